@@ -1,0 +1,51 @@
+"""SecurityNet: find, load and assess public image classifiers.
+
+The names below are imported when they are first used, so that ``import securitynet`` is quick and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "assess": "securitynet.reports.assessment:assess",
+    "catalog": "securitynet.catalog",
+    "four_way": "securitynet.datasets.splits:four_way",
+    "load_dataset": "securitynet.datasets:load",
+    "load_target": "securitynet.models.loading:load_target",
+    "public": "securitynet.datasets.splits:public",
+    "train": "securitynet.models.artefacts:train_target",
+    "AssessConfig": "securitynet.studies.config:AssessConfig",
+    "Measurement": "securitynet.records:Measurement",
+    "Recipe": "securitynet.models.recipe:Recipe",
+    "SecurityNetError": "securitynet.errors:SecurityNetError",
+    "ThreatModel": "securitynet.records:ThreatModel",
+}
+
+__all__ = [*sorted(_EXPORTS), "__version__"]
+
+if TYPE_CHECKING:
+    from securitynet.datasets import load as load_dataset
+    from securitynet.datasets.splits import four_way, public
+    from securitynet.errors import SecurityNetError
+    from securitynet.models.artefacts import train_target as train
+    from securitynet.models.loading import load_target
+    from securitynet.models.recipe import Recipe
+    from securitynet.records import Measurement, ThreatModel
+    from securitynet.reports.assessment import assess
+    from securitynet.studies.config import AssessConfig
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'securitynet' has no attribute {name!r}")
+    module, _, attribute = _EXPORTS[name].partition(":")
+    value = importlib.import_module(module)
+    return getattr(value, attribute) if attribute else value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

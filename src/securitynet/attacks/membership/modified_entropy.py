@@ -1,0 +1,57 @@
+"""Modified entropy: low for a confident correct posterior, high for a confident wrong one.
+
+Song and Mittal, "Systematic evaluation of privacy risks of machine learning models" (2021), equation 8; SecurityNet,
+section 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, logsumexp
+
+from securitynet.attacks.membership.base import ThresholdAttack
+from securitynet.models.signals import Signals
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class ModifiedEntropy(ThresholdAttack):
+    """Score is minus the modified entropy; the threshold is tuned on the records that the adversary knows."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+
+    def score(self, signals: Signals) -> NDArray[np.float64]:
+        """See `ThresholdAttack.score`."""
+        return -modified_entropy(signals.logits, signals.labels)
+
+
+def modified_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mentr(F(x), y) = −(1 − F(x)_y) log F(x)_y − Σ_{i≠y} F(x)_i log(1 − F(x)_i).
+
+    Computed from logits in double precision: for overfitted models most posteriors are so close to 1 that their
+    float32 form is 1, and all of them would tie.
+
+    Args:
+        logits: N×K, up to a constant per row, K at least 2.
+        labels: N, each in [0, K).
+
+    Returns:
+        N values, non-negative, in nats.
+    """
+    rows = np.arange(len(labels))
+    log_p = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    top = log_p.argmax(axis=1)
+    # log(1 − p): by log1p where p is at most one half; for the largest p from the sum of the others, which loses nothing.
+    p = np.exp(log_p)
+    others = log_p.copy()
+    others[rows, top] = -np.inf
+    log_rest = np.log1p(-np.minimum(p, 0.5))
+    log_rest[rows, top] = logsumexp(others, axis=1)
+    contributions = p * log_rest
+    label_log_p, label_log_rest = log_p[rows, labels], log_rest[rows, labels]
+    contributions[rows, labels] = np.exp(label_log_rest) * label_log_p
+    return np.asarray(-contributions.sum(axis=1), dtype=np.float64)

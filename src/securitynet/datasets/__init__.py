@@ -1,0 +1,51 @@
+"""Labelled images: loading, caching as uint8, splitting by seed. `load` is the way in.
+
+Importing this package loads no torch; its names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from securitynet.datasets.base import Attribute, ImageDataset, Images
+    from securitynet.datasets.lazy import LazyImages
+    from securitynet.datasets.loading import load
+    from securitynet.datasets.registry import DATASETS
+    from securitynet.datasets.source import Request, Source
+    from securitynet.datasets.splits import Splits, four_way, public
+
+_HOMES = {
+    "Attribute": "base",
+    "DATASETS": "registry",
+    "ImageDataset": "base",
+    "Images": "base",
+    "LazyImages": "lazy",
+    "Request": "source",
+    "Source": "source",
+    "Splits": "splits",
+    "four_way": "splits",
+    "load": "loading",
+    "public": "splits",
+}
+
+__all__ = [
+    "DATASETS",
+    "Attribute",
+    "ImageDataset",
+    "Images",
+    "LazyImages",
+    "Request",
+    "Source",
+    "Splits",
+    "four_way",
+    "load",
+    "public",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,170 @@
+"""`ImageDataset`: images as uint8, labels, class names, attributes, the dataset's own parts, a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.errors import DatasetError
+
+
+class Images(Protocol):
+    """N images of one shape that can be fetched by index.
+
+    A uint8 tensor (in memory or memory-mapped) and `LazyImages` both are.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+
+    def __getitem__(self, indices: torch.Tensor) -> torch.Tensor:
+        """uint8 tensor of shape len(indices)×C×H×W for an int64 tensor of indices."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A second label of each record, such as gender for a dataset whose task is race.
+
+    Attributes:
+        values: int64, one per record, in [0, len(names)); -1 where it is not annotated.
+        names: What the values mean.
+    """
+
+    values: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Labelled images, all parts of the dataset in one sequence.
+
+    Attributes:
+        reference: As the user writes it (``digits``, ``folder:photos``).
+        images: uint8, N×C×H×W, in any `Images` form; None when only outputs were recorded.
+        labels: int64, N, each in [0, number of classes).
+        class_names: One per class.
+        parts: The dataset's own division, such as ``train`` and ``test``: part -> int64 indices, disjoint.
+        attributes: Further labels by name.
+        fingerprint: Hexadecimal digest of everything above that decides a result.
+
+    Raises:
+        DatasetError: On construction, if lengths disagree, a label is out of range, a class of the training part is
+            empty, or there is nothing in it.
+    """
+
+    reference: str
+    images: Images | None
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    parts: Mapping[str, NDArray[np.int64]]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    content_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width).
+
+        Raises:
+            DatasetError: If this dataset holds recorded outputs and no images.
+        """
+        if self.images is None:
+            raise DatasetError(f"{self.reference} holds recorded outputs and no images.")
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def batch(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """uint8 images at ``indices``, len(indices)×C×H×W, on the CPU."""
+        if self.images is None:
+            raise DatasetError(f"{self.reference} holds recorded outputs and no images.")
+        return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def batches(self, indices: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        """Successive (indices, images) of at most ``size`` images."""
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
+            yield chosen, self.batch(chosen)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits over images, labels, class names, parts and attributes.
+
+        The images are hashed once; a loader that knows a digest of them (from the checksums of its source files and its
+        decoding options) passes it as ``content_digest`` instead.
+        """
+        digest = hashlib.sha256()
+        digest.update((self.content_digest or self._hash_images()).encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        digest.update("\0".join(self.class_names).encode())
+        for name in sorted(self.parts):
+            digest.update(name.encode() + np.ascontiguousarray(self.parts[name]).tobytes())
+        for name in sorted(self.attributes):
+            digest.update(name.encode() + np.ascontiguousarray(self.attributes[name].values).tobytes())
+        return digest.hexdigest()[:32]
+
+    def _hash_images(self) -> str:
+        if self.images is None:
+            return "no images"
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for _, images in self.batches(np.arange(len(self), dtype=np.int64), 4096):
+            digest.update(images.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def validate(dataset: ImageDataset) -> None:
+    """Check what every later step relies on; see `ImageDataset` for what is raised."""
+    name, labels = dataset.reference, dataset.labels
+    if len(labels) == 0:
+        raise DatasetError(f"{name} has no images.")
+    if dataset.images is not None:
+        shape = tuple(dataset.images.shape)
+        if len(shape) != 4 or shape[0] != len(labels):
+            raise DatasetError(f"{name} has images of shape {shape} for {len(labels)} labels.")
+        if shape[1] not in (1, 3):
+            raise DatasetError(f"{name} has images of {shape[1]} channels; 1 or 3 are understood.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= dataset.num_classes:
+        worst = int(np.flatnonzero((labels < 0) | (labels >= dataset.num_classes))[0])
+        raise DatasetError(
+            f"{name}: record {worst} has label {int(labels[worst])}, outside 0 to {dataset.num_classes - 1}.",
+            hint="Labels are numbered from 0; check the label column and the number of classes.",
+        )
+    seen = np.zeros(len(labels), dtype=bool)
+    for part, indices in dataset.parts.items():
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(labels)):
+            raise DatasetError(f"{name}: part {part!r} names records that do not exist.")
+        if seen[indices].any() or len(np.unique(indices)) != len(indices):
+            raise DatasetError(f"{name}: part {part!r} names records that are in another part, or twice.")
+        seen[indices] = True
+    training = dataset.parts.get("train")
+    present = np.bincount(labels if training is None else labels[training], minlength=dataset.num_classes)
+    empty = [dataset.class_names[c] for c in np.flatnonzero(present == 0)]
+    if empty:
+        where = "" if training is None else " in its training part"
+        raise DatasetError(
+            f"{name} has no images of {len(empty)} of its {dataset.num_classes} classes{where}: "
+            f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}."
+        )
+    for key, attribute in dataset.attributes.items():
+        if len(attribute.values) != len(labels):
+            raise DatasetError(f"{name}: attribute {key!r} has {len(attribute.values)} values for {len(labels)} records.")
+        if attribute.values.min() < -1 or attribute.values.max() >= len(attribute.names):
+            raise DatasetError(f"{name}: attribute {key!r} has values outside its {len(attribute.names)} names.")

@@ -1,0 +1,47 @@
+"""Seeded orders that depend on their key alone: not on global random state, and not on the version of NumPy.
+
+NumPy promises the raw output of its bit generators for ever, and explicitly not that of ``permutation`` or ``choice``
+(NEP 19). Members of a target are chosen here, so the stable half is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def shuffled(count: int, *key: object) -> NDArray[np.int64]:
+    """A permutation of 0 to ``count`` - 1, decided by ``key`` (a purpose, a seed, ...) and nothing else."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    raw = np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(count)
+    return np.argsort(raw, kind="stable").astype(np.int64)
+
+
+def stratified(labels: NDArray[np.int64], count: int, *key: object) -> NDArray[np.int64]:
+    """Sorted positions of ``count`` records whose class shares follow those of ``labels``.
+
+    Each class that occurs gets its proportional share, rounded by largest remainder, and at least one record.
+
+    Args:
+        labels: int64, N.
+        count: From the number of classes that occur to N.
+        key: Decides which records of each class are taken.
+
+    Raises:
+        ValueError: If ``count`` is smaller than the number of classes that occur, or larger than N.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    if not len(classes) <= count <= len(labels):
+        raise ValueError(f"{count} records of {len(labels)} cannot hold each of {len(classes)} classes")
+    ideal = sizes * (count / len(labels))
+    quota = np.maximum(np.floor(ideal).astype(np.int64), 1)
+    # The ones given to rare classes may overshoot: take back from where the quota exceeds its share most.
+    while quota.sum() > count:
+        quota[np.argmax(np.where(quota > 1, quota - ideal, -np.inf))] -= 1
+    while quota.sum() < count:
+        quota[np.argmax(np.where(quota < sizes, ideal - quota, -np.inf))] += 1
+    order = shuffled(len(labels), *key)
+    chosen = [order[labels[order] == label][:number] for label, number in zip(classes, quota, strict=True)]
+    return np.sort(np.concatenate(chosen))

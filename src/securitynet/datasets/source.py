@@ -1,0 +1,237 @@
+"""What a loader hands over: labels and parts, and pixels that have not been decoded yet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.datasets.base import Attribute
+from securitynet.datasets.checksums import Checksums
+from securitynet.errors import DatasetError
+
+Indices: TypeAlias = NDArray[np.int64]
+Item: TypeAlias = "bytes | Path | NDArray[np.uint8]"
+"""One image before decoding: an encoded image, the path of one, or a C×H×W array."""
+
+
+class Pixels(Protocol):
+    """The images of a dataset as its files hold them."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call an image in a message."""
+
+    def fetch(self, indices: Indices) -> list[Item]:
+        """The images at ``indices``, in that order."""
+
+    def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
+        """Hexadecimal digest of the images at ``indices`` (None: all), the same on every machine and under every path.
+
+        It covers the files' content if ``checksums`` is given, else only their names and sizes.
+        """
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a loader is asked for.
+
+    Attributes:
+        reference: As the user wrote it.
+        name: The dataset's name in the registry.
+        root: Folder where its files are, or are to be put.
+    """
+
+    reference: str
+    name: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset before its pixels are decoded; fields as in `ImageDataset`.
+
+    Attributes:
+        labels: int64, N.
+        class_names: One per class.
+        parts: Name of part -> int64 indices.
+        pixels: N images.
+        attributes: Further labels.
+        crop: None: resizing stretches the whole image to the square that is asked for. Else the share that a centred
+            square of that size takes of the shorter side, as is customary where models are trained on crops.
+    """
+
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    parts: Mapping[str, Indices]
+    pixels: Pixels
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    crop: float | None = None
+
+
+class FilePixels:
+    """Image files under one folder.
+
+    Args:
+        root: The folder; names in messages and digests are relative to it.
+        paths: The files, in the order of the records.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[Path]) -> None:
+        self._root = root
+        self._paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        """Path of the file."""
+        return str(self._paths[index])
+
+    def fetch(self, indices: Indices) -> list[Item]:
+        """Paths; reading is left to the threads that decode."""
+        return [self._paths[index] for index in indices]
+
+    def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
+        """Over relative paths with checksums, or with sizes."""
+        paths = self._paths if indices is None else [self._paths[index] for index in indices]
+        if checksums is None:
+            marks = [str(_size(path)) for path in paths]
+        else:
+            marks = checksums.of(paths)
+        digest = hashlib.sha256(b"sizes" if checksums is None else b"content")
+        for path, mark in zip(paths, marks, strict=True):
+            digest.update(f"{path.relative_to(self._root).as_posix()}\0{mark}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+class ZipPixels:
+    """Image files inside a zip archive, which is never unpacked.
+
+    Args:
+        archive: The archive.
+        members: Names of its files, in the order of the records.
+
+    Raises:
+        DatasetError: If it is not a zip archive, or lacks a member.
+    """
+
+    def __init__(self, archive: Path, members: Sequence[str]) -> None:
+        self._path = archive
+        self._members = list(members)
+        try:
+            self._archive = zipfile.ZipFile(archive)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"{archive} is not a readable zip archive: {error}.") from error
+        present = set(self._archive.namelist())
+        absent = [member for member in self._members if member not in present]
+        if absent:
+            raise DatasetError(f"{archive} lacks {len(absent)} of the images listed, the first being {absent[0]}.")
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def name(self, index: int) -> str:
+        """Archive and member."""
+        return f"{self._path}!{self._members[index]}"
+
+    def fetch(self, indices: Indices) -> list[Item]:
+        """Contents of the members."""
+        items: list[Item] = []
+        for index in indices:
+            try:
+                items.append(self._archive.read(self._members[index]))
+            except (OSError, zipfile.BadZipFile, ValueError) as error:
+                raise DatasetError(f"{self.name(index)} cannot be read: {error}.") from error
+        return items
+
+    def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
+        """Over members with their CRC-32 and size, which the archive's directory states and reading verifies."""
+        chosen = self._members if indices is None else [self._members[index] for index in indices]
+        digest = hashlib.sha256(b"zip")
+        for member in chosen:
+            entry = self._archive.getinfo(member)
+            digest.update(f"{member}\0{entry.file_size}\0{entry.CRC}\0".encode())
+        return digest.hexdigest()
+
+
+class ArrayPixels:
+    """Images that are stored as one array, read when first needed.
+
+    Args:
+        read: Returns uint8, N×C×H×W.
+        shape: (N, C, H, W) of what ``read`` returns.
+        files: The files that it reads, whose checksums make the digest; or
+        content: a digest of the array, where there is no file.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], NDArray[np.uint8]],
+        shape: tuple[int, int, int, int],
+        *,
+        files: Sequence[Path] = (),
+        content: str | None = None,
+    ) -> None:
+        self._read = read
+        self._files = list(files)
+        self._content = content
+        self._lock = threading.Lock()
+        self._array: NDArray[np.uint8] | None = None
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def name(self, index: int) -> str:
+        """Number of the record."""
+        return f"record {index}"
+
+    def fetch(self, indices: Indices) -> list[Item]:
+        """C×H×W views."""
+        with self._lock:
+            if self._array is None:
+                array = self._read()
+                if array.shape != self.shape or array.dtype != np.uint8:
+                    raise DatasetError(f"Images of shape {array.shape} and type {array.dtype}; expected {self.shape}, uint8.")
+                self._array = array
+        array = self._array
+        return [array[index] for index in indices]
+
+    def release(self) -> None:
+        """Forget the array; it is read again when needed."""
+        self._array = None
+
+    def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
+        """Over the whole files, and the indices."""
+        digest = hashlib.sha256(repr(self.shape).encode())
+        if self._content is not None:
+            digest.update(self._content.encode())
+        elif checksums is not None:
+            digest.update("\0".join(checksums.of(self._files)).encode())
+        else:
+            digest.update("\0".join(f"{path.name} {_size(path)}" for path in self._files).encode())
+        return digest_with(digest.hexdigest(), indices)
+
+
+def digest_with(digest: str, indices: Indices | None) -> str:
+    """``digest`` itself for all records, or one that also covers which were chosen."""
+    if indices is None:
+        return digest
+    return hashlib.sha256(digest.encode() + indices.astype("<i8").tobytes()).hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,5 @@
+"""Defenses, one file each: they change how a target is trained or what it answers."""
+
+from securitynet.registry import Registry
+
+DEFENSES = Registry("defense", package="securitynet.defenses", base="Defense")

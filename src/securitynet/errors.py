@@ -1,0 +1,83 @@
+"""The errors a user can meet. The command line prints them without a traceback and exits with code 1."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SecurityNetError(Exception):
+    """Base of all errors that say what is wrong and what to do.
+
+    Args:
+        message: What is wrong, in one or two sentences.
+        hint: What the user can do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(SecurityNetError):
+    """An option or a configuration file asks for something that does not make sense."""
+
+
+class UnknownName(SecurityNetError):
+    """A name that no registry entry carries."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known) or 'none'}."
+        super().__init__(f"There is no {kind} named {name!r}.", hint=hint)
+
+
+class MissingExtra(SecurityNetError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed.",
+            hint=f"Install it with: pip install 'securitynet[{extra}]'",
+        )
+
+
+class DatasetError(SecurityNetError):
+    """A dataset that cannot be read, or whose content makes no sense."""
+
+
+class SplitError(DatasetError):
+    """A split that cannot be made from this dataset."""
+
+
+class ModelError(SecurityNetError):
+    """A model that cannot be found, loaded or used."""
+
+
+class UnsafeFile(ModelError):
+    """A model file that would have to execute code to be read."""
+
+
+class WeightsMismatch(ModelError):
+    """Weights that do not fit the architecture."""
+
+
+class TargetError(SecurityNetError):
+    """A target that answers with something unusable (NaN, a wrong shape, an HTTP error)."""
+
+
+class AccessDenied(SecurityNetError):
+    """The threat model does not allow what was asked of the target."""
+
+
+class QueryBudgetExceeded(SecurityNetError):
+    """The query cap of a target is reached; everything answered so far is kept."""
+
+
+class PolicyError(ConfigurationError):
+    """A policy file that cannot be understood."""

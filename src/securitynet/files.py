@@ -1,0 +1,79 @@
+"""Files that are either whole or absent: atomic writing, checksums, and where caches live."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """The folder for what can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("SECURITYNET_CACHE") or platformdirs.user_cache_path("securitynet"))
+
+
+def data_folder() -> Path:
+    """The folder for what should be kept (datasets, the catalog): ``$SECURITYNET_DATA``, or the user's data folder."""
+    return Path(os.environ.get("SECURITYNET_DATA") or platformdirs.user_data_path("securitynet"))
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that takes its place only when the block ends well.
+
+    A process killed at any moment leaves the old file or the new one, never a part of it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as stream:
+        stream.write(text.encode("utf-8") + b"\n")
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def stable_hash(value: Any, length: int = 32) -> str:
+    """A content-derived identifier: SHA-256 of the canonical JSON of ``value``, its first ``length`` digits.
+
+    Keys are sorted and floats are written as Python's shortest form, so that equal values give equal identifiers on
+    every machine. ``value`` must consist of JSON types.
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:length]
+
+
+def _umask() -> int:
+    # There is no way to read the umask without setting it; restored at once.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Metrics: pure functions, scores in, `Measurement` out. No torch."""

@@ -1,0 +1,77 @@
+"""AlexNet for small images.
+
+Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS
+2012.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from securitynet.models.architectures._common import check_arguments, initialise
+
+_GRID = 2  # height and width of the feature map that the linear layers see; what 28 to 32 pixels lead to
+_HIDDEN = 4096
+
+
+class AlexNet(nn.Module):
+    """Five convolutional and three linear layers (section 3.5), for images of about 28 to 64 pixels.
+
+    As in the paper: overlapping max pooling (3.4), dropout before the first two linear layers (4.2), the
+    number of linear units. Otherwise for small images: the first layer is 5×5 with stride 2, not 11×11 with
+    stride 4; one tower of 64, 192, 384, 256 and 256 channels; no response normalisation.
+
+    Args:
+        num_classes: Number of logits.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8. The weights do not depend on it.
+
+    Raises:
+        ModelError: If the arguments allow no network.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
+        super().__init__()
+        check_arguments("AlexNet", num_classes, channels, image_size)
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 64, kernel_size=5, stride=2, padding=2),
+            nn.ReLU(),
+            _overlapping_pool(),
+            nn.Conv2d(64, 192, kernel_size=5, padding=2),
+            nn.ReLU(),
+            _overlapping_pool(),
+            nn.Conv2d(192, 384, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, kernel_size=3, padding=1),
+            nn.ReLU(),
+            _overlapping_pool(),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(_GRID)
+        self.classifier = nn.Sequential(
+            nn.Dropout(0.5),
+            nn.Linear(256 * _GRID * _GRID, _HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(_HIDDEN, _HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, num_classes),
+        )
+        initialise(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N×num_classes) of images (N×channels×H×W)."""
+        logits: torch.Tensor = self.classifier(self.pool(self.features(images)).flatten(1))
+        return logits
+
+
+def alexnet(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+    """`AlexNet`: 23.5 million weights for 10 classes and 3 channels."""
+    return AlexNet(num_classes, channels, image_size)
+
+
+def _overlapping_pool() -> nn.MaxPool2d:
+    """3×3 windows, stride 2; the padding lets one pixel through as one pixel."""
+    return nn.MaxPool2d(kernel_size=3, stride=2, padding=1)

@@ -1,0 +1,65 @@
+"""`Backend`: model inputs in, raw outputs out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from securitynet.errors import AccessDenied
+
+
+class Backend(ABC):
+    """One way to get a model's raw outputs.
+
+    Attributes:
+        reference: As the user writes it, without paths of weights files.
+        checksum: Hexadecimal digest of what decides the outputs.
+        num_classes: Length of an output row, None until it is known from a first answer.
+        channels: Channels that inputs must have, None if the backend can't tell.
+        white_box: Whether the module can be handed out.
+    """
+
+    reference: str
+    checksum: str
+    num_classes: int | None = None
+    channels: int | None = None
+    white_box: bool = False
+
+    @abstractmethod
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Raw outputs of the model for preprocessed inputs.
+
+        Args:
+            inputs: N×C×H×W float32, on any device.
+
+        Returns:
+            N×K float32 on the CPU, before any check.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs should be prepared."""
+        return torch.device("cpu")
+
+    @property
+    def batch_size(self) -> int:
+        """Images a batch that suit this backend."""
+        return 256
+
+    @property
+    def module(self) -> nn.Module:
+        """The frozen network, for backends that have one.
+
+        Raises:
+            AccessDenied: If there is none behind this backend.
+        """
+        raise AccessDenied(
+            f"{self.reference} gives answers only; there is no network behind it that could be inspected.",
+            hint="White-box attacks need the weights: load the model by a reference with --weights.",
+        )
+
+    def embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
+        """N×D float32 inputs of the classifier layer, on the CPU. Raises `AccessDenied` where there is no network."""
+        raise AccessDenied(f"{self.reference} gives answers only: it has no embeddings to show.")

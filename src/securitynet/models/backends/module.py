@@ -1,0 +1,126 @@
+"""A torch module as a backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from securitynet.errors import ModelError, TargetError
+from securitynet.models.backends.base import Backend
+from securitynet.models.optimise import prepare
+
+
+class ModuleBackend(Backend):
+    """A network that runs here, frozen and folded.
+
+    Args:
+        module: The network, with its weights.
+        reference: As the user writes it.
+        checksum: Digest of architecture and weights.
+        example_shape: (C, H, W) of its inputs, to check the folding of batch norms; None skips folding.
+        device: Where it runs.
+        precision: ``fp32``, or ``bf16`` for automatic mixed precision.
+        batch_size: Images a batch; chosen by the size of an image if None.
+    """
+
+    white_box = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        reference: str,
+        checksum: str,
+        example_shape: tuple[int, int, int] | None,
+        device: torch.device | None = None,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+    ) -> None:
+        self.reference = reference
+        self.checksum = checksum
+        self.precision = precision
+        self._device = device or torch.device("cpu")
+        self.channels = input_channels(module)
+        example = None if example_shape is None else torch.zeros((1, *example_shape))
+        self._module = prepare(module, self._device, example)
+        self._batch_size = batch_size or _suitable_batch(example_shape, self._device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._device
+
+    @property
+    def batch_size(self) -> int:
+        """Images a batch."""
+        return self._batch_size
+
+    @property
+    def module(self) -> nn.Module:
+        """The frozen, folded network: preprocessed inputs in, raw outputs out."""
+        return self._module
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `Backend.outputs`."""
+        inputs = inputs.to(self._device, memory_format=torch.channels_last)
+        with torch.inference_mode(), self._autocast():
+            result = self._call(inputs)
+        self.num_classes = result.shape[1]
+        return result.float().cpu()
+
+    def embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the last linear layer receives: N×D float32 on the CPU.
+
+        Raises:
+            ModelError: If the network has no linear layer.
+        """
+        linear = [layer for layer in self._module.modules() if isinstance(layer, nn.Linear)]
+        if not linear:
+            raise ModelError(f"{self.reference} has no linear layer to take embeddings before.")
+        seen: list[torch.Tensor] = []
+        hook = linear[-1].register_forward_hook(lambda _layer, args, _output: seen.append(args[0].detach()))
+        try:
+            self.outputs(inputs)
+        finally:
+            hook.remove()
+        return seen[-1].flatten(1).float().cpu()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _call(self, inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            result = self._module(inputs)
+        except RuntimeError as error:
+            if "out of memory" in str(error).lower():
+                raise TargetError(
+                    f"{self.reference} ran out of memory on a batch of {len(inputs)}.", hint="Use a smaller --batch-size."
+                ) from error
+            raise TargetError(
+                f"{self.reference} does not take inputs of shape {'×'.join(map(str, inputs.shape[1:]))}: "
+                f"{str(error).splitlines()[0]}",
+                hint="Set the size it was trained at with --input-size.",
+            ) from error
+        if isinstance(result, (tuple, list)):  # auxiliary classifiers come after the main one
+            result = result[0]
+        if not isinstance(result, torch.Tensor) or result.ndim != 2:
+            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+            raise TargetError(f"{self.reference} returns {shape}, not one row of class scores per image.")
+        return result
+
+
+def input_channels(module: nn.Module) -> int | None:
+    """Channels that the first convolution takes; None if the network has none."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return int(layer.in_channels)
+    return None
+
+
+def _suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
+    if shape is None:
+        return 128
+    # Activations of a batch should stay in reach of the caches on a CPU; a GPU wants much more at once.
+    pixels = shape[1] * shape[2]
+    target = (1 << 18) if device.type == "cpu" else (1 << 22)
+    return max(8, min(1024, target // pixels))

@@ -1,0 +1,72 @@
+"""What a model's last layer emits: logits, log-probabilities or probabilities. Public models come in all three kinds.
+
+The kind is detected on a sample of raw outputs, and every later step goes through `to_logits` and `to_posteriors`, so
+that a softmax is neither forgotten nor applied twice (DESIGN, section 8).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from securitynet.errors import TargetError
+
+Head = Literal["logits", "log-probabilities", "probabilities"]
+HEADS: tuple[Head, ...] = get_args(Head)
+
+_SMALLEST = torch.finfo(torch.float32).tiny
+_TOLERANCE = 1e-3
+
+
+def detect(outputs: torch.Tensor) -> Head:
+    """Tell the kind of raw outputs by what they satisfy.
+
+    Probabilities are non-negative and sum to 1 in each row; log-probabilities are non-positive and their exponentials
+    sum to 1. Logits of a trained network satisfy neither on a whole sample.
+
+    Args:
+        outputs: N×K raw outputs, N at least 1. Half precision and rounding are tolerated up to 1e-3 in the sum.
+
+    Raises:
+        TargetError: If outputs are not finite (minus infinity is allowed: it is the logarithm of zero).
+    """
+    check_finite(outputs)
+    values = outputs.double()
+    sums = values.sum(dim=1)
+    if values.min() >= -1e-6 and values.max() <= 1 + _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
+        return "probabilities"
+    sums = values.exp().sum(dim=1)
+    if values.max() <= _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
+        return "log-probabilities"
+    return "logits"
+
+
+def check_finite(outputs: torch.Tensor) -> None:
+    """Raise `TargetError` if any output is NaN or plus infinity, or a row holds no finite value."""
+    bad = torch.isnan(outputs).any(dim=1) | (outputs == torch.inf).any(dim=1) | (outputs == -torch.inf).all(dim=1)
+    count = int(bad.sum())
+    if count:
+        raise TargetError(
+            f"The model's outputs are not finite for {count} of {len(outputs)} images (NaN or infinity).",
+            hint="Check the weights, the preprocessing (--normalize) and the precision (--precision fp32).",
+        )
+
+
+def to_logits(outputs: torch.Tensor, head: Head) -> torch.Tensor:
+    """Logits up to a constant per row: what a softmax turns into the posteriors. float32, N×K.
+
+    A probability of 0 becomes the logarithm of the smallest normal float32 (about -87), so that differences stay finite.
+    """
+    outputs = outputs.float()
+    if head == "probabilities":
+        return outputs.clamp_min(_SMALLEST).log()
+    return outputs.clamp_min(torch.finfo(torch.float32).min / 4)
+
+
+def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
+    """Posteriors, float32, N×K, each row summing to 1."""
+    if head == "probabilities":
+        outputs = outputs.float().clamp_min(0)
+        return outputs / outputs.sum(dim=1, keepdim=True)
+    return outputs.float().softmax(dim=1)

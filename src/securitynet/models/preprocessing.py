@@ -1,0 +1,124 @@
+"""How an image in [0, 1] becomes a model's input: resizing, cropping, normalisation. In batch, on the device."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch.nn import functional
+
+from securitynet.errors import ConfigurationError
+from securitynet.records import Record
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+
+CONVENTIONS: dict[str, Constants] = {
+    "none": ((), ()),
+    "half": ((0.5,), (0.5,)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fmnist": ((0.2860,), (0.3530,)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "bytes": ((0.0,), (1 / 255,)),
+}
+"""Usual (mean, deviation) pairs by name, for images in [0, 1]. ``bytes`` feeds values in 0 to 255."""
+
+
+class Preprocessing(Record):
+    """Resize, crop, normalise.
+
+    Attributes:
+        mean: Per channel, or one for all channels, or empty for no normalisation.
+        std: Likewise; each positive.
+        input_size: Height and width that the model takes; None to feed images at their own size.
+        crop_share: The input is the centre of an image whose shorter side is ``input_size / crop_share``
+            (timm's ``crop_pct``); None squeezes the whole image into ``input_size``.
+        interpolation: Used when resizing, always antialiased.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    input_size: tuple[int, int] | None = None
+    crop_share: float | None = Field(default=None, gt=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(v <= 0 for v in value):
+            raise ValueError("deviations must be positive")
+        return value
+
+    def canonical(self) -> dict[str, Any]:
+        """JSON form for identities."""
+        return self.model_dump(mode="json")
+
+    def describe(self) -> str:
+        """A few words for people: the convention's name where it is a usual one."""
+        named = [name for name, pair in CONVENTIONS.items() if pair == (self.mean, self.std)]
+        words = "no normalisation" if not self.mean else f"normalised by {named[0] if named else self.constants()}"
+        if self.input_size:
+            words += f", input {self.input_size[0]}×{self.input_size[1]}"
+        return words
+
+    def constants(self) -> str:
+        """The normalisation as ``--normalize`` takes it: ``M,M,M/S,S,S``, or ``none``."""
+        if not self.mean:
+            return "none"
+        return "/".join(",".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Model inputs for images.
+
+        Args:
+            images: N×C×H×W, uint8 in 0 to 255 or floating point in [0, 1]. Gradients flow through the latter.
+
+        Returns:
+            float32, N×C×h×w.
+        """
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255)
+        if self.input_size and tuple(images.shape[-2:]) != self.input_size:
+            images = self._resize(images, self.input_size)
+        if self.mean:
+            # As one multiplication and one addition: (x - m) / s = x · (1/s) + (-m/s).
+            std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+            mean = torch.tensor(self.mean, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+            images = torch.addcmul(-mean / std, images, 1 / std)
+        return images
+
+    def _resize(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        scaled = size
+        if self.crop_share is not None:
+            factor = max(size) / self.crop_share / min(height, width)
+            scaled = (max(size[0], round(height * factor)), max(size[1], round(width * factor)))
+        images = functional.interpolate(images, scaled, mode=self.interpolation, antialias=True, align_corners=False)
+        images = images.clamp(0, 1)
+        top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+        return images[..., top : top + size[0], left : left + size[1]]
+
+
+def parse_normalization(text: str) -> Constants:
+    """(mean, std) for a convention's name or for ``M,M,M/S,S,S``.
+
+    Raises:
+        ConfigurationError: If it is neither.
+    """
+    if text in CONVENTIONS:
+        return CONVENTIONS[text]
+    try:
+        mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean, std = (), ()
+    if not mean or len(mean) != len(std) or len(mean) not in (1, 3) or min(std, default=0) <= 0:
+        raise ConfigurationError(
+            f"--normalize {text!r} is not understood.",
+            hint=f"Write auto, one of {', '.join(CONVENTIONS)}, or means and deviations as M,M,M/S,S,S.",
+        )
+    return mean, std

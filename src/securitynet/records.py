@@ -1,0 +1,230 @@
+"""Frozen records that all layers share: threat models, trials, measurements.
+
+They are Pydantic models: they validate what they are given, and their JSON form is what trial files hold.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from securitynet.files import stable_hash
+
+TRIAL_VERSION = 1
+"""Version of the list of fields that make a trial's id. Raise it when that list, or the meaning of a field, changes."""
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Access(str, Enum):
+    """What of the target the adversary may see (ML-Doctor, section 2)."""
+
+    BLACK_BOX = "black-box"
+    WHITE_BOX = "white-box"
+
+    def covers(self, other: Access) -> bool:
+        """Whether this access allows everything that ``other`` allows."""
+        return self is Access.WHITE_BOX or other is Access.BLACK_BOX
+
+
+class Auxiliary(str, Enum):
+    """What data the adversary holds (ML-Doctor, section 2; out-of-distribution: SecurityNet, section 3.1)."""
+
+    PARTIAL = "partial"
+    SHADOW = "shadow"
+    NONE = "none"
+    OUT_OF_DISTRIBUTION = "out-of-distribution"
+
+
+class ThreatModel(Record):
+    """Access to the target × auxiliary data."""
+
+    access: Access
+    auxiliary: Auxiliary
+
+    def __str__(self) -> str:
+        return f"{self.access.value}/{self.auxiliary.value}"
+
+    def in_words(self) -> str:
+        """One sentence for people who do not know the taxonomy."""
+        access = {
+            Access.BLACK_BOX: "sees only the model's answers to images of their choice",
+            Access.WHITE_BOX: "has the model itself, with its weights",
+        }[self.access]
+        auxiliary = {
+            Auxiliary.PARTIAL: "knows a part of its training data",
+            Auxiliary.SHADOW: "holds other data like its training data",
+            Auxiliary.NONE: "holds no data",
+            Auxiliary.OUT_OF_DISTRIBUTION: "holds data of another kind",
+        }[self.auxiliary]
+        return f"The adversary {access}, and {auxiliary}."
+
+
+class Direction(str, Enum):
+    """Which way a measurement is good **for the owner of the target**."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+class Measurement(Record):
+    """A named value with a confidence interval.
+
+    Attributes:
+        name: Dotted path, such as ``membership.modified-entropy.tpr@fpr=0.001``.
+        value: The point estimate; None if it cannot be resolved with this many samples (``note`` says why).
+        low: Lower end of the interval, None with ``value``.
+        high: Upper end of the interval, None with ``value``.
+        level: Confidence level of the interval, in (0, 1).
+        n: Number of samples behind the value.
+        direction: Whether higher or lower is better for the owner of the target.
+        method: How the interval was made ("DeLong", "stratified bootstrap, 1000 resamples", ...).
+        note: What a reader must know to read the value.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    level: float = Field(default=0.95, gt=0, lt=1)
+    n: int = Field(ge=0)
+    direction: Direction
+    method: str
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _interval_holds_value(self) -> Measurement:
+        if self.value is not None:
+            if self.low is None or self.high is None:
+                raise ValueError(f"measurement {self.name} has a value and no interval")
+            if not self.low <= self.value <= self.high:
+                raise ValueError(f"measurement {self.name}: {self.value} is outside [{self.low}, {self.high}]")
+        return self
+
+    def renamed(self, prefix: str) -> Measurement:
+        """The same measurement with ``prefix.`` before its name."""
+        return self.model_copy(update={"name": f"{prefix}.{self.name}"})
+
+
+class TargetIdentity(Record):
+    """Which model, exactly, and how images reach it.
+
+    Attributes:
+        reference: As the user writes it (``arch:cifar-resnet20``), without the path of a weights file.
+        checksum: SHA-256 over what decides its outputs: weights, an ONNX file, a recording; for an endpoint, of its URL
+            and model name and version.
+        preprocessing: Canonical JSON form of the preprocessing.
+        head: What the model emits: ``logits``, ``log-probabilities`` or ``probabilities``.
+    """
+
+    reference: str
+    checksum: str
+    preprocessing: dict[str, Any]
+    head: Literal["logits", "log-probabilities", "probabilities"]
+
+
+class DatasetIdentity(Record):
+    """Which images and labels, exactly."""
+
+    reference: str
+    fingerprint: str
+
+
+class SplitIdentity(Record):
+    """Which records play which part."""
+
+    name: str
+    fingerprint: str
+
+
+class TrialSpec(Record):
+    """What is to be measured: all that decides the result, and nothing that does not.
+
+    Device, number of workers, batch size, cache and output folders are *not* here: they change how fast a result
+    comes, not what it is.
+    """
+
+    target: TargetIdentity
+    dataset: DatasetIdentity
+    split: SplitIdentity
+    kind: Literal["attack", "detector"]
+    method: str
+    configuration: dict[str, Any] = Field(default_factory=dict)
+    threat_model: ThreatModel
+    seed: int = 0
+    precision: str = "fp32"
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits derived from an explicit, versioned list of fields.
+
+        The reference is a name for people; the checksum says which model it is, so a copy of the same weights under
+        another path has the same trials.
+        """
+        return stable_hash(
+            {
+                "version": TRIAL_VERSION,
+                "target.checksum": self.target.checksum,
+                "target.preprocessing": self.target.preprocessing,
+                "target.head": self.target.head,
+                "dataset.fingerprint": self.dataset.fingerprint,
+                "split.fingerprint": self.split.fingerprint,
+                "kind": self.kind,
+                "method": self.method,
+                "configuration": self.configuration,
+                "access": self.threat_model.access.value,
+                "auxiliary": self.threat_model.auxiliary.value,
+                "seed": self.seed,
+                "precision": self.precision,
+            }
+        )
+
+
+class Queries(Record):
+    """What a trial asked of its target.
+
+    Attributes:
+        total: Images sent, repeats included, had nothing been cached.
+        unique: Distinct images among them: what a provider that remembers answers would have to compute.
+    """
+
+    total: int = Field(default=0, ge=0)
+    unique: int = Field(default=0, ge=0)
+
+
+class TrialResult(Record):
+    """What came out of a trial. A failure is a record, never a gap.
+
+    Attributes:
+        spec: What was to be measured.
+        status: ``ok``, ``failed`` (``reason`` holds the error) or ``skipped`` (``reason`` says why).
+        measurements: Named values, family and method before the name.
+        queries: Cost in queries.
+        seconds: Wall-clock seconds by phase.
+        environment: Versions and device under which it ran.
+        finished: UTC time in ISO 8601.
+        arrays: Names of the arrays kept beside the record.
+    """
+
+    version: Literal[1] = 1
+    spec: TrialSpec
+    status: Literal["ok", "failed", "skipped"]
+    reason: str | None = None
+    traceback: str | None = None
+    measurements: tuple[Measurement, ...] = ()
+    queries: Queries = Queries()
+    seconds: dict[str, float] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
+    finished: str
+    arrays: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The id of the trial, which is that of its specification."""
+        return self.spec.id

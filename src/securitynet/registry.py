@@ -1,0 +1,160 @@
+"""One generic, lazy registry: a name leads to ``"module:attribute"``, which is imported when it is asked for.
+
+Three things fill a registry:
+
+- a table of names, written where many small things share a module (datasets, architectures);
+- a package: each module of it (and of its sub-packages, the *families*) defines one class. **The name is the file's
+  name with dashes**, so that adding an attack is adding one file;
+- entry points of other installed packages (group ``securitynet.<kind>s``), so that plug-ins need no change here.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from securitynet.errors import ConfigurationError, UnknownName
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a registered thing is, and what it is.
+
+    Attributes:
+        name: Its key, with its family before a dot where it has one (``membership.correctness``).
+        location: ``"module:attribute"``, or ``"module:"`` when the module defines one class of the registry's base.
+        summary: One line for listings.
+    """
+
+    name: str
+    location: str
+    summary: str
+
+    @property
+    def family(self) -> str | None:
+        """The part of the name before the dot, or None."""
+        return self.name.rpartition(".")[0] or None
+
+
+class Registry:
+    """A mapping from names to things that are imported on demand.
+
+    Args:
+        kind: What the entries are, in the singular ("attack"); used in messages and for the entry-point group.
+        table: name -> (location, summary) for entries that are listed by hand.
+        package: Dotted name of a package whose modules each define one class.
+        base: Name of the base class by which the class of such a module is recognised.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        table: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        package: str | None = None,
+        base: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self._table = dict(table or {})
+        self._package = package
+        self._base = base
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """All entries by full name; built on first use, without importing any of them."""
+        found = {name: Entry(name, location, summary) for name, (location, summary) in self._table.items()}
+        if self._package:
+            found.update((entry.name, entry) for entry in _scan(self._package))
+        for point in importlib.metadata.entry_points(group=f"securitynet.{self.kind}s"):
+            source = point.dist.name if point.dist else "a plug-in"
+            found.setdefault(point.name, Entry(point.name, point.value, f"from {source}"))
+        return dict(sorted(found.items()))
+
+    def names(self, family: str | None = None) -> list[str]:
+        """Full names, sorted; of one family if given."""
+        return [name for name, entry in self.entries.items() if family is None or entry.family == family]
+
+    def families(self) -> list[str]:
+        """The families that have at least one entry."""
+        return sorted({entry.family for entry in self.entries.values() if entry.family})
+
+    def resolve(self, name: str) -> Entry:
+        """The entry of a full name, or of a short one (without its family) that is unambiguous.
+
+        Raises:
+            UnknownName: If nothing carries that name; close names are suggested.
+            ConfigurationError: If a short name occurs in several families.
+        """
+        if name in self.entries:
+            return self.entries[name]
+        short = [entry for full, entry in self.entries.items() if full.rpartition(".")[2] == name]
+        if len(short) > 1:
+            choices = ", ".join(entry.name for entry in short)
+            raise ConfigurationError(f"The {self.kind} name {name!r} is ambiguous.", hint=f"Write one of: {choices}.")
+        if not short:
+            raise UnknownName(self.kind, name, {*self.entries, *(n.rpartition(".")[2] for n in self.entries)})
+        return short[0]
+
+    def get(self, name: str) -> Any:
+        """Import and return what a name stands for.
+
+        Raises:
+            UnknownName: If nothing carries that name.
+            ConfigurationError: If its module does not define what the registry expects.
+        """
+        entry = self.resolve(name)
+        module_name, _, attribute = entry.location.partition(":")
+        module = importlib.import_module(module_name)
+        if attribute:
+            return getattr(module, attribute)
+        classes = [
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value)
+            and value.__module__ == module.__name__
+            and not value.__name__.startswith("_")
+            and any(ancestor.__name__ == self._base for ancestor in value.__mro__[1:])
+        ]
+        if len(classes) != 1:
+            raise ConfigurationError(
+                f"The module {module_name} should define one {self._base}; it defines {len(classes)}.",
+                hint="Give each its own file; put what they share in a file whose name starts with an underscore.",
+            )
+        return classes[0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def _scan(package: str) -> Iterator[Entry]:
+    """Entries for the modules of a package and its sub-packages, read as text: nothing is imported.
+
+    Modules called ``base`` and those that start with an underscore hold shared code and are passed over.
+    """
+    spec = importlib.util.find_spec(package)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        root = Path(location)
+        for path in sorted(root.rglob("*.py")):
+            relative = path.relative_to(root).with_suffix("")
+            if relative.name.startswith("_") or relative.name == "base" or len(relative.parts) > 2:
+                continue
+            if any(part.startswith("_") for part in relative.parts):
+                continue
+            name = ".".join(part.replace("_", "-") for part in relative.parts)
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            summary = docstring.strip().partition("\n")[0]
+            yield Entry(name, f"{package}.{'.'.join(relative.parts)}:", summary)
