@@ -62,7 +62,9 @@ class Context:
         if not self.used:
             return Queries()
         largest = max(self.used, key=lambda signals: signals.queries.unique)
-        return Queries(total=sum(signals.queries.total for signals in self.used), unique=largest.queries.unique)
+        return Queries(
+            total=sum(signals.queries.total for signals in self.used), unique=largest.queries.unique
+        )
 
 
 class Output(ABC):
@@ -98,7 +100,9 @@ class Attack(Record, ABC):
         """Carry out the attack. ``target`` allows no more than the threat model does."""
 
     @final
-    def __call__(self, target: Target, data: AttackData, context: Context, threat_model: ThreatModel) -> Output:
+    def __call__(
+        self, target: Target, data: AttackData, context: Context, threat_model: ThreatModel
+    ) -> Output:
         """Check that the threat model is one of this attack's, narrow the target to it, and run.
 
         Raises:
@@ -107,7 +111,11 @@ class Attack(Record, ABC):
         """
         if threat_model not in self.threat_models:
             served = ", ".join(map(str, self.threat_models))
-            raise ConfigurationError(f"{type(self).__name__} does not serve {threat_model}.", hint=f"It serves {served}.")
+            raise ConfigurationError(
+                f"{type(self).__name__} does not serve {threat_model}.", hint=f"It serves {served}."
+            )
         if not target.access.covers(threat_model.access):
-            raise AccessDenied(f"{target.reference} is under {target.access.value} access; {threat_model} assumes more.")
+            raise AccessDenied(
+                f"{target.reference} is under {target.access.value} access; {threat_model} assumes more."
+            )
         return self.run(target.under(threat_model.access), data, context)

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.metrics import roc
+from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.records import Measurement
-
-DEFAULT_FPRS = (0.1, 0.01, 0.001)
 
 
 def measure(

@@ -194,7 +194,9 @@ def balanced_accuracy(
     m, n = len(members), len(non_members)
     hits, rejections = int((members >= threshold).sum()), int((non_members < threshold).sum())
     generator = np.random.default_rng(seed)
-    resampled = (generator.binomial(m, hits / m, RESAMPLES) / m + generator.binomial(n, rejections / n, RESAMPLES) / n) / 2
+    resampled = (
+        generator.binomial(m, hits / m, RESAMPLES) / m + generator.binomial(n, rejections / n, RESAMPLES) / n
+    ) / 2
     low, high = rates.percentile_interval(resampled, level)
     value, wide_low, wide_high = rates.combine((hits, m), (rejections, n), (0.5, 0.5), level)
     return Measurement(

@@ -1,0 +1,1 @@
+"""Results: trial files are the truth; everything else can be rebuilt from them."""

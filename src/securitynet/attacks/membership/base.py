@@ -49,7 +49,11 @@ class MembershipScores(Output):
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MembershipScores:
         """See `Output.from_arrays`."""
         return cls(
-            arrays["indices"], arrays["scores"], arrays["is_member"], float(arrays["threshold"]), arrays["held_out"]
+            arrays["indices"],
+            arrays["scores"],
+            arrays["is_member"],
+            float(arrays["threshold"]),
+            arrays["held_out"],
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:

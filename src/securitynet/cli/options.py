@@ -1,0 +1,128 @@
+"""Typer commands from Pydantic configurations: one option per field, its help from the field's description.
+
+A command's function takes a configuration; the decorator `configured` gives it the signature that Typer reads. Values
+from a TOML file (``--config``) are used where the command line is silent, and defaults where both are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Collection
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from securitynet.errors import ConfigurationError
+from securitynet.files import read_toml
+
+Config = TypeVar("Config", bound=BaseModel)
+
+_PLAIN = (str, int, float, bool, Path)
+
+
+def configured(
+    model: type[Config], *, positional: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn ``f(config, **extra)`` into a function whose signature has one option per field of ``model``.
+
+    Parameters of ``f`` after the first keep their own annotations (``--json`` and the like).
+
+    Args:
+        model: The configuration.
+        positional: Fields that are arguments rather than options.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        parameters = [_parameter(name, info, name in positional) for name, info in model.model_fields.items()]
+        config_file = inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None, typer.Option(help="TOML file with any of these options (names with underscores).")
+            ],
+        )
+
+        def command(**values: Any) -> None:
+            extra = {parameter.name: values.pop(parameter.name) for parameter in own}
+            given = {key: value for key, value in values.items() if value is not None and key != "config"}
+            function(parse(model, given, values["config"]), **extra)
+
+        keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        command.__signature__ = inspect.Signature([*parameters, config_file, *keyword_only])  # type: ignore[attr-defined]
+        command.__doc__ = function.__doc__
+        command.__name__ = function.__name__
+        return command
+
+    return decorate
+
+
+def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) -> Config:
+    """A configuration from what the command line gives, on top of a TOML file.
+
+    Raises:
+        ConfigurationError: If the file can't be read, or a value is not allowed; every wrong option is named.
+    """
+    values = {**(read_toml(file) if file else {}), **given}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"]) or "options"
+            message = problem["msg"].removeprefix("Value error, ")
+            option = where.replace("_", "-")
+            if problem["type"] == "missing":
+                problems.append(f"{option} is missing")
+            elif problem["type"] == "extra_forbidden":
+                problems.append(f"{where!r} is not an option")
+            else:
+                problems.append(f"--{option} {problem['input']!r}: {message[:1].lower()}{message[1:]}")
+        raise ConfigurationError("; ".join(problems) + ".", hint="See --help for what is allowed.") from error
+
+
+def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Parameter:
+    kind = _command_line_type(info.annotation)
+    help_text = info.description or ""
+    if positional:
+        argument = typer.Argument(help=help_text, metavar=name.upper(), show_default=False)
+        # Optional for Typer, so that a TOML file can give it; `parse` complains where it is really missing.
+        annotation: Any = Annotated[kind | None, argument]
+    else:
+        default = _shown_default(info)
+        if kind is bool:
+            option = typer.Option(f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=help_text)
+        else:
+            option = typer.Option(f"--{name.replace('_', '-')}", help=help_text + default, show_default=False)
+        annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _shown_default(info: FieldInfo) -> str:
+    if info.is_required() or info.default is None:
+        return ""
+    value = info.default
+    if isinstance(value, tuple):
+        value = ",".join(str(item.value if isinstance(item, Enum) else item) for item in value)
+    return f" [default: {value.value if isinstance(value, Enum) else value}]"
+
+
+def _command_line_type(annotation: Any) -> Any:
+    """What Typer should parse for a field: its own type where it is plain or a choice, else text for Pydantic."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _command_line_type(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        kinds = [arg for arg in get_args(annotation) if arg is not type(None)]
+        return _command_line_type(kinds[0]) if len(kinds) == 1 else str
+    if origin is Literal:
+        return annotation if all(isinstance(arg, str) for arg in get_args(annotation)) else type(get_args(annotation)[0])
+    if inspect.isclass(annotation) and (annotation in _PLAIN or issubclass(annotation, Enum)):
+        return annotation
+    return str

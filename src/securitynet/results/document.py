@@ -1,0 +1,123 @@
+"""``result.json``: the machine-readable outcome of an assessment, versioned, with a JSON schema.
+
+The schema file beside this module, ``result.schema.json``, is generated from these records (`schema_text`); a test keeps
+the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from securitynet.records import Measurement, Queries, Record, ThreatModel
+
+SCHEMA = "securitynet/result/1"
+SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
+
+
+class TargetFacts(Record):
+    """The model: which one it is, and what was found out while loading it."""
+
+    reference: str
+    checksum: str
+    preprocessing: str = Field(description="In words.")
+    normalize: str = Field(description="As --normalize takes it.")
+    head: str
+    num_classes: int
+    access: str = Field(description="The most that an adversary may see in this assessment.")
+    precision: str
+    notes: tuple[str, ...] = ()
+    training: dict[str, Any] | None = Field(default=None, description="What its artefact file says of its training.")
+
+
+class DatasetFacts(Record):
+    """The images and who is a member among them."""
+
+    reference: str
+    fingerprint: str
+    records: int
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int] | None = Field(description="Channels, height, width; null if outputs only.")
+    split: str
+    split_seed: int
+    split_fingerprint: str
+    membership: Literal["known", "assumed"] = Field(
+        description="known: from the file that training wrote, or recorded; assumed: the dataset's own training part."
+    )
+    members: int
+    non_members: int
+    known_members: int
+    known_non_members: int
+
+
+class TrialSummary(Record):
+    """One trial; its file holds the rest."""
+
+    id: str
+    name: str
+    status: Literal["ok", "failed", "skipped"]
+    reason: str | None
+    threat_model: ThreatModel
+    configuration: dict[str, Any]
+    queries: Queries
+    seconds: dict[str, float]
+    reused: bool = Field(default=False, description="Finished in an earlier run.")
+
+
+class NotAssessed(Record):
+    """Something that a reader may expect and will not find."""
+
+    what: str
+    why: str
+
+
+class Violation(Record):
+    """A bound of the policy that is not met."""
+
+    name: str
+    bound: str
+    value: float | None
+    why: str
+
+
+class PolicyOutcome(Record):
+    """Whether the bounds of a policy file are met."""
+
+    met: bool
+    bounds: int
+    violations: tuple[Violation, ...]
+
+
+class ResultDocument(Record):
+    """Everything that an assessment found."""
+
+    schema_: Literal["securitynet/result/1"] = Field(default=SCHEMA, alias="schema")
+    created: str = Field(description="UTC time, ISO 8601.")
+    target: TargetFacts
+    dataset: DatasetFacts
+    measurements: tuple[Measurement, ...]
+    trials: tuple[TrialSummary, ...]
+    not_assessed: tuple[NotAssessed, ...]
+    queries: dict[str, int] = Field(description="total, unique; sent: those sent in this run, the rest was cached.")
+    seconds: dict[str, float]
+    environment: dict[str, str]
+    settings: dict[str, Any] = Field(description="The configuration, as a TOML file for --config would give it.")
+    policy: PolicyOutcome | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types, with ``schema`` first."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def read_document(path: Path) -> ResultDocument:
+    """The document in a ``result.json``. Raises Pydantic's ``ValidationError`` if it does not follow the schema."""
+    return ResultDocument.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def schema_text() -> str:
+    """The JSON schema of `ResultDocument`, as text."""
+    schema = ResultDocument.model_json_schema(by_alias=True, mode="serialization")
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

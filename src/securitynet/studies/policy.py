@@ -1,0 +1,108 @@
+"""Policies: bounds on measurements that a continuous-integration run can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from securitynet.errors import ConfigurationError, PolicyError
+from securitynet.files import read_toml
+from securitynet.records import Measurement, Record
+from securitynet.results.document import PolicyOutcome, Violation
+
+
+class Bound(Record):
+    """What a measurement must satisfy.
+
+    Attributes:
+        min: Least value allowed.
+        max: Greatest value allowed.
+        on: What is compared: the ``value``, or the end of the interval that is worse for the owner (``interval``), which
+            demands that the bound is met with confidence.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    on: Literal["value", "interval"] = Field(default="value")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+    def __str__(self) -> str:
+        words = [f"at least {self.min:g}"] if self.min is not None else []
+        words += [f"at most {self.max:g}"] if self.max is not None else []
+        return " and ".join(words) + (" over the whole interval" if self.on == "interval" else "")
+
+
+Policy = Mapping[str, Bound]
+
+
+def read_policy(path: Path) -> Policy:
+    """The bounds in a policy file.
+
+    Keys are names of measurements, quoted, or nested tables that spell them:
+    ``"membership.modified-entropy.tpr@fpr=0.001" = { max = 0.02 }``.
+
+    Raises:
+        PolicyError: If the file can't be read, holds no bound, or a bound makes no sense.
+    """
+    try:
+        content = read_toml(path)
+    except ConfigurationError as error:
+        raise PolicyError(error.message, hint=error.hint) from error
+    bounds: dict[str, Bound] = {}
+    for name, value in _leaves(content):
+        try:
+            bounds[name] = Bound.model_validate(value)
+        except ValidationError as error:
+            reason = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+            raise PolicyError(
+                f"{path}: the bound on {name!r} is not understood: {reason}.",
+                hint='Write "name.of.measurement" = { max = 0.02 }, with min, max or both.',
+            ) from error
+    if not bounds:
+        raise PolicyError(
+            f"{path} holds no bounds.", hint='Write lines such as "target.test_accuracy" = { min = 0.9 }.'
+        )
+    return bounds
+
+
+def judge(policy: Policy, measurements: Iterable[Measurement]) -> PolicyOutcome:
+    """Compare measurements with bounds. A bound on what was not measured, or can't be resolved, is not met."""
+    by_name = {measurement.name: measurement for measurement in measurements}
+    violations = []
+    for name, bound in policy.items():
+        measurement = by_name.get(name)
+        if measurement is None:
+            violations.append(Violation(name=name, bound=str(bound), value=None, why="not measured"))
+        elif measurement.value is None or measurement.low is None or measurement.high is None:
+            why = measurement.note or "has no value"
+            violations.append(Violation(name=name, bound=str(bound), value=None, why=why))
+        else:
+            low = measurement.low if bound.on == "interval" else measurement.value
+            high = measurement.high if bound.on == "interval" else measurement.value
+            if bound.min is not None and low < bound.min:
+                why = f"{low:.4g} is below {bound.min:g}"
+                violations.append(Violation(name=name, bound=str(bound), value=measurement.value, why=why))
+            if bound.max is not None and high > bound.max:
+                why = f"{high:.4g} is above {bound.max:g}"
+                violations.append(Violation(name=name, bound=str(bound), value=measurement.value, why=why))
+    return PolicyOutcome(met=not violations, bounds=len(policy), violations=tuple(violations))
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, bound) for each table that holds a bound, or for anything that is no table."""
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and not set(value) & {"min", "max", "on"}:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value

@@ -1,0 +1,107 @@
+"""The subject of an assessment: a target, its dataset, and who is a member. Everything is checked before work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import securitynet.datasets
+from securitynet.datasets import splits
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.splits import Splits
+from securitynet.errors import ConfigurationError, SplitError
+from securitynet.files import cache_folder
+from securitynet.models.artefacts import TrainedModel, read_artefact
+from securitynet.models.loading import load_target
+from securitynet.models.target import Target
+from securitynet.studies.config import AssessConfig
+
+if TYPE_CHECKING:
+    from securitynet.models.signals import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A target with its data.
+
+    Attributes:
+        membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
+            training part is taken for it.
+        trained: What the artefact file says, if there is one.
+    """
+
+    target: Target
+    dataset: ImageDataset
+    splits: Splits
+    split_seed: int
+    membership: Literal["known", "assumed"]
+    trained: TrainedModel | None = None
+
+
+def prepare(config: AssessConfig, progress: Progress | None = None) -> Subject:
+    """Load dataset and target and make the split.
+
+    Raises:
+        SecurityNetError: For anything that is wrong with what the user gave, before any long work.
+    """
+    recorded = config.model.startswith("outputs:")
+    if config.dataset is None and not recorded:
+        raise ConfigurationError(
+            "Which images should the model be assessed on?",
+            hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
+        )
+    trained = read_artefact(config.weights) if config.weights else None
+    dataset = None
+    if config.dataset is not None:
+        dataset = securitynet.datasets.load(
+            config.dataset,
+            channels=config.channels,
+            size=config.image_size,
+            limit=config.limit,
+            root=config.data_root,
+            cache=config.cache or cache_folder(),
+        )
+    target = load_target(
+        config.model,
+        weights=config.weights,
+        dataset=dataset,
+        normalize=config.normalize,
+        input_size=config.input_size,
+        head=config.head,
+        num_classes=config.num_classes,
+        access=config.access,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        max_queries=config.max_queries,
+        cache=config.cache or cache_folder(),
+        progress=progress,
+    )
+    if dataset is None:
+        dataset = target.backend.dataset()  # type: ignore[attr-defined]  # only recordings come without a dataset
+    made, seed, membership = choose_split(config, dataset, trained, recorded)
+    return Subject(target, dataset, made, seed, membership, trained)
+
+
+def choose_split(
+    config: AssessConfig, dataset: ImageDataset, trained: TrainedModel | None, recorded: bool
+) -> tuple[Splits, int, Literal["known", "assumed"]]:
+    """The splits, their seed, and how well membership is known.
+
+    Raises:
+        SplitError: If the model was trained on another dataset than this one, or the dataset can't be split so.
+    """
+    if config.split == "auto" and trained is not None:
+        stated = trained.split
+        if trained.dataset.fingerprint != dataset.fingerprint:
+            raise SplitError(
+                f"This model was trained on {trained.dataset.reference}, in another version than {dataset.reference} "
+                "as loaded now, so its members can't be told.",
+                hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
+                "--split public or four-way yourself.",
+            )
+        made = splits.make(stated.protocol, dataset, seed=stated.seed, known=config.known or stated.known)
+        return made, stated.seed, "known"
+    protocol = "public" if config.split == "auto" else config.split
+    made = splits.make(protocol, dataset, seed=config.split_seed, known=config.known)
+    return made, config.split_seed, "known" if recorded else "assumed"
