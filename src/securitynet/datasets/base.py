@@ -165,6 +165,8 @@ def validate(dataset: ImageDataset) -> None:
         )
     for key, attribute in dataset.attributes.items():
         if len(attribute.values) != len(labels):
-            raise DatasetError(f"{name}: attribute {key!r} has {len(attribute.values)} values for {len(labels)} records.")
+            raise DatasetError(
+                f"{name}: attribute {key!r} has {len(attribute.values)} values for {len(labels)} records."
+            )
         if attribute.values.min() < -1 or attribute.values.max() >= len(attribute.names):
             raise DatasetError(f"{name}: attribute {key!r} has values outside its {len(attribute.names)} names.")

@@ -74,7 +74,7 @@ class Checksums:
 
 def _mark(path: Path) -> list[int]:
     try:
-        state = os.stat(path)
+        state = path.stat()
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]

@@ -28,9 +28,15 @@ DATASETS = Registry(
         ),
         "cifar10": ("securitynet.datasets.arrays:cifar10", "CIFAR-10: 60,000 colour images 32×32, 10 classes"),
         "cifar100": ("securitynet.datasets.arrays:cifar100", "CIFAR-100: 60,000 colour images 32×32, 100 fine classes"),
-        "svhn": ("securitynet.datasets.arrays:svhn", "Street View House Numbers: 99,289 colour images 32×32, 10 digits"),
+        "svhn": (
+            "securitynet.datasets.arrays:svhn",
+            "Street View House Numbers: 99,289 colour images 32×32, 10 digits",
+        ),
         "stl10": ("securitynet.datasets.arrays:stl10", "STL-10: 13,000 labelled colour images 96×96, 10 classes"),
-        "fmnist": ("securitynet.datasets.arrays:fmnist", "Fashion-MNIST: 70,000 grey images 28×28, 10 kinds of clothing"),
+        "fmnist": (
+            "securitynet.datasets.arrays:fmnist",
+            "Fashion-MNIST: 70,000 grey images 28×28, 10 kinds of clothing",
+        ),
         "celeba": (
             "securitynet.datasets.faces:celeba",
             "CelebA: 202,599 faces, Heavy_Makeup × Mouth_Slightly_Open × Smiling; Male, Young; own download",

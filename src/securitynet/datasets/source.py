@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -183,7 +182,7 @@ class ArrayPixels:
         content: str | None = None,
     ) -> None:
         self._read = read
-        self._files = list(files)
+        self.files = list(files)
         self._content = content
         self._lock = threading.Lock()
         self._array: NDArray[np.uint8] | None = None
@@ -202,14 +201,12 @@ class ArrayPixels:
             if self._array is None:
                 array = self._read()
                 if array.shape != self.shape or array.dtype != np.uint8:
-                    raise DatasetError(f"Images of shape {array.shape} and type {array.dtype}; expected {self.shape}, uint8.")
+                    raise DatasetError(
+                        f"Images of shape {array.shape} and type {array.dtype}; expected {self.shape}, uint8."
+                    )
                 self._array = array
         array = self._array
         return [array[index] for index in indices]
-
-    def release(self) -> None:
-        """Forget the array; it is read again when needed."""
-        self._array = None
 
     def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
         """Over the whole files, and the indices."""
@@ -217,9 +214,9 @@ class ArrayPixels:
         if self._content is not None:
             digest.update(self._content.encode())
         elif checksums is not None:
-            digest.update("\0".join(checksums.of(self._files)).encode())
+            digest.update("\0".join(checksums.of(self.files)).encode())
         else:
-            digest.update("\0".join(f"{path.name} {_size(path)}" for path in self._files).encode())
+            digest.update("\0".join(f"{path.name} {_size(path)}" for path in self.files).encode())
         return digest_with(digest.hexdigest(), indices)
 
 
@@ -232,6 +229,6 @@ def digest_with(digest: str, indices: Indices | None) -> str:
 
 def _size(path: Path) -> int:
     try:
-        return os.stat(path).st_size
+        return path.stat().st_size
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error

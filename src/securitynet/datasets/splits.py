@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.records import SplitIdentity
 
@@ -122,7 +123,7 @@ def four_way(dataset: ImageDataset, *, seed: int = 0, known: float = 0.7) -> Spl
     _check_share(known)
     if len(dataset) < 16:
         raise SplitError(f"{dataset.reference} has {len(dataset)} records; four parts need at least 16.")
-    order = _generator(seed, "four-way").permutation(len(dataset)).astype(np.int64)
+    order = shuffled(len(dataset), "four-way", seed)
     members, non_members, shadow_train, shadow_test = (np.sort(part) for part in np.array_split(order, 4))
     for name, indices in (("target-train", members), ("shadow-train", shadow_train)):
         absent = np.flatnonzero(np.bincount(dataset.labels[indices], minlength=dataset.num_classes) == 0)
@@ -161,16 +162,11 @@ def _check_share(known: float) -> None:
         raise SplitError(f"The share that the adversary knows must be between 0 and 1, not {known}.")
 
 
-def _generator(seed: int, purpose: str) -> np.random.Generator:
-    """A random stream of its own for each purpose, so that drawing one more set changes no other."""
-    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
-
-
 def _sample(indices: Indices, share: float, seed: int, purpose: str) -> Indices:
     count = round(len(indices) * share)
     if not 0 < count < len(indices):
         raise SplitError(
-            f"{len(indices)} records cannot be divided into {share:.0%} that the adversary knows and a rest to score on."
+            f"{len(indices)} records cannot be divided into {share:.0%} that the adversary knows and a rest to score."
         )
-    return np.sort(_generator(seed, purpose).choice(indices, size=count, replace=False))
+    # An order of its own for each purpose, so that drawing one more set changes no other.
+    return np.sort(indices[shuffled(len(indices), purpose, seed)[:count]])

@@ -1,0 +1,83 @@
+"""Images that are decoded when they are asked for, where all of them would not fit on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.datasets.rendering import Rendering, render
+from securitynet.datasets.source import Indices, Item, Pixels
+
+_STRETCH = 32
+"""Images that one thread renders at a time: a task a picture would spend its time in the pool's bookkeeping."""
+
+
+class LazyImages:
+    """Images of one shape, read and decoded at each access and not kept.
+
+    Args:
+        pixels: The images as stored.
+        chosen: Which of them these are, in order; None: all.
+        rendering: What each becomes.
+    """
+
+    def __init__(self, pixels: Pixels, chosen: Indices | None, rendering: Rendering) -> None:
+        self._pixels = pixels
+        self._chosen = np.arange(len(pixels), dtype=np.int64) if chosen is None else chosen
+        self._rendering = rendering
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return len(self._chosen), *self._rendering.shape
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, indices: torch.Tensor) -> torch.Tensor:
+        """uint8, len(indices)×C×H×W.
+
+        Raises:
+            DatasetError: If one of them is broken.
+        """
+        wanted = self._chosen[np.atleast_1d(indices.numpy())]
+        with workers() as pool:
+            return torch.from_numpy(render_all(pool, self._pixels, wanted, self._rendering))
+
+
+def workers() -> ThreadPoolExecutor:
+    """Threads for decoding; Pillow leaves the interpreter's lock while it decodes and resizes."""
+    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="securitynet-decode")
+
+
+def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rendering: Rendering) -> NDArray[np.uint8]:
+    """The images at ``indices``, rendered: uint8, len(indices)×C×H×W."""
+    items = pixels.fetch(indices)
+    images = np.empty((len(items), *rendering.shape), dtype=np.uint8)
+
+    def stretch(start: int) -> None:
+        for position in range(start, min(start + _STRETCH, len(items))):
+            item: Item = items[position]
+            images[position] = render(item, pixels.name(int(indices[position])), rendering)
+
+    # Consumed in order, so that of several broken images the first is reported, whichever thread met one first.
+    for _ in pool.map(stretch, range(0, len(items), _STRETCH)):
+        continue
+    return images
+
+
+def rendered_chunks(
+    pixels: Pixels, indices: Indices, rendering: Rendering, advance: Callable[[int], None]
+) -> Iterator[NDArray[np.uint8]]:
+    """All images at ``indices`` in stretches of about 4 MiB, in order; ``advance`` is told how many came."""
+    size = int(np.clip((4 << 20) // int(np.prod(rendering.shape)), 16, 1024))
+    with workers() as pool:
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
+            yield render_all(pool, pixels, chosen, rendering)
+            advance(len(chosen))

@@ -1,0 +1,235 @@
+"""``parquet:PATH``: images encoded in Parquet files, as the Hugging Face Hub serves them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from securitynet.datasets.checksums import Checksums
+from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
+from securitynet.errors import DatasetError
+
+_log = logging.getLogger(__name__)
+
+_SUBSTITUTES = ("validation", "val", "valid")
+_LAYOUT = "It should hold train.parquet and test.parquet (or train-*.parquet, test-*.parquet), columns image and label."
+
+
+def parquet(request: Request) -> Source:
+    """Read labels and class names; images are left in their files.
+
+    Column ``image`` is a struct with ``bytes`` (or plain binary), column ``label`` integers. Class names come from the
+    schema's Hugging Face metadata where it has them; else classes are named by their numbers.
+
+    Raises:
+        DatasetError: If files, columns or labels are missing or of the wrong type.
+    """
+    found = _files(request.root)
+    opened = {part: [_open(path) for path in paths] for part, paths in found.items()}
+    labels: list[NDArray[np.int64]] = []
+    parts: dict[str, Indices] = {}
+    names: tuple[str, ...] | None = None
+    count = 0
+    for part, files in opened.items():
+        start = count
+        for path, file in files:
+            _check_image_column(path, file.schema_arrow)
+            labels.append(_labels(path, file))
+            names = _class_names(file.schema_arrow, names, path)
+            count += len(labels[-1])
+        if count == start:
+            raise DatasetError(f"The {part} part of {request.reference} has no rows.")
+        parts[part] = np.arange(start, count, dtype=np.int64)
+    values = np.concatenate(labels)
+    return Source(
+        labels=values,
+        class_names=names or _numbered(request.reference, values),
+        parts=parts,
+        pixels=ParquetPixels([entry for files in opened.values() for entry in files]),
+    )
+
+
+class ParquetPixels:
+    """The images of several Parquet files, one after another.
+
+    The row group that was read last is kept: reading in order decodes each once.
+
+    Args:
+        files: Path and opened file, in the order of the records.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, pq.ParquetFile]]) -> None:
+        self._files = list(files)
+        self._groups = [
+            (number, group) for number, (_, file) in enumerate(files) for group in range(file.metadata.num_row_groups)
+        ]
+        sizes = [files[number][1].metadata.row_group(group).num_rows for number, group in self._groups]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        firsts = np.cumsum([0, *(file.metadata.num_rows for _, file in files)])
+        self._file_starts = firsts.astype(np.int64)
+        self._lock = threading.Lock()
+        self._held: tuple[int, pa.ChunkedArray] | None = None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def name(self, index: int) -> str:
+        """File and row."""
+        number = int(np.searchsorted(self._file_starts, index, side="right")) - 1
+        return f"{self._files[number][0]}, row {index - int(self._file_starts[number])}"
+
+    def fetch(self, indices: Indices) -> list[Item]:
+        """Encoded images; each row group that is touched is read once."""
+        items: list[Item] = [b""] * len(indices)
+        groups = np.searchsorted(self._starts, indices, side="right") - 1
+        for group in np.unique(groups):
+            positions = np.flatnonzero(groups == group)
+            rows = indices[positions] - self._starts[group]
+            taken = self._column(int(group)).take(pa.array(rows)).to_pylist()
+            for position, encoded in zip(positions, taken, strict=True):
+                if not encoded:
+                    raise DatasetError(
+                        f"{self.name(int(indices[position]))} holds no image: its bytes are "
+                        f"{'null' if encoded is None else 'empty'}.",
+                        hint="The images must be inside the file; a path alone is not followed.",
+                    )
+                items[position] = encoded
+        return items
+
+    def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
+        """Over the files, and the indices."""
+        paths = [path for path, _ in self._files]
+        if checksums is None:
+            marks = [f"{path.name} {path.stat().st_size}" for path in paths]
+        else:
+            marks = checksums.of(paths)
+        digest = hashlib.sha256(("sizes\0" if checksums is None else "content\0").encode() + "\0".join(marks).encode())
+        return digest_with(digest.hexdigest(), indices)
+
+    def _column(self, group: int) -> pa.ChunkedArray:
+        with self._lock:
+            if self._held is None or self._held[0] != group:
+                self._held = None  # the old one is let go before the new one is read
+                number, inside = self._groups[group]
+                path, file = self._files[number]
+                try:
+                    column = file.read_row_group(inside, columns=["image"]).column("image")
+                except (pa.ArrowException, OSError) as error:
+                    raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
+                if pa.types.is_struct(column.type):
+                    column = pc.struct_field(column, "bytes")
+                self._held = (group, column)
+            return self._held[1]
+
+
+def _files(root: Path) -> dict[str, list[Path]]:
+    if not root.is_dir():
+        raise DatasetError(f"There is no folder {root}.", hint=_LAYOUT)
+    parts = {name: paths for name in ("train", "test", *_SUBSTITUTES) if (paths := sorted(_part_files(root, name)))}
+    if not parts:
+        raise DatasetError(f"{root} holds no train.parquet.", hint=_LAYOUT)
+    if "train" not in parts:
+        raise DatasetError(f"{root} holds {', '.join(parts)} and no train.parquet.", hint=_LAYOUT)
+    substitutes = [name for name in _SUBSTITUTES if name in parts]
+    if "test" not in parts and substitutes:
+        _log.warning("%s has no test part; %s is used as such.", root, substitutes[0])
+        parts["test"] = parts.pop(substitutes[0])
+    if "test" not in parts:
+        raise DatasetError(f"{root} holds train.parquet and no test.parquet.", hint=_LAYOUT)
+    extra = next((name for name in _SUBSTITUTES if name in parts), None)
+    ordered = {"train": parts["train"], "test": parts["test"]}
+    return ordered if extra is None else {**ordered, "validation": parts[extra]}
+
+
+def _part_files(root: Path, part: str) -> Iterator[Path]:
+    # Hub repositories keep the shards in a folder called data.
+    for folder in (root, root / "data"):
+        if (folder / f"{part}.parquet").is_file():
+            yield folder / f"{part}.parquet"
+            return
+        shards = list(folder.glob(f"{part}-*.parquet"))
+        if shards:
+            yield from shards
+            return
+
+
+def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
+    try:
+        return path, pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
+
+
+def _check_image_column(path: Path, schema: pa.Schema) -> None:
+    for column in ("image", "label"):
+        if column not in schema.names:
+            raise DatasetError(
+                f"{path} has no column {column!r}; it has {', '.join(map(repr, schema.names)) or 'none'}.", hint=_LAYOUT
+            )
+    kind = schema.field("image").type
+    if pa.types.is_struct(kind):
+        position = kind.get_field_index("bytes")
+        if position < 0:
+            raise DatasetError(f"{path}: the structs of column 'image' have no field 'bytes'.", hint=_LAYOUT)
+        kind = kind.field(position).type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DatasetError(f"{path}: column 'image' holds {kind}, not encoded images (binary).", hint=_LAYOUT)
+
+
+def _labels(path: Path, file: pq.ParquetFile) -> NDArray[np.int64]:
+    kind = file.schema_arrow.field("label").type
+    if not pa.types.is_integer(kind):
+        raise DatasetError(
+            f"{path}: column 'label' holds {kind}; labels must be integers from 0.",
+            hint="Number the classes, and put their names into the schema's metadata if they should be shown.",
+        )
+    try:
+        column = file.read(columns=["label"]).column("label")
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise DatasetError(f"{path}, row {row} has no label ({column.null_count} rows have none).")
+    try:
+        return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"{path}: column 'label' holds values that are no class numbers: {error}.") from error
+
+
+def _class_names(schema: pa.Schema, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
+    raw = (schema.metadata or {}).get(b"huggingface")
+    if raw is None:
+        return known
+    try:
+        info: Any = json.loads(raw)
+        names = info["info"]["features"]["label"].get("names")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Other metadata under that key says nothing about classes.
+        return known
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return known
+    if known is not None and known != tuple(names):
+        raise DatasetError(f"{path} names other classes than the files before it.")
+    return tuple(names)
+
+
+def _numbered(reference: str, labels: NDArray[np.int64]) -> tuple[str, ...]:
+    highest = int(labels.max(initial=-1))
+    if highest >= len(labels):
+        row = int(np.argmax(labels))
+        raise DatasetError(
+            f"{reference}: record {row} has label {highest}, out of range: there are only {len(labels)} records.",
+            hint="Labels are numbered from 0, without gaps.",
+        )
+    return tuple(str(number) for number in range(highest + 1))
