@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def copy_in_order(source: nn.Module, destination: nn.Module) -> None:
     destination.load_state_dict(dict(zip(keys, values, strict=True)))
 
 
-# --- sizes ----------------------------------------------------------------------------------------------------------
+# --- sizes -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -103,19 +104,17 @@ def test_worked_out_parameter_counts() -> None:
     assert count(on_meta("simple-cnn", 10, 1, 28)) == simple
 
     convolutions = conv(3, 64, 5) + conv(64, 192, 5) + conv(192, 384) + conv(384, 256) + conv(256, 256)
-    assert count(on_meta("alexnet")) == convolutions + linear(1024, 4096) + linear(4096, 4096) + linear(
-        4096, 10
-    )
+    assert count(on_meta("alexnet")) == convolutions + linear(1024, 4096) + linear(4096, 4096) + linear(4096, 10)
 
     widths_11 = [3, 64, 128, 256, 256, 512, 512, 512, 512]
     widths_19 = [3, 64, 64, 128, 128, *[256] * 4, *[512] * 8]
     for name, widths in (("vgg11", widths_11), ("vgg19", widths_19)):
         # A batch norm adds two numbers to each channel.
-        features = sum(conv(a, b) + 2 * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+        features = sum(conv(a, b) + 2 * b for a, b in pairwise(widths))
         assert count(on_meta(name)) == features + 2 * linear(512, 512) + linear(512, 10)
 
 
-# --- what the rest of the package relies on -------------------------------------------------------------------------
+# --- what the rest of the package relies on --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES.names())
@@ -124,9 +123,8 @@ def test_every_architecture_at_every_size(name: str) -> None:
         network = on_meta(name, 7, channels, size)
         logits = network(torch.empty(2, channels, size, size, device="meta"))
         assert logits.shape == (2, 7)
-        # Trained means: every parameter takes part.
-        logits.sum().backward()
-        assert all(parameter.grad is not None for parameter in network.parameters())
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())  # each one takes part
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES.names())
@@ -159,9 +157,7 @@ def test_wide_resnet_folds_what_can_be_folded() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(folded(batch), network(batch), rtol=1e-3, atol=1e-3)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert (
-        norms == 4
-    )  # bn1 of the three blocks and the last one come after a sum or a convolution that is used twice
+    assert norms == 4  # bn1 of the three blocks and the last one come after a sum or a convolution that is used twice
 
 
 @pytest.mark.parametrize("name", ["simple-cnn", "cifar-resnet20"])
@@ -180,9 +176,7 @@ def test_the_last_layers_input_is_the_embedding(name: str, channels: int, size: 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in ("simple-cnn", "wrn-50-2")])
 def test_the_weights_do_not_depend_on_the_image_size(name: str) -> None:
     small, large = (on_meta(name, image_size=size).state_dict() for size in (8, 64))
-    assert {key: value.shape for key, value in small.items()} == {
-        key: value.shape for key, value in large.items()
-    }
+    assert {key: value.shape for key, value in small.items()} == {key: value.shape for key, value in large.items()}
 
 
 def test_initial_weights_follow_torchs_seed_and_keep_the_scale_of_the_signal() -> None:
@@ -197,6 +191,19 @@ def test_initial_weights_follow_torchs_seed_and_keep_the_scale_of_the_signal() -
     initialise(depthwise)
     assert depthwise.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.1)
     assert depthwise.bias is not None and not depthwise.bias.any()
+
+
+@pytest.mark.parametrize(("channels", "size"), SHAPES)
+def test_alexnet_keeps_the_signal_without_batch_norm(channels: int, size: int) -> None:
+    torch.manual_seed(0)
+    network = build("alexnet", 10, channels, size).eval()
+    grids: list[torch.Tensor] = []
+    network.pool.register_forward_hook(lambda _module, inputs, _output: grids.append(inputs[0]))
+    patterns = torch.rand(8, channels, 2, 2, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits = network(nn.functional.interpolate(patterns, size=size))
+    assert min(grids[0].shape[2:]) >= 2  # never reduced below the grid, which leaves almost nothing of an 8×8 image
+    assert logits.std(dim=0).mean() > 0.03
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES.names())
@@ -226,7 +233,7 @@ def test_listing_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- the blocks, against the papers' words and independent implementations ------------------------------------------
+# --- the blocks, against the papers' words and independent implementations -------------------------------
 
 
 def test_padded_shortcut_takes_every_second_pixel_and_adds_zero_channels_on_both_sides() -> None:
@@ -300,14 +307,12 @@ def test_wrn_50_2_is_torchvisions_above_small_images() -> None:
     for size, side in ((LARGEST_SMALL_IMAGE, 64), (224, 56)):
         network = on_meta("wrn-50-2", image_size=size)
         shapes: list[torch.Size] = []
-        network.layer1.register_forward_hook(
-            lambda _m, inputs, _o, shapes=shapes: shapes.append(inputs[0].shape)
-        )
+        network.layer1.register_forward_hook(lambda _m, inputs, _o, shapes=shapes: shapes.append(inputs[0].shape))
         network(torch.empty(2, 3, size, size, device="meta"))
         assert shapes == [(2, 64, side, side)]
 
 
-# --- public checkpoints ---------------------------------------------------------------------------------------------
+# --- public checkpoints ----------------------------------------------------------------------------------
 
 
 @pytest.mark.real_data

@@ -19,8 +19,9 @@ class AlexNet(nn.Module):
     """Five convolutional and three linear layers (section 3.5), for images of about 28 to 64 pixels.
 
     As in the paper: overlapping max pooling (3.4), dropout before the first two linear layers (4.2), the
-    number of linear units. Otherwise for small images: the first layer is 5×5 with stride 2, not 11×11 with
-    stride 4; one tower of 64, 192, 384, 256 and 256 channels; no response normalisation.
+    number of linear units. Otherwise for small images: the first layer is 5×5 with stride 2 (1 under 28
+    pixels), not 11×11 with stride 4; one tower of 64, 192, 384, 256 and 256 channels; no response
+    normalisation.
 
     Args:
         num_classes: Number of logits.
@@ -34,8 +35,12 @@ class AlexNet(nn.Module):
     def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
         super().__init__()
         check_arguments("AlexNet", num_classes, channels, image_size)
+        # On a map of 1×1 a padded 3×3 filter sees one pixel and eight zeros: without batch norm the signal dies
+        # out layer by layer. So smaller images are reduced less, and none below the grid.
+        stride = 2 if image_size >= 28 else 1
+        last_pool = _overlapping_pool() if image_size > 8 else nn.Identity()
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 64, kernel_size=5, stride=2, padding=2),
+            nn.Conv2d(channels, 64, kernel_size=5, stride=stride, padding=2),
             nn.ReLU(),
             _overlapping_pool(),
             nn.Conv2d(64, 192, kernel_size=5, padding=2),
@@ -47,7 +52,7 @@ class AlexNet(nn.Module):
             nn.ReLU(),
             nn.Conv2d(256, 256, kernel_size=3, padding=1),
             nn.ReLU(),
-            _overlapping_pool(),
+            last_pool,
         )
         self.pool = nn.AdaptiveAvgPool2d(_GRID)
         self.classifier = nn.Sequential(
@@ -73,5 +78,5 @@ def alexnet(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Mod
 
 
 def _overlapping_pool() -> nn.MaxPool2d:
-    """3×3 windows, stride 2; the padding lets one pixel through as one pixel."""
+    """3×3 windows, stride 2; the padding makes n pixels ⌈n/2⌉."""
     return nn.MaxPool2d(kernel_size=3, stride=2, padding=1)

@@ -85,9 +85,7 @@ class WideResNet(nn.Module):
         ModelError: If the arguments allow no network.
     """
 
-    def __init__(
-        self, depth: int, factor: int, num_classes: int, channels: int = 3, image_size: int = 32
-    ) -> None:
+    def __init__(self, depth: int, factor: int, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
         super().__init__()
         check_arguments(f"WRN-{depth}-{factor}", num_classes, channels, image_size)
         blocks, remainder = divmod(depth - 4, 6)
@@ -133,9 +131,7 @@ def wrn_50_2(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Mo
         ModelError: If the arguments allow no network.
     """
     check_arguments("WRN-50-2", num_classes, channels, image_size)
-    network: nn.Module = import_torchvision("torchvision.models").wide_resnet50_2(
-        weights=None, num_classes=num_classes
-    )
+    network: nn.Module = import_torchvision("torchvision.models").wide_resnet50_2(weights=None, num_classes=num_classes)
     small = image_size <= LARGEST_SMALL_IMAGE
     if small or channels != 3:
         kernel, stride = (3, 1) if small else (7, 2)

@@ -50,18 +50,18 @@ class XceptionBlock(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], *, reduce: bool, activate_first: bool = True) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width_in, width in pairwise(widths):
-            layers += [nn.ReLU(), SeparableConv(width_in, width)]
-        if reduce:
-            layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
-        self.body = nn.Sequential(*layers[0 if activate_first else 1 :])
         self.shortcut: nn.Module = nn.Identity()
         if reduce:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(widths[0], widths[-1], kernel_size=1, stride=2, bias=False),
                 nn.BatchNorm2d(widths[-1]),
             )
+        layers: list[nn.Module] = []
+        for width_in, width in pairwise(widths):
+            layers += [nn.ReLU(), SeparableConv(width_in, width)]
+        if reduce:
+            layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
+        self.body = nn.Sequential(*layers[0 if activate_first else 1 :])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features N×widths[-1]×H×W, or of half that height and width, of features N×widths[0]×H×W."""
@@ -96,9 +96,7 @@ class Xception(nn.Module):
             XceptionBlock((128, 256, 256), reduce=True),
             XceptionBlock((256, _MIDDLE_WIDTH, _MIDDLE_WIDTH), reduce=True),
         )
-        self.middle = nn.Sequential(
-            *(XceptionBlock((_MIDDLE_WIDTH,) * 4, reduce=False) for _ in range(_MIDDLE_BLOCKS))
-        )
+        self.middle = nn.Sequential(*(XceptionBlock((_MIDDLE_WIDTH,) * 4, reduce=False) for _ in range(_MIDDLE_BLOCKS)))
         self.exit = nn.Sequential(
             XceptionBlock((_MIDDLE_WIDTH, _MIDDLE_WIDTH, 1024), reduce=True),
             SeparableConv(1024, 1536),
