@@ -2,7 +2,8 @@
 
 torchvision's wheel built for CUDA, beside a CPU build of torch, cannot load its compiled operators and then fails at
 import with ``operator torchvision::nms does not exist``. Declaring the two operators before the import mends that;
-nothing here calls them. Everything in this package imports torchvision (and timm, which imports it) through this module.
+nothing here calls them. Everything in this package imports torchvision, and timm, which imports it, through this
+module.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def import_torchvision(module: str = "torchvision") -> ModuleType:
     """
     global _library
     if _library is None and not _operators_load():
-        _library = torch.library.Library("torchvision", "FRAGMENT")
+        _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
-            _library.define(schema)
+            _library.define(schema)  # type: ignore[no-untyped-call]
     return importlib.import_module(module)
 
 
@@ -41,10 +42,11 @@ def _operators_load() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return True  # not installed: let the import say so
-    compiled = [path for path in Path(spec.submodule_search_locations[0]).glob("_C*") if path.suffix in (".so", ".pyd")]
+    folder = Path(spec.submodule_search_locations[0])
+    compiled = [path for path in folder.glob("_C*") if path.suffix in (".so", ".pyd")]
     try:
         for path in compiled:
-            torch.ops.load_library(str(path))
+            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return bool(compiled)

@@ -62,9 +62,7 @@ class Context:
         if not self.used:
             return Queries()
         largest = max(self.used, key=lambda signals: signals.queries.unique)
-        return Queries(
-            total=sum(signals.queries.total for signals in self.used), unique=largest.queries.unique
-        )
+        return Queries(total=sum(signals.queries.total for signals in self.used), unique=largest.queries.unique)
 
 
 class Output(ABC):
@@ -100,9 +98,7 @@ class Attack(Record, ABC):
         """Carry out the attack. ``target`` allows no more than the threat model does."""
 
     @final
-    def __call__(
-        self, target: Target, data: AttackData, context: Context, threat_model: ThreatModel
-    ) -> Output:
+    def __call__(self, target: Target, data: AttackData, context: Context, threat_model: ThreatModel) -> Output:
         """Check that the threat model is one of this attack's, narrow the target to it, and run.
 
         Raises:

@@ -110,7 +110,7 @@ def _shown_default(info: FieldInfo) -> str:
     value = info.default
     if isinstance(value, tuple):
         value = ",".join(str(item.value if isinstance(item, Enum) else item) for item in value)
-    return f" [default: {value.value if isinstance(value, Enum) else value}]"
+    return f" (default: {value.value if isinstance(value, Enum) else value})"  # brackets would be read as markup
 
 
 def _command_line_type(annotation: Any) -> Any:
@@ -122,7 +122,9 @@ def _command_line_type(annotation: Any) -> Any:
         kinds = [arg for arg in get_args(annotation) if arg is not type(None)]
         return _command_line_type(kinds[0]) if len(kinds) == 1 else str
     if origin is Literal:
-        return annotation if all(isinstance(arg, str) for arg in get_args(annotation)) else type(get_args(annotation)[0])
+        return (
+            annotation if all(isinstance(arg, str) for arg in get_args(annotation)) else type(get_args(annotation)[0])
+        )
     if inspect.isclass(annotation) and (annotation in _PLAIN or issubclass(annotation, Enum)):
         return annotation
     return str

@@ -56,7 +56,8 @@ def check_finite(outputs: torch.Tensor) -> None:
 def to_logits(outputs: torch.Tensor, head: Head) -> torch.Tensor:
     """Logits up to a constant per row: what a softmax turns into the posteriors. float32, N×K.
 
-    A probability of 0 becomes the logarithm of the smallest normal float32 (about -87), so that differences stay finite.
+    A probability of 0 becomes the logarithm of the smallest normal float32 (about -87), so that differences stay
+    finite.
     """
     outputs = outputs.float()
     if head == "probabilities":

@@ -6,6 +6,7 @@ A fold is used only if a check on random inputs shows that it changes nothing bu
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import fx, nn
@@ -18,11 +19,13 @@ def prepare(module: nn.Module, device: torch.device, example: torch.Tensor | Non
     Args:
         module: Any image classifier; left as it is.
         device: Where the copy shall run.
-        example: A float batch 1×C×H×W of the input's shape, to check that folding keeps the outputs; None skips folding.
+        example: A float batch 1×C×H×W of the input's shape, to check that folding keeps the outputs; None skips
+            folding.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     folded = _fold(module, example) if example is not None else module
-    return folded.to(device=device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    placed = folded.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return cast(nn.Module, placed).requires_grad_(False).eval()
 
 
 def _fold(module: nn.Module, example: torch.Tensor) -> nn.Module:

@@ -81,12 +81,12 @@ class Signals:
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
         """Predicted classes, N."""
-        return self.outputs.argmax(axis=1).astype(np.int64)
+        return np.asarray(self.outputs.argmax(axis=1), dtype=np.int64)
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the prediction is the label, N."""
-        return self.predictions == self.labels
+        return np.asarray(self.predictions == self.labels)
 
     def select(self, indices: NDArray[np.int64]) -> Signals:
         """The signals of some of these records. The cost stays that of the whole pass.
@@ -119,8 +119,8 @@ def collect(
         progress: Called as the work goes on.
 
     Raises:
-        TargetError: If the images do not suit the model, the outputs are not finite, or the model has fewer classes than
-            the dataset has labels.
+        TargetError: If the images do not suit the model, the outputs are not finite, or the model has another number
+            of classes than the dataset.
         QueryBudgetExceeded: If a cap would be overrun; what was answered is cached.
     """
     indices = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
@@ -176,6 +176,11 @@ def cache_key(target: Target, dataset: ImageDataset) -> str:
 
 def check_classes(target: Target, outputs: int, dataset: ImageDataset) -> None:
     """Raise `TargetError` if the model tells apart a different number of classes than the dataset has."""
+    if outputs < 2:
+        raise TargetError(
+            f"{target.reference} answers with {outputs} number per image; a classifier has a score for each of two classes "
+            "or more."
+        )
     if outputs != dataset.num_classes:
         raise TargetError(
             f"{target.reference} has {outputs} classes; {dataset.reference} has {dataset.num_classes}.",

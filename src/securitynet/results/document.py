@@ -14,7 +14,7 @@ from pydantic import Field
 
 from securitynet.records import Measurement, Queries, Record, ThreatModel
 
-SCHEMA = "securitynet/result/1"
+SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 
 

@@ -58,9 +58,7 @@ class TrialStore:
         try:
             return parse_trial(text)
         except ValueError as error:
-            logger.warning(
-                "A trial file can't be read and its trial will run again: %s (%s)", path.name, error
-            )
+            logger.warning("A trial file can't be read and its trial will run again: %s (%s)", path.name, error)
             return None
 
     def load_arrays(self, result: TrialResult) -> dict[str, NDArray[Any]] | None:
@@ -71,9 +69,7 @@ class TrialStore:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
-        except (
-            Exception
-        ) as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
+        except Exception as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
             logger.warning("The arrays of a trial can't be read: %s (%s)", path.name, error)
             return None
 

@@ -229,7 +229,11 @@ def _run_trial(
     config: AssessConfig,
 ) -> Trial:
     earlier = None if config.rerun else store.load(spec.id)
-    if earlier is not None and earlier.status == "ok" and earlier.environment.get("securitynet") == environment.version():
+    if (
+        earlier is not None
+        and earlier.status == "ok"
+        and earlier.environment.get("securitynet") == environment.version()
+    ):
         arrays = store.load_arrays(earlier)
         if arrays is not None:
             output = attack.output.from_arrays(arrays)
@@ -279,5 +283,3 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-

@@ -31,12 +31,8 @@ class RunOptions(BaseModel):
 
     seed: int = Field(default=0, ge=0, description="Seed of all randomness.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
-    cache: Path | None = Field(
-        default=None, description="Folder for what can be recomputed [$SECURITYNET_CACHE]."
-    )
-    data_root: Path | None = Field(
-        default=None, description="Folder with the dataset's files [$SECURITYNET_DATA]."
-    )
+    cache: Path | None = Field(default=None, description="Folder for what can be recomputed ($SECURITYNET_CACHE).")
+    data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
 class DataOptions(RunOptions):
@@ -48,28 +44,20 @@ class DataOptions(RunOptions):
     channels: Literal[1, 3] | None = Field(
         default=None, description="Convert images to 1 (grey) or 3 (colour) channels."
     )
-    image_size: int | None = Field(
-        default=None, ge=4, description="Resize the dataset's images to this many pixels."
-    )
+    image_size: int | None = Field(default=None, ge=4, description="Resize the dataset's images to this many pixels.")
     limit: int | None = Field(default=None, ge=8, description="Use at most this many records of each part.")
 
 
 class AssessConfig(DataOptions):
     """What to assess and how."""
 
-    model: str = Field(
-        description="Model reference: arch:NAME, timm:NAME, onnx:FILE, http://..., outputs:FILE, ..."
-    )
-    weights: Path | None = Field(
-        default=None, description="Weights file (safetensors, or a pickle that runs no code)."
-    )
+    model: str = Field(description="Model reference: arch:NAME, timm:NAME, onnx:FILE, http://..., outputs:FILE, ...")
+    weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
     normalize: str | None = Field(
         default=None,
-        description="auto, none, half, imagenet, cifar10, ... or M,M,M/S,S,S. Default: what the model declares, else auto.",
+        description="auto, none, half, imagenet, cifar10, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
     )
-    input_size: int | None = Field(
-        default=None, ge=1, description="Size to which images are resized for the model."
-    )
+    input_size: int | None = Field(default=None, ge=1, description="Size to which images are resized for the model.")
     head: Literal["auto", "logits", "log-probabilities", "probabilities"] = Field(
         default="auto", description="What the model emits."
     )
@@ -108,6 +96,4 @@ class AssessConfig(DataOptions):
         default=None, ge=1, description="Most distinct images that may be sent to the target."
     )
     rerun: bool = Field(default=False, description="Run trials again that are finished already.")
-    out: Path | None = Field(
-        default=None, description="Folder for report.html, result.json and the trial files."
-    )
+    out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")

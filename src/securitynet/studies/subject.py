@@ -12,6 +12,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import cache_folder
 from securitynet.models.artefacts import TrainedModel, read_artefact
+from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
 from securitynet.models.target import Target
 from securitynet.studies.config import AssessConfig
@@ -38,21 +39,26 @@ class Subject:
     trained: TrainedModel | None = None
 
 
-def prepare(config: AssessConfig, progress: Progress | None = None) -> Subject:
-    """Load dataset and target and make the split.
+def prepare(
+    config: AssessConfig,
+    progress: Progress | None = None,
+    *,
+    target: Target | None = None,
+    dataset: ImageDataset | None = None,
+) -> Subject:
+    """Load dataset and target, unless they are given, and make the split.
 
     Raises:
         SecurityNetError: For anything that is wrong with what the user gave, before any long work.
     """
     recorded = config.model.startswith("outputs:")
-    if config.dataset is None and not recorded:
+    if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
             "Which images should the model be assessed on?",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
     trained = read_artefact(config.weights) if config.weights else None
-    dataset = None
-    if config.dataset is not None:
+    if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
             config.dataset,
             channels=config.channels,
@@ -61,24 +67,28 @@ def prepare(config: AssessConfig, progress: Progress | None = None) -> Subject:
             root=config.data_root,
             cache=config.cache or cache_folder(),
         )
-    target = load_target(
-        config.model,
-        weights=config.weights,
-        dataset=dataset,
-        normalize=config.normalize,
-        input_size=config.input_size,
-        head=config.head,
-        num_classes=config.num_classes,
-        access=config.access,
-        device=config.device,
-        precision=config.precision,
-        batch_size=config.batch_size,
-        max_queries=config.max_queries,
-        cache=config.cache or cache_folder(),
-        progress=progress,
-    )
-    if dataset is None:
-        dataset = target.backend.dataset()  # type: ignore[attr-defined]  # only recordings come without a dataset
+    if target is None:
+        target = load_target(
+            config.model,
+            weights=config.weights,
+            dataset=dataset,
+            normalize=config.normalize,
+            input_size=config.input_size,
+            head=config.head,
+            num_classes=config.num_classes,
+            access=config.access,
+            device=config.device,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            max_queries=config.max_queries,
+            cache=config.cache or cache_folder(),
+            progress=progress,
+        )
+    elif config.access is not None:
+        target = target.under(config.access)
+    if isinstance(target.backend, RecordedBackend):
+        dataset = dataset or target.backend.dataset()
+    assert dataset is not None  # checked above
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     return Subject(target, dataset, made, seed, membership, trained)
 

@@ -45,12 +45,14 @@ def modified_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64]) ->
     rows = np.arange(len(labels))
     log_p = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     top = log_p.argmax(axis=1)
-    # log(1 − p): by log1p where p is at most one half; for the largest p from the sum of the others, which loses nothing.
-    p = np.exp(log_p)
     others = log_p.copy()
     others[rows, top] = -np.inf
-    log_rest = np.log1p(-np.minimum(p, 0.5))
-    log_rest[rows, top] = logsumexp(others, axis=1)
+    # Of the largest posterior, 1 − p is the sum of the others: a subtraction would lose it when p is near 1.
+    log_rest_of_top = logsumexp(others, axis=1)
+    log_p[rows, top] = np.log1p(-np.exp(log_rest_of_top))
+    p = np.exp(log_p)
+    log_rest = np.log1p(-np.minimum(p, 0.5))  # all but the largest are at most one half
+    log_rest[rows, top] = log_rest_of_top
     contributions = p * log_rest
     label_log_p, label_log_rest = log_p[rows, labels], log_rest[rows, labels]
     contributions[rows, labels] = np.exp(label_log_rest) * label_log_p

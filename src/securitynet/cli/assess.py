@@ -1,0 +1,101 @@
+"""`securitynet assess`: one model, all applicable attacks, one report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from securitynet.cli import console
+from securitynet.cli.options import configured
+from securitynet.studies.config import AssessConfig
+
+if TYPE_CHECKING:
+    from securitynet.results.document import ResultDocument
+
+POLICY_NOT_MET = 3
+SOME_TRIALS_FAILED = 4
+
+
+@configured(AssessConfig, positional=("model",))
+def assess(
+    config: AssessConfig,
+    json: Annotated[bool, typer.Option("--json", help="Print result.json to stdout.")] = False,
+) -> None:
+    """Assess one model: what can be inferred from it, how sure that is, and which records are most exposed.
+
+    Writes report.html, result.json and one file per trial. A second run goes on where the first stopped.
+
+    Example: securitynet assess arch:cifar-resnet20 --weights resnet20.th --dataset cifar10 --out report
+
+    Exit codes: 0 done, 1 something is wrong with the input, 2 usage, 3 the policy is not met, 4 some trials failed.
+    """
+    from securitynet.reports.assessment import assess as run
+
+    with console.progress_bar() as progress:
+        outcome = run(config, progress=progress)
+    document = outcome.document
+    if json:
+        console.print_json(document.to_json())
+    else:
+        show(document)
+        console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True)
+    raise typer.Exit(exit_code(document))
+
+
+def exit_code(document: ResultDocument) -> int:
+    """What the command's exit code says of a result."""
+    if document.policy is not None and not document.policy.met:
+        return POLICY_NOT_MET
+    return SOME_TRIALS_FAILED if any(trial.status == "failed" for trial in document.trials) else 0
+
+
+def show(document: ResultDocument) -> None:
+    """Print measurements, and what broke the policy, as tables on stdout."""
+    from rich.table import Table
+
+    target, dataset = document.target, document.dataset
+    console.stdout.print(
+        f"[bold]{_escape(target.reference)}[/] on {_escape(dataset.reference)}: {dataset.members:,} members "
+        f"({dataset.membership}), {dataset.non_members:,} non-members"
+    )
+    for note in target.notes:
+        console.stdout.print(f"[dim]{_escape(note)}[/]")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading, justify in (("measurement", "left"), ("value", "right"), ("interval", "left"), ("n", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for m in document.measurements:
+        if m.value is None:
+            table.add_row(m.name, "–", m.note or "", f"{m.n:,}")
+        else:
+            table.add_row(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", f"{m.n:,}")
+    console.stdout.print(table)
+    for trial in document.trials:
+        if trial.status == "failed":
+            console.stdout.print(f"[red]{trial.name} failed:[/] {_escape(trial.reason or '')}")
+    if document.policy is not None:
+        show_policy(document)
+
+
+def show_policy(document: ResultDocument) -> None:
+    """Print whether the policy is met, and a table of what broke it."""
+    from rich.table import Table
+
+    outcome = document.policy
+    assert outcome is not None
+    if outcome.met:
+        console.stdout.print(f"\n[green]The policy is met[/] ({outcome.bounds} bounds).")
+        return
+    console.stdout.print(f"\n[bold red]The policy is not met:[/] {len(outcome.violations)} of {outcome.bounds} bounds.")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("measurement", "must be", "because"):
+        table.add_column(heading)
+    for violation in outcome.violations:
+        table.add_row(violation.name, violation.bound, violation.why)
+    console.stdout.print(table)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

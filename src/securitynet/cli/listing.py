@@ -1,0 +1,42 @@
+"""`securitynet list`: what is there to be named in the other commands."""
+
+from __future__ import annotations
+
+import importlib
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from securitynet.cli import console
+
+REGISTRIES = {
+    "attacks": "securitynet.attacks:ATTACKS",
+    "detectors": "securitynet.detectors:DETECTORS",
+    "defenses": "securitynet.defenses:DEFENSES",
+    "datasets": "securitynet.datasets.registry:DATASETS",
+    "architectures": "securitynet.models.architectures:ARCHITECTURES",
+}
+
+Kind = Enum("Kind", {name: name for name in REGISTRIES}, type=str)  # type: ignore[misc]
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.", metavar="|".join(REGISTRIES), show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+) -> None:
+    """List attacks, detectors, defenses, datasets or architectures, with one line on each."""
+    from rich.table import Table
+
+    module, _, attribute = REGISTRIES[kind.value].partition(":")
+    registry = getattr(importlib.import_module(module), attribute)
+    if json:
+        console.print_json([{"name": entry.name, "summary": entry.summary} for entry in registry.entries.values()])
+        return
+    if not len(registry):
+        console.stdout.print(f"No {kind.value} are part of this version.")
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for entry in registry.entries.values():
+        table.add_row(f"[bold]{entry.name}[/]", entry.summary)
+    console.stdout.print(table)

@@ -1,0 +1,80 @@
+"""The demonstration: an overfitted and a regularised model of digits, assessed and compared in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import securitynet.datasets
+from securitynet.files import write_json
+from securitynet.models.artefacts import train_model
+from securitynet.models.train_config import TrainConfig
+from securitynet.reports.assessment import to_document
+from securitynet.reports.build import write_report
+from securitynet.results.document import ResultDocument
+from securitynet.results.store import TrialStore
+from securitynet.studies import assessment
+from securitynet.studies.assessment import Progress
+from securitynet.studies.config import AssessConfig
+from securitynet.studies.subject import prepare
+
+ARCHITECTURE = "simple-cnn"
+
+RECIPES: dict[str, dict[str, object]] = {
+    "overfitted": {"epochs": 60, "learning_rate": 0.05, "weight_decay": 0.0, "schedule": "constant"},
+    "regularised": {
+        "epochs": 40,
+        "learning_rate": 0.02,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "augment": "crop-flip",
+        "label_smoothing": 0.2,
+    },
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What `run` returns: both results, and the path of the report that compares them."""
+
+    documents: list[ResultDocument]
+    report: Path
+
+
+def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | None = None) -> Demonstration:
+    """Train both models on a quarter of digits, assess both, and write ``report.html`` under ``out``.
+
+    What is finished already is used again.
+    """
+    documents, found = [], []
+    dataset = securitynet.datasets.load("digits")
+    for name, recipe in RECIPES.items():
+        weights = out / name / "model.safetensors"
+        training = TrainConfig.model_validate(
+            {
+                "architecture": ARCHITECTURE,
+                "dataset": "digits",
+                "out": weights,
+                "seed": seed,
+                "split_seed": seed,
+                "device": device,
+                **recipe,
+            }
+        )
+        train_model(training, progress=_named(progress, f"training the {name} model"))
+        config = AssessConfig(
+            model=f"arch:{ARCHITECTURE}", weights=weights, dataset="digits", seed=seed, device=device, out=out / name
+        )
+        subject = prepare(config, dataset=dataset)
+        found.append(assessment.run(config, subject, TrialStore(out / name), progress))
+        documents.append(to_document(found[-1]))
+        write_json(out / name / "result.json", documents[-1].to_json())
+    report = write_report(
+        documents, found, out / "report.html", title="An overfitted and a regularised model of digits"
+    )
+    return Demonstration(documents, report)
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)

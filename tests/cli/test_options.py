@@ -1,0 +1,96 @@
+"""Commands made from configurations: each field is one option; the command line is laid over a TOML file."""
+
+import enum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+import typer
+from pydantic import BaseModel, ConfigDict, Field
+from typer.testing import CliRunner
+
+from securitynet.cli.options import configured, parse
+from securitynet.errors import ConfigurationError
+from securitynet.studies.config import AssessConfig, Commas
+
+
+class Level(str, enum.Enum):
+    LOW = "low"
+    HIGH = "high"
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    thing: str = Field(description="The thing.")
+    count: int = Field(default=3, ge=1, description="How many.")
+    level: Level | None = Field(default=None, description="How high.")
+    mode: Literal["a", "b"] = Field(default="a", description="Which mode.")
+    size: Literal[1, 3] | None = Field(default=None, description="Which size.")
+    names: Annotated[tuple[str, ...], Commas] = Field(default=("x",), description="Names.")
+    flag: bool = Field(default=False, description="A flag.")
+    path: Path | None = Field(default=None, description="A path.")
+
+
+@pytest.fixture
+def run():
+    app, seen = typer.Typer(), []
+
+    @configured(Config, positional=("thing",))
+    def command(config: Config, loud: Annotated[bool, typer.Option("--loud")] = False) -> None:
+        """Do it."""
+        seen.append((config, loud))
+
+    app.command()(command)
+    app.command("other")(lambda: None)
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, ["command", *arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result, (seen[-1] if seen else None)
+
+    return invoke
+
+
+def test_defaults_and_values(run):
+    _, (config, loud) = run("apple")
+    assert config == Config(thing="apple") and not loud
+    arguments = "pear --count 5 --level high --mode b --size 3 --names p,q --flag --path f/g --loud".split()
+    _, (config, loud) = run(*arguments)
+    assert loud and config == Config(
+        thing="pear", count=5, level="high", mode="b", size=3, names="p,q", flag=True, path="f/g"
+    )
+
+
+def test_help_has_every_field(run):
+    result, _ = run("--help")
+    for name, field in Config.model_fields.items():
+        assert field.description.rstrip(".").split()[-1] in result.output
+        assert f"--{name}" in result.output or name == "thing"
+    assert "default: 3" in result.output
+
+
+def test_command_line_is_laid_over_a_file(run, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('thing = "fig"\ncount = 7\nnames = ["r"]\n')
+    _, (config, _) = run("--config", str(file), "--count", "9")
+    assert config == Config(thing="fig", count=9, names=("r",))
+
+
+def test_wrong_values_name_the_option(run, tmp_path):
+    with pytest.raises(ConfigurationError, match="--count 0"):
+        run("apple", "--count", "0")
+    with pytest.raises(ConfigurationError, match="thing is missing"):
+        run()
+    file = tmp_path / "c.toml"
+    file.write_text("coutn = 7\n")
+    with pytest.raises(ConfigurationError, match="'coutn' is not an option"):
+        run("apple", "--config", str(file))
+    assert run("apple", "--mode", "z")[0].exit_code == 2
+
+
+def test_assess_has_no_option_declared_twice_and_all_documented():
+    for name, field in AssessConfig.model_fields.items():
+        assert field.description, name
+    config = parse(AssessConfig, {"model": "arch:x", "fprs": "0.1,0.05", "auxiliary": "partial,shadow"})
+    assert config.fprs == (0.1, 0.05) and [a.value for a in config.auxiliary] == ["partial", "shadow"]

@@ -1,0 +1,66 @@
+"""Files are whole or absent."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from securitynet.errors import ConfigurationError
+from securitynet.files import atomic_write, file_checksum, read_toml, stable_hash, write_json
+
+
+def test_a_failing_block_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    before = path.read_text()
+    with pytest.raises(RuntimeError), atomic_write(path) as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_sigkill_while_writing_leaves_old_or_new(tmp_path):
+    path = tmp_path / "big"
+    code = (
+        "import sys, pathlib\nfrom securitynet.files import atomic_write\nimport itertools\n"
+        "for i in itertools.count():\n"
+        "    with atomic_write(pathlib.Path(sys.argv[1])) as s:\n"
+        "        for _ in range(64): s.write(bytes([i % 251]) * 65536)\n"
+    )
+    for delay in (0.02, 0.05, 0.11):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        deadline = time.monotonic() + 30
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        content = path.read_bytes()
+        assert len(content) == 64 * 65536 and len(set(content)) == 1
+
+
+def test_stable_hash_ignores_the_order_of_keys():
+    assert stable_hash({"a": 1, "b": [0.1, None]}) == stable_hash({"b": [0.1, None], "a": 1})
+    assert stable_hash({"a": 1}) != stable_hash({"a": 2})
+
+
+def test_checksum_is_sha256(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert file_checksum(tmp_path / "f").startswith("ba7816bf8f01cfea")
+
+
+def test_bad_toml_names_the_line(tmp_path):
+    (tmp_path / "bad.toml").write_text("a = 1\nb = \n")
+    with pytest.raises(ConfigurationError, match="line 2"):
+        read_toml(tmp_path / "bad.toml")
+    with pytest.raises(ConfigurationError, match="no file"):
+        read_toml(tmp_path / "absent.toml")
