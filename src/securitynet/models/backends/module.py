@@ -43,7 +43,7 @@ class ModuleBackend(Backend):
         self.channels = input_channels(module)
         example = None if example_shape is None else torch.zeros((1, *example_shape))
         self._module = prepare(module, self._device, example)
-        self._batch_size = batch_size or _suitable_batch(example_shape, self._device)
+        self._batch_size = batch_size or suitable_batch(example_shape, self._device)
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +94,8 @@ class ModuleBackend(Backend):
         except RuntimeError as error:
             if "out of memory" in str(error).lower():
                 raise TargetError(
-                    f"{self.reference} ran out of memory on a batch of {len(inputs)}.", hint="Use a smaller --batch-size."
+                    f"{self.reference} ran out of memory on a batch of {len(inputs)}.",
+                    hint="Use a smaller --batch-size.",
                 ) from error
             raise TargetError(
                 f"{self.reference} does not take inputs of shape {'×'.join(map(str, inputs.shape[1:]))}: "
@@ -117,7 +118,8 @@ def input_channels(module: nn.Module) -> int | None:
     return None
 
 
-def _suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
+def suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
+    """Images a batch for inputs of shape (C, H, W) on a device; 128 if the shape is not known."""
     if shape is None:
         return 128
     # Activations of a batch should stay in reach of the caches on a CPU; a GPU wants much more at once.

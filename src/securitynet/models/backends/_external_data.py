@@ -1,0 +1,86 @@
+"""Which other files an ONNX file takes its weights from. A file may name any path; only its own folder is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from securitynet.errors import MissingExtra, ModelError
+
+
+def external_files(path: Path, reference: str) -> list[Path]:
+    """Files of external weights, sorted by name; empty for most models.
+
+    Raises:
+        MissingExtra: Without the package onnx.
+        ModelError: If ``path`` is no ONNX file, or names a file that is missing or outside its folder.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise MissingExtra("onnx", "onnx", "Reading an ONNX file") from error
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelError(f"The ONNX file {path} {what}.")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{reference} is an empty file.")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            f"{reference} is not an ONNX file, or it is damaged: {str(error)[:200]}",
+            hint="Compare its size and checksum with those of its source, and fetch it again.",
+        ) from error
+    if not model.graph.node:
+        raise ModelError(f"{reference} holds no graph: it is not an ONNX file, or it is damaged.")
+    locations = {
+        entry.value
+        for tensor in _tensors(model)
+        for entry in tensor.external_data
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and entry.key == "location"
+    }
+    return [_allowed(path, location, reference) for location in sorted(locations)]
+
+
+def _allowed(path: Path, location: str, reference: str) -> Path:
+    """The file for a location that stays in the model's folder.
+
+    A link that leads out of it is allowed only where the model file's own link leads: download caches are made so.
+    """
+    parts = {*PurePosixPath(location).parts, *PureWindowsPath(location).parts}
+    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive != ""
+    file = path.parent / location
+    homes = (path.parent.resolve(), path.resolve().parent)
+    if absolute or ".." in parts or not any(file.resolve().is_relative_to(home) for home in homes):
+        raise ModelError(
+            f"{reference} names a file outside its own folder as its weights: {location!r}. That is refused.",
+            hint="Put the weights beside the .onnx file, or save it with its weights inside.",
+        )
+    if not file.is_file():
+        raise ModelError(f"{reference} needs its weights from {location!r}, which is not beside it.")
+    return file
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Iterator[Any]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _graph_tensors(graph)

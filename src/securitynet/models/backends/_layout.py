@@ -1,0 +1,72 @@
+"""The shape that an exported graph or an endpoint declares for its input, and how to serve images to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.errors import ModelError, TargetError
+
+_IMAGE_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of the input; None is "any".
+
+    Attributes:
+        batch: Images in every batch, if the graph was exported with a fixed number.
+        channels: Channels of an image.
+        size: Height and width.
+        channels_last: Whether images are H×W×C there.
+    """
+
+    batch: int | None
+    channels: int | None
+    size: tuple[int, int] | None
+    channels_last: bool
+
+    def arrange(self, images: NDArray[np.float32], reference: str) -> NDArray[np.float32]:
+        """N×C×H×W images in the layout of the input.
+
+        Raises:
+            TargetError: If their size is not the one that the input has.
+        """
+        if self.size is not None and images.shape[2:] != self.size:
+            height, width = images.shape[2:]
+            raise TargetError(
+                f"{reference} takes images of {self.size[0]}×{self.size[1]} pixels, not {height}×{width}.",
+                hint=f"Resize them with --input-size {self.size[0]}.",
+            )
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self.channels_last else images
+
+    def padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images with the last one repeated until there are ``batch``; unchanged if any number will do."""
+        if self.batch is None or len(images) == self.batch:
+            return images
+        return np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
+
+
+def read_layout(shape: Sequence[Any], reference: str) -> Layout:
+    """The layout for a declared shape, in which anything but a positive integer means "any".
+
+    A shape with 1 or 3 in its last place and not in its second is taken as channels-last.
+
+    Raises:
+        ModelError: If it is not that of a batch of images.
+    """
+    dims = [d if isinstance(d, int) and not isinstance(d, bool) and d > 0 else None for d in shape]
+    if len(dims) != 4:
+        written = "×".join("?" if d is None else str(d) for d in dims) or "no dimensions"
+        raise ModelError(
+            f"{reference} takes inputs of shape {written}; batches of images have four dimensions.",
+            hint="Only image classifiers that take N×C×H×W (or N×H×W×C) can be assessed.",
+        )
+    channels_last = dims[3] in _IMAGE_CHANNELS and dims[1] not in _IMAGE_CHANNELS
+    batch, channels, height, width = (dims[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
+    size = (height, width) if height is not None and width is not None else None
+    return Layout(batch, channels, size, channels_last)

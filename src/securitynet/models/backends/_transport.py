@@ -1,0 +1,172 @@
+"""Requests to a server that may be slow, busy or broken: timeouts, retries with back-off, clear errors."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+import httpx
+
+from securitynet.errors import ConfigurationError, TargetError
+
+logger = logging.getLogger(__name__)
+
+TOKEN_VARIABLE = "SECURITYNET_HTTP_TOKEN"  # the variable's name, not a secret
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 60.0
+_LONGEST_RETRY_AFTER = 600.0
+
+
+class BatchTooLarge(Exception):
+    """The server refuses a batch of this size: a signal to the caller, not an error that a user meets."""
+
+
+class Unreachable(TargetError):
+    """The server did not answer, however often it was asked."""
+
+
+class Transport:
+    """Sends requests and repeats those that failed for a reason that passes.
+
+    A request is repeated after a time-out, a broken connection, and the statuses 408, 425, 429, 500, 502, 503, 504. It
+    waits 0.5 s, 1 s, 2 s, ... (60 s at most), each shortened by a random part of up to a half so that many clients do
+    not return at once, and at least as long as the server's ``Retry-After`` says.
+
+    Args:
+        shown: The address for messages, without credentials.
+        timeout: Seconds to wait for a connection, and for each piece of an answer.
+        retries: How often a request is repeated.
+        headers: Sent with each request. An ``Authorization`` header is made of the environment variable
+            ``SECURITYNET_HTTP_TOKEN`` if that is set: ``Bearer`` is put before it unless it names its scheme.
+        sleep: Waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        shown: str,
+        *,
+        timeout: float,
+        retries: int,
+        headers: Mapping[str, str] | None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if timeout <= 0 or retries < 0:
+            raise ConfigurationError("An endpoint needs a timeout above 0 seconds and 0 or more retries.")
+        self._shown = shown
+        self._retries = retries
+        self._sleep = sleep
+        self._random = random.Random()
+        self._token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
+        if self._token:
+            sent["Authorization"] = self._token if " " in self._token else f"Bearer {self._token}"
+            if urlsplit(shown).scheme == "http" and urlsplit(shown).hostname not in ("localhost", "127.0.0.1", "::1"):
+                logger.warning("%s is sent unencrypted to %s; use https.", TOKEN_VARIABLE, shown)
+        # Redirects are reported, not followed: a token must not travel to another host.
+        self._client = httpx.Client(timeout=timeout, headers=sent, follow_redirects=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def get(self, url: str) -> httpx.Response:
+        """An answer with a status of 200; see `post`."""
+        return self._send("GET", url, None, batch=1)
+
+    def post(self, url: str, body: bytes, *, batch: int) -> httpx.Response:
+        """An answer with a status of 200.
+
+        Args:
+            url: Where to.
+            body: JSON.
+            batch: Images in it.
+
+        Raises:
+            BatchTooLarge: If the server says so, and the batch can be divided.
+            Unreachable: If all attempts failed.
+            TargetError: If the server refuses for a reason that does not pass.
+        """
+        return self._send("POST", url, body, batch)
+
+    def _send(self, method: str, url: str, body: bytes | None, batch: int) -> httpx.Response:
+        for attempt in range(self._retries + 1):
+            response: httpx.Response | None = None
+            try:
+                response = self._client.request(method, url, content=body)
+                if response.status_code == 200:
+                    return response
+                reason = f"status {response.status_code}{self._message(response)}"
+                if response.status_code not in _RETRIED:
+                    self._refuse(response, reason, batch)
+            except httpx.TimeoutException:
+                reason = "no answer in time"
+            except httpx.TransportError as error:
+                reason = self._without_token(str(error)) or type(error).__name__
+            if attempt < self._retries:
+                delay = self._delay(attempt, response)
+                logger.info("%s: %s; asked again in %.1f s", self._shown, reason, delay)
+                self._sleep(delay)
+        raise Unreachable(
+            f"{self._shown} failed {self._retries + 1} times; the last time: {reason}.",
+            hint="Answers so far are kept: run again when the server is well, or raise the timeout.",
+        )
+
+    def _refuse(self, response: httpx.Response, reason: str, batch: int) -> None:
+        status = response.status_code
+        if batch > 1 and (status == 413 or (status == 400 and "batch" in response.text.lower())):
+            raise BatchTooLarge
+        hints = {
+            401: f"Put the token into the environment variable {TOKEN_VARIABLE}.",
+            403: f"Check the rights of the token in the environment variable {TOKEN_VARIABLE}.",
+            404: "Check the address and the model's name and version.",
+        }
+        if 300 <= status < 400:
+            raise TargetError(
+                f"{self._shown} redirects elsewhere.", hint="Give the address that it redirects to, if you trust it."
+            )
+        raise TargetError(f"{self._shown} refused: {reason}.", hint=hints.get(status, "Answers so far are kept."))
+
+    def _delay(self, attempt: int, response: httpx.Response | None) -> float:
+        backoff = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**attempt) * self._random.uniform(0.5, 1)
+        asked = _retry_after(response) if response is not None else 0.0
+        if asked > _LONGEST_RETRY_AFTER:
+            raise Unreachable(
+                f"{self._shown} asks to be left alone for {asked / 60:.0f} minutes.",
+                hint="Answers so far are kept: run again after that time.",
+            )
+        return max(backoff, asked)
+
+    def _message(self, response: httpx.Response) -> str:
+        """The server's own words, shortened, after a colon; empty if it has none."""
+        text = response.text
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            text = str(body.get("error") or body.get("detail") or body.get("message") or text)
+        words = " ".join(self._without_token(text).split())
+        return f": {words[:200]}" if words else ""
+
+    def _without_token(self, text: str) -> str:
+        secret = self._token.rpartition(" ")[2]
+        return text.replace(secret, "***") if secret else text
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the header ``Retry-After`` asks for, as a number or a date; 0 without it."""
+    value = str(response.headers.get("Retry-After", "")).strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, float(email.utils.parsedate_to_datetime(value).timestamp()) - time.time())
+    except (ValueError, TypeError):
+        return 0.0
