@@ -21,8 +21,8 @@ def image_keys(images: torch.Tensor) -> list[bytes]:
     if images.dtype != torch.uint8:
         scaled = images.float() * 255
         rounded = scaled.round()
-        exact = ((scaled - rounded).abs() < 1e-4).flatten(1).all(dim=1)
-        as_bytes = rounded.clamp(0, 255).to(torch.uint8)
+        exact = (((scaled - rounded).abs() < 1e-4) & (rounded >= 0) & (rounded <= 255)).flatten(1).all(dim=1)
+        as_bytes = rounded.nan_to_num(0).clamp(0, 255).to(torch.uint8)
         rows = [
             (as_bytes[i] if exact[i] else images[i].float()).contiguous().numpy().tobytes() for i in range(len(images))
         ]

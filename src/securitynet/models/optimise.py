@@ -39,8 +39,11 @@ def _fold(module: nn.Module, example: torch.Tensor) -> nn.Module:
         return module
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((4, *example.shape[1:]), generator=generator, dtype=example.dtype)
-    with torch.inference_mode():
-        expected, actual = module(images), folded(images)
+    try:
+        with torch.inference_mode():
+            expected, actual = module(images), folded(images)
+    except RuntimeError:  # it does not take inputs of this shape, which the first real batch will report
+        return module
     same = (
         isinstance(actual, torch.Tensor)
         and isinstance(expected, torch.Tensor)

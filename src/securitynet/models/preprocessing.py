@@ -80,9 +80,17 @@ class Preprocessing(Record):
 
         Returns:
             float32, N×C×h×w.
+
+        Raises:
+            ConfigurationError: If there is a mean for each of another number of channels.
         """
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255)
+        if self.mean and len(self.mean) not in (1, images.shape[1]):
+            # Broadcasting would turn a grey image into three channels.
+            raise ConfigurationError(
+                f"The normalisation has {len(self.mean)} means; the images have {images.shape[1]} channels.",
+                hint="Choose another --normalize, or convert the images with --channels.",
+            )
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
         if self.input_size and tuple(images.shape[-2:]) != self.input_size:
             images = self._resize(images, self.input_size)
         if self.mean:

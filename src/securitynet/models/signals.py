@@ -219,15 +219,25 @@ def _query(
     saved = time.monotonic()
     for chosen, images in dataset.batches(indices, target.batch_size):
         batch_keys = image_keys(images)
-        rows.append(target.raw_outputs(images, keys=batch_keys))
+        try:
+            answer = target.raw_outputs(images, keys=batch_keys)
+        except BaseException:  # a cap, a server that fails, Ctrl-C: what was answered is kept
+            if rows:
+                yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
+            raise
         if done == 0:
-            check_classes(target, rows[0].shape[1], dataset)
+            check_classes(target, answer.shape[1], dataset)
+        rows.append(answer)
         keys += batch_keys
         done += len(chosen)
         progress(done)
         if done == len(indices) or time.monotonic() - saved > SAVE_SECONDS:
-            yield _Block(indices[start:done], torch.cat(rows).numpy(), np.frombuffer(b"".join(keys), dtype="V16"))
+            yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
             rows, keys, start, saved = [], [], done, time.monotonic()
+
+
+def _packed(keys: list[bytes]) -> NDArray[np.void]:
+    return np.frombuffer(b"".join(keys), dtype="V16")
 
 
 def _offset(progress: Progress | None, done: int, total: int) -> Callable[[int], object]:

@@ -169,6 +169,8 @@ class Target:
                 f"{kinds.get(images.shape[1], '')} ({images.shape[1]}).",
                 hint=f"Convert them with --channels {wanted}.",
             )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TargetError(f"Images must be uint8, or floating point in [0, 1]; these are {images.dtype}.")
         if images.dtype != torch.uint8 and len(images):
             low, high = float(images.detach().min()), float(images.detach().max())
             if not (low >= -1e-4 and high <= 1 + 1e-4):

@@ -66,7 +66,8 @@ class ModuleBackend(Backend):
         with torch.inference_mode(), self._autocast():
             result = self._call(inputs)
         self.num_classes = result.shape[1]
-        return result.float().cpu()
+        # A plain tensor: one made under inference mode could not serve as data for training.
+        return result.float().cpu().clone()
 
     def embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
         """What the last linear layer receives: N×D float32 on the CPU.
@@ -78,12 +79,16 @@ class ModuleBackend(Backend):
         if not linear:
             raise ModelError(f"{self.reference} has no linear layer to take embeddings before.")
         seen: list[torch.Tensor] = []
-        hook = linear[-1].register_forward_hook(lambda _layer, args, _output: seen.append(args[0].detach()))
+        # The layer that is called last, which is not always the one that is defined last.
+        hooks = [layer.register_forward_hook(lambda _layer, args, _output: seen.append(args[0])) for layer in linear]
         try:
             self.outputs(inputs)
         finally:
-            hook.remove()
-        return seen[-1].flatten(1).float().cpu()
+            for hook in hooks:
+                hook.remove()
+        if not seen:
+            raise ModelError(f"{self.reference} calls none of its linear layers: there are no embeddings to take.")
+        return seen[-1].flatten(1).float().cpu().clone()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
