@@ -1,0 +1,114 @@
+"""`Recipe`: how a network is trained. The default is ML-Doctor's; no torch is needed to describe one."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from securitynet.records import Record
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["steps", "cosine", "constant"]
+AugmentName = Literal["none", "flip", "crop-flip"]
+LossName = Literal["cross-entropy", "mse", "kl"]
+
+
+class RecipeOptions(Record):
+    """The settings of a `Recipe`, which the configuration of the `train` command shares.
+
+    The default is the recipe of ML-Doctor's target models (Liu et al., section 5.3): SGD with momentum 0.9 and weight
+    decay 5e-4, batches of 64, and 300 epochs, of which 50 run at a learning rate of 1e-2, 50 at 1e-3 and 200 at 1e-4.
+    With another number of epochs the phases keep their shares.
+
+    The description of each field is its help text on the command line.
+    """
+
+    epochs: int = Field(default=300, ge=1, description="Passes over the training records.")
+    batch_size: int = Field(default=64, ge=1, description="Records in a training batch.")
+    optimizer: OptimizerName = Field(default="sgd", description="Optimizer.")
+    learning_rate: float = Field(
+        default=1e-2, gt=0, allow_inf_nan=False, description="Learning rate of the first epoch."
+    )
+    schedule: ScheduleName = Field(
+        default="steps",
+        description="Course of the learning rate: a tenth after a sixth of the epochs and a hundredth after a third "
+        "(steps), half a cosine down to zero, or constant.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD; first beta of Adam.")
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False, description="Weight decay.")
+    augment: AugmentName = Field(
+        default="none",
+        description="Random changes of each training image: none, horizontal flips, or crops (padded by an eighth of "
+        "the side) with flips.",
+    )
+    loss: LossName = Field(
+        default="cross-entropy",
+        description="Loss: cross-entropy on labels or posteriors; squared error (mse) or Kullback-Leibler divergence "
+        "(kl) between posteriors.",
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="Temperature of the kl loss, for both sides."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of probability that cross-entropy spreads over all classes."
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="Largest Euclidean norm of a batch's gradient; longer ones are scaled to it."
+    )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="Stop early when the validation loss has not fallen for so many epochs, and keep the best epoch's "
+        "weights; 0 trains all epochs.",
+    )
+    validation_share: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of the training records that early stopping holds out to validate on. The test records "
+        "are never used.",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of initial weights, order of the records, augmentation and dropout."
+    )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> RecipeOptions:
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise ValueError(f"label smoothing belongs to the cross-entropy loss, not to {self.loss}")
+        if self.temperature != 1 and self.loss != "kl":
+            raise ValueError(f"a temperature belongs to the kl loss, not to {self.loss}")
+        return self
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0.
+
+        Args:
+            epoch: In [0, ``epochs``).
+
+        Returns:
+            The base rate times: 1, 0.1 or 0.01 for ``steps`` (drops at a sixth and a third of the epochs, rounded up,
+            so that no phase is lost while there are three epochs or more); (1 + cos(π · epoch / epochs)) / 2 for
+            ``cosine``; 1 for ``constant``.
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        first = math.ceil(self.epochs / 6)
+        second = max(first + 1, math.ceil(self.epochs / 3))
+        # Divisions, because 0.01 * 0.1 is 0.001 and not quite the float that 1e-3 is written as.
+        drops = int(epoch >= first) + int(epoch >= second)
+        return self.learning_rate / float(10**drops)
+
+
+class Recipe(RecipeOptions):
+    """How a network is trained; see `RecipeOptions` for the settings.
+
+    Attributes:
+        version: Version of the trainer's code: the same recipe of the same version gives the same weights.
+    """
+
+    version: Literal[1] = 1

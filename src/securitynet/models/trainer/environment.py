@@ -1,0 +1,65 @@
+"""Where training runs, and what torch's errors mean for a user."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from securitynet.errors import ConfigurationError, ModelError
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device for ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ConfigurationError: If it is not understood or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigurationError(f"There is no device {device!r}.", hint="Use auto, cpu, cuda or cuda:N.") from error
+    if place.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= count:
+            raise ConfigurationError(
+                f"The device {device} is not there: torch finds {count} CUDA devices.", hint="Use --device cpu."
+            )
+        return torch.device("cuda", place.index or 0)
+    return place
+
+
+@contextlib.contextmanager
+def explained_errors() -> Iterator[None]:
+    """Say what torch's errors on a first batch mean for a user."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "out of memory" in text.lower():
+            raise ModelError("The training ran out of memory.", hint="Use a smaller --batch-size.") from error
+        if "more than 1 value per channel" in text:
+            raise ModelError(
+                "The network's batch norms cannot learn from a batch of one record.", hint="Use a larger --batch-size."
+            ) from error
+        raise ModelError(
+            f"The network cannot be trained on these images: {text}", hint="Check --image-size and --channels."
+        ) from error
+
+
+@contextlib.contextmanager
+def deterministic_kernels(device: torch.device) -> Iterator[None]:
+    """Have cuDNN choose the same, reproducible kernels each time."""
+    if device.type != "cuda":
+        yield
+        return
+    backend = torch.backends.cudnn
+    before = backend.benchmark, backend.deterministic
+    backend.benchmark, backend.deterministic = False, True
+    try:
+        yield
+    finally:
+        backend.benchmark, backend.deterministic = before
