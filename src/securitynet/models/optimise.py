@@ -47,6 +47,7 @@ def _fold(module: nn.Module, example: torch.Tensor) -> nn.Module:
     same = (
         isinstance(actual, torch.Tensor)
         and isinstance(expected, torch.Tensor)
+        and bool(expected.isfinite().all())
         and torch.allclose(actual, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max().clamp_min(1e-6)))
     )
     return folded if same else module
