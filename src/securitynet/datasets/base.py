@@ -112,12 +112,13 @@ class ImageDataset:
         """
         digest = hashlib.sha256()
         digest.update((self.content_digest or self._hash_images()).encode())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
         digest.update("\0".join(self.class_names).encode())
         for name in sorted(self.parts):
-            digest.update(name.encode() + np.ascontiguousarray(self.parts[name]).tobytes())
+            digest.update(name.encode() + self.parts[name].astype("<i8").tobytes())
         for name in sorted(self.attributes):
-            digest.update(name.encode() + np.ascontiguousarray(self.attributes[name].values).tobytes())
+            attribute = self.attributes[name]
+            digest.update("\0".join((name, *attribute.names)).encode() + attribute.values.astype("<i8").tobytes())
         return digest.hexdigest()[:32]
 
     def _hash_images(self) -> str:
@@ -132,12 +133,16 @@ class ImageDataset:
 def validate(dataset: ImageDataset) -> None:
     """Check what every later step relies on; see `ImageDataset` for what is raised."""
     name, labels = dataset.reference, dataset.labels
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        raise DatasetError(f"{name} has labels of type {labels.dtype} and shape {labels.shape}; int64, N are expected.")
     if len(labels) == 0:
         raise DatasetError(f"{name} has no images.")
     if dataset.images is not None:
         shape = tuple(dataset.images.shape)
         if len(shape) != 4 or shape[0] != len(labels):
             raise DatasetError(f"{name} has images of shape {shape} for {len(labels)} labels.")
+        if getattr(dataset.images, "dtype", torch.uint8) != torch.uint8:
+            raise DatasetError(f"{name} has images of type {getattr(dataset.images, 'dtype', None)}, not uint8.")
         if shape[1] not in (1, 3):
             raise DatasetError(f"{name} has images of {shape[1]} channels; 1 or 3 are understood.")
     low, high = int(labels.min()), int(labels.max())
@@ -161,7 +166,8 @@ def validate(dataset: ImageDataset) -> None:
         where = "" if training is None else " in its training part"
         raise DatasetError(
             f"{name} has no images of {len(empty)} of its {dataset.num_classes} classes{where}: "
-            f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}."
+            f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}.",
+            hint="Add images of each class, or take the empty classes out.",
         )
     for key, attribute in dataset.attributes.items():
         if len(attribute.values) != len(labels):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,14 +185,13 @@ def _rendered(
     key = _key(content, rendering)
     shape = (len(indices), *rendering.shape)
 
-    def build(advance: Callable[[int], None]) -> list[NDArray[np.uint8]]:
-        return list(rendered_chunks(pixels, indices, rendering, advance))
+    def chunks() -> Iterator[NDArray[np.uint8]]:
+        with progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
+            yield from rendered_chunks(pixels, indices, rendering, advance)
 
     if isinstance(pixels, ArrayPixels) and not pixels.files and int(np.prod(shape)) <= MEMORY_BYTES:
-        return torch.from_numpy(np.concatenate(build(lambda steps: None))), key
-    with progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
-        images = load_or_build(folder / key[:32], shape, lambda: rendered_chunks(pixels, indices, rendering, advance))
-    return images, key
+        return torch.from_numpy(np.concatenate(list(chunks()))), key
+    return load_or_build(folder / key[:32], shape, chunks), key
 
 
 def _lazily(

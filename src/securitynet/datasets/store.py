@@ -6,7 +6,6 @@ it is checked at every opening (0.02 to 0.04 s for CIFAR-10), so that a damaged 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import logging
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from securitynet.datasets.locks import exclusive
 from securitynet.errors import DatasetError
 from securitynet.files import atomic_write, write_json
 
@@ -49,7 +49,7 @@ def load_or_build(
     images = _open(folder, shape)
     if images is None:
         try:
-            with _exclusive(folder) as alone:
+            with exclusive(folder / "lock") as alone:
                 # Whoever waited for another process to build it finds it built.
                 images = _open(folder, shape)
                 if images is None:
@@ -119,21 +119,3 @@ def _sweep(folder: Path) -> None:
     """Remove what processes that were killed left behind; only safe under the lock."""
     for leftover in folder.glob(".images.npy.*.tmp"):
         leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[bool]:
-    """Hold the entry's lock, which ends with the process; yields whether there are such locks here."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes may build the same entry, each whole; the last one stays
-        yield False
-        return
-    with (folder / "lock").open("wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have no locks
-            yield False
-        else:
-            yield True

@@ -1,0 +1,30 @@
+"""One process at a time, where the system has file locks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[bool]:
+    """Hold a lock on the file ``path``, made if absent; it ends with the block or with the process.
+
+    Yields:
+        Whether the lock is held. Windows and some network file systems have none: there two processes may do the same
+        work, which is safe, because what they write takes its place whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    with path.open("wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True

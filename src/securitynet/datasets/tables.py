@@ -1,0 +1,38 @@
+"""Small text files of two columns, in which several datasets keep their lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from securitynet.errors import DatasetError
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from error
+
+
+def read_pairs(path: Path, what: str) -> Iterator[tuple[str, str]]:
+    """First and second field of each line that is not empty; the second holds all that follows the first blank.
+
+    Args:
+        path: The file.
+        what: What a line should hold, for the message.
+
+    Raises:
+        DatasetError: If it cannot be read, or a line has one field only.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.strip().split(maxsplit=1)
+        if len(fields) == 2:
+            yield fields[0], fields[1].strip()
+        elif fields:
+            raise DatasetError(f"{path}, line {number}: expected {what}.", hint="Get the file again.")
