@@ -1,0 +1,42 @@
+"""Pages that are generated from the code while the docs are built: the command line, the registries, the changes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mkdocs_gen_files
+
+from securitynet.cli.listing import REGISTRIES
+from securitynet.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+
+
+def registry(location: str) -> Registry:
+    module, _, attribute = location.partition(":")
+    return getattr(__import__(module, fromlist=[attribute]), attribute)
+
+
+def command_line() -> str:
+    arguments = [sys.executable, "-m", "typer", "securitynet.cli.main", "utils", "docs", "--name", "securitynet"]
+    text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    return re.sub(r"^# `securitynet`", "# Command line", text)
+
+
+def registries() -> str:
+    lines = ["# What is registered", "", "The same lists as `securitynet list` prints."]
+    for kind, location in REGISTRIES.items():
+        lines += ["", f"## {kind.capitalize()}", ""]
+        entries = registry(location).entries.values()
+        lines += [f"- **`{entry.name}`**: {entry.summary}" for entry in entries] or ["None are part of this version."]
+    return "\n".join(lines) + "\n"
+
+
+for path, text in {
+    "reference/cli.md": command_line(),
+    "reference/registry.md": registries(),
+    "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+}.items():
+    with mkdocs_gen_files.open(path, "w") as stream:
+        stream.write(text)
