@@ -1,7 +1,9 @@
 """Time the trainer against a bare training loop with the same network, batches and optimizer, in one run.
 
 The bare loop does what no training can do without: index, scale, normalise, forward, backward, step. It keeps no
-history, checks nothing and writes no checkpoint. Usage: python benchmarks/training_overhead.py [--epochs N] [--rounds N]
+history, checks nothing and writes no checkpoint.
+
+Usage: python benchmarks/training_overhead.py [--epochs N] [--rounds N]
 """
 
 from __future__ import annotations

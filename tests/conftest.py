@@ -1,0 +1,87 @@
+"""Shared: a quiet cache folder, the real material, and small targets whose truth is known."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache and data folders."""
+    monkeypatch.setenv("SECURITYNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SECURITYNET_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real material beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the real material is not beside the repository ({SHARED.name} is absent)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits dataset, loaded once."""
+    import securitynet.datasets
+
+    return securitynet.datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def overfitted(digits, tmp_path_factory):
+    """(target, splits): a small network that knows its 120 training records by heart, and fails on half of the rest."""
+    import torch
+
+    from securitynet.datasets.splits import Splits
+    from securitynet.models.architectures.factory import build
+    from securitynet.models.backends.module import ModuleBackend
+    from securitynet.models.target import Target
+    from securitynet.records import Access
+
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(digits)).astype(np.int64)
+    members, non_members = np.sort(order[:120]), np.sort(order[120:240])
+    # Half of the members carry a wrong label: the network can only learn those by heart, which generalises to nothing.
+    labels = digits.labels.copy()
+    wrong = members[::2]
+    labels[wrong] = (labels[wrong] + 1 + generator.integers(0, 9, len(wrong))) % 10
+    noisy = type(digits)(
+        reference="noisy digits", images=digits.images, labels=labels, class_names=digits.class_names, parts={}
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build("simple-cnn", 10, channels=1, image_size=8)
+    images = digits.batch(members).float() / 255
+    targets = torch.from_numpy(labels[members])
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    network.train()
+    for _ in range(150):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(images), targets).backward()
+        optimizer.step()
+    backend = ModuleBackend(network, reference="arch:simple-cnn", checksum="overfitted", example_shape=(1, 8, 8))
+    empty = np.empty(0, np.int64)
+    splits = Splits("test", members, non_members, members[::2], non_members[::2], empty, empty)
+    return Target(backend, access=Access.WHITE_BOX), splits, noisy
+
+
+def run_cli(*arguments: str, timeout: float = 300, **environment: str):
+    """Run the command line in a process of its own."""
+    import subprocess
+    import sys
+
+    return subprocess.run(
+        [sys.executable, "-m", "securitynet.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+        check=False,
+    )
