@@ -1,0 +1,63 @@
+"""Altair charts as files, without a browser and without a network (vl-convert draws them)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+Chart = alt.TopLevelMixin
+
+PNG_SCALE = 2.0
+"""Pixels per unit of a PNG, for screens of high density."""
+
+
+def to_svg(chart: Chart) -> str:
+    """A standalone SVG."""
+    return str(vl_convert.vegalite_to_svg(_specification(chart)))
+
+
+def to_png(chart: Chart, scale: float = PNG_SCALE) -> bytes:
+    """A PNG with ``scale`` pixels per unit."""
+    return bytes(vl_convert.vegalite_to_png(_specification(chart), scale=scale))
+
+
+def to_pdf(chart: Chart) -> bytes:
+    """A PDF of one page."""
+    return bytes(vl_convert.vegalite_to_pdf(_specification(chart)))
+
+
+def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
+    """An SVG for the middle of an HTML page.
+
+    Its ids get a prefix, because those of two figures on one page would clash; it takes the width it is given; and it
+    has a title and a description for those who do not see it.
+
+    Args:
+        svg: From `to_svg`.
+        prefix: Unique on the page; letters, digits and dashes.
+        title: A few words, any text.
+        description: What the figure shows, any text.
+    """
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    svg = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{prefix}-\2"', svg)
+    opening, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]+"', opening)
+    if box is None:
+        raise ValueError("an SVG without a viewBox can't be scaled to the page")
+    names = f'<title id="{prefix}-title">{_escape(title)}</title><desc id="{prefix}-desc">{_escape(description)}</desc>'
+    start = f'<svg role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc" {box[0]}>'
+    return start + names + rest
+
+
+def _specification(chart: Chart) -> dict[str, Any]:
+    # Validation against Vega-Lite's schema costs a second and tells nothing about a specification that tests draw.
+    specification: dict[str, Any] = chart.to_dict(validate=False)
+    return specification
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

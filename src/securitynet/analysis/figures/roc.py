@@ -1,0 +1,172 @@
+"""ROC curves, in linear and in log-log scale, from the metrics' own curves.
+
+Between two thresholds a linear plot draws a straight line, which is what the AUC measures: it counts a tie as one half.
+The log-log plot draws steps, which is what TPR at a FPR means: the best threshold whose FPR does not exceed the bound
+(Carlini et al., 2022, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import altair as alt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from securitynet.analysis.figures import style
+from securitynet.metrics.roc import Curve
+
+MOST_POINTS = 400
+"""Points that a drawn curve keeps at most. More can't be seen, and the page would grow with the dataset."""
+
+Scale = Literal["linear", "log"]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One curve of a figure.
+
+    Attributes:
+        curve: All its points.
+        members: Members behind it.
+        non_members: Non-members behind it; they resolve no FPR below ``1 / non_members``.
+        series: Which of the style's colours and dashes it has.
+    """
+
+    curve: Curve
+    members: int
+    non_members: int
+    series: int
+
+    @property
+    def floor(self) -> float:
+        """The lowest FPR above 0 that can be resolved."""
+        return 1 / self.non_members
+
+
+def tpr_at(curve: Curve, fpr: float) -> float:
+    """TPR at the best threshold whose FPR is at most ``fpr``; equals `securitynet.metrics.roc.tpr_at_fpr`'s value."""
+    return float(curve.tpr[np.searchsorted(curve.fpr, fpr + 1e-12, side="right") - 1])
+
+
+def thin(curve: Curve, keep: Sequence[float] = (), most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """Indices of the points that draw the curve: a part of its own points, none moved.
+
+    Points inside a straight run are dropped first. If too many are left, those stay that hold at FPRs spaced evenly in
+    logarithm, and evenly, so that every corner at the lowest FPRs stays.
+
+    Args:
+        curve: Of any length.
+        keep: FPRs at which the thinned curve must have the same step as the whole one.
+        most: Points to keep at most; corners at ``keep`` count among them.
+    """
+    fpr, tpr = curve.fpr, curve.tpr
+    across, up = np.diff(fpr), np.diff(tpr)
+    inside = (across[:-1] == 0) & (across[1:] == 0) | (up[:-1] == 0) & (up[1:] == 0)
+    corners = np.concatenate([[0], np.flatnonzero(~inside) + 1, [len(fpr) - 1]]).astype(np.int64)
+    if len(corners) <= most:
+        return np.unique(corners)
+    room = most - 2 - len(keep) - 1
+    lowest = fpr[fpr > 0].min()
+    wanted = np.concatenate([np.geomspace(lowest, 1, room // 2), np.linspace(0, 1, room - room // 2), list(keep)])
+    held = np.searchsorted(fpr[corners], wanted + 1e-12, side="right") - 1
+    last_at_zero = np.searchsorted(fpr[corners], 0.0, side="right") - 1
+    return np.unique(corners[np.concatenate([[0, last_at_zero, len(corners) - 1], held])])
+
+
+def frame(lines: Mapping[str, Line], keep: Sequence[float] = ()) -> pd.DataFrame:
+    """The points to draw, one row each: ``line``, ``fpr``, ``tpr`` and ``order`` along the curve."""
+    parts = []
+    for name, line in lines.items():
+        chosen = thin(line.curve, keep)
+        part = pd.DataFrame({"line": name, "fpr": line.curve.fpr[chosen], "tpr": line.curve.tpr[chosen]})
+        parts.append(part.assign(order=np.arange(len(part))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) -> pd.DataFrame:
+    """The points of a log-log plot: each line from its own 1/n on, nothing below ``bottom``.
+
+    A line begins with the step that holds at 1/n; a TPR of 0 is drawn at the lower edge.
+    """
+    parts = []
+    for name, line in lines.items():
+        part = points[points["line"] == name]
+        start = pd.DataFrame({"line": [name], "fpr": [line.floor], "tpr": [tpr_at(line.curve, line.floor)], "order": [-1]})
+        part = pd.concat([start, part[part["fpr"] > line.floor]])
+        parts.append(part.assign(tpr=part["tpr"].clip(lower=bottom)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def chart(
+    points: pd.DataFrame, lines: Mapping[str, Line], scale: Scale, *, legend: bool = True, size: int = 300
+) -> alt.LayerChart:
+    """The figure.
+
+    Args:
+        points: From `frame`.
+        lines: The same lines.
+        scale: Of both axes.
+        legend: Whether to name the lines in the figure; a report names them once, beside it.
+        size: Width and height of the plot, in pixels.
+    """
+    names = list(lines)
+    looks = [style.series(line.series) for line in lines.values()]
+    shown = None if not legend else alt.Undefined
+    colour = alt.Color(
+        "line:N", scale=alt.Scale(domain=names, range=[ink.light for ink, _ in looks]), legend=alt.Legend() if legend else None
+    )
+    dash = alt.StrokeDash(
+        "line:N", scale=alt.Scale(domain=names, range=[list(d) for _, d in looks]), legend=shown
+    )
+    if scale == "linear":
+        low, ticks, form = 0.0, [0, 0.2, 0.4, 0.6, 0.8, 1], ".0%"
+        data, interpolate = points, "linear"
+    else:
+        floor = min(line.floor for line in lines.values())
+        low = floor / 2
+        ticks = [10.0**exponent for exponent in range(int(np.ceil(np.log10(low))), 1)]
+        form = "~%"
+        data, interpolate = log_frame(points, lines, low), "step-after"
+    axes = [
+        field_class(
+            f"{field}:Q",
+            title=title,
+            scale=alt.Scale(type=scale, domain=[low, 1], nice=False),
+            axis=alt.Axis(values=ticks, format=form, grid=True),
+        )
+        for field_class, field, title in ((alt.X, "fpr", "False-positive rate"), (alt.Y, "tpr", "True-positive rate"))
+    ]
+    curves = (
+        alt.Chart(data)
+        .mark_line(interpolate=interpolate, strokeWidth=2, clip=True, strokeJoin="round")
+        .encode(*axes, color=colour, strokeDash=dash, order="order:Q")
+    )
+    diagonal = (
+        alt.Chart(pd.DataFrame({"fpr": [low, 1.0], "tpr": [low, 1.0]}))
+        .mark_line(color=style.CHANCE.light, strokeWidth=1, strokeDash=[1, 3])
+        .encode(*axes)
+    )
+    layers: list[alt.Chart] = [diagonal, curves]
+    if scale == "log":
+        layers = [*_unresolvable(axes, low, floor, size), *layers]
+    return style.styled(alt.layer(*layers).properties(width=size, height=size))
+
+
+def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:
+    """The strip of FPRs below 1/n, where no threshold can be told from no false positive at all."""
+    strip = pd.DataFrame({"fpr": [low], "to": [floor], "tpr": [low], "top": [1.0]})
+    veil = (
+        alt.Chart(strip)
+        .mark_rect(color=style.VEIL.light, opacity=1)
+        .encode(axes[0], axes[1], x2="to:Q", y2="top:Q")
+    )
+    label = (
+        alt.Chart(strip.assign(text=f"below 1/{round(1 / floor):,}: not resolvable", fpr=(low * floor) ** 0.5, tpr=1.0))
+        .mark_text(angle=270, align="right", baseline="middle", dx=-8, fontSize=10, color=style.CHANCE.light)
+        .encode(axes[0], axes[1], text="text:N")
+    )
+    return [veil, label]

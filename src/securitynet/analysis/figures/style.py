@@ -1,0 +1,103 @@
+"""One style for all figures: colours that the colour-blind can tell apart, dashes for those who print in grey.
+
+Colours are named by role. A figure is drawn in the light colours; a page that is shown on a dark screen exchanges them
+(`exchange_rules`), because each role's light colour occurs for that role alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+
+@dataclass(frozen=True)
+class Ink:
+    """A colour of a figure.
+
+    Attributes:
+        light: On a white page, ``#rrggbb``.
+        dark: In its place on a dark screen.
+    """
+
+    light: str
+    dark: str
+
+
+TEXT = Ink("#4a5560", "#a9b4bf")
+GRID = Ink("#e6e9ec", "#2b323a")
+AXIS = Ink("#9aa4ae", "#5d6873")
+CHANCE = Ink("#6f7b87", "#8794a1")
+VEIL = Ink("#eef0f2", "#242a31")
+SERIES = (
+    Ink("#0b5fa5", "#6db3f2"),
+    Ink("#d35400", "#ff9a5c"),
+    Ink("#00795c", "#4fd1ad"),
+    Ink("#a23b8f", "#e79bd8"),
+    Ink("#8a6a00", "#e3c04a"),
+    Ink("#3b4a5a", "#c3cdd7"),
+)
+"""After Okabe and Ito (2008), darkened so that thin lines keep a contrast of 4.5 to 1 on white, nearly so for orange."""
+
+DASHES: tuple[tuple[int, ...], ...] = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 2), (12, 4))
+"""With the series' colours, so that lines differ in grey too. The first is a whole line."""
+
+FONT = "sans-serif"
+"""Generic: figures must look alike wherever they are drawn, and load nothing."""
+
+
+def series(number: int) -> tuple[Ink, tuple[int, ...]]:
+    """Colour and dash of the n-th line, from 0. Further lines repeat colours with another dash, 36 in all."""
+    round_, place = divmod(number, len(SERIES))
+    return SERIES[place], DASHES[(place + round_) % len(DASHES)]
+
+
+def inks() -> tuple[Ink, ...]:
+    """All colours that a figure may hold."""
+    return (TEXT, GRID, AXIS, CHANCE, VEIL, *SERIES)
+
+
+def exchange_rules(scope: str) -> str:
+    """CSS that shows a figure's light colours as dark ones; rules of style sheets outrank an SVG's attributes.
+
+    Args:
+        scope: Selector of what holds the figure, such as ``.figure``.
+    """
+    rules = []
+    for ink in inks():
+        for attribute in ("fill", "stroke"):
+            rules.append(f'{scope} [{attribute}="{ink.light}"] {{ {attribute}: {ink.dark}; }}')
+    return "\n".join(rules)
+
+
+def styled(chart: alt.LayerChart) -> alt.LayerChart:
+    """The chart with the shared fonts, colours and axes."""
+    axis: dict[str, Any] = {
+        "labelColor": TEXT.light,
+        "titleColor": TEXT.light,
+        "gridColor": GRID.light,
+        "domainColor": AXIS.light,
+        "tickColor": AXIS.light,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "tickSize": 4,
+        "labelPadding": 4,
+    }
+    legend = {
+        "labelColor": TEXT.light,
+        "labelFontSize": 12,
+        "title": None,
+        "orient": "top",
+        "symbolType": "stroke",
+        "symbolSize": 500,
+        "labelLimit": 400,
+    }
+    return (
+        chart.configure(background="transparent", font=FONT, aria=False)
+        .configure_view(stroke=None)
+        .configure_axis(**axis)
+        .configure_legend(**legend)
+    )
