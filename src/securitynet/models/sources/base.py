@@ -1,0 +1,71 @@
+"""`Source`: what is known about a network before its weights are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from securitynet.errors import ModelError
+from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.weights import StateDict
+
+Progress = Callable[[int, int], object]
+"""Called with (bytes done, bytes in all) while something is downloaded."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network is built for.
+
+    Attributes:
+        num_classes: Length of an output row.
+        channels: Channels of the input.
+        image_size: Height and width of the input, for networks whose weights depend on it.
+    """
+
+    num_classes: int
+    channels: int = 3
+    image_size: int = 32
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network that can be built, and where its weights are.
+
+    Attributes:
+        architecture: Names the computation; a part of the checksum.
+        build: Makes the network with arbitrary weights. Its second argument are the names of the tensors to be loaded,
+            for networks whose parts can be left out.
+        num_classes: Of the library's own weights; None if it has none.
+        channels: Likewise.
+        preprocessing: That the library states for its own weights; None if it states none.
+        fetch: Finds or downloads the library's own weights; None if there are none.
+        convert: Brings tensors of older files of this library into today's form.
+        fixed_classes: Whether the network cannot be built for another number of classes.
+        sized: Whether ``build`` heeds the image size.
+        bring_own: Whether the network as built has meaningful weights already (a user's factory may load them).
+        class_names: In the order of outputs, where the library states them.
+    """
+
+    architecture: str
+    build: Callable[[Shape, frozenset[str]], nn.Module]
+    num_classes: int | None = None
+    channels: int | None = None
+    preprocessing: Preprocessing | None = None
+    fetch: Callable[[Progress | None], Path] | None = None
+    convert: Callable[[StateDict, nn.Module], StateDict] | None = None
+    fixed_classes: bool = False
+    sized: bool = False
+    bring_own: bool = False
+    class_names: tuple[str, ...] = ()
+
+
+def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:
+    """The error for a name that a library does not have, with those that are close to it."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Look its models up in the documentation of {library}."
+    return ModelError(f"{library} has no image classifier named {name!r}.", hint=hint)
