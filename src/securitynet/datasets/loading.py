@@ -107,8 +107,8 @@ def _dataset(reference: str, source: Source, images: Images | None, digest: str 
     return ImageDataset(reference, images, source.labels, source.class_names, source.parts, source.attributes, digest)
 
 
-def _limited(reference: str, source: Source, limit: int) -> Indices:
-    """Sorted indices of the records that stay."""
+def _limited(reference: str, source: Source, limit: int) -> Indices | None:
+    """Sorted indices of the records that stay; None if all do."""
     kept = []
     for part, unsorted in source.parts.items():
         indices = np.sort(unsorted)
@@ -122,7 +122,8 @@ def _limited(reference: str, source: Source, limit: int) -> Indices:
         if limit < len(indices):
             indices = indices[stratified(labels, limit, "limit", part)]
         kept.append(indices)
-    return np.sort(np.concatenate(kept)).astype(np.int64)
+    chosen = np.sort(np.concatenate(kept)).astype(np.int64)
+    return None if len(chosen) == len(source.labels) else chosen
 
 
 def _subset(source: Source, chosen: Indices) -> Source:
