@@ -1,11 +1,11 @@
 """One pass only, its cache on disk, and what happens when either is disturbed."""
 
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,7 +243,7 @@ SLOW = """
 
 
 def test_after_sigkill_the_rest_is_asked_and_the_outputs_are_the_same(dataset, tmp_path, small_blocks):
-    script = textwrap.dedent(SLOW).format(folder=os.path.dirname(__file__), cache=str(tmp_path))
+    script = textwrap.dedent(SLOW).format(folder=str(Path(__file__).parent), cache=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", script])
     try:
         deadline = time.monotonic() + 60

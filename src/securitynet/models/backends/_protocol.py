@@ -47,7 +47,7 @@ class Endpoint:
         parts = urlsplit(self.infer_url)
         return stable_hash(
             {
-                "url": urlunsplit((parts.scheme, _host(parts), parts.path, parts.query, "")),
+                "url": urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, parts.query, "")),
                 "model": self.model,
                 "version": self.version,
                 "output": output_name,
@@ -60,7 +60,7 @@ def parse_endpoint(url: str) -> Endpoint:
     """The endpoint for ``http://HOST/v2/models/NAME[/versions/V][/infer]``, or for any other address that is posted to.
 
     Raises:
-        ConfigurationError: If it is no address of a web server.
+        ConfigurationError: If it is no address of a web server, or holds a user name or password.
     """
     try:
         parts = urlsplit(url)
@@ -71,17 +71,18 @@ def parse_endpoint(url: str) -> Endpoint:
         raise ConfigurationError(
             "The address of the endpoint is not understood.", hint="Write http://HOST:PORT/v2/models/NAME."
         )
-    shown = urlunsplit((parts.scheme, _host(parts), parts.path, "", ""))
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            "The address of the endpoint holds credentials.",
+            hint="Take them out, and put the token into the environment variable SECURITYNET_HTTP_TOKEN.",
+        )
+    shown = urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, "", ""))
     match = _MODEL_PATH.fullmatch(parts.path)
     if match is None:
         return Endpoint(url, None, None, None, shown)
     described = urlunsplit((parts.scheme, parts.netloc, match["base"], parts.query, ""))
     asked = urlunsplit((parts.scheme, parts.netloc, match["base"] + "/infer", parts.query, ""))
     return Endpoint(asked, described, match["name"], match["version"], shown)
-
-
-def _host(parts: Any) -> str:
-    return str(parts.netloc).rpartition("@")[2].lower()
 
 
 @dataclass(frozen=True)

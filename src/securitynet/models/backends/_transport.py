@@ -70,6 +70,8 @@ class Transport:
             sent["Authorization"] = self._token if " " in self._token else f"Bearer {self._token}"
             if urlsplit(shown).scheme == "http" and urlsplit(shown).hostname not in ("localhost", "127.0.0.1", "::1"):
                 logger.warning("%s is sent unencrypted to %s; use https.", TOKEN_VARIABLE, shown)
+        # httpx logs whole addresses, and with them any key that is part of one.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         # Redirects are reported, not followed: a token must not travel to another host.
         self._client = httpx.Client(timeout=timeout, headers=sent, follow_redirects=False)
 

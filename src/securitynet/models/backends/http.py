@@ -28,7 +28,7 @@ class HttpBackend(Backend):
     Args:
         url: ``http://HOST:PORT/v2/models/NAME[/versions/V][/infer]``, or any other address, to which the same body is
             posted and of which no description is asked.
-        reference: As the user writes it. Credentials and query string are left out of what is recorded.
+        reference: As the user writes it. A query string, which may hold a key, is left out of it.
         ledger_path: SQLite file of paid answers, shared by all endpoints and runs; None remembers in memory only.
         cap: Most distinct inputs that may ever be asked of this endpoint, counted over the whole ledger; None for any.
         batch_size: Most images in a request; made smaller when the server refuses so many.
@@ -67,7 +67,7 @@ class HttpBackend(Backend):
             raise ConfigurationError("An endpoint needs a batch size of 1 or more, and a query cap of 0 or more.")
         self._endpoint = parse_endpoint(url)
         self._shown = self._endpoint.shown
-        self.reference = self._shown if "@" in reference or "?" in reference else reference
+        self.reference = self._shown if "?" in reference else reference  # keys may follow the question mark
         self.checksum = self._endpoint.identity(output_name)
         self.cap = cap
         self._batch_size = batch_size
