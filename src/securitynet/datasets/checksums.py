@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from securitynet.datasets.store import unwritable_cache
 from securitynet.errors import DatasetError
 from securitynet.files import file_checksum, write_json
 
@@ -69,7 +70,10 @@ class Checksums:
         return {}
 
     def _remember(self, files: dict[str, list[str | int]]) -> None:
-        write_json(self._memory, {"version": _VERSION, "files": files})
+        try:
+            write_json(self._memory, {"version": _VERSION, "files": files})
+        except OSError as error:
+            raise unwritable_cache(self._memory.parent, error) from error
 
 
 def _mark(path: Path) -> list[int]:

@@ -89,7 +89,7 @@ def _walk(place: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
         here = (state.st_dev, state.st_ino)
         if here in above:
             raise DatasetError(
-                f"{place} is a symbolic link to a folder that holds it.",
+                f"{place} leads back, by a symbolic link, to a folder that holds it.",
                 hint="Remove the link: following it never ends.",
             )
         entries = sorted(os.scandir(place), key=lambda entry: entry.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from securitynet.datasets.progress import progress_bar
 from securitynet.datasets.registry import DATASETS
 from securitynet.datasets.rendering import ColourFound, Rendering, natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
-from securitynet.datasets.store import FORMAT, load_or_build
+from securitynet.datasets.store import FORMAT, load_or_build, unwritable_cache
 from securitynet.errors import ConfigurationError, DatasetError
-from securitynet.files import atomic_write, cache_folder, data_folder, stable_hash
+from securitynet.files import cache_folder, data_folder, stable_hash, write_json
 
 LAZY_BYTES = 8 << 30
 """Datasets that would take more than this when decoded (ImageNet) are decoded at each access instead."""
@@ -174,8 +173,10 @@ def _images(
     try:
         return _rendered(request, source, indices, rendering, content, folder)
     except ColourFound:
-        with atomic_write(_colour_note(folder, content)) as stream:
-            stream.write(json.dumps({"channels": 3}).encode())
+        try:
+            write_json(_colour_note(folder, content), {"channels": 3})
+        except OSError as error:
+            raise unwritable_cache(folder, error) from error
         return _rendered(request, source, indices, replace(rendering, channels=3, grey_only=False), content, folder)
 
 

@@ -58,16 +58,21 @@ def load_or_build(
                     _build(folder, shape, chunks())
                     images = _open(folder, shape)
         except OSError as error:
-            raise DatasetError(
-                f"The cache folder {folder} cannot be written to: {error.strerror or error}.",
-                hint="Free some space there, or set SECURITYNET_CACHE to another folder.",
-            ) from error
+            raise unwritable_cache(folder, error) from error
     if images is None:
         raise DatasetError(
             f"The cache entry {folder} does not read back as it was written.",
             hint="Check the disk, or set SECURITYNET_CACHE to another folder.",
         )
     return images
+
+
+def unwritable_cache(folder: Path, error: OSError) -> DatasetError:
+    """What to raise when nothing can be written into a cache folder."""
+    return DatasetError(
+        f"The cache folder {folder} cannot be written to: {error.strerror or error}.",
+        hint="Free some space there, or set SECURITYNET_CACHE to another folder.",
+    )
 
 
 def _open(folder: Path, shape: tuple[int, int, int, int]) -> torch.Tensor | None:

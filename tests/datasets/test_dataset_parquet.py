@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from dataset_files import noise, parquet_table, png, write_parquet
+
+from securitynet.datasets import load
+from securitynet.errors import DatasetError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg"
+
+
+def test_parquet(tmp_path: Path) -> None:
+    arrays, labels = write_parquet(tmp_path, names=["cat", "dog"])
+    dataset = load(f"parquet:{tmp_path}")
+    assert np.array_equal(dataset.images.numpy(), arrays)
+    assert np.array_equal(dataset.labels, labels)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.parts["test"].tolist() == list(range(6, 12))
+
+
+def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    assert load(f"parquet:{tmp_path}").class_names == ("0", "1")
+
+
+def test_shards_in_the_layout_of_the_hub(tmp_path: Path) -> None:
+    _, labels = write_parquet(tmp_path)
+    whole = load(f"parquet:{tmp_path}")
+    (tmp_path / "hub/data").mkdir(parents=True)
+    for part in ("train", "test"):
+        table = pq.read_table(tmp_path / f"{part}.parquet")
+        for number in range(2):
+            name = f"{part}-0000{number}-of-00002.parquet"
+            pq.write_table(table.slice(3 * number, 3), tmp_path / "hub/data" / name)
+    sharded = load(f"parquet:{tmp_path / 'hub'}")
+    assert torch.equal(sharded.images, whole.images)
+    assert np.array_equal(sharded.labels, labels)
+
+
+def test_plain_binary_column_and_validation_for_test(tmp_path: Path) -> None:
+    arrays, _ = write_parquet(tmp_path)
+    for part in ("train", "test"):
+        table = pq.read_table(tmp_path / f"{part}.parquet")
+        plain = pa.table({"image": table["image"].combine_chunks().field("bytes"), "label": table["label"]})
+        pq.write_table(plain, tmp_path / f"{part}.parquet")
+    (tmp_path / "test.parquet").rename(tmp_path / "validation.parquet")
+    assert np.array_equal(load(f"parquet:{tmp_path}").images.numpy(), arrays)
+
+
+def test_images_may_be_written_to_without_touching_the_cache(tmp_path: Path) -> None:
+    arrays, _ = write_parquet(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = load(f"parquet:{tmp_path}")
+    dataset.images.fill_(7)
+    assert np.array_equal(load(f"parquet:{tmp_path}").images.numpy(), arrays)
+
+
+IMAGES = [png(array) for array in noise(4, 3, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (parquet_table([*IMAGES[:3], b"junk"], [0, 1, 0, 1]), "train.parquet, row 3 is not a readable image"),
+        (parquet_table([*IMAGES[:2], None, IMAGES[3]], [0, 1, 0, 1]), "train.parquet, row 2 holds no image.*null"),
+        (parquet_table([*IMAGES[:2], b"", IMAGES[3]], [0, 1, 0, 1]), "train.parquet, row 2 holds no image.*empty"),
+        (parquet_table(IMAGES, [0, 1, 0, 2], names=["a", "b"]), "record 3 has label 2, outside 0 to 1"),
+        (parquet_table(IMAGES, [0, 1, 0, -1]), "record 3 has label -1"),
+        (parquet_table(IMAGES, [0, 1, 0, 10**12]), "label 1000000000000, out of range"),
+        (parquet_table(IMAGES, [0, 1, 0, 3]), "in its training part: 2"),
+        (parquet_table(IMAGES, [0, 0, 0, 0], names=["a", "b"]), "in its training part: b"),
+        (parquet_table(IMAGES, [0, 1, None, 1]), "row 2 has no label"),
+        (
+            parquet_table(IMAGES, [0.0, 1.0, float("nan"), 1.0], kind=pa.float64()),
+            "holds double; labels must be integers",
+        ),
+        (parquet_table(IMAGES, ["a", "b", "a", "b"], kind=pa.string()), "holds string; labels must be integers"),
+        (parquet_table(IMAGES, [0, 1, 0, 2**63], kind=pa.uint64()), "no class numbers"),
+        (parquet_table([], []), "train part of .* has no rows"),
+        (parquet_table(IMAGES, [0, 1, 0, 1]).drop_columns("label"), "no column 'label'; it has 'image'"),
+        (parquet_table(IMAGES, [0, 1, 0, 1]).drop_columns("image"), "no column 'image'; it has 'label'"),
+        (pa.table({"image": ["a.png"], "label": [0]}), "column 'image' holds string"),
+        (pa.table({"image": [{"path": "a.png"}], "label": [0]}), "have no field 'bytes'"),
+    ],
+)
+def test_content_that_makes_no_sense(table: pa.Table, message: str, tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DatasetError, match=message):
+        load(f"parquet:{tmp_path}")
+
+
+def test_files_that_are_missing_or_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"holds no train.parquet"):
+        load(f"parquet:{tmp_path}")
+    write_parquet(tmp_path)
+    content = (tmp_path / "test.parquet").read_bytes()
+    (tmp_path / "test.parquet").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetError, match=r"test.parquet is not a readable Parquet file"):
+        load(f"parquet:{tmp_path}")
+    (tmp_path / "test.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"no test.parquet"):
+        load(f"parquet:{tmp_path}")
+    write_parquet(tmp_path)
+    (tmp_path / "train.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"holds test and no train.parquet"):
+        load(f"parquet:{tmp_path}")
+
+
+def test_names_that_disagree_between_files(tmp_path: Path) -> None:
+    write_parquet(tmp_path, names=["a", "b"])
+    pq.write_table(parquet_table(IMAGES, [0, 1, 0, 1], names=["a", "c"]), tmp_path / "test.parquet")
+    with pytest.raises(DatasetError, match="names other classes"):
+        load(f"parquet:{tmp_path}")
+
+
+@pytest.mark.real_data
+def test_cifar10_as_jpeg(tmp_path: Path) -> None:
+    if not REAL.is_dir():
+        pytest.skip(f"{REAL} is absent")
+    dataset = load(f"parquet:{REAL}", cache=tmp_path)
+    assert dataset.image_shape == (3, 32, 32)
+    assert {part: len(indices) for part, indices in dataset.parts.items()} == {"train": 50_000, "test": 10_000}
+    assert np.bincount(dataset.labels).tolist() == [6000] * 10
+    # Means of CIFAR-10's channels, as everybody's normalisation has them.
+    means = [dataset.images[::7, channel].float().mean().item() / 255 for channel in range(3)]
+    assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.004)
+    start = time.perf_counter()
+    again = load(f"parquet:{REAL}", cache=tmp_path)
+    seconds = time.perf_counter() - start
+    assert again.fingerprint == dataset.fingerprint
+    # Decoding takes over five seconds; opening the cache 0.1 to 0.2. The bound leaves room for a busy machine.
+    assert seconds < 2
