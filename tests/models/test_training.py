@@ -271,7 +271,7 @@ def test_lazy_images_train_the_same_weights_and_are_decoded_once_if_they_fit(mon
     plain, kept, fetched = network(), network(), network()
     train(plain, epochs=2)
     labels = DIGITS.labels[PARTS.members]
-    for module, room, expected in ((kept, 1 << 30, len(labels)), (fetched, 0, 2 * len(labels))):
+    for module, room, expected in ((kept, 1 << 30, len(labels)), (fetched, 0, 2 * len(labels) + 2)):
         monkeypatch.setattr("securitynet.models.trainer.feed.RESIDENT_BYTES", room)
         images = Decoded(DIGITS.images)
         recipe = Recipe(epochs=2, schedule="constant")
@@ -286,6 +286,29 @@ def test_feed_yields_every_group_in_order(monkeypatch):
     feed = Feed(Decoded(images), np.array([9, 7, 5, 3, 1]), torch.device("cpu"))
     batches = list(feed.batches(torch.tensor([4, 0, 2, 1]).split(3)))
     assert [batch.flatten().tolist() for _, batch in batches] == [[1, 9, 5], [7]]
+
+
+class Viewing(nn.Module):
+    """Flattens with ``view``, as many public networks do; channels-last feature maps do not allow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.relu(self.convolution(images)).view(len(images), 256))
+
+
+def test_networks_that_flatten_by_view_can_be_trained():
+    module = Viewing()
+    train(module, epochs=6)
+    assert accuracy(module, PARTS.non_members) > 0.8
+
+
+def test_weights_have_the_usual_layout_afterwards():
+    module = network()
+    train(module, epochs=1)
+    assert all(parameter.is_contiguous() for parameter in module.parameters())
 
 
 # --- early stopping

@@ -24,7 +24,12 @@ from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer import losses
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.environment import deterministic_kernels, explained_errors, resolve_device
+from securitynet.models.trainer.environment import (
+    deterministic_kernels,
+    explained_errors,
+    memory_format,
+    resolve_device,
+)
 from securitynet.models.trainer.evaluation import evaluate_feed, main_output
 from securitynet.models.trainer.feed import Feed, training_batches
 from securitynet.models.trainer.fingerprint import images_digest, run_fingerprint, tensor_digest
@@ -161,6 +166,7 @@ def fit(
                 progress(run.history.epochs_run, recipe.epochs, run.history)
         if run.best is not None:
             module.load_state_dict(run.best)
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     module.eval()
     return run.history
 
@@ -183,6 +189,7 @@ class _Run:
         self.recipe = recipe
         self.preprocessing = preprocessing
         self.device = device
+        self.layout = memory_format(module, preprocessing(feed.fetch(torch.arange(2))))
         self.optimizer = make_optimizer(module, recipe)
         self.validation: tuple[Feed, torch.Tensor] | None = None
         self.history = History()
@@ -225,7 +232,8 @@ class _Run:
 
     def _step(self, batch: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
-        logits = main_output(self.module(self.preprocessing(batch)))
+        inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
+        logits = main_output(self.module(inputs))
         if not self._checked:
             losses.check_outputs(logits, self.targets)
             self._checked = True
