@@ -8,6 +8,9 @@ from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import torch
+
+from securitynet.models.backends.http import HttpBackend
 
 CLASSES = 4
 SHAPE = (3, 4, 4)
@@ -129,3 +132,21 @@ class InferenceServer:
                 self.reply(status, payload)
 
         return Handler
+
+
+def backend_of(server, path=None, *, url=None, waits=None, **options):
+    options.setdefault("timeout", 5.0)
+    sleep = (lambda seconds: None) if waits is None else waits.append
+    return HttpBackend(
+        url or server.url,
+        reference="http://toy",
+        ledger_path=path,
+        cap=options.pop("cap", None),
+        sleep=sleep,
+        **options,
+    )
+
+
+def check(outputs, images):
+    np.testing.assert_allclose(outputs.numpy(), model(images.numpy()), rtol=1e-4, atol=1e-4)
+    assert outputs.dtype == torch.float32
