@@ -5,6 +5,8 @@ Nothing is ever loaded in part: each tensor of the network comes from the file, 
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
@@ -26,15 +28,28 @@ _PROBES = (10, 100)
 
 
 def build(source: Source, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
-    """Build a network without touching torch's global random state; on the meta device where only shapes matter."""
-    if meta:
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                return source.build(shape, keys)
-        except (NotImplementedError, RuntimeError):
-            pass  # some constructors look at values, which meta tensors have not: those are built for real
-    with torch.random.fork_rng(devices=[]):
+    """Build a network, always with the same first weights, without touching torch's global random state.
+
+    Args:
+        source: Of the network.
+        shape: What it is built for.
+        keys: Names of the tensors that shall be loaded into it.
+        meta: Whether only the shapes of its tensors matter.
+    """
+    if meta and source.on_meta:
+        with contextlib.suppress(NotImplementedError, RuntimeError), _quiet(), torch.device("meta"):
+            return source.build(shape, keys)
+        # Some constructors look at values, which tensors on the meta device have not: those are built for real.
+    with _quiet():
         return source.build(shape, keys)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        yield
 
 
 def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels: int = 3) -> Shape:
@@ -165,8 +180,9 @@ def load_weights(
             f"{len(broken)} of {len(fitted)} tensors of the weights hold NaN or infinity ({_some(broken)}).",
             hint="The training may have diverged; use an earlier checkpoint.",
         )
-    counters = {key: value for key, value in wanted.items() if _optional(key) and key not in fitted}
-    network.load_state_dict({**counters, **fitted}, strict=True)
+    # Filled in rather than made anew: the dictionary carries versions of modules that their loading looks at.
+    wanted.update(fitted)
+    network.load_state_dict(wanted, strict=True)
     return fitted
 
 

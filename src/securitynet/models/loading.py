@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.errors import AccessDenied, ConfigurationError, ModelError, TargetError, WeightsMismatch
-from securitynet.files import cache_folder
-from securitynet.models import fitting, heads
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError
+from securitynet.models import heads
 from securitynet.models.backends.base import Backend
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, sample_indices
 from securitynet.models.heads import HEADS, Head
 from securitynet.models.ledger import QueryLedger
+from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answers, open_network
 from securitynet.models.preprocessing import Preprocessing, parse_normalization
 from securitynet.models.references import ModelReference, parse_reference
-from securitynet.models.sources import open_source
-from securitynet.models.sources.base import Progress, Shape, Source
-from securitynet.models.suggestions import suggest
+from securitynet.models.sources.base import Progress
 from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel, read_artefact
 from securitynet.models.trainer.environment import resolve_device
-from securitynet.models.weights import StateDict, read_state_dict, state_checksum
 from securitynet.records import Access
 
 HEAD_SAMPLE = 256
@@ -33,38 +27,6 @@ HEAD_SAMPLE = 256
 
 # Endpoints may charge for answers: fewer images tell the kind of head nearly as surely.
 _PAID_HEAD_SAMPLE = 32
-_REQUEST_SIZE = 32
-_DEFAULT_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may say about a model; None leaves it to be found out."""
-
-    device: torch.device
-    weights: Path | None = None
-    normalize: str | None = None
-    input_size: int | None = None
-    head: Head | None = None
-    num_classes: int | None = None
-    precision: str = "fp32"
-    batch_size: int | None = None
-    max_queries: int | None = None
-    cache: Path | None = None
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A backend and what its source states about it."""
-
-    backend: Backend
-    preprocessing: Preprocessing | None = None
-    head: Head | None = None
-    notes: tuple[str, ...] = ()
-    input_size: tuple[int, int] | None = None
-    paid: bool = False
-    recorded: bool = False
 
 
 def load_target(
@@ -190,100 +152,11 @@ def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | Non
         channels = opened.backend.channels
         if channels is not None and len(mean) not in (0, 1, channels):
             raise ConfigurationError(
-                f"--normalize {options.normalize} is for {len(mean)} channels; {opened.backend.reference} has {channels}.",
+                f"--normalize {options.normalize} has {len(mean)} channels, {opened.backend.reference} has {channels}.",
                 hint="Give one value for each channel, or one for all.",
             )
         return preprocessing.model_copy(update={"mean": mean, "std": std}), False
     return preprocessing, opened.preprocessing is None and labelled and not opened.paid and not opened.recorded
-
-
-def open_network(reference: ModelReference, options: Options, dataset: ImageDataset | None) -> Opened:
-    """Build a network, read its weights and put them in.
-
-    Raises:
-        ModelError: See `load_target`.
-    """
-    source = open_source(reference)
-    notes: list[str] = []
-    artefact = read_artefact(options.weights) if options.weights is not None else None
-    if artefact is not None and reference.scheme == "arch" and artefact.architecture != source.architecture:
-        raise WeightsMismatch(
-            f"{options.weights} was trained as arch:{artefact.architecture}, not {reference}.",
-            hint=f"Write arch:{artefact.architecture}.",
-        )
-    shape, state = _read_weights(reference, source, options, artefact, dataset)
-    _check_counts(reference, shape, state, options, dataset)
-    network = fitting.build(source, shape, frozenset(state or {}))
-    if state is None:
-        loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
-        notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
-    else:
-        loaded = fitting.load_weights(
-            network,
-            state,
-            reference=str(reference),
-            convert=source.convert,
-            suggest=lambda: suggest(state, reference, shape.image_size),
-        )
-    preprocessing = artefact.preprocessing if artefact else source.preprocessing
-    if artefact is None and preprocessing is not None and shape.num_classes != source.num_classes:
-        notes.append(
-            f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
-            f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
-        )
-    backend = ModuleBackend(
-        network.float(),
-        reference=str(reference),
-        checksum=state_checksum(loaded, source.architecture),
-        example_shape=_example_shape(network, shape, preprocessing, options, dataset),
-        device=options.device,
-        batch_size=options.batch_size,
-    )
-    return Opened(backend, preprocessing=preprocessing, notes=tuple(notes))
-
-
-def _read_weights(
-    reference: ModelReference,
-    source: Source,
-    options: Options,
-    artefact: TrainedModel | None,
-    dataset: ImageDataset | None,
-) -> tuple[Shape, StateDict | None]:
-    own = _own_shape(dataset)
-    size = options.input_size or (artefact.image_size if artefact else None) or (own[1] if own else _DEFAULT_SIZE)
-    channels = artefact.channels if artefact else (own[0] if own else 3)
-    path = options.weights or (source.fetch(options.progress) if source.fetch else None)
-    if path is None:
-        if not source.bring_own:
-            raise ModelError(
-                f"{reference} has no weights of its own.", hint=f"Give a file of weights: {reference} --weights FILE."
-            )
-        count = options.num_classes or (dataset.num_classes if dataset else None) or source.num_classes or 10
-        return Shape(count, source.channels or channels, size), None
-    state, _ = read_state_dict(path)
-    return fitting.deduce_shape(source, state, size, channels=channels), state
-
-
-def _check_counts(
-    reference: ModelReference,
-    shape: Shape,
-    state: StateDict | None,
-    options: Options,
-    dataset: ImageDataset | None,
-) -> None:
-    if state is None:
-        return
-    if options.num_classes is not None and options.num_classes != shape.num_classes:
-        raise WeightsMismatch(
-            f"The weights for {reference} have {shape.num_classes} classes; --num-classes says {options.num_classes}.",
-            hint="Leave the option out, or give the weights of a model with so many classes.",
-        )
-    if dataset is not None and dataset.num_classes != shape.num_classes:
-        raise WeightsMismatch(
-            f"The weights for {reference} have {shape.num_classes} classes; {dataset.reference} has "
-            f"{dataset.num_classes}.",
-            hint="Choose the dataset that the model was trained on.",
-        )
 
 
 def _check_classes(backend: Backend, dataset: ImageDataset | None) -> None:
@@ -292,58 +165,6 @@ def _check_classes(backend: Backend, dataset: ImageDataset | None) -> None:
             f"{backend.reference} has {backend.num_classes} classes; {dataset.reference} has {dataset.num_classes}.",
             hint="Choose the dataset that the model was trained on.",
         )
-
-
-def _own_shape(dataset: ImageDataset | None) -> tuple[int, int] | None:
-    """(channels, height) of a dataset that has images."""
-    return None if dataset is None or dataset.images is None else dataset.image_shape[:2]
-
-
-def _example_shape(
-    network: nn.Module,
-    shape: Shape,
-    preprocessing: Preprocessing | None,
-    options: Options,
-    dataset: ImageDataset | None,
-) -> tuple[int, int, int]:
-    channels = shape.channels
-    if options.input_size is not None:
-        return channels, options.input_size, options.input_size
-    if preprocessing is not None and preprocessing.input_size is not None:
-        return channels, *preprocessing.input_size
-    if dataset is not None and dataset.images is not None:
-        return channels, *dataset.image_shape[1:]
-    return channels, shape.image_size, shape.image_size
-
-
-def open_answers(reference: ModelReference, options: Options) -> Opened:
-    """Open a model that only answers: an ONNX file, an endpoint, or recorded outputs."""
-    name = reference.name
-    if reference.scheme == "outputs":
-        from securitynet.models.backends.recorded import RecordedBackend
-
-        recorded = RecordedBackend(Path(name), reference=_short(reference))
-        return Opened(recorded, preprocessing=Preprocessing(), head=recorded.head, recorded=True)
-    if reference.scheme == "onnx":
-        from securitynet.models.backends.onnx import OnnxBackend
-
-        onnx = OnnxBackend(Path(name), reference=_short(reference), batch_size=options.batch_size)
-        return Opened(onnx, input_size=onnx.input_size)
-    from securitynet.models.backends.http import HttpBackend
-
-    http = HttpBackend(
-        name,
-        reference=str(reference),
-        ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
-        cap=options.max_queries,
-        batch_size=options.batch_size or _REQUEST_SIZE,
-    )
-    return Opened(http, input_size=http.input_size, paid=True)
-
-
-def _short(reference: ModelReference) -> str:
-    """The reference without the folders of its path: results name the model, not the machine."""
-    return f"{reference.scheme}:{Path(reference.name).name}"
 
 
 def _detect_head(
@@ -367,7 +188,7 @@ def _detect_head(
 
 
 def _random_images(target: Target, options: Options) -> torch.Tensor:
-    size = target.preprocessing.input_size or (options.input_size or _DEFAULT_SIZE,) * 2
+    size = target.preprocessing.input_size or (options.input_size or DEFAULT_SIZE,) * 2
     generator = torch.Generator().manual_seed(0)
     return torch.rand((_PAID_HEAD_SAMPLE, target.backend.channels or 3, *size), generator=generator)
 

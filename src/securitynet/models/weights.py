@@ -204,7 +204,7 @@ def _read_pickle(path: Path) -> Any:
         what = f"{', '.join(called[:3])}" if called else "objects other than tensors"
         raise UnsafeFile(
             f"{path} is a pickle that holds {what}: reading it would execute code from the file, so it is refused.",
-            hint="If you trust who made it, convert it once, where it can do no harm. In Python: m = torch.load('FILE', "
+            hint="If you trust who made it, convert it once where it can do no harm, in Python: m = torch.load('FILE', "
             "weights_only=False), then safetensors.torch.save_model(m, 'weights.safetensors') for a whole model, or "
             "torch.save(m['state_dict'], 'weights.pth') for a checkpoint.",
         ) from error

@@ -48,6 +48,7 @@ class Source:
         fixed_classes: Whether the network cannot be built for another number of classes.
         sized: Whether ``build`` heeds the image size.
         bring_own: Whether the network as built has meaningful weights already (a user's factory may load them).
+        on_meta: Whether it may be built without memory, to see shapes only.
         class_names: In the order of outputs, where the library states them.
     """
 
@@ -61,6 +62,7 @@ class Source:
     fixed_classes: bool = False
     sized: bool = False
     bring_own: bool = False
+    on_meta: bool = True
     class_names: tuple[str, ...] = ()
 
 

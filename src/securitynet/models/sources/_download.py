@@ -1,0 +1,108 @@
+"""Files of weights from the network: whole and checked, or absent. Only ever stored here; read by `weights`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import torch
+
+from securitynet.errors import ModelError
+from securitynet.files import atomic_write, cache_folder
+from securitynet.models.sources.base import Progress
+
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+
+
+def models_folder() -> Path:
+    """Where downloaded weights are kept."""
+    return cache_folder() / "models"
+
+
+def fetch(
+    url: str,
+    *,
+    reference: str,
+    sha256: str | None = None,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The file at an address, from the cache if it is there.
+
+    Args:
+        url: Of the file.
+        reference: Of the model, for messages.
+        sha256: Its SHA-256, or the first digits of it, in hexadecimal; None if none is published.
+        name: To keep it under; the last part of the address by default.
+        progress: Called with (bytes done, bytes in all).
+
+    Raises:
+        ModelError: If it cannot be reached, or what arrives is not what was published.
+    """
+    name = name or Path(urlsplit(url).path).name
+    for folder in (models_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
+        kept = folder / name
+        if kept.is_file() and (sha256 is None or _matches(kept, sha256)):
+            return kept
+    path = models_folder() / name
+    digest = hashlib.sha256()
+
+    def check() -> None:
+        if sha256 is not None and not digest.hexdigest().startswith(sha256.lower()):
+            raise ModelError(
+                f"The weights of {reference} arrived with another checksum than the published one.",
+                hint="Try again; if it happens twice, the file at its source has been changed: do not use it.",
+            )
+
+    download(url, path, reference=reference, digest=digest.update, check=check, progress=progress)
+    return path
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    reference: str,
+    digest: Callable[[bytes], object] = len,
+    check: Callable[[], object] = lambda: None,
+    progress: Progress | None = None,
+) -> None:
+    """Stream an address into a file, which appears only if it is complete and ``check`` raises nothing."""
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT) as response:
+            response.raise_for_status()
+            total = int(response.headers.get("content-length") or 0)
+            done = 0
+            with atomic_write(path) as stream:
+                for block in response.iter_bytes(1 << 20):
+                    stream.write(block)
+                    digest(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, max(total, done))
+                check()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise unreachable(reference, urlsplit(url).netloc, error) from error
+
+
+def unreachable(reference: str, host: str, error: Exception) -> ModelError:
+    """The error for weights that cannot be downloaded."""
+    if isinstance(error, httpx.HTTPStatusError):
+        reason = f"{host} answers {error.response.status_code}"
+    else:
+        reason = f"{host} cannot be reached"
+    return ModelError(
+        f"The weights of {reference} could not be downloaded: {reason}.",
+        hint=f"Check the network, or give a file that you have: {reference} --weights FILE.",
+    )
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest().startswith(sha256.lower())

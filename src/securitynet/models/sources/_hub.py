@@ -1,0 +1,64 @@
+"""Files of repositories on the Hugging Face hub, fetched by its client into its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from securitynet.errors import ModelError
+from securitynet.models.sources._download import unreachable
+
+
+def hub_file(repository: str, names: Iterable[str], *, revision: str | None, reference: str) -> Path:
+    """The first of some files that a repository has, from the client's cache if it is there.
+
+    Args:
+        repository: ``owner/name``.
+        names: Of files, the preferred one first.
+        revision: Branch, tag or commit; the main branch by default.
+        reference: Of the model, for messages.
+
+    Raises:
+        ModelError: If the hub cannot be reached, or has no such repository, revision or file.
+    """
+    from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
+
+    names = list(names)
+    for name in names:
+        cached = try_to_load_from_cache(repository, name, cache_dir=constants.HF_HUB_CACHE, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    host = urlsplit(constants.ENDPOINT).netloc
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(
+            f"{reference} is not in the cache of the hub's client, which is set to work offline.",
+            hint=f"Unset HF_HUB_OFFLINE, or give a file that you have: {reference} --weights FILE.",
+        )
+    try:
+        # The client itself would try again for half a minute before it says that there is no network.
+        httpx.head(constants.ENDPOINT, timeout=10)
+    except httpx.HTTPError as error:
+        raise unreachable(reference, host, error) from error
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision))
+        except (errors.RepositoryNotFoundError, errors.GatedRepoError, errors.RevisionNotFoundError) as error:
+            raise ModelError(
+                f"{reference}: the hub has no such repository or revision, or shows it only after a login.",
+                hint="Check the name; for a gated repository run `hf auth login` first.",
+            ) from error
+        except errors.LocalEntryNotFoundError as error:
+            raise unreachable(reference, host, error) from error
+        except errors.EntryNotFoundError:
+            continue
+        except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
+            raise unreachable(reference, host, error) from error
+        except errors.HFValidationError as error:
+            raise ModelError(f"{repository!r} is not the name of a repository.", hint="Write owner/name.") from error
+    raise ModelError(
+        f"{reference} has none of the files {', '.join(names)}.",
+        hint="Only networks of timm are loaded from the hub; others by python:FILE:FACTORY with --weights.",
+    )

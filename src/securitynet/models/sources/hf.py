@@ -1,0 +1,69 @@
+"""``hf:OWNER/NAME[@REVISION]``: repositories of the Hugging Face hub that hold a network of timm.
+
+Two files are read: ``config.json``, which names an architecture that timm itself defines, and the weights. Code in a
+repository is neither fetched nor run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from securitynet.errors import ModelError
+from securitynet.models.references import ModelReference
+from securitynet.models.sources._hub import hub_file
+from securitynet.models.sources.base import Progress, Source
+from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
+from securitynet.torchvision_cure import import_torchvision
+
+# Arguments of timm's factory that name files or other models rather than describe a network.
+_REFUSED = frozenset(
+    {
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "num_classes",
+        "in_chans",
+    }
+)
+
+
+def open_source(reference: ModelReference) -> Source:
+    """See `securitynet.models.sources.open_source`."""
+    repository, revision, name = reference.name, reference.detail, str(reference)
+    path = hub_file(repository, ("config.json",), revision=revision, reference=name)
+    config = _read(path, name)
+    architecture = config["architecture"]
+    facts = dict(config.get("pretrained_cfg") or config)
+    for key in ("num_classes", "label_names"):
+        if config.get(key) is not None:
+            facts[key] = config[key]
+    arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _REFUSED}
+
+    def fetch_own(_progress: Progress | None) -> Path:
+        return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
+
+    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own)
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{name}: its config.json cannot be read.", hint="Download the repository again.") from error
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(architecture, str):
+        kind = "a model of the transformers library" if isinstance(config, dict) and "model_type" in config else "none"
+        raise ModelError(
+            f"{name} holds {kind if kind != 'none' else 'something else'}, not a network of timm.",
+            hint="Load it by a factory of your own: python:FILE:FACTORY --weights FILE.",
+        )
+    if not import_torchvision("timm").is_model(architecture):
+        raise ModelError(
+            f"{name} needs the architecture {architecture!r}, which this version of timm does not have.",
+            hint="Upgrade timm. Code in the repository itself is never run.",
+        )
+    return config

@@ -1,0 +1,97 @@
+"""``python:FILE:FACTORY``: a network that the user's own code makes.
+
+This is the one place where code is run, because the user names it. Weights given besides are data as everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from securitynet.errors import ModelError, SecurityNetError
+from securitynet.files import file_checksum
+from securitynet.models.references import ModelReference
+from securitynet.models.sources.base import Shape, Source
+
+
+def open_source(reference: ModelReference) -> Source:
+    """See `securitynet.models.sources.open_source`."""
+    path, name = Path(reference.name), reference.detail or ""
+    factory = _load(path, name)
+    accepted = _accepted(factory)
+
+    def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
+        values = {"num_classes": shape.num_classes, "channels": shape.channels, "image_size": shape.image_size}
+        with _explained(f"{path.name}:{name}()"), _beside(path):
+            network = factory(**{key: value for key, value in values.items() if key in accepted})
+        if not isinstance(network, nn.Module):
+            raise ModelError(
+                f"{path.name}:{name}() returned {type(network).__name__}, not a torch.nn.Module.",
+                hint="It should build and return the network.",
+            )
+        return network
+
+    return Source(
+        architecture=f"python:{name}:{file_checksum(path)}",
+        build=make,
+        fixed_classes="num_classes" not in accepted,
+        sized="image_size" in accepted,
+        bring_own=True,
+        on_meta=False,  # the code may look at values of what it makes
+    )
+
+
+def _load(path: Path, name: str) -> Callable[..., Any]:
+    if not path.is_file():
+        raise ModelError(f"There is no Python file {path}.", hint="Write python:path/to/file.py:factory.")
+    spec = importlib.util.spec_from_file_location(f"securitynet_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{path} is not a Python file.", hint="Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look a class's module up there.
+    sys.modules[spec.name] = module
+    with _explained(str(path)), _beside(path):
+        spec.loader.exec_module(module)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ModelError(f"{path} defines no function {name!r}.", hint=f"It defines {', '.join(offered) or 'none'}.")
+    return factory  # type: ignore[no-any-return]
+
+
+def _accepted(factory: Callable[..., Any]) -> set[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[None]:
+    """Let the code import what lies beside it, as it could when run as a script."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except SecurityNetError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
+        raise ModelError(
+            f"{what} failed: {type(error).__name__}: {error}", hint="Run it by itself to see where."
+        ) from error

@@ -1,0 +1,145 @@
+"""``pytorchcv:NAME``: networks of pytorchcv, among them many for CIFAR, SVHN and CUB."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from securitynet.errors import ModelError
+from securitynet.files import atomic_write
+from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
+from securitynet.models.references import ModelReference
+from securitynet.models.sources._download import download, models_folder
+from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+
+# Class counts by the ending of a name; the others are ImageNet's.
+_ENDINGS = {"_cifar10": 10, "_cifar100": 100, "_svhn": 10, "_cub": 200}
+_IMAGENET_CLASSES = 1000
+# Kinds of data in its table: ImageNet, CIFAR and SVHN, CUB. The others are not of image classifiers.
+_CLASSIFIERS = ("in1k", "cf", "cub")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What pytorchcv's table says of a model; sizes and shares are empty where it says nothing."""
+
+    data: str
+    error: str
+    sha1: str
+    release: str
+    size: str
+    share: str
+
+
+def open_source(reference: ModelReference) -> Source:
+    """See `securitynet.models.sources.open_source`."""
+    name = reference.name
+    provider = importlib.import_module("pytorchcv.model_provider")
+    table = _read_table()
+    known = [key for key in provider._models if key in table]
+    if name not in known:
+        raise unknown_model("pytorchcv", name, known)
+    row = table[name]
+    classes = next((count for ending, count in _ENDINGS.items() if name.endswith(ending)), _IMAGENET_CLASSES)
+
+    def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
+        try:
+            network: nn.Module = provider.get_model(name, num_classes=shape.num_classes, in_channels=shape.channels)
+        except AssertionError as error:  # its networks for CIFAR are made for its class counts only
+            raise ModelError(
+                f"pytorchcv does not build {name} for {shape.num_classes} classes.",
+                hint="Load the weights with a factory of your own: python:FILE:FACTORY.",
+            ) from error
+        return network
+
+    def fetch_own(progress: Progress | None) -> Path:
+        return _fetch(reference, row, progress)
+
+    return Source(
+        architecture=f"pytorchcv:{name}",
+        build=make,
+        num_classes=classes,
+        channels=3,
+        preprocessing=_preprocessing(row),
+        fetch=fetch_own if row.sha1 else None,
+    )
+
+
+def _preprocessing(row: _Row) -> Preprocessing:
+    # As its training scripts do. SVHN's networks are trained with CIFAR-10's constants too.
+    if row.data == "cf":
+        mean, std = CONVENTIONS["cifar10-per-image"]
+        return Preprocessing(mean=mean, std=std, input_size=(32, 32))
+    mean, std = CONVENTIONS["imagenet"]
+    size = int(row.size or 224)
+    share = size / math.ceil(size / float(row.share or 0.875))
+    return Preprocessing(mean=mean, std=std, input_size=(size, size), crop_share=share)
+
+
+def _read_table() -> dict[str, _Row]:
+    store = importlib.import_module("pytorchcv.models.common.model_store")
+    with Path(store.get_model_metainfos_file_path()).open(encoding="utf-8", newline="") as stream:
+        rows = [{key: "" if value == "NA" else value for key, value in row.items()} for row in csv.DictReader(stream)]
+    return {
+        row["model_name"]: _Row(
+            data=row["test_dataset"],
+            error=row["error_value"],
+            sha1=row["checksum"],
+            release=row["repo_release_tag"],
+            size=row["img_size"],
+            share=row["img_scale"],
+        )
+        for row in rows
+        if row["test_dataset"] in _CLASSIFIERS
+    }
+
+
+def _fetch(reference: ModelReference, row: _Row, progress: Progress | None) -> Path:
+    """The published file, which comes in a zip archive, checked against the SHA-1 of pytorchcv's table."""
+    file_name = f"{reference.name}-{row.error}-{row.sha1[:8]}.pth"
+    for folder in (models_folder(), Path("~/.torch/models").expanduser()):
+        kept = folder / file_name
+        if kept.is_file() and _sha1(kept.read_bytes()) == row.sha1:
+            return kept
+    store = importlib.import_module("pytorchcv.models.common.model_store")
+    archive = models_folder() / f"{file_name}.zip"
+    url = f"{store.imgclsmob_repo_url}/releases/download/{row.release}/{file_name}.zip"
+    download(url, archive, reference=str(reference), progress=progress)
+    path = models_folder() / file_name
+    try:
+        unpack(archive, file_name, path, sha1=row.sha1, reference=str(reference))
+    finally:
+        archive.unlink(missing_ok=True)
+    return path
+
+
+def unpack(archive: Path, member: str, path: Path, *, sha1: str, reference: str) -> None:
+    """Take one file out of a zip archive, if its SHA-1 is the published one.
+
+    Raises:
+        ModelError: If the archive is damaged, lacks the file, or holds another.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            content = opened.read(member)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise ModelError(f"The download of {reference} is damaged.", hint="Try again.") from error
+    if _sha1(content) != sha1:
+        raise ModelError(
+            f"The weights of {reference} arrived with another checksum than the published one.",
+            hint="Try again; if it happens twice, the file at its source has been changed: do not use it.",
+        )
+    with atomic_write(path) as stream:
+        stream.write(content)
+
+
+def _sha1(content: bytes) -> str:
+    # The only digest that is published; it guards against damage, and the reader guards against malice.
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,111 @@
+"""``timm:NAME[.TAG]``: networks of PyTorch Image Models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from securitynet.errors import ModelError
+from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.references import ModelReference
+from securitynet.models.sources._download import fetch
+from securitynet.models.sources._hub import hub_file
+from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.weights import StateDict
+from securitynet.torchvision_cure import import_torchvision
+
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names under which repositories of the hub keep weights, the safe kind first."""
+
+
+def open_source(reference: ModelReference) -> Source:
+    """See `securitynet.models.sources.open_source`."""
+    timm = import_torchvision("timm")
+    architecture, _, tag = reference.name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown_model("timm", reference.name, timm.list_models())
+    tags = {name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")}
+    if tag and tag not in tags:
+        raise ModelError(
+            f"timm has no weights {tag!r} for {architecture}.",
+            hint=f"It has {', '.join(sorted(tags)) or 'none'}; weights of your own are given with --weights.",
+        )
+    registered = timm.models.get_pretrained_cfg(reference.name)
+    facts: dict[str, Any] = registered.to_dict() if registered is not None else {}
+
+    def fetch_own(progress: Progress | None) -> Path:
+        if facts.get("hf_hub_id"):
+            preferred = facts.get("hf_hub_filename")
+            names = (preferred,) if preferred else WEIGHTS_FILES
+            return hub_file(facts["hf_hub_id"], names, revision=None, reference=str(reference))
+        return fetch(facts["url"], reference=str(reference), progress=progress)
+
+    published = bool(tags) and bool(facts.get("hf_hub_id") or facts.get("url"))
+    return timm_source(architecture, facts, fetch=fetch_own if published else None)
+
+
+def timm_source(
+    architecture: str, facts: Mapping[str, Any], *, arguments: Mapping[str, Any] | None = None, fetch: Any = None
+) -> Source:
+    """A source for an architecture of timm and what its configuration states.
+
+    Args:
+        architecture: Without a tag.
+        facts: As in timm's ``pretrained_cfg``.
+        arguments: Further arguments of the architecture.
+        fetch: See `Source`.
+    """
+    timm = import_torchvision("timm")
+    size = facts.get("input_size") or (3, 224, 224)
+    fixed = bool(facts.get("fixed_input_size"))
+
+    def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
+        given = dict(arguments or {})
+        if fixed and shape.image_size != size[-1]:
+            given["img_size"] = shape.image_size
+        network: nn.Module = timm.create_model(
+            architecture, pretrained=False, **{**given, "num_classes": shape.num_classes, "in_chans": shape.channels}
+        )
+        return network
+
+    return Source(
+        architecture=f"timm:{architecture}",
+        build=make,
+        num_classes=facts.get("num_classes") or None,
+        channels=int(size[0]),
+        preprocessing=preprocessing(facts) if facts else None,
+        fetch=fetch,
+        convert=_convert,
+        sized=fixed,
+        class_names=tuple(facts.get("label_names") or ()),
+    )
+
+
+def preprocessing(facts: Mapping[str, Any]) -> Preprocessing:
+    """What timm's configuration of pretrained weights states: size, crop, interpolation, normalisation."""
+    size = facts.get("input_size") or (3, 224, 224)
+    squeezed = facts.get("crop_mode") == "squash"
+    return Preprocessing(
+        mean=tuple(facts.get("mean") or ()),
+        std=tuple(facts.get("std") or ()),
+        input_size=(int(size[1]), int(size[2])),
+        crop_share=None if squeezed else float(facts.get("crop_pct") or 0.875),
+        # Its other kinds differ from these by less than a JPEG does.
+        interpolation="bilinear" if facts.get("interpolation") == "bilinear" else "bicubic",
+    )
+
+
+def _convert(state: StateDict, network: nn.Module) -> StateDict:
+    """Older files of an architecture, by the filter that timm keeps beside it."""
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        converted = convert(dict(state), network)
+    except (KeyError, IndexError, RuntimeError, AttributeError, ValueError):
+        return state  # made for other files than this one: the mismatch is then reported as it is
+    return dict(converted)
