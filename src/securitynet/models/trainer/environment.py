@@ -36,8 +36,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_format:
     """The layout that a network trains fastest in: channels last, unless it cannot work on that.
 
-    A training step of ResNet-18, CIFAR ResNet-20 and SimpleCNN on 32×32 images takes an eighth to a quarter less time so
-    on a CPU. But networks that flatten a feature map with ``view`` raise an error on it; those keep the usual layout.
+    A training step of ResNet-18, CIFAR ResNet-20 and SimpleCNN on 32×32 images takes an eighth to a quarter less time
+    so on a CPU. But networks that flatten a feature map with ``view`` raise an error on it; they keep the usual layout.
 
     Args:
         module: The network; it is moved to the chosen layout.
