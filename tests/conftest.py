@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +71,14 @@ def overfitted(digits, tmp_path_factory):
     return Target(backend, access=Access.WHITE_BOX), splits, noisy
 
 
-def run_cli(*arguments: str, timeout: float = 300, **environment: str):
-    """Run the command line in a process of its own."""
+@pytest.fixture(scope="session")
+def run_cli():
+    """Run the command line in a process of its own; returns the finished process."""
     import subprocess
     import sys
 
-    return subprocess.run(
-        [sys.executable, "-m", "securitynet.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "securitynet.cli.main", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run

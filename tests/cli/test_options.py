@@ -55,7 +55,23 @@ def run():
 def test_defaults_and_values(run):
     _, (config, loud) = run("apple")
     assert config == Config(thing="apple") and not loud
-    arguments = "pear --count 5 --level high --mode b --size 3 --names p,q --flag --path f/g --loud".split()
+    arguments = [
+        "pear",
+        "--count",
+        "5",
+        "--level",
+        "high",
+        "--mode",
+        "b",
+        "--size",
+        "3",
+        "--names",
+        "p,q",
+        "--flag",
+        "--path",
+        "f/g",
+        "--loud",
+    ]
     _, (config, loud) = run(*arguments)
     assert loud and config == Config(
         thing="pear", count=5, level="high", mode="b", size=3, names="p,q", flag=True, path="f/g"

@@ -10,6 +10,7 @@ import securitynet.datasets
 from securitynet.files import write_json
 from securitynet.models.artefacts import train_model
 from securitynet.models.train_config import TrainConfig
+from securitynet.models.training import History
 from securitynet.reports.assessment import to_document
 from securitynet.reports.build import write_report
 from securitynet.results.document import ResultDocument
@@ -76,5 +77,5 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | 
     return Demonstration(documents, report)
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)
+def _named(progress: Progress | None, what: str) -> Callable[[int, int, History], None] | None:
+    return None if progress is None else lambda done, total, _history: progress(what, done, total)
