@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import securitynet.datasets.lazy
 import securitynet.datasets.loading
 from securitynet.datasets import load
 from securitynet.datasets.lazy import LazyImages
+from securitynet.datasets.rendering import Rendering
+from securitynet.datasets.source import Item
 from securitynet.errors import DatasetError
 
 
@@ -47,6 +50,23 @@ def test_a_copy_elsewhere_shares_the_cache(tmp_path: Path, monkeypatch: pytest.M
     load(f"folder:{tmp_path / 'a'}")
     forbid_decoding(monkeypatch)
     load(f"folder:{tmp_path / 'b'}")
+
+
+def test_two_loads_at_once_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path)
+    rendered = []
+    original = securitynet.datasets.lazy.render
+
+    def slow(item: Item, name: str, rendering: Rendering) -> np.ndarray:
+        rendered.append(name)
+        time.sleep(0.02)
+        return original(item, name, rendering)
+
+    monkeypatch.setattr(securitynet.datasets.lazy, "render", slow)
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(load, [f"folder:{tmp_path}"] * 3))
+    assert len(rendered) == 12
+    assert len({dataset.fingerprint for dataset in loaded}) == 1
 
 
 def flip(folder: Path) -> None:

@@ -183,7 +183,9 @@ def _transfer(file: RemoteFile, part: Path) -> None:
             part.open("ab" if resumes else "wb") as stream,
             progress_bar(f"Downloading {file.name}", int(length) if length else None, in_bytes=True) as advance,
         ):
-            for block in response.iter_bytes(1 << 20):
+            # Raw and as they come: fixed-size blocks would lose the last one when the connection breaks, and some
+            # servers declare a .gz file's own compression as one of the transfer, which must not be undone.
+            for block in response.iter_raw():
                 stream.write(block)
                 advance(len(block))
             stream.flush()

@@ -166,7 +166,7 @@ def _part_files(root: Path, part: str) -> Iterator[Path]:
 
 def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
     try:
-        return path, pq.ParquetFile(path, memory_map=True)
+        return path, pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
 
