@@ -140,7 +140,9 @@ def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
         except Exception as error:  # a library's own constructor failed: say so, and count the others
             print(f"{library}:{architecture}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             continue
-        rows.append((library, architecture, side, facts.parameters, facts.flops, ";".join(facts.elements), facts.counted_with))
+        rows.append(
+            (library, architecture, side, facts.parameters, facts.flops, ";".join(facts.elements), facts.counted_with)
+        )
     with atomic_write(path) as stream:
         text = "\n".join(",".join("" if cell is None else str(cell) for cell in row) for row in [COLUMNS, *rows])
         stream.write(text.encode("utf-8") + b"\n")

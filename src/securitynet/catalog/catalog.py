@@ -1,0 +1,369 @@
+"""The catalog as its users see it: `Catalog`, opened by `securitynet.catalog.open`."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from securitynet.catalog import links, store
+from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.collectors import COLLECTORS
+from securitynet.catalog.database import CatalogError, Database
+from securitynet.catalog.history import State, history
+from securitynet.catalog.importers import ImportReport, read_table
+from securitynet.catalog.importers.base import TableError
+from securitynet.catalog.known import completed
+from securitynet.catalog.query import Query
+from securitynet.catalog.schema import CatalogEntry
+from securitynet.catalog.store import PERSON, Item, Measured, Tally
+from securitynet.catalog.tables import collections, entries, measurements, papers
+from securitynet.errors import ConfigurationError, ModelError, UnknownName
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Details:
+    """All that is known about one entry.
+
+    Attributes:
+        entry: Its codes.
+        sources: Code -> where the value comes from.
+        measured: Measured values, of this entry and of those that it stands for.
+        version: Number of the state.
+        withdrawn: Whether it was withdrawn.
+        duplicate_of: Id of the entry that stands for it.
+        duplicates: Keys of the entries for which it stands, with the rule by which they were recognised.
+    """
+
+    entry: CatalogEntry
+    sources: dict[str, str]
+    measured: list[Measured]
+    version: int
+    withdrawn: bool
+    duplicate_of: str | None
+    duplicates: dict[str, str]
+
+
+@dataclass
+class CollectReport:
+    """What a collection did.
+
+    Attributes:
+        collector: Its name.
+        source: Library and version.
+        entries: How many entries were added, changed, as before.
+        linked: Entries newly recognised as another's duplicate.
+    """
+
+    collector: str
+    source: str
+    entries: Tally = field(default_factory=Tally)
+    linked: int = 0
+
+
+class Catalog:
+    """The database of public models.
+
+    Args:
+        url: SQLAlchemy URL or path of a SQLite file; a file in the user's data folder if not given.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.database = Database(url)
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+
+    def query(
+        self,
+        text: str = "",
+        *,
+        sort: str | None = None,
+        duplicates: bool = False,
+        withdrawn: bool = False,
+        filters: Mapping[str, Any] | None = None,
+        **codes: Any,
+    ) -> Query:
+        """Entries by text and by codes: ``query("resnet", dataset="CIFAR-10", year="2016..")``.
+
+        See `securitynet.catalog.query` for what a filter can say.
+        """
+        given = {**(filters or {}), **codes}
+        return Query(self.database, text, given, sort=sort, duplicates=duplicates, withdrawn=withdrawn)
+
+    def get(self, identifier: str) -> CatalogEntry:
+        """One entry by its id (or the first digits of it), key, reference, or a name that only one has.
+
+        Raises:
+            UnknownName: If there is none.
+            ConfigurationError: If several match.
+        """
+        with self.database.read() as connection:
+            return store.entry_of(_row(connection, identifier))
+
+    def details(self, identifier: str) -> Details:
+        """One entry with its sources, measurements and duplicates; see `get` for the identifier."""
+        with self.database.read() as connection:
+            row = _row(connection, identifier)
+            twins = connection.execute(sa.select(entries).where(entries.c.duplicate_of == row["id"])).mappings().all()
+            numbers = [row["number"], *(twin["number"] for twin in twins)]
+            measured = sa.select(measurements).where(measurements.c.entry.in_(numbers), measurements.c.ended.is_(None))
+            return Details(
+                entry=store.entry_of(row),
+                sources=row["sources"],
+                measured=[
+                    Measured(**{name: m[name] for name in ("name", "value", "low", "high", "measured_by", "source")})
+                    for m in connection.execute(measured.order_by(measurements.c.name)).mappings()
+                ],
+                version=row["version"],
+                withdrawn=row["withdrawn"],
+                duplicate_of=row["duplicate_of"],
+                duplicates={twin["key"]: twin["duplicate_rule"] for twin in twins},
+            )
+
+    def history(self, identifier: str) -> list[State]:
+        """All states of an entry, the first one first."""
+        with self.database.read() as connection:
+            return history(connection, _row(connection, identifier)["id"])
+
+    def to_frame(self, query: Query | None = None) -> pandas.DataFrame:
+        """Entries with their measured values, one row an entry; columns are codes, ``id`` and measurements' names.
+
+        Args:
+            query: Which entries; all that no other stands for, if not given.
+        """
+        from securitynet.catalog.frames import frame
+
+        return frame(self.database, query or self.query())
+
+    def papers(self) -> list[dict[str, Any]]:
+        """Papers that publish weights, as imported."""
+        with self.database.read() as connection:
+            columns = [column for column in papers.c if column.name not in ("number", "version", "change")]
+            rows = connection.execute(sa.select(*columns).order_by(papers.c.number)).mappings()
+            return [dict(row) for row in rows]
+
+    def import_table(self, location: str | Path, *, strict: bool = False, source: str | None = None) -> ImportReport:
+        """Import a published table, wholly in one transaction; importing it again changes nothing.
+
+        Args:
+            location: File or URL; see `securitynet.catalog.importers.read_table`.
+            strict: Whether one bad row stops all.
+            source: What to name as the source of its values.
+
+        Raises:
+            TableError: If it is no table, or ``strict`` and a row is bad.
+        """
+        table = read_table(location, source=source)
+        if strict and table.problems:
+            listed = "; ".join(map(str, table.problems[:5]))
+            raise TableError(
+                f"{len(table.problems)} bad rows: {listed}.",
+                hint="Nothing was written. Mend them, or import without --strict.",
+            )
+        with self.database.write() as connection:
+            change = store.begin_change(connection, "import", table.source)
+            tally = store.upsert(connection, change, table.source, table.items)
+            linked = links.link_duplicates(connection, change, tally.touched)
+            paper_tally = store.upsert_papers(connection, change, table.source, table.papers)
+            whole = Tally(
+                tally.added + paper_tally.added,
+                tally.changed + linked + paper_tally.changed,
+                measurements=tally.measurements,
+            )
+            store.end_change(connection, change, whole)
+        purposes = Counter(item.entry.purpose or "unknown" for item in table.items)
+        return ImportReport(tally, paper_tally, table.problems, table.warnings, linked, dict(purposes))
+
+    def collect(self, name: str, **options: Any) -> CollectReport:
+        """Run a collector; what it gives in one part is stored in one transaction.
+
+        Args:
+            name: One of `securitynet.catalog.collectors.COLLECTORS`.
+            options: Passed to the collector.
+
+        Raises:
+            NotInstalled: If the library is not installed.
+        """
+        collector = COLLECTORS.get(name)(**options)
+        source = collector.source()
+        report = CollectReport(name, source)
+        with self.database.read() as connection:
+            saved = connection.execute(sa.select(collections.c.cursor).where(collections.c.name == name)).scalar()
+        for items, cursor in collector.pages(saved):
+            with self.database.write() as connection:
+                change = store.begin_change(connection, "collect", source)
+                tally = store.upsert(connection, change, source, items)
+                linked = links.link_duplicates(connection, change, tally.touched)
+                if cursor is not None:
+                    connection.execute(sa.delete(collections).where(collections.c.name == name))
+                    values = {"name": name, "cursor": cursor, "change": change}
+                    connection.execute(sa.insert(collections).values(values))
+                    store.end_change(connection, change, Tally(tally.added, tally.changed + linked, measurements=1))
+                else:
+                    whole = Tally(tally.added, tally.changed + linked, measurements=tally.measurements)
+                    store.end_change(connection, change, whole)
+            _sum_up(report.entries, tally)
+            report.linked += linked
+        return report
+
+    def add(self, codes: Mapping[str, Any], *, note: str | None = None) -> CatalogEntry:
+        """Add one entry by hand; ``key`` is made of source, name and dataset if not given.
+
+        Raises:
+            ConfigurationError: If a value is not allowed, or an entry of that key is there.
+        """
+        given = {code(name).name: value for name, value in codes.items() if value not in (None, "", ())}
+        given.setdefault("source", "manual")
+        if "name" not in given:
+            raise ConfigurationError("An entry needs a name.", hint="Give --name.")
+        dataset = f"@{given['dataset']}" if "dataset" in given else ""
+        given.setdefault("key", f"{given['source']}:{given['name']}{dataset}")
+        parsed = {
+            name: code(name).parse(value) if isinstance(value, str) else code(name).check(value)
+            for name, value in given.items()
+        }
+        entry, sources = completed(parsed)
+        source = PERSON + store.actor()
+        with self.database.write() as connection:
+            if connection.execute(sa.select(entries.c.number).where(entries.c.id == entry.id)).first():
+                raise ConfigurationError(
+                    f"There is an entry {entry.key} already.", hint=f"Change it: securitynet catalog edit {entry.id}."
+                )
+            change = store.begin_change(connection, "add", source, note)
+            tally = store.upsert(connection, change, source, [Item(entry, sources)])
+            links.link_duplicates(connection, change, tally.touched)
+            store.end_change(connection, change, tally)
+        return entry
+
+    def edit(
+        self, identifier: str, codes: Mapping[str, Any], *, note: str | None = None, source: str | None = None
+    ) -> CatalogEntry:
+        """Correct codes of an entry by hand; a later collection keeps the corrections. An empty value clears a code.
+
+        Raises:
+            ConfigurationError: If a value is not allowed, or ``key`` is among them.
+        """
+        source = source or PERSON + store.actor()
+        with self.database.write() as connection:
+            row = _row(connection, identifier)
+            old = store.entry_of(row)
+            update = {}
+            for name, value in codes.items():
+                info = code(name)
+                if info.name == "key":
+                    raise ConfigurationError("The key of an entry never changes.", hint="Withdraw it and add another.")
+                update[info.name] = info.parse(value) if isinstance(value, str) else info.check(value)
+                if info.required and update[info.name] is None:
+                    raise ConfigurationError(f"An entry cannot be without {info.name}.")
+            entry = old.model_copy(update=update)
+            if entry != old:
+                change = store.begin_change(connection, "edit", source, note)
+                sources = row["sources"] | dict.fromkeys(update, source)
+                store.replace(connection, change, row, entry, sources)
+                links.link_duplicates(connection, change, [entry.id])
+                store.end_change(connection, change, Tally(changed=1))
+        return entry
+
+    def withdraw(self, identifier: str, *, note: str, restore: bool = False) -> None:
+        """Take an entry out of queries (or back in), keeping it and its history."""
+        with self.database.write() as connection:
+            row = _row(connection, identifier)
+            if row["withdrawn"] == (not restore):
+                return
+            change = store.begin_change(connection, "withdraw", PERSON + store.actor(), note)
+            store.replace(connection, change, row, store.entry_of(row), row["sources"], withdrawn=not restore)
+            store.end_change(connection, change, Tally(changed=1))
+
+    def link(self, identifier: str, stands: str | None, *, note: str | None = None) -> None:
+        """Say by hand that another entry stands for this one, or (None) that it is no duplicate."""
+        with self.database.write() as connection:
+            row = _row(connection, identifier)
+            other = _row(connection, stands) if stands else None
+            if other and (other["id"] == row["id"] or other["duplicate_of"]):
+                raise ConfigurationError(
+                    f"{other['key']} cannot stand for {row['key']}.",
+                    hint="Choose an entry that is no duplicate itself.",
+                )
+            change = store.begin_change(connection, "link", PERSON + store.actor(), note)
+            links.set_link(connection, change, row["number"], other["id"] if other else None, links.BY_HAND)
+            store.end_change(connection, change, Tally(changed=1))
+
+    def record(self, identifier: str, measured: Iterable[Measured]) -> int:
+        """Store measured values of an entry; how many were new or different."""
+        with self.database.write() as connection:
+            row = _row(connection, identifier)
+            change = store.begin_change(connection, "measure", PERSON + store.actor())
+            new = store.put_measurements(connection, change, [(row["number"], m) for m in measured])
+            store.end_change(connection, change, Tally(measurements=new))
+        return new
+
+    def load(self, entry: CatalogEntry | str, **options: Any) -> Any:
+        """Load the model of an entry as a `securitynet.models.target.Target`.
+
+        Args:
+            entry: An entry, or what `get` takes.
+            options: Passed to `securitynet.models.loading.load_target` (``weights``, ``normalize``, ...).
+
+        Raises:
+            ModelError: If the entry has no reference by which it can be loaded, or no classes.
+        """
+        if isinstance(entry, str):
+            entry = self.get(entry)
+        if entry.reference is None:
+            raise ModelError(
+                f"{entry.key} has no reference by which it can be loaded.",
+                hint=f"Its weights: {entry.weights_link or 'no link'}. Load them with python:FILE:FACTORY --weights FILE.",
+            )
+        if entry.head not in ("classifier", None):
+            raise ModelError(
+                f"{entry.key} is no classifier: it ends in {entry.head}.", hint="Choose one with --head classifier."
+            )
+        # By name: the models layer lies above the catalog.
+        loading = importlib.import_module("securitynet.models.loading")
+        return loading.load_target(entry.reference, **options)
+
+
+def _row(connection: Connection, identifier: str) -> Mapping[str, Any]:
+    """The row (with sources) that an identifier stands for."""
+    text = identifier.strip().removeprefix("catalog:")
+    tries: list[sa.ColumnElement[bool]] = [entries.c.id == text, entries.c.key == text, entries.c.reference == text]
+    if len(text) >= 6 and not set(text) - set("0123456789abcdef"):
+        tries.append((entries.c.id >= text) & (entries.c.id < text + "g"))
+    tries.append(entries.c.name == text)
+    for condition in tries:
+        rows = list(store.rows_with_sources(connection, condition))
+        # Of several with one reference, the one that stands for the others is meant.
+        chiefs = [row for row in rows if not row["duplicate_of"]] or rows
+        if len(chiefs) == 1:
+            return chiefs[0]
+        if chiefs:
+            listed = ", ".join(f"{row['id']} ({row['key']})" for row in chiefs[:5])
+            raise ConfigurationError(f"{identifier!r} stands for {len(chiefs)} entries.", hint=f"Give an id: {listed}.")
+    near = sa.select(entries.c.name).where(entries.c.name >= text[:4], entries.c.name < text[:4] + "~").limit(2000)
+    raise UnknownName("catalog entry", identifier, connection.execute(near).scalars().all() or ["(search for it)"])
+
+
+def _sum_up(total: Tally, part: Tally) -> None:
+    for name in ("added", "changed", "unchanged", "measurements", "kept"):
+        setattr(total, name, getattr(total, name) + getattr(part, name))
+    total.touched += part.touched
+
+
+__all__ = ["Catalog", "CatalogError", "CollectReport", "Details", "codebook"]

@@ -1,0 +1,198 @@
+"""The codebook: every code with its type, allowed values, range, and meaning, derived from `CatalogEntry`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import types
+import typing
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from securitynet.catalog.schema import CatalogEntry, Code
+from securitynet.errors import ConfigurationError, UnknownName
+
+Kind = Literal["text", "choice", "integer", "number", "boolean", "list", "choices", "object"]
+
+
+@dataclass(frozen=True)
+class CodeInfo:
+    """One code of the codebook.
+
+    Attributes:
+        name: Name of the field and of the column.
+        kind: ``text``, ``choice`` (one of ``values``), ``integer``, ``number``, ``boolean``, ``list`` (of texts),
+            ``choices`` (several of ``values``), or ``object`` (JSON).
+        values: Allowed values of a choice.
+        low: Least allowed number.
+        high: Greatest allowed number.
+        required: Whether every entry has it.
+    """
+
+    name: str
+    kind: Kind
+    group: str
+    meaning: str
+    paper: str | None
+    example: str
+    unit: str | None
+    text: bool
+    ordered: bool
+    required: bool
+    values: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def option(self) -> str:
+        """The command line's option: ``--topic-category``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def several(self) -> bool:
+        """Whether an entry can have several values."""
+        return self.kind in ("list", "choices")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether values are numbers, and so have ranges."""
+        return self.kind in ("integer", "number")
+
+    @property
+    def categorical(self) -> bool:
+        """Whether whole values are indexed as search terms, so that filters on them cost no scan."""
+        return self.kind in ("choice", "choices", "list", "boolean") or self.name in (
+            "source", "dataset", "family", "architecture", "venue", "license", "threat"
+        )  # fmt: skip
+
+    def parse(self, text: str) -> Any:
+        """The value that a text stands for, validated; None for an empty one.
+
+        Raises:
+            ConfigurationError: If the text is no value of this code.
+        """
+        text = text.strip()
+        if not text:
+            return () if self.several else None
+        value: Any = text
+        if self.several:
+            value = tuple(part.strip() for part in text.split(";") if part.strip())
+        elif self.kind == "object":
+            try:
+                value = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ConfigurationError(f"{self.name}: {text!r} is not JSON ({error}).") from None
+        return self.check(value)
+
+    def check(self, value: Any) -> Any:
+        """``value`` in the field's own type.
+
+        Raises:
+            ConfigurationError: If it is not allowed; close choices are suggested.
+        """
+        try:
+            return _adapter(self.name).validate_python(value)
+        except ValidationError as error:
+            if self.values:
+                wrong = [item for item in ([value] if isinstance(value, str) else value) if item not in self.values]
+                raise UnknownName(f"value of {self.name}", str(wrong[0] if wrong else value), self.values) from None
+            raise ConfigurationError(f"{self.name}: {value!r} is not allowed: {error.errors()[0]['msg']}.") from None
+
+
+@functools.cache
+def codebook() -> dict[str, CodeInfo]:
+    """All codes by name, in the order of `CatalogEntry`."""
+    return {name: _code_info(name, field) for name, field in CatalogEntry.model_fields.items()}
+
+
+def code(name: str) -> CodeInfo:
+    """One code, dashes and underscores alike.
+
+    Raises:
+        UnknownName: If there is none of that name.
+    """
+    book = codebook()
+    found = book.get(name.replace("-", "_"))
+    if found is None:
+        raise UnknownName("code", name, book)
+    return found
+
+
+def as_json() -> list[dict[str, Any]]:
+    """The codebook as JSON types, for other programs."""
+    return [asdict(info) for info in codebook().values()]
+
+
+def as_markdown() -> str:
+    """The codebook as a page of tables."""
+    lines = ["# Codebook", "", "Generated from `securitynet.catalog.schema.CatalogEntry`; do not edit.", ""]
+    for group in dict.fromkeys(info.group for info in codebook().values()):
+        lines += [
+            f"## {group.capitalize()}",
+            "",
+            "| code | type | meaning | in the paper | example |",
+            "|---|---|---|---|---|",
+        ]
+        for info in (info for info in codebook().values() if info.group == group):
+            kind = " \\| ".join(info.values) if info.values else info.kind + (f", {info.unit}" if info.unit else "")
+            example = f"`{info.example}`" if info.example else ""
+            lines.append(f"| `{info.name}` | {kind} | {info.meaning} | {info.paper or ''} | {example} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+@functools.cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    field = CatalogEntry.model_fields[name]
+    annotation: Any = typing.Annotated[(field.annotation, *field.metadata)]
+    return TypeAdapter(annotation)
+
+
+def _code_info(name: str, field: FieldInfo) -> CodeInfo:
+    described = next(item for item in field.metadata if isinstance(item, Code))
+    inner, bounds = _unwrapped(field.annotation, [])
+    kind, values = _kind(inner)
+    numeric = kind in ("integer", "number")
+    return CodeInfo(
+        name=name,
+        kind=kind,
+        group=described.group,
+        meaning=described.meaning,
+        paper=described.paper,
+        example=described.example,
+        unit=described.unit,
+        text=described.text,
+        ordered=described.ordered,
+        required=field.is_required(),
+        values=values,
+        low=next((float(item.ge) for item in bounds if isinstance(item, Ge)), None) if numeric else None,  # type: ignore[arg-type]
+        high=next((float(item.le) for item in bounds if isinstance(item, Le)), None) if numeric else None,  # type: ignore[arg-type]
+    )
+
+
+def _unwrapped(annotation: Any, bounds: list[Any]) -> tuple[Any, list[Any]]:
+    """The bare type inside ``Annotated[...] | None``, and the constraints met on the way."""
+    if get_origin(annotation) is typing.Annotated:
+        base, *metadata = get_args(annotation)
+        for item in metadata:
+            bounds.extend(item.metadata if isinstance(item, FieldInfo) else [item])
+        return _unwrapped(base, bounds)
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return _unwrapped(next(arm for arm in get_args(annotation) if arm is not type(None)), bounds)
+    return annotation, bounds
+
+
+def _kind(bare: Any) -> tuple[Kind, tuple[str, ...]]:
+    if get_origin(bare) is Literal:
+        return "choice", get_args(bare)
+    if get_origin(bare) is tuple:
+        item, _ = _unwrapped(get_args(bare)[0], [])
+        return ("choices", get_args(item)) if get_origin(item) is Literal else ("list", ())
+    if get_origin(bare) is dict:
+        return "object", ()
+    kinds: dict[Any, Kind] = {str: "text", bool: "boolean", int: "integer", float: "number"}
+    return kinds[bare], ()

@@ -1,0 +1,65 @@
+"""What a collector is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from securitynet.catalog.store import Item
+from securitynet.errors import SecurityNetError
+
+
+class NotInstalled(SecurityNetError):
+    """The library that a collector reads is not installed here."""
+
+
+class Collector:
+    """Harvests entries from one source, all in one go.
+
+    Attributes:
+        library: Name of the installed package that it reads.
+        online: Whether it needs a network; ``collect --all`` passes those over.
+    """
+
+    library: ClassVar[str]
+    online: ClassVar[bool] = False
+
+    def collect(self) -> Iterator[Item]:
+        """All image models of the library.
+
+        Raises:
+            NotInstalled: If the library is not installed.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def pages(self, cursor: Any) -> Iterator[tuple[list[Item], Any]]:
+        """The models in parts, each with the mark from which to go on after it; each part is stored in one transaction.
+
+        Args:
+            cursor: Mark of the last part that was stored, or None to begin.
+        """
+        del cursor  # one part: there is nothing to go on from
+        yield list(self.collect()), None
+
+    def source(self) -> str:
+        """The library and its version, as the source of what is collected.
+
+        Raises:
+            NotInstalled: If the library is not installed.
+        """
+        return f"{self.library} {self.version()}"
+
+    def version(self) -> str:
+        """The installed version.
+
+        Raises:
+            NotInstalled: If the library is not installed.
+        """
+        try:
+            return importlib.metadata.version(self.library)
+        except importlib.metadata.PackageNotFoundError:
+            raise NotInstalled(
+                f"{self.library} is not installed, so its models cannot be collected.",
+                hint=f"Install it: pip install {self.library}",
+            ) from None

@@ -1,0 +1,144 @@
+"""RobustBench: the model lists in its package, read as text. Nothing of it is imported, so nothing of it runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from securitynet.catalog.collectors.base import Collector, NotInstalled
+from securitynet.catalog.known import completed, family_codes
+from securitynet.catalog.store import Item
+
+_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
+_THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
+
+
+class RobustbenchCollector(Collector):
+    """One entry per model of a dataset and threat model; the same weights under two threats are linked later."""
+
+    library = "robustbench"
+
+    def collect(self) -> Iterator[Item]:
+        """See `Collector.collect`."""
+        self.version()
+        spec = importlib.util.find_spec("robustbench")
+        zoo = Path(str(spec.origin)).parent / "model_zoo" if spec and spec.origin else None
+        if zoo is None or not zoo.is_dir():
+            raise NotInstalled("robustbench holds no model lists.", hint="pip install robustbench")
+        for module, dataset in _DATASETS.items():
+            tree = ast.parse((zoo / f"{module}.py").read_text(encoding="utf-8"))
+            bases = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+            for threat, name, model in _models(tree):
+                yield self._item(dataset, threat, name, model, bases)
+
+    def _item(
+        self, dataset: str, threat: str, name: str, model: dict[str, ast.expr], bases: dict[str, ast.ClassDef]
+    ) -> Item:
+        standard = name.startswith("Standard")
+        identifier = model.get("gdrive_id")
+        drive = identifier.value if isinstance(identifier, ast.Constant) and identifier.value else None
+        year = re.match(r"[A-Za-z-]+?(20\d\d)", name)
+        architecture = _architecture(model["model"], bases)
+        codes: dict[str, Any] = {
+            "key": f"robustbench:{dataset}:{threat}:{name}",
+            "source": "robustbench",
+            "name": name,
+            "reference": _torchvision_reference(model["model"]),
+            "revision": self.version(),
+            "weights_link": f"https://drive.google.com/uc?id={drive}" if drive else None,
+            "code_link": "https://github.com/RobustBench/robustbench",
+            "purpose": "benchmark" if standard else "security",
+            "purpose_detail": None if standard else f"adversarial robustness ({_THREATS.get(threat, threat)})",
+            "threat": None if standard else _THREATS.get(threat, threat),
+            "publisher_type": "model library" if standard else "paper authors",
+            "task_type": "classification",
+            "head": "classifier",
+            "dataset": dataset,
+            "membership": "assumed",
+            "architecture": architecture,
+            "year": int(year[1]) if year and not standard else None,
+            # The list's own mark for models trained with data beyond the dataset.
+            "extra_data": True if "_extra" in name else None,
+        }
+        entry, sources = completed(codes)
+        return Item(entry, sources)
+
+
+def _models(tree: ast.Module) -> Iterator[tuple[str, str, dict[str, ast.expr]]]:
+    """Threat, name and definition of every model of a module."""
+    lists: dict[str, ast.expr] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            lists[node.targets[0].id] = node.value
+    threats = next(value for name, value in lists.items() if name.endswith("_models"))
+    for pair in _pairs(threats):
+        if isinstance(pair.elts[0], ast.Attribute) and isinstance(pair.elts[1], ast.Name):
+            for entry in _pairs(lists[pair.elts[1].id]):
+                name, definition = entry.elts
+                if isinstance(name, ast.Constant) and isinstance(definition, ast.Dict):
+                    keys = [key.value for key in definition.keys if isinstance(key, ast.Constant)]
+                    yield pair.elts[0].attr, str(name.value), dict(zip(map(str, keys), definition.values, strict=True))
+
+
+def _pairs(node: ast.expr) -> Iterator[ast.Tuple]:
+    """The (key, value) tuples of ``OrderedDict([...])``."""
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.List):
+        for element in node.args[0].elts:
+            if isinstance(element, ast.Tuple) and len(element.elts) == 2:
+                yield element
+
+
+def _architecture(model: ast.expr, bases: dict[str, ast.ClassDef]) -> str | None:
+    """What the definition builds, if it is of a known family: a factory's name, or a class or the one that it extends."""
+    nodes = list(ast.walk(model))
+    texts = [node.value.lower() for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    attributes = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+    classes = [
+        "-".join([_snake(_root_class(node.id, bases)), *_numbers(model)])
+        for node in nodes
+        if isinstance(node, ast.Name)
+    ]
+    return next((name for name in [*texts, *attributes, *classes] if family_codes(name)), None)
+
+
+def _root_class(name: str, bases: dict[str, ast.ClassDef]) -> str:
+    while name in bases and bases[name].bases and isinstance(bases[name].bases[0], ast.Name):
+        name = bases[name].bases[0].id
+    return name
+
+
+def _snake(name: str) -> str:
+    name = re.sub(r"^(DM|Robust|Boosting|Cifar|LRR_)", "", name)
+    return {"WideResNet": "wide_resnet", "PreActResNet": "preact_resnet", "WidePreActResNet": "wide_resnet"}.get(
+        name, name.lower()
+    )
+
+
+def _numbers(model: ast.expr) -> list[str]:
+    """Depth and width, as in WideResNet-28-10."""
+    for node in ast.walk(model):
+        if isinstance(node, ast.Call):
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            found = [keywords[name] for name in ("depth", "width", "widen_factor") if name in keywords] or node.args
+            numbers = [str(item.value) for item in found if isinstance(item, ast.Constant) and type(item.value) is int]
+            if numbers:
+                return numbers[:2]
+    return []
+
+
+def _torchvision_reference(model: ast.expr) -> str | None:
+    """torchvision's own first weights, where the list builds with ``pretrained=True``."""
+    for node in ast.walk(model):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            pretrained = any(k.arg == "pretrained" and getattr(k.value, "value", None) is True for k in node.keywords)
+            if node.func.value.id == "pt_models" and pretrained:
+                return f"torchvision:{node.func.attr}@IMAGENET1K_V1"
+    return None

@@ -1,0 +1,161 @@
+"""Connections: SQLite or PostgreSQL by URL, write transactions that wait their turn, and migrations."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from securitynet.errors import ConfigurationError, MissingExtra, SecurityNetError
+from securitynet.files import data_folder
+
+# All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
+WRITER_LOCK = 0x5EC0_CA7A
+WAIT_SECONDS = 120
+
+
+class CatalogError(SecurityNetError):
+    """A catalog that cannot be opened, read or written."""
+
+
+def default_url() -> str:
+    """A SQLite file in the user's data folder."""
+    return f"sqlite:///{data_folder() / 'catalog.sqlite'}"
+
+
+class Database:
+    """An engine, its dialect, and the two kinds of transaction.
+
+    Args:
+        url: SQLAlchemy URL, or the path of a SQLite file; None for `default_url`.
+
+    Raises:
+        ConfigurationError: If the URL makes no sense.
+        MissingExtra: If PostgreSQL is asked for and its driver is not installed.
+        CatalogError: If the database cannot be reached or is no catalog.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.engine = _engine(url or default_url())
+        self.dialect = self.engine.dialect.name
+        self._migrate()
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether this is SQLite (else PostgreSQL)."""
+        return self.dialect == "sqlite"
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database throughout."""
+        with self.engine.connect() as connection:
+            if not self.sqlite:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is the only writer; it is done wholly when the block ends well, else not at all."""
+        with self.engine.connect() as connection:
+            # The option is read by the listener that begins SQLite's transactions.
+            connection = connection.execution_options(securitynet_write=True)
+            with connection.begin():
+                if not self.sqlite:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
+                yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def _migrate(self) -> None:
+        with as_file(files("securitynet.catalog") / "migrations") as folder:
+            config = Config()
+            config.set_main_option("script_location", str(folder).replace("%", "%%"))
+            head = ScriptDirectory.from_config(config).get_current_head()
+            try:
+                with self.read() as connection:
+                    if self._revision(connection) == head:
+                        return
+                with self.write() as connection:
+                    # Looked at again: another process may have migrated while this one waited for the lock.
+                    if self._revision(connection) != head:
+                        config.attributes["connection"] = connection
+                        command.upgrade(config, "head")
+            except (OperationalError, sa.exc.DatabaseError) as error:
+                raise CatalogError(
+                    f"The catalog {self.engine.url.render_as_string()} cannot be opened: {error.orig}.",
+                    hint="Give another --db, or mend or remove what is there.",
+                ) from None
+
+    def _revision(self, connection: Connection) -> str | None:
+        found = MigrationContext.configure(connection).get_current_revision()
+        tables = sa.inspect(connection).get_table_names()
+        if found is None and "entries" not in tables and tables and self.sqlite:
+            raise CatalogError(
+                f"{self.engine.url.database} is a SQLite file of something else (tables: {', '.join(tables[:5])}).",
+                hint="Give another --db.",
+            )
+        return found
+
+
+def _engine(url: str) -> Engine:
+    if "://" not in url:
+        url = f"sqlite:///{Path(url).expanduser().resolve()}"
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            f"{url!r} is no database URL.", hint="Write sqlite:///FILE or postgresql://USER@HOST/NAME."
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False})
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.get_backend_name() != "postgresql":
+        raise ConfigurationError(
+            f"The catalog cannot be kept in {parsed.get_backend_name()}.", hint="Use SQLite or PostgreSQL."
+        )
+    try:
+        return sa.create_engine(parsed)
+    except ModuleNotFoundError:
+        raise MissingExtra("psycopg", "postgres", "A catalog in PostgreSQL") from None
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    # Python's driver would begin transactions itself, and only before some statements; `_begin_sqlite` does it for all.
+    connection.isolation_level = None
+    for attempt in range(100):
+        try:
+            # Readers go on while one process writes. Two processes that switch at once: SQLite does not wait here.
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or attempt == 99:
+                raise
+            time.sleep(0.05)
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA cache_size=-65536")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get("securitynet_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

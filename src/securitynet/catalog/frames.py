@@ -1,0 +1,38 @@
+"""Entries and their measured values as one data frame."""
+
+from __future__ import annotations
+
+import pandas
+import sqlalchemy as sa
+
+from securitynet.catalog.database import Database
+from securitynet.catalog.query import Query
+from securitynet.catalog.tables import entries, measurements
+
+
+def frame(database: Database, query: Query) -> pandas.DataFrame:
+    """One row an entry: its codes, and a column per measured name.
+
+    A measured value of a duplicate counts for the entry that stands for it. Where several people measured the same,
+    the latest is taken, ours before published ones.
+    """
+    table = query.to_frame()
+    stands = sa.func.coalesce(entries.c.duplicate_of, entries.c.id).label("id")
+    statement = (
+        sa.select(stands, measurements.c.name, measurements.c.value)
+        .join(entries, entries.c.number == measurements.c.entry)
+        .where(measurements.c.ended.is_(None))
+        .order_by(measurements.c.measured_by == "trial", measurements.c.number)
+    )
+    with database.read() as connection:
+        rows = pandas.DataFrame(connection.execute(statement).all(), columns=["id", "name", "value"])
+    if rows.empty:
+        return table
+    wide = rows.drop_duplicates(["id", "name"], keep="last").pivot(index="id", columns="name", values="value")
+    return table.merge(wide, how="left", left_on="id", right_index=True)
+
+
+def accuracy(table: pandas.DataFrame) -> pandas.Series:
+    """Test accuracy of each row: as measured, else as the publisher claims; missing if neither is known."""
+    claimed = table["claimed_accuracy"].astype("float64")
+    return table["accuracy.test"].fillna(claimed) if "accuracy.test" in table else claimed

@@ -1,0 +1,79 @@
+"""Reading a table from a file or a URL, by what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import httpx
+
+from securitynet.catalog.importers.base import Table, TableError
+from securitynet.catalog.importers.markdown import read_markdown
+from securitynet.catalog.importers.rows import read_csv, read_json_lines, read_parquet
+
+MAX_BYTES = 256 * 2**20
+_SUFFIXES = (".md", ".markdown", ".csv", ".jsonl", ".ndjson", ".parquet")
+
+
+def read_table(location: str | Path, *, source: str | None = None) -> Table:
+    """Read a published table; nothing is written.
+
+    Args:
+        location: A file or an http(s) URL. Its suffix says what it is: ``.md``, ``.csv``, ``.jsonl``, ``.parquet``.
+        source: What to name as the source of its values; the file's name if not given.
+
+    Raises:
+        TableError: If it cannot be read, is no table, or lacks columns.
+    """
+    text = str(location)
+    is_url = text.startswith(("http://", "https://"))
+    name = PurePosixPath(urlsplit(text).path).name if is_url else Path(text).name
+    content = _download(text) if is_url else _file(Path(text))
+    source = source or f"import:{name}"
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == ".parquet" or content[:4] == b"PAR1":
+        return read_parquet(content, source)
+    try:
+        decoded = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError(
+            f"{name} is not a text file in UTF-8 (byte {error.start}).", hint="Save it as UTF-8."
+        ) from None
+    if "\0" in decoded:
+        raise TableError(f"{name} is a binary file, no table.", hint=f"Known: {', '.join(_SUFFIXES)}.")
+    if suffix in (".md", ".markdown"):
+        return read_markdown(decoded, source)
+    if suffix == ".csv":
+        return read_csv(decoded, source)
+    if suffix in (".jsonl", ".ndjson"):
+        return read_json_lines(decoded, source)
+    raise TableError(
+        f"{name}: files of kind {suffix or '(no suffix)'} are not read.", hint=f"Known: {', '.join(_SUFFIXES)}."
+    )
+
+
+def _file(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TableError(f"{path.name} is larger than {MAX_BYTES >> 20} MiB.", hint="Split it.")
+        return path.read_bytes()
+    except OSError as error:
+        raise TableError(
+            f"{path} cannot be read: {error.strerror}.", hint="Give the path of a file, or a URL."
+        ) from None
+
+
+def _download(url: str) -> bytes:
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=30) as response:
+            response.raise_for_status()
+            content = b""
+            for block in response.iter_bytes():
+                content += block
+                if len(content) > MAX_BYTES:
+                    raise TableError(f"{url} is larger than {MAX_BYTES >> 20} MiB.", hint="Download and split it.")
+            return content
+    except httpx.HTTPStatusError as error:
+        raise TableError(f"{url} answered {error.response.status_code}.", hint="Check the address.") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise TableError(f"{url} cannot be fetched: {error}.", hint="Check the address and the network.") from None

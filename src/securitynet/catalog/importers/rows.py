@@ -1,0 +1,164 @@
+"""CSV, JSON Lines and Parquet whose columns are the codebook's codes; what `export` writes, these read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from pydantic import ValidationError
+
+from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.importers.base import Problem, Table, TableError, reason_of
+from securitynet.catalog.known import completed
+from securitynet.catalog.store import Item, Measured
+from securitynet.errors import ConfigurationError, SecurityNetError, UnknownName
+
+MEASURED_PREFIX = "measured:"
+_BOOKKEEPING = frozenset({"id", "version", "duplicate_of", "duplicate_rule", "withdrawn"})
+_Row = tuple[int, Mapping[str, Any] | Problem]
+
+
+def read_csv(text: str, source: str) -> Table:
+    """Read a CSV table; lists are separated by semicolons, objects are JSON."""
+    return _table(_csv_rows(text), source)
+
+
+def read_json_lines(text: str, source: str) -> Table:
+    """Read one JSON object a line."""
+    return _table(_json_rows(text), source)
+
+
+def read_parquet(content: bytes, source: str) -> Table:
+    """Read a Parquet file; list columns are lists."""
+    try:
+        rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise TableError(f"{source.removeprefix('import:')} is no Parquet file: {error}.") from None
+    return _table(enumerate(rows, start=1), source)
+
+
+def _csv_rows(text: str) -> Iterator[_Row]:
+    # A text file ends each line at \n; \v, \f and Unicode separators may stand inside a field.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, Problem(reader.line_num, f"no CSV: {error}")
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            _check_columns(header)
+        elif len(cells) != len(header):
+            if any(cell.strip() for cell in cells):
+                reason = f"{len(cells)} cells where the heading has {len(header)}"
+                yield reader.line_num, Problem(reader.line_num, reason)
+        else:
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _json_rows(text: str) -> Iterator[_Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            yield number, Problem(number, f"no JSON: {error}")
+            continue
+        yield number, value if isinstance(value, dict) else Problem(number, "no JSON object")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _table(rows: Iterable[_Row], source: str) -> Table:
+    table = Table(source)
+    repeats: Counter[tuple[Any, ...]] = Counter()
+    seen = 0
+    for line, row in rows:
+        seen += 1
+        if isinstance(row, Problem):
+            table.problems.append(row)
+            continue
+        try:
+            table.add(line, item_from(row, source, repeats))
+        except (ValidationError, SecurityNetError, ValueError, TypeError) as error:
+            table.problems.append(Problem(line, reason_of(error)))
+    if seen and not table.items and len(table.problems) == seen:
+        first = table.problems[0]
+        raise TableError(
+            f"{source.removeprefix('import:')} holds no usable row; {first}",
+            hint="Its columns must be codes of the codebook: securitynet catalog codebook.",
+        )
+    if not seen:
+        raise TableError(f"{source.removeprefix('import:')} holds no rows.")
+    return table
+
+
+def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, ...]] | None = None) -> Item:
+    """An entry from a mapping of codes to values (or texts); unknown columns are refused.
+
+    ``key`` may be missing: it is then made of source, name and dataset. ``measured:NAME`` columns, and a list
+    ``measurements`` of objects, become measured values.
+    """
+    _check_columns(row)
+    codes: dict[str, Any] = {}
+    measured = [_measured(value) for value in row.get("measurements") or ()]
+    for column, value in row.items():
+        if column.startswith(MEASURED_PREFIX):
+            if value not in (None, ""):
+                name = column.removeprefix(MEASURED_PREFIX)
+                measured.append(Measured(name, _finite(column, value), "published", source))
+        elif column in codebook() and value is not None:
+            parsed = code(column).parse(value) if isinstance(value, str) else code(column).check(value)
+            if parsed not in (None, ()):
+                codes[column] = parsed
+    given = dict(row["sources"]) if isinstance(row.get("sources"), dict) else {}
+    missing = [name for name in ("source", "name") if name not in codes]
+    if missing:
+        raise ConfigurationError(f"no {' and no '.join(missing)}")
+    if "key" not in codes:
+        parts = (codes["source"], codes["name"], codes.get("dataset"))
+        if repeats is not None:
+            repeats[parts] += 1
+        number = f"#{repeats[parts]}" if repeats is not None and repeats[parts] > 1 else ""
+        codes["key"] = (
+            f"{codes['source']}:{codes['name']}" + (f"@{codes['dataset']}" if "dataset" in codes else "") + number
+        )
+    entry, sources = completed(codes, given)
+    return Item(entry, sources, tuple(measured))
+
+
+def _check_columns(columns: Iterable[str]) -> None:
+    allowed = {*codebook(), *_BOOKKEEPING, "measurements", "sources"}
+    for column in columns:
+        if column not in allowed and not column.startswith(MEASURED_PREFIX):
+            raise UnknownName("column", column, allowed)
+
+
+def _measured(value: Any) -> Measured:
+    if not isinstance(value, dict) or not {"name", "value", "measured_by", "source"} <= set(value):
+        raise ConfigurationError("measurements: each needs name, value, measured_by and source")
+    if value["measured_by"] not in ("published", "trial"):
+        raise UnknownName("measured_by", str(value["measured_by"]), ("published", "trial"))
+    numbers = {name: _finite(name, value[name]) for name in ("value", "low", "high") if value.get(name) is not None}
+    return Measured(str(value["name"]), measured_by=value["measured_by"], source=str(value["source"]), **numbers)
+
+
+def _finite(name: str, value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: {value} is not finite")
+    return number

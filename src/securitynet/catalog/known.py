@@ -1,0 +1,151 @@
+"""Curated facts: architecture papers by family, and datasets. Each fact names the table it comes from.
+
+A person corrects these tables, not code; the collectors and importers read entries' missing codes from them.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from securitynet.catalog.codebook import code
+from securitynet.catalog.schema import CatalogEntry
+from securitynet.catalog.text import words
+
+ARCHITECTURES = "curated:architectures.csv"
+DATASETS = "curated:datasets.csv"
+SECURITY = "curated:security_models.csv"
+
+_FAMILY_CODES = (
+    "family", "architecture_type", "elements", "paper_title", "paper_link", "venue", "venue_type", "year", "authors",
+    "affiliations", "affiliation_types", "countries",
+)  # fmt: skip
+_COLUMN_OF = {"paper_title": "title", "paper_link": "link"}
+_DATASET_CODES = (
+    "topic_category",
+    "granularity",
+    "training_size",
+    "classes",
+    "image_height",
+    "image_width",
+    "image_channels",
+)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A dataset of the curated table.
+
+    Attributes:
+        name: As the catalog spells it.
+        codes: The codes that hold for every model trained on it.
+    """
+
+    name: str
+    codes: dict[str, Any]
+
+
+def family_codes(architecture: str) -> dict[str, Any]:
+    """What the curated table says about the family of an architecture: its codes; empty if the family is not in it.
+
+    Args:
+        architecture: Its name in any of the libraries (``resnet50``, ``vit_base_patch16_224``, ``swin_v2_t``).
+    """
+    lowered = architecture.lower().replace("-", "_")
+    for pattern, codes in _families():
+        if pattern.search(lowered):
+            return dict(codes)
+    return {}
+
+
+def dataset_facts(name: str) -> DatasetFacts | None:
+    """The dataset of this name or alias, whatever its case and punctuation; None if the table lacks it."""
+    return _datasets().get("".join(words(name)))
+
+
+def dataset_name(name: str) -> str:
+    """The catalog's spelling of a dataset's name; the name itself if it is not known."""
+    facts = dataset_facts(name)
+    return facts.name if facts else name
+
+
+def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tuple[CatalogEntry, dict[str, str]]:
+    """An entry with what is missing filled from the curated tables, and the sources of what was filled.
+
+    Args:
+        codes: What is known; it goes before the tables.
+        given: Sources already known.
+    """
+    codes = {name: value for name, value in codes.items() if value is not None and value != ()}
+    sources = dict(given or {})
+    found = dataset_facts(str(codes.get("dataset", "")))
+    if found:
+        codes["dataset"] = found.name
+        # A model that ends in features has no classes, whatever its dataset has.
+        apart = {"classes"} if codes.get("head") in ("none", "embedding") else set()
+        facts = {name: value for name, value in found.codes.items() if name not in apart}
+        _fill(codes, sources, facts, f"{DATASETS} ({found.name})")
+    architecture = codes.get("architecture")
+    if architecture:
+        family = family_codes(str(architecture))
+        # The facts of one paper must not be mixed with those of another; a security model's is not its architecture's.
+        if "paper_link" in codes or "paper_title" in codes or codes.get("purpose") == "security":
+            family = {name: family[name] for name in ("family", "architecture_type", "elements") if name in family}
+        _fill(codes, sources, family, f"{ARCHITECTURES} ({family.get('family', '')})")
+    return CatalogEntry(**codes), sources
+
+
+def security_codes(source: str, name: str) -> dict[str, Any]:
+    """What the curated table says about a model of security research; empty for a benchmark model."""
+    for row in _rows("security_models.csv"):
+        if row["source"] == source and re.search(row["pattern"], name):
+            codes = {column: code(column).parse(row[column]) for column in row if column not in ("source", "pattern")}
+            return {"purpose": "security"} | {
+                column: value for column, value in codes.items() if value not in (None, ())
+            }
+    return {}
+
+
+def family_names() -> list[str]:
+    """All families of the curated table."""
+    return [codes["family"] for _, codes in _families()]
+
+
+def _fill(codes: dict[str, Any], sources: dict[str, str], facts: dict[str, Any], source: str) -> None:
+    for name, value in facts.items():
+        if name not in codes:
+            codes[name] = value
+            sources[name] = source
+
+
+@functools.cache
+def _families() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    rows = []
+    for row in _rows("architectures.csv"):
+        codes = {name: code(name).parse(row[_COLUMN_OF.get(name, name)]) for name in _FAMILY_CODES}
+        # A pattern matches at the start of a word of the name: `resnet` in `gluon_resnet50`, not in `tresnet`.
+        pattern = re.compile(rf"(?:^|[_./])(?:{row['patterns']})")
+        rows.append((pattern, {name: value for name, value in codes.items() if value not in (None, ())}))
+    return rows
+
+
+@functools.cache
+def _datasets() -> dict[str, DatasetFacts]:
+    found = {}
+    for row in _rows("datasets.csv"):
+        codes = {name: code(name).parse(row[name]) for name in _DATASET_CODES}
+        facts = DatasetFacts(row["name"], {name: value for name, value in codes.items() if value is not None})
+        for name in (row["name"], *row["aliases"].split(";")):
+            found["".join(words(name))] = facts
+    return found
+
+
+@functools.cache
+def _rows(name: str) -> list[dict[str, str]]:
+    path = files("securitynet.catalog") / "data" / name
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

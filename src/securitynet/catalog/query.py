@@ -1,0 +1,308 @@
+"""The filter language, and queries that read one page at a time.
+
+A filter is a text per code: ``CIFAR-10,SVHN`` (any of), ``2016..2020``, ``..1e6``, ``0.9..``, ``>=0.9``, ``!VGG`` (not),
+``none`` and ``any`` (whether it is known at all).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from securitynet.catalog.codebook import CodeInfo, code, codebook
+from securitynet.catalog.database import Database
+from securitynet.catalog.known import dataset_name
+from securitynet.catalog.store import entry_of
+from securitynet.catalog.tables import entries
+from securitynet.catalog.text import code_term, words
+from securitynet.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from securitynet.catalog.schema import CatalogEntry
+
+PAGE = 50
+# Fewer matches than this are fetched and sorted; more are found by walking the sorted index.
+_SMALL_MATCH = 4000
+_COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
+
+
+@dataclass
+class Condition:
+    """A filter on one code, made ready: search terms that must (not) occur, and conditions on the column.
+
+    Attributes:
+        terms: Groups of terms; of each group, one must be there.
+        where: Conditions on columns.
+    """
+
+    terms: list[list[str]] = field(default_factory=list)
+    where: list[sa.ColumnElement[bool]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a query's answer.
+
+    Attributes:
+        entries: The entries, in order.
+        duplicates: Entry id -> id of the entry that stands for it, where one does.
+        after: What to pass as ``after`` for the next page; None if this is the last.
+    """
+
+    entries: list[CatalogEntry]
+    duplicates: dict[str, str]
+    after: str | None
+
+
+class Query:
+    """Entries that match a text and filters, in an order. Nothing is read until it is asked for.
+
+    Args:
+        database: Where.
+        text: Words that must all occur; a word that ends in ``*`` is a beginning.
+        filters: Code -> filter text (see the module), or a value or list of values.
+        sort: Code to sort by, with ``-`` before it for descending; entries without it come last.
+        duplicates: Whether to include entries for which another one stands.
+        withdrawn: Whether to include entries that were withdrawn.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        text: str = "",
+        filters: Mapping[str, Any] | None = None,
+        *,
+        sort: str | None = None,
+        duplicates: bool = False,
+        withdrawn: bool = False,
+    ) -> None:
+        self._database = database
+        self._condition = Condition()
+        for name, value in (filters or {}).items():
+            if value is not None and value != "":
+                _add(self._condition, code(name), value)
+        if not duplicates:
+            self._condition.where.append(entries.c.duplicate_of.is_(None))
+        if not withdrawn:
+            self._condition.where.append(entries.c.withdrawn.is_(False))
+        self._words = [(list(words(part)), part.endswith("*")) for part in text.split()]
+        self._descending = bool(sort) and str(sort).startswith("-")
+        self._sort = code(str(sort).lstrip("-")) if sort else None
+        if self._sort is not None and not self._sort.ordered:
+            known = ", ".join(info.name for info in codebook().values() if info.ordered)
+            raise ConfigurationError(
+                f"Entries cannot be sorted by {self._sort.name}.", hint=f"Sort by one of: {known}."
+            )
+
+    def page(self, limit: int = PAGE, after: str | None = None) -> Page:
+        """One page; only its rows are read.
+
+        Args:
+            limit: Most entries to give.
+            after: From the page before.
+        """
+        with self._database.read() as connection:
+            rows = self._rows(connection, limit + 1, _decode(after))
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return Page(
+            entries=[entry_of(row) for row in rows],
+            duplicates={row["id"]: row["duplicate_of"] for row in rows if row["duplicate_of"]},
+            after=self._encode(rows[-1]) if more and rows else None,
+        )
+
+    def __iter__(self) -> Iterator[CatalogEntry]:
+        """All entries, read page by page."""
+        after: str | None = None
+        while True:
+            page = self.page(1000, after)
+            yield from page.entries
+            after = page.after
+            if after is None:
+                return
+
+    def count(self) -> int:
+        """How many entries match; all of them are looked at."""
+        with self._database.read() as connection:
+            statement = sa.select(sa.func.count()).select_from(entries).where(*self._where(connection))
+            return int(connection.execute(statement).scalar_one())
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row an entry, one column a code; see `Catalog.to_frame` for measurements."""
+        import pandas
+
+        return pandas.DataFrame([entry.model_dump() | {"id": entry.id} for entry in self], columns=["id", *codebook()])
+
+    def numbers(self) -> sa.Select[Any]:
+        """A selection of the matching rows' numbers, to build upon."""
+        with self._database.read() as connection:
+            return sa.select(entries.c.number).where(*self._where(connection))
+
+    def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Mapping[str, Any]]:
+        where = self._where(connection)
+        if self._sort is None:
+            past = [entries.c.number > after[1]] if after else []
+            statement = sa.select(entries).where(*where, *past).order_by(entries.c.number).limit(limit)
+            return list(connection.execute(statement).mappings())
+        column = entries.c[self._sort.name]
+        order = [column.desc() if self._descending else column.asc(), entries.c.number]
+        rows: list[Mapping[str, Any]] = []
+        if after is None or after[0] is not None:
+            past = [column.is_not(None)]
+            if after:
+                beyond = column < after[0] if self._descending else column > after[0]
+                past.append(beyond | ((column == after[0]) & (entries.c.number > after[1])))
+            rows = self._sorted(connection, where, past, order, limit)
+        if len(rows) < limit:
+            # Those without a value come last, in the order of their numbers.
+            number = after[1] if after and after[0] is None else -1
+            rest = sa.select(entries).where(*where, column.is_(None), entries.c.number > number)
+            rows += connection.execute(rest.order_by(entries.c.number).limit(limit - len(rows))).mappings()
+        return rows
+
+    def _sorted(
+        self, connection: Connection, where: list[Any], past: list[Any], order: list[Any], limit: int
+    ) -> list[Mapping[str, Any]]:
+        statement = sa.select(entries).where(*where, *past).order_by(*order).limit(limit)
+        if self._database.sqlite and self._match(connection) is not None:
+            # SQLite would fetch and sort all matches. With many of them it is quicker to walk the sorted index and keep
+            # what matches: the first page is soon full.
+            probe = sa.select(entries.c.number).where(*where).limit(_SMALL_MATCH).subquery()
+            many = connection.execute(sa.select(sa.func.count()).select_from(probe)).scalar_one() >= _SMALL_MATCH
+            if many:
+                statement = statement.with_hint(entries, f"INDEXED BY ix_entries_{self._sort.name}", "sqlite")  # type: ignore[union-attr]
+        return list(connection.execute(statement).mappings())
+
+    def _where(self, connection: Connection) -> list[sa.ColumnElement[bool]]:
+        match = self._match(connection)
+        return [*([match] if match is not None else []), *self._condition.where]
+
+    def _match(self, connection: Connection) -> sa.ColumnElement[bool] | None:
+        """The condition on search terms, or None if there are none."""
+        exact = [[term] for parts, prefix in self._words for term in (parts[:-1] if prefix else parts)]
+        beginnings = [parts[-1] for parts, prefix in self._words if prefix and parts]
+        groups = exact + self._condition.terms
+        if not groups and not beginnings:
+            return None
+        condition = self._terms(groups, beginnings)
+        if exact and not beginnings:
+            # Nothing under these words as they stand: take them as beginnings (`resn` for `resnet`).
+            found = sa.select(entries.c.number).where(condition).limit(1)
+            if connection.execute(found).first() is None:
+                words_ = [term for (term,) in exact]
+                return self._terms(self._condition.terms, words_)
+        return condition
+
+    def _terms(self, groups: list[list[str]], beginnings: list[str]) -> sa.ColumnElement[bool]:
+        if self._database.sqlite:
+            parts = ["(" + " OR ".join(f'"{term}"' for term in group) + ")" for group in groups]
+            parts += [f'"{term}" *' for term in beginnings]
+            match = sa.text("SELECT rowid FROM entry_text WHERE entry_text MATCH :match").bindparams(
+                match=" AND ".join(parts)
+            )
+            return entries.c.number.in_(match.columns(sa.column("rowid", sa.Integer)))
+        parts = ["(" + " | ".join(f"'{term}'" for term in group) + ")" for group in groups]
+        parts += [f"'{term}':*" for term in beginnings]
+        vector = sa.func.array_to_tsvector(sa.func.string_to_array(entries.c.search_text, sa.literal_column("' '")))
+        return vector.op("@@")(sa.cast(" & ".join(parts), sa.dialects.postgresql.TSQUERY))
+
+    def _encode(self, row: Mapping[str, Any]) -> str:
+        value = row[self._sort.name] if self._sort is not None else None
+        return base64.urlsafe_b64encode(json.dumps([value, row["number"]]).encode()).decode()
+
+
+def _decode(after: str | None) -> tuple[Any, int] | None:
+    if after is None:
+        return None
+    try:
+        value, number = json.loads(base64.urlsafe_b64decode(after.encode()))
+        return value, int(number)
+    except (ValueError, TypeError, binascii.Error):
+        raise ConfigurationError(
+            f"{after!r} is no mark of a page.", hint="Give what the page before printed."
+        ) from None
+
+
+def _add(condition: Condition, info: CodeInfo, value: Any) -> None:
+    """Add a filter on one code."""
+    column = entries.c[info.name]
+    if not isinstance(value, str):
+        many = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+        _any_of(
+            condition,
+            info,
+            [str(item).lower() if isinstance(item, bool) else str(item) for item in many],
+            negated=False,
+        )
+        return
+    text = value.strip()
+    if text in ("none", "any"):
+        condition.where.append(column.is_(None) if text == "none" else column.is_not(None))
+        return
+    negated = text.startswith("!")
+    text = text.removeprefix("!")
+    if info.numeric:
+        if "," not in text:
+            condition.where.append(_range(info, column, text, negated))
+            return
+    _any_of(condition, info, [part.strip() for part in text.split(",") if part.strip()], negated=negated)
+
+
+def _any_of(condition: Condition, info: CodeInfo, texts: list[str], *, negated: bool) -> None:
+    column = entries.c[info.name]
+    if info.name == "dataset":
+        texts = [dataset_name(text) for text in texts]
+    parsed = [info.parse(text) for text in texts]
+    if info.categorical and not negated:
+        # Terms forget case and punctuation; that is meant: `resnet` finds `ResNet`.
+        condition.terms.append([code_term(info.name, item[0] if info.several else item) for item in parsed])
+    elif info.several:
+        wanted = [f'%"{item[0]}"%' for item in parsed]
+        absent = sa.and_(*(sa.cast(column, sa.Text).not_like(pattern) for pattern in wanted))
+        condition.where.append(column.is_(None) | absent)
+    elif info.kind == "text":
+        lowered = [text.lower() for text in texts]
+        inside = sa.func.lower(column).in_(lowered)
+        condition.where.append(column.is_(None) | ~inside if negated else inside)
+    else:
+        condition.where.append(column.is_(None) | column.not_in(parsed) if negated else column.in_(parsed))
+
+
+def _range(info: CodeInfo, column: sa.ColumnElement[Any], text: str, negated: bool) -> sa.ColumnElement[bool]:
+    comparison = _COMPARISON.match(text)
+    if comparison:
+        number = _number(info, comparison[2])
+        found = {">=": column >= number, "<=": column <= number, ">": column > number, "<": column < number}[
+            comparison[1]
+        ]
+    elif ".." in text:
+        low, high = text.split("..", 1)
+        ends = [column >= _number(info, low)] if low.strip() else []
+        ends += [column <= _number(info, high)] if high.strip() else []
+        found = sa.and_(column.is_not(None), *ends)
+    else:
+        found = column == _number(info, text)
+    return column.is_(None) | ~found if negated else found
+
+
+def _number(info: CodeInfo, text: str) -> float | int:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigurationError(
+            f"{info.name}: {text!r} is no number.", hint="Write a number, LOW..HIGH, ..HIGH, LOW.. or >=NUMBER."
+        )
+    return int(number) if number == int(number) else number
