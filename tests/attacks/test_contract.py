@@ -1,7 +1,7 @@
 """What every registered attack must keep, run on each of them.
 
-Well above chance on an overfitted target; at chance, within its interval, where members and non-members are drawn alike;
-the same result twice with one seed; `AccessDenied` under too little access; an honest bill of queries.
+Well above chance on an overfitted target; at chance, within its interval, where members and non-members are drawn
+alike; the same result twice with one seed; `AccessDenied` under too little access; an honest bill of queries.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_same_seed_same_result_whatever_was_drawn_before(name, model, overfitted
     target, splits, dataset = overfitted
     data = AttackData(dataset, splits)
     _, first = measures(name, model, target, data, tmp_path / "a")
-    np.random.seed(123)  # noqa: NPY002
+    np.random.seed(123)
     torch.manual_seed(123)
     _, second = measures(name, model, target, data, tmp_path / "b")
     for key, array in first.arrays().items():

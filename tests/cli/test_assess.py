@@ -178,7 +178,7 @@ def test_bad_images(invoke, tmp_path, colour_folder):
 
     one_clear_message(assess("digits"), "--channels 3")
     (tmp_path / "empty").mkdir()
-    one_clear_message(assess(f"folder:{tmp_path / 'empty'}"), "no images")
+    one_clear_message(assess(f"folder:{tmp_path / 'empty'}"), "no folders of classes")
     victim = next(colour_folder.glob("train/class3/*.png"))
     victim.write_bytes(victim.read_bytes()[:60])
     one_clear_message(assess(f"folder:{colour_folder}"), victim.name)

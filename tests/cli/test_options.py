@@ -55,23 +55,8 @@ def run():
 def test_defaults_and_values(run):
     _, (config, loud) = run("apple")
     assert config == Config(thing="apple") and not loud
-    arguments = [
-        "pear",
-        "--count",
-        "5",
-        "--level",
-        "high",
-        "--mode",
-        "b",
-        "--size",
-        "3",
-        "--names",
-        "p,q",
-        "--flag",
-        "--path",
-        "f/g",
-        "--loud",
-    ]
+    options = "pear --count 5 --level high --mode b --size 3 --names p,q --flag --path f/g --loud"
+    arguments = options.split()
     _, (config, loud) = run(*arguments)
     assert loud and config == Config(
         thing="pear", count=5, level="high", mode="b", size=3, names="p,q", flag=True, path="f/g"

@@ -66,12 +66,18 @@ def test_images_may_be_written_to_without_touching_the_cache(tmp_path: Path) -> 
 
 IMAGES = [png(array) for array in noise(4, 3, 4, 4)]
 
+NULL_STRUCT = pa.array(
+    [{"bytes": image} if number != 2 else None for number, image in enumerate(IMAGES)],
+    type=pa.struct([("bytes", pa.binary())]),
+)
+
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         (parquet_table([*IMAGES[:3], b"junk"], [0, 1, 0, 1]), "train.parquet, row 3 is not a readable image"),
         (parquet_table([*IMAGES[:2], None, IMAGES[3]], [0, 1, 0, 1]), "train.parquet, row 2 holds no image.*null"),
+        (parquet_table(IMAGES, [0, 1, 0, 1]).set_column(0, "image", [NULL_STRUCT]), "row 2 holds no image.*null"),
         (parquet_table([*IMAGES[:2], b"", IMAGES[3]], [0, 1, 0, 1]), "train.parquet, row 2 holds no image.*empty"),
         (parquet_table(IMAGES, [0, 1, 0, 2], names=["a", "b"]), "record 3 has label 2, outside 0 to 1"),
         (parquet_table(IMAGES, [0, 1, 0, -1]), "record 3 has label -1"),
@@ -84,7 +90,10 @@ IMAGES = [png(array) for array in noise(4, 3, 4, 4)]
             "holds double; labels must be integers",
         ),
         (parquet_table(IMAGES, ["a", "b", "a", "b"], kind=pa.string()), "holds string; labels must be integers"),
-        (parquet_table(IMAGES, [0, 1, 0, 2**63], kind=pa.uint64()), "no class numbers"),
+        (
+            parquet_table(IMAGES, [0, 1, 0, 2**63], kind=pa.uint64()),
+            "holds 9223372036854775808, which is no class number",
+        ),
         (parquet_table([], []), "train part of .* has no rows"),
         (parquet_table(IMAGES, [0, 1, 0, 1]).drop_columns("label"), "no column 'label'; it has 'image'"),
         (parquet_table(IMAGES, [0, 1, 0, 1]).drop_columns("image"), "no column 'image'; it has 'label'"),

@@ -280,7 +280,7 @@ def test_rows_without_any_probability_are_refused():
 def test_folding_keeps_the_outputs_and_removes_the_batch_norms(images):
     net = Net().eval()
     inputs = images.float() / 255
-    folded = prepare(net, torch.device("cpu"), torch.zeros(1, 3, 8, 8))
+    folded = prepare(net, torch.device("cpu"), torch.zeros(1, 3, 8, 8))[0]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules()), "the original is left as it is"
     with torch.no_grad():
@@ -343,3 +343,22 @@ def test_preprocessing_is_the_same_for_bytes_and_floats_and_for_any_batch(images
     by_hand = (images.numpy() / 255 - mean[:, None, None]) / std[:, None, None]
     ours = Preprocessing(mean=tuple(mean), std=tuple(std))(images).numpy()
     np.testing.assert_allclose(ours, by_hand, atol=1e-5)
+
+
+def test_a_network_that_flattens_with_view_keeps_the_usual_layout():
+    # Channels-last feature maps larger than one pixel can't be flattened with `view`, as many small public models do.
+    class Flattening(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+            self.classifier = torch.nn.Linear(4 * 6 * 6, 5)
+
+        def forward(self, x):
+            x = self.conv(x)
+            return self.classifier(x.view(x.shape[0], -1))
+
+    network = Flattening().eval()
+    backend = ModuleBackend(network, reference="arch:x", checksum="x", example_shape=(3, 8, 8))
+    images = torch.rand(3, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(backend.outputs(images), network(images))

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -96,7 +95,9 @@ class ParquetPixels:
         for group in np.unique(groups):
             positions = np.flatnonzero(groups == group)
             rows = indices[positions] - self._starts[group]
-            taken = self._column(int(group)).take(pa.array(rows)).to_pylist()
+            column = self._column(int(group))
+            # One image is looked at for its shape; take() would import more for it than that takes.
+            taken = [column[int(rows[0])].as_py()] if len(rows) == 1 else column.take(pa.array(rows)).to_pylist()
             for position, encoded in zip(positions, taken, strict=True):
                 if not encoded:
                     raise DatasetError(
@@ -128,7 +129,9 @@ class ParquetPixels:
                 except (pa.ArrowException, OSError) as error:
                     raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
                 if pa.types.is_struct(column.type):
-                    column = pc.struct_field(column, "bytes")
+                    field = column.type.get_field_index("bytes")
+                    # flatten, unlike field, carries a struct that is null over to its fields.
+                    column = pa.chunked_array([chunk.flatten()[field] for chunk in column.chunks])
                 self._held = (group, column)
             return self._held[1]
 
@@ -201,10 +204,11 @@ def _labels(path: Path, file: pq.ParquetFile) -> NDArray[np.int64]:
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DatasetError(f"{path}, row {row} has no label ({column.null_count} rows have none).")
-    try:
-        return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(f"{path}: column 'label' holds values that are no class numbers: {error}.") from error
+    # Not column.to_numpy(), which imports pandas: that would take longer than all the rest.
+    values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(np.from_dlpack(chunk) for chunk in column.chunks)])
+    if values.size and values.max() > np.iinfo(np.int64).max:
+        raise DatasetError(f"{path}: column 'label' holds {values.max()}, which is no class number.")
+    return values.astype(np.int64)
 
 
 def _class_names(schema: pa.Schema, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:

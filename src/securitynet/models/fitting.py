@@ -52,7 +52,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels: int = 3) -> Shape:
+def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
     """The class count and channels that weights were made for, read from the tensors that depend on them.
 
     Args:
@@ -60,16 +60,17 @@ def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels:
         state: The weights.
         image_size: Size to build for, for networks whose weights depend on it.
         channels: Taken where the weights do not tell.
+
+    Returns:
+        The shape, and whether its class count was read from the weights rather than assumed.
     """
     keys = frozenset(state)
     start = Shape(source.num_classes or _PROBES[0], source.channels or channels, image_size)
     network = build(source, start, keys, meta=True)
     fitted = fit_keys(state, network.state_dict())
-    return Shape(
-        _deduce_classes(source, start, fitted, keys) or start.num_classes,
-        _deduce_channels(network, fitted) or start.channels,
-        image_size,
-    )
+    count = _deduce_classes(source, start, fitted, keys)
+    shape = Shape(count or start.num_classes, _deduce_channels(network, fitted) or start.channels, image_size)
+    return shape, count is not None
 
 
 def _deduce_classes(source: Source, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:

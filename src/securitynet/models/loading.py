@@ -18,6 +18,7 @@ from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answe
 from securitynet.models.preprocessing import Preprocessing, parse_normalization
 from securitynet.models.references import ModelReference, parse_reference
 from securitynet.models.sources.base import Progress
+from securitynet.models.sources.catalog import resolve
 from securitynet.models.target import Target
 from securitynet.models.trainer.environment import resolve_device
 from securitynet.records import Access
@@ -26,7 +27,9 @@ HEAD_SAMPLE = 256
 """Most images on which the kind of head is told."""
 
 # Endpoints may charge for answers: fewer images tell the kind of head nearly as surely.
-_PAID_HEAD_SAMPLE = 32
+_PAID_SAMPLE = 32
+_RANDOM_SAMPLE = 8
+_USUAL_SIZES = (32, 28, 64, 224, 299)
 
 
 def load_target(
@@ -78,6 +81,8 @@ def load_target(
         AccessDenied: If white-box access is asked to a model that only answers.
     """
     parsed = parse_reference(reference)
+    if parsed.scheme == "catalog":
+        parsed = resolve(parsed)
     options = Options(
         weights=None if weights is None else Path(weights),
         normalize=normalize,
@@ -110,17 +115,16 @@ def _assemble(opened: Opened, options: Options, dataset: ImageDataset | None, ac
     target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryLedger())
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
-        _check_classes(backend, dataset)
     else:
         target.head = options.head or _detect_head(target, opened, options, dataset, notes)
-        _check_classes(backend, dataset)
-        if auto and dataset is not None:
-            choice = choose_normalization(target, dataset)
-            mean, std = choice.constants
-            preprocessing = preprocessing.model_copy(update={"mean": mean, "std": std})
-            notes.append(choice.note)
-        elif options.normalize is None and opened.preprocessing is None:
-            notes.append("no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize).")
+    _check_classes(backend, options, dataset)
+    if auto and dataset is not None:
+        choice = choose_normalization(target, dataset)
+        mean, std = choice.constants
+        preprocessing = preprocessing.model_copy(update={"mean": mean, "std": std})
+        notes.append(choice.note)
+    elif options.normalize is None and opened.preprocessing is None:
+        notes.append("no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize).")
     if isinstance(backend, ModuleBackend):
         backend.precision = options.precision
     return Target(
@@ -159,11 +163,19 @@ def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | Non
     return preprocessing, opened.preprocessing is None and labelled and not opened.paid and not opened.recorded
 
 
-def _check_classes(backend: Backend, dataset: ImageDataset | None) -> None:
-    if dataset is not None and backend.num_classes is not None and backend.num_classes != dataset.num_classes:
+def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | None) -> None:
+    count = backend.num_classes
+    if count is None:
+        return
+    if dataset is not None and count != dataset.num_classes:
         raise TargetError(
-            f"{backend.reference} has {backend.num_classes} classes; {dataset.reference} has {dataset.num_classes}.",
+            f"{backend.reference} has {count} classes; {dataset.reference} has {dataset.num_classes}.",
             hint="Choose the dataset that the model was trained on.",
+        )
+    if options.num_classes is not None and count != options.num_classes:
+        raise TargetError(
+            f"{backend.reference} has {count} classes; --num-classes says {options.num_classes}.",
+            hint="Leave the option out.",
         )
 
 
@@ -171,12 +183,10 @@ def _detect_head(
     target: Target, opened: Opened, options: Options, dataset: ImageDataset | None, notes: list[str]
 ) -> Head:
     if dataset is not None and dataset.images is not None:
-        indices = sample_indices(dataset, _PAID_HEAD_SAMPLE if opened.paid else HEAD_SAMPLE)
-        images = dataset.batch(indices)
+        most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
+        outputs = _ask(target, dataset.batch(sample_indices(dataset, most)))
     else:
-        images = _random_images(target, options)
-    step = target.batch_size
-    outputs = torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
+        outputs = _ask_random(target, opened)
     head = heads.detect(outputs)
     if head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
@@ -187,10 +197,25 @@ def _detect_head(
     return head
 
 
-def _random_images(target: Target, options: Options) -> torch.Tensor:
-    size = target.preprocessing.input_size or (options.input_size or DEFAULT_SIZE,) * 2
+def _ask(target: Target, images: torch.Tensor) -> torch.Tensor:
+    step = target.batch_size
+    return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
+
+
+def _ask_random(target: Target, opened: Opened) -> torch.Tensor:
+    """Outputs for random images, of the first usual size that the model takes if its own is not known."""
+    known = target.preprocessing.input_size or opened.example_size
+    sizes = ([known] if known else []) + ([] if opened.paid else [(size, size) for size in _USUAL_SIZES])
     generator = torch.Generator().manual_seed(0)
-    return torch.rand((_PAID_HEAD_SAMPLE, target.backend.channels or 3, *size), generator=generator)
+    first: TargetError | None = None
+    for size in sizes or [(DEFAULT_SIZE, DEFAULT_SIZE)]:
+        images = torch.rand((_RANDOM_SAMPLE, target.backend.channels or 3, *size), generator=generator)
+        try:
+            return _ask(target, images)
+        except TargetError as error:
+            first = first or error
+    assert first is not None  # there is at least one size
+    raise first
 
 
 def _check_head(head: str | None) -> Head | None:
@@ -214,5 +239,7 @@ def _check_options(reference: ModelReference, options: Options) -> None:
     ):
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option} must be positive, not {value}.")
+    if reference.scheme == "outputs" and (options.normalize is not None or options.input_size is not None):
+        raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
     if options.weights is not None and not reference.is_network:
         raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")

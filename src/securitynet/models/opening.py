@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
@@ -48,13 +47,25 @@ class Options:
 
 @dataclass(frozen=True)
 class Opened:
-    """A backend and what its source states about it."""
+    """A backend and what its source states about it.
+
+    Attributes:
+        backend: Ready to answer.
+        preprocessing: That its source states; None if it states none.
+        head: That its source states.
+        input_size: That its source states, where it states no normalisation.
+        example_size: Height and width of images that it probably takes.
+        notes: What a reader of the report should know.
+        paid: Whether answers may cost something.
+        recorded: Whether it can only answer for recorded images.
+    """
 
     backend: Backend
     preprocessing: Preprocessing | None = None
     head: Head | None = None
-    notes: tuple[str, ...] = ()
     input_size: tuple[int, int] | None = None
+    example_size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
     paid: bool = False
     recorded: bool = False
 
@@ -73,8 +84,9 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             f"{options.weights} was trained as arch:{artefact.architecture}, not {reference}.",
             hint=f"Write arch:{artefact.architecture}.",
         )
-    shape, state = _read_weights(reference, source, options, artefact, dataset)
-    _check_counts(reference, shape, state, options, dataset)
+    shape, state, counted = _read_weights(reference, source, options, artefact, dataset)
+    if counted:
+        _check_count(reference, shape.num_classes, options, dataset)
     network = fitting.build(source, shape, frozenset(state or {}))
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
@@ -88,20 +100,26 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             suggest=lambda: suggest(state, reference, shape.image_size),
         )
     preprocessing = artefact.preprocessing if artefact else source.preprocessing
-    if artefact is None and preprocessing is not None and shape.num_classes != source.num_classes:
+    if artefact is None and preprocessing is not None and counted and shape.num_classes != source.num_classes:
         notes.append(
             f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
             f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
         )
+    size = preprocessing.input_size if preprocessing else None
+    if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
+        preprocessing = None  # stated for colour images, and these weights take grey ones
+    example = shape.channels, *_example_size(shape, size, options, dataset)
     backend = ModuleBackend(
         network.float(),
-        reference=str(reference),
+        reference=short(reference) if reference.scheme == "python" else str(reference),
         checksum=state_checksum(loaded, source.architecture),
-        example_shape=_example_shape(network, shape, preprocessing, options, dataset),
+        example_shape=example,
         device=options.device,
         batch_size=options.batch_size,
     )
-    return Opened(backend, preprocessing=preprocessing, notes=tuple(notes))
+    if counted:
+        backend.num_classes = shape.num_classes
+    return Opened(backend, preprocessing, input_size=size, example_size=example[1:], notes=tuple(notes))
 
 
 def _read_weights(
@@ -110,7 +128,8 @@ def _read_weights(
     options: Options,
     artefact: TrainedModel | None,
     dataset: ImageDataset | None,
-) -> tuple[Shape, StateDict | None]:
+) -> tuple[Shape, StateDict | None, bool]:
+    """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
     stated = source.preprocessing.input_size if source.preprocessing else None
     size = options.input_size or (artefact.image_size if artefact else None) or (stated[0] if stated else None)
@@ -123,29 +142,21 @@ def _read_weights(
                 f"{reference} has no weights of its own.", hint=f"Give a file of weights: {reference} --weights FILE."
             )
         count = options.num_classes or (dataset.num_classes if dataset else None) or source.num_classes or 10
-        return Shape(count, source.channels or channels, size), None
+        return Shape(count, source.channels or channels, size), None, False
     state, _ = read_state_dict(path)
-    return fitting.deduce_shape(source, state, size, channels=channels), state
+    shape, counted = fitting.deduce_shape(source, state, size, channels=channels)
+    return shape, state, counted
 
 
-def _check_counts(
-    reference: ModelReference,
-    shape: Shape,
-    state: StateDict | None,
-    options: Options,
-    dataset: ImageDataset | None,
-) -> None:
-    if state is None:
-        return
-    if options.num_classes is not None and options.num_classes != shape.num_classes:
+def _check_count(reference: ModelReference, count: int, options: Options, dataset: ImageDataset | None) -> None:
+    if options.num_classes is not None and options.num_classes != count:
         raise WeightsMismatch(
-            f"The weights for {reference} have {shape.num_classes} classes; --num-classes says {options.num_classes}.",
+            f"The weights for {reference} have {count} classes; --num-classes says {options.num_classes}.",
             hint="Leave the option out, or give the weights of a model with so many classes.",
         )
-    if dataset is not None and dataset.num_classes != shape.num_classes:
+    if dataset is not None and dataset.num_classes != count:
         raise WeightsMismatch(
-            f"The weights for {reference} have {shape.num_classes} classes; {dataset.reference} has "
-            f"{dataset.num_classes}.",
+            f"The weights for {reference} have {count} classes; {dataset.reference} has {dataset.num_classes}.",
             hint="Choose the dataset that the model was trained on.",
         )
 
@@ -155,21 +166,17 @@ def _own_shape(dataset: ImageDataset | None) -> tuple[int, int] | None:
     return None if dataset is None or dataset.images is None else dataset.image_shape[:2]
 
 
-def _example_shape(
-    network: nn.Module,
-    shape: Shape,
-    preprocessing: Preprocessing | None,
-    options: Options,
-    dataset: ImageDataset | None,
-) -> tuple[int, int, int]:
-    channels = shape.channels
+def _example_size(
+    shape: Shape, stated: tuple[int, int] | None, options: Options, dataset: ImageDataset | None
+) -> tuple[int, int]:
+    """Height and width with which the network will be fed."""
     if options.input_size is not None:
-        return channels, options.input_size, options.input_size
-    if preprocessing is not None and preprocessing.input_size is not None:
-        return channels, *preprocessing.input_size
+        return options.input_size, options.input_size
+    if stated is not None:
+        return stated
     if dataset is not None and dataset.images is not None:
-        return channels, *dataset.image_shape[1:]
-    return channels, shape.image_size, shape.image_size
+        return dataset.image_shape[1:]
+    return shape.image_size, shape.image_size
 
 
 def open_answers(reference: ModelReference, options: Options) -> Opened:
@@ -178,12 +185,12 @@ def open_answers(reference: ModelReference, options: Options) -> Opened:
     if reference.scheme == "outputs":
         from securitynet.models.backends.recorded import RecordedBackend
 
-        recorded = RecordedBackend(Path(name), reference=_short(reference))
+        recorded = RecordedBackend(Path(name), reference=short(reference))
         return Opened(recorded, preprocessing=Preprocessing(), head=recorded.head, recorded=True)
     if reference.scheme == "onnx":
         from securitynet.models.backends.onnx import OnnxBackend
 
-        onnx = OnnxBackend(Path(name), reference=_short(reference), batch_size=options.batch_size)
+        onnx = OnnxBackend(Path(name), reference=short(reference), batch_size=options.batch_size)
         return Opened(onnx, input_size=onnx.input_size)
     from securitynet.models.backends.http import HttpBackend
 
@@ -197,6 +204,6 @@ def open_answers(reference: ModelReference, options: Options) -> Opened:
     return Opened(http, input_size=http.input_size, paid=True)
 
 
-def _short(reference: ModelReference) -> str:
+def short(reference: ModelReference) -> str:
     """The reference without the folders of its path: results name the model, not the machine."""
     return f"{reference.scheme}:{Path(reference.name).name}"

@@ -6,15 +6,16 @@ A fold is used only if a check on random inputs shows that it changes nothing bu
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 
-def prepare(module: nn.Module, device: torch.device, example: torch.Tensor | None) -> nn.Module:
-    """A frozen, folded, channels-last copy of ``module`` in evaluation mode on ``device``.
+def prepare(
+    module: nn.Module, device: torch.device, example: torch.Tensor | None
+) -> tuple[nn.Module, torch.memory_format]:
+    """A frozen, folded copy of ``module`` in evaluation mode on ``device``, and the layout its inputs should have.
 
     Args:
         module: Any image classifier; left as it is.
@@ -24,8 +25,35 @@ def prepare(module: nn.Module, device: torch.device, example: torch.Tensor | Non
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     folded = _fold(module, example) if example is not None else module
-    placed = folded.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return cast(nn.Module, placed).requires_grad_(False).eval()
+    placed = folded.to(device).requires_grad_(False).eval()
+    layout = torch.contiguous_format if example is None else memory_format(placed, example.to(device))
+    return placed, layout
+
+
+def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_format:
+    """The layout that a network works fastest in: channels last, unless it cannot work on that.
+
+    A training step of ResNet-18, CIFAR ResNet-20 and SimpleCNN on 32×32 images takes an eighth to a quarter less time
+    so on a CPU. But networks that flatten a feature map with ``view`` raise an error on it; they keep the usual layout.
+
+    Args:
+        module: The network; it is moved to the chosen layout.
+        example: A few inputs on its device, N×C×H×W float.
+    """
+    if example.ndim != 4:
+        return torch.contiguous_format
+    training = module.training
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(example.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # if the network cannot take such images at all, its first training step says why
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return torch.contiguous_format
+    finally:
+        module.train(training)
+    return torch.channels_last
 
 
 def _fold(module: nn.Module, example: torch.Tensor) -> nn.Module:

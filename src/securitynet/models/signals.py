@@ -178,8 +178,8 @@ def check_classes(target: Target, outputs: int, dataset: ImageDataset) -> None:
     """Raise `TargetError` if the model tells apart a different number of classes than the dataset has."""
     if outputs < 2:
         raise TargetError(
-            f"{target.reference} answers with {outputs} number per image; a classifier has a score for each of two classes "
-            "or more."
+            f"{target.reference} answers with {outputs} number per image; a classifier has a score "
+            "for each of two classes or more."
         )
     if outputs != dataset.num_classes:
         raise TargetError(

@@ -38,7 +38,7 @@ def _fitting_size(scheme: str, name: str, state: StateDict, image_size: int) -> 
         source = open_source(ModelReference.model_validate({"scheme": scheme, "name": name}))
         for size in dict.fromkeys((image_size, *_SIZES)) if source.sized else (image_size,):
             try:
-                shape = fitting.deduce_shape(source, state, size)
+                shape, _ = fitting.deduce_shape(source, state, size)
                 if fitting.fits(source, shape, state):
                     return size
             except SecurityNetError:

@@ -20,6 +20,7 @@ from torch import nn
 from securitynet.datasets.base import Images
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.augment import augment
+from securitynet.models.optimise import memory_format
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer import losses
@@ -27,7 +28,6 @@ from securitynet.models.trainer.checkpoints import CheckpointFile, State
 from securitynet.models.trainer.environment import (
     deterministic_kernels,
     explained_errors,
-    memory_format,
     resolve_device,
 )
 from securitynet.models.trainer.evaluation import evaluate_feed, main_output

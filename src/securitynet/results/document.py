@@ -1,7 +1,7 @@
 """``result.json``: the machine-readable outcome of an assessment, versioned, with a JSON schema.
 
-The schema file beside this module, ``result.schema.json``, is generated from these records (`schema_text`); a test keeps
-the two equal.
+The schema file beside this module, ``result.schema.json``, is generated from these records (`schema_text`); a test
+keeps the two equal.
 """
 
 from __future__ import annotations

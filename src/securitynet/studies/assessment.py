@@ -8,13 +8,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Attack, AttackData, Context, Output
-from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import cache_folder
@@ -22,12 +20,10 @@ from securitynet.metrics import rates
 from securitynet.models.signals import Signals, collect
 from securitynet.models.target import Target
 from securitynet.records import (
-    Access,
     Auxiliary,
     DatasetIdentity,
     Direction,
     Measurement,
-    Queries,
     ThreatModel,
     TrialResult,
     TrialSpec,

@@ -55,7 +55,7 @@ class AssessConfig(DataOptions):
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
     normalize: str | None = Field(
         default=None,
-        description="auto, none, half, imagenet, cifar10, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
+        description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
     )
     input_size: int | None = Field(default=None, ge=1, description="Size to which images are resized for the model.")
     head: Literal["auto", "logits", "log-probabilities", "probabilities"] = Field(

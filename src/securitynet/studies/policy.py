@@ -20,8 +20,8 @@ class Bound(Record):
     Attributes:
         min: Least value allowed.
         max: Greatest value allowed.
-        on: What is compared: the ``value``, or the end of the interval that is worse for the owner (``interval``), which
-            demands that the bound is met with confidence.
+        on: What is compared: the ``value``, or the whole ``interval``, which demands that the bound is met with
+            confidence.
     """
 
     min: float | None = None

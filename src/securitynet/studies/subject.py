@@ -1,4 +1,4 @@
-"""The subject of an assessment: a target, its dataset, and who is a member. Everything is checked before work starts."""
+"""The subject of an assessment: a target, its dataset, and who is a member, checked before work starts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import securitynet.datasets
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
-from securitynet.errors import ConfigurationError, SplitError
+from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
-from securitynet.models.artefacts import TrainedModel, read_artefact
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
 from securitynet.models.target import Target
+from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig
 
 if TYPE_CHECKING:
@@ -102,16 +102,7 @@ def choose_split(
         SplitError: If the model was trained on another dataset than this one, or the dataset can't be split so.
     """
     if config.split == "auto" and trained is not None:
-        stated = trained.split
-        if trained.dataset.fingerprint != dataset.fingerprint:
-            raise SplitError(
-                f"This model was trained on {trained.dataset.reference}, in another version than {dataset.reference} "
-                "as loaded now, so its members can't be told.",
-                hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
-                "--split public or four-way yourself.",
-            )
-        made = splits.make(stated.protocol, dataset, seed=stated.seed, known=config.known or stated.known)
-        return made, stated.seed, "known"
+        return trained_splits(trained, dataset, known=config.known), trained.split.seed, "known"
     protocol = "public" if config.split == "auto" else config.split
     made = splits.make(protocol, dataset, seed=config.split_seed, known=config.known)
     return made, config.split_seed, "known" if recorded else "assumed"

@@ -33,13 +33,15 @@ class Line:
         curve: All its points.
         members: Members behind it.
         non_members: Non-members behind it; they resolve no FPR below ``1 / non_members``.
-        series: Which of the style's colours and dashes it has.
+        ink: Number of its colour.
+        dash: Number of its dashes.
     """
 
     curve: Curve
     members: int
     non_members: int
-    series: int
+    ink: int
+    dash: int
 
     @property
     def floor(self) -> float:
@@ -95,7 +97,9 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) ->
     parts = []
     for name, line in lines.items():
         part = points[points["line"] == name]
-        start = pd.DataFrame({"line": [name], "fpr": [line.floor], "tpr": [tpr_at(line.curve, line.floor)], "order": [-1]})
+        start = pd.DataFrame(
+            {"line": [name], "fpr": [line.floor], "tpr": [tpr_at(line.curve, line.floor)], "order": [-1]}
+        )
         part = pd.concat([start, part[part["fpr"] > line.floor]])
         parts.append(part.assign(tpr=part["tpr"].clip(lower=bottom)))
     return pd.concat(parts, ignore_index=True)
@@ -114,14 +118,13 @@ def chart(
         size: Width and height of the plot, in pixels.
     """
     names = list(lines)
-    looks = [style.series(line.series) for line in lines.values()]
     shown = None if not legend else alt.Undefined
     colour = alt.Color(
-        "line:N", scale=alt.Scale(domain=names, range=[ink.light for ink, _ in looks]), legend=alt.Legend() if legend else None
+        "line:N",
+        scale=alt.Scale(domain=names, range=[style.ink(line.ink).light for line in lines.values()]),
+        legend=alt.Legend() if legend else None,
     )
-    dash = alt.StrokeDash(
-        "line:N", scale=alt.Scale(domain=names, range=[list(d) for _, d in looks]), legend=shown
-    )
+    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=[list(style.dash(line.dash)) for line in lines.values()]), legend=shown)
     if scale == "linear":
         low, ticks, form = 0.0, [0, 0.2, 0.4, 0.6, 0.8, 1], ".0%"
         data, interpolate = points, "linear"
@@ -159,11 +162,7 @@ def chart(
 def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:
     """The strip of FPRs below 1/n, where no threshold can be told from no false positive at all."""
     strip = pd.DataFrame({"fpr": [low], "to": [floor], "tpr": [low], "top": [1.0]})
-    veil = (
-        alt.Chart(strip)
-        .mark_rect(color=style.VEIL.light, opacity=1)
-        .encode(axes[0], axes[1], x2="to:Q", y2="top:Q")
-    )
+    veil = alt.Chart(strip).mark_rect(color=style.VEIL.light, opacity=1).encode(axes[0], axes[1], x2="to:Q", y2="top:Q")
     label = (
         alt.Chart(strip.assign(text=f"below 1/{round(1 / floor):,}: not resolvable", fpr=(low * floor) ** 0.5, tpr=1.0))
         .mark_text(angle=270, align="right", baseline="middle", dx=-8, fontSize=10, color=style.CHANCE.light)

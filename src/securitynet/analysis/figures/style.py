@@ -47,10 +47,14 @@ FONT = "sans-serif"
 """Generic: figures must look alike wherever they are drawn, and load nothing."""
 
 
-def series(number: int) -> tuple[Ink, tuple[int, ...]]:
-    """Colour and dash of the n-th line, from 0. Further lines repeat colours with another dash, 36 in all."""
-    round_, place = divmod(number, len(SERIES))
-    return SERIES[place], DASHES[(place + round_) % len(DASHES)]
+def ink(number: int) -> Ink:
+    """Colour of the n-th line or target, from 0; they repeat."""
+    return SERIES[number % len(SERIES)]
+
+
+def dash(number: int) -> tuple[int, ...]:
+    """Dashes of the n-th line or attack, from 0; they repeat."""
+    return DASHES[number % len(DASHES)]
 
 
 def inks() -> tuple[Ink, ...]:
@@ -65,9 +69,9 @@ def exchange_rules(scope: str) -> str:
         scope: Selector of what holds the figure, such as ``.figure``.
     """
     rules = []
-    for ink in inks():
+    for colour in inks():
         for attribute in ("fill", "stroke"):
-            rules.append(f'{scope} [{attribute}="{ink.light}"] {{ {attribute}: {ink.dark}; }}')
+            rules.append(f'{scope} [{attribute}="{colour.light}"] {{ {attribute}: {colour.dark}; }}')
     return "\n".join(rules)
 
 

@@ -42,7 +42,7 @@ class ModuleBackend(Backend):
         self._device = device or torch.device("cpu")
         self.channels = input_channels(module)
         example = None if example_shape is None else torch.zeros((1, *example_shape))
-        self._module = prepare(module, self._device, example)
+        self._module, self._layout = prepare(module, self._device, example)
         self._batch_size = batch_size or suitable_batch(example_shape, self._device)
 
     @property
@@ -62,7 +62,7 @@ class ModuleBackend(Backend):
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """See `Backend.outputs`."""
-        inputs = inputs.to(self._device, memory_format=torch.channels_last)
+        inputs = inputs.to(self._device, memory_format=self._layout)
         with torch.inference_mode(), self._autocast():
             result = self._call(inputs)
         self.num_classes = result.shape[1]

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 from securitynet.errors import ConfigurationError, ModelError
 
@@ -31,32 +30,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
             )
         return torch.device("cuda", place.index or 0)
     return place
-
-
-def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_format:
-    """The layout that a network trains fastest in: channels last, unless it cannot work on that.
-
-    A training step of ResNet-18, CIFAR ResNet-20 and SimpleCNN on 32×32 images takes an eighth to a quarter less time
-    so on a CPU. But networks that flatten a feature map with ``view`` raise an error on it; they keep the usual layout.
-
-    Args:
-        module: The network; it is moved to the chosen layout.
-        example: A few inputs on its device, N×C×H×W float.
-    """
-    if example.ndim != 4:
-        return torch.contiguous_format
-    training = module.training
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module.eval()
-    try:
-        with torch.no_grad():
-            module(example.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:  # if the network cannot take such images at all, its first training step says why
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return torch.contiguous_format
-    finally:
-        module.train(training)
-    return torch.channels_last
 
 
 @contextlib.contextmanager

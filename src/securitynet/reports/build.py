@@ -1,0 +1,103 @@
+"""`write_report`: one self-contained HTML file on one target, or on several with a comparison first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from securitynet.analysis.figures import style
+from securitynet.files import atomic_write
+from securitynet.reports import verdict, words
+from securitynet.reports.comparison import compare
+from securitynet.reports.labels import distinct
+from securitynet.reports.sections import section
+from securitynet.results.document import ResultDocument
+
+if TYPE_CHECKING:
+    from securitynet.studies.assessment import Assessment
+
+
+def write_report(
+    documents: Sequence[ResultDocument], assessments: Sequence[Assessment], path: Path, title: str | None = None
+) -> Path:
+    """Write the report; the file is whole or absent.
+
+    Args:
+        documents: The results, one per target.
+        assessments: The same targets with raw outputs and images, in the same order.
+        path: Of the HTML file.
+        title: Heading of the page; by default it says what was assessed.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: If there is nothing to report, or the lists differ in length.
+    """
+    page = render_report(documents, assessments, title)
+    with atomic_write(path) as stream:
+        stream.write(page.encode("utf-8"))
+    return path
+
+
+def render_report(
+    documents: Sequence[ResultDocument], assessments: Sequence[Assessment], title: str | None = None
+) -> str:
+    """The page as text; see `write_report`."""
+    if not documents or len(documents) != len(assessments):
+        raise ValueError(f"{len(documents)} documents for {len(assessments)} assessments")
+    labels = distinct(documents)
+    several = len(documents) > 1
+    sections = [
+        section(document, assessment, f"t{number}", label)
+        for number, (document, assessment, label) in enumerate(
+            zip(documents, assessments, labels, strict=True), start=1
+        )
+    ]
+    if title is None:
+        title = f"{len(documents)} targets compared" if several else labels[0]
+    page: str = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            sections=sections,
+            comparison=compare(documents, assessments, labels) if several else None,
+            created=max(document.created for document in documents),
+            version=documents[0].environment.get("securitynet", ""),
+            css=_css(),
+            degrees=[(words.percent(least), text) for least, text in verdict.DEGREES],
+            slight=verdict.SLIGHT,
+        )
+    )
+    return page
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("securitynet.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _css() -> Markup:
+    """The style sheet with the figures' colours, from the one place where they are declared."""
+    text = resources.files("securitynet.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
+    light = "".join(f"--s{n}: {ink.light}; " for n, ink in enumerate(style.SERIES))
+    dark = "".join(f"--s{n}: {ink.dark}; " for n, ink in enumerate(style.SERIES))
+    looks = "\n".join(f".s{n} {{ --look: var(--s{n}); }}" for n in range(len(style.SERIES)))
+    return Markup(
+        f":root {{ {light}}}\n@media screen and (prefers-color-scheme: dark) {{\n:root {{ {dark}}}\n"
+        f"{style.exchange_rules('.plot')}\n}}\n{looks}\n{text}"
+    )

@@ -1,0 +1,86 @@
+"""The first part of a page on several targets: the same measurements side by side, and their ROC curves in one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from securitynet.analysis.figures import roc
+from securitynet.reports import verdict, words
+from securitynet.reports.bars import interval_bar, swatch
+from securitynet.reports.roc import RocFigure, roc_figure, roc_lines
+from securitynet.results.document import ResultDocument
+
+if TYPE_CHECKING:
+    from securitynet.studies.assessment import Assessment
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One measurement of all targets.
+
+    Attributes:
+        name: Dotted.
+        label: In words.
+        cells: Numbers per target; None if not measured or not resolvable.
+        bar: All intervals, one below the other.
+        overlap: ``apart`` or ``overlap`` for two targets, else None.
+    """
+
+    name: str
+    label: str
+    cells: list[words.Numbers | None]
+    bar: Markup | None
+    overlap: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the template shows.
+
+    Attributes:
+        labels: Names of the targets.
+        markers: The look of each in the bars.
+        sentences: What the numbers say.
+        groups: (title, rows), the target's own first, then per attack.
+        roc: All curves.
+    """
+
+    labels: list[str]
+    markers: list[Markup]
+    sentences: list[str]
+    groups: list[tuple[str, list[ComparedRow]]]
+    roc: RocFigure | None
+
+
+def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]) -> Comparison:
+    """Put the targets side by side; measurements are in the order in which they first appear."""
+    per_target = [{m.name: m for m in document.measurements} for document in documents]
+    groups: dict[str, list[ComparedRow]] = {}
+    for name in dict.fromkeys(name for measured in per_target for name in measured):
+        found = [measured.get(name) for measured in per_target]
+        numbers = [None if m is None else words.numbers(m) for m in found]
+        there = [(n, m) for n, m in enumerate(found) if m is not None and m.value is not None]
+        bar = None
+        if there:
+            bar = interval_bar([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
+        overlap = None
+        if len(there) == len(documents) == 2:
+            overlap = "apart" if verdict.apart(there[0][1], there[1][1]) else "overlap"
+        prefix = name.rpartition(".tpr@")[0] or name.rpartition(".")[0]
+        title = "The target itself" if prefix == "target" else verdict.attack_title(prefix)
+        groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
+    lines: dict[str, roc.Line] = {}
+    for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
+        lines |= roc_lines(assessment, before=f"{label}: ", ink=number)
+    fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
+    return Comparison(
+        labels=labels,
+        markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
+        sentences=verdict.comparison(list(documents), labels),
+        groups=list(groups.items()),
+        roc=roc_figure(lines, fprs, "compared") if lines else None,
+    )

@@ -1,0 +1,129 @@
+"""The most exposed records of a target, as the report shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from securitynet.analysis.exposure import ExposedRecord, Exposure, most_exposed
+from securitynet.attacks.membership.base import MembershipScores
+from securitynet.reports import verdict, words
+from securitynet.reports.pictures import data_uri, is_reduced
+from securitynet.results.document import ResultDocument
+
+if TYPE_CHECKING:
+    from securitynet.studies.assessment import Assessment, Trial
+
+COUNT = 12
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One record.
+
+    Attributes:
+        record: Index, score and rank.
+        label: Its class.
+        prediction: The class that the target answers with.
+        posterior: The target's posterior of that class, as text.
+        score: As text.
+        share: Non-members that score at least as high, as text.
+        picture: Data URI, None if there are no images.
+    """
+
+    record: ExposedRecord
+    label: str
+    prediction: str
+    posterior: str
+    score: str
+    share: str
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """The records, and what is to be known about them.
+
+    Attributes:
+        attack: Whose scores these are.
+        exhibits: Highest score first; empty if no attack ranks the members.
+        tied: Further members that score as high as the last one.
+        without_ranking: Attacks that give the same highest score to too many members: (title, how many).
+        reduced: Whether the pictures are smaller than the images.
+        price: What naming these members would cost in false accusations, in a sentence.
+    """
+
+    attack: str
+    exhibits: list[Exhibit]
+    tied: int
+    without_ranking: list[tuple[str, str]]
+    reduced: bool
+    price: str = ""
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether images are there to be shown."""
+        return any(exhibit.picture for exhibit in self.exhibits)
+
+
+def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
+    """The members with the highest scores, by the strongest attack that ranks members; None if no attack finished."""
+    without: list[tuple[str, str]] = []
+    for strength in verdict.by_strength(document):
+        trial = _trial(assessment, strength.trial.id)
+        if trial is None or not isinstance(trial.output, MembershipScores):
+            continue
+        scores = trial.output
+        title = verdict.attack_title(trial.name)
+        found = most_exposed(scores.indices, scores.scores, scores.is_member, count)
+        if not found.ranks:
+            without.append((title, words.small_share(found.top_block, int(scores.is_member.sum()))))
+            continue
+        exhibits = _exhibits(found.records, assessment)
+        images = assessment.subject.dataset.images
+        reduced = images is not None and is_reduced(tuple(images.shape))
+        price = _price(found, int(scores.is_member.sum()))
+        return Exposed(title, exhibits, found.tied_with_last, without, reduced, price)
+    return Exposed("", [], 0, without, False) if without else None
+
+
+def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
+    return next((trial for trial in assessment.trials if trial.result.id == trial_id), None)
+
+
+def _price(found: Exposure, members: int) -> str:
+    """How right an adversary would be who calls everything a member that scores as high as the last record shown."""
+    last = found.records[-1]
+    named = len(found.records) + found.tied_with_last
+    said = (
+        f"Who calls every record a member that scores at least as high as the last one shown is right about "
+        f"{words.small_share(named, members)} members, and wrong about "
+        f"{words.small_share(last.false_positives, last.non_members)} non-members."
+    )
+    if named / members <= last.share:
+        said += " That is no better than guessing: these records come first, and are not exposed."
+    return said
+
+
+def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> list[Exhibit]:
+    dataset = assessment.subject.dataset
+    indices = np.array([record.index for record in records], dtype=np.int64)
+    signals = assessment.signals.select(indices)
+    pictures: list[str | None] = [None] * len(records)
+    if dataset.images is not None:
+        pictures = [data_uri(image) for image in dataset.batch(indices).numpy()]
+    names = dataset.class_names
+    return [
+        Exhibit(
+            record=record,
+            label=names[int(signals.labels[row])],
+            prediction=names[int(signals.predictions[row])],
+            posterior=words.probability(float(signals.posteriors[row, signals.predictions[row]])),
+            score=words.score(record.score),
+            share=words.small_share(record.false_positives, record.non_members),
+            picture=picture,
+        )
+        for row, (record, picture) in enumerate(zip(records, pictures, strict=True))
+    ]

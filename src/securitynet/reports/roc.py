@@ -1,0 +1,104 @@
+"""The ROC figure of a report: two scales, one legend, and the same as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from securitynet.analysis.figures import render, roc, style
+from securitynet.attacks.membership.base import MembershipScores
+from securitynet.metrics.roc import curve
+from securitynet.reports import verdict, words
+from securitynet.reports.bars import swatch
+
+if TYPE_CHECKING:
+    from securitynet.studies.assessment import Assessment
+
+READ_AT = (0.001, 0.01, 0.1, 0.5)
+"""FPRs at which the curves are given as numbers too."""
+
+
+@dataclass(frozen=True)
+class RocFigure:
+    """What the template shows.
+
+    Attributes:
+        linear: Inline SVG.
+        log: Inline SVG.
+        legend: (sample, name) per line.
+        header: FPRs of the table.
+        table: (name, TPRs as text) per line.
+    """
+
+    linear: Markup
+    log: Markup
+    legend: list[tuple[Markup, str]]
+    header: list[str]
+    table: list[tuple[str, list[str]]]
+
+
+def roc_lines(
+    assessment: Assessment, *, before: str = "", ink: int | None = None
+) -> dict[str, roc.Line]:
+    """One line per membership attack that finished.
+
+    Args:
+        assessment: Holds the scores.
+        before: Put before each name, to tell targets apart.
+        ink: Number of the colour of all lines, which tells targets apart; by default each has its own.
+    """
+    found: dict[str, roc.Line] = {}
+    for trial in assessment.trials:
+        scores = trial.output
+        if not isinstance(scores, MembershipScores):
+            continue
+        name = before + verdict.attack_title(trial.name)
+        if name in found:  # the same attack under another threat model
+            name += f", {trial.result.spec.threat_model}"
+        members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
+        found[name] = roc.Line(
+            curve(members, non_members),
+            len(members),
+            len(non_members),
+            ink=len(found) if ink is None else ink,
+            dash=len(found),
+        )
+    return found
+
+
+def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str) -> RocFigure:
+    """Draw the lines in both scales.
+
+    Args:
+        lines: At least one, by name.
+        fprs: At which TPRs are reported: the drawn curves are exact there.
+        prefix: Of the drawings' ids.
+    """
+    # A name is hostile text: the figure gets numbers for names, and the page's own legend has the names.
+    plain = {f"line {number}": line for number, line in enumerate(lines.values())}
+    points = roc.frame(plain, keep=fprs)
+    drawn = {}
+    for scale, title in (("linear", "ROC curves, linear scale"), ("log", "ROC curves, logarithmic scale")):
+        svg = render.to_svg(roc.chart(points, plain, scale, legend=False))  # type: ignore[arg-type]
+        description = "True-positive rate against false-positive rate. " + " ".join(_describe(lines))
+        drawn[scale] = Markup(render.inline(svg, f"{prefix}-{scale}", title=title, description=description))
+    floor = min(line.floor for line in lines.values())
+    header = sorted({fpr for fpr in (*READ_AT, *fprs) if fpr >= floor})
+    return RocFigure(
+        linear=drawn["linear"],
+        log=drawn["log"],
+        legend=[(swatch(line.ink, style.dash(line.dash)), name) for name, line in lines.items()],
+        header=[words.percent(fpr) for fpr in header],
+        table=[(name, [_tpr(line, fpr) for fpr in header]) for name, line in lines.items()],
+    )
+
+
+def _describe(lines: Mapping[str, roc.Line]) -> list[str]:
+    return [f"{name}: TPR {_tpr(line, 0.1)} at FPR 10%, {_tpr(line, 0.5)} at FPR 50%." for name, line in lines.items()]
+
+
+def _tpr(line: roc.Line, fpr: float) -> str:
+    return words.rate(roc.tpr_at(line.curve, fpr)) if fpr >= line.floor else "not resolvable"

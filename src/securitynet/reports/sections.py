@@ -1,0 +1,221 @@
+"""What the template shows of one target: every number already computed, every text still plain (Jinja2 escapes it)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from securitynet.attacks import ATTACKS
+from securitynet.records import Direction, Measurement
+from securitynet.reports import settings, verdict, words
+from securitynet.reports.bars import interval_bar
+from securitynet.reports.exposed import Exposed, exposed
+from securitynet.reports.roc import RocFigure, roc_figure, roc_lines
+from securitynet.results.document import ResultDocument, TrialSummary
+
+if TYPE_CHECKING:
+    from securitynet.studies.assessment import Assessment
+
+MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        measurement: With name, n and note.
+        label: In words.
+        numbers: As text, None if it can't be resolved.
+        bar: Its interval, drawn.
+        better: ``lower`` or ``higher``, for the owner.
+        mark: Letter of the footnote with the interval's method.
+    """
+
+    measurement: Measurement
+    label: str
+    numbers: words.Numbers | None
+    bar: Markup | None
+    better: str
+    mark: str | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One attack with its measurements.
+
+    Attributes:
+        trial: Its record in ``result.json``.
+        title: In words.
+        summary: What it does, in a line.
+        rows: Empty unless it finished.
+        settings: Its configuration, ``name = value``.
+    """
+
+    trial: TrialSummary
+    title: str
+    summary: str
+    rows: tuple[Row, ...]
+    settings: str
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number that is shown large."""
+
+    label: str
+    numbers: words.Numbers
+    detail: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """All of one target's part of the page."""
+
+    anchor: str
+    label: str
+    document: ResultDocument
+    opening: str
+    sentences: list[str]
+    remarks: list[str]
+    key_figures: list[KeyFigure]
+    accuracy: tuple[Row, ...]
+    blocks: tuple[Block, ...]
+    methods: dict[str, str]
+    level: str
+    roc: RocFigure | None
+    exposed: Exposed | None
+    classes: str
+    image: str | None
+    queries: list[tuple[str, str]]
+    times: list[tuple[str, str]]
+    command: str
+    toml: str
+    lacks_weights: bool
+
+
+def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
+    """Everything that the page says of one target."""
+    methods = _methods(document.measurements)
+    lines = roc_lines(assessment)
+    classes = document.dataset.classes
+    more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
+    shape = document.dataset.image_shape
+    remarks = [verdict.choice(document), verdict.unresolved(document)]
+    return Section(
+        anchor=anchor,
+        label=label,
+        document=document,
+        opening=verdict.opening(document),
+        sentences=verdict.sentences(document),
+        remarks=[remark for remark in remarks if remark],
+        key_figures=_key_figures(document),
+        accuracy=tuple(_row(m, methods) for m in document.measurements if m.name.startswith("target.")),
+        blocks=tuple(_block(document, trial, methods) for trial in document.trials),
+        methods={mark: method for method, mark in methods.items()},
+        level=", ".join(sorted({words.level(m) for m in document.measurements})),
+        roc=roc_figure(lines, _fprs(document), anchor) if lines else None,
+        exposed=exposed(document, assessment),
+        classes=", ".join(classes[:MOST_CLASSES]) + more,
+        image=None if shape is None else f"{shape[1]} × {shape[2]} pixels, {'grey' if shape[0] == 1 else 'colour'}",
+        queries=_queries(document),
+        times=_times(document),
+        command=settings.command_line(document),
+        toml=settings.toml(document),
+        lacks_weights=settings.lacks_weights(document),
+    )
+
+
+def describe_attack(name: str) -> tuple[str, str]:
+    """Title and one-line summary of an attack, from its entry in the registry."""
+    summary = ATTACKS.entries[name].summary if name in ATTACKS else ""
+    _, colon, rest = summary.partition(": ")
+    text = rest if colon else summary
+    return verdict.attack_title(name), text[:1].upper() + text[1:]
+
+
+def _methods(measurements: Sequence[Measurement]) -> dict[str, str]:
+    """A letter for each way in which intervals were made, in order of appearance."""
+    used = dict.fromkeys(m.method for m in measurements if m.value is not None)
+    return {method: chr(ord("a") + number) for number, method in enumerate(used)}
+
+
+def _row(measurement: Measurement, methods: dict[str, str]) -> Row:
+    numbers = words.numbers(measurement)
+    return Row(
+        measurement=measurement,
+        label=words.kind(measurement.name).label,
+        numbers=numbers,
+        bar=None if numbers is None else interval_bar([measurement]),
+        better="higher" if measurement.direction is Direction.HIGHER else "lower",
+        mark=None if numbers is None else methods.get(measurement.method),
+    )
+
+
+def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str]) -> Block:
+    title, summary = describe_attack(trial.name)
+    return Block(
+        trial=trial,
+        title=title,
+        summary=summary,
+        rows=tuple(_row(m, methods) for m in verdict.measurements_of(document, trial)),
+        settings=", ".join(f"{key} = {value}" for key, value in trial.configuration.items()),
+    )
+
+
+def _key_figures(document: ResultDocument) -> list[KeyFigure]:
+    found = []
+    by_name = {m.name: m for m in document.measurements}
+    for name in ("target.train_accuracy", "target.test_accuracy"):
+        measurement = by_name.get(name)
+        numbers = words.numbers(measurement, significant=1) if measurement else None
+        if measurement is not None and numbers is not None:
+            found.append(KeyFigure(words.kind(name).label, numbers, f"n = {measurement.n:,}"))
+    ranked = verdict.by_strength(document)
+    if ranked:
+        best = ranked[0]
+        attack = verdict.attack_title(best.trial.name).lower()
+        for measurement in (best.auc, best.tpr):
+            numbers = words.numbers(measurement, significant=1) if measurement else None
+            if measurement is not None and numbers is not None:
+                kind = words.kind(measurement.name)
+                guess = words.percent(kind.fpr) if kind.fpr is not None else "0.5"
+                found.append(KeyFigure(kind.label, numbers, f"{attack}; guessing: {guess}"))
+    return found
+
+
+def _fprs(document: ResultDocument) -> list[float]:
+    asked = {words.kind(m.name).fpr for m in document.measurements}
+    return sorted(fpr for fpr in asked if fpr is not None)
+
+
+def _queries(document: ResultDocument) -> list[tuple[str, str]]:
+    names = {
+        "total": "Images asked about, repeats included",
+        "unique": "Distinct images among them",
+        "sent": "Sent to the target in this run",
+    }
+    found = [(words_, f"{document.queries[key]:,}") for key, words_ in names.items() if key in document.queries]
+    if {"total", "sent"} <= document.queries.keys():
+        rest = max(document.queries["total"] - document.queries["sent"], 0)
+        source = "Read from the recording" if _is_recording(document) else "Answered from the cache"
+        found.append((source, f"{rest:,}"))
+    return found
+
+
+def _times(document: ResultDocument) -> list[tuple[str, str]]:
+    names = {"signals": "Asking the target", "total": "Asking the target, and all attacks"}
+    found = [(text, words.duration(document.seconds[key])) for key, text in names.items() if key in document.seconds]
+    for trial in document.trials:
+        if trial.status == "ok" and trial.seconds:
+            title = f"{verdict.attack_title(trial.name)} and its measurements"
+            when = " (in an earlier run)" if trial.reused else ""
+            found.append((title, words.duration(sum(trial.seconds.values())) + when))
+    return found
+
+
+def _is_recording(document: ResultDocument) -> bool:
+    return document.target.reference.startswith("outputs:")

@@ -1,0 +1,192 @@
+"""What the numbers say, in sentences. Each is computed; none claims more than its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from securitynet.records import Measurement
+from securitynet.reports import words
+from securitynet.results.document import ResultDocument, TrialSummary
+
+DEGREES = (
+    (0.95, "close to certainty"),
+    (0.75, "far better than guessing"),
+    (0.60, "clearly better than guessing"),
+)
+"""(least lower end of the interval, words) for an AUC."""
+
+SLIGHT = 0.55
+"""An AUC whose whole interval lies between 0.5 and this is only slightly better than guessing."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How well one membership attack did.
+
+    Attributes:
+        trial: The attack.
+        auc: Its AUC.
+        tpr: Its TPR at the lowest FPR that can be resolved; None if none can.
+    """
+
+    trial: TrialSummary
+    auc: Measurement
+    tpr: Measurement | None
+
+    @property
+    def fpr(self) -> float | None:
+        """The FPR of ``tpr``."""
+        return None if self.tpr is None else words.kind(self.tpr.name).fpr
+
+
+def measurements_of(document: ResultDocument, trial: TrialSummary) -> list[Measurement]:
+    """The measurements of a trial that finished, by its name before theirs."""
+    if trial.status != "ok":
+        return []
+    return [m for m in document.measurements if m.name.startswith(f"{trial.name}.")]
+
+
+def by_strength(document: ResultDocument) -> list[Strength]:
+    """Attacks that have an AUC, strongest first: by TPR at the lowest resolvable FPR, then by AUC."""
+    found = []
+    for trial in document.trials:
+        measured = measurements_of(document, trial)
+        aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
+        rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
+        resolved = sorted(((fpr, m) for fpr, m in rates if fpr is not None), key=lambda pair: pair[0])
+        if aucs:
+            found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
+    return sorted(found, key=lambda s: (_value(s.tpr), _value(s.auc)), reverse=True)
+
+
+def opening(document: ResultDocument) -> str:
+    """What was assessed, in one sentence."""
+    target, dataset = document.target, document.dataset
+    finished = sum(trial.status == "ok" for trial in document.trials)
+    membership = "known" if dataset.membership == "known" else "assumed from the dataset's own parts"
+    return (
+        f"A classifier of {words.plural(target.num_classes, 'class', 'classes')}, assessed with "
+        f"{words.plural(finished, 'attack')} on {dataset.members:,} members of its training set and "
+        f"{dataset.non_members:,} non-members; membership is {membership}."
+    )
+
+
+def sentences(document: ResultDocument) -> list[str]:
+    """The verdict: what the strongest attack achieves."""
+    ranked = by_strength(document)
+    if not ranked:
+        return [
+            "No attack finished with a result, so nothing can be said about what can be inferred from this model. "
+            "That is not evidence that it is safe."
+        ]
+    best = ranked[0]
+    auc = words.numbers(best.auc)
+    assert auc is not None  # `by_strength` takes only those with a value
+    who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
+    found = [
+        f"An adversary who {who}, tells members from non-members with AUC {auc.value} ({words.level(best.auc)} interval "
+        f"{_unbroken(auc.interval)}): {auc_in_words(best.auc)}."
+    ]
+    if best.tpr is not None:
+        found.append(tpr_in_words(best.tpr))
+    return found
+
+
+def auc_in_words(auc: Measurement) -> str:
+    """How an AUC compares with guessing, by its interval."""
+    assert auc.low is not None and auc.high is not None
+    if auc.low <= 0.5 <= auc.high:
+        return "not distinguishable from guessing, as 0.5 lies in the interval"
+    if auc.high < 0.5:
+        return "worse than guessing, as members score below non-members"
+    for least, degree in DEGREES:
+        if auc.low >= least:
+            return degree
+    return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
+
+
+def tpr_in_words(tpr: Measurement) -> str:
+    """A TPR at a FPR as a sentence, compared with guessing by its interval."""
+    numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
+    assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
+    guess = words.percent(fpr)
+    if tpr.low > fpr:
+        compared = f"more than guessing, which identifies {guess}"
+    elif tpr.high < fpr:
+        compared = f"fewer than guessing, which identifies {guess}"
+    else:
+        compared = f"not distinguishable from guessing, which identifies {guess}"
+    return (
+        f"At a false-positive rate of {guess} they identify {numbers.value} of the members ({words.level(tpr)} interval "
+        f"{_unbroken(numbers.interval)}): {compared}."
+    )
+
+
+def choice(document: ResultDocument) -> str | None:
+    """How the attack of the verdict was chosen, where there was a choice."""
+    ranked = by_strength(document)
+    if len(ranked) < 2:
+        return None
+    first = ranked[0]
+    if first.fpr is None:
+        return f"{attack_title(first.trial.name)} has the highest AUC of {len(ranked)} attacks."
+    return (
+        f"{attack_title(first.trial.name)} is the strongest of {len(ranked)} attacks, by the share of members identified at the lowest "
+        f"false-positive rate that can be resolved, then by AUC."
+    )
+
+
+def unresolved(document: ResultDocument) -> str | None:
+    """A sentence on rates that were asked for and are below 1/n, or None."""
+    asked = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
+    rates = sorted(fpr for fpr in asked if fpr is not None)
+    if not rates:
+        return None
+    n = document.dataset.non_members
+    return (
+        f"{n:,} non-members resolve no false-positive rate below 1/{n:,}; nothing is said about "
+        f"{words.listed([words.percent(fpr) for fpr in rates])}."
+    )
+
+
+def apart(first: Measurement, second: Measurement) -> bool | None:
+    """Whether two intervals do not overlap; None if one of them is missing."""
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return None
+    return first.high < second.low or second.high < first.low
+
+
+def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
+    """Which target leaks most, for each attack that all of them have an AUC for."""
+    found = []
+    per_target = [{s.trial.name: s.auc for s in by_strength(document)} for document in documents]
+    for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
+        order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
+        (most, highest), (least, lowest) = order[0], order[-1]
+        numbers = words.numbers(highest), words.numbers(lowest)
+        assert numbers[0] is not None and numbers[1] is not None
+        if apart(highest, lowest):
+            how = f"tells the members of “{most}” apart better than those of “{least}”"
+            why = "the intervals do not overlap"
+        else:
+            how = f"is not shown to tell the members of “{most}” apart better than those of “{least}”"
+            why = "the intervals overlap"
+        found.append(
+            f"{attack_title(name)} {how}: AUC {numbers[0].value} ({_unbroken(numbers[0].interval)}) against "
+            f"{numbers[1].value} ({_unbroken(numbers[1].interval)}); {why}."
+        )
+    return found
+
+
+def attack_title(name: str) -> str:
+    """An attack's name as words: ``membership.modified-entropy`` becomes ``Modified entropy``."""
+    return name.rpartition(".")[2].replace("-", " ").capitalize()
+
+
+def _unbroken(interval: str) -> str:
+    """An interval that stays on one line: a word joiner on both sides of its dash."""
+    return interval.replace("–", "\u2060–\u2060")
+
+
+def _value(measurement: Measurement | None) -> float:
+    return -1.0 if measurement is None or measurement.value is None else measurement.value

@@ -1,0 +1,75 @@
+"""Parsing of model references."""
+
+import pytest
+
+from securitynet.errors import ConfigurationError
+from securitynet.models.references import FORMS, SCHEMES, parse_reference
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "name", "detail"),
+    [
+        ("timm:resnet18.a1_in1k", "timm", "resnet18.a1_in1k", None),
+        ("torchvision:resnet50", "torchvision", "resnet50", None),
+        ("torchvision:resnet50@IMAGENET1K_V2", "torchvision", "resnet50", "IMAGENET1K_V2"),
+        ("pytorchcv:resnet20_cifar10", "pytorchcv", "resnet20_cifar10", None),
+        ("hf:owner/name", "hf", "owner/name", None),
+        ("hf:owner/name@v1.0", "hf", "owner/name", "v1.0"),
+        ("arch:cifar-resnet20", "arch", "cifar-resnet20", None),
+        ("python:a/b.py:make", "python", "a/b.py", "make"),
+        ("python:C:/models/b.py:make", "python", "C:/models/b.py", "make"),
+        ("catalog:0123abcd", "catalog", "0123abcd", None),
+        ("onnx:a b/model.onnx", "onnx", "a b/model.onnx", None),
+        ("http://localhost:8000/v2/models/m", "http", "http://localhost:8000/v2/models/m", None),
+        ("https://example.org/predict", "https", "https://example.org/predict", None),
+        ("outputs:recorded.npz", "outputs", "recorded.npz", None),
+        ("  timm:resnet18 ", "timm", "resnet18", None),
+    ],
+)
+def test_forms(text, scheme, name, detail):
+    reference = parse_reference(text)
+    assert (reference.scheme, reference.name, reference.detail) == (scheme, name, detail)
+    assert str(reference) == text.strip()
+    assert parse_reference(str(reference)) == reference
+
+
+def test_every_scheme_has_an_example_that_parses():
+    assert set(FORMS) == set(SCHEMES)
+    for scheme, form in FORMS.items():
+        assert parse_reference(form.split(" (")[0]).scheme == scheme
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tim:resnet18", "Did you mean timm:"),
+        ("Torchvision:resnet18", "Did you mean torchvision:"),
+        ("resnet18", "Did you mean arch:resnet18"),
+        ("owner/name", "Did you mean hf:owner/name"),
+        ("folder/model.onnx", "Did you mean onnx:folder/model.onnx"),
+        ("model.npz", "Did you mean outputs:model.npz"),
+        ("net.py", "Did you mean python:net.py:FACTORY"),
+        ("resnet20.th", "arch:cifar-resnet20 --weights resnet20.th"),
+        ("", "A model is written"),
+        ("quite:else", "A model is written"),
+        ("arch:", "names no model"),
+        ("python:net.py", "which function"),
+        ("python:net.py:not a name", "which function"),
+        ("hf:name", "owner/name"),
+        ("hf:a/b/c", "owner/name"),
+        ("ftp://host/model", "Endpoints are written"),
+        ("http:host", "not an address"),
+        ("http://", "Endpoints are written"),
+    ],
+)
+def test_what_is_not_understood_says_what_may_be_meant(text, expected):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_reference(text)
+    assert expected in str(caught.value)
+
+
+def test_passwords_in_addresses_are_refused_and_not_repeated():
+    with pytest.raises(ConfigurationError) as caught:
+        parse_reference("http://user:s3cret@host/predict")
+    assert "s3cret" not in str(caught.value)
+    assert "SECURITYNET_HTTP_TOKEN" in str(caught.value)
