@@ -1,1 +1,1 @@
-"""From raw outputs to what people look at: which records are exposed, and figures. No torch: arrays and frames come in."""
+"""From raw outputs to what people look at: who is exposed, and figures. No torch: arrays come in."""

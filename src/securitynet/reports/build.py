@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from securitynet.analysis.figures import style
 from securitynet.files import atomic_write
-from securitynet.reports import verdict, words
+from securitynet.reports import verdict
 from securitynet.reports.comparison import compare
 from securitynet.reports.labels import distinct
 from securitynet.reports.sections import section
@@ -72,7 +72,7 @@ def render_report(
             created=max(document.created for document in documents),
             version=documents[0].environment.get("securitynet", ""),
             css=_css(),
-            degrees=[(words.percent(least), text) for least, text in verdict.DEGREES],
+            degrees=[(f"{least:g}", text) for least, text in verdict.DEGREES],
             slight=verdict.SLIGHT,
         )
     )

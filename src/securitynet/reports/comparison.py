@@ -75,7 +75,7 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
         groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
     lines: dict[str, roc.Line] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
-        lines |= roc_lines(assessment, before=f"{label}: ", ink=number)
+        lines |= roc_lines(assessment, before=f"{label}: ", ink=number, dash=len(lines))
     fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
     return Comparison(
         labels=labels,

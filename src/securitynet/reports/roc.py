@@ -41,7 +41,7 @@ class RocFigure:
 
 
 def roc_lines(
-    assessment: Assessment, *, before: str = "", ink: int | None = None
+    assessment: Assessment, *, before: str = "", ink: int | None = None, dash: int = 0
 ) -> dict[str, roc.Line]:
     """One line per membership attack that finished.
 
@@ -49,6 +49,7 @@ def roc_lines(
         assessment: Holds the scores.
         before: Put before each name, to tell targets apart.
         ink: Number of the colour of all lines, which tells targets apart; by default each has its own.
+        dash: Number of the first line's dashes: all lines of a figure differ in grey.
     """
     found: dict[str, roc.Line] = {}
     for trial in assessment.trials:
@@ -64,7 +65,7 @@ def roc_lines(
             len(members),
             len(non_members),
             ink=len(found) if ink is None else ink,
-            dash=len(found),
+            dash=dash + len(found),
         )
     return found
 

@@ -84,8 +84,8 @@ def sentences(document: ResultDocument) -> list[str]:
     assert auc is not None  # `by_strength` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     found = [
-        f"An adversary who {who}, tells members from non-members with AUC {auc.value} ({words.level(best.auc)} interval "
-        f"{_unbroken(auc.interval)}): {auc_in_words(best.auc)}."
+        f"An adversary who {who}, tells members from non-members with AUC {auc.value} ({words.level(best.auc)} "
+        f"interval {_unbroken(auc.interval)}): {auc_in_words(best.auc)}."
     ]
     if best.tpr is not None:
         found.append(tpr_in_words(best.tpr))
@@ -117,8 +117,8 @@ def tpr_in_words(tpr: Measurement) -> str:
     else:
         compared = f"not distinguishable from guessing, which identifies {guess}"
     return (
-        f"At a false-positive rate of {guess} they identify {numbers.value} of the members ({words.level(tpr)} interval "
-        f"{_unbroken(numbers.interval)}): {compared}."
+        f"At a false-positive rate of {guess} they identify {numbers.value} of the members ({words.level(tpr)} "
+        f"interval {_unbroken(numbers.interval)}): {compared}."
     )
 
 
@@ -131,8 +131,8 @@ def choice(document: ResultDocument) -> str | None:
     if first.fpr is None:
         return f"{attack_title(first.trial.name)} has the highest AUC of {len(ranked)} attacks."
     return (
-        f"{attack_title(first.trial.name)} is the strongest of {len(ranked)} attacks, by the share of members identified at the lowest "
-        f"false-positive rate that can be resolved, then by AUC."
+        f"{attack_title(first.trial.name)} is the strongest of {len(ranked)} attacks, by the share of members "
+        f"identified at the lowest false-positive rate that can be resolved, then by AUC."
     )
 
 

@@ -1,1 +1,1 @@
-"""Figures: one Altair specification each, drawn as SVG, PNG or PDF without a network (`render`), in one style (`style`)."""
+"""Figures: one Altair specification each, in one style (`style`), drawn without a network (`render`)."""

@@ -107,7 +107,7 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) ->
 
 def chart(
     points: pd.DataFrame, lines: Mapping[str, Line], scale: Scale, *, legend: bool = True, size: int = 300
-) -> alt.LayerChart:
+) -> alt.TopLevelMixin:
     """The figure.
 
     Args:
@@ -124,16 +124,20 @@ def chart(
         scale=alt.Scale(domain=names, range=[style.ink(line.ink).light for line in lines.values()]),
         legend=alt.Legend() if legend else None,
     )
-    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=[list(style.dash(line.dash)) for line in lines.values()]), legend=shown)
+    dash = alt.StrokeDash(
+        "line:N",
+        scale=alt.Scale(domain=names, range=[list(style.dash(line.dash)) for line in lines.values()]),
+        legend=shown,
+    )
     if scale == "linear":
         low, ticks, form = 0.0, [0, 0.2, 0.4, 0.6, 0.8, 1], ".0%"
-        data, interpolate = points, "linear"
+        data = points
     else:
         floor = min(line.floor for line in lines.values())
         low = floor / 2
         ticks = [10.0**exponent for exponent in range(int(np.ceil(np.log10(low))), 1)]
         form = "~%"
-        data, interpolate = log_frame(points, lines, low), "step-after"
+        data = log_frame(points, lines, low)
     axes = [
         field_class(
             f"{field}:Q",
@@ -145,7 +149,9 @@ def chart(
     ]
     curves = (
         alt.Chart(data)
-        .mark_line(interpolate=interpolate, strokeWidth=2, clip=True, strokeJoin="round")
+        .mark_line(
+            interpolate="linear" if scale == "linear" else "step-after", strokeWidth=2, clip=True, strokeJoin="round"
+        )
         .encode(*axes, color=colour, strokeDash=dash, order="order:Q")
     )
     diagonal = (
@@ -156,7 +162,7 @@ def chart(
     layers: list[alt.Chart] = [diagonal, curves]
     if scale == "log":
         layers = [*_unresolvable(axes, low, floor, size), *layers]
-    return style.styled(alt.layer(*layers).properties(width=size, height=size))
+    return style.styled(alt.LayerChart(layer=layers, width=size, height=size))
 
 
 def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:

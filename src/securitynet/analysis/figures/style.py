@@ -38,7 +38,7 @@ SERIES = (
     Ink("#8a6a00", "#e3c04a"),
     Ink("#3b4a5a", "#c3cdd7"),
 )
-"""After Okabe and Ito (2008), darkened so that thin lines keep a contrast of 4.5 to 1 on white, nearly so for orange."""
+"""After Okabe and Ito (2008), darkened so that thin lines keep a contrast of 4 to 1 on white."""
 
 DASHES: tuple[tuple[int, ...], ...] = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 2), (12, 4))
 """With the series' colours, so that lines differ in grey too. The first is a whole line."""
@@ -75,7 +75,7 @@ def exchange_rules(scope: str) -> str:
     return "\n".join(rules)
 
 
-def styled(chart: alt.LayerChart) -> alt.LayerChart:
+def styled(chart: alt.LayerChart) -> alt.TopLevelMixin:
     """The chart with the shared fonts, colours and axes."""
     axis: dict[str, Any] = {
         "labelColor": TEXT.light,
@@ -99,9 +99,10 @@ def styled(chart: alt.LayerChart) -> alt.LayerChart:
         "symbolSize": 500,
         "labelLimit": 400,
     }
-    return (
+    finished: alt.TopLevelMixin = (
         chart.configure(background="transparent", font=FONT, aria=False)
         .configure_view(stroke=None)
         .configure_axis(**axis)
         .configure_legend(**legend)
     )
+    return finished
