@@ -214,6 +214,13 @@ def fits(source: Source, shape: Shape, state: StateDict) -> bool:
     return not _differences(fit_keys(state, wanted), wanted)
 
 
+def same_names(source: Source, shape: Shape, state: StateDict) -> bool:
+    """Whether weights have the names that a network of that shape has, whatever the shapes of tensors."""
+    wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+    fitted = fit_keys(state, wanted)
+    return fitted.keys() <= wanted.keys() and all(key in fitted or _optional(key) for key in wanted)
+
+
 def _some(items: list[str]) -> str:
     return ", ".join(items[:_SHOWN]) + (", …" if len(items) > _SHOWN else "")
 

@@ -7,6 +7,7 @@ from securitynet.models import fitting
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
+from securitynet.models.sources.base import Shape
 from securitynet.models.weights import StateDict
 
 _SIZES = (32, 28, 64, 224, 8, 16, 48, 96)
@@ -36,6 +37,9 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
 def _fitting_size(scheme: str, name: str, state: StateDict, image_size: int) -> int | None:
     try:
         source = open_source(ModelReference.model_validate({"scheme": scheme, "name": name}))
+        start = Shape(source.num_classes or 10, source.channels or 3, image_size)
+        if not fitting.same_names(source, start, state):
+            return None
         for size in dict.fromkeys((image_size, *_SIZES)) if source.sized else (image_size,):
             try:
                 shape, _ = fitting.deduce_shape(source, state, size)

@@ -193,9 +193,10 @@ def _check_archive(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+        # A stream, because torch would go by the ending of a path.
+        with path.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
         called = list(dict.fromkeys(named or sorted(_globals(path))))
