@@ -1,0 +1,215 @@
+"""Automatic normalisation: it finds the convention that a network was trained with, and says how sure it is."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
+from securitynet.models.loading import load_target
+from securitynet.models.architectures.factory import build
+from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.conventions import choose_normalization, fitting_conventions, p_value, sample_indices
+from securitynet.models.ledger import QueryLedger
+from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
+from securitynet.models.target import Target
+
+
+@pytest.fixture(scope="module")
+def network(digits):
+    """Trained on digits normalised as MNIST is."""
+    indices = digits.parts["train"]
+    images = Preprocessing(mean=(0.1307,), std=(0.3081,))(digits.batch(indices))
+    labels = torch.from_numpy(digits.labels[indices])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build("simple-cnn", 10, channels=1, image_size=8)
+        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+        for _ in range(12):
+            for chosen in torch.randperm(len(images)).split(64):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(images[chosen]), labels[chosen]).backward()
+                optimizer.step()
+    return net.eval()
+
+
+def target_of(net, *, shape=(1, 8, 8), **options):
+    return Target(ModuleBackend(net, reference="net", checksum="0", example_shape=shape), **options)
+
+
+def test_the_right_convention_is_found(network, digits):
+    choice = choose_normalization(target_of(network), digits)
+    assert choice.name == "mnist"
+    assert choice.constants == CONVENTIONS["mnist"]
+    assert choice.table[0].name == "mnist"
+    assert choice.table[0].accuracy > 0.9
+    assert {candidate.name for candidate in choice.table} == set(fitting_conventions(1))
+    assert "mnist fits best" in choice.note
+    assert f"{choice.table[0].accuracy:.1%}" in choice.note
+    assert f"next {choice.table[1].name}" in choice.note
+    assert "WARNING" not in choice.note
+    test = digits.parts["test"]
+    images, labels = digits.batch(test), digits.labels[test]
+    trial = target_of(network, preprocessing=Preprocessing(mean=(0.1307,), std=(0.3081,)))
+    expected = (trial.labels(images).numpy() == labels).mean()
+    assert choice.table[0].accuracy == pytest.approx(expected)
+    assert choice.table[0].count == len(test) <= 1000
+
+
+def test_it_is_the_same_each_time_and_sends_each_image_once_a_convention(network, digits):
+    first, second = (target_of(network, ledger=QueryLedger()) for _ in range(2))
+    choices = [choose_normalization(target, digits, size=200) for target in (first, second)]
+    assert choices[0].note == choices[1].note
+    assert first.ledger.snapshot() == second.ledger.snapshot()
+    assert first.ledger.unique == 200
+    assert first.ledger.total == sum(candidate.count for candidate in choices[0].table)
+    # What falls behind is not tried to the end.
+    assert first.ledger.total < 200 * len(choices[0].table)
+
+
+def test_it_obeys_a_query_cap(network, digits):
+    with pytest.raises(QueryBudgetExceeded):
+        choose_normalization(target_of(network, ledger=QueryLedger(50)), digits)
+
+
+def test_a_network_that_knows_nothing_is_reported_loudly(digits):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        untrained = build("simple-cnn", 10, channels=1, image_size=8)
+    choice = choose_normalization(target_of(untrained), digits)
+    assert "WARNING" in choice.note
+    assert "hardly better than chance" in choice.note
+
+
+def test_conventions_that_no_test_can_tell_apart_are_decided_by_likelihood(digits):
+    class Scaled(nn.Module):
+        """Its answers do not depend on the normalisation, but its confidence does."""
+
+        def forward(self, x):
+            spread = x.flatten(1).amax(1) - x.flatten(1).amin(1)
+            return nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10) * spread[:, None]
+
+    choice = choose_normalization(target_of(Scaled()), digits)
+    assert "no significant difference" in choice.note
+    losses = [c.loss for c in choice.table if c.count == choice.table[0].count]
+    assert choice.table[0].loss == min(losses)
+    assert choice.name == "none"  # nearly always wrong: the least confident is the most likely
+
+
+def test_probabilities_are_not_taken_for_logits(network, digits):
+    logits = choose_normalization(target_of(network), digits, size=300)
+    soft = target_of(nn.Sequential(network, nn.Softmax(dim=1)), head="probabilities")
+    assert choose_normalization(soft, digits, size=300).table[0].loss == pytest.approx(logits.table[0].loss, rel=1e-3)
+
+
+def test_a_normalisation_that_overflows_is_passed_over(network, digits):
+    class Overflowing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network
+
+        def forward(self, x):
+            return self.inner(x) + torch.where(x.abs().amax() > 100, torch.nan, 0.0)
+
+    choice = choose_normalization(target_of(Overflowing()), digits, size=200)
+    assert choice.name == "mnist"
+    assert {c.name for c in choice.table if c.count == 0} == {"bytes"}
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 10), torch.nan)
+
+    with pytest.raises(TargetError, match="under every normalisation"):
+        choose_normalization(target_of(Broken()), digits)
+
+
+def test_conventions_fit_the_channels():
+    grey, colour = fitting_conventions(1), fitting_conventions(3)
+    assert {"none", "half", "mnist", "fmnist", "bytes"} == set(grey)
+    assert {"none", "half", "imagenet", "cifar10", "cifar100", "svhn", "clip", "bytes"} <= set(colour)
+    assert "inception" not in colour  # the same as half
+
+
+def test_the_sample_is_of_the_test_part_and_fixed(digits):
+    sample = sample_indices(digits, 100)
+    assert len(np.unique(sample)) == 100
+    assert np.isin(sample, digits.parts["test"]).all()
+    np.random.seed(3)
+    assert np.array_equal(sample, sample_indices(digits, 100))
+    whole = ImageDataset(digits.reference, digits.images, digits.labels, digits.class_names, {})
+    assert len(sample_indices(whole)) == 1000
+
+
+def test_mcnemar_against_scipy():
+    from scipy.stats import binom
+
+    from securitynet.models.conventions import Candidate
+
+    first = np.array([True] * 30 + [False] * 8 + [True] * 62)
+    second = np.array([False] * 30 + [True] * 8 + [True] * 62)
+    candidates = [Candidate("x", ((), ()), 0.0, 0.0, correct) for correct in (first, second)]
+    assert p_value(*candidates) == pytest.approx(2 * binom.cdf(8, 38, 0.5))
+    assert p_value(candidates[0], candidates[0]) == 1.0
+
+
+# Through load_target
+
+
+@pytest.fixture
+def weights(network, tmp_path):
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+def test_priorities(weights, digits):
+    def loaded(**options):
+        return load_target("arch:simple-cnn", weights=weights, **options)
+
+    auto = loaded(dataset=digits)  # nothing is stated, and labels are at hand
+    assert auto.preprocessing.describe() == "normalised by mnist"
+    assert any("mnist fits best" in note for note in auto.notes)
+    assert auto.ledger.total == 0  # looking for it is no adversary's query
+    explicit = loaded(dataset=digits, normalize="half")
+    assert explicit.preprocessing.describe() == "normalised by half"
+    assert loaded(normalize="0.25/0.75", input_size=8).preprocessing.constants() == "0.25/0.75"
+    bare = loaded(input_size=8)  # no labels to try on
+    assert bare.preprocessing.mean == ()
+    assert any("no normalisation is stated" in note for note in bare.notes)
+    with pytest.raises(ConfigurationError, match="labelled images"):
+        loaded(normalize="auto", input_size=8)
+    with pytest.raises(ConfigurationError, match="3 channels"):
+        loaded(dataset=digits, normalize="imagenet")
+    with pytest.raises(ConfigurationError, match="not understood"):
+        loaded(dataset=digits, normalize="imagnet")
+
+
+@pytest.mark.real_data
+def test_a_public_checkpoint_is_normalised_as_it_was_trained(shared_data):
+    dataset = _cifar10(shared_data / "cifar10-jpeg" / "test.parquet")
+    weights = shared_data / "cifar10-resnets" / "resnet20-12fca82f.th"
+    target = load_target("arch:cifar-resnet20", weights=weights, dataset=dataset, normalize="auto")
+    assert target.preprocessing.describe() == "normalised by imagenet"
+    assert target.head == "logits"
+    correct = target.labels(dataset.images).numpy() == dataset.labels
+    assert correct.mean() == pytest.approx(0.8103, abs=0.03)
+    weights = shared_data / "cifar10-resnets" / "resnet32-d509ac18.th"
+    target = load_target("arch:cifar-resnet32", weights=weights, dataset=dataset, normalize="imagenet")
+    correct = target.labels(dataset.images).numpy() == dataset.labels
+    assert correct.mean() == pytest.approx(0.8256, abs=0.03)
+
+
+def _cifar10(path) -> ImageDataset:
+    """Every ninth image of the test part; the file is sorted by class."""
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    table = pq.read_table(path).take(np.arange(0, 10_000, 9))
+    pictures = [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table["image"].to_pylist()]
+    images = torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
+    labels = table["label"].to_numpy().astype(np.int64)
+    part = {"test": np.arange(len(labels), dtype=np.int64)}
+    return ImageDataset("cifar10-jpeg", images, labels, tuple("0123456789"), part)
