@@ -17,7 +17,7 @@ def distinct(documents: Sequence[ResultDocument]) -> list[str]:
     references = [document.target.reference for document in documents]
     if len(set(references)) == len(references):
         return references
-    paths = [PurePath(str(document.settings.get("weights") or "")).with_suffix("").parts for document in documents]
+    paths = [_weights(document) for document in documents]
     start, end = _common(paths), _common([path[::-1] for path in paths])
     names = []
     for reference, path in zip(references, paths, strict=True):
@@ -25,6 +25,12 @@ def distinct(documents: Sequence[ResultDocument]) -> list[str]:
         names.append(different if len(set(references)) == 1 and different else _joined(reference, different))
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)]
+
+
+def _weights(document: ResultDocument) -> tuple[str, ...]:
+    """Parts of the path of a target's weights file, without its suffix; none if there is no file."""
+    weights = document.settings.get("weights")
+    return PurePath(str(weights)).with_suffix("").parts if weights else ()
 
 
 def _joined(reference: str, different: str) -> str:

@@ -32,7 +32,7 @@ def to_pdf(chart: Chart) -> bytes:
 def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
     """An SVG for the middle of an HTML page.
 
-    Its ids get a prefix, because those of two figures on one page would clash; it takes the width it is given; and it
+    Its ids are renamed, because those of two figures on one page would clash; it takes the width it is given; and it
     has a title and a description for those who do not see it.
 
     Args:
@@ -41,16 +41,21 @@ def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
         title: A few words, any text.
         description: What the figure shows, any text.
     """
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
-    svg = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{prefix}-\2"', svg)
+    # Numbered afresh: the drawing library counts on from figure to figure, and one content should give one page.
+    ids = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
+    names = {old: f"{prefix}-{number}" for number, old in enumerate(ids)}
+    svg = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{names[found[1]]}"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{names[found[1]]})", svg)
+    svg = re.sub(r'href="#([^"]+)"', lambda found: f'href="#{names[found[1]]}"', svg)
     opening, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', opening)
     if box is None:
         raise ValueError("an SVG without a viewBox can't be scaled to the page")
-    names = f'<title id="{prefix}-title">{_escape(title)}</title><desc id="{prefix}-desc">{_escape(description)}</desc>'
+    spoken = (
+        f'<title id="{prefix}-title">{_escape(title)}</title><desc id="{prefix}-desc">{_escape(description)}</desc>'
+    )
     start = f'<svg role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc" {box[0]}>'
-    return start + names + rest
+    return start + spoken + rest
 
 
 def _specification(chart: Chart) -> dict[str, Any]:

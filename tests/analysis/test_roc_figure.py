@@ -1,0 +1,111 @@
+"""ROC figures: every drawn point is one of the metric's, and low FPRs keep their steps."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from securitynet.analysis.figures import render, roc, style
+from securitynet.metrics.roc import curve, tpr_at_fpr
+
+FPRS = (0.1, 0.01, 0.001)
+
+
+def scores(members=6000, non_members=4000, shift=0.5):
+    generator = np.random.default_rng(1)
+    return generator.normal(shift, 1, members), generator.normal(0, 1, non_members)
+
+
+def line(members, non_members, number=0):
+    return roc.Line(curve(members, non_members), len(members), len(non_members), number, number)
+
+
+def test_thinned_points_are_points_of_the_curve_and_few():
+    whole = curve(*scores())
+    chosen = roc.thin(whole, FPRS)
+    assert len(whole.fpr) > 9000
+    assert len(chosen) <= roc.MOST_POINTS
+    assert (np.diff(chosen) > 0).all()
+    assert (whole.fpr[chosen[0]], whole.tpr[chosen[0]]) == (0, 0)
+    assert (whole.fpr[chosen[-1]], whole.tpr[chosen[-1]]) == (1, 1)
+
+
+def test_drawn_steps_equal_the_metric():
+    members, non_members = scores()
+    whole = curve(members, non_members)
+    chosen = roc.thin(whole, FPRS)
+    drawn = type(whole)(whole.fpr[chosen], whole.tpr[chosen])
+    for fpr in FPRS:
+        measured = tpr_at_fpr(members, non_members, fpr).value
+        assert roc.tpr_at(whole, fpr) == pytest.approx(measured, abs=1e-12)
+        assert roc.tpr_at(drawn, fpr) == roc.tpr_at(whole, fpr)
+    # The lowest false-positive counts, one by one: there a single record moves the curve.
+    for count in range(11):
+        assert roc.tpr_at(drawn, count / 4000) == roc.tpr_at(whole, count / 4000)
+
+
+def test_thinning_keeps_the_area():
+    whole = curve(*scores())
+    chosen = roc.thin(whole, FPRS)
+    exact = np.trapezoid(whole.tpr, whole.fpr)
+    assert np.trapezoid(whole.tpr[chosen], whole.fpr[chosen]) == pytest.approx(exact, abs=2e-3)
+
+
+def test_short_curves_lose_only_points_on_straight_runs():
+    members, non_members = np.array([4.0, 3.0, 1.0]), np.array([2.0, 0.0])
+    whole = curve(members, non_members)
+    chosen = roc.thin(whole)
+    assert list(zip(whole.fpr[chosen], whole.tpr[chosen].round(3), strict=True)) == [
+        (0, 0),
+        (0, 0.667),
+        (0.5, 0.667),
+        (0.5, 1),
+        (1, 1),
+    ]
+
+
+def test_a_curve_of_one_threshold_is_a_line():
+    assert list(roc.thin(curve(np.ones(5), np.ones(5)))) == [0, 1]
+
+
+def test_log_points_start_at_what_can_be_resolved():
+    members, non_members = scores(300, 200)
+    lines = {"a": line(members, non_members)}
+    logged = roc.log_frame(roc.frame(lines), lines, bottom=1 / 400)
+    assert logged["fpr"].min() == 1 / 200
+    assert logged["tpr"].min() >= 1 / 400
+    assert logged["tpr"].iloc[0] == pytest.approx(max(tpr_at_fpr(members, non_members, 1 / 200).value, 1 / 400))
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_drawn_as_svg_png_and_pdf(scale):
+    lines = {"first": line(*scores(300, 200)), "second": line(*scores(300, 200, shift=0.1), 1)}
+    chart = roc.chart(roc.frame(lines), lines, scale)
+    svg = render.to_svg(chart)
+    assert "first" in svg and "second" in svg
+    assert style.ink(0).light in svg and style.ink(1).light in svg
+    assert ("not resolvable" in svg) == (scale == "log")
+    assert render.to_png(chart).startswith(b"\x89PNG")
+    assert render.to_pdf(chart).startswith(b"%PDF")
+
+
+def test_a_page_can_hold_two_drawings_whose_ids_are_the_same():
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" viewBox="0 0 9 9">'
+        '<defs><clipPath id="c1"/></defs><g clip-path="url(#c1)"/><use xlink:href="#c1"/></svg>'
+    )
+    inlined = render.inline(svg, "p", title="a <b>", description="x & y")
+    assert 'id="p-0"' in inlined and "url(#p-0)" in inlined and 'href="#p-0"' in inlined
+    assert '"c1"' not in inlined and "xmlns" not in inlined and 'width="9"' not in inlined
+    assert "a &lt;b&gt;" in inlined and "x &amp; y" in inlined
+
+
+def test_each_colour_has_one_role_so_that_dark_screens_can_exchange_it():
+    lights = [ink.light for ink in style.inks()]
+    assert len(set(lights)) == len(lights)
+    svg = render.to_svg(roc.chart(roc.frame({"a": line(*scores(50, 50))}), {"a": line(*scores(50, 50))}, "log"))
+    rules = style.exchange_rules(".plot")
+    for colour in set(re.findall(r'(?:fill|stroke)="(#[0-9a-f]+)"', svg)):
+        assert f'"{colour}"' in rules, f"{colour} would stay as it is on a dark screen"

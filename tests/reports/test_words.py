@@ -1,0 +1,176 @@
+"""Numbers and sentences: what is written never says more than the interval does."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from securitynet.cli.options import parse
+from securitynet.files import read_toml
+from securitynet.records import Direction, Measurement
+from securitynet.reports import bars, labels, settings, verdict, words
+from securitynet.reports.pictures import data_uri
+from securitynet.studies.config import AssessConfig
+
+
+def measured(name, value, low, high, n=1000):
+    return Measurement(name=name, value=value, low=low, high=high, n=n, direction=Direction.LOWER, method="test")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("target.train_accuracy", (0.8604, 0.8573, 0.8634), ("86.04%", "85.73–86.34%")),
+        ("membership.x.auc", (0.525, 0.5201, 0.5299), ("0.5250", "0.5201–0.5299")),
+        ("membership.x.tpr@fpr=0.001", (0.002, 0.0015, 0.0027), ("0.200%", "0.150–0.270%")),
+        ("target.overfitting", (-0.004, -0.02, 0.012), ("−0.4 points", "−2.0 to 1.2 points")),
+        ("membership.x.tpr@fpr=0.01", (0.0, 0.0, 0.0082), ("0%", "0–0.82%")),
+        ("evasion.x.steps", (12.0, 12.0, 12.0), ("12.00", "12.00–12.00")),
+    ],
+)
+def test_numbers_have_the_digits_that_their_interval_supports(name, values, expected):
+    numbers = words.numbers(measured(name, *values))
+    assert (numbers.value, numbers.interval) == expected
+
+
+def test_rounding_never_puts_an_end_onto_chance():
+    numbers = words.numbers(measured("membership.x.auc", 0.55, 0.50004, 0.6))
+    assert numbers.interval == "0.50004–0.60000"
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "expected"),
+    [
+        (0.49, 0.51, 0.53, "not distinguishable from guessing"),
+        (0.5, 0.51, 0.53, "not distinguishable from guessing"),
+        (0.501, 0.51, 0.53, "slightly better than guessing"),
+        (0.501, 0.53, 0.56, "better than guessing"),
+        (0.61, 0.7, 0.8, "clearly better than guessing"),
+        (0.75, 0.8, 0.85, "far better than guessing"),
+        (0.96, 0.98, 0.99, "close to certainty"),
+        (0.4, 0.45, 0.49, "worse than guessing"),
+    ],
+)
+def test_an_auc_in_words_follows_its_interval(low, value, high, expected):
+    said = verdict.auc_in_words(measured("membership.x.auc", value, low, high))
+    assert said.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0011, 0.003, "more than guessing"),
+        (0.0005, 0.003, "not distinguishable"),
+        (0.0, 0.0009, "fewer than guessing"),
+    ],
+)
+def test_a_tpr_in_words_is_compared_with_its_fpr(low, high, expected):
+    said = verdict.tpr_in_words(measured("membership.x.tpr@fpr=0.001", (low + high) / 2, low, high))
+    assert expected in said
+    assert "At a false-positive rate of 0.1%" in said
+
+
+def test_the_verdict_names_the_strongest_attack(assessed):
+    document, _ = assessed
+    ranked = verdict.by_strength(document)
+    assert [s.trial.name for s in ranked] == ["membership.modified-entropy", "membership.correctness"]
+    assert ranked[0].fpr == 0.02  # 0.001 can't be resolved with 120 non-members
+    auc, tpr = verdict.sentences(document)
+    assert auc.startswith("An adversary who sees only the model's answers")
+    assert words.numbers(ranked[0].auc).value in auc
+    assert "At a false-positive rate of 2% they identify" in tpr
+    assert verdict.unresolved(document).endswith("nothing is said about 0.1%.")
+
+
+def test_a_null_target_is_not_called_leaky(null):
+    document, _ = null
+    said = " ".join(verdict.sentences(document))
+    assert "not distinguishable from guessing" in said
+    assert "better than" not in said
+
+
+def test_bars_put_interval_and_chance_where_they_are():
+    axis = bars.axis_for([measured("membership.x.auc", 0.7, 0.6, 0.8)])
+    assert (axis.low, axis.high) == (0.4, 1.0)
+    assert axis.at(0.7) == pytest.approx((bars.MARGIN + bars.WIDTH - bars.MARGIN) / 2)
+    logarithmic = bars.axis_for([measured("membership.x.tpr@fpr=0.001", 0.01, 0.001, 0.1)])
+    assert logarithmic.log and logarithmic.low == pytest.approx(1e-4)
+    assert logarithmic.at(0.01) == pytest.approx(bars.WIDTH / 2)
+    assert logarithmic.at(0.0) == bars.MARGIN
+    drawing = bars.interval_bar([measured("membership.x.auc", 0.7, 0.6, 0.8)], ["<b>"])
+    assert "<b>" not in drawing and "&lt;b&gt;: 0.70, interval 0.60–0.80" in drawing
+
+
+def test_durations():
+    said = [words.duration(s) for s in (0.001, 1.234, 45.67, 125, 3725)]
+    assert said == ["under 0.01 s", "1.23 s", "45.7 s", "2 min 05 s", "1 h 02 min"]
+
+
+def test_posteriors_are_not_rounded_to_certainty():
+    assert [words.probability(p) for p in (1.0, 0.99999, 0.5, 0.0001, 0.0)] == [
+        "100.0%",
+        "> 99.9%",
+        "50.0%",
+        "< 0.1%",
+        "0.0%",
+    ]
+
+
+def test_command_line_and_file_give_the_same_configuration(assessed, tmp_path):
+    document, _ = assessed
+    config = AssessConfig(
+        model="arch:simple-cnn",
+        weights=Path('it\'s "here"/a\\b.st'),
+        dataset="folder:my photos",
+        attacks=("correctness", "modified-entropy"),
+        auxiliary=("partial", "none"),
+        known=1 / 3,
+        fprs=(0.1, 0.02),
+        rerun=True,
+        channels=3,
+    )
+    stated = document.model_copy(update={"settings": config.model_dump(mode="json", exclude_none=True)})
+    file = tmp_path / "options.toml"
+    file.write_text(settings.toml(stated), encoding="utf-8")
+    assert AssessConfig.model_validate(read_toml(file)) == config
+    words_ = shlex.split(settings.command_line(stated))
+    assert words_[:3] == ["securitynet", "assess", "arch:simple-cnn"]
+    given = {"model": words_[2]}
+    rest = words_[3:]
+    while rest:
+        option = rest.pop(0).removeprefix("--").replace("-", "_")
+        given[option] = True if option == "rerun" else rest.pop(0)
+    given["channels"] = int(given["channels"])  # Typer's work
+    assert parse(AssessConfig, given) == config
+    assert "--seed" not in words_
+
+
+def test_labels_tell_targets_apart(assessed):
+    document, _ = assessed
+
+    def with_(reference, weights=None):
+        target = document.target.model_copy(update={"reference": reference})
+        given = {"weights": weights} if weights else {}
+        return document.model_copy(update={"target": target, "settings": given})
+
+    assert labels.distinct([with_("a"), with_("b")]) == ["a", "b"]
+    assert labels.distinct([with_("a", "x/one/m.st"), with_("a", "x/two/m.st")]) == ["one", "two"]
+    assert labels.distinct([with_("a"), with_("a")]) == ["a (1)", "a (2)"]
+    assert labels.distinct([with_("a", "one.st"), with_("a", "two.st"), with_("b")]) == ["a, one", "a, two", "b"]
+
+
+def test_colour_pictures_keep_their_channels_and_large_ones_shrink():
+    def opened(pixels):
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data_uri(pixels).partition(",")[2]))))
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
+    assert np.array_equal(opened(pixels), pixels.transpose(1, 2, 0))
+    assert opened(np.zeros((3, 300, 150), dtype=np.uint8)).shape == (96, 48, 3)
+    with pytest.raises(ValueError, match="2 channels"):
+        data_uri(np.zeros((2, 4, 4), dtype=np.uint8))
