@@ -62,8 +62,10 @@ def show(document: ResultDocument) -> None:
     for note in target.notes:
         console.stdout.print(f"[dim]{_escape(note)}[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading, justify in (("measurement", "left"), ("value", "right"), ("interval", "left"), ("n", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("measurement", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("interval", overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
     for m in document.measurements:
         if m.value is None:
             table.add_row(m.name, "–", m.note or "", f"{m.n:,}")
