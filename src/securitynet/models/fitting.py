@@ -170,7 +170,9 @@ def load_weights(
     fitted = fit_keys(state, wanted)
     if convert is not None and _differences(fitted, wanted):
         converted = fit_keys(convert(dict(fitted), network), wanted)
-        if not _differences(converted, wanted):
+        # Converters of libraries also interpolate position embeddings to another image size: that is another model.
+        resampled = any(key in fitted and fitted[key].numel() != value.numel() for key, value in converted.items())
+        if not resampled and not _differences(converted, wanted):
             fitted = converted
     wrong = _differences(fitted, wanted)
     if wrong:

@@ -206,4 +206,4 @@ def open_answers(reference: ModelReference, options: Options) -> Opened:
 
 def short(reference: ModelReference) -> str:
     """The reference without the folders of its path: results name the model, not the machine."""
-    return f"{reference.scheme}:{Path(reference.name).name}"
+    return str(reference.model_copy(update={"name": Path(reference.name).name}))

@@ -19,7 +19,7 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
     """A hint that names what the weights fit: another network, or the same one for images of another size."""
     found: list[str] = []
     candidates = [("arch", name) for name in ARCHITECTURES] + [("torchvision", name) for name in _COMMON]
-    if reference.scheme in ("arch", "torchvision"):
+    if reference.scheme in ("arch", "pytorchcv", "timm", "torchvision"):
         candidates.insert(0, (reference.scheme, reference.name))
     for scheme, name in dict.fromkeys(candidates):
         fitting_size = _fitting_size(scheme, name, state, image_size)
