@@ -111,6 +111,11 @@ class Measurement(Record):
         """The same measurement with ``prefix.`` before its name."""
         return self.model_copy(update={"name": f"{prefix}.{self.name}"})
 
+    def with_notes(self, *notes: str) -> Measurement:
+        """The same measurement with further sentences after its note."""
+        words = " ".join(note for note in (self.note, *notes) if note)
+        return self.model_copy(update={"note": words or None})
+
 
 class TargetIdentity(Record):
     """Which model, exactly, and how images reach it.

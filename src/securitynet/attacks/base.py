@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -16,15 +16,23 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.signals import Progress, Signals, collect
 from securitynet.models.target import Target
+from securitynet.models.trained import TrainedModel
 from securitynet.records import Measurement, Queries, Record, ThreatModel
 
 
 @dataclass(frozen=True, eq=False)
 class AttackData:
-    """A dataset and who is who in it."""
+    """A dataset and who is who in it.
+
+    Attributes:
+        dataset: Where the records are.
+        splits: Who is a member, and what the adversary knows.
+        trained: How the target was trained, where that is known: shadow models are trained likewise.
+    """
 
     dataset: ImageDataset
     splits: Splits
+    trained: TrainedModel | None = None
 
     @property
     def judged(self) -> NDArray[np.int64]:
@@ -42,6 +50,7 @@ class Context:
         device: Where attack models are trained, as the user writes it.
         progress: Told about long work.
         used: Signals handed out, for the bill.
+        threat_model: The one that is played out; `Attack.__call__` sets it, for attacks that serve several.
     """
 
     seed: int = 0
@@ -49,6 +58,7 @@ class Context:
     device: str = "auto"
     progress: Progress | None = None
     used: list[Signals] = field(default_factory=list)
+    threat_model: ThreatModel | None = None
 
     def signals(self, target: Target, data: AttackData, indices: NDArray[np.int64] | None = None) -> Signals:
         """Outputs of the target for records (all judged ones by default), from the cache where they are known."""
@@ -114,4 +124,4 @@ class Attack(Record, ABC):
             raise AccessDenied(
                 f"{target.reference} is under {target.access.value} access; {threat_model} assumes more."
             )
-        return self.run(target.under(threat_model.access), data, context)
+        return self.run(target.under(threat_model.access), data, replace(context, threat_model=threat_model))

@@ -131,7 +131,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
 
 def describe_attack(name: str) -> tuple[str, str]:
     """Title and one-line summary of an attack, from its entry in the registry."""
-    summary = ATTACKS.entries[name].summary if name in ATTACKS else ""
+    attack = name.partition("@")[0]
+    summary = ATTACKS.entries[attack].summary if attack in ATTACKS else ""
     _, colon, rest = summary.partition(": ")
     text = rest if colon else summary
     return verdict.attack_title(name), text[:1].upper() + text[1:]

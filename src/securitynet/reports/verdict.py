@@ -179,8 +179,13 @@ def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
 
 
 def attack_title(name: str) -> str:
-    """An attack's name as words: ``membership.modified-entropy`` becomes ``Modified entropy``."""
-    return name.rpartition(".")[2].replace("-", " ").capitalize()
+    """An attack's name as words: ``membership.modified-entropy`` becomes ``Modified entropy``.
+
+    What follows an ``@`` says which data the adversary holds, for attacks that are run with several kinds.
+    """
+    attack, _, auxiliary = name.rpartition(".")[2].partition("@")
+    title = attack.replace("-", " ").capitalize()
+    return f"{title} ({auxiliary} data)" if auxiliary else title
 
 
 def _unbroken(interval: str) -> str:

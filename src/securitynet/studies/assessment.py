@@ -104,7 +104,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
     """
     planned = plan(config, subject)
     cache = config.cache or cache_folder()
-    data = AttackData(subject.dataset, subject.splits)
+    data = AttackData(subject.dataset, subject.splits, subject.trained)
     started = time.perf_counter()
     signals = collect(subject.target, data.dataset, data.judged, cache=cache, progress=_named(progress, "querying"))
     assessment = Assessment(config, subject, accuracies(signals, data, config.level), signals)
@@ -156,8 +156,17 @@ def plan(config: AssessConfig, subject: Subject) -> list[tuple[str, Attack, Tria
                 seed=config.seed,
                 precision=config.precision,
             )
-            planned.append((name, attack, spec, None if served else obstacle))
+            label = trial_name(name, attack, threat_model) if served else name
+            planned.append((label, attack, spec, None if served else obstacle))
     return planned
+
+
+def trial_name(name: str, attack: Attack, threat_model: ThreatModel) -> str:
+    """Name of a trial, which its measurements carry: ``membership.ml-doctor-black-box@shadow``.
+
+    An attack that serves one threat model gives its trials its own name.
+    """
+    return name if len(attack.threat_models) == 1 else f"{name}@{threat_model.auxiliary.value}"
 
 
 def chosen_attacks(names: Sequence[str]) -> list[str]:

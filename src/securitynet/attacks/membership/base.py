@@ -27,6 +27,7 @@ class MembershipScores(Output):
         is_member: The truth, N.
         threshold: From which on the adversary says "member".
         held_out: Records that tuned nothing, N: those on which decisions at the threshold are judged.
+        notes: What a reader must know to read the scores; they go to the note of each measurement.
     """
 
     indices: NDArray[np.int64]
@@ -34,6 +35,7 @@ class MembershipScores(Output):
     is_member: NDArray[np.bool_]
     threshold: float
     held_out: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Output.arrays`."""
@@ -43,6 +45,7 @@ class MembershipScores(Output):
             "is_member": self.is_member,
             "threshold": np.asarray(self.threshold),
             "held_out": self.held_out,
+            "notes": np.asarray(self.notes, dtype=np.str_),
         }
 
     @classmethod
@@ -54,11 +57,12 @@ class MembershipScores(Output):
             arrays["is_member"],
             float(arrays["threshold"]),
             arrays["held_out"],
+            tuple(str(note) for note in arrays.get("notes", ())),
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """AUC, balanced accuracy and TPR at each FPR (`securitynet.metrics.membership`)."""
-        return membership.measure(
+        measured = membership.measure(
             self.scores,
             self.is_member,
             threshold=self.threshold,
@@ -67,6 +71,7 @@ class MembershipScores(Output):
             level=level,
             seed=seed,
         )
+        return [measurement.with_notes(*self.notes) for measurement in measured]
 
 
 class ThresholdAttack(Attack):
