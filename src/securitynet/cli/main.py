@@ -9,7 +9,10 @@ from typing import Annotated
 import typer
 
 import securitynet
-from securitynet.cli import assess, demo, listing, train
+from securitynet.cli.assess import assess
+from securitynet.cli.demo import demo
+from securitynet.cli.listing import list_
+from securitynet.cli.train import train
 from securitynet.errors import SecurityNetError
 
 app = typer.Typer(
@@ -21,10 +24,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("assess")(assess.assess)
-app.command("train")(train.train)
-app.command("list")(listing.list_)
+app.command("demo")(demo)
+app.command("assess")(assess)
+app.command("train")(train)
+app.command("list")(list_)
 
 
 def _version(value: bool) -> None:
