@@ -216,3 +216,19 @@ def _agreement(name: str, units: _Units) -> Agreement:
         fleiss=fleiss,
         krippendorff=None if alpha is None else float(alpha),
     )
+
+
+def decisions(catalog: Catalog, texts: Iterable[str]) -> dict[tuple[str, str], Any]:
+    """Decisions by hand, from texts ``ENTRY:CODE=VALUE``.
+
+    Raises:
+        ConfigurationError: If a text is not of that form, or the value is not allowed.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    for text in texts:
+        left, equals, value = text.partition("=")
+        identifier, colon, name = left.rpartition(":")
+        if not (equals and colon and identifier):
+            raise ConfigurationError(f"{text!r} is no decision.", hint="Write ENTRY:CODE=VALUE.")
+        found[catalog.get(identifier).id, code(name).name] = code(name).parse(value)
+    return found

@@ -19,7 +19,7 @@ from securitynet.catalog.database import CatalogError, Database
 from securitynet.catalog.history import State, history
 from securitynet.catalog.importers import ImportReport, read_table
 from securitynet.catalog.importers.base import TableError
-from securitynet.catalog.known import completed
+from securitynet.catalog.known import completed, dataset_name
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import PERSON, Item, Measured, Tally
@@ -233,7 +233,7 @@ class Catalog:
         given.setdefault("source", "manual")
         if "name" not in given:
             raise ConfigurationError("An entry needs a name.", hint="Give --name.")
-        dataset = f"@{given['dataset']}" if "dataset" in given else ""
+        dataset = f"@{dataset_name(str(given['dataset']))}" if "dataset" in given else ""
         given.setdefault("key", f"{given['source']}:{given['name']}{dataset}")
         parsed = {
             name: code(name).parse(value) if isinstance(value, str) else code(name).check(value)
@@ -357,7 +357,10 @@ def _row(connection: Connection, identifier: str) -> Mapping[str, Any]:
             listed = ", ".join(f"{row['id']} ({row['key']})" for row in chiefs[:5])
             raise ConfigurationError(f"{identifier!r} stands for {len(chiefs)} entries.", hint=f"Give an id: {listed}.")
     near = sa.select(entries.c.name).where(entries.c.name >= text[:4], entries.c.name < text[:4] + "~").limit(2000)
-    raise UnknownName("catalog entry", identifier, connection.execute(near).scalars().all() or ["(search for it)"])
+    names = connection.execute(near).scalars().all()
+    if names:
+        raise UnknownName("catalog entry", identifier, names)
+    raise CatalogError(f"There is no catalog entry {identifier!r}.", hint="Look for it: securitynet catalog search WORDS.")
 
 
 def _sum_up(total: Tally, part: Tally) -> None:

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import sqlalchemy as sa
 
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import CodeInfo, codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.query import Query
 from securitynet.catalog.store import entry_of, rows_with_sources
@@ -30,8 +30,7 @@ def export(database: Database, query: Query, path: Path) -> int:
     Args:
         database: Where they are.
         query: Which ones.
-        path: Its suffix says what to write: ``.csv`` (without sources; lists separated by semicolons), ``.jsonl``,
-            ``.parquet``.
+        path: Its suffix says what to write: ``.csv``, ``.jsonl`` or ``.parquet``.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"Entries cannot be written as {path.suffix or 'a file without suffix'}.", hint=f"Use {', '.join(SUFFIXES)}.")
@@ -42,12 +41,7 @@ def export(database: Database, query: Query, path: Path) -> int:
         elif path.suffix == ".csv":
             stream.write(as_csv(records).encode())
         else:
-            text = [{**record, **{name: json.dumps(record[name]) for name in ("preprocessing",) if name in record}} for record in records]
-            columns = {name: [_listed(record.get(name), name) for record in text] for name in [*codebook()]}
-            for name in sorted({m["name"] for record in records for m in record["measurements"]}):
-                by_name = ({m["name"]: m["value"] for m in record["measurements"]} for record in records)
-                columns[f"measured:{name}"] = [found.get(name) for found in by_name]
-            pyarrow.parquet.write_table(pyarrow.table(columns), stream)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([_flat(record) for record in records], _SCHEMA), stream)
     return len(records)
 
 
@@ -66,24 +60,36 @@ def export_records(database: Database, query: Query) -> Iterator[dict[str, Any]]
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:
-    """Records as CSV: one column a code, one a measured name."""
-    names = sorted({m["name"] for record in records for m in record["measurements"]})
+    """Records as CSV: one column a code; lists separated by semicolons, sources and measurements as JSON."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*codebook(), *(f"measured:{name}" for name in names)])
-    for record in records:
-        found = {m["name"]: m["value"] for m in record["measurements"]}
-        writer.writerow([*(_cell(record.get(name)) for name in codebook()), *(found.get(name, "") for name in names)])
+    columns = [*codebook(), *(name for name in ("sources", "measurements") if any(name in record for record in records))]
+    writer.writerow(columns)
+    writer.writerows([_cell(record.get(name), name) for name in columns] for record in records)
     return buffer.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return ";".join(value)
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return "" if value is None else value
+def _cell(value: Any, name: str) -> Any:
+    if name in ("sources", "measurements") or isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False) if value else ""
+    return ";".join(value) if isinstance(value, list) else "" if value is None else value
 
 
-def _listed(value: Any, name: str) -> Any:
-    return list(value or ()) if codebook()[name].several else value
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A record for Parquet: what has no fixed shape as JSON text."""
+    return {name: json.dumps(value) if name in ("preprocessing", "sources") else value for name, value in record.items()}
+
+
+def _arrow_type(info: CodeInfo) -> pyarrow.DataType:
+    if info.several:
+        return pyarrow.list_(pyarrow.string())
+    return {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}.get(info.kind, pyarrow.string())
+
+
+_MEASURED = pyarrow.struct(
+    [("name", pyarrow.string()), ("value", pyarrow.float64()), ("low", pyarrow.float64()), ("high", pyarrow.float64()),
+     ("measured_by", pyarrow.string()), ("source", pyarrow.string())]
+)  # fmt: skip
+_SCHEMA = pyarrow.schema(
+    [*((info.name, _arrow_type(info)) for info in codebook().values()), ("sources", pyarrow.string()), ("measurements", pyarrow.list_(_MEASURED))]
+)

@@ -50,7 +50,7 @@ class Selection:
         """The model list of a study file."""
         lines = [f"# {len(self.chosen)} of {self.candidates} candidates; coverage {self.objective:.3f}; seed {self.seed}"]
         for _, row in self.chosen.iterrows():
-            facts = "; ".join(str(row[name]) for name in ("family", "dataset", "year") if not pandas.isna(row[name]))
+            facts = "; ".join(_text(row[name]) for name in ("family", "dataset", "year") if not pandas.isna(row[name]))
             lines += [f"# {facts}" if facts else "#", "[[models]]", f"reference = {json.dumps(row['reference'])}"]
             lines += [f"catalog = {json.dumps(row['id'])}", ""]
         return "\n".join(lines)

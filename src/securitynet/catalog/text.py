@@ -34,9 +34,9 @@ def index_terms(texts: Iterable[str]) -> list[str]:
 
 
 def code_term(code: str, value: object) -> str:
-    """The term under which a whole value of a code is found: ``dataset=cifar10``.
+    """The term under which a whole value of a code is found: ``dataset=cifar10``, ``tasktype=classification``.
 
     The equals sign keeps it apart from the words of free text.
     """
     text = str(value)
-    return f"{code}={''.join(words(text)) or text.encode().hex()}"
+    return f"{code.replace('_', '')}={''.join(words(text)) or text.encode().hex()}"

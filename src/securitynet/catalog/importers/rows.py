@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from securitynet.catalog.codebook import code, codebook
 from securitynet.catalog.importers.base import Problem, Table, TableError, reason_of
-from securitynet.catalog.known import completed
+from securitynet.catalog.known import completed, dataset_name
 from securitynet.catalog.store import Item, Measured
 from securitynet.errors import ConfigurationError, SecurityNetError, UnknownName
 
@@ -115,7 +115,7 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
     """
     _check_columns(row)
     codes: dict[str, Any] = {}
-    measured = [_measured(value) for value in row.get("measurements") or ()]
+    measured = [_measured(value) for value in _json(row, "measurements", list)]
     for column, value in row.items():
         if column.startswith(MEASURED_PREFIX):
             if value not in (None, ""):
@@ -125,11 +125,13 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
             parsed = code(column).parse(value) if isinstance(value, str) else code(column).check(value)
             if parsed not in (None, ()):
                 codes[column] = parsed
-    given = dict(row["sources"]) if isinstance(row.get("sources"), dict) else {}
+    given = {str(name): str(value) for name, value in dict(_json(row, "sources", dict)).items()}
     missing = [name for name in ("source", "name") if name not in codes]
     if missing:
         raise ConfigurationError(f"no {' and no '.join(missing)}")
     if "key" not in codes:
+        if "dataset" in codes:
+            codes["dataset"] = dataset_name(codes["dataset"])
         parts = (codes["source"], codes["name"], codes.get("dataset"))
         if repeats is not None:
             repeats[parts] += 1
@@ -139,6 +141,16 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
         )
     entry, sources = completed(codes, given)
     return Item(entry, sources, tuple(measured))
+
+
+def _json(row: Mapping[str, Any], column: str, kind: type) -> Any:
+    """A column that holds JSON, as text or already read."""
+    value = row.get(column) or kind()
+    if isinstance(value, str):
+        value = json.loads(value, parse_constant=_no_constant)
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{column}: a JSON {'object' if kind is dict else 'list'} is needed")
+    return value
 
 
 def _check_columns(columns: Iterable[str]) -> None:
