@@ -398,6 +398,7 @@ def test_a_catalog_entry(weights, tmp_path):
     entries = [
         CatalogEntry(key="test:one", source="test", name="one", reference="arch:cifar-resnet20"),
         CatalogEntry(key="test:two", source="test", name="two"),
+        CatalogEntry(key="test:three", source="test", name="three", reference="timm:resnet18", head="none"),
     ]
     with database.write() as connection:
         change = store.begin_change(connection, "add", "test")
@@ -406,7 +407,8 @@ def test_a_catalog_entry(weights, tmp_path):
     database.close()
     for name in (entries[0].id, "test:one"):
         assert load_target(f"catalog:{name}", weights=weights, normalize="none").reference == "arch:cifar-resnet20"
-    errors(ModelError, "no entry 'absent'", reference="catalog:absent")
+    errors(SecurityNetError, "'absent'", "catalog search", reference="catalog:absent")
+    errors(ModelError, "no classifier", reference="catalog:test:three")
     errors(ModelError, "does not say how to load", reference="catalog:test:two")
 
 

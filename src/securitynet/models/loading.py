@@ -190,7 +190,7 @@ def _detect_head(
     head = heads.detect(outputs)
     if head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
-    elif bool(((outputs >= 0) & (outputs <= 1)).all()):
+    elif bool(((outputs >= 0) & (outputs <= 1)).all()) and float(outputs.std()) > 0:
         notes.append(
             "WARNING: the outputs lie in [0, 1] without summing to 1, as after a sigmoid; they are taken for logits."
         )

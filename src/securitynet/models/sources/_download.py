@@ -94,9 +94,11 @@ def unreachable(reference: str, host: str, error: Exception) -> ModelError:
         reason = f"{host} answers {error.response.status_code}"
     else:
         reason = f"{host} cannot be reached"
+    # What a repository holds is only known from its own configuration, so that weights alone are not enough for it.
+    form = "timm:ARCHITECTURE" if reference.startswith("hf:") else reference
     return ModelError(
         f"The weights of {reference} could not be downloaded: {reason}.",
-        hint=f"Check the network, or give a file that you have: {reference} --weights FILE.",
+        hint=f"Check the network, or give a file that you have: {form} --weights FILE.",
     )
 
 

@@ -12,36 +12,33 @@ def resolve(reference: ModelReference) -> ModelReference:
     """The reference that an entry of the user's own catalog holds.
 
     Raises:
-        ModelError: If there is no such entry, or its model cannot be loaded by reference.
+        SecurityNetError: If there is no such entry.
+        ModelError: If its model is no classifier, or cannot be loaded by reference.
     """
     # Here, because loading any other model needs no database.
-    import sqlalchemy as sa
-
-    from securitynet.catalog.database import Database, default_url
-    from securitynet.catalog.tables import entries
+    from securitynet import catalog
+    from securitynet.catalog.database import default_url
 
     if not Path(default_url().removeprefix("sqlite:///")).exists():
         raise ModelError(
             f"{reference} cannot be looked up: there is no catalog yet.",
             hint="Fill it with `securitynet catalog collect`, or name the model by another reference.",
         )
-    database = Database()
-    try:
-        with database.read() as connection:
-            wanted = sa.or_(entries.c.id == reference.name, entries.c.key == reference.name)
-            row = connection.execute(sa.select(entries.c.key, entries.c.reference).where(wanted)).first()
-    finally:
-        database.close()
-    if row is None:
+    with catalog.open() as opened:
+        entry = opened.get(reference.name)
+    if entry.head not in ("classifier", None):
         raise ModelError(
-            f"The catalog has no entry {reference.name!r}.", hint="Find its id with `securitynet catalog search`."
+            f"The catalog's entry {entry.key} is no classifier: it ends in {entry.head}.",
+            hint="Find one with `securitynet catalog search`.",
         )
-    if row.reference is None:
+    if entry.reference is None:
         raise ModelError(
-            f"The catalog's entry {row.key} does not say how to load its model.",
+            f"The catalog's entry {entry.key} does not say how to load its model.",
             hint="See its links with `securitynet catalog show`, and load the files by another reference.",
         )
-    found = parse_reference(row.reference)
+    found = parse_reference(entry.reference)
     if found.scheme == "catalog":
-        raise ModelError(f"The catalog's entry {row.key} refers to the catalog again.")
+        raise ModelError(
+            f"The catalog's entry {entry.key} refers to the catalog again.", hint="Correct its reference by editing it."
+        )
     return found
