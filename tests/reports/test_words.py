@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ from securitynet.cli.options import parse
 from securitynet.files import read_toml
 from securitynet.records import Direction, Measurement
 from securitynet.reports import bars, labels, settings, verdict, words
+from securitynet.reports.exposed import exposed
 from securitynet.reports.pictures import data_uri
 from securitynet.studies.config import AssessConfig
 
@@ -93,6 +95,18 @@ def test_a_null_target_is_not_called_leaky(null):
     said = " ".join(verdict.sentences(document))
     assert "not distinguishable from guessing" in said
     assert "better than" not in said
+
+
+def test_exposed_records_are_not_called_exposed_where_the_attack_guesses(assessed, null):
+    assert "not distinguishable from guessing" in exposed(*null).price
+    document, found = assessed
+    trials = [
+        dataclasses.replace(t, output=dataclasses.replace(t.output, scores=t.output.is_member + t.output.scores / 1e9))
+        for t in found.trials
+    ]
+    certain = exposed(document, dataclasses.replace(found, trials=trials))
+    assert "right about 12 of 120 members (10%), and wrong about 0 of 120 non-members (0%)." in certain.price
+    assert "guessing" not in certain.price
 
 
 def test_bars_put_interval_and_chance_where_they_are():

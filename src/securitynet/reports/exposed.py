@@ -9,6 +9,8 @@ import numpy as np
 
 from securitynet.analysis.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.attacks.membership.base import MembershipScores
+from securitynet.metrics import rates
+from securitynet.records import Direction
 from securitynet.reports import verdict, words
 from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
@@ -84,7 +86,7 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
         exhibits = _exhibits(found.records, assessment)
         images = assessment.subject.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
-        price = _price(found, int(scores.is_member.sum()))
+        price = _price(found, int(scores.is_member.sum()), assessment.config.level)
         return Exposed(title, exhibits, found.tied_with_last, without, reduced, price)
     return Exposed("", [], 0, without, False) if without else None
 
@@ -93,18 +95,21 @@ def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
     return next((trial for trial in assessment.trials if trial.result.id == trial_id), None)
 
 
-def _price(found: Exposure, members: int) -> str:
+def _price(found: Exposure, members: int, level: float) -> str:
     """How right an adversary would be who calls everything a member that scores as high as the last record shown."""
     last = found.records[-1]
-    named = len(found.records) + found.tied_with_last
+    right = len(found.records) + found.tied_with_last
     said = (
         f"Who calls every record a member that scores at least as high as the last one shown is right about "
-        f"{words.small_share(named, members)} members, and wrong about "
-        f"{words.small_share(last.false_positives, last.non_members)} non-members."
+        f"{words.small_share(right, members)} members ({words.rate(right / members)}), and wrong about "
+        f"{words.small_share(last.false_positives, last.non_members)} non-members ({words.rate(last.share)})"
     )
-    if named / members <= last.share:
-        said += " That is no better than guessing: these records come first, and are not exposed."
-    return said
+    gain = rates.difference(
+        "gain", (right, members), (last.false_positives, last.non_members), direction=Direction.LOWER, level=level
+    )
+    if gain.low is not None and gain.low > 0:
+        return f"{said}."
+    return f"{said}: not distinguishable from guessing. These records come first, but are not shown to be exposed."
 
 
 def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> list[Exhibit]:

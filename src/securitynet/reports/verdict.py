@@ -84,7 +84,7 @@ def sentences(document: ResultDocument) -> list[str]:
     assert auc is not None  # `by_strength` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     found = [
-        f"An adversary who {who}, tells members from non-members with AUC {auc.value} ({words.level(best.auc)} "
+        f"An adversary who {who}, tells members from non-members with AUC\u00a0{auc.value} ({words.level(best.auc)} "
         f"interval {_unbroken(auc.interval)}): {auc_in_words(best.auc)}."
     ]
     if best.tpr is not None:
@@ -172,7 +172,7 @@ def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
             how = f"is not shown to tell the members of “{most}” apart better than those of “{least}”"
             why = "the intervals overlap"
         found.append(
-            f"{attack_title(name)} {how}: AUC {numbers[0].value} ({_unbroken(numbers[0].interval)}) against "
+            f"{attack_title(name)} {how}: AUC\u00a0{numbers[0].value} ({_unbroken(numbers[0].interval)}) against "
             f"{numbers[1].value} ({_unbroken(numbers[1].interval)}); {why}."
         )
     return found
