@@ -1,0 +1,23 @@
+"""Shadow models: models trained like the target on other data, whose members are known (ML-Doctor, section 3.1).
+
+They are trained by the one trainer, kept in a content-addressed store, and compared with the target.
+"""
+
+from securitynet.models.shadows.fidelity import Accuracies, compare
+from securitynet.models.shadows.outputs import ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
+from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
+from securitynet.models.shadows.store import Shadow, obtain_shadow
+
+__all__ = [
+    "Accuracies",
+    "Shadow",
+    "ShadowModel",
+    "ShadowOutputs",
+    "ShadowPlan",
+    "ShadowTraining",
+    "compare",
+    "obtain_shadow",
+    "resolve_training",
+    "shadow_model",
+    "shadow_outputs",
+]

@@ -1,0 +1,84 @@
+"""Are the shadow models like the target? If they are not, what they say about it means little."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from securitynet.datasets.splits import Indices
+from securitynet.models.signals import Signals
+
+TOLERANCE = 0.05
+"""By how much the mean accuracy of shadow models may differ from the target's, beyond sampling error."""
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Of one model.
+
+    Attributes:
+        train: Accuracy on records that it was trained on, in [0, 1].
+        test: On others.
+        train_records: How many.
+        test_records: How many.
+    """
+
+    train: float
+    test: float
+    train_records: int
+    test_records: int
+
+    @classmethod
+    def of(cls, signals: Signals, members: Indices, non_members: Indices) -> Accuracies:
+        """From a model's outputs, which must cover both groups, each of at least one record."""
+        train, test = signals.select(members).correct, signals.select(non_members).correct
+        return cls(float(train.mean()), float(test.mean()), len(train), len(test))
+
+    @property
+    def overfitting(self) -> float:
+        """Train accuracy minus test accuracy."""
+        return self.train - self.test
+
+
+def compare(target: Accuracies, shadows: Sequence[Accuracies], assumptions: Sequence[str] = ()) -> tuple[str, ...]:
+    """Warnings, in sentences; empty if the shadow models are faithful.
+
+    The rule: the mean train accuracy, the mean test accuracy and the mean overfitting level of the shadow models must
+    each be within `TOLERANCE` plus two standard errors (of the target's own value) of the target's.
+
+    Args:
+        target: Of the target.
+        shadows: Of each shadow model, at least one.
+        assumptions: What of their training is not known to be as for the target, in words.
+    """
+    train_error = _standard_error(target.train, target.train_records)
+    test_error = _standard_error(target.test, target.test_records)
+    rows = (
+        ("train accuracy", target.train, [s.train for s in shadows], train_error),
+        ("test accuracy", target.test, [s.test for s in shadows], test_error),
+        (
+            "overfitting level",
+            target.overfitting,
+            [s.overfitting for s in shadows],
+            math.hypot(train_error, test_error),
+        ),
+    )
+    different = [
+        f"{name} {np.mean(values):.3f} against {value:.3f}"
+        for name, value, values, error in rows
+        if abs(float(np.mean(values)) - value) > TOLERANCE + 2 * error
+    ]
+    if not different:
+        return ()
+    why = f" ({'; '.join(assumptions)})" if assumptions else ""
+    return (
+        f"WARNING: the shadow models are unlike the target: {', '.join(different)}{why}. What rests on them may "
+        "say little about this target.",
+    )
+
+
+def _standard_error(share: float, count: int) -> float:
+    return math.sqrt(share * (1 - share) / count)

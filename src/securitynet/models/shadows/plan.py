@@ -1,0 +1,159 @@
+"""How many shadow models, trained how, on what: the configuration, and who is in which training set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, field_validator
+
+from securitynet.datasets.splits import Splits
+from securitynet.errors import ConfigurationError, SplitError
+from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.recipe import Recipe
+from securitynet.models.target import Target
+from securitynet.models.trained import TrainedModel
+from securitynet.models.trainer.randomness import derived_seed
+from securitynet.records import Record
+
+FALLBACK_ARCHITECTURE = "simple-cnn"
+"""Architecture of shadow models where the target's is neither known nor one of ours, and none was chosen."""
+
+
+class ShadowTraining(Record):
+    """How shadow models are trained.
+
+    Attributes:
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the target's own where it is
+            known, else `FALLBACK_ARCHITECTURE`.
+        recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are as the target was trained
+            where that is known, else ML-Doctor's. The seed follows from that of the attack.
+    """
+
+    architecture: str | None = None
+    recipe: dict[str, int | float | str | None] = Field(default_factory=dict)
+
+    @field_validator("recipe")
+    @classmethod
+    def _is_a_recipe(cls, value: dict[str, int | float | str | None]) -> dict[str, int | float | str | None]:
+        if "seed" in value or "version" in value:
+            raise ValueError("the seed of shadow models follows from that of the attack, and versions can't be chosen")
+        unknown = sorted(set(value) - set(Recipe.model_fields))
+        if unknown:
+            raise ValueError(f"a recipe has no field {unknown[0]!r}")
+        return value
+
+
+class ShadowPlan(ShadowTraining):
+    """Many shadow models with random training sets.
+
+    Attributes:
+        count: Shadow models.
+        share: Share of the pool that each is trained on.
+        pool: ``online``: members and non-members of the target, so that each judged record is in the training sets of
+            ``count × share`` shadow models (the auditor's setting: it needs the records that are judged).
+            ``offline``: the shadow parts of the split, which hold none of the judged records.
+    """
+
+    count: int = Field(default=16, ge=2)
+    share: float = Field(default=0.5, gt=0, lt=1)
+    pool: Literal["online", "offline"] = "online"
+
+    def records(self, splits: Splits) -> NDArray[np.int64]:
+        """The pool that training sets are drawn from, sorted.
+
+        Raises:
+            SplitError: If the split has no shadow parts and they are asked for.
+        """
+        if self.pool == "online":
+            return np.union1d(splits.members, splits.non_members)
+        pool = np.union1d(splits.shadow_train, splits.shadow_test)
+        if len(pool) == 0:
+            raise SplitError(
+                f"The {splits.name} split has no shadow data to train shadow models on.",
+                hint="Use --split four-way, or an attack whose shadow models are trained on the judged records.",
+            )
+        return pool
+
+    def training_sets(self, size: int, seed: int) -> NDArray[np.bool_]:
+        """Who trains which shadow model, ``count``×``size``.
+
+        Each record is in exactly ``round(count × share)`` of them, as in LiRA's experiments (Carlini et al., 2022): an
+        independent coin for each would leave some records with too few models on one side.
+
+        Args:
+            size: Records in the pool.
+            seed: Decides, and nothing else.
+
+        Raises:
+            ConfigurationError: If a record would be in all or in none of them.
+        """
+        inside = round(self.count * self.share)
+        if not 0 < inside < self.count:
+            raise ConfigurationError(
+                f"With {self.count} shadow models and a share of {self.share:g}, each record would be in "
+                f"{inside} of them; some must have it and some not.",
+                hint="Train more shadow models, or move the share towards one half.",
+            )
+        # The raw stream is the part of NumPy's generators that no version will change.
+        raw = np.random.PCG64(derived_seed(seed, "shadow training sets")).random_raw(self.count * size)
+        ranks = raw.reshape(self.count, size).argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+        return np.asarray(ranks < inside)
+
+
+@dataclass(frozen=True)
+class ResolvedTraining:
+    """What shadow models are trained as.
+
+    Attributes:
+        architecture: Name in the registry.
+        recipe: With the seed still of the target; `seeded` gives each shadow model its own.
+        assumptions: In words, what of it is not known to be as for the target; empty if all is.
+    """
+
+    architecture: str
+    recipe: Recipe
+    assumptions: tuple[str, ...]
+
+    def seeded(self, seed: int, number: int) -> Recipe:
+        """The recipe of one shadow model."""
+        return self.recipe.model_copy(update={"seed": derived_seed(seed, "shadow model", number)})
+
+
+def resolve_training(training: ShadowTraining, target: Target, trained: TrainedModel | None) -> ResolvedTraining:
+    """Fill in what the configuration leaves open from what is known about the target.
+
+    Raises:
+        UnknownName: If there is no such architecture.
+        ConfigurationError: If the fields make no recipe.
+    """
+    assumptions = []
+    scheme, _, name = target.reference.partition(":")
+    known = trained.architecture if trained else (name if scheme == "arch" and name in ARCHITECTURES else None)
+    architecture = training.architecture or known or FALLBACK_ARCHITECTURE
+    architecture = ARCHITECTURES.resolve(architecture).name
+    if known is None:
+        assumptions.append(
+            f"they are {architecture}, while the target's architecture is not one that can be built here"
+        )
+    elif architecture != known:
+        assumptions.append(f"they are {architecture}, and the target is {known}")
+    base = trained.recipe if trained else Recipe()
+    if trained is None:
+        assumptions.append("it is not known how the target was trained")
+    elif trained.defense is not None:
+        assumptions.append(f"the target was trained with the defense {trained.defense}, and they were not")
+    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions))
+
+
+def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:
+    try:
+        return Recipe(**{**base.model_dump(), **changes})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "recipe"
+        raise ConfigurationError(
+            f"This is no recipe for shadow models: {where}: {problem['msg'].removeprefix('Value error, ')}."
+        ) from error
