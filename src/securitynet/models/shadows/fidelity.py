@@ -56,6 +56,7 @@ def compare(target: Accuracies, shadows: Sequence[Accuracies], assumptions: Sequ
     """
     train_error = _standard_error(target.train, target.train_records)
     test_error = _standard_error(target.test, target.test_records)
+    both_errors = math.hypot(train_error, test_error)
     rows = (
         ("train accuracy", target.train, [s.train for s in shadows], train_error),
         ("test accuracy", target.test, [s.test for s in shadows], test_error),

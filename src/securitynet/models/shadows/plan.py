@@ -135,9 +135,7 @@ def resolve_training(training: ShadowTraining, target: Target, trained: TrainedM
     architecture = training.architecture or known or FALLBACK_ARCHITECTURE
     architecture = ARCHITECTURES.resolve(architecture).name
     if known is None:
-        assumptions.append(
-            f"they are {architecture}, while the target's architecture is not one that can be built here"
-        )
+        assumptions.append(f"they are {architecture}, and the target's architecture is not one of ours")
     elif architecture != known:
         assumptions.append(f"they are {architecture}, and the target is {known}")
     base = trained.recipe if trained else Recipe()

@@ -41,7 +41,7 @@ from securitynet.records import Access, Record
 
 logger = logging.getLogger(__name__)
 
-Epochs = Callable[[int], object]
+Epochs = Callable[[int], None]
 """Called with the number of epochs done."""
 
 
