@@ -101,7 +101,7 @@ def test_exposed_records_are_not_called_exposed_where_the_attack_guesses(assesse
     assert "not distinguishable from guessing" in exposed(*null).price
     document, found = assessed
     trials = [
-        dataclasses.replace(t, output=dataclasses.replace(t.output, scores=t.output.is_member + t.output.scores / 1e9))
+        dataclasses.replace(t, output=dataclasses.replace(t.output, scores=t.output.is_member - t.output.indices / 1e6))
         for t in found.trials
     ]
     certain = exposed(document, dataclasses.replace(found, trials=trials))
