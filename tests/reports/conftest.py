@@ -20,7 +20,14 @@ HOSTILE = "<script>alert('class')</script>"
 
 def assess(subject, folder, **options):
     """(document, assessment) of a subject."""
-    options = {"model": "arch:simple-cnn", "dataset": "digits", "cache": folder / "cache", **options}
+    attacks = ("membership.correctness", "membership.modified-entropy")  # however many there are
+    options = {
+        "model": "arch:simple-cnn",
+        "dataset": "digits",
+        "cache": folder / "cache",
+        "attacks": attacks,
+        **options,
+    }
     found = assessment.run(AssessConfig(**options), subject, TrialStore(folder))
     return to_document(found), found
 
