@@ -140,8 +140,8 @@ def test_all_equal_scores_are_chance():
         held_out=np.ones(40, bool),
         fprs=(0.1,),
     )
-    auc, balanced, tpr = measured
-    assert auc.value == balanced.value == 0.5 and tpr.value == 0
+    auc, balanced, advantage, tpr, epsilon = measured
+    assert auc.value == balanced.value == 0.5 and advantage.value == tpr.value == epsilon.value == 0
 
 
 @pytest.mark.parametrize("members, non_members", [([], [1.0]), ([1.0], []), ([np.nan], [1.0])])

@@ -7,30 +7,32 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.metrics import roc
-from securitynet.metrics.defaults import DEFAULT_FPRS
-from securitynet.records import Measurement
+from securitynet.metrics import epsilon, rates, roc
+from securitynet.metrics.defaults import DEFAULT_DELTA, DEFAULT_FPRS
+from securitynet.records import Direction, Measurement
 
 
 def measure(
     scores: NDArray[np.float64],
     is_member: NDArray[np.bool_],
     *,
-    threshold: float,
+    threshold: float | NDArray[np.float64],
     held_out: NDArray[np.bool_],
     fprs: Sequence[float] = DEFAULT_FPRS,
+    delta: float = DEFAULT_DELTA,
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Measurement]:
-    """AUC, TPR at each FPR, and balanced accuracy.
+    """AUC, balanced accuracy, advantage, TPR at each FPR, and a lower bound on epsilon.
 
     Args:
         scores: N, higher meaning "more likely a member".
         is_member: N.
-        threshold: At which the adversary calls a record a member.
-        held_out: N; records that did not tune the threshold. Balanced accuracy is judged on these alone; AUC and TPR at
-            FPR use no tuned threshold and are judged on all.
+        threshold: From which on the adversary calls a record a member; one, or N (per class, per record).
+        held_out: N; records that did not tune the threshold. Balanced accuracy, advantage and epsilon are judged on
+            these alone; AUC and TPR at FPR use no tuned threshold and are judged on all.
         fprs: Bounds for TPR at FPR.
+        delta: Of the lower bound on epsilon.
         level: Confidence level of the intervals.
         seed: Of the bootstraps.
 
@@ -38,10 +40,29 @@ def measure(
         ValueError: If a group is empty or a score is NaN.
     """
     members, non_members = scores[is_member], scores[~is_member]
+    # Where each record has a threshold of its own, distances to it are compared with 0.
+    above = scores - threshold if isinstance(threshold, np.ndarray) else scores
+    cut = 0.0 if isinstance(threshold, np.ndarray) else threshold
+    judged = above[is_member & held_out], above[~is_member & held_out]
     return [
         roc.auc(members, non_members, level=level),
-        roc.balanced_accuracy(
-            scores[is_member & held_out], scores[~is_member & held_out], threshold, level=level, seed=seed
-        ),
+        roc.balanced_accuracy(*judged, cut, level=level, seed=seed),
+        advantage(*judged, cut, level=level),
         *(roc.tpr_at_fpr(members, non_members, fpr, level=level, seed=seed) for fpr in fprs),
+        epsilon.lower_bound(scores, is_member, tuning=~held_out, delta=delta, level=level, seed=seed),
     ]
+
+
+def advantage(
+    members: roc.Scores, non_members: roc.Scores, threshold: float, *, level: float = 0.95, name: str = "advantage"
+) -> Measurement:
+    """Membership advantage: TPR minus FPR when scores of at least ``threshold`` are called members.
+
+    Yeom et al., "Privacy risk in machine learning" (2018), definition 4. It is 0 for guessing and 1 for an attack
+    without error. The threshold must come from other records than these.
+    """
+    roc.check(members, non_members)
+    hits, false_alarms = int((members >= threshold).sum()), int((non_members >= threshold).sum())
+    return rates.difference(
+        name, (hits, len(members)), (false_alarms, len(non_members)), direction=Direction.LOWER, level=level
+    )

@@ -115,8 +115,9 @@ def tpr_at_fpr(
 ) -> Measurement:
     """TPR at the lowest threshold whose FPR is at most ``fpr``.
 
-    The measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. With k = floor(fpr · n) false positives allowed among n non-members, a record counts as flagged if it scores above
-    the (k+1)-th highest non-member.
+    The measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. With k =
+    floor(fpr · n) false positives allowed among n non-members, a record counts as flagged if it scores above the
+    (k+1)-th highest non-member.
 
     The interval is a stratified bootstrap: members and non-members are resampled separately. Both steps are drawn from
     their exact distributions: an order statistic of a resample has a beta-distributed rank, and the number of flagged

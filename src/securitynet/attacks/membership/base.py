@@ -9,12 +9,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.membership._confidence import margin
+from securitynet.errors import ConfigurationError, SplitError
 from securitynet.metrics import membership, roc
+from securitynet.metrics.slices import Slice, slices
 from securitynet.models.signals import Signals
 from securitynet.models.target import Target
 from securitynet.records import Measurement
+
+FEWEST_PER_CLASS = 10
+"""Known members, and known non-members, that a class needs for a threshold of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,43 +32,91 @@ class MembershipScores(Output):
         indices: Records, N int64.
         scores: N float64.
         is_member: The truth, N.
-        threshold: From which on the adversary says "member".
+        threshold: From which on the adversary says "member": one number, or N where it depends on the record.
         held_out: Records that tuned nothing, N: those on which decisions at the threshold are judged.
-        notes: What a reader must know to read the scores; they go to the note of each measurement.
+        labels: True classes, N; for the breakdown by class, as the next two are for theirs.
+        correct: Whether the target's prediction is the label, N.
+        margin: Logit of the true class minus the largest other, N.
+        notes: What a reader must know to read the measures; they stand with the AUC.
     """
 
     indices: NDArray[np.int64]
     scores: NDArray[np.float64]
     is_member: NDArray[np.bool_]
-    threshold: float
+    threshold: float | NDArray[np.float64]
     held_out: NDArray[np.bool_]
+    labels: NDArray[np.int64] | None = None
+    correct: NDArray[np.bool_] | None = None
+    margin: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        signals: Signals,
+        data: AttackData,
+        scores: NDArray[np.float64],
+        threshold: float | NDArray[np.float64],
+        held_out: NDArray[np.bool_] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> MembershipScores:
+        """Scores of the records of ``signals``, with the truth and the facts for breakdowns.
+
+        Args:
+            signals: Of N records that are members or non-members.
+            data: Says which.
+            scores: N.
+            threshold: One, or N.
+            held_out: N; all by default.
+            notes: See the attribute.
+
+        Raises:
+            SecurityNetError: If a score is NaN.
+        """
+        check_scores(scores)
+        return cls(
+            signals.indices,
+            scores,
+            np.isin(signals.indices, data.splits.members),
+            threshold,
+            np.ones(len(scores), dtype=bool) if held_out is None else held_out,
+            signals.labels,
+            signals.correct,
+            margin(signals.logits, signals.labels),
+            notes,
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Output.arrays`."""
+        facts = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
         return {
             "indices": self.indices,
             "scores": self.scores,
             "is_member": self.is_member,
             "threshold": np.asarray(self.threshold),
             "held_out": self.held_out,
-            "notes": np.asarray(self.notes, dtype=np.str_),
+            **{name: values for name, values in facts.items() if values is not None},
+            **({"notes": np.asarray(self.notes, dtype=np.str_)} if self.notes else {}),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MembershipScores:
         """See `Output.from_arrays`."""
+        threshold = arrays["threshold"]
         return cls(
             arrays["indices"],
             arrays["scores"],
             arrays["is_member"],
-            float(arrays["threshold"]),
+            threshold if threshold.ndim else float(threshold),
             arrays["held_out"],
+            arrays.get("labels"),
+            arrays.get("correct"),
+            arrays.get("margin"),
             tuple(str(note) for note in arrays.get("notes", ())),
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """AUC, balanced accuracy and TPR at each FPR (`securitynet.metrics.membership`)."""
+        """AUC, balanced accuracy, advantage, TPR at each FPR, bound on epsilon (`securitynet.metrics.membership`)."""
         measured = membership.measure(
             self.scores,
             self.is_member,
@@ -71,7 +126,28 @@ class MembershipScores(Output):
             level=level,
             seed=seed,
         )
-        return [measurement.with_notes(*self.notes) for measurement in measured]
+        if not self.notes:
+            return measured
+        note = " ".join([*self.notes, *([measured[0].note] if measured[0].note else [])])
+        return [measured[0].model_copy(update={"note": note}), *measured[1:]]
+
+    def breakdown(self, *, level: float = 0.95, class_names: Sequence[str] | None = None) -> list[Slice]:
+        """The attack by correctness, margin and class, on the held-out records (`securitynet.metrics.slices`)."""
+        kept = self.held_out
+
+        def part(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else values[kept]
+
+        return slices(
+            self.scores[kept],
+            self.is_member[kept],
+            labels=part(self.labels),
+            correct=part(self.correct),
+            margin=part(self.margin),
+            class_names=class_names,
+            called=(self.scores >= self.threshold)[kept],
+            level=level,
+        )
 
 
 class ThresholdAttack(Attack):
@@ -79,10 +155,26 @@ class ThresholdAttack(Attack):
 
     A subclass says how a record is scored. Unless it fixes its threshold, the threshold with the best balanced accuracy
     on the records that the adversary knows is used, and judged on the others.
+
+    Attributes:
+        per_class: A threshold for each class (Song and Mittal, 2021, section 4.1). A class of which the adversary
+            knows fewer than `FEWEST_PER_CLASS` members or non-members keeps the common one. AUC and TPR at FPR rank
+            records by their scores and do not depend on it.
     """
 
     output: ClassVar[type[Output]] = MembershipScores
     fixed_threshold: ClassVar[float | None] = None
+
+    per_class: bool = Field(default=False, description="Tune a threshold for each class.")
+
+    @model_validator(mode="after")
+    def _threshold_is_tuned(self) -> ThresholdAttack:
+        if self.per_class and self.fixed_threshold is not None:
+            raise ConfigurationError(
+                f"{type(self).__name__} has a fixed threshold; there is nothing to tune for each class.",
+                hint="Leave per_class out.",
+            )
+        return self
 
     @abstractmethod
     def score(self, signals: Signals) -> NDArray[np.float64]:
@@ -92,13 +184,64 @@ class ThresholdAttack(Attack):
         """See `Attack.run`."""
         signals = context.signals(target, data)
         scores = self.score(signals)
-        is_member = np.isin(signals.indices, data.splits.members)
         if self.fixed_threshold is not None:
-            threshold, held_out = self.fixed_threshold, np.ones(len(scores), dtype=bool)
-        else:
-            known = np.isin(signals.indices, data.splits.known_members) | np.isin(
-                signals.indices, data.splits.known_non_members
-            )
-            threshold = roc.best_threshold(scores[known & is_member], scores[known & ~is_member])
-            held_out = ~known
-        return MembershipScores(signals.indices, scores, is_member, threshold, held_out)
+            return MembershipScores.of(signals, data, scores, self.fixed_threshold)
+        known = known_records(signals.indices, data)
+        threshold = tuned_threshold(
+            scores, np.isin(signals.indices, data.splits.members), known, signals.labels if self.per_class else None
+        )
+        return MembershipScores.of(signals, data, scores, threshold, ~known)
+
+
+def known_records(indices: NDArray[np.int64], data: AttackData) -> NDArray[np.bool_]:
+    """Whether the adversary with partial data knows each record's membership, N."""
+    return np.isin(indices, data.splits.known_members) | np.isin(indices, data.splits.known_non_members)
+
+
+def tuned_threshold(
+    scores: NDArray[np.float64],
+    is_member: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    labels: NDArray[np.int64] | None = None,
+) -> float | NDArray[np.float64]:
+    """The threshold with the best balanced accuracy on the known records, for all or by class.
+
+    Args:
+        scores: N, higher meaning "more likely a member".
+        is_member: N; looked at for known records only.
+        known: N.
+        labels: True classes, N, for thresholds by class.
+
+    Returns:
+        One number; N with ``labels``.
+
+    Raises:
+        SplitError: If no members or no non-members are known.
+        SecurityNetError: If a score is NaN.
+    """
+    check_scores(scores)
+    if not (known & is_member).any() or not (known & ~is_member).any():
+        raise SplitError(
+            "A threshold can only be tuned where the adversary knows members and non-members; here one group is empty.",
+            hint="Give them a share of the records with --known.",
+        )
+    common = roc.best_threshold(scores[known & is_member], scores[known & ~is_member])
+    if labels is None:
+        return common
+    thresholds = np.full(len(scores), common)
+    for label in np.unique(labels):
+        of_class = labels == label
+        members, non_members = scores[of_class & known & is_member], scores[of_class & known & ~is_member]
+        if min(len(members), len(non_members)) >= FEWEST_PER_CLASS:
+            thresholds[of_class] = roc.best_threshold(members, non_members)
+    return thresholds
+
+
+def check_scores(scores: NDArray[np.float64]) -> None:
+    """Raise `ConfigurationError` if a score is NaN: it could be ranked nowhere."""
+    missing = int(np.isnan(scores).sum())
+    if missing:
+        raise ConfigurationError(
+            f"The attack gives no score to {missing} of {len(scores)} records (NaN).",
+            hint="Check the target's outputs and, for attacks with shadow models, how many there are.",
+        )

@@ -1,0 +1,97 @@
+"""Functions of a target's outputs from which membership scores are made, without the loss of digits near certainty.
+
+An overfitted model's posteriors are so close to 1 that their float32 form, and often their float64 form, is 1: all such
+records would tie, and TPR at a low FPR would be decided by rounding. So everything here is computed in double precision
+from logits, with 1 − p taken as the sum of the other posteriors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, logsumexp
+
+from securitynet.errors import TargetError
+
+
+def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The logits in double precision.
+
+    Args:
+        logits: N×K, or M×N×K for several models.
+        labels: N.
+
+    Raises:
+        TargetError: If shapes do not fit, there are fewer than two classes, a label is outside [0, K), or a value is
+            NaN or plus infinity.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    if values.ndim not in (2, 3) or labels.ndim != 1 or values.shape[-2] != len(labels):
+        raise TargetError(
+            f"Outputs of shape {np.shape(logits)} do not fit {labels.shape} labels; N×K and N are expected."
+        )
+    classes = values.shape[-1]
+    if classes < 2:
+        raise TargetError("Outputs of a single class say nothing about membership: all posteriors are 1.")
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+        raise TargetError(f"Labels range from {labels.min()} to {labels.max()}; the outputs are of {classes} classes.")
+    bad = (np.isnan(values) | np.isposinf(values) | np.isneginf(values).all(axis=-1, keepdims=True)).any(axis=-1)
+    if bad.any():
+        raise TargetError(
+            f"The outputs are not finite for {int(bad.sum())} of {bad.size} records (NaN or infinity).",
+            hint="Check the weights and the preprocessing, or leave these records out.",
+        )
+    return values
+
+
+def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """φ = log(p_y / (1 − p_y)), the logit of the posterior of the true class (Carlini et al., 2022, section 4).
+
+    Close to normally distributed over retrainings, which is what LiRA relies on.
+
+    Args:
+        logits: N×K or M×N×K, up to a constant per row.
+        labels: N.
+
+    Returns:
+        N or M×N; finite where no posterior is exactly 0.
+
+    Raises:
+        TargetError: See `check_outputs`.
+    """
+    values = check_outputs(logits, labels)
+    at = labels.reshape((1,) * (values.ndim - 2) + (-1, 1))
+    own = np.take_along_axis(values, np.broadcast_to(at, (*values.shape[:-1], 1)), axis=-1)
+    others = values.copy()
+    np.put_along_axis(others, np.broadcast_to(at, (*values.shape[:-1], 1)), -np.inf, axis=-1)
+    return np.asarray(own[..., 0] - logsumexp(others, axis=-1), dtype=np.float64)
+
+
+def log_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logarithm of p_y, in nats: minus the cross-entropy loss. Shapes and errors as for `scaled_confidence`."""
+    return np.asarray(-np.logaddexp(0.0, -scaled_confidence(logits, labels)), dtype=np.float64)
+
+
+def margin(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logit of the true class minus the largest other, N; positive if the prediction is right."""
+    values = check_outputs(logits, labels)
+    rows = np.arange(len(labels))
+    others = values.copy()
+    others[rows, labels] = -np.inf
+    return np.asarray(values[rows, labels] - others.max(axis=1), dtype=np.float64)
+
+
+def top_confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logit of the largest posterior, N."""
+    return scaled_confidence(logits, np.asarray(np.argmax(logits, axis=1), dtype=np.int64))
+
+
+def entropy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Shannon entropy of the posteriors, N, in nats, in [0, log K]."""
+    top = np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
+    values = check_outputs(logits, top)
+    log_p = np.asarray(log_softmax(values, axis=1))
+    log_p[np.arange(len(top)), top] = log_confidence(values, top)  # near certainty log_softmax rounds it to 0
+    with np.errstate(invalid="ignore"):
+        terms = np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * log_p)
+    return np.asarray(-terms.sum(axis=1), dtype=np.float64)

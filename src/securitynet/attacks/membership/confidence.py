@@ -1,0 +1,35 @@
+"""Confidence: a record is called a member if the target is sure of its prediction.
+
+Salem et al., "ML-Leaks" (2019), section 5: the largest posterior, whatever the true class, so that the adversary needs
+no labels. The posterior of the true class (Song and Mittal, 2021, equation 6) is an option; it ranks records exactly as
+the loss does.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.attacks.membership._confidence import scaled_confidence, top_confidence
+from securitynet.attacks.membership.base import ThresholdAttack
+from securitynet.models.signals import Signals
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class Confidence(ThresholdAttack):
+    """Score is the logit of the posterior of the predicted (or the true) class: monotone in it, and free of ties."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+
+    of: Literal["prediction", "label"] = Field(default="prediction", description="Whose posterior is looked at.")
+
+    def score(self, signals: Signals) -> NDArray[np.float64]:
+        """See `ThresholdAttack.score`."""
+        if self.of == "label":
+            return scaled_confidence(signals.logits, signals.labels)
+        return top_confidence(signals.logits)

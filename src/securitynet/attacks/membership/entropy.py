@@ -1,0 +1,29 @@
+"""Entropy: a record is called a member if the entropy of its posterior is low.
+
+Salem et al., "ML-Leaks" (2019), section 5; Song and Mittal (2021), equation 7. It looks at no label, so a confident
+wrong prediction counts like a confident right one; modified entropy mends that.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.attacks.membership._confidence import entropy
+from securitynet.attacks.membership.base import ThresholdAttack
+from securitynet.models.signals import Signals
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class Entropy(ThresholdAttack):
+    """Score is minus the Shannon entropy of the posterior."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+
+    def score(self, signals: Signals) -> NDArray[np.float64]:
+        """See `ThresholdAttack.score`."""
+        return -entropy(signals.logits)
