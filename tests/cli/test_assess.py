@@ -205,7 +205,8 @@ def test_every_command_and_option_is_documented():
     from securitynet.cli.main import app
 
     group = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         assert (command.help or "").strip(), name
         for parameter in command.params:
             assert getattr(parameter, "help", None) or parameter.name == "help", f"{name} {parameter.name}"

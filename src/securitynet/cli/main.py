@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 import securitynet
-from securitynet.cli.assess import assess
-from securitynet.cli.demo import demo
-from securitynet.cli.listing import list_
-from securitynet.cli.train import train
+from securitynet.cli.lazy import LazyGroup
 from securitynet.errors import SecurityNetError
 
+class Commands(LazyGroup):
+    """The commands, in the order in which a newcomer meets them."""
+
+    locations: ClassVar[dict[str, str]] = {
+        "demo": "securitynet.cli.demo:demo",
+        "assess": "securitynet.cli.assess:assess",
+        "train": "securitynet.cli.train:train",
+        "catalog": "securitynet.cli.catalog:app",
+        "list": "securitynet.cli.listing:list_",
+    }
+
+
 app = typer.Typer(
+    cls=Commands,
     name="securitynet",
     help="Find, load and assess public image classifiers for what can be inferred from them and done to them.",
     no_args_is_help=True,
@@ -24,10 +34,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo)
-app.command("assess")(assess)
-app.command("train")(train)
-app.command("list")(list_)
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,58 @@
+"""A command group whose commands are imported when they run: listing them reads their help as text."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class LazyGroup(TyperGroup):
+    """Commands by name: ``"module:function"``, or ``"module:app"`` for a group of its own."""
+
+    locations: ClassVar[dict[str, str]] = {}
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of the table."""
+        return list(self.locations)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command; while help is printed, only its name and what its docstring says first."""
+        if cmd_name not in self.locations:
+            return None
+        module, _, attribute = self.locations[cmd_name].partition(":")
+        if self._listing:
+            return TyperCommand(cmd_name, help=_summary(module, attribute))
+        value = getattr(importlib.import_module(module), attribute)
+        if not isinstance(value, typer.Typer):
+            single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+            single.command(cmd_name)(value)
+            value = single
+        command = typer.main.get_command(value)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print help without importing the commands."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+
+def _summary(module: str, attribute: str) -> str:
+    """First line of a function's docstring, or of the module's where there is no such function."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == attribute]
+    docstring = ast.get_docstring(functions[0] if functions else tree) or ""
+    return docstring.partition("\n")[0]
