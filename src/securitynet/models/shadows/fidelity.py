@@ -60,12 +60,7 @@ def compare(target: Accuracies, shadows: Sequence[Accuracies], assumptions: Sequ
     rows = (
         ("train accuracy", target.train, [s.train for s in shadows], train_error),
         ("test accuracy", target.test, [s.test for s in shadows], test_error),
-        (
-            "overfitting level",
-            target.overfitting,
-            [s.overfitting for s in shadows],
-            math.hypot(train_error, test_error),
-        ),
+        ("overfitting level", target.overfitting, [s.overfitting for s in shadows], both_errors),
     )
     different = [
         f"{name} {np.mean(values):.3f} against {value:.3f}"
