@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from securitynet.reports.build import render_report, write_report
+from securitynet.reports.roc import strongest
 from securitynet.results.document import PolicyOutcome, Violation
 
 VOID = {"meta", "img", "br", "link", "hr", "input", "base"}
@@ -199,6 +200,13 @@ def test_two_targets_are_compared_first_and_told_apart(assessed, null):
 def test_more_than_two_targets(assessed, null, skipped):
     page = Page(page_of(assessed, null, skipped))
     assert "3 targets compared" in page.text
+
+
+def test_many_targets_draw_their_strongest_attack_only(assessed, null, skipped, broken):
+    names, left_out = strongest([document for document, _ in (assessed, null, skipped, broken)])
+    assert (names, left_out) == (["membership.modified-entropy"], 1)
+    assert "1 other is not drawn" in Page(page_of(assessed, null, skipped, broken)).text
+    assert "not drawn" not in Page(page_of(assessed, null)).text
 
 
 def test_written_whole(assessed, tmp_path):

@@ -33,6 +33,7 @@ def measured(name, value, low, high, n=1000):
         ("membership.x.tpr@fpr=0.001", (0.002, 0.0015, 0.0027), ("0.200%", "0.150–0.270%")),
         ("target.overfitting", (-0.004, -0.02, 0.012), ("−0.4 points", "−2.0 to 1.2 points")),
         ("membership.x.tpr@fpr=0.01", (0.0, 0.0, 0.0082), ("0%", "0–0.82%")),
+        ("membership.x.epsilon-lower-bound@delta=1e-05", (1.05, 1.05, 1.05), ("1.05", "lower bound")),
         ("evasion.x.steps", (12.0, 12.0, 12.0), ("12.00", "12.00–12.00")),
     ],
 )
@@ -119,6 +120,15 @@ def test_bars_put_interval_and_chance_where_they_are():
     assert logarithmic.at(0.0) == bars.MARGIN
     drawing = bars.interval_bar([measured("membership.x.auc", 0.7, 0.6, 0.8)], ["<b>"])
     assert "<b>" not in drawing and "&lt;b&gt;: 0.70, interval 0.60–0.80" in drawing
+
+
+def test_a_bound_has_no_interval_to_draw_or_to_compare():
+    bound = measured("membership.x.epsilon-lower-bound@delta=1e-05", 1.05, 1.05, 1.05)
+    lower = measured("membership.x.epsilon-lower-bound@delta=1e-05", 0.0, 0.0, 0.0)
+    assert bars.interval_bar([bound]) is None
+    assert verdict.apart(bound, lower) is None
+    assert verdict.apart(measured("x.auc", 0.5, 0.4, 0.6), measured("x.auc", 0.8, 0.7, 0.9))
+    assert words.kind(bound.name).label == "ε at least, for δ = 1e-05"
 
 
 def test_durations():

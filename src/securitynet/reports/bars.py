@@ -66,7 +66,9 @@ def axis_for(measurements: Sequence[Measurement]) -> Axis:
     return Axis(low, high, False, (f"{low:.3g}".replace("-", words.MINUS), f"{high:.3g}"))
 
 
-def interval_bar(measurements: Sequence[Measurement], labels: Sequence[str] = (), series: Sequence[int] = ()) -> Markup:
+def interval_bar(
+    measurements: Sequence[Measurement], labels: Sequence[str] = (), series: Sequence[int] = ()
+) -> Markup | None:
     """The drawing of one measurement, or of the same one for several targets below each other.
 
     Args:
@@ -75,8 +77,10 @@ def interval_bar(measurements: Sequence[Measurement], labels: Sequence[str] = ()
         series: Number of the look of each; 0 if absent.
 
     Returns:
-        Inline SVG that takes its colours from the page's style sheet.
+        Inline SVG that takes its colours from the page's style sheet; None for a bound, which has no interval.
     """
+    if words.kind(measurements[0].name).one_sided:
+        return None
     axis = axis_for(measurements)
     height = ROW * len(measurements) + 6
     chance = words.kind(measurements[0].name).chance

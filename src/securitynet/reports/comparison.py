@@ -11,7 +11,7 @@ from markupsafe import Markup
 from securitynet.analysis.figures import roc
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
-from securitynet.reports.roc import RocFigure, roc_figure, roc_lines
+from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -69,18 +69,19 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
             bar = interval_bar([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
         overlap = None
         if len(there) == len(documents) == 2:
-            overlap = "apart" if verdict.apart(there[0][1], there[1][1]) else "overlap"
+            overlap = {True: "apart", False: "overlap", None: None}[verdict.apart(there[0][1], there[1][1])]
         prefix = name.rpartition(".tpr@")[0] or name.rpartition(".")[0]
         title = "The target itself" if prefix == "target" else verdict.attack_title(prefix)
         groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
+    drawn, left_out = strongest(documents)
     lines: dict[str, roc.Line] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
-        lines |= roc_lines(assessment, before=f"{label}: ", ink=number, dash=len(lines))
+        lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
     fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
     return Comparison(
         labels=labels,
         markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
         sentences=verdict.comparison(list(documents), labels),
         groups=list(groups.items()),
-        roc=roc_figure(lines, fprs, "compared") if lines else None,
+        roc=roc_figure(lines, fprs, "compared", left_out=left_out) if lines else None,
     )

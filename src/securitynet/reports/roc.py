@@ -13,12 +13,16 @@ from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics.roc import curve
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
+from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
     from securitynet.studies.assessment import Assessment
 
 READ_AT = (0.001, 0.01, 0.1, 0.5)
 """FPRs at which the curves are given as numbers too."""
+
+MOST_LINES = 6
+"""Lines of one figure: as many as there are colours and dashes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class RocFigure:
         legend: (sample, name) per line.
         header: FPRs of the table.
         table: (name, TPRs as text) per line.
+        left_out: Attacks that are not drawn.
     """
 
     linear: Markup
@@ -38,15 +43,28 @@ class RocFigure:
     legend: list[tuple[Markup, str]]
     header: list[str]
     table: list[tuple[str, list[str]]]
+    left_out: int
+
+
+def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
+    """Names of the attacks whose curves are drawn, and how many are left out, so that lines can be told apart.
+
+    There are `MOST_LINES` for all targets together, of at least one attack: the strongest of the first target,
+    then those of the others.
+    """
+    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in verdict.by_strength(document)))
+    most = max(MOST_LINES // len(documents), 1)
+    return ranked[:most], len(ranked[most:])
 
 
 def roc_lines(
-    assessment: Assessment, *, before: str = "", ink: int | None = None, dash: int = 0
+    assessment: Assessment, names: Sequence[str], *, before: str = "", ink: int | None = None, dash: int = 0
 ) -> dict[str, roc.Line]:
     """One line per membership attack that finished.
 
     Args:
         assessment: Holds the scores.
+        names: Of the attacks to draw.
         before: Put before each name, to tell targets apart.
         ink: Number of the colour of all lines, which tells targets apart; by default each has its own.
         dash: Number of the first line's dashes: all lines of a figure differ in grey.
@@ -54,7 +72,7 @@ def roc_lines(
     found: dict[str, roc.Line] = {}
     for trial in assessment.trials:
         scores = trial.output
-        if not isinstance(scores, MembershipScores):
+        if trial.name not in names or not isinstance(scores, MembershipScores):
             continue
         name = before + verdict.attack_title(trial.name)
         if name in found:  # the same attack under another threat model
@@ -70,13 +88,14 @@ def roc_lines(
     return found
 
 
-def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str) -> RocFigure:
+def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str, *, left_out: int = 0) -> RocFigure:
     """Draw the lines in both scales.
 
     Args:
         lines: At least one, by name.
         fprs: At which TPRs are reported: the drawn curves are exact there.
         prefix: Of the drawings' ids.
+        left_out: Attacks that are not drawn.
     """
     # A name is hostile text: the figure gets numbers for names, and the page's own legend has the names.
     plain = {f"line {number}": line for number, line in enumerate(lines.values())}
@@ -94,6 +113,7 @@ def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str
         legend=[(swatch(line.ink, style.dash(line.dash)), name) for name, line in lines.items()],
         header=[words.percent(fpr) for fpr in header],
         table=[(name, [_tpr(line, fpr) for fpr in header]) for name, line in lines.items()],
+        left_out=left_out,
     )
 
 

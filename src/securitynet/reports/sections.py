@@ -13,7 +13,7 @@ from securitynet.records import Direction, Measurement
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.exposed import Exposed, exposed
-from securitynet.reports.roc import RocFigure, roc_figure, roc_lines
+from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class Section:
 def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
     """Everything that the page says of one target."""
     methods = _methods(document.measurements)
-    lines = roc_lines(assessment)
+    drawn, left_out = strongest([document])
+    lines = roc_lines(assessment, drawn)
     classes = document.dataset.classes
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     shape = document.dataset.image_shape
@@ -117,7 +118,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         blocks=tuple(_block(document, trial, methods) for trial in document.trials),
         methods={mark: method for method, mark in methods.items()},
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
-        roc=roc_figure(lines, _fprs(document), anchor) if lines else None,
+        roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
         exposed=exposed(document, assessment),
         classes=", ".join(classes[:MOST_CLASSES]) + more,
         image=None if shape is None else f"{shape[1]} × {shape[2]} pixels, {'grey' if shape[0] == 1 else 'colour'}",
@@ -140,8 +141,13 @@ def describe_attack(name: str) -> tuple[str, str]:
 
 def _methods(measurements: Sequence[Measurement]) -> dict[str, str]:
     """A letter for each way in which intervals were made, in order of appearance."""
-    used = dict.fromkeys(m.method for m in measurements if m.value is not None)
+    used = dict.fromkeys(_method(m) for m in measurements if m.value is not None)
     return {method: chr(ord("a") + number) for number, method in enumerate(used)}
+
+
+def _method(measurement: Measurement) -> str:
+    """How an interval was made, with what must be known to read the value."""
+    return f"{measurement.method} ({measurement.note})" if measurement.note else measurement.method
 
 
 def _row(measurement: Measurement, methods: dict[str, str]) -> Row:
@@ -152,7 +158,7 @@ def _row(measurement: Measurement, methods: dict[str, str]) -> Row:
         numbers=numbers,
         bar=None if numbers is None else interval_bar([measurement]),
         better="higher" if measurement.direction is Direction.HIGHER else "lower",
-        mark=None if numbers is None else methods.get(measurement.method),
+        mark=None if numbers is None else methods.get(_method(measurement)),
     )
 
 

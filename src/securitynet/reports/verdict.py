@@ -150,7 +150,9 @@ def unresolved(document: ResultDocument) -> str | None:
 
 
 def apart(first: Measurement, second: Measurement) -> bool | None:
-    """Whether two intervals do not overlap; None if one of them is missing."""
+    """Whether two intervals do not overlap; None if one of them is missing, or is a bound without a second end."""
+    if words.kind(first.name).one_sided:
+        return None
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return None
     return first.high < second.low or second.high < first.low

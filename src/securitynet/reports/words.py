@@ -24,12 +24,14 @@ class Kind:
         unit: How its numbers are written.
         chance: What guessing would give; None where guessing means nothing.
         fpr: The bound, for TPR at a FPR.
+        one_sided: The value is itself the end of a one-sided interval, and has no other end.
     """
 
     label: str
     unit: Unit = "plain"
     chance: float | None = None
     fpr: float | None = None
+    one_sided: bool = False
 
 
 _KINDS = {
@@ -37,6 +39,7 @@ _KINDS = {
     "test_accuracy": Kind("Accuracy on non-members", "share"),
     "overfitting": Kind("Overfitting level", "points", chance=0.0),
     "auc": Kind("AUC", chance=0.5),
+    "advantage": Kind("Advantage", "points", chance=0.0),
     "balanced-accuracy": Kind("Balanced accuracy", "share", chance=0.5),
 }
 
@@ -50,6 +53,9 @@ def kind(name: str) -> Kind:
         except ValueError:
             return Kind(f"{mark}{bound}")
         return Kind(f"TPR at {percent(fpr)} FPR", "share", chance=fpr, fpr=fpr)
+    head, mark, delta = name.partition("epsilon-lower-bound@delta=")
+    if mark:
+        return Kind(f"ε at least, for δ = {delta}", one_sided=True)
     last = head.rpartition(".")[2]
     return _KINDS.get(last, Kind(last.replace("-", " ").replace("_", " ").capitalize()))
 
@@ -103,6 +109,8 @@ def numbers(measurement: Measurement, *, significant: int = 2) -> Numbers | None
             written = "0"
         return written.replace("-", MINUS)
 
+    if what.one_sided:
+        return Numbers(text(value), "lower bound")
     if min(value, low, high) < 0:
         interval = f"{text(low)} to {text(high)}"
     else:
