@@ -28,7 +28,9 @@ from securitynet.catalog.known import family_names
 from securitynet.catalog.schema import CatalogEntry
 
 DATASETS = [f"Dataset {number}" for number in range(40)] + ["CIFAR-10", "CIFAR-100", "SVHN", "ImageNet-1k"]
-WORDS = [f"{a}{b}" for a in ("small", "base", "large", "aug", "dist", "mix", "cut", "swa", "ema", "adv") for b in range(40)]
+WORDS = [
+    f"{a}{b}" for a in ("small", "base", "large", "aug", "dist", "mix", "cut", "swa", "ema", "adv") for b in range(40)
+]
 TASKS = ("classification", "classification", "classification", "feature extraction", "detection")
 SORTS = (None, "-claimed_accuracy", "year", "-parameters")
 
@@ -131,7 +133,12 @@ def main() -> None:
                 present = catalog.query().count()
                 took = grow(catalog, present, size) if present < size else 0.0
                 found = measure(catalog, arguments.queries)
-                print(json.dumps({"database": catalog.database.dialect, "entries": size, "grown in s": round(took), **found}), flush=True)
+                print(
+                    json.dumps(
+                        {"database": catalog.database.dialect, "entries": size, "grown in s": round(took), **found}
+                    ),
+                    flush=True,
+                )
     print(platform.platform(), platform.python_version(), f"SQLAlchemy {sa.__version__}")
 
 

@@ -17,14 +17,14 @@ from securitynet.catalog.importers.markdown import link, plain
 from securitynet.errors import UnknownName
 
 HEADER = (
-    "| Model Name | Model Type | Data Name | Data Category | Num Class | Training Size | Train Accuracy | Test Accuracy "
-    "| Overfit Gap | Model Stealing Accuracy | Conference | Conference Type | Year | Country | Num Authors | Purpose "
+    "| Model Name | Model Type | Data Name | Data Category | Num Class | Training Size | Train Accuracy | Test Accuracy"
+    " | Overfit Gap | Model Stealing Accuracy | Conference | Conference Type | Year | Country | Num Authors | Purpose "
     "| Paper Link | Weights |"
 )
 RULE = "|" + " --- |" * 18
 ROW = (
-    "| {name} | resnet | CIFAR-10 | natural | 10 | 50000 | {train} | {test} | {gap} | 0.7 | CVPR | CV | 2016 | USA, Korea "
-    "| 4 | benchmark | [Link](https://arxiv.org/abs/1512.03385) | [Link](https://github.com/osmr/imgclsmob) |"
+    "| {name} | resnet | CIFAR-10 | natural | 10 | 50000 | {train} | {test} | {gap} | 0.7 | CVPR | CV | 2016 | USA, "
+    "Korea | 4 | benchmark | [Link](https://arxiv.org/abs/1512.03385) | [Link](https://github.com/osmr/imgclsmob) |"
 )
 
 
@@ -33,7 +33,9 @@ def row(name: str = "resnet20_cifar10", train: str = "0.99", test: str = "0.94",
 
 
 def page(*rows: str, header: str = HEADER) -> str:
-    return "\n".join(["# Title", "", "Some words | with a bar.", "", "## Models", header, RULE, *rows, "", "More words."])
+    return "\n".join(
+        ["# Title", "", "Some words | with a bar.", "", "## Models", header, RULE, *rows, "", "More words."]
+    )
 
 
 def write(folder: Path, text: str | bytes, name: str = "table.md") -> Path:
@@ -69,7 +71,10 @@ def test_zero_in_a_measured_column_is_not_measured(published: Path) -> None:
     values = [m.value for item in items for m in item.measured]
     assert 0.0 not in values and all(-1 <= value <= 1 for value in values)
     # 20 security models have `nan` for stealing.
-    assert sum(any(m.name == "stealing.accuracy" for m in i.measured) for i in items if i.entry.purpose == "security") == 72
+    assert (
+        sum(any(m.name == "stealing.accuracy" for m in i.measured) for i in items if i.entry.purpose == "security")
+        == 72
+    )
 
 
 def test_repeated_names_stay_apart_and_links_are_kept(published: Path) -> None:
@@ -86,19 +91,35 @@ def test_repeated_names_stay_apart_and_links_are_kept(published: Path) -> None:
 def test_codes_of_a_row(tmp_path: Path) -> None:
     (item,) = read_table(write(tmp_path, page(row()))).items
     entry = item.entry
-    assert (entry.dataset, entry.classes, entry.training_size, entry.year, entry.authors) == ("CIFAR-10", 10, 50000, 2016, 4)
+    assert (entry.dataset, entry.classes, entry.training_size, entry.year, entry.authors) == (
+        "CIFAR-10",
+        10,
+        50000,
+        2016,
+        4,
+    )
     assert (entry.venue, entry.venue_type, entry.countries) == ("CVPR", "computer vision", ("USA", "South Korea"))
     assert (entry.architecture, entry.family, entry.architecture_type) == ("resnet20", "ResNet", "cnn")
     assert item.sources["granularity"] == "curated:datasets.csv (CIFAR-10)"
 
 
 def test_bad_rows_are_named_and_do_not_stop_the_rest(tmp_path: Path, sqlite_catalog: Catalog) -> None:
-    path = write(tmp_path, page(row(), row("high", test="94"), "| too | few |", row("word", test="good"), row("", test="0.9"), row("fine")))
+    path = write(
+        tmp_path,
+        page(
+            row(), row("high", test="94"), "| too | few |", row("word", test="good"), row("", test="0.9"), row("fine")
+        ),
+    )
     report = sqlite_catalog.import_table(path)
     assert report.entries.added == 2
     lines = {problem.line: problem.reason for problem in report.problems}
     assert sorted(lines) == [9, 10, 11, 12]
-    assert "outside [0, 1]" in lines[9] and "cells" in lines[10] and "'good' is no number" in lines[11] and "no model name" in lines[12]
+    assert (
+        "outside [0, 1]" in lines[9]
+        and "cells" in lines[10]
+        and "'good' is no number" in lines[11]
+        and "no model name" in lines[12]
+    )
 
 
 def test_strict_writes_nothing(tmp_path: Path, sqlite_catalog: Catalog) -> None:
@@ -110,7 +131,9 @@ def test_strict_writes_nothing(tmp_path: Path, sqlite_catalog: Catalog) -> None:
 
 def test_html_entities_bars_and_unicode(tmp_path: Path) -> None:
     cell = r"r&eacute;sn<b>et</b>20 \| <script>alert(1)</script>模型 🦊"
-    text = page(row(cell)).replace("[Link](https://arxiv.org/abs/1512.03385)", "<a href='https://arxiv.org/abs/1512.03385'>Link</a>")
+    text = page(row(cell)).replace(
+        "[Link](https://arxiv.org/abs/1512.03385)", "<a href='https://arxiv.org/abs/1512.03385'>Link</a>"
+    )
     (item,) = read_table(write(tmp_path, text)).items
     assert item.entry.name == "résnet20 | alert(1)模型 🦊"
     assert item.entry.paper_link == "https://arxiv.org/abs/1512.03385"
@@ -140,7 +163,9 @@ def test_link_that_is_none_is_left_out_with_a_warning(tmp_path: Path) -> None:
         ("table.xlsx", "x", "not read"),
     ],
 )
-def test_files_that_are_no_tables(tmp_path: Path, sqlite_catalog: Catalog, name: str, content: str | bytes, message: str) -> None:
+def test_files_that_are_no_tables(
+    tmp_path: Path, sqlite_catalog: Catalog, name: str, content: str | bytes, message: str
+) -> None:
     with pytest.raises((TableError, UnknownName), match=message):
         sqlite_catalog.import_table(write(tmp_path, content, name))
     assert sqlite_catalog.query().count() == 0
@@ -171,7 +196,12 @@ def test_csv_rows_one_by_one(tmp_path: Path, sqlite_catalog: Catalog) -> None:
 
 
 def test_json_lines_bad_lines(tmp_path: Path, sqlite_catalog: Catalog) -> None:
-    lines = ['{"source": "me", "name": "a"}', '{"source": "me", "name": ', '{"source": "me", "name": "n", "year": NaN}', '{"source": "me", "name": "b"}']
+    lines = [
+        '{"source": "me", "name": "a"}',
+        '{"source": "me", "name": ',
+        '{"source": "me", "name": "n", "year": NaN}',
+        '{"source": "me", "name": "b"}',
+    ]
     report = sqlite_catalog.import_table(write(tmp_path, "\n".join(lines), "mine.jsonl"))
     assert report.entries.added == 2 and [problem.line for problem in report.problems] == [2, 3]
 

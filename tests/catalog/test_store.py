@@ -126,7 +126,10 @@ def test_measurements_are_rows_that_say_who_measured_them(catalog: Catalog) -> N
     assert catalog.record("resnet20", [Measured("accuracy.test", 0.91, "trial", trial, 0.90, 0.92)]) == 1
     assert catalog.record("resnet20", [Measured("accuracy.test", 0.91, "trial", trial, 0.90, 0.92)]) == 0
     assert catalog.record("resnet20", [Measured("accuracy.test", 0.92, "trial", trial)]) == 1
-    assert {(m.value, m.measured_by) for m in catalog.details("resnet20").measured} == {(0.9, "published"), (0.92, "trial")}
+    assert {(m.value, m.measured_by) for m in catalog.details("resnet20").measured} == {
+        (0.9, "published"),
+        (0.92, "trial"),
+    }
     kept = rows(catalog, measurements)
     assert len(kept) == 3 and sum(row["ended"] is not None for row in kept) == 1, "the old value is kept, ended"
     frame = catalog.to_frame()
@@ -142,9 +145,16 @@ def test_an_error_writes_nothing(catalog: Catalog) -> None:
 
 
 def test_identifiers(catalog: Catalog) -> None:
-    put(catalog, Item(entry("a", reference="timm:a")), Item(entry("twin")), Item(entry("twin", key="test:other", dataset="SVHN")))
+    put(
+        catalog,
+        Item(entry("a", reference="timm:a")),
+        Item(entry("twin")),
+        Item(entry("twin", key="test:other", dataset="SVHN")),
+    )
     found = catalog.get("a")
-    assert all(catalog.get(text) == found for text in (found.id, found.id[:8], found.key, "timm:a", f"catalog:{found.id}"))
+    assert all(
+        catalog.get(text) == found for text in (found.id, found.id[:8], found.key, "timm:a", f"catalog:{found.id}")
+    )
     with pytest.raises(ConfigurationError, match="2 entries"):
         catalog.get("twin")
     with pytest.raises(CatalogError, match="no catalog entry"):

@@ -16,7 +16,7 @@ __all__ = ["Catalog", "CatalogEntry", "open"]
 _HOMES = {"Catalog": "securitynet.catalog.catalog", "CatalogEntry": "securitynet.catalog.schema"}
 
 
-def open(url: str | None = None) -> Catalog:  # noqa: A001 - as in `securitynet.catalog.open()`
+def open(url: str | None = None) -> Catalog:
     """Open the catalog, making or migrating its tables if need be.
 
     Args:

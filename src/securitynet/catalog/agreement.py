@@ -1,8 +1,8 @@
 """Annotation by several people: how far they agree, where they do not, and what holds.
 
-Two coders: Cohen's kappa. More: Fleiss' kappa where all coded the same entries, and Krippendorff's alpha, which bears gaps.
-The statistics come from statsmodels and krippendorff. Over all codes, (entry, code) pairs are units, as in the paper's
-Appendix A (Cohen's kappa 0.915).
+Two coders: Cohen's kappa. More: Fleiss' kappa where all coded the same entries, and Krippendorff's alpha, which bears
+gaps. The statistics come from statsmodels and krippendorff. Over all codes, (entry, code) pairs are units, as in the
+paper's Appendix A (Cohen's kappa 0.915).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import sqlalchemy as sa
 from statsmodels.stats import inter_rater
 
 from securitynet.catalog import store
-from securitynet.catalog.catalog import Catalog, _row
+from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.codebook import code
-from securitynet.catalog.tables import annotations, entries
+from securitynet.catalog.identify import find_row
+from securitynet.catalog.tables import coder_values, entries
 from securitynet.errors import ConfigurationError
 
 _Units = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -86,19 +87,35 @@ def annotate(catalog: Catalog, coder: str, rows: Iterable[tuple[str, Mapping[str
         change = store.begin_change(connection, "annotate", f"coder:{coder}")
         new = 0
         for identifier, values in rows:
-            number = _row(connection, identifier)["number"]
+            number = find_row(connection, identifier)["number"]
             for name, value in values.items():
                 info = code(name)
                 parsed = info.parse(value) if isinstance(value, str) else info.check(value)
                 encoded = sorted(parsed) if info.several else parsed
-                here = (annotations.c.entry == number) & (annotations.c.code == info.name) & (annotations.c.coder == coder)
-                old = connection.execute(sa.select(annotations).where(here, annotations.c.ended.is_(None))).mappings().first()
+                here = (
+                    (coder_values.c.entry == number)
+                    & (coder_values.c.code == info.name)
+                    & (coder_values.c.coder == coder)
+                )
+                old = (
+                    connection.execute(sa.select(coder_values).where(here, coder_values.c.ended.is_(None)))
+                    .mappings()
+                    .first()
+                )
                 if old is not None and json.loads(old["value"]) == encoded:
                     continue
                 if old is not None:
-                    connection.execute(sa.update(annotations).where(annotations.c.number == old["number"]).values(ended=change))
-                row = {"entry": number, "code": info.name, "coder": coder, "value": json.dumps(encoded), "change": change}
-                connection.execute(sa.insert(annotations).values(row))
+                    connection.execute(
+                        sa.update(coder_values).where(coder_values.c.number == old["number"]).values(ended=change)
+                    )
+                row = {
+                    "entry": number,
+                    "code": info.name,
+                    "coder": coder,
+                    "value": json.dumps(encoded),
+                    "change": change,
+                }
+                connection.execute(sa.insert(coder_values).values(row))
                 new += 1
         store.end_change(connection, change, store.Tally(measurements=new))
     return new
@@ -107,10 +124,10 @@ def annotate(catalog: Catalog, coder: str, rows: Iterable[tuple[str, Mapping[str
 def read_units(catalog: Catalog) -> dict[tuple[str, str], dict[str, Any]]:
     """All present annotations: (entry id, code) -> coder -> value."""
     statement = (
-        sa.select(entries.c.id, annotations.c.code, annotations.c.coder, annotations.c.value)
-        .join(entries, entries.c.number == annotations.c.entry)
-        .where(annotations.c.ended.is_(None))
-        .order_by(annotations.c.number)
+        sa.select(entries.c.id, coder_values.c.code, coder_values.c.coder, coder_values.c.value)
+        .join(entries, entries.c.number == coder_values.c.entry)
+        .where(coder_values.c.ended.is_(None))
+        .order_by(coder_values.c.number)
     )
     units: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     with catalog.database.read() as connection:
@@ -127,7 +144,9 @@ def agreement(units: _Units) -> list[Agreement]:
     """
     shared = {unit: values for unit, values in units.items() if len(values) > 1}
     if not shared:
-        raise ConfigurationError("No entry has been coded by two people.", hint="Import the annotations of at least two coders.")
+        raise ConfigurationError(
+            "No entry has been coded by two people.", hint="Import the annotations of at least two coders."
+        )
     found = [
         _agreement(name, {unit: values for unit, values in shared.items() if unit[1] == name})
         for name in sorted({name for _, name in shared})

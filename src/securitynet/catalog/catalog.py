@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from securitynet.catalog import links, store
-from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.codebook import code
 from securitynet.catalog.collectors import COLLECTORS
-from securitynet.catalog.database import CatalogError, Database
+from securitynet.catalog.database import Database
 from securitynet.catalog.history import State, history
+from securitynet.catalog.identify import find_row
 from securitynet.catalog.importers import ImportReport, read_table
 from securitynet.catalog.importers.base import TableError
 from securitynet.catalog.known import completed, dataset_name
@@ -24,7 +24,7 @@ from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import PERSON, Item, Measured, Tally
 from securitynet.catalog.tables import collections, entries, measurements, papers
-from securitynet.errors import ConfigurationError, ModelError, UnknownName
+from securitynet.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
     import pandas
@@ -115,12 +115,12 @@ class Catalog:
             ConfigurationError: If several match.
         """
         with self.database.read() as connection:
-            return store.entry_of(_row(connection, identifier))
+            return store.entry_of(find_row(connection, identifier))
 
     def details(self, identifier: str) -> Details:
         """One entry with its sources, measurements and duplicates; see `get` for the identifier."""
         with self.database.read() as connection:
-            row = _row(connection, identifier)
+            row = find_row(connection, identifier)
             twins = connection.execute(sa.select(entries).where(entries.c.duplicate_of == row["id"])).mappings().all()
             numbers = [row["number"], *(twin["number"] for twin in twins)]
             measured = sa.select(measurements).where(measurements.c.entry.in_(numbers), measurements.c.ended.is_(None))
@@ -140,7 +140,7 @@ class Catalog:
     def history(self, identifier: str) -> list[State]:
         """All states of an entry, the first one first."""
         with self.database.read() as connection:
-            return history(connection, _row(connection, identifier)["id"])
+            return history(connection, find_row(connection, identifier)["id"])
 
     def to_frame(self, query: Query | None = None) -> pandas.DataFrame:
         """Entries with their measured values, one row an entry; columns are codes, ``id`` and measurements' names.
@@ -188,7 +188,7 @@ class Catalog:
                 measurements=tally.measurements,
             )
             store.end_change(connection, change, whole)
-        purposes = Counter(item.entry.purpose or "unknown" for item in table.items)
+        purposes: Counter[str] = Counter(item.entry.purpose or "unknown" for item in table.items)
         return ImportReport(tally, paper_tally, table.problems, table.warnings, linked, dict(purposes))
 
     def collect(self, name: str, **options: Any) -> CollectReport:
@@ -262,7 +262,7 @@ class Catalog:
         """
         source = source or PERSON + store.actor()
         with self.database.write() as connection:
-            row = _row(connection, identifier)
+            row = find_row(connection, identifier)
             old = store.entry_of(row)
             update = {}
             for name, value in codes.items():
@@ -284,7 +284,7 @@ class Catalog:
     def withdraw(self, identifier: str, *, note: str, restore: bool = False) -> None:
         """Take an entry out of queries (or back in), keeping it and its history."""
         with self.database.write() as connection:
-            row = _row(connection, identifier)
+            row = find_row(connection, identifier)
             if row["withdrawn"] == (not restore):
                 return
             change = store.begin_change(connection, "withdraw", PERSON + store.actor(), note)
@@ -294,8 +294,8 @@ class Catalog:
     def link(self, identifier: str, stands: str | None, *, note: str | None = None) -> None:
         """Say by hand that another entry stands for this one, or (None) that it is no duplicate."""
         with self.database.write() as connection:
-            row = _row(connection, identifier)
-            other = _row(connection, stands) if stands else None
+            row = find_row(connection, identifier)
+            other = find_row(connection, stands) if stands else None
             if other and (other["id"] == row["id"] or other["duplicate_of"]):
                 raise ConfigurationError(
                     f"{other['key']} cannot stand for {row['key']}.",
@@ -308,7 +308,7 @@ class Catalog:
     def record(self, identifier: str, measured: Iterable[Measured]) -> int:
         """Store measured values of an entry; how many were new or different."""
         with self.database.write() as connection:
-            row = _row(connection, identifier)
+            row = find_row(connection, identifier)
             change = store.begin_change(connection, "measure", PERSON + store.actor())
             new = store.put_measurements(connection, change, [(row["number"], m) for m in measured])
             store.end_change(connection, change, Tally(measurements=new))
@@ -329,7 +329,7 @@ class Catalog:
         if entry.reference is None:
             raise ModelError(
                 f"{entry.key} has no reference by which it can be loaded.",
-                hint=f"Its weights: {entry.weights_link or 'no link'}. Load them with python:FILE:FACTORY --weights FILE.",
+                hint=f"Its weights: {entry.weights_link or 'no link'}. Load them by python:FILE:FACTORY --weights.",
             )
         if entry.head not in ("classifier", None):
             raise ModelError(
@@ -340,33 +340,7 @@ class Catalog:
         return loading.load_target(entry.reference, **options)
 
 
-def _row(connection: Connection, identifier: str) -> Mapping[str, Any]:
-    """The row (with sources) that an identifier stands for."""
-    text = identifier.strip().removeprefix("catalog:")
-    tries: list[sa.ColumnElement[bool]] = [entries.c.id == text, entries.c.key == text, entries.c.reference == text]
-    if len(text) >= 6 and not set(text) - set("0123456789abcdef"):
-        tries.append((entries.c.id >= text) & (entries.c.id < text + "g"))
-    tries.append(entries.c.name == text)
-    for condition in tries:
-        rows = list(store.rows_with_sources(connection, condition))
-        # Of several with one reference, the one that stands for the others is meant.
-        chiefs = [row for row in rows if not row["duplicate_of"]] or rows
-        if len(chiefs) == 1:
-            return chiefs[0]
-        if chiefs:
-            listed = ", ".join(f"{row['id']} ({row['key']})" for row in chiefs[:5])
-            raise ConfigurationError(f"{identifier!r} stands for {len(chiefs)} entries.", hint=f"Give an id: {listed}.")
-    near = sa.select(entries.c.name).where(entries.c.name >= text[:4], entries.c.name < text[:4] + "~").limit(2000)
-    names = connection.execute(near).scalars().all()
-    if names:
-        raise UnknownName("catalog entry", identifier, names)
-    raise CatalogError(f"There is no catalog entry {identifier!r}.", hint="Look for it: securitynet catalog search WORDS.")
-
-
 def _sum_up(total: Tally, part: Tally) -> None:
     for name in ("added", "changed", "unchanged", "measurements", "kept"):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.touched += part.touched
-
-
-__all__ = ["Catalog", "CatalogError", "CollectReport", "Details", "codebook"]

@@ -9,7 +9,6 @@ import typing
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -128,8 +127,8 @@ def as_json() -> list[dict[str, Any]]:
 
 
 def as_markdown() -> str:
-    """The codebook as a page of tables."""
-    lines = ["# Codebook", "", "Generated from `securitynet.catalog.schema.CatalogEntry`; do not edit.", ""]
+    """The codebook as tables, one a group."""
+    lines = ["## Codebook", "", "Generated from `securitynet.catalog.schema.CatalogEntry`; do not edit.", ""]
     for group in dict.fromkeys(info.group for info in codebook().values()):
         lines += [
             f"## {group.capitalize()}",
@@ -169,8 +168,8 @@ def _code_info(name: str, field: FieldInfo) -> CodeInfo:
         ordered=described.ordered,
         required=field.is_required(),
         values=values,
-        low=next((float(item.ge) for item in bounds if isinstance(item, Ge)), None) if numeric else None,  # type: ignore[arg-type]
-        high=next((float(item.le) for item in bounds if isinstance(item, Le)), None) if numeric else None,  # type: ignore[arg-type]
+        low=next((float(item.ge) for item in bounds if hasattr(item, "ge")), None) if numeric else None,
+        high=next((float(item.le) for item in bounds if hasattr(item, "le")), None) if numeric else None,
     )
 
 

@@ -1,8 +1,8 @@
 """Benchmark against security models of like architecture and dataset: the paper's Figures 2 and 3.
 
-Figure 2 compares test accuracy, Figure 3 the overfitting level (training minus test accuracy). The paper sees two clusters
-among the security models; here they are found: Gaussian mixtures of one to four components are fitted to the security
-models' accuracies, and the number with the lowest Bayesian information criterion is kept.
+Figure 2 compares test accuracy, Figure 3 the overfitting level (training minus test accuracy). The paper sees two
+clusters among the security models; here they are found: Gaussian mixtures of one to four components are fitted to the
+security models' accuracies, and the number with the lowest Bayesian information criterion is kept.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ def export(database: Database, query: Query, path: Path) -> int:
         path: Its suffix says what to write: ``.csv``, ``.jsonl`` or ``.parquet``.
     """
     if path.suffix not in SUFFIXES:
-        raise ConfigurationError(f"Entries cannot be written as {path.suffix or 'a file without suffix'}.", hint=f"Use {', '.join(SUFFIXES)}.")
+        raise ConfigurationError(
+            f"Entries cannot be written as {path.suffix or 'a file without suffix'}.",
+            hint=f"Use {', '.join(SUFFIXES)}.",
+        )
     records = list(export_records(database, query))
     with atomic_write(path) as stream:
         if path.suffix == ".jsonl":
@@ -41,7 +44,9 @@ def export(database: Database, query: Query, path: Path) -> int:
         elif path.suffix == ".csv":
             stream.write(as_csv(records).encode())
         else:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([_flat(record) for record in records], _SCHEMA), stream)
+            pyarrow.parquet.write_table(
+                pyarrow.Table.from_pylist([_flat(record) for record in records], _SCHEMA), stream
+            )
     return len(records)
 
 
@@ -51,9 +56,11 @@ def export_records(database: Database, query: Query) -> Iterator[dict[str, Any]]
     measured: dict[int, list[dict[str, Any]]] = {}
     with database.read() as connection:
         statement = sa.select(measurements).where(measurements.c.ended.is_(None), measurements.c.entry.in_(numbers))
-        for row in connection.execute(statement.order_by(measurements.c.number)).mappings():
+        for taken in connection.execute(statement.order_by(measurements.c.number)).mappings():
             names = ("name", "value", "low", "high", "measured_by", "source")
-            measured.setdefault(row["entry"], []).append({name: row[name] for name in names if row[name] is not None})
+            measured.setdefault(taken["entry"], []).append(
+                {name: taken[name] for name in names if taken[name] is not None}
+            )
         for row in rows_with_sources(connection, entries.c.number.in_(numbers)):
             entry = entry_of(row)
             yield {**entry.known(), "sources": dict(row["sources"]), "measurements": measured.get(row["number"], [])}
@@ -63,7 +70,10 @@ def as_csv(records: list[dict[str, Any]]) -> str:
     """Records as CSV: one column a code; lists separated by semicolons, sources and measurements as JSON."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [*codebook(), *(name for name in ("sources", "measurements") if any(name in record for record in records))]
+    columns = [
+        *codebook(),
+        *(name for name in ("sources", "measurements") if any(name in record for record in records)),
+    ]
     writer.writerow(columns)
     writer.writerows([_cell(record.get(name), name) for name in columns] for record in records)
     return buffer.getvalue()
@@ -77,13 +87,17 @@ def _cell(value: Any, name: str) -> Any:
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """A record for Parquet: what has no fixed shape as JSON text."""
-    return {name: json.dumps(value) if name in ("preprocessing", "sources") else value for name, value in record.items()}
+    return {
+        name: json.dumps(value) if name in ("preprocessing", "sources") else value for name, value in record.items()
+    }
 
 
 def _arrow_type(info: CodeInfo) -> pyarrow.DataType:
     if info.several:
         return pyarrow.list_(pyarrow.string())
-    return {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}.get(info.kind, pyarrow.string())
+    return {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}.get(
+        info.kind, pyarrow.string()
+    )
 
 
 _MEASURED = pyarrow.struct(
@@ -91,5 +105,9 @@ _MEASURED = pyarrow.struct(
      ("measured_by", pyarrow.string()), ("source", pyarrow.string())]
 )  # fmt: skip
 _SCHEMA = pyarrow.schema(
-    [*((info.name, _arrow_type(info)) for info in codebook().values()), ("sources", pyarrow.string()), ("measurements", pyarrow.list_(_MEASURED))]
+    [
+        *((info.name, _arrow_type(info)) for info in codebook().values()),
+        ("sources", pyarrow.string()),
+        ("measurements", pyarrow.list_(_MEASURED)),
+    ]
 )

@@ -24,6 +24,7 @@ _FAMILY_CODES = (
     "family", "architecture_type", "elements", "paper_title", "paper_link", "venue", "venue_type", "year", "authors",
     "affiliations", "affiliation_types", "countries",
 )  # fmt: skip
+_PUBLICATION = frozenset({"paper_title", "paper_link", "venue", "year", "authors"})
 _COLUMN_OF = {"paper_title": "title", "paper_link": "link"}
 _DATASET_CODES = (
     "topic_category",
@@ -93,7 +94,7 @@ def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tup
     if architecture:
         family = family_codes(str(architecture))
         # The facts of one paper must not be mixed with those of another; a security model's is not its architecture's.
-        if "paper_link" in codes or "paper_title" in codes or codes.get("purpose") == "security":
+        if not _PUBLICATION.isdisjoint(codes) or codes.get("purpose") == "security":
             family = {name: family[name] for name in ("family", "architecture_type", "elements") if name in family}
         _fill(codes, sources, family, f"{ARCHITECTURES} ({family.get('family', '')})")
     return CatalogEntry(**codes), sources
@@ -147,5 +148,5 @@ def _datasets() -> dict[str, DatasetFacts]:
 @functools.cache
 def _rows(name: str) -> list[dict[str, str]]:
     path = files("securitynet.catalog") / "data" / name
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))

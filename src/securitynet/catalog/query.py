@@ -1,7 +1,7 @@
 """The filter language, and queries that read one page at a time.
 
-A filter is a text per code: ``CIFAR-10,SVHN`` (any of), ``2016..2020``, ``..1e6``, ``0.9..``, ``>=0.9``, ``!VGG`` (not),
-``none`` and ``any`` (whether it is known at all).
+A filter is a text per code: ``CIFAR-10,SVHN`` (any of), ``2016..2020``, ``..1e6``, ``0.9..``, ``>=0.9``, ``!VGG``
+(not), ``none`` and ``any`` (whether it is known at all).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from securitynet.catalog.codebook import CodeInfo, code, codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.known import dataset_name
-from securitynet.catalog.store import entry_of
+from securitynet.catalog.store import Row, entry_of
 from securitynet.catalog.tables import entries
 from securitynet.catalog.text import code_term, words
 from securitynet.errors import ConfigurationError
@@ -149,31 +149,34 @@ class Query:
         with self._database.read() as connection:
             return sa.select(entries.c.number).where(*self._where(connection))
 
-    def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Mapping[str, Any]]:
+    def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Row]:
         where = self._where(connection)
         if self._sort is None:
             past = [entries.c.number > after[1]] if after else []
             statement = sa.select(entries).where(*where, *past).order_by(entries.c.number).limit(limit)
             return list(connection.execute(statement).mappings())
         column = entries.c[self._sort.name]
-        order = [column.desc() if self._descending else column.asc(), entries.c.number]
-        rows: list[Mapping[str, Any]] = []
+        # Both columns in one direction: so the index (column, number) gives the order, and a page needs no sorting.
+        number = entries.c.number
+        order = [column.desc(), number.desc()] if self._descending else [column.asc(), number.asc()]
+        rows: list[Row] = []
         if after is None or after[0] is not None:
             past = [column.is_not(None)]
             if after:
-                beyond = column < after[0] if self._descending else column > after[0]
-                past.append(beyond | ((column == after[0]) & (entries.c.number > after[1])))
+                here = sa.tuple_(column, number)
+                mark = sa.tuple_(sa.literal(after[0], column.type), sa.literal(after[1], number.type))
+                past.append(here < mark if self._descending else here > mark)
             rows = self._sorted(connection, where, past, order, limit)
         if len(rows) < limit:
             # Those without a value come last, in the order of their numbers.
-            number = after[1] if after and after[0] is None else -1
-            rest = sa.select(entries).where(*where, column.is_(None), entries.c.number > number)
-            rows += connection.execute(rest.order_by(entries.c.number).limit(limit - len(rows))).mappings()
+            last = after[1] if after and after[0] is None else -1
+            rest = sa.select(entries).where(*where, column.is_(None), number > last)
+            rows += connection.execute(rest.order_by(number).limit(limit - len(rows))).mappings()
         return rows
 
     def _sorted(
         self, connection: Connection, where: list[Any], past: list[Any], order: list[Any], limit: int
-    ) -> list[Mapping[str, Any]]:
+    ) -> list[Row]:
         statement = sa.select(entries).where(*where, *past).order_by(*order).limit(limit)
         if self._database.sqlite and self._match(connection) is not None:
             # SQLite would fetch and sort all matches. With many of them it is quicker to walk the sorted index and keep
@@ -217,7 +220,7 @@ class Query:
         vector = sa.func.array_to_tsvector(sa.func.string_to_array(entries.c.search_text, sa.literal_column("' '")))
         return vector.op("@@")(sa.cast(" & ".join(parts), sa.dialects.postgresql.TSQUERY))
 
-    def _encode(self, row: Mapping[str, Any]) -> str:
+    def _encode(self, row: Row) -> str:
         value = row[self._sort.name] if self._sort is not None else None
         return base64.urlsafe_b64encode(json.dumps([value, row["number"]]).encode()).decode()
 
@@ -252,10 +255,9 @@ def _add(condition: Condition, info: CodeInfo, value: Any) -> None:
         return
     negated = text.startswith("!")
     text = text.removeprefix("!")
-    if info.numeric:
-        if "," not in text:
-            condition.where.append(_range(info, column, text, negated))
-            return
+    if info.numeric and "," not in text:
+        condition.where.append(_range(info, column, text, negated))
+        return
     _any_of(condition, info, [part.strip() for part in text.split(",") if part.strip()], negated=negated)
 
 

@@ -2,9 +2,9 @@
 
 The objective, to be maximised over sets of N entries, is the number of pairs (facet, value) that the set covers, each
 weighted by ``1 / number of values of its facet``: the mean share of the covered values over the facets. Facets are the
-architecture family, the dataset, the year, and the decile of accuracy. Such a coverage function is submodular, so taking
-the best entry at each step reaches at least 1 - 1/e of the optimum. Ties are broken by how rarely the chosen ones already
-have an entry's values, and then by a hash of the seed and the entry's id: the same seed gives the same set.
+architecture family, the dataset, the year, and the decile of accuracy. Such a coverage function is submodular, so that
+taking the best entry at each step reaches at least 1 - 1/e of the optimum. Ties are broken by how rarely the chosen
+ones already have an entry's values, then by a hash of the seed and the entry's id: the same seed gives the same set.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Selection:
 
     def as_toml(self) -> str:
         """The model list of a study file."""
-        lines = [f"# {len(self.chosen)} of {self.candidates} candidates; coverage {self.objective:.3f}; seed {self.seed}"]
+        lines = [
+            f"# {len(self.chosen)} of {self.candidates} candidates; coverage {self.objective:.3f}; seed {self.seed}"
+        ]
         for _, row in self.chosen.iterrows():
             facts = "; ".join(_text(row[name]) for name in ("family", "dataset", "year") if not pandas.isna(row[name]))
             lines += [f"# {facts}" if facts else "#", "[[models]]", f"reference = {json.dumps(row['reference'])}"]
@@ -111,13 +113,16 @@ def facet_values(table: pandas.DataFrame, facets: tuple[str, ...] = FACETS) -> d
     values: dict[str, Any] = {}
     for facet in facets:
         if facet == "accuracy decile":
-            ranks = accuracy(table).rank(method="first", pct=True)
-            bins = numpy.ceil(ranks * 10)
-            values[facet] = bins.map(lambda decile: None if pandas.isna(decile) else f"{int(decile):02d}").astype(object)
+            bins = (accuracy(table).rank(method="first", pct=True) * 10).apply(numpy.ceil)
+            values[facet] = bins.map(lambda decile: None if pandas.isna(decile) else f"{int(decile):02d}").astype(
+                object
+            )
         elif facet in table:
             values[facet] = table[facet].map(lambda value: None if pandas.isna(value) else _text(value)).astype(object)
         else:
-            raise ConfigurationError(f"There is no facet {facet!r}.", hint=f"Known: accuracy decile, {', '.join(table)}.")
+            raise ConfigurationError(
+                f"There is no facet {facet!r}.", hint=f"Known: accuracy decile, {', '.join(map(str, table.columns))}."
+            )
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas
 
@@ -24,7 +25,7 @@ class Statistics:
         total: All entries.
         purposes: Purpose -> count.
         tasks: Task type -> count.
-        counts: Code -> table with columns ``value``, one per purpose, and ``total``; most frequent first, years in order.
+        counts: Code -> table with columns ``value``, one per purpose, ``total``; most frequent first, years in order.
         distinct: Code -> number of distinct values.
         known: Code -> share of entries that have a value, in [0, 1].
     """
@@ -52,7 +53,9 @@ def statistics(table: pandas.DataFrame) -> Statistics:
         wide = rows.groupby(["value", "purpose"]).size().unstack(fill_value=0)
         wide["total"] = wide.sum(axis=1)
         by, ascending = (["value"], [True]) if name == "year" else (["total", "value"], [False, True])
-        counts[name] = wide.reset_index().sort_values(by, ascending=ascending).rename_axis(None, axis=1).reset_index(drop=True)
+        counts[name] = (
+            wide.reset_index().sort_values(by, ascending=ascending).rename_axis(None, axis=1).reset_index(drop=True)
+        )
         distinct[name] = len(wide)
         known[name] = float(table[name].map(_given).mean()) if len(table) else 0.0
     return Statistics(
@@ -65,5 +68,5 @@ def statistics(table: pandas.DataFrame) -> Statistics:
     )
 
 
-def _given(value: object) -> bool:
+def _given(value: Any) -> bool:
     return bool(value) if isinstance(value, tuple) else not pandas.isna(value)

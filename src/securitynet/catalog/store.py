@@ -22,6 +22,8 @@ ChangeKind = Literal["import", "collect", "add", "edit", "withdraw", "link", "an
 PERSON = "person:"
 _BATCH = 400
 _T = TypeVar("_T")
+Row = Mapping[Any, Any]
+"""A row of `entries`, by column."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def upsert(connection: Connection, change: int, source: str, items: Iterable[Ite
 def replace(
     connection: Connection,
     change: int,
-    row: Mapping[str, Any],
+    row: Row,
     entry: CatalogEntry,
     sources: Mapping[str, str],
     **system: Any,
@@ -175,7 +177,7 @@ def upsert_papers(connection: Connection, change: int, source: str, rows: Iterab
 
 
 def put_measurements(connection: Connection, change: int, given: Iterable[tuple[int, Measured]]) -> int:
-    """Store measured values by entry number; how many were new or different. A value that is replaced is kept, ended."""
+    """Store measured values by entry number; how many were new or different. What is replaced is kept, ended."""
     given = list({(number, m.name, m.measured_by, m.source): (number, m) for number, m in given}.values())
     if not given:
         return 0
@@ -201,7 +203,7 @@ def put_measurements(connection: Connection, change: int, given: Iterable[tuple[
     return len(new)
 
 
-def entry_of(row: Mapping[str, Any]) -> CatalogEntry:
+def entry_of(row: Row) -> CatalogEntry:
     """The entry in a row of `entries`."""
     return CatalogEntry(**{code: row[code] for code in codebook() if row[code] is not None})
 
@@ -220,7 +222,7 @@ def search_text(entry: CatalogEntry) -> str:
     return " ".join([*index_terms(texts), *dict.fromkeys(codes)])
 
 
-def rows_with_sources(connection: Connection, *where: sa.ColumnElement[bool]) -> Iterator[Mapping[str, Any]]:
+def rows_with_sources(connection: Connection, *where: sa.ColumnElement[bool]) -> Iterator[Row]:
     """Rows of `entries`, each with the ``sources`` of its values."""
     query = sa.select(entries, provenance.c.sources).join(provenance, provenance.c.entry == entries.c.number)
     yield from connection.execute(query.where(*where)).mappings()
@@ -264,7 +266,7 @@ def _insert(connection: Connection, change: int, new: list[tuple[CatalogEntry, d
     return numbers
 
 
-def _merged(row: Mapping[str, Any], item: Item, source: str) -> tuple[CatalogEntry, dict[str, str], int]:
+def _merged(row: Row, item: Item, source: str) -> tuple[CatalogEntry, dict[str, str], int]:
     """The present state with what is given laid over it, its sources, and how many corrections were kept."""
     old = entry_of(row)
     sources = dict(row["sources"])
@@ -291,7 +293,7 @@ def _columns(entry: CatalogEntry) -> dict[str, Any]:
     return values | {"search_text": search_text(entry)}
 
 
-def _keep_revisions(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+def _keep_revisions(connection: Connection, rows: Iterable[Row]) -> None:
     kept = [
         {
             "subject": "entry",

@@ -54,7 +54,9 @@ for _info in codebook().values():
     if _info.ordered:
         sa.Index(f"ix_entries_{_info.name}", entries.c[_info.name], entries.c.number)
 for _name in ("duplicate_of", "reference", "checksum", "weights_link"):
-    sa.Index(f"ix_entries_{_name}", entries.c[_name])
+    # Of those that have a value only: else a planner may take this index to find the many that have none.
+    _given = entries.c[_name].is_not(None)
+    sa.Index(f"ix_entries_{_name}", entries.c[_name], sqlite_where=_given, postgresql_where=_given)
 
 provenance = sa.Table(
     "provenance",
@@ -90,7 +92,7 @@ measurements = sa.Table(
 )
 sa.Index("ix_measurements_entry", measurements.c.entry, measurements.c.name)
 
-annotations = sa.Table(
+coder_values = sa.Table(
     "annotations",
     metadata,
     sa.Column("number", BigKey, primary_key=True, autoincrement=True),
@@ -101,7 +103,7 @@ annotations = sa.Table(
     sa.Column("change", sa.ForeignKey("changes.number"), nullable=False),
     sa.Column("ended", sa.ForeignKey("changes.number")),
 )
-sa.Index("ix_annotations_entry", annotations.c.entry, annotations.c.code)
+sa.Index("ix_annotations_entry", coder_values.c.entry, coder_values.c.code)
 
 papers = sa.Table(
     "papers",

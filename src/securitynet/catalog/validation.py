@@ -140,4 +140,4 @@ def _well_formed(address: str) -> bool:
     except ValueError:
         return False
     host = parts.hostname or ""
-    return parts.scheme in ("http", "https") and "." in host and not any(c in address for c in " <>\"{}|\\^`")
+    return parts.scheme in ("http", "https") and "." in host and not any(c in address for c in ' <>"{}|\\^`')

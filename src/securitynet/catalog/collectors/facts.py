@@ -1,7 +1,8 @@
 """Parameters, operations and elements of architectures, counted by building each without memory for its weights.
 
-``data/architecture_facts.csv`` is made by ``python -m securitynet.catalog.collectors.facts``; collectors read it. Building
-on torch's meta device allocates no weights and computes no numbers, only shapes, so a thousand architectures take minutes.
+``data/architecture_facts.csv`` is made by ``python -m securitynet.catalog.collectors.facts FILE``; collectors read it.
+Building on torch's meta device allocates no weights and computes no numbers, only shapes, so that a thousand
+architectures take minutes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Facts(NamedTuple):
 def known_facts() -> dict[tuple[str, str], Facts]:
     """The shipped table, by library and architecture."""
     path = files("securitynet.catalog") / "data" / "architecture_facts.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8") as stream:
         return {
             (row["library"], row["architecture"]): Facts(
                 parameters=int(row["parameters"]),

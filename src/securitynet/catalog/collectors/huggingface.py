@@ -95,8 +95,8 @@ class HuggingFaceCollector(Collector):
 
     def _first(self) -> str:
         size = min(self._page_size, self._limit or self._page_size)
-        query = f"filter=image-classification&sort=lastModified&direction=-1&limit={size}&full=true&cardData=true&config=true"
-        return f"{self._endpoint}{_PATH}?{query}"
+        query = f"sort=lastModified&direction=-1&limit={size}&full=true&cardData=true&config=true"
+        return f"{self._endpoint}{_PATH}?filter=image-classification&{query}"
 
     def _fetch(self, client: httpx.Client, address: str) -> tuple[list[dict[str, Any]], str | None]:
         """The models of a page, and the address of the next one."""
@@ -152,9 +152,9 @@ def _item(model: dict[str, Any]) -> Item | None:
     name = str(model.get("id") or model.get("modelId") or "")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or model.get("private") or model.get("disabled"):
         return None
-    card = model.get("cardData") if isinstance(model.get("cardData"), dict) else {}
+    card = _object(model.get("cardData"))
     tags = [tag for tag in model.get("tags") or () if isinstance(tag, str)]
-    config = model.get("config") if isinstance(model.get("config"), dict) else {}
+    config = _object(model.get("config"))
     datasets = [tag.partition(":")[2] for tag in tags if tag.startswith("dataset:")]
     papers = [match[1] for tag in tags if (match := _ARXIV.match(tag))]
     licences = [tag.partition(":")[2] for tag in tags if tag.startswith("license:")]
@@ -177,7 +177,7 @@ def _item(model: dict[str, Any]) -> Item | None:
         "dataset": _dataset(datasets),
         "membership": "unknown",
         "architecture": str(config.get("model_type") or "") or None,
-        "claimed_accuracy": _accuracy(card or {}),
+        "claimed_accuracy": _accuracy(card),
         "code_link": f"{ENDPOINT}/{name}/tree/main",
         "notes": f"Fine-tuned from {base[0]}; papers: {', '.join(papers) or 'none named'}" if base else None,
     } | security
@@ -186,6 +186,10 @@ def _item(model: dict[str, Any]) -> Item | None:
     except ValidationError:
         return None
     return Item(entry, sources)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _dataset(names: list[str]) -> str | None:

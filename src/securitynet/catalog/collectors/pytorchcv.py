@@ -50,7 +50,7 @@ class PytorchcvCollector(Collector):
         small = dataset in _SMALL
         side = _number(row["img_size"]) or (32 if small else 448 if name.startswith("ntsnet") else 224)
         error = row["error_value"]
-        # Errors are percent without the point (0326 is 3.26 %): of the first five answers on ImageNet, else of the first.
+        # Errors are percent without the point (0326 is 3.26 %): top-5 on ImageNet, else top-1.
         accuracy = round(1 - int(error) / 10_000, 6) if error not in ("", "NA") else None
         facts = known_facts().get(("pytorchcv", name))
         architecture = name

@@ -40,7 +40,7 @@ class RobustbenchCollector(Collector):
     ) -> Item:
         standard = name.startswith("Standard")
         identifier = model.get("gdrive_id")
-        drive = identifier.value if isinstance(identifier, ast.Constant) and identifier.value else None
+        drive = str(identifier.value) if isinstance(identifier, ast.Constant) and identifier.value else None
         year = re.match(r"[A-Za-z-]+?(20\d\d)", name)
         architecture = _architecture(model["model"], bases)
         codes: dict[str, Any] = {
@@ -93,7 +93,7 @@ def _pairs(node: ast.expr) -> Iterator[ast.Tuple]:
 
 
 def _architecture(model: ast.expr, bases: dict[str, ast.ClassDef]) -> str | None:
-    """What the definition builds, if it is of a known family: a factory's name, or a class or the one that it extends."""
+    """What the definition builds, if of a known family: a factory's name, a class or the one that it extends."""
     nodes = list(ast.walk(model))
     texts = [node.value.lower() for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     attributes = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
@@ -106,8 +106,11 @@ def _architecture(model: ast.expr, bases: dict[str, ast.ClassDef]) -> str | None
 
 
 def _root_class(name: str, bases: dict[str, ast.ClassDef]) -> str:
-    while name in bases and bases[name].bases and isinstance(bases[name].bases[0], ast.Name):
-        name = bases[name].bases[0].id
+    while name in bases and bases[name].bases:
+        parent = bases[name].bases[0]
+        if not isinstance(parent, ast.Name) or parent.id == name:
+            break
+        name = parent.id
     return name
 
 
@@ -131,7 +134,7 @@ def _numbers(model: ast.expr) -> list[str]:
 
 
 def _torchvision_reference(model: ast.expr) -> str | None:
-    """torchvision's own first weights, where the list builds with ``pretrained=True``."""
+    """Torchvision's own first weights, where the list builds with ``pretrained=True``."""
     for node in ast.walk(model):
         if (
             isinstance(node, ast.Call)

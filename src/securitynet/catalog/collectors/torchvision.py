@@ -65,7 +65,7 @@ class TorchvisionCollector(Collector):
             "membership": "assumed",
             "architecture": architecture.removeprefix("quantized_"),
             "parameters": int(meta["num_params"]),
-            "flops": int(round(meta["_ops"] * 1e9)) or None,
+            "flops": round(meta["_ops"] * 1e9) or None,
             "elements": facts.elements if facts else (),
             "preprocessing": {
                 "input_size": [3, crop, crop],

@@ -1,4 +1,4 @@
-"""Annotations by coders: a CSV file with a column ``entry`` and one per code; ``coder`` as a column, or the file's name."""
+"""Annotations by coders: CSV with a column ``entry`` and one per code; ``coder`` is a column, or the file's name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def read_annotations(path: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
         raise TableError(f"{path.name}, line {reader.line_num}: no CSV ({error}).") from None
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     if "entry" not in header:
-        raise TableError(f"{path.name} has no column `entry`.", hint="Its first line names the columns: entry, and codes.")
+        raise TableError(
+            f"{path.name} has no column `entry`.", hint="Its first line names the columns: entry, and codes."
+        )
     names = {column: code(column).name for column in header if column not in ("entry", "coder")}
     found: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
     for line, cells in lines[1:]:

@@ -165,7 +165,7 @@ def _model(values: dict[str, str], repeats: Counter[tuple[str, str, str]]) -> It
     if values["Purpose"].strip().lower() not in ("security", "benchmark"):
         codes["purpose_detail"] = f"{plain(values['Purpose'])} (as published)"
     repeat = (name, codes["dataset"], codes["purpose"])
-    entry, sources = completed({"key": "", **codes, "key": "pending"})
+    entry, sources = completed({**codes, "key": "made below"})
     # The same name stands for several models of one dataset (seeds): they are told apart by their order.
     repeats[repeat] += 1
     number = f"#{repeats[repeat]}" if repeats[repeat] > 1 else ""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import httpx
-
 from securitynet.catalog.importers.base import Table, TableError
 from securitynet.catalog.importers.markdown import read_markdown
 from securitynet.catalog.importers.rows import read_csv, read_json_lines, read_parquet
@@ -64,6 +62,8 @@ def _file(path: Path) -> bytes:
 
 
 def _download(url: str) -> bytes:
+    import httpx
+
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=30) as response:
             response.raise_for_status()

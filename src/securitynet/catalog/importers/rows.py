@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 from pydantic import ValidationError
 
 from securitynet.catalog.codebook import code, codebook
@@ -37,6 +35,10 @@ def read_json_lines(text: str, source: str) -> Table:
 
 def read_parquet(content: bytes, source: str) -> Table:
     """Read a Parquet file; list columns are lists."""
+    # Here, not above: most catalogs are opened to be searched.
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

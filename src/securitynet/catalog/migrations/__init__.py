@@ -1,0 +1,1 @@
+"""The database's migrations, run by `securitynet.catalog.database` when a catalog is opened."""

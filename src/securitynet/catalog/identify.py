@@ -1,0 +1,45 @@
+"""From what a user writes to the entry that is meant."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from securitynet.catalog.database import CatalogError
+from securitynet.catalog.store import Row, rows_with_sources
+from securitynet.catalog.tables import entries
+from securitynet.errors import ConfigurationError, UnknownName
+
+
+def find_row(connection: Connection, identifier: str) -> Row:
+    """The row, with its ``sources``, that an identifier stands for.
+
+    Args:
+        connection: From `Database.read` or `Database.write`.
+        identifier: An id or its first digits (6 or more), a key, a reference, or a name that only one entry has.
+
+    Raises:
+        UnknownName: If there is none; close names are suggested.
+        ConfigurationError: If several match.
+    """
+    text = identifier.strip().removeprefix("catalog:")
+    tries: list[sa.ColumnElement[bool]] = [entries.c[name] == text for name in ("id", "key", "reference")]
+    if len(text) >= 6 and not set(text) - set("0123456789abcdef"):
+        tries.append((entries.c.id >= text) & (entries.c.id < text + "g"))
+    tries.append(entries.c.name == text)
+    for condition in tries:
+        rows = list(rows_with_sources(connection, condition))
+        # Of several with one reference, the one that stands for the others is meant.
+        chiefs = [row for row in rows if not row["duplicate_of"]] or rows
+        if len(chiefs) == 1:
+            return chiefs[0]
+        if chiefs:
+            listed = ", ".join(f"{row['id']} ({row['key']})" for row in chiefs[:5])
+            raise ConfigurationError(f"{identifier!r} stands for {len(chiefs)} entries.", hint=f"Give an id: {listed}.")
+    near = sa.select(entries.c.name).where(entries.c.name >= text[:4], entries.c.name < text[:4] + "~").limit(2000)
+    names = connection.execute(near).scalars().all()
+    if names:
+        raise UnknownName("catalog entry", identifier, names)
+    raise CatalogError(
+        f"There is no catalog entry {identifier!r}.", hint="Look for it: securitynet catalog search WORDS."
+    )

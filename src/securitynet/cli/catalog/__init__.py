@@ -1,0 +1,13 @@
+"""`securitynet catalog`: the database of public models. Filters on codes are generated from the codebook."""
+
+from __future__ import annotations
+
+import typer
+
+from securitynet.cli.catalog import fill, find, study
+
+app = typer.Typer(help="Find, collect, correct and choose public models.", no_args_is_help=True)
+for _module in (fill, find, study):
+    app.registered_commands += _module.app.registered_commands
+
+__all__ = ["app"]

@@ -1,0 +1,187 @@
+"""Commands that look: search, show, history, stats, papers, codebook."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from securitynet.catalog.codebook import as_json, as_markdown
+from securitynet.cli import console
+from securitynet.cli.catalog.options import (
+    Db,
+    Duplicates,
+    Identifier,
+    Json,
+    Words,
+    filtered,
+    open_catalog,
+)
+from securitynet.cli.catalog.output import as_text, print_table
+from securitynet.errors import ConfigurationError
+
+_COLUMNS = ("id", "name", "source", "dataset", "family", "year", "claimed_accuracy", "parameters")
+
+app = typer.Typer()
+
+
+@app.command()
+@filtered
+def search(
+    codes: dict[str, str],
+    text: Words = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="CODE", help="Sort by; -CODE: descending.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries to print.")] = 50,
+    after: Annotated[
+        str | None, typer.Option("--after", help="Go on after a page (what it printed).", show_default=False)
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Print how many match, and nothing else.")] = False,
+    duplicates: Duplicates = False,
+    output: Annotated[str, typer.Option("--output", help="table, json or csv.")] = "table",
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Find entries by words and codes; one page at a time.
+
+    Filters: CIFAR-10,SVHN (any of), 2016..2020, >=0.9, '!VGG' (not), none or any (whether it is known).
+
+    Example: securitynet catalog search resnet --dataset CIFAR-10 --claimed-accuracy '>=0.9' --sort -claimed_accuracy
+    """
+    output = "json" if json else output
+    if output not in ("table", "json", "csv"):
+        raise ConfigurationError(f"There is no output {output!r}.", hint="Choose table, json or csv.")
+    with open_catalog(db) as catalog:
+        query = catalog.query(" ".join(text or ()), filters=codes, sort=sort, duplicates=duplicates)
+        if count:
+            number = query.count()
+            console.print_json(number) if output == "json" else console.stdout.print(str(number))
+            return
+        page = query.page(limit, after)
+    records = [{"id": entry.id, **entry.known()} for entry in page.entries]
+    if output == "json":
+        console.print_json({"entries": records, "after": page.after})
+    elif output == "csv":
+        from securitynet.catalog.export import as_csv
+
+        typer.echo(as_csv([{**record, "measurements": []} for record in records]), nl=False)
+    else:
+        print_table(_COLUMNS, [[record.get(name) for name in _COLUMNS] for record in records])
+    if page.after and output != "json":
+        console.stderr.print(f"More: --after {page.after}", soft_wrap=True)
+
+
+@app.command()
+def show(
+    identifier: Identifier,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="As it was at a time (2026-03-31).", show_default=False)
+    ] = None,
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Show all that is known about one entry, where each value comes from, and what was measured on it."""
+    from securitynet.catalog.history import state_at
+
+    with open_catalog(db) as catalog:
+        details = catalog.details(identifier)
+        past = state_at(catalog.history(identifier), at) if at else None
+    if at and past is None:
+        raise ConfigurationError(
+            f"{details.entry.key} was not there at {at}.", hint="See `securitynet catalog history`."
+        )
+    entry, sources = (past.entry, past.sources) if past else (details.entry, details.sources)
+    measured = [] if at else details.measured
+    if json:
+        console.print_json(
+            {
+                "id": entry.id,
+                **entry.known(),
+                "sources": sources,
+                "version": past.version if past else details.version,
+                "measurements": [vars(m) for m in measured],
+                "duplicate_of": past.duplicate_of if past else details.duplicate_of,
+                "duplicates": details.duplicates,
+                "withdrawn": past.withdrawn if past else details.withdrawn,
+            }
+        )
+        return
+    rows = [[name, as_text(value), sources.get(name, "")] for name, value in entry.known().items()]
+    print_table(("code", entry.id, "source"), rows)
+    if measured:
+        print_table(
+            ("measured", "value", "by", "source"), [[m.name, m.value, m.measured_by, m.source] for m in measured]
+        )
+    for key, rule in details.duplicates.items():
+        console.stdout.print(f"the same weights: {key} (by {rule})", markup=False, soft_wrap=True)
+    if details.duplicate_of:
+        console.stdout.print(f"a duplicate of {details.duplicate_of}")
+    if details.withdrawn:
+        console.stdout.print("withdrawn")
+
+
+@app.command()
+def history(identifier: Identifier, db: Db = None, json: Json = False) -> None:
+    """Show every change of an entry: when, by whom, from which source, and what it changed."""
+    with open_catalog(db) as catalog:
+        states = catalog.history(identifier)
+    if json:
+        names = ("version", "time", "kind", "source", "actor", "note", "differences", "withdrawn", "duplicate_of")
+        console.print_json([{name: getattr(state, name) for name in names} for state in states])
+        return
+    for state in states:
+        why = f": {state.note}" if state.note else ""
+        line = f"{state.version}  {state.time}  {state.kind} by {state.actor}, from {state.source}{why}"
+        console.stdout.print(line, markup=False, soft_wrap=True)
+        for name, (before, after) in state.differences.items() if state.version > 1 else ():
+            console.stdout.print(f"    {name}: {as_text(before)} -> {as_text(after)}", markup=False, soft_wrap=True)
+
+
+@app.command()
+@filtered
+def stats(
+    codes: dict[str, str],
+    text: Words = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Most values of each code to print.")] = 10,
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Count entries by year, country, venue, venue type, dataset and model type, by purpose (the paper's Figure 1)."""
+    from securitynet.catalog.stats import FIGURE_1, statistics
+
+    with open_catalog(db) as catalog:
+        found = statistics(catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes)))
+    if json:
+        counts = {name: table.to_dict("records") for name, table in found.counts.items()}
+        console.print_json({"total": found.total, "purposes": found.purposes, "tasks": found.tasks, "counts": counts,
+                            "distinct": found.distinct, "known": found.known})  # fmt: skip
+        return
+    purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in found.purposes.items())
+    tasks = ", ".join(f"{count:,} {task}" for task, count in found.tasks.items())
+    console.stdout.print(f"{found.total:,} models: {purposes or 'none'}; {tasks}", soft_wrap=True)
+    for name, heading in FIGURE_1.items():
+        table = found.counts[name]
+        console.stdout.print(
+            f"\n[bold]{heading}[/]: {found.distinct[name]} distinct, known for {found.known[name]:.1%}"
+        )
+        shown = table if name == "year" else table.head(top)
+        print_table(tuple(map(str, table.columns)), shown.to_numpy().tolist())
+
+
+@app.command("codebook")
+def codebook_(json: Json = False) -> None:
+    """Print the codebook: every code with its type, allowed values and meaning."""
+    console.print_json(as_json()) if json else typer.echo(as_markdown())
+
+
+@app.command()
+def papers(db: Db = None, json: Json = False) -> None:
+    """List imported papers that publish weights."""
+    with open_catalog(db) as catalog:
+        rows = catalog.papers()
+    if json:
+        console.print_json(rows)
+    else:
+        columns = ("title", "venue", "year", "weights_link", "note")
+        print_table(columns, [[row[name] for name in columns] for row in rows])
