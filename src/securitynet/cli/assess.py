@@ -11,6 +11,9 @@ from securitynet.cli.options import configured
 from securitynet.studies.config import AssessConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from securitynet.records import Measurement
     from securitynet.results.document import ResultDocument
 
 POLICY_NOT_MET = 3
@@ -51,7 +54,7 @@ def exit_code(document: ResultDocument) -> int:
 
 
 def show(document: ResultDocument) -> None:
-    """Print measurements, and what broke the policy, as tables on stdout."""
+    """Print the target's accuracy and one line per attack on stdout; the report and ``result.json`` have the rest."""
     from rich.table import Table
 
     target, dataset = document.target, document.dataset
@@ -61,22 +64,36 @@ def show(document: ResultDocument) -> None:
     )
     for note in target.notes:
         console.stdout.print(f"[dim]{_escape(note)}[/]")
+    measured = {m.name: m for m in document.measurements}
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    for name in ("target.train_accuracy", "target.test_accuracy", "target.overfitting"):
+        facts.add_row(name, _interval(measured[name]))
+    console.stdout.print(facts)
+    fpr = lowest_resolved(document.measurements)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("measurement", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("interval", overflow="fold")
-    table.add_column("n", justify="right", no_wrap=True)
-    for m in document.measurements:
-        if m.value is None:
-            table.add_row(m.name, "–", m.note or "", f"{m.n:,}")
-        else:
-            table.add_row(m.name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", f"{m.n:,}")
-    console.stdout.print(table)
+    for heading in ("attack", "AUC", f"TPR at FPR {fpr}" if fpr else ""):
+        table.add_column(heading, no_wrap=True)
     for trial in document.trials:
-        if trial.status == "failed":
-            console.stdout.print(f"[red]{trial.name} failed:[/] {_escape(trial.reason or '')}")
+        if trial.status == "ok":
+            found = measured.get(f"{trial.name}.auc"), measured.get(f"{trial.name}.tpr@fpr={fpr}")
+            table.add_row(trial.name, *(_interval(m) if m else "" for m in found))
+        elif trial.status == "failed":
+            table.add_row(trial.name, f"[red]failed:[/] {_escape(trial.reason or '')}")
+    console.stdout.print(table)
     if document.policy is not None:
         show_policy(document)
+
+
+def lowest_resolved(measurements: Iterable[Measurement]) -> str | None:
+    """The lowest false-positive rate, as names write it, at which any TPR has a value."""
+    rates = [m.name.rpartition("tpr@fpr=")[2] for m in measurements if "tpr@fpr=" in m.name and m.value is not None]
+    return min(rates, key=float, default=None)
+
+
+def _interval(measurement: Measurement) -> str:
+    if measurement.value is None:
+        return "–"
+    return f"{measurement.value:.4f} [dim]({measurement.low:.4f} to {measurement.high:.4f})[/]"
 
 
 def show_policy(document: ResultDocument) -> None:

@@ -57,6 +57,7 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | 
                 "seed": seed,
                 "split_seed": seed,
                 "device": device,
+                "overwrite": True,  # an older version's demonstration in the same folder makes room
                 **recipe,
             }
         )

@@ -47,7 +47,11 @@ def measurements_of(document: ResultDocument, trial: TrialSummary) -> list[Measu
 
 
 def by_strength(document: ResultDocument) -> list[Strength]:
-    """Attacks that have an AUC, strongest first: by TPR at the lowest resolvable FPR, then by AUC."""
+    """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
+
+    The lower end is what an attack is sure to achieve. TPRs could not order attacks: those that train on a part of the
+    records are judged on fewer, and resolve other FPRs.
+    """
     found = []
     for trial in document.trials:
         measured = measurements_of(document, trial)
@@ -56,7 +60,7 @@ def by_strength(document: ResultDocument) -> list[Strength]:
         resolved = sorted(((fpr, m) for fpr, m in rates if fpr is not None), key=lambda pair: pair[0])
         if aucs:
             found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
-    return sorted(found, key=lambda s: (_value(s.tpr), _value(s.auc)), reverse=True)
+    return sorted(found, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
 
 
 def opening(document: ResultDocument) -> str:
@@ -127,12 +131,9 @@ def choice(document: ResultDocument) -> str | None:
     ranked = by_strength(document)
     if len(ranked) < 2:
         return None
-    first = ranked[0]
-    if first.fpr is None:
-        return f"{attack_title(first.trial.name)} has the highest AUC of {len(ranked)} attacks."
     return (
-        f"{attack_title(first.trial.name)} is the strongest of {len(ranked)} attacks, by the share of members "
-        f"identified at the lowest false-positive rate that can be resolved, then by AUC."
+        f"{attack_title(ranked[0].trial.name)} is the strongest of {len(ranked)} attacks: its AUC's interval has the "
+        "highest lower end. Choosing the strongest of several favours it a little."
     )
 
 
@@ -186,8 +187,13 @@ def attack_title(name: str) -> str:
     What follows an ``@`` says which data the adversary holds, for attacks that are run with several kinds.
     """
     attack, _, auxiliary = name.rpartition(".")[2].partition("@")
-    title = attack.replace("-", " ").capitalize()
+    words_of_title = [_NAMES.get(word, word) for word in attack.split("-")]
+    title = " ".join([words_of_title[0][:1].upper() + words_of_title[0][1:], *words_of_title[1:]])
     return f"{title} ({auxiliary} data)" if auxiliary else title
+
+
+_NAMES = {"ml": "ML", "doctor": "Doctor", "mlp": "MLP", "lira": "LiRA", "rmia": "RMIA", "top3": "top-3"}
+"""Words of attacks' names that are written in their own way."""
 
 
 def _unbroken(interval: str) -> str:
