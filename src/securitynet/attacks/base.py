@@ -50,6 +50,7 @@ class Context:
         device: Where attack models are trained, as the user writes it.
         progress: Told about long work.
         used: Signals handed out, for the bill.
+        asked: Images that were asked about besides those, for the bill: such as an attack makes up as it goes.
         threat_model: The one that is played out; `Attack.__call__` sets it, for attacks that serve several.
     """
 
@@ -58,6 +59,7 @@ class Context:
     device: str = "auto"
     progress: Progress | None = None
     used: list[Signals] = field(default_factory=list)
+    asked: list[Queries] = field(default_factory=list)
     threat_model: ThreatModel | None = None
 
     def signals(self, target: Target, data: AttackData, indices: NDArray[np.int64] | None = None) -> Signals:
@@ -68,11 +70,16 @@ class Context:
         return signals
 
     def queries(self) -> Queries:
-        """What the signals used so far cost: the union of their records, wherever they came from."""
-        if not self.used:
-            return Queries()
-        largest = max(self.used, key=lambda signals: signals.queries.unique)
-        return Queries(total=sum(signals.queries.total for signals in self.used), unique=largest.queries.unique)
+        """What the signals used so far cost, and what was asked besides.
+
+        Of several signals the largest counts as their union: attacks that ask for several ask for parts of one.
+        """
+        largest = max((signals.queries.unique for signals in self.used), default=0)
+        total = sum(signals.queries.total for signals in self.used)
+        return Queries(
+            total=total + sum(queries.total for queries in self.asked),
+            unique=largest + sum(queries.unique for queries in self.asked),
+        )
 
 
 class Output(ABC):
@@ -98,10 +105,13 @@ class Attack(Record, ABC):
     Class attributes:
         threat_models: Those under which it works. It also works for an adversary with more access.
         output: The class of what it returns.
+        costs: What it takes beyond one cached pass over the records, as the end of "it ..."; None if nothing that counts.
+            Attacks that cost more are no part of ``standard``, which `assess` runs unless others are asked for.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]]
     output: ClassVar[type[Output]]
+    costs: ClassVar[str | None] = None
 
     @abstractmethod
     def run(self, target: Target, data: AttackData, context: Context) -> Output:

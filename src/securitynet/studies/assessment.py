@@ -124,7 +124,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
             assessment.not_assessed.append(NotAssessed(what=name, why=f"it failed: {trial.result.reason}"))
     if progress:
         progress("attacks", len(planned), len(planned))
-    assessment.not_assessed += absent_families()
+    assessment.not_assessed += [*left_out(config.attacks), *absent_families()]
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
 
@@ -170,11 +170,13 @@ def trial_name(name: str, attack: Attack, threat_model: ThreatModel) -> str:
 
 
 def chosen_attacks(names: Sequence[str]) -> list[str]:
-    """Full names of the attacks that ``all``, families' names and attacks' names stand for, each once."""
+    """Full names of the attacks that ``all``, ``standard``, families' names and attacks' names stand for, each once."""
     chosen: list[str] = []
     for name in names:
         if name == "all":
             chosen += ATTACKS.names()
+        elif name == "standard":
+            chosen += [attack for attack in ATTACKS.names() if ATTACKS.get(attack).costs is None]
         elif name in ATTACKS.families():
             chosen += ATTACKS.names(name)
         else:
@@ -193,6 +195,17 @@ def accuracies(signals: Signals, data: AttackData, level: float) -> list[Measure
         rates.rate("target.train_accuracy", *train, direction=Direction.HIGHER, level=level),
         rates.rate("target.test_accuracy", *test, direction=Direction.HIGHER, level=level),
         rates.difference("target.overfitting", train, test, direction=Direction.LOWER, level=level),
+    ]
+
+
+def left_out(names: Sequence[str]) -> list[NotAssessed]:
+    """The attacks that ``standard`` leaves out, and why; none if it was not asked for."""
+    if "standard" not in names:
+        return []
+    rest = [name for name in ATTACKS.names() if name not in chosen_attacks(names)]
+    return [
+        NotAssessed(what=name, why=f"it {ATTACKS.get(name).costs}; ask for it with --attacks {name.rpartition('.')[2]}")
+        for name in rest
     ]
 
 

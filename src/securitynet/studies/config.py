@@ -65,7 +65,9 @@ class AssessConfig(DataOptions):
         default=None, ge=2, description="Number of classes. Default: what the weights have."
     )
     attacks: Annotated[tuple[str, ...], Commas] = Field(
-        default=("all",), description="Attacks or families, separated by commas, or all."
+        default=("standard",),
+        description="Attacks or families, separated by commas; standard (all that need no more than one pass over the "
+        "records), or all.",
     )
     access: Access | None = Field(
         default=None,

@@ -95,3 +95,20 @@ def entropy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         terms = np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * log_p)
     return np.asarray(-terms.sum(axis=1), dtype=np.float64)
+
+
+def check_evidence(observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]) -> None:
+    """Raise `TargetError` unless a signal of N records, that of M shadow models, and who was trained on what fit.
+
+    Args:
+        observed: N.
+        shadows: M×N.
+        included: M×N.
+    """
+    if shadows.ndim != 2 or shadows.shape != included.shape or observed.shape != shadows.shape[1:]:
+        raise TargetError(
+            f"Signals of shapes {observed.shape} (target) and {shadows.shape} (shadow models) and inclusion of shape "
+            f"{included.shape} do not fit; N, M×N and M×N are expected."
+        )
+    if np.isnan(observed).any() or np.isnan(shadows).any():
+        raise TargetError("A signal is NaN: the target's or a shadow model's outputs mean nothing.")

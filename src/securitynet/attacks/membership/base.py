@@ -34,10 +34,10 @@ class MembershipScores(Output):
         is_member: The truth, N.
         threshold: From which on the adversary says "member": one number, or N where it depends on the record.
         held_out: Records that tuned nothing, N: those on which decisions at the threshold are judged.
+        notes: What a reader must know to read the scores; they go to the note of each measurement.
         labels: True classes, N; for the breakdown by class, as the next two are for theirs.
         correct: Whether the target's prediction is the label, N.
         margin: Logit of the true class minus the largest other, N.
-        notes: What a reader must know to read the measures; they stand with the AUC.
     """
 
     indices: NDArray[np.int64]
@@ -45,10 +45,10 @@ class MembershipScores(Output):
     is_member: NDArray[np.bool_]
     threshold: float | NDArray[np.float64]
     held_out: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
     labels: NDArray[np.int64] | None = None
     correct: NDArray[np.bool_] | None = None
     margin: NDArray[np.float64] | None = None
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -80,10 +80,10 @@ class MembershipScores(Output):
             np.isin(signals.indices, data.splits.members),
             threshold,
             np.ones(len(scores), dtype=bool) if held_out is None else held_out,
+            notes,
             signals.labels,
             signals.correct,
             margin(signals.logits, signals.labels),
-            notes,
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -109,10 +109,10 @@ class MembershipScores(Output):
             arrays["is_member"],
             threshold if threshold.ndim else float(threshold),
             arrays["held_out"],
+            tuple(str(note) for note in arrays.get("notes", ())),
             arrays.get("labels"),
             arrays.get("correct"),
             arrays.get("margin"),
-            tuple(str(note) for note in arrays.get("notes", ())),
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
@@ -126,10 +126,7 @@ class MembershipScores(Output):
             level=level,
             seed=seed,
         )
-        if not self.notes:
-            return measured
-        note = " ".join([*self.notes, *([measured[0].note] if measured[0].note else [])])
-        return [measured[0].model_copy(update={"note": note}), *measured[1:]]
+        return [measurement.with_notes(*self.notes) for measurement in measured]
 
     def breakdown(self, *, level: float = 0.95, class_names: Sequence[str] | None = None) -> list[Slice]:
         """The attack by correctness, margin and class, on the held-out records (`securitynet.metrics.slices`)."""

@@ -1,0 +1,35 @@
+"""LiRA: the likelihood ratio between shadow models that were trained on the record and others that were not.
+
+Carlini et al., "Membership inference attacks from first principles" (2022), section 5.1. Online: each judged record is
+in the training sets of about half of the shadow models.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.attacks.membership import _lira
+from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._reference import ONLINE, Evidence, ReferenceAttack
+from securitynet.records import ThreatModel
+
+
+class LiRA(ReferenceAttack):
+    """Score is the log-likelihood ratio of the scaled confidence."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
+    pool: ClassVar[Literal["online", "offline"]] = "online"
+
+    variance: _lira.Variance = Field(default="fixed", description="One variance for all records, or each its own.")
+
+    def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See `ReferenceAttack.signal`."""
+        return scaled_confidence(logits, labels)
+
+    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+        """See `ReferenceAttack.score`."""
+        return _lira.online(records.observed, records.shadows, records.included, variance=self.variance)
