@@ -105,7 +105,7 @@ class Attack(Record, ABC):
     Class attributes:
         threat_models: Those under which it works. It also works for an adversary with more access.
         output: The class of what it returns.
-        costs: What it takes beyond one cached pass over the records, as the end of "it ..."; None if nothing that counts.
+        costs: What it takes beyond one cached pass over the records, as the end of "it ..."; None if nothing much.
             Attacks that cost more are no part of ``standard``, which `assess` runs unless others are asked for.
     """
 
