@@ -85,6 +85,7 @@ def test_search_outputs_and_pages(filled: Cli) -> None:
     first = filled.json("search", "--sort", "-claimed_accuracy", "--limit", "2")
     second = filled.json("search", "--sort", "-claimed_accuracy", "--limit", "2", "--after", first["after"])
     assert [entry["name"] for entry in first["entries"] + second["entries"]] == ["m2", "m1", "m0"]
+    assert "Did you mean ResNet?" in filled("search", "--family", "ResNt").stderr
     with pytest.raises(SecurityNetError, match="no output"):
         filled("search", "--output", "xml")
 

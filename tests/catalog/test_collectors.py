@@ -23,11 +23,11 @@ LIBRARIES = ("torchvision", "pytorchcv", "timm")
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    """All installed libraries, collected twice (the second time must change nothing)."""
+    """All installed libraries; one of them twice, which must change nothing."""
     catalog = Catalog(str(tmp_path_factory.mktemp("catalog") / "catalog.sqlite"))
     for name in LIBRARIES:
         catalog.collect(name)
-    again = catalog.collect("timm")
+    again = catalog.collect("pytorchcv")
     assert (again.entries.added, again.entries.changed, again.linked) == (0, 0, 0)
     return catalog
 

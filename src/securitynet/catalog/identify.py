@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -9,6 +11,14 @@ from securitynet.catalog.database import CatalogError
 from securitynet.catalog.store import Row, rows_with_sources
 from securitynet.catalog.tables import entries
 from securitynet.errors import ConfigurationError, UnknownName
+
+
+def suggestions(connection: Connection, name: str, value: str) -> list[str]:
+    """Values of a code, among those in the catalog, that look like ``value``; for a filter that nothing matches."""
+    column = entries.c[name]
+    known = connection.execute(sa.select(column).where(column.is_not(None)).distinct().limit(20_000)).scalars()
+    by_lower = {str(item).lower(): str(item) for item in known}
+    return [by_lower[item] for item in difflib.get_close_matches(value.lower(), by_lower, n=3, cutoff=0.6)]
 
 
 def find_row(connection: Connection, identifier: str) -> Row:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from securitynet.catalog.schema import CatalogEntry
 
 PAGE = 50
-# Fewer matches than this are fetched and sorted; more are found by walking the sorted index.
-_SMALL_MATCH = 4000
+# Fewer matches than this are looked up and sorted; more are found by walking the sorted index.
+_SMALL_MATCH = 2000
 _COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
 
 
@@ -150,62 +150,83 @@ class Query:
             return sa.select(entries.c.number).where(*self._where(connection))
 
     def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Row]:
-        where = self._where(connection)
-        if self._sort is None:
-            past = [entries.c.number > after[1]] if after else []
-            statement = sa.select(entries).where(*where, *past).order_by(entries.c.number).limit(limit)
-            return list(connection.execute(statement).mappings())
-        column = entries.c[self._sort.name]
-        # Both columns in one direction: so the index (column, number) gives the order, and a page needs no sorting.
+        matching = self._matching(connection)
         number = entries.c.number
-        order = [column.desc(), number.desc()] if self._descending else [column.asc(), number.asc()]
+        if self._sort is None:
+            past = matching.where(number > after[1]) if after else matching
+            return list(connection.execute(past.order_by(number).limit(limit)).mappings())
+        column = entries.c[self._sort.name]
         rows: list[Row] = []
         if after is None or after[0] is not None:
-            past = [column.is_not(None)]
+            known = matching.where(column.is_not(None))
             if after:
                 here = sa.tuple_(column, number)
                 mark = sa.tuple_(sa.literal(after[0], column.type), sa.literal(after[1], number.type))
-                past.append(here < mark if self._descending else here > mark)
-            rows = self._sorted(connection, where, past, order, limit)
+                known = known.where(here < mark if self._descending else here > mark)
+            # Both columns in one direction: so the index (column, number) gives the order, and a page needs no sorting.
+            order = [column.desc(), number.desc()] if self._descending else [column.asc(), number.asc()]
+            rows += connection.execute(known.order_by(*order).limit(limit)).mappings()
         if len(rows) < limit:
             # Those without a value come last, in the order of their numbers.
             last = after[1] if after and after[0] is None else -1
-            rest = sa.select(entries).where(*where, column.is_(None), number > last)
+            rest = matching.where(column.is_(None), number > last)
             rows += connection.execute(rest.order_by(number).limit(limit - len(rows))).mappings()
         return rows
 
-    def _sorted(
-        self, connection: Connection, where: list[Any], past: list[Any], order: list[Any], limit: int
-    ) -> list[Row]:
-        statement = sa.select(entries).where(*where, *past).order_by(*order).limit(limit)
-        if self._database.sqlite and self._match(connection) is not None:
-            # SQLite would fetch and sort all matches. With many of them it is quicker to walk the sorted index and keep
-            # what matches: the first page is soon full.
-            probe = sa.select(entries.c.number).where(*where).limit(_SMALL_MATCH).subquery()
-            many = connection.execute(sa.select(sa.func.count()).select_from(probe)).scalar_one() >= _SMALL_MATCH
-            if many:
-                statement = statement.with_hint(entries, f"INDEXED BY ix_entries_{self._sort.name}", "sqlite")  # type: ignore[union-attr]
-        return list(connection.execute(statement).mappings())
+    def _matching(self, connection: Connection) -> sa.Select[Any]:
+        """The selection of matching entries, put so that the database takes the quick way.
+
+        Few matches are best looked up and sorted; with many it is quicker to walk the sorted index and keep what
+        matches, for the first page is soon full. Neither database knows beforehand how many there will be.
+        """
+        statement = sa.select(entries)
+        if not self._has_terms:
+            return statement.where(*self._where(connection))
+        where = [self._match(beginnings=False), *self._condition.where]
+        hits = self._first_hits(connection, where)
+        if not hits and self._words and self._taken_as_beginnings(connection):
+            where = [self._match(beginnings=True), *self._condition.where]
+            hits = self._first_hits(connection, where)
+        if len(hits) < _SMALL_MATCH:
+            found: sa.BindParameter[Any] = sa.bindparam("hits", hits, expanding=True, literal_execute=True)
+            return statement.where(entries.c.number.in_(found))
+        if self._database.sqlite and self._sort is not None:
+            statement = statement.with_hint(entries, f"INDEXED BY ix_entries_{self._sort.name}", "sqlite")
+        return statement.where(*where)
+
+    def _first_hits(self, connection: Connection, where: list[sa.ColumnElement[bool]]) -> list[int]:
+        """Numbers of the first matches, in no order; all of them, if they are fewer than `_SMALL_MATCH`."""
+        hits = _apart(sa.select(entries.c.number).where(*where))
+        return list(connection.execute(sa.select(hits.c.number).limit(_SMALL_MATCH)).scalars())
 
     def _where(self, connection: Connection) -> list[sa.ColumnElement[bool]]:
-        match = self._match(connection)
-        return [*([match] if match is not None else []), *self._condition.where]
+        if not self._has_terms:
+            return self._condition.where
+        beginnings = bool(self._words) and self._taken_as_beginnings(connection)
+        return [self._match(beginnings=beginnings), *self._condition.where]
 
-    def _match(self, connection: Connection) -> sa.ColumnElement[bool] | None:
-        """The condition on search terms, or None if there are none."""
-        exact = [[term] for parts, prefix in self._words for term in (parts[:-1] if prefix else parts)]
-        beginnings = [parts[-1] for parts, prefix in self._words if prefix and parts]
-        groups = exact + self._condition.terms
-        if not groups and not beginnings:
-            return None
-        condition = self._terms(groups, beginnings)
-        if exact and not beginnings:
-            # Nothing under these words as they stand: take them as beginnings (`resn` for `resnet`).
-            found = sa.select(entries.c.number).where(condition).limit(1)
-            if connection.execute(found).first() is None:
-                words_ = [term for (term,) in exact]
-                return self._terms(self._condition.terms, words_)
-        return condition
+    @property
+    def _has_terms(self) -> bool:
+        return bool(self._words or self._condition.terms)
+
+    def _taken_as_beginnings(self, connection: Connection) -> bool:
+        """Whether nothing has these words as they stand: then they are beginnings (`resn` for `resnet`)."""
+        if any(prefix for _, prefix in self._words):
+            return False
+        words_ = [[term] for parts, _ in self._words for term in parts]
+        if not words_:
+            return False
+        found = _apart(sa.select(entries.c.number).where(self._terms(words_, [])))
+        return connection.execute(sa.select(found.c.number).limit(1)).first() is None
+
+    def _match(self, *, beginnings: bool) -> sa.ColumnElement[bool]:
+        """The condition on search terms; with ``beginnings``, words may go on."""
+        exact, begun = list(self._condition.terms), []
+        for parts, prefix in self._words:
+            whole = [] if beginnings else parts[:-1] if prefix else parts
+            exact += [[term] for term in whole]
+            begun += parts if beginnings else parts[-1:] if prefix else []
+        return self._terms(exact, begun) if exact or begun else sa.true()
 
     def _terms(self, groups: list[list[str]], beginnings: list[str]) -> sa.ColumnElement[bool]:
         if self._database.sqlite:
@@ -223,6 +244,11 @@ class Query:
     def _encode(self, row: Row) -> str:
         value = row[self._sort.name] if self._sort is not None else None
         return base64.urlsafe_b64encode(json.dumps([value, row["number"]]).encode()).decode()
+
+
+def _apart(statement: sa.Select[Any]) -> sa.CTE:
+    """A part that PostgreSQL plans on its own: else a LIMIT makes it hope for early matches, and read all rows."""
+    return statement.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
 
 
 def _decode(after: str | None) -> tuple[Any, int] | None:

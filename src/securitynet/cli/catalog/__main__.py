@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from securitynet.cli import main as entry_point
-from securitynet.cli.catalog import app
+from securitynet.cli.main import main
 
-if not any(group.name == "catalog" for group in entry_point.app.registered_groups):
-    entry_point.app.add_typer(app, name="catalog")
 sys.argv.insert(1, "catalog")
-entry_point.main()
+main()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.catalog.codebook import as_json, as_markdown
+from securitynet.catalog.codebook import as_json, as_markdown, codebook
 from securitynet.cli import console
 from securitynet.cli.catalog.options import (
     Db,
@@ -19,6 +19,9 @@ from securitynet.cli.catalog.options import (
 )
 from securitynet.cli.catalog.output import as_text, print_table
 from securitynet.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from securitynet.catalog.catalog import Catalog
 
 _COLUMNS = ("id", "name", "source", "dataset", "family", "year", "claimed_accuracy", "parameters")
 
@@ -59,6 +62,8 @@ def search(
             console.print_json(number) if output == "json" else console.stdout.print(str(number))
             return
         page = query.page(limit, after)
+        if not page.entries and after is None:
+            _explain_nothing(catalog, codes)
     records = [{"id": entry.id, **entry.known()} for entry in page.entries]
     if output == "json":
         console.print_json({"entries": records, "after": page.after})
@@ -185,3 +190,18 @@ def papers(db: Db = None, json: Json = False) -> None:
     else:
         columns = ("title", "venue", "year", "weights_link", "note")
         print_table(columns, [[row[name] for name in columns] for row in rows])
+
+
+def _explain_nothing(catalog: Catalog, codes: dict[str, str]) -> None:
+    """Say which filter names a value that no entry has, and what may have been meant."""
+    from securitynet.catalog.identify import suggestions
+
+    console.stderr.print("No entry matches.")
+    with catalog.database.read() as connection:
+        for name, value in codes.items():
+            info = codebook()[name]
+            plain_text = info.kind == "text" and "," not in value and not value.startswith("!")
+            if plain_text and catalog.query(filters={name: value}, duplicates=True).count() == 0:
+                close = suggestions(connection, name, value)
+                hint = f" Did you mean {' or '.join(close)}?" if close else ""
+                console.stderr.print(f"No entry has {info.option} {value}.{hint}", markup=False, soft_wrap=True)

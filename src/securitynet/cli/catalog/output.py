@@ -9,14 +9,19 @@ from securitynet.cli import console
 
 def print_table(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
     """Print a table on stdout."""
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # What one copies to the next command must not be cut.
+        table.add_column(column, no_wrap=column in ("id", "entry"), overflow="fold")
     for row in rows:
         table.add_row(*(escape(as_text(cell)) for cell in row))
     # A pipe has no width: nothing need be cut there.
-    console.stdout.print(table, width=None if console.stdout.is_terminal else 250)
+    wide = console.stdout if console.stdout.is_terminal else Console(width=400, highlight=False)
+    wide.print(table)
 
 
 def as_text(value: Any) -> str:
