@@ -29,6 +29,7 @@ def make(number: int) -> CatalogEntry:
         claimed_accuracy=draw.choice([0.5, 0.75, 0.9, round(draw.random(), 3), None]),
         elements=tuple(draw.sample(["attention", "dropout", "batch norm"], draw.randint(0, 2))),
         countries=tuple(draw.sample(["USA", "South Korea", "China"], draw.randint(0, 2))),
+        affiliations=draw.choice([("Université 100%_", "MIT"), ("Université 100% x",), ()]),
         extra_data=draw.choice([True, False, None]),
         purpose=draw.choice(["benchmark", "security"]),
     )
@@ -67,6 +68,8 @@ CASES: list[tuple[dict[str, object], Callable[[CatalogEntry], bool]]] = [
     ({"elements": "attention"}, lambda e: "attention" in e.elements),
     ({"elements": "batch norm,dropout"}, lambda e: bool({"batch norm", "dropout"} & set(e.elements))),
     ({"elements": "!attention"}, lambda e: "attention" not in e.elements),
+    ({"affiliations": "!Université 100%_"}, lambda e: "Université 100%_" not in e.affiliations),
+    ({"affiliations": "Université 100%_"}, lambda e: "Université 100%_" in e.affiliations),
     ({"countries": "south korea"}, lambda e: "South Korea" in e.countries),
     ({"extra_data": "false"}, lambda e: e.extra_data is False),
     ({"extra_data": True}, lambda e: e.extra_data is True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -125,7 +126,9 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False})
+        engine = sa.create_engine(
+            parsed, json_serializer=_json, connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False}
+        )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -134,9 +137,14 @@ def _engine(url: str) -> Engine:
             f"The catalog cannot be kept in {parsed.get_backend_name()}.", hint="Use SQLite or PostgreSQL."
         )
     try:
-        return sa.create_engine(parsed)
+        return sa.create_engine(parsed, json_serializer=_json)
     except ModuleNotFoundError:
         raise MissingExtra("psycopg", "postgres", "A catalog in PostgreSQL") from None
+
+
+def _json(value: Any) -> str:
+    # As it reads: filters look into lists as text.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

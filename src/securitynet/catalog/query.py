@@ -296,8 +296,11 @@ def _any_of(condition: Condition, info: CodeInfo, texts: list[str], *, negated: 
         # Terms forget case and punctuation; that is meant: `resnet` finds `ResNet`.
         condition.terms.append([code_term(info.name, item[0] if info.several else item) for item in parsed])
     elif info.several:
-        wanted = [f'%"{item[0]}"%' for item in parsed]
-        absent = sa.and_(*(sa.cast(column, sa.Text).not_like(pattern) for pattern in wanted))
+        # The list is kept as JSON; its items stand there in quotation marks.
+        listed = sa.cast(column, sa.Text)
+        absent = sa.and_(
+            *(~listed.contains(json.dumps(item[0], ensure_ascii=False), autoescape=True) for item in parsed)
+        )
         condition.where.append(column.is_(None) | absent)
     elif info.kind == "text":
         lowered = [text.lower() for text in texts]

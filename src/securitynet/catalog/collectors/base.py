@@ -19,10 +19,12 @@ class Collector:
 
     Attributes:
         library: Name of the installed package that it reads.
+        install: How to install it.
         online: Whether it needs a network; ``collect --all`` passes those over.
     """
 
     library: ClassVar[str]
+    install: ClassVar[str | None] = None
     online: ClassVar[bool] = False
 
     def collect(self) -> Iterator[Item]:
@@ -61,5 +63,5 @@ class Collector:
         except importlib.metadata.PackageNotFoundError:
             raise NotInstalled(
                 f"{self.library} is not installed, so its models cannot be collected.",
-                hint=f"Install it: pip install {self.library}",
+                hint=f"Install it: {self.install or f'pip install {self.library}'}",
             ) from None

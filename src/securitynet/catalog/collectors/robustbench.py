@@ -21,6 +21,8 @@ class RobustbenchCollector(Collector):
     """One entry per model of a dataset and threat model; the same weights under two threats are linked later."""
 
     library = "robustbench"
+    # Its package pins versions of others that it needs to run, not to be read.
+    install = "pip install --no-deps robustbench"
 
     def collect(self) -> Iterator[Item]:
         """See `Collector.collect`."""
