@@ -1,0 +1,221 @@
+"""What learned membership attacks share: who trains the attack network, who is scored, and how they are kept apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from securitynet.attacks._shadows import shadow_model
+from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.membership._features import Scale
+from securitynet.attacks.membership.base import MembershipScores
+from securitynet.errors import SplitError
+from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
+from securitynet.models.shadows import ShadowTraining
+from securitynet.models.signals import Signals, collect
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import derived_seed, isolated
+from securitynet.records import Auxiliary
+
+Features = tuple[NDArray[np.float32], ...]
+"""Inputs of an attack network, each N×F."""
+
+LEAST_PER_CLASS = 8
+"""Members, and non-members, of a class that a network of its own needs."""
+
+_LEAST_MOVED = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What the adversary sees of records on one model.
+
+    Attributes:
+        features: One row per record.
+        classes: True classes, N.
+        is_member: Of that model, N.
+    """
+
+    features: Features
+    classes: NDArray[np.int64]
+    is_member: NDArray[np.bool_]
+
+
+class LearnedAttack(Attack):
+    """An attack that trains networks to tell members from non-members.
+
+    Under ``partial`` auxiliary data they learn from the members and non-members that the adversary knows, and score
+    the others; under ``shadow`` data they learn from a shadow model on the shadow parts, and score all members and
+    non-members. No record is both learned from and scored, so all that is scored is held out. Members and non-members
+    weigh the same in training, however many of each there are; the score is the log-odds of being a member, and the
+    decision is at 0.
+
+    Attributes:
+        epochs: Passes of the attack network over its training records.
+        batch_size: Records a batch.
+        learning_rate: Of Adam.
+        repeats: Attack networks with different seeds, trained at once, whose log-odds are averaged.
+        per_class: Train a network for each class, all at once. A class of which the adversary has fewer than
+            `LEAST_PER_CLASS` members or non-members uses one that was trained on all classes.
+    """
+
+    output: ClassVar[type[Output]] = MembershipScores
+
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-2, gt=0, allow_inf_nan=False)
+    repeats: int = Field(default=1, ge=1)
+    per_class: bool = False
+
+    @abstractmethod
+    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+        """Inputs of the attack network for the records of ``signals``, which are outputs of ``model``."""
+
+    @abstractmethod
+    def network(self, widths: Sequence[int]) -> nn.Module:
+        """A fresh attack network for inputs of these widths, from rows of each to two logits."""
+
+    def scales(self, features: Features) -> list[Scale]:
+        """How the inputs are scaled, from those of the training records."""
+        return [Scale(values) for values in features]
+
+    def shadow(self) -> ShadowTraining:
+        """How a shadow model is trained."""
+        return ShadowTraining()
+
+    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+        """See `Attack.run`."""
+        auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
+        signals = context.signals(target, data)
+        notes: tuple[str, ...] = ()
+        if auxiliary is Auxiliary.SHADOW:
+            found = shadow_model(target, data, self.shadow(), context)
+            records = np.union1d(found.shadow.members, found.non_members)
+            answers = collect(found.shadow.target, data.dataset, records, cache=context.cache)
+            known = self._observed(found.shadow.target, answers, found.shadow.members, data, context)
+            scored, notes = signals, found.fidelity
+        else:
+            splits = data.splits
+            taught = np.union1d(splits.known_members, splits.known_non_members)
+            known = self._observed(target, signals.select(taught), splits.members, data, context)
+            scored = signals.select(np.setdiff1d(data.judged, taught))
+        wanted = self._observed(target, scored, data.splits.members, data, context)
+        for group, name in ((known, "to learn from"), (wanted, "to score")):
+            if not (group.is_member.any() and (~group.is_member).any()):
+                raise SplitError(
+                    f"The {data.splits.name} split leaves {int(group.is_member.sum())} members and "
+                    f"{int((~group.is_member).sum())} non-members {name}; some of both are needed.",
+                    hint="Change the share that the adversary knows with --known.",
+                )
+        scores = self._learn(known, wanted, context)
+        notes = (*notes, *self._hardly_trained(len(known.is_member)))
+        return MembershipScores.of(scored, data, scores, 0.0, notes=notes)
+
+    def _observed(
+        self, model: Target, signals: Signals, members: NDArray[np.int64], data: AttackData, context: Context
+    ) -> Observed:
+        features = self.features(model, signals, data, context)
+        return Observed(features, signals.labels, np.isin(signals.indices, members))
+
+    def _learn(self, known: Observed, wanted: Observed, context: Context) -> NDArray[np.float64]:
+        """Train all networks at once, and score each record with those that answer for its class."""
+        scales = self.scales(known.features)
+        inputs = tuple(scale(values) for scale, values in zip(scales, known.features, strict=True))
+        groups = self._groups(known, int(wanted.classes.max()) + 1)
+        seeds = [derived_seed(context.seed, f"attack network {number}") for number in range(self.repeats)]
+        rows = [torch.from_numpy(np.flatnonzero(mask)) for mask in groups for _ in seeds]
+        members = torch.from_numpy(known.is_member)
+        networks = [self._fresh([values.shape[1] for values in inputs], seed) for _ in groups for seed in seeds]
+        train_together(
+            networks,
+            [tuple(values[chosen] for values in inputs) for chosen in rows],
+            [members[chosen].long() for chosen in rows],
+            EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
+            seeds=[seed for _ in groups for seed in seeds],
+            weights=[_balancing(members[chosen]) for chosen in rows],
+            device=context.device,
+        )
+        asked = tuple(scale(values) for scale, values in zip(scales, wanted.features, strict=True))
+        scores = np.empty(len(wanted.classes))
+        answering = np.zeros(len(wanted.classes), dtype=np.int64)
+        for number, mask in enumerate(groups[1:], start=1):
+            answering[wanted.classes == known.classes[mask][0]] = number
+        for number in np.unique(answering):
+            part = np.flatnonzero(answering == number)
+            mine = networks[number * len(seeds) : (number + 1) * len(seeds)]
+            scores[part] = np.mean([_log_odds(net, tuple(v[torch.from_numpy(part)] for v in asked)) for net in mine], 0)
+        return scores
+
+    def _groups(self, known: Observed, classes: int) -> list[NDArray[np.bool_]]:
+        """Masks of the records of each network: first of all classes, then of each class that has enough."""
+        groups = [np.ones(len(known.classes), dtype=bool)]
+        for label in range(classes if self.per_class else 0):
+            mask = known.classes == label
+            if min((mask & known.is_member).sum(), (mask & ~known.is_member).sum()) >= LEAST_PER_CLASS:
+                groups.append(mask)
+        return groups
+
+    def _fresh(self, widths: Sequence[int], seed: int) -> nn.Module:
+        with isolated():
+            torch.manual_seed(seed)
+            return self.network(widths)
+
+    def _hardly_trained(self, records: int) -> tuple[str, ...]:
+        """A note where Adam, which moves a weight by about the learning rate a step, can't have got anywhere."""
+        steps = self.epochs * -(-records // self.batch_size)
+        if steps * self.learning_rate >= _LEAST_MOVED:
+            return ()
+        return (
+            f"WARNING: the attack network took {steps} steps at a learning rate of {self.learning_rate:g}, which is "
+            "too few to learn much; give it a higher learning rate or more epochs on so little data.",
+        )
+
+
+class MLP(nn.Sequential):
+    """Linear layers with ReLU between them.
+
+    Args:
+        widths: Of the input, of each hidden layer, and of the output; at least two.
+        last: Whether a ReLU follows the last layer too.
+    """
+
+    def __init__(self, *widths: int, last: bool = False) -> None:
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        super().__init__(*(layers if last else layers[:-1]))
+
+
+class Joined(nn.Module):
+    """A network of its own for each input, whose outputs are joined and fed to another."""
+
+    def __init__(self, branches: Sequence[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.head = head
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Logits, N×2."""
+        parts = [branch(values) for branch, values in zip(self.branches, inputs, strict=True)]
+        logits: torch.Tensor = self.head(torch.cat(parts, dim=1))
+        return logits
+
+
+def _balancing(is_member: torch.Tensor) -> torch.Tensor:
+    """Weights of mean 1 with which members and non-members count the same."""
+    share = is_member.float().mean()
+    return torch.where(is_member, 0.5 / share, 0.5 / (1 - share)).float()
+
+
+def _log_odds(network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
+    logits = predict(network, inputs).double()
+    return (logits[:, 1] - logits[:, 0]).numpy()

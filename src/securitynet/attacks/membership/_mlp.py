@@ -1,0 +1,33 @@
+"""The MLP of SecurityNet's attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from securitynet.attacks.membership._features import logit_scaled
+from securitynet.attacks.membership._learned import MLP, LearnedAttack
+from securitynet.models.signals import Signals
+
+
+class PosteriorMLP(LearnedAttack):
+    """A network with layers of 64 and 32 neurons on posteriors (SecurityNet, section 3.2).
+
+    Attributes:
+        scale: ``logit``: log p − log(1 − p) of each posterior, from logits in double precision; ``posterior``: p
+            itself, which for overfitted targets is 1 for most records. Either is brought to mean 0 and deviation 1.
+    """
+
+    scale: Literal["logit", "posterior"] = "logit"
+
+    def scaled(self, signals: Signals) -> NDArray[np.float32]:
+        """Posteriors on the chosen scale, N×K."""
+        return logit_scaled(signals.logits) if self.scale == "logit" else signals.posteriors
+
+    def network(self, widths: Sequence[int]) -> nn.Module:
+        """See `LearnedAttack.network`."""
+        return MLP(widths[0], 64, 32, 2)

@@ -1,0 +1,77 @@
+"""ML-Doctor, white-box: a network learns from posteriors, loss, label, and the gradient of the last layer.
+
+ML-Doctor, sections 3.1 and 5.2 (after Nasr et al., 2019): each of the four inputs goes through a network of its own,
+and all together through a 4-layer MLP; batches of 64, 50 epochs of Adam at 1e-5. The networks' shapes are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.membership._features import (
+    Scale,
+    logit_scaled,
+    one_hot,
+    projected_gradients,
+    ranked_gradients,
+)
+from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
+from securitynet.models.gradients import last_layer
+from securitynet.models.shadows import ShadowTraining
+from securitynet.models.signals import Signals
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import generator
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class MLDoctorWhiteBox(LearnedAttack):
+    """Inputs: posteriors as log p − log(1 − p), the loss on the same scale, gradients of the last layer, one-hot label.
+
+    Attributes:
+        learning_rate: See `MLDoctorBlackBox`.
+        gradients: ``ranked``: in an order that all models share (`ranked_gradients`); ``raw``: as they are, or randomly
+            projected (`projected_gradients`).
+        gradient_inputs: Most values of a gradient that the attack network is fed; each takes 4 bytes a record.
+        shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data. With ``raw`` gradients its
+            last layer must have the shape of the target's.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.SHADOW),
+    )
+
+    learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
+    gradients: Literal["ranked", "raw"] = "ranked"
+    gradient_inputs: int = Field(default=256, ge=1)
+    shadow_training: ShadowTraining = ShadowTraining()
+
+    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+        """See `LearnedAttack.features`."""
+        posteriors = logit_scaled(signals.logits)
+        loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]
+        layer = last_layer(model, data.dataset, signals.indices, progress=context.progress)
+        if self.gradients == "ranked":
+            gradients = ranked_gradients(layer, signals.labels, self.gradient_inputs)
+        else:
+            gradients = projected_gradients(layer, self.gradient_inputs, generator(context.seed, "gradient projection"))
+        return posteriors, loss, gradients, one_hot(signals.labels, posteriors.shape[1])
+
+    def scales(self, features: Features) -> list[Scale]:
+        """See `LearnedAttack.scales`."""
+        return [Scale(values, compress=number == 2) for number, values in enumerate(features)]
+
+    def network(self, widths: Sequence[int]) -> nn.Module:
+        """See `LearnedAttack.network`."""
+        branches = [MLP(width, 128, 64, last=True) for width in widths]
+        return Joined(branches, MLP(64 * len(branches), 256, 128, 64, 2))
+
+    def shadow(self) -> ShadowTraining:
+        """See `LearnedAttack.shadow`."""
+        return self.shadow_training

@@ -1,0 +1,28 @@
+"""MLP on full posteriors: a network of 64 and 32 neurons learns from the records that the adversary knows.
+
+SecurityNet, section 3.2: 50 epochs of Adam at 1e-2, under the public-model protocol. The posteriors come in the order
+of the classes, and the label is not told.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.membership._learned import Features
+from securitynet.attacks.membership._mlp import PosteriorMLP
+from securitynet.models.signals import Signals
+from securitynet.models.target import Target
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class MLPPosteriors(PosteriorMLP):
+    """Input: all K posteriors."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+
+    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+        """See `LearnedAttack.features`."""
+        return (self.scaled(signals),)

@@ -1,0 +1,32 @@
+"""MLP on the largest posteriors: a network of 64 and 32 neurons is fed the three largest ones, in descending order.
+
+SecurityNet, sections 3.2 and 4.2: where classes are many, it does better than on all posteriors.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.membership._features import ranked
+from securitynet.attacks.membership._learned import Features
+from securitynet.attacks.membership._mlp import PosteriorMLP
+from securitynet.models.signals import Signals
+from securitynet.models.target import Target
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class MLPTop3(PosteriorMLP):
+    """Input: the ``k`` largest posteriors (all of them for targets with fewer classes)."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+
+    k: int = Field(default=3, ge=1)
+
+    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+        """See `LearnedAttack.features`."""
+        return (ranked(self.scaled(signals), self.k),)

@@ -1,0 +1,173 @@
+"""Learned membership attacks: nobody is learned from and scored, warnings arrive, classes and seeds do their part."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from securitynet.attacks import ATTACKS
+from securitynet.attacks.base import AttackData, Context
+from securitynet.errors import SplitError
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+PARTIAL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
+SHADOW = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW)
+QUICK = {"architecture": "simple-cnn", "recipe": {"epochs": 2, "learning_rate": 0.05}}
+
+
+@pytest.fixture(scope="module")
+def parts(overfitted):
+    """(target, data) with 350 known and 350 scored records on each side, none of them seen by the target."""
+    target, splits, dataset = overfitted
+    rest = np.setdiff1d(np.arange(len(dataset)), np.concatenate([splits.members, splits.non_members]))
+    order = np.random.default_rng(4).permutation(rest).astype(np.int64)
+    members, non_members = np.sort(order[:700]), np.sort(order[700:1400])
+    made = dataclasses.replace(
+        splits,
+        members=members,
+        non_members=non_members,
+        known_members=members[::2],
+        known_non_members=non_members[::2],
+        shadow_train=np.sort(order[1400:1478]),
+        shadow_test=np.sort(order[1478:]),
+    )
+    return target, AttackData(dataset, made)
+
+
+def run(name, target, data, model=PARTIAL, seed=0, cache=None, **fields):
+    attack = ATTACKS.get(name)(**{"epochs": 5, **fields})
+    return attack(target, data, Context(seed=seed, cache=cache, device="cpu"), model)
+
+
+def moved(data, indices):
+    """The same data, where scored records have changed sides."""
+    splits = data.splits
+    leave, join = np.intersect1d(indices, splits.members), np.intersect1d(indices, splits.non_members)
+    members = np.union1d(np.setdiff1d(splits.members, leave), join)
+    non_members = np.union1d(np.setdiff1d(splits.non_members, join), leave)
+    return AttackData(data.dataset, dataclasses.replace(splits, members=members, non_members=non_members))
+
+
+@pytest.mark.parametrize("name", ["mlp-posteriors", "mlp-top3", "ml-doctor-black-box"])
+def test_nothing_is_both_learned_from_and_scored(name, parts, tmp_path):
+    target, data = parts
+    splits = data.splits
+    first = run(name, target, data, cache=tmp_path)
+    np.testing.assert_array_equal(first.indices, np.union1d(splits.scored_members, splits.scored_non_members))
+    assert first.held_out.all() and first.threshold == 0
+    # What they are is never looked at: whoever they are said to be, their scores are the same.
+    swapped = run(name, target, moved(data, first.indices[::3]), cache=tmp_path)
+    np.testing.assert_array_equal(swapped.indices, first.indices)
+    np.testing.assert_array_equal(swapped.scores, first.scores)
+    assert (swapped.is_member != first.is_member).sum() == len(first.indices[::3])
+    # What the known ones are is all that there is to learn.
+    known = np.union1d(splits.known_members, splits.known_non_members)
+    other = moved(data, known[::3])
+    splits = dataclasses.replace(
+        other.splits,
+        known_members=np.intersect1d(known, other.splits.members),
+        known_non_members=np.intersect1d(known, other.splits.non_members),
+    )
+    assert (run(name, target, AttackData(data.dataset, splits), cache=tmp_path).scores != first.scores).any()
+
+
+def test_with_a_shadow_model_all_are_scored_and_none_is_learned_from(parts, tmp_path):
+    target, data = parts
+    first = run("ml-doctor-black-box", target, data, SHADOW, cache=tmp_path, shadow_training=QUICK)
+    np.testing.assert_array_equal(first.indices, data.judged)
+    swapped = moved(data, first.indices[::3])
+    again = run("ml-doctor-black-box", target, swapped, SHADOW, cache=tmp_path, shadow_training=QUICK)
+    np.testing.assert_array_equal(again.scores, first.scores)
+
+
+def test_both_sides_weigh_the_same_however_many_they_are(parts, tmp_path):
+    target, data = parts
+    few = dataclasses.replace(data.splits, known_members=data.splits.known_members[:35])
+    scores = run(
+        "mlp-top3", target, AttackData(data.dataset, few), cache=tmp_path, epochs=20, learning_rate=1e-3
+    ).scores
+    # Unbalanced, a tenth of members would put nearly all log-odds at about log(1/10) = -2.3.
+    assert abs(np.median(scores)) < 1
+
+
+def test_classes_have_networks_of_their_own(parts, overfitted, tmp_path):
+    target, data = parts
+    together = run("mlp-top3", target, data, cache=tmp_path)
+    apart = run("mlp-top3", target, data, cache=tmp_path, per_class=True)
+    assert (apart.scores != together.scores).mean() > 0.9
+    # A class with too few known records falls back to the network of all classes.
+    labels, splits = data.dataset.labels, data.splits
+    few = splits.known_members[labels[splits.known_members] == 3][:5]
+    kept = splits.known_members[labels[splits.known_members] != 3]
+    scarce = AttackData(data.dataset, dataclasses.replace(splits, known_members=np.union1d(kept, few)))
+    general = run("mlp-top3", target, scarce, cache=tmp_path)
+    own = run("mlp-top3", target, scarce, cache=tmp_path, per_class=True)
+    third = labels[own.indices] == 3
+    np.testing.assert_allclose(own.scores[third], general.scores[third], rtol=1e-3, atol=1e-4)
+    assert (own.scores[~third] != general.scores[~third]).mean() > 0.9
+
+
+def test_repeats_are_averaged(parts, tmp_path):
+    target, data = parts
+    one = run("mlp-posteriors", target, data, cache=tmp_path)
+    three = run("mlp-posteriors", target, data, cache=tmp_path, repeats=3)
+    assert np.abs(three.scores - one.scores).mean() > 0
+    assert three.scores.std() < one.scores.std()  # of noise, as it is here, averaging leaves less
+
+
+def test_global_random_state_is_left_alone(parts, tmp_path):
+    target, data = parts
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    run("ml-doctor-black-box", target, data, SHADOW, cache=tmp_path, shadow_training=QUICK)
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+def test_warnings_reach_the_measurements_and_survive_being_kept(parts, tmp_path):
+    target, data = parts
+    output = ATTACKS.get("ml-doctor-black-box")(shadow_training=QUICK)(
+        target, data, Context(cache=tmp_path, device="cpu"), SHADOW
+    )
+    kept = type(output).from_arrays(output.arrays())
+    for found in (output, kept):
+        (auc, *_rest) = found.measurements(level=0.95, fprs=(0.1,), seed=0)
+        assert "shadow models are unlike the target" in auc.note
+        assert "150 steps at a learning rate of 1e-05" in auc.note  # 156 records, 3 batches, 50 epochs
+    assert not run("mlp-top3", target, data, cache=tmp_path).notes
+
+
+def test_what_cannot_be_learned_is_refused(parts, tmp_path):
+    target, data = parts
+    empty = np.empty(0, np.int64)
+    with pytest.raises(SplitError, match="0 members and 350 non-members to learn from"):
+        splits = dataclasses.replace(data.splits, known_members=empty)
+        run("mlp-top3", target, AttackData(data.dataset, splits), cache=tmp_path)
+    with pytest.raises(SplitError, match="to score"):
+        splits = dataclasses.replace(data.splits, known_members=data.splits.members)
+        run("mlp-top3", target, AttackData(data.dataset, splits), cache=tmp_path)
+    with pytest.raises(SplitError, match="no shadow data"):
+        splits = dataclasses.replace(data.splits, shadow_train=empty, shadow_test=empty)
+        run("ml-doctor-black-box", target, AttackData(data.dataset, splits), SHADOW, cache=tmp_path)
+    for fields in ({"epochs": 0}, {"k": 0}, {"learning_rate": float("nan")}, {"neurons": 3}):
+        with pytest.raises(ValidationError):
+            ATTACKS.get("mlp-top3")(**fields)
+
+
+def test_posteriors_as_they_are_on_request(parts, tmp_path):
+    target, data = parts
+    signals = Context(cache=tmp_path).signals(target, data)
+    plain = ATTACKS.get("mlp-top3")(scale="posterior").features(target, signals, data, Context())
+    np.testing.assert_allclose(plain[0], -np.sort(-signals.posteriors, axis=1)[:, :3])
+
+
+def test_white_box_with_gradients_as_they_are(overfitted, tmp_path):
+    target, splits, dataset = overfitted
+    model = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
+    fields = {"epochs": 40, "learning_rate": 1e-3, "gradients": "raw", "gradient_inputs": 64}
+    found = run("ml-doctor-white-box", target, AttackData(dataset, splits), model, cache=tmp_path, **fields)
+    auc = found.measurements(level=0.95, fprs=(0.1,), seed=0)[0]
+    assert auc.low > 0.6
