@@ -37,13 +37,15 @@ CONFIGURATIONS = {
     "membership.lira-offline": OFFLINE_SHADOWS,
     "membership.rmia-offline": OFFLINE_SHADOWS,
     "membership.reference-calibration": OFFLINE_SHADOWS,
+    "membership.label-only-boundary": {"records": 60, "queries": 60},
+    "membership.augmentation-agreement": {"records": 200, "repeats": 3},
     # The paper's learning rate is meant for a hundred times as many records.
     "membership.ml-doctor-black-box": {"learning_rate": 1e-3, "shadow_training": OVERFITTED_SHADOW},
     "membership.ml-doctor-white-box": {"learning_rate": 1e-3, "shadow_training": OVERFITTED_SHADOW},
 }
 """Settings with which an attack is quick on the tiny target, where its defaults are meant for real ones."""
 
-ASKS_MORE = {"membership.rmia-offline"}
+ASKS_MORE = {"membership.rmia-offline", "membership.label-only-boundary", "membership.augmentation-agreement"}
 """Attacks that ask about more than the judged records."""
 
 CASES = [(name, model) for name in ATTACKS for model in ATTACKS.get(name).threat_models]

@@ -147,16 +147,16 @@ class MembershipScores(Output):
         )
 
 
-class ThresholdAttack(Attack):
-    """An attack that scores each record by a pure function of its outputs and compares it with a threshold.
+class TunedThreshold(Attack):
+    """An attack that scores each record by itself and compares the score with a threshold.
 
-    A subclass says how a record is scored. Unless it fixes its threshold, the threshold with the best balanced accuracy
-    on the records that the adversary knows is used, and judged on the others.
+    Unless a subclass fixes its threshold, the one with the best balanced accuracy on the records that the adversary
+    knows is used, and judged on the others.
 
     Attributes:
-        per_class: A threshold for each class (Song and Mittal, 2021, section 4.1). A class of which the adversary
-            knows fewer than `FEWEST_PER_CLASS` members or non-members keeps the common one. AUC and TPR at FPR rank
-            records by their scores and do not depend on it.
+        per_class: A threshold for each class (Song and Mittal, 2021, section 4.1). A class of which the adversary knows
+            fewer than `FEWEST_PER_CLASS` members or non-members keeps the common one. AUC and TPR at FPR rank records
+            by their scores and do not depend on it.
     """
 
     output: ClassVar[type[Output]] = MembershipScores
@@ -165,7 +165,7 @@ class ThresholdAttack(Attack):
     per_class: bool = Field(default=False, description="Tune a threshold for each class.")
 
     @model_validator(mode="after")
-    def _threshold_is_tuned(self) -> ThresholdAttack:
+    def _threshold_is_tuned(self) -> TunedThreshold:
         if self.per_class and self.fixed_threshold is not None:
             raise ConfigurationError(
                 f"{type(self).__name__} has a fixed threshold; there is nothing to tune for each class.",
@@ -174,13 +174,13 @@ class ThresholdAttack(Attack):
         return self
 
     @abstractmethod
-    def score(self, signals: Signals) -> NDArray[np.float64]:
-        """One score per record, higher meaning "more likely a member"."""
+    def scores(self, target: Target, data: AttackData, signals: Signals, context: Context) -> NDArray[np.float64]:
+        """One score per record of ``signals``, higher meaning "more likely a member"."""
 
     def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         signals = context.signals(target, data)
-        scores = self.score(signals)
+        scores = self.scores(target, data, signals, context)
         if self.fixed_threshold is not None:
             return MembershipScores.of(signals, data, scores, self.fixed_threshold)
         known = known_records(signals.indices, data)
@@ -188,6 +188,18 @@ class ThresholdAttack(Attack):
             scores, np.isin(signals.indices, data.splits.members), known, signals.labels if self.per_class else None
         )
         return MembershipScores.of(signals, data, scores, threshold, ~known)
+
+
+class ThresholdAttack(TunedThreshold):
+    """A `TunedThreshold` whose score is a pure function of the target's outputs for the record."""
+
+    @abstractmethod
+    def score(self, signals: Signals) -> NDArray[np.float64]:
+        """One score per record, higher meaning "more likely a member"."""
+
+    def scores(self, target: Target, data: AttackData, signals: Signals, context: Context) -> NDArray[np.float64]:
+        """See `TunedThreshold.scores`: outputs are all that it takes."""
+        return self.score(signals)
 
 
 def known_records(indices: NDArray[np.int64], data: AttackData) -> NDArray[np.bool_]:

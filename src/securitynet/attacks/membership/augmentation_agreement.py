@@ -1,0 +1,73 @@
+"""Label-only, agreement under changes: a member keeps its class when noise is added or the image is moved.
+
+Choquette-Choo et al., "Label-only membership inference attacks" (2021), sections 3.3 and 3.4: translations and noise.
+Cheaper than the distance to the boundary, which the share of agreeing answers stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
+from securitynet.models.signals import Signals
+from securitynet.models.trainer.randomness import generator
+
+
+class AugmentationAgreement(LabelOnlyAttack):
+    """Score is the share of changed copies of a record, and itself, that the target puts into the true class.
+
+    Attributes:
+        sigmas: Standard deviations of the noise, for pixels in [0, 1].
+        repeats: Noisy copies for each of them.
+        shift: Pixels by which copies are moved left, right, up and down; 0 for none.
+    """
+
+    costs: ClassVar[str | None] = "asks the target dozens of questions for each of a sample of records"
+
+    records: int = Field(default=1000, ge=1, description="Most records of each of the four groups.")
+    sigmas: tuple[float, ...] = Field(default=(0.05, 0.1, 0.2), description="Standard deviations of the noise.")
+    repeats: int = Field(default=10, ge=1, description="Noisy copies for each standard deviation.")
+    shift: int = Field(default=1, ge=0, description="Pixels by which copies are moved.")
+
+    def scores(
+        self, oracle: Oracle, signals: Signals, helpers: Signals, data: AttackData, context: Context
+    ) -> NDArray[np.float64]:
+        """See `LabelOnlyAttack.scores`."""
+        random = generator(context.seed, "noise")
+        agreed = signals.correct.astype(np.float64)
+        copies = 1
+        size = max(1, NUMBERS_AT_ONCE // int(np.prod(data.dataset.image_shape)))
+        for start in range(0, len(signals), size):
+            rows = np.arange(start, min(start + size, len(signals)))
+            images, labels = as_floats(data, signals.indices[rows]), torch.from_numpy(signals.labels[rows])
+            copies = 1
+            for changed in self.changes(images, random):
+                agreed[rows] += (oracle(changed) == labels).numpy()
+                copies += 1
+            if context.progress:
+                context.progress(int(rows[-1]) + 1, len(signals))
+        return agreed / copies
+
+    def changes(self, images: torch.Tensor, random: torch.Generator) -> Iterator[torch.Tensor]:
+        """The changed copies, each N×C×H×W in [0, 1]."""
+        for sigma in self.sigmas:
+            for _ in range(self.repeats):
+                yield (images + sigma * torch.randn(images.shape, generator=random)).clamp(0, 1)
+        if self.shift:
+            for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+                yield moved(images, down * self.shift, right * self.shift)
+
+
+def moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Images moved by whole pixels; the nearest row or column fills what comes in."""
+    height, width = images.shape[2:]
+    rows = (torch.arange(height) - down).clamp(0, height - 1)
+    columns = (torch.arange(width) - right).clamp(0, width - 1)
+    return images[:, :, rows][:, :, :, columns]
