@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 import securitynet.catalog
 from securitynet.catalog.catalog import Catalog
+from securitynet.catalog.database import CatalogError
 from securitynet.catalog.tables import changes, entries, measurements, provenance, revisions
 
 # Writes a table slowly: it says on stdout when a part has been written inside its open transaction.
@@ -93,6 +94,15 @@ def test_readers_go_on_while_one_writes(url: str, published: Path) -> None:
         assert time.perf_counter() - began < 0.5
         assert process.wait(timeout=120) == 0
         assert catalog.query().count() == 530
+
+
+def test_a_writer_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("securitynet.catalog.database.WAIT_SECONDS", 0.2)
+    path = str(tmp_path / "catalog.sqlite")
+    with Catalog(path) as first, Catalog(path) as second, first.database.write():
+        with pytest.raises(CatalogError, match=r"could not be written.*locked"):
+            second.add({"name": "waits in vain"})
+        assert second.query().count() == 0
 
 
 def test_killed_while_the_tables_are_made(tmp_path: Path) -> None:

@@ -68,14 +68,23 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is the only writer; it is done wholly when the block ends well, else not at all."""
+        """A transaction that is the only writer; it is done wholly when the block ends well, else not at all.
+
+        Raises:
+            CatalogError: If the database refuses.
+        """
         with self.engine.connect() as connection:
             # The option is read by the listener that begins SQLite's transactions.
             connection = connection.execution_options(securitynet_write=True)
-            with connection.begin():
-                if not self.sqlite:
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
-                yield connection
+            try:
+                with connection.begin():
+                    if not self.sqlite:
+                        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
+                    yield connection
+            except OperationalError as error:  # the disk is full, another writer does not end, the server went away
+                raise CatalogError(
+                    f"The catalog could not be written: {error.orig}.", hint="Nothing of this change was written."
+                ) from None
 
     def close(self) -> None:
         """Close all connections."""
@@ -95,7 +104,7 @@ class Database:
                     if self._revision(connection) != head:
                         config.attributes["connection"] = connection
                         command.upgrade(config, "head")
-            except (OperationalError, sa.exc.DatabaseError) as error:
+            except sa.exc.DatabaseError as error:
                 raise CatalogError(
                     f"The catalog {self.engine.url.render_as_string()} cannot be opened: {error.orig}.",
                     hint="Give another --db, or mend or remove what is there.",
