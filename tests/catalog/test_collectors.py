@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -184,6 +186,17 @@ def test_curated_facts_agree_with_pytorchcvs_own_table(table: pandas.DataFrame) 
     )
     # pytorchcv names the paper of AlexNet's second version; the family was introduced by the first.
     assert set(differing) <= {("AlexNet", "1404.5997")}, differing
+
+
+def test_curated_papers_are_those_that_timm_names(table: pandas.DataFrame) -> None:
+    folder = Path(str(importlib.util.find_spec("timm").origin)).parent / "models"  # type: ignore[union-attr]
+    named = set(re.findall(r"\d{4}\.\d{4,5}", "".join(path.read_text() for path in folder.glob("*.py"))))
+    ours = table[(table["source"] == "timm") & (table["purpose"] == "benchmark")][["family", "paper_link"]].dropna()
+    papers = {
+        family: re.search(r"\d{4}\.\d{4,5}", link) for family, link in ours.drop_duplicates().itertuples(index=False)
+    }
+    assert len(papers) > 100
+    assert {family for family, match in papers.items() if match and match[0] not in named} == set()
 
 
 def test_datasets_of_the_curated_table() -> None:
