@@ -52,11 +52,10 @@ def distances(
     origin, shape = images.flatten(1), images.shape[1:]
 
     def wrong(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        answers: torch.Tensor = oracle(points.view(-1, *shape)) != labels[rows]
-        return answers
+        return oracle(points.view(-1, *shape)) != labels[rows]
 
     beyond = _bisect(wrong, origin, starts.flatten(1))
-    best = (beyond - origin).norm(dim=1)
+    best: torch.Tensor = (beyond - origin).norm(dim=1)
     spent, iteration = BISECTIONS, 1
     while True:
         wanted = round(FIRST_DIRECTIONS * math.sqrt(iteration))

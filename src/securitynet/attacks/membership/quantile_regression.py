@@ -1,0 +1,97 @@
+"""Quantile regression: a record is called a member if its confidence is unusual for a non-member that looks like it.
+
+Bertran et al., "Scalable membership inference attacks via quantile regression" (2023). It needs no shadow model: a
+regression on the non-members that the adversary knows predicts quantiles of the scaled confidence from class and image.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch.nn import functional
+
+from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.membership import _quantiles
+from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.datasets.ordering import shuffled
+from securitynet.models.signals import Signals
+from securitynet.models.target import Target
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+SIDE = 16
+
+
+class QuantileRegression(Attack):
+    """Score is the scaled confidence on the scale of normal deviates, by the record's own predicted quantiles.
+
+    Known non-members teach the regression, so they are not judged. To tune the threshold they get scores from
+    regressions on the other folds of them.
+
+    Attributes:
+        components: Principal components of the images that the regression sees.
+        trees: Boosting rounds at most.
+        folds: Folds that the known non-members are divided into, to score them for the threshold.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+    output: ClassVar[type[Output]] = MembershipScores
+    costs: ClassVar[str | None] = "learns many regressions from images"
+
+    components: int = Field(default=32, ge=1, description="Principal components of the images.")
+    trees: int = Field(default=100, ge=1, description="Boosting rounds at most.")
+    folds: int = Field(default=3, ge=2, description="Folds of the known non-members, to tune the threshold.")
+
+    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+        """See `Attack.run`."""
+        signals = context.signals(target, data)
+        values = scaled_confidence(signals.logits, signals.labels)
+        is_member = np.isin(signals.indices, data.splits.members)
+        known = known_records(signals.indices, data)
+        teachers = known & ~is_member
+        features = self._features(signals, data, teachers, context.seed)
+        scores = self._regression(features[teachers], values[teachers], context).normal_scores(features, values)
+        scores[teachers] = self._by_folds(features[teachers], values[teachers], context)
+        threshold = tuned_threshold(scores, is_member, known)
+        judged = signals.select(signals.indices[~known])
+        return MembershipScores.of(judged, data, scores[~known], threshold)
+
+    def _features(
+        self, signals: Signals, data: AttackData, teachers: NDArray[np.bool_], seed: int
+    ) -> NDArray[np.float64]:
+        images = None
+        if data.dataset.images is not None:
+            small = [_thumbnails(batch) for _, batch in data.dataset.batches(signals.indices, 1024)]
+            images = np.concatenate(small)
+        classes = signals.outputs.shape[1]
+        return _quantiles.describe(images, signals.labels, teachers, classes, components=self.components, seed=seed)
+
+    def _regression(
+        self, features: NDArray[np.float64], values: NDArray[np.float64], context: Context
+    ) -> _quantiles.QuantileRegression:
+        return _quantiles.QuantileRegression(features, values, trees=self.trees, seed=context.seed)
+
+    def _by_folds(
+        self, features: NDArray[np.float64], values: NDArray[np.float64], context: Context
+    ) -> NDArray[np.float64]:
+        """Scores of the teachers, each from a regression that did not learn from it."""
+        scores = np.empty(len(values))
+        for fold in np.array_split(shuffled(len(values), "folds", context.seed), self.folds):
+            rest = np.ones(len(values), dtype=bool)
+            rest[fold] = False
+            regression = self._regression(features[rest], values[rest], context)
+            scores[fold] = regression.normal_scores(features[fold], values[fold])
+        return scores
+
+
+def _thumbnails(images: torch.Tensor) -> NDArray[np.float32]:
+    """Images of at most `SIDE` pixels a side, flattened, in [0, 1]: what principal components need, and no more."""
+    height, width = images.shape[2:]
+    small = functional.adaptive_avg_pool2d(images.float() / 255, (min(height, SIDE), min(width, SIDE)))
+    return np.asarray(small.flatten(1).numpy(), dtype=np.float32)
