@@ -22,6 +22,9 @@ from securitynet.records import Record
 Inputs = tuple[torch.Tensor, ...]
 """What a network takes, each with one row per record."""
 
+_BETAS = 0.9, 0.999
+_EPSILON = 1e-8
+
 
 class EnsembleTraining(Record):
     """How the networks are trained: with Adam, at a constant rate.
@@ -77,20 +80,19 @@ def train_together(
     names = [name for name, _ in template.named_parameters()]
     shapes = [parameter.shape for parameter in template.parameters()]
     lengths = [shape.numel() for shape in shapes]
-    # One flat leaf per network: Adam then steps each network that has a batch, and leaves the others as they are.
-    leaves = [
-        torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).to(place).requires_grad_()
-        for network in networks
-    ]
-    optimizer = torch.optim.Adam(leaves, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
+    # One row of weights per network: Adam is a handful of operations on the whole, however many networks there are.
+    start = [torch.cat([parameter.detach().flatten() for parameter in network.parameters()]) for network in networks]
+    weights_of_all = torch.stack(start).to(place)
+    adam = _Adam(weights_of_all, training)
 
-    def losses(flat: torch.Tensor, rows: Inputs, classes: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        pieces = torch.split(flat, lengths)
+    def answers(pieces: tuple[torch.Tensor, ...], rows: Inputs) -> torch.Tensor:
         values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
-        logits = functional_call(template, values, rows)
-        return (functional.cross_entropy(logits, classes, reduction="none") * shares).sum()
+        result: torch.Tensor = functional_call(template, values, rows)
+        return result
 
-    batched = vmap(losses)
+    batched = vmap(answers)
+    flat_data = tuple(rows.flatten(0, 1) for rows in data)
+    flat_truth, flat_importance = truth.flatten(), importance.flatten()
     with torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
         for epoch in range(training.epochs):
             orders = [
@@ -98,22 +100,20 @@ def train_together(
                 for size, seed in zip(sizes, seeds, strict=True)
             ]
             total = torch.zeros((), device=place)
-            for positions, present in _batches(orders, training.batch_size, truth.shape[1]):
-                chosen, mask = positions.to(place), present.to(place)
-                shares = importance.flatten()[chosen] * mask
-                shares = shares / mask.sum(dim=1, keepdim=True).clamp_min(1)
-                loss = batched(
-                    torch.stack(leaves),
-                    tuple(rows.flatten(0, 1)[chosen] for rows in data),
-                    truth.flatten()[chosen],
-                    shares,
-                ).sum()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                for leaf, active in zip(leaves, present.any(dim=1).tolist(), strict=True):
-                    if not active:
-                        leaf.grad = None
-                optimizer.step()
+            for positions, counts in _batches(orders, training.batch_size, truth.shape[1]):
+                width = positions.shape[1]
+                chosen = positions.flatten().to(place)
+                shares = flat_importance[chosen] / counts.clamp_min(1).repeat_interleave(width).to(place)
+                full = bool((counts == width).all())
+                if not full:
+                    shares *= (torch.arange(width) < counts[:, None]).flatten().to(place)
+                leaf = weights_of_all.detach().requires_grad_()
+                rows = tuple(values[chosen].unflatten(0, positions.shape) for values in flat_data)
+                logits = batched(torch.split(leaf, lengths, dim=1), rows)
+                losses = functional.cross_entropy(logits.flatten(0, 1), flat_truth[chosen], reduction="none")
+                loss = losses @ shares
+                (gradient,) = torch.autograd.grad(loss, leaf)
+                adam.step(gradient, None if full else (counts > 0).to(place))
                 total += loss.detach()
             if not bool(torch.isfinite(total)):
                 raise ModelError(
@@ -121,11 +121,55 @@ def train_together(
                     hint="Lower the learning rate.",
                 )
     with torch.no_grad():
-        for network, leaf in zip(networks, leaves, strict=True):
-            pieces = torch.split(leaf.detach().cpu(), lengths)
-            for parameter, piece in zip(network.parameters(), pieces, strict=True):
+        for network, row in zip(networks, weights_of_all.cpu(), strict=True):
+            for parameter, piece in zip(network.parameters(), torch.split(row, lengths), strict=True):
                 parameter.copy_(piece.view(parameter.shape))
             network.eval()
+
+
+class _Adam:
+    """Adam (Kingma and Ba, 2015) on rows of weights, of which some may rest; as torch's with its default betas.
+
+    Args:
+        weights: M×P, changed in place.
+        training: Its learning rate and weight decay.
+    """
+
+    def __init__(self, weights: torch.Tensor, training: EnsembleTraining) -> None:
+        self._weights = weights
+        self._training = training
+        self._mean = torch.zeros_like(weights)
+        self._square = torch.zeros_like(weights)
+        self._steps = torch.zeros(len(weights), 1, device=weights.device, dtype=torch.float64)
+
+    def step(self, gradient: torch.Tensor, active: torch.Tensor | None) -> None:
+        """One step of all rows, or of those that are ``active`` (M booleans)."""
+        if active is None:
+            self._move(self._weights, self._mean, self._square, self._steps, gradient)
+            return
+        parts = self._weights, self._mean, self._square, self._steps
+        chosen = [part[active] for part in parts]
+        self._move(*chosen, gradient[active])
+        for part, new in zip(parts, chosen, strict=True):
+            part[active] = new
+
+    def _move(
+        self,
+        weights: torch.Tensor,
+        mean: torch.Tensor,
+        square: torch.Tensor,
+        steps: torch.Tensor,
+        gradient: torch.Tensor,
+    ) -> None:
+        first, second = _BETAS
+        if self._training.weight_decay:
+            gradient = gradient.add(weights, alpha=self._training.weight_decay)
+        steps += 1
+        mean.lerp_(gradient, 1 - first)
+        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        spread = square.sqrt().div_((1 - second**steps).sqrt().to(square.dtype)).add_(_EPSILON)
+        rate = (self._training.learning_rate / (1 - first**steps)).to(mean.dtype)
+        weights.sub_(mean.mul(rate).div_(spread))
 
 
 def predict(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> torch.Tensor:
@@ -140,17 +184,16 @@ def predict(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> to
 
 
 def _batches(orders: Sequence[torch.Tensor], size: int, stride: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of the flattened data (M×B), and which of them are there (M×B), until the longest order is through."""
-    for start in range(0, max(map(len, orders)), size):
-        width = min(size, max(map(len, orders)) - start)
-        positions = torch.zeros((len(orders), width), dtype=torch.int64)
-        present = torch.zeros((len(orders), width))
-        for number, order in enumerate(orders):
-            rows = order[start : start + size]
-            positions[number, : len(rows)] = rows
-            positions[number] += number * stride
-            present[number, : len(rows)] = 1
-        yield positions, present
+    """Rows of the flattened data (M×B) and how many of them are there (M), until the longest order is through.
+
+    Where a network has fewer than B records left, its other rows point to a record that must not count.
+    """
+    lengths = torch.tensor([len(order) for order in orders])
+    offsets = torch.arange(len(orders))[:, None] * stride
+    padded = nn.utils.rnn.pad_sequence(list(orders), batch_first=True) + offsets
+    for start in range(0, padded.shape[1], size):
+        positions = padded[:, start : start + size]
+        yield positions, (lengths - start).clamp(0, positions.shape[1])
 
 
 def _padded(rows: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
