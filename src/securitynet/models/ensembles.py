@@ -108,7 +108,7 @@ def train_together(
                 if not full:
                     shares *= (torch.arange(width) < counts[:, None]).flatten().to(place)
                 leaf = weights_of_all.detach().requires_grad_()
-                rows = tuple(values[chosen].unflatten(0, positions.shape) for values in flat_data)
+                rows = tuple(values[chosen].view(*positions.shape, *values.shape[1:]) for values in flat_data)
                 logits = batched(torch.split(leaf, lengths, dim=1), rows)
                 losses = functional.cross_entropy(logits.flatten(0, 1), flat_truth[chosen], reduction="none")
                 loss = losses @ shares
@@ -145,13 +145,15 @@ class _Adam:
     def step(self, gradient: torch.Tensor, active: torch.Tensor | None) -> None:
         """One step of all rows, or of those that are ``active`` (M booleans)."""
         if active is None:
-            self._move(self._weights, self._mean, self._square, self._steps, gradient)
+            self._move(*self._parts(), gradient)
             return
-        parts = self._weights, self._mean, self._square, self._steps
-        chosen = [part[active] for part in parts]
-        self._move(*chosen, gradient[active])
-        for part, new in zip(parts, chosen, strict=True):
+        weights, mean, square, steps = (part[active] for part in self._parts())
+        self._move(weights, mean, square, steps, gradient[active])
+        for part, new in zip(self._parts(), (weights, mean, square, steps), strict=True):
             part[active] = new
+
+    def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self._weights, self._mean, self._square, self._steps
 
     def _move(
         self,

@@ -69,6 +69,7 @@ class LearnedAttack(Attack):
     """
 
     output: ClassVar[type[Output]] = MembershipScores
+    costs: ClassVar[str | None] = "trains an attack network"
 
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=64, ge=1)

@@ -36,6 +36,8 @@ class MLDoctorBlackBox(LearnedAttack):
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW),
     )
 
+    costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
+
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()
 

@@ -47,6 +47,8 @@ class MLDoctorWhiteBox(LearnedAttack):
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.SHADOW),
     )
 
+    costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
+
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     gradients: Literal["ranked", "raw"] = "ranked"
     gradient_inputs: int = Field(default=256, ge=1)
