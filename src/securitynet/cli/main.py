@@ -12,6 +12,7 @@ import securitynet
 from securitynet.cli.lazy import LazyGroup
 from securitynet.errors import SecurityNetError
 
+
 class Commands(LazyGroup):
     """The commands, in the order in which a newcomer meets them."""
 

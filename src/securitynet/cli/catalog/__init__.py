@@ -1,4 +1,4 @@
-"""`securitynet catalog`: the database of public models. Filters on codes are generated from the codebook."""
+"""Find, collect, correct and choose public models: the catalog. Filters are generated from the codebook."""
 
 from __future__ import annotations
 
