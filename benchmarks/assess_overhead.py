@@ -77,12 +77,16 @@ def main() -> None:
             out, cache = Path(folder) / f"out{number}", Path(folder) / f"cache{number}"
             first.append(assess(arguments, out, cache))
             second.append(assess(arguments, Path(folder) / f"again{number}", cache))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {arguments.rounds} rounds")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {arguments.rounds} rounds"
+    )
     best = min(statistics.median(times) for times in loops.values())
     rows = [(f"bare loop, batch {size}", times) for size, times in loops.items()]
     for name, times in [*rows, ("first assess", first), ("second assess", second)]:
         median = statistics.median(times)
-        print(f"{name:22} {median:7.2f} s  ({min(times):.2f} to {max(times):.2f})  ratio to the best loop {median / best:.2f}")
+        print(
+            f"{name:22} {median:7.2f} s  ({min(times):.2f} to {max(times):.2f})  ratio to the best loop {median / best:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""Time shadow models: the store against bare training loops, a second use of it, and training them all with vmap.
+
+The last is why the store trains one after the other on a CPU: with a set of weights for each image of a batch,
+convolutions become grouped ones, which CPU kernels are slow at.
+
+Usage: python benchmarks/shadows.py [--count N] [--epochs N] [--architecture A] [--dataset D] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn import functional
+
+from securitynet.datasets import load, splits
+from securitynet.models.architectures.factory import build
+from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.shadows import ShadowPlan, shadow_outputs
+from securitynet.models.target import Target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--architecture", default="simple-cnn")
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    dataset = load(arguments.dataset)
+    parts = splits.four_way(dataset)
+    plan = ShadowPlan(count=arguments.count, architecture=arguments.architecture, recipe={"epochs": arguments.epochs})
+    pool = plan.records(parts)
+    half = len(pool) // 2
+    images, labels = dataset.batch(pool).float() / 255, torch.from_numpy(dataset.labels[pool])
+
+    def network() -> torch.nn.Module:
+        return build(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
+
+    target = Target(ModuleBackend(network(), reference="arch:none", checksum="benchmark", example_shape=None))
+    rows = [torch.randperm(len(pool))[:half] for _ in range(arguments.count)]
+
+    def bare_loops() -> None:
+        for chosen in rows:
+            model = network()
+            optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
+            for _ in range(arguments.epochs):
+                for batch in torch.split(chosen[torch.randperm(half)], 64):
+                    optimizer.zero_grad()
+                    functional.cross_entropy(model(images[batch]), labels[batch]).backward()
+                    optimizer.step()
+
+    def all_with_vmap() -> None:
+        models = [network() for _ in rows]
+        weights, buffers = stack_module_state(models)
+        if buffers:
+            raise SystemExit("This architecture holds buffers (batch norm), which vmap cannot update.")
+        template = models[0]
+
+        def loss(values, inputs, classes):
+            return functional.cross_entropy(functional_call(template, values, (inputs,)), classes)
+
+        gradients = vmap(grad(loss))
+        optimizer = torch.optim.SGD(list(weights.values()), lr=1e-2, momentum=0.9, weight_decay=5e-4)
+        for _ in range(arguments.epochs):
+            orders = torch.stack([chosen[torch.randperm(half)] for chosen in rows])
+            for batch in torch.split(orders, 64, dim=1):
+                found = gradients(
+                    {name: value.detach() for name, value in weights.items()}, images[batch], labels[batch]
+                )
+                for name, value in weights.items():
+                    value.grad = found[name]
+                optimizer.step()
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def store() -> None:
+            shadow_outputs(target, dataset, parts, pool, plan, cache=Path(folder), device="cpu")
+
+        times: dict[str, float] = {}
+        for name, run in (
+            ("bare loops", bare_loops),
+            ("store, first use (with outputs)", store),
+            ("store, second use", store),
+            ("all at once with vmap", all_with_vmap),
+        ):
+            start = time.perf_counter()
+            run()
+            times[name] = time.perf_counter() - start
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {arguments.count} shadow models "
+        f"({arguments.architecture}), {half} records each, {arguments.epochs} epochs"
+    )
+    for name, seconds in times.items():
+        print(f"{name:34} {seconds:7.2f} s  ratio {seconds / times['bare loops']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
