@@ -1,9 +1,10 @@
 """Time shadow models: the store against bare training loops, a second use of it, and training them all with vmap.
 
-The last is why the store trains one after the other on a CPU: with a set of weights for each image of a batch,
-convolutions become grouped ones, which CPU kernels are slow at.
+The last is why the store trains one after the other: with a set of weights for each model, convolutions become grouped
+ones, which CPU kernels are slow at, and what vmap saves elsewhere is lost there. It would also need networks without
+batch norm, and would not be the one trainer, whose runs go on where they were stopped.
 
-Usage: python benchmarks/shadows.py [--count N] [--epochs N] [--architecture A] [--dataset D] [--threads N]
+Usage: python benchmarks/shadows.py [--count N] [--epochs N] [--architecture A] [--dataset D] [--size N] [--threads N]
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from securitynet.models.target import Target
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--count", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--architecture", default="simple-cnn")
     parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--size", type=int, default=32, help="height and width in pixels")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    dataset = load(arguments.dataset)
+    dataset = load(arguments.dataset, size=arguments.size)
     parts = splits.four_way(dataset)
     plan = ShadowPlan(count=arguments.count, architecture=arguments.architecture, recipe={"epochs": arguments.epochs})
     pool = plan.records(parts)
@@ -83,6 +85,7 @@ def main() -> None:
         def store() -> None:
             shadow_outputs(target, dataset, parts, pool, plan, cache=Path(folder), device="cpu")
 
+        network()(images[:64]).sum().backward()  # the first use of torch is slower
         times: dict[str, float] = {}
         for name, run in (
             ("bare loops", bare_loops),
@@ -93,9 +96,10 @@ def main() -> None:
             start = time.perf_counter()
             run()
             times[name] = time.perf_counter() - start
+    shape = "×".join(map(str, dataset.image_shape))
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {arguments.count} shadow models "
-        f"({arguments.architecture}), {half} records each, {arguments.epochs} epochs"
+        f"({arguments.architecture}), {half} records of {shape} each, {arguments.epochs} epochs"
     )
     for name, seconds in times.items():
         print(f"{name:34} {seconds:7.2f} s  ratio {seconds / times['bare loops']:.2f}")
