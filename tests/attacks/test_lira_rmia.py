@@ -218,6 +218,12 @@ def test_a_shadow_model_plays_the_target_with_its_own_members_and_never_judges_i
         assert len(part.population.observed) == (~part.is_member).sum()
 
 
+def test_no_shadow_model_can_play_the_target_if_the_others_know_all_its_non_members():
+    # Each record is left out by one of four: a model's non-members are in the training sets of the three others.
+    included = np.arange(4)[:, None] != np.arange(40)[None, :] % 4
+    assert pretend(np.zeros((4, 40)), included) == []
+
+
 def test_offline_a_is_chosen_on_shadow_models_and_is_the_best_of_those_tried():
     _, shadows, included, _ = gaussian(records=400, shadows=8, gap=1.5, between=2.0)
     parts = pretend(-np.logaddexp(0, -shadows), included)

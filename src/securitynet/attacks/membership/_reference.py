@@ -20,7 +20,7 @@ from securitynet.attacks.base import Attack, AttackData, Context, Output
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import roc
-from securitynet.models.shadows import ShadowPlan
+from securitynet.models.shadows import ShadowOutputs, ShadowPlan
 from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -119,7 +119,7 @@ class ReferenceAttack(Attack):
 
     @abstractmethod
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The signal, N or M×N, of logits N×K or M×N×K."""
+        """The signal, N, of logits N×K of the target or of a shadow model."""
 
     @abstractmethod
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
@@ -139,12 +139,14 @@ class ReferenceAttack(Attack):
         """See `Attack.run`."""
         return self._online(target, data, context) if self.pool == "online" else self._offline(target, data, context)
 
+    def _signals(self, found: ShadowOutputs) -> NDArray[np.float64]:
+        """M×N, one shadow model at a time: in double precision, outputs of all would take much memory at once."""
+        return np.stack([self.signal(outputs, found.labels) for outputs in found.outputs])
+
     def _online(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
         signals = context.signals(target, data)
         found = shadow_outputs(target, data, signals.indices, self.shadows, context)
-        evidence = Evidence(
-            self.signal(signals.logits, signals.labels), self.signal(found.outputs, found.labels), found.included
-        )
+        evidence = Evidence(self.signal(signals.logits, signals.labels), self._signals(found), found.included)
         known = known_records(signals.indices, data)
         is_member = np.isin(signals.indices, data.splits.members)
         scores = self.score(evidence, evidence.select(known & ~is_member))
@@ -157,8 +159,13 @@ class ReferenceAttack(Attack):
         signals = asked.select(data.judged)
         together = np.concatenate([signals.indices, pool])
         found = shadow_outputs(target, data, together, self.shadows, context)
-        shadows, judged = self.signal(found.outputs, found.labels), len(signals)
+        shadows, judged = self._signals(found), len(signals)
         pretended = pretend(shadows[:, judged:], found.included[:, judged:])
+        if not pretended:
+            raise ConfigurationError(
+                "No shadow model can play the target to tune the attack: the others were all trained on its non-members.",
+                hint="Train more shadow models, or a smaller share of the shadow data for each.",
+            )
         attack = self.tuned(pretended)
         scores = [attack.score(part.records, part.population) for part in pretended]
         is_member = np.concatenate([part.is_member for part in pretended])

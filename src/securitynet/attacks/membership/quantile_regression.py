@@ -24,6 +24,7 @@ from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SIDE = 16
+"""Most pixels a side of the images that the regression sees."""
 
 
 class QuantileRegression(Attack):
