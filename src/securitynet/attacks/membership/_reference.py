@@ -163,7 +163,7 @@ class ReferenceAttack(Attack):
         pretended = pretend(shadows[:, judged:], found.included[:, judged:])
         if not pretended:
             raise ConfigurationError(
-                "No shadow model can play the target to tune the attack: the others were all trained on its non-members.",
+                "No shadow model can play the target: all others were trained on its non-members.",
                 hint="Train more shadow models, or a smaller share of the shadow data for each.",
             )
         attack = self.tuned(pretended)
