@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import AttackData, Context
-from securitynet.errors import SplitError
+from securitynet.errors import ConfigurationError, SplitError
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PARTIAL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
@@ -171,3 +171,16 @@ def test_white_box_with_gradients_as_they_are(overfitted, tmp_path):
     found = run("ml-doctor-white-box", target, AttackData(dataset, splits), model, cache=tmp_path, **fields)
     auc = found.measurements(level=0.95, fprs=(0.1,), seed=0)[0]
     assert auc.low > 0.6
+
+
+def test_a_shadow_model_of_another_shape_is_refused_where_shape_matters(parts, tmp_path):
+    target, data = parts
+    model = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.SHADOW)
+    # A last layer of 10×64 instead of 10×128 weights: neither is cut off at this limit.
+    fields = {"gradients": "raw", "gradient_inputs": 10_000, "epochs": 1}
+    other = {"architecture": "cifar-resnet20", "recipe": {"epochs": 1}}
+    with pytest.raises(ConfigurationError, match="650 values for the shadow model and 1290 for the target"):
+        run("ml-doctor-white-box", target, data, model, cache=tmp_path, shadow_training=other, **fields)
+    # In ranked form, of which the largest values are taken, the two can be compared.
+    found = run("ml-doctor-white-box", target, data, model, cache=tmp_path, shadow_training=other, epochs=1)
+    assert np.isfinite(found.scores).all() and any("cifar-resnet20" in note for note in found.notes)

@@ -18,7 +18,7 @@ from securitynet.attacks._shadows import shadow_model
 from securitynet.attacks.base import Attack, AttackData, Context, Output
 from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
-from securitynet.errors import SplitError
+from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.signals import Signals, collect
@@ -117,6 +117,7 @@ class LearnedAttack(Attack):
                     f"{int((~group.is_member).sum())} non-members {name}; some of both are needed.",
                     hint="Change the share that the adversary knows with --known.",
                 )
+        _check_widths(known.features, wanted.features)
         scores = self._learn(known, wanted, context)
         notes = (*notes, *self._hardly_trained(len(known.is_member)))
         return MembershipScores.of(scored, data, scores, 0.0, notes=notes)
@@ -209,6 +210,17 @@ class Joined(nn.Module):
         parts = [branch(values) for branch, values in zip(self.branches, inputs, strict=True)]
         logits: torch.Tensor = self.head(torch.cat(parts, dim=1))
         return logits
+
+
+def _check_widths(known: Features, wanted: Features) -> None:
+    """Raise an error if the shadow model and the target differ in the length of what they show."""
+    for of_shadow, of_target in zip(known, wanted, strict=True):
+        if of_shadow.shape[1] != of_target.shape[1]:
+            raise ConfigurationError(
+                f"An input of the attack network has {of_shadow.shape[1]} values for the shadow model and "
+                f"{of_target.shape[1]} for the target: their last layers differ in size.",
+                hint="Give the shadow model the target's architecture.",
+            )
 
 
 def _balancing(is_member: torch.Tensor) -> torch.Tensor:
