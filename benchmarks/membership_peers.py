@@ -211,7 +211,7 @@ def interval(scores: np.ndarray, is_member: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for environments, target and outputs")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each; medians are shown")
     parser.add_argument("--epochs", type=int, default=100, help="of the target")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on both sides")
     arguments = parser.parse_args()
