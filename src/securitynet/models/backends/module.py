@@ -7,6 +7,7 @@ from torch import nn
 
 from securitynet.errors import ModelError, TargetError
 from securitynet.models.backends.base import Backend
+from securitynet.models.lanes import Lanes
 from securitynet.models.optimise import prepare
 
 
@@ -20,7 +21,7 @@ class ModuleBackend(Backend):
         example_shape: (C, H, W) of its inputs, to check the folding of batch norms; None skips folding.
         device: Where it runs.
         precision: ``fp32``, or ``bf16`` for automatic mixed precision.
-        batch_size: Images a batch; chosen by the size of an image if None.
+        batch_size: Images a forward pass; chosen by the size of an image if None.
     """
 
     white_box = True
@@ -43,7 +44,9 @@ class ModuleBackend(Backend):
         self.channels = input_channels(module)
         example = None if example_shape is None else torch.zeros((1, *example_shape))
         self._module, self._layout = prepare(module, self._device, example)
-        self._batch_size = batch_size or suitable_batch(example_shape, self._device)
+        self._part = batch_size or suitable_batch(example_shape, self._device)
+        # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
+        self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
 
     @property
     def device(self) -> torch.device:
@@ -52,8 +55,8 @@ class ModuleBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images a batch."""
-        return self._batch_size
+        """Images that suit one call: enough for all lanes."""
+        return self._part if self._lanes is None else 2 * self._part * self._lanes.count
 
     @property
     def module(self) -> nn.Module:
@@ -63,11 +66,12 @@ class ModuleBackend(Backend):
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """See `Backend.outputs`."""
         inputs = inputs.to(self._device, memory_format=self._layout)
-        with torch.inference_mode(), self._autocast():
-            result = self._call(inputs)
+        if self._lanes is None:
+            result = self._forward(self._module, inputs)
+        else:
+            result = self._lanes.map(self._forward, inputs, self._part)
         self.num_classes = result.shape[1]
-        # A plain tensor: one made under inference mode could not serve as data for training.
-        return result.float().cpu().clone()
+        return result
 
     def embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
         """What the last linear layer receives: N×D float32 on the CPU.
@@ -82,7 +86,7 @@ class ModuleBackend(Backend):
         # The layer that is called last, which is not always the one that is defined last.
         hooks = [layer.register_forward_hook(lambda _layer, args, _output: seen.append(args[0])) for layer in linear]
         try:
-            self.outputs(inputs)
+            self._forward(self._module, inputs.to(self._device, memory_format=self._layout))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -93,9 +97,15 @@ class ModuleBackend(Backend):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _call(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _forward(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._autocast():  # both belong to the thread that enters them
+            result = self._call(module, inputs)
+        # A plain tensor: one made under inference mode could not serve as data for training.
+        return result.float().cpu().clone()
+
+    def _call(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         try:
-            result = self._module(inputs)
+            result = module(inputs)
         except RuntimeError as error:
             if "out of memory" in str(error).lower():
                 raise TargetError(

@@ -1,0 +1,75 @@
+"""Forward passes on a CPU in lanes: whole batches side by side, each on one thread.
+
+torch divides every operation among the cores and waits for the slowest after each; a small network has many short
+operations, and most of the time goes into waiting, all the more when something else runs on the machine. One batch a
+thread needs no waiting. And as each batch is computed by one thread, the outputs do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import nn
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+class Lanes:
+    """Copies of a network, one a thread. They share the weights; each has module objects of its own.
+
+    So a network that keeps something in its attributes during a forward pass does not get mixed up.
+
+    Args:
+        module: The frozen network, on the CPU.
+        count: Number of lanes, the threads that torch would use by default.
+    """
+
+    def __init__(self, module: nn.Module, count: int | None = None) -> None:
+        self.count = count or torch.get_num_threads()
+        self._copies: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()
+        for _ in range(self.count):
+            tensors = itertools.chain(module.parameters(), module.buffers())
+            shared = {id(tensor): tensor for tensor in tensors}
+            self._copies.put(copy.deepcopy(module, shared))
+
+    def map(
+        self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], inputs: torch.Tensor, size: int
+    ) -> torch.Tensor:
+        """``function(network, part)`` for parts of at most ``size`` inputs, joined in order."""
+        parts = inputs.split(size)
+        return torch.cat(list(_pool(self.count).map(lambda part: self._run(function, part), parts)))
+
+    def _run(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], part: torch.Tensor) -> torch.Tensor:
+        module = self._copies.get()
+        try:
+            return function(module, part)
+        finally:
+            self._copies.put(module)
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch uses one core each. One pool a process: a forked child has none of its parent's threads."""
+    key = (os.getpid(), count)
+    with _lock:
+        if key not in _pools:
+            before = torch.get_num_threads()
+            pool = ThreadPoolExecutor(count, thread_name_prefix="securitynet-lane")
+            started = threading.Barrier(count)
+
+            def start(_: int) -> None:
+                torch.set_num_threads(1)
+                torch.get_num_threads()  # makes this thread take the number; otherwise its first operation would
+                started.wait()
+
+            list(pool.map(start, range(count)))
+            torch.set_num_threads(before)  # for this thread and for new ones; those of the pool keep theirs
+            _pools[key] = pool
+        return _pools[key]

@@ -1,0 +1,65 @@
+"""Lanes: the same outputs, one thread each, nothing shared but weights."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from securitynet.models.lanes import Lanes, _pool
+
+
+class Remembering(nn.Module):
+    """Keeps something in an attribute between two of its steps, as some public networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 64), nn.Linear(64, 5)
+
+    def forward(self, x):
+        self.kept = self.first(x)
+        torch.linalg.svd(torch.ones(40, 40) + torch.eye(40))  # leaves time for another thread
+        return self.second(self.kept.relu())
+
+
+def test_outputs_are_in_order_and_nothing_is_mixed_up():
+    network = Remembering().requires_grad_(False)
+    inputs = torch.randn(200, 8)
+    alone = Lanes(network, 1).map(lambda module, part: module(part), inputs, 7)
+    torch.testing.assert_close(alone, network(inputs))
+    lanes = Lanes(network, 3)
+    for _ in range(5):
+        together = lanes.map(lambda module, part: module(part), inputs, 7)
+        assert torch.equal(together, alone), "the number of lanes changes nothing, not even rounding"
+
+
+def test_weights_are_shared_between_lanes():
+    network = Remembering().requires_grad_(False)
+    lanes = Lanes(network, 2)
+    network.second.bias.fill_(1e6)
+    assert (lanes.map(lambda module, part: module(part), torch.zeros(4, 8), 1) > 1e5).all()
+
+
+def test_threads_of_lanes_use_one_core_and_the_caller_keeps_its_own():
+    before = torch.get_num_threads()
+    pool = _pool(3)
+    assert set(pool.map(lambda _: torch.get_num_threads(), range(12))) == {1}
+    assert torch.get_num_threads() == before
+
+
+def test_errors_come_through_and_lanes_go_on():
+    lanes = Lanes(nn.Linear(3, 2).requires_grad_(False), 2)
+    with pytest.raises(RuntimeError):
+        lanes.map(lambda module, part: module(part), torch.zeros(8, 4), 1)
+    assert lanes.map(lambda module, part: module(part), torch.zeros(8, 3), 1).shape == (8, 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_makes_lanes_of_its_own():
+    lanes = Lanes(nn.Linear(3, 2).requires_grad_(False), 2)
+    call = lambda: lanes.map(lambda module, part: module(part), torch.zeros(8, 3), 1)  # noqa: E731
+    call()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if call().shape == (8, 2) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
