@@ -132,3 +132,10 @@ def test_compressed_scale_spreads_orders_of_magnitude():
     assert compressed[middle].std() > 0.15
     np.testing.assert_array_equal(np.argsort(compressed[:, 0]), np.argsort(values[:, 0]))
     assert torch.isfinite(Scale(np.zeros((4, 2), np.float32), compress=True)(np.ones((1, 2), np.float32))).all()
+
+
+@pytest.mark.parametrize("width", [3, 100, 1000])
+def test_inputs_of_unit_norm_however_many_they_are(width):
+    values = np.random.default_rng(0).normal(7, 3, (400, width)).astype(np.float32)
+    norms = Scale(values, unit_norm=True)(values).norm(dim=1)
+    assert abs(float(norms.square().mean()) - 1) < 0.01

@@ -97,15 +97,17 @@ def _outer(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.
 
 
 class Scale:
-    """Brings each input to mean 0 and deviation 1 on the records that train the attack network.
+    """Brings each input to mean 0 and one deviation on the records that train the attack network.
 
     Args:
         values: Of those records, N×F.
         compress: First pass through asinh(x / s), with s the median magnitude of what is not zero: linear for small
             values and logarithmic for large ones, for inputs that span orders of magnitude on both sides of zero.
+        unit_norm: The deviation is 1 / √F instead of 1, so that a record's inputs have a norm of about 1 however many
+            they are.
     """
 
-    def __init__(self, values: NDArray[np.float32], *, compress: bool = False) -> None:
+    def __init__(self, values: NDArray[np.float32], *, compress: bool = False, unit_norm: bool = False) -> None:
         magnitudes = np.abs(values[values != 0]) if compress else np.empty(0)
         self._unit = float(np.median(magnitudes)) if magnitudes.size else 1.0
         self._compress = compress
@@ -113,11 +115,13 @@ class Scale:
         self._mean = squeezed.mean(axis=0)
         deviation = squeezed.std(axis=0)
         self._deviation = np.where(deviation > 1e-6, deviation, 1)
+        self._factor = values.shape[1] ** -0.5 if unit_norm else 1.0
 
     def __call__(self, values: NDArray[np.float32]) -> torch.Tensor:
-        """Scaled values, N×F float32, bounded by ±10: another model's may lie far outside."""
+        """Scaled values, N×F float32, bounded by ±10 deviations: another model's may lie far outside."""
         scaled = (self._squeezed(values) - self._mean) / self._deviation
-        return torch.from_numpy(np.clip(scaled, -_LARGEST_INPUT, _LARGEST_INPUT).astype(np.float32))
+        bounded = np.clip(scaled, -_LARGEST_INPUT, _LARGEST_INPUT) * self._factor
+        return torch.from_numpy(bounded.astype(np.float32))
 
     def _squeezed(self, values: NDArray[np.float32]) -> NDArray[np.floating]:
         return np.arcsinh(values / self._unit) if self._compress else values

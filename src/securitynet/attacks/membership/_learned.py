@@ -33,6 +33,7 @@ LEAST_PER_CLASS = 8
 """Members, and non-members, of a class that a network of its own needs."""
 
 _LEAST_MOVED = 0.02
+_LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +120,7 @@ class LearnedAttack(Attack):
                 )
         _check_widths(known.features, wanted.features)
         scores = self._learn(known, wanted, context)
-        notes = (*notes, *self._hardly_trained(len(known.is_member)))
+        notes = (*notes, *self._hardly_trained(len(known.is_member)), *_says_nothing(scores))
         return MembershipScores.of(scored, data, scores, 0.0, notes=notes)
 
     def _observed(
@@ -221,6 +222,16 @@ def _check_widths(known: Features, wanted: Features) -> None:
                 f"{of_target.shape[1]} for the target: their last layers differ in size.",
                 hint="Give the shadow model the target's architecture.",
             )
+
+
+def _says_nothing(scores: NDArray[np.float64]) -> tuple[str, ...]:
+    """A note where all scores are the same but for rounding."""
+    if np.ptp(scores) > _LEAST_SPREAD:
+        return ()
+    return (
+        "WARNING: the attack network gives all records the same score, as one does whose units have all died; give it "
+        "a lower learning rate.",
+    )
 
 
 def _balancing(is_member: torch.Tensor) -> torch.Tensor:
