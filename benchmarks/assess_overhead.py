@@ -1,8 +1,9 @@
 """The first and the second `securitynet assess` against a bare loop of the target's forward pass.
 
-The bare loop is what anybody would write: the network as built, evaluation mode, inference mode, images decoded beforehand
-and held as uint8, normalised per batch. Only its loop is timed: neither imports nor decoding. The command is timed whole:
-imports, decoding, forward pass, attacks, metrics, files, report. The two alternate, so that a drifting machine favours none.
+The bare loop is what anybody would write: the network as built, evaluation mode, inference mode, images decoded
+beforehand and held as uint8, normalised per batch. Only its loop is timed: neither imports nor decoding. The command is
+timed whole: imports, decoding, forward pass, attacks, metrics, files, report. The two alternate, so that a drifting
+machine favours none.
 
     python benchmarks/assess_overhead.py --weights resnet20.th --dataset parquet:FOLDER
 """
@@ -84,9 +85,8 @@ def main() -> None:
     rows = [(f"bare loop, batch {size}", times) for size, times in loops.items()]
     for name, times in [*rows, ("first assess", first), ("second assess", second)]:
         median = statistics.median(times)
-        print(
-            f"{name:22} {median:7.2f} s  ({min(times):.2f} to {max(times):.2f})  ratio to the best loop {median / best:.2f}"
-        )
+        spread = f"{min(times):.2f} to {max(times):.2f}"
+        print(f"{name:22} {median:7.2f} s  ({spread})  ratio to the best loop {median / best:.2f}")
 
 
 if __name__ == "__main__":

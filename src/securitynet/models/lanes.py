@@ -44,7 +44,7 @@ class Lanes:
         self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], inputs: torch.Tensor, size: int
     ) -> torch.Tensor:
         """``function(network, part)`` for parts of at most ``size`` inputs, joined in order."""
-        parts = inputs.split(size)
+        parts = torch.split(inputs, size)
         return torch.cat(list(_pool(self.count).map(lambda part: self._run(function, part), parts)))
 
     def _run(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], part: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Lanes:
 
 
 def _pool(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses one core each. One pool a process: a forked child has none of its parent's threads."""
+    """Threads in which torch uses one core each; one pool a process, as a forked child has none of its parent's."""
     key = (os.getpid(), count)
     with _lock:
         if key not in _pools:
