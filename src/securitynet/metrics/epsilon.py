@@ -57,7 +57,11 @@ def bound(
 def best_threshold(
     members: roc.Scores, non_members: roc.Scores, *, delta: float = DEFAULT_DELTA, level: float = 0.95
 ) -> float:
-    """The threshold ("at least" means member) with the highest `bound` on these records. Judge it on others."""
+    """The threshold ("at least" means member) with the highest `bound` on these records. Judge it on others.
+
+    The bounds that are compared have their error probability divided by the number of thresholds: else one that a few
+    records in a tail favour by chance would win, and hold nothing on the others.
+    """
     roc.check(members, non_members)
     distinct = np.unique(np.concatenate([members, non_members]))
     if len(distinct) > MOST_CANDIDATES:
@@ -66,7 +70,8 @@ def best_threshold(
         distinct = np.concatenate([distinct[:ends], distinct[np.unique(middle)], distinct[-ends:]])
     hits = len(members) - np.searchsorted(np.sort(members), distinct, side="left")
     false_alarms = len(non_members) - np.searchsorted(np.sort(non_members), distinct, side="left")
-    bounds = bound(hits, len(members), false_alarms, len(non_members), delta=delta, level=level)
+    strict = 1 - (1 - level) / len(distinct)
+    bounds = bound(hits, len(members), false_alarms, len(non_members), delta=delta, level=strict)
     return float(distinct[int(bounds.argmax())])
 
 

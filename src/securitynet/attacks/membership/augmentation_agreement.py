@@ -31,7 +31,7 @@ class AugmentationAgreement(LabelOnlyAttack):
 
     costs: ClassVar[str | None] = "asks the target dozens of questions for each of a sample of records"
 
-    records: int = Field(default=1000, ge=1, description="Most records of each of the four groups.")
+    records: int = Field(default=500, ge=1, description="Most records of each of the four groups.")
     sigmas: tuple[float, ...] = Field(default=(0.05, 0.1, 0.2), description="Standard deviations of the noise.")
     repeats: int = Field(default=10, ge=1, description="Noisy copies for each standard deviation.")
     shift: int = Field(default=1, ge=0, description="Pixels by which copies are moved.")
