@@ -40,8 +40,8 @@ CONFIGURATIONS = {
     "membership.label-only-boundary": {"records": 60, "queries": 60},
     "membership.augmentation-agreement": {"records": 200, "repeats": 3},
     # The paper's learning rate is meant for a hundred times as many records.
-    "membership.ml-doctor-black-box": {"learning_rate": 1e-3, "shadow_training": OVERFITTED_SHADOW},
-    "membership.ml-doctor-white-box": {"learning_rate": 1e-3, "shadow_training": OVERFITTED_SHADOW},
+    "membership.ml-doctor-black-box": {"learning_rate": 1e-3, "epochs": 30, "shadow_training": OVERFITTED_SHADOW},
+    "membership.ml-doctor-white-box": {"learning_rate": 1e-3, "epochs": 30, "shadow_training": OVERFITTED_SHADOW},
 }
 """Settings with which an attack is quick on the tiny target, where its defaults are meant for real ones."""
 

@@ -14,6 +14,7 @@ from securitynet.attacks.base import AttackData, Context
 from securitynet.attacks.membership._learned import _says_nothing
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.records import Access, Auxiliary, ThreatModel
+from securitynet.studies.assessment import trial_name
 
 PARTIAL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 SHADOW = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW)
@@ -195,3 +196,10 @@ def test_a_shadow_model_of_another_shape_is_refused_where_shape_matters(parts, t
 def test_a_network_that_says_nothing_is_reported():
     assert _says_nothing(np.array([0.1, 0.2])) == ()
     assert "the same score" in _says_nothing(np.full(5, 0.3))[0]
+
+
+def test_trials_of_several_threat_models_have_names_of_their_own():
+    several, one = ATTACKS.get("ml-doctor-black-box")(), ATTACKS.get("mlp-top3")()
+    names = [trial_name("membership.ml-doctor-black-box", several, model) for model in several.threat_models]
+    assert names == ["membership.ml-doctor-black-box@partial", "membership.ml-doctor-black-box@shadow"]
+    assert trial_name("membership.mlp-top3", one, one.threat_models[0]) == "membership.mlp-top3"
