@@ -54,6 +54,23 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Raise `ConfigurationError` if nothing can be written at ``path``, so that this is told before long work.
+
+    Args:
+        path: A folder, or where one will be made. Nothing is made here.
+    """
+    existing = Path(path).absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigurationError(f"{existing} is a file, where a folder is needed.", hint="Choose another --out.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"Nothing can be written into {existing}: permission is denied.", hint="Choose another --out."
+        )
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

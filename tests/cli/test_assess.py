@@ -186,6 +186,44 @@ def test_bad_images(invoke, tmp_path, colour_folder):
     one_clear_message(assess(f"parquet:{tmp_path / 'nowhere'}"), "nowhere")
 
 
+def test_what_cannot_work_is_told_before_anything_is_loaded(invoke, tmp_path):
+    def assess(*options):
+        return invoke("assess", "arch:simple-cnn", "--weights", tmp_path / "absent.pt", "--dataset", "digits", *options)
+
+    (tmp_path / "file").write_text("")
+    one_clear_message(assess("--out", tmp_path / "file" / "sub"), "is a file, where a folder is needed")
+    one_clear_message(assess("--attacks", "corectness"), "did you mean")
+    one_clear_message(assess("--policy", tmp_path / "absent.toml"), "absent.toml")
+    one_clear_message(assess("--fprs", "0.1,2"), "--fprs", "less than 1")
+    (tmp_path / "file").write_text("")
+    one_clear_message(
+        invoke("train", "simple-cnn", "--dataset", "digits", "--out", tmp_path / "file" / "m.safetensors"), "folder"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(invoke, weights, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    out = tmp_path / "locked" / "out"
+    one_clear_message(
+        invoke("assess", "arch:simple-cnn", "--weights", weights, "--dataset", "digits", "--out", out), "denied"
+    )
+
+
+def test_an_error_of_the_file_system_has_one_clear_message(invoke, weights, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "trials").write_text("")  # a file where the trials' folder should be
+    arguments = ("assess", "arch:simple-cnn", "--weights", weights, "--dataset", "digits")
+    one_clear_message(invoke(*arguments, "--out", out), "trials")
+
+
+def test_paths_are_printed_as_they_are(invoke, weights, tmp_path):
+    out = tmp_path / "ü [b] out"
+    code, stdout, _ = invoke("assess", "arch:simple-cnn", "--weights", weights, "--dataset", "digits", "--out", out)
+    assert code == 0 and f"Report: {out / 'report.html'}" in stdout
+
+
 def test_usage_errors_have_code_2(invoke):
     assert invoke("assess", "--no-such-option")[0] == 2
     assert invoke("asess")[0] == 2

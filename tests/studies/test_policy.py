@@ -40,6 +40,11 @@ def test_what_is_not_measured_or_not_resolvable_is_not_met(tmp_path):
     assert [violation.why for violation in outcome.violations] == ["not measured", "not resolvable"]
 
 
+def test_a_misspelt_measurement_is_not_met_and_the_right_name_is_suggested(tmp_path):
+    outcome = judge(policy(tmp_path, '"membership.modified-entrop.auc" = { max = 1 }'), [AUC, UNRESOLVED])
+    assert outcome.violations[0].why == "not measured; did you mean membership.modified-entropy.auc?"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -48,6 +53,9 @@ def test_what_is_not_measured_or_not_resolvable_is_not_met(tmp_path):
         ("x = { max = 'high' }", "not understood"),
         ("x = { max = 1, typo = 2 }", "not understood"),
         ("x = { min = 2, max = 1 }", "min is above max"),
+        ("x = { max = nan }", "max: .*finite"),
+        ("x = { max = true }", "max: .*number"),
+        ("x = { mx = 0.2 }", "'x.mx' is not understood"),
         ("x = {", "TOML"),
     ],
 )

@@ -42,7 +42,7 @@ def assess(
         console.print_json(document.to_json())
     else:
         show(document)
-        console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True)
+        console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True, markup=False)
     raise typer.Exit(exit_code(document))
 
 
@@ -59,11 +59,11 @@ def show(document: ResultDocument) -> None:
 
     target, dataset = document.target, document.dataset
     console.stdout.print(
-        f"[bold]{_escape(target.reference)}[/] on {_escape(dataset.reference)}: {dataset.members:,} members "
-        f"({dataset.membership}), {dataset.non_members:,} non-members"
+        f"[bold]{console.escape(target.reference)}[/] on {console.escape(dataset.reference)}: "
+        f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members"
     )
     for note in target.notes:
-        console.stdout.print(f"[dim]{_escape(note)}[/]")
+        console.stdout.print(f"[dim]{console.escape(note)}[/]")
     measured = {m.name: m for m in document.measurements}
     facts = Table(box=None, pad_edge=False, show_header=False)
     for name in ("target.train_accuracy", "target.test_accuracy", "target.overfitting"):
@@ -78,7 +78,7 @@ def show(document: ResultDocument) -> None:
             found = measured.get(f"{trial.name}.auc"), measured.get(f"{trial.name}.tpr@fpr={fpr}")
             table.add_row(trial.name, *(_interval(m) if m else "" for m in found))
         elif trial.status == "failed":
-            table.add_row(trial.name, f"[red]failed:[/] {_escape(trial.reason or '')}")
+            table.add_row(trial.name, f"[red]failed:[/] {console.escape(trial.reason or '')}")
     console.stdout.print(table)
     if document.policy is not None:
         show_policy(document)
@@ -110,11 +110,5 @@ def show_policy(document: ResultDocument) -> None:
     for heading in ("measurement", "must be", "because"):
         table.add_column(heading)
     for violation in outcome.violations:
-        table.add_row(violation.name, violation.bound, violation.why)
+        table.add_row(*map(console.escape, (violation.name, violation.bound, violation.why)))
     console.stdout.print(table)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

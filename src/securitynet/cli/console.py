@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import rich.markup
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,6 +29,11 @@ def set_up_logging(verbose: bool = False) -> None:
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("securitynet").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def escape(text: str) -> str:
+    """Text that Rich prints as it is: without this, the ``[b]`` of a path or a class name would be read as markup."""
+    return rich.markup.escape(text)
 
 
 @contextmanager

@@ -31,4 +31,4 @@ def demo(
         for document in result.documents:
             show(document)
             console.stdout.print()
-        console.stdout.print(f"Report: {result.report}", soft_wrap=True)
+        console.stdout.print(f"Report: {result.report}", soft_wrap=True, markup=False)

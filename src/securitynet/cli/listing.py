@@ -38,5 +38,5 @@ def list_(
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for entry in registry.entries.values():
-        table.add_row(f"[bold]{entry.name}[/]", entry.summary)
+        table.add_row(f"[bold]{console.escape(entry.name)}[/]", console.escape(entry.summary))
     console.stdout.print(table)

@@ -60,9 +60,9 @@ def main() -> None:
     try:
         app()
     except SecurityNetError as error:
-        console.stderr.print(f"[bold red]error:[/] {_escape(error.message)}", soft_wrap=True)
+        console.stderr.print(f"[bold red]error:[/] {console.escape(error.message)}", soft_wrap=True)
         if error.hint:
-            console.stderr.print(f"[dim]hint:[/]  {_escape(error.hint)}", soft_wrap=True)
+            console.stderr.print(f"[dim]hint:[/]  {console.escape(error.hint)}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.stderr.print("interrupted; what was finished is kept, and the next run goes on from there")
@@ -71,12 +71,13 @@ def main() -> None:
         # The reader of our output went away (`| head`). Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    except OSError as error:  # a full disk, a folder that can't be written, a file that vanished: no bug of ours
+        where = f": {error.filename}" if error.filename else ""
+        console.stderr.print(
+            f"[bold red]error:[/] {console.escape(f'{error.strerror or error}{where}.')}", soft_wrap=True
+        )
+        console.stderr.print("[dim]hint:[/]  Check the path, its permissions, and the space left on the disk.")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"]) or "options"
             message = problem["msg"].removeprefix("Value error, ")
-            option = where.replace("_", "-")
+            option = str(problem["loc"][0] if problem["loc"] else where).replace("_", "-")
             if problem["type"] == "missing":
                 problems.append(f"{option} is missing")
             elif problem["type"] == "extra_forbidden":

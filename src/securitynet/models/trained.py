@@ -16,7 +16,7 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
-from securitynet.files import atomic_write, file_checksum, write_json
+from securitynet.files import atomic_write, check_writable, file_checksum, write_json
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
 from securitynet.models.training import History, held_out
@@ -134,7 +134,7 @@ def save_artefact(path: Path, module: nn.Module, trained: TrainedModel) -> Train
 
 
 def check_path(path: Path) -> None:
-    """Raise `ModelError` unless weights can be written to ``path``."""
+    """Raise `ModelError` or `ConfigurationError` unless weights can be written to ``path``."""
     if path.suffix != ".safetensors":
         raise ModelError(
             f"Weights are written as safetensors, and {path.name} has another ending.",
@@ -142,6 +142,7 @@ def check_path(path: Path) -> None:
         )
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not a file to write weights to.")
+    check_writable(path.parent)
 
 
 def read_artefact(weights: Path) -> TrainedModel | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.files import data_folder, stable_hash, write_json
+from securitynet.files import check_writable, data_folder, stable_hash, write_json
 from securitynet.models.target import Target
 from securitynet.reports.build import write_report
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
@@ -156,6 +156,7 @@ def _prepare(
     if isinstance(model, AssessConfig):
         if dataset is not None or out is not None or options:
             raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
+        _check_early(model)
         return model, prepare(model, _named(progress, "loading"))
     reference = dataset.reference if isinstance(dataset, ImageDataset) else dataset
     config = AssessConfig(
@@ -164,6 +165,7 @@ def _prepare(
         out=None if out is None else Path(out),
         **options,
     )
+    _check_early(config)
     if isinstance(model, str) and not isinstance(dataset, ImageDataset):
         return config, prepare(config, _named(progress, "loading"))
     return config, prepare(
@@ -172,6 +174,15 @@ def _prepare(
         target=model if isinstance(model, Target) else None,
         dataset=dataset if isinstance(dataset, ImageDataset) else None,
     )
+
+
+def _check_early(config: AssessConfig) -> None:
+    """What can be told wrong before anything is downloaded, loaded or asked."""
+    if config.policy:
+        policy.read_policy(config.policy)
+    assessment.chosen_attacks(config.attacks)
+    if config.out is not None:
+        check_writable(config.out)
 
 
 def _default_folder(config: AssessConfig, subject: Subject) -> Path:

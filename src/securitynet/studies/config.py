@@ -86,7 +86,7 @@ class AssessConfig(DataOptions):
         default=None, gt=0, lt=1, description="Share of members and non-members that the adversary knows."
     )
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
-    fprs: Annotated[tuple[float, ...], Commas] = Field(
+    fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Commas] = Field(
         default=DEFAULT_FPRS, description="False-positive rates at which the true-positive rate is reported."
     )
     policy: Path | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +25,9 @@ class Bound(Record):
             confidence.
     """
 
-    min: float | None = None
-    max: float | None = None
+    # Strict and finite, because every comparison with NaN is false: such a bound would always be met.
+    min: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    max: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     on: Literal["value", "interval"] = Field(default="value")
 
     @model_validator(mode="after")
@@ -59,15 +61,20 @@ def read_policy(path: Path) -> Policy:
     except ConfigurationError as error:
         raise PolicyError(error.message, hint=error.hint) from error
     bounds: dict[str, Bound] = {}
+    hint = 'Write "name.of.measurement" = { max = 0.02 }, with min, max or both.'
     for name, value in _leaves(content):
+        if not isinstance(value, Mapping):
+            raise PolicyError(
+                f"{path}: the bound on {name!r} is not understood: {value!r} is no table with min or max.", hint=hint
+            )
         try:
             bounds[name] = Bound.model_validate(value)
         except ValidationError as error:
-            reason = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-            raise PolicyError(
-                f"{path}: the bound on {name!r} is not understood: {reason}.",
-                hint='Write "name.of.measurement" = { max = 0.02 }, with min, max or both.',
-            ) from error
+            reason = "; ".join(
+                f"{'.'.join(map(str, problem['loc'])) or 'bound'}: {problem['msg'].removeprefix('Value error, ')}"
+                for problem in error.errors()
+            )
+            raise PolicyError(f"{path}: the bound on {name!r} is not understood: {reason}.", hint=hint) from error
     if not bounds:
         raise PolicyError(
             f"{path} holds no bounds.", hint='Write lines such as "target.test_accuracy" = { min = 0.9 }.'
@@ -82,7 +89,9 @@ def judge(policy: Policy, measurements: Iterable[Measurement]) -> PolicyOutcome:
     for name, bound in policy.items():
         measurement = by_name.get(name)
         if measurement is None:
-            violations.append(Violation(name=name, bound=str(bound), value=None, why="not measured"))
+            close = difflib.get_close_matches(name, by_name, n=1, cutoff=0.8)
+            why = f"not measured; did you mean {close[0]}?" if close else "not measured"
+            violations.append(Violation(name=name, bound=str(bound), value=None, why=why))
         elif measurement.value is None or measurement.low is None or measurement.high is None:
             why = measurement.note or "has no value"
             violations.append(Violation(name=name, bound=str(bound), value=None, why=why))

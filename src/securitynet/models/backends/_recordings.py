@@ -131,6 +131,11 @@ def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Ra
             hint="Recorded outputs are an .npz, CSV or Parquet file; see docs/backends.md for the columns.",
         ) from error
     names: list[str] = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TargetError(f"{reference} has more than one column named {', '.join(map(repr, twice[:3]))}.")
+    if table.num_rows == 0:
+        raise TargetError(f"{reference} holds no records.")
     matches = {name: match for name in names if (match := _COLUMN.fullmatch(name))}
     prefixes = sorted({match[1] for match in matches.values()})
     if len(prefixes) != 1:
