@@ -195,7 +195,10 @@ def test_disagreements_and_resolution(coded: Catalog) -> None:
     assert [coded.get(name).topic_category for name in ids] == ["natural", "medical", "plant", None]
     assert coded.details(ids[0]).sources["topic_category"] == "person:coders"
     again, left = coding.resolve(coded)
-    assert (again, len(left)) == (0, 2), "what was decided stays; what was not is still open"
+    assert (again, len(left)) == (0, 1), "what was decided is no longer open; what was not is"
+    coding.resolve(coded, coding.decisions(coded, [f"{ids[1]}:topic-category=food"]))
+    coding.resolve(coded)
+    assert coded.get(ids[1]).topic_category == "food", "decided against the majority, and it holds"
 
 
 def test_annotations_replace_and_are_kept(coded: Catalog) -> None:

@@ -92,6 +92,10 @@ def test_search_outputs_and_pages(filled: Cli) -> None:
 
 def test_edit_and_history(filled: Cli) -> None:
     assert "license: None -> MIT" in filled("edit", "m0", "--license", "MIT", "--note", "asked").stdout
+    assert filled("edit", "m0", "--license", "MIT").stdout == "as before\n"
+    for wrong in ([], ["--withdraw", "--restore"], ["--same-as", "m1", "--no-duplicate"]):
+        with pytest.raises(SecurityNetError, match=r"contradict|Nothing was given"):
+            filled("edit", "m0", *wrong)
     filled("edit", "m0", "--clear", "license")
     states = filled.json("history", "m0")
     assert [state["note"] for state in states] == [None, "asked", None]
@@ -200,6 +204,24 @@ def test_the_docs_codebook_is_the_codes() -> None:
     )
 
 
+def test_totals_say_of_which_kinds(filled: Cli) -> None:
+    filled("add", "--name", "tower", "--task-type", "zero-shot classification", "--head", "embedding")
+    filled("add", "--name", "backbone", "--task-type", "feature extraction", "--head", "none")
+    filled("edit", "m2", "--same-as", "m1")
+    kinds = "2 classifiers, 1 zero-shot classifiers, 1 pretrained backbones that need a head"
+    assert f"4 image-classification models, duplicates counted once: {kinds}" in filled("stats").stdout
+    assert filled("search", "--count").stdout == "4\n"
+    filled("add", "--name", "detector", "--task-type", "detection")
+    filled("add", "--name", "riddle")
+    assert filled("stats").stdout.startswith("6 models, duplicates counted once: ")
+    assert "1 for detection, 1 of unknown task" in filled("stats").stdout.replace("\n", " ")
+
+
+def test_a_dataset_is_spelled_as_everywhere(filled: Cli) -> None:
+    filled("edit", "m2", "--dataset", "cifar 10")
+    assert filled.json("show", "m2")["dataset"] == "CIFAR-10"
+
+
 def test_as_a_program(tmp_path: Path) -> None:
     environment = {**os.environ, "SECURITYNET_DATA": str(tmp_path)}
     program = [sys.executable, "-m", "securitynet.cli.catalog"]
@@ -212,8 +234,11 @@ def test_as_a_program(tmp_path: Path) -> None:
     wrong = run("search", "--purpose", "benchmrk")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "Did you mean benchmark?" in wrong.stderr and "Traceback" not in wrong.stderr
-    assert run("search", "--no-such-option").returncode == 2
     assert json.loads(run("search", "--json").stdout)["entries"][0]["name"] == "mine"
+
+
+def test_an_option_that_is_none_is_a_usage_error(cli: Cli) -> None:
+    cli("search", "--no-such-option", code=2)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -67,12 +67,14 @@ def test_kill_midway_then_run_again(url: str, published: Path, kind: str) -> Non
     process.kill()
     process.wait()
     assert contents(url) == {"entries": 1, "provenance": 1, "measurements": 0, "changes": 1, "revisions": 0}
-    again = start(url, published, kind, pause=0)
-    assert again.wait(timeout=120) == 0
-    expected = {"import": 1 + 529, "collect": 1 + 539}[kind]
-    assert contents(url)["entries"] == contents(url)["provenance"] == expected
     with securitynet.catalog.open(url) as catalog:
+        if kind == "import":
+            catalog.import_table(published)
+        else:
+            catalog.collect("pytorchcv")
         assert catalog.get(before.key) == before
+    found = contents(url)
+    assert found["entries"] == found["provenance"] == 1 + {"import": 529, "collect": 539}[kind]
 
 
 def test_two_processes_import_at_once(url: str, published: Path) -> None:

@@ -247,3 +247,29 @@ def test_import_by_url(server: str, sqlite_catalog: Catalog) -> None:
         sqlite_catalog.import_table(f"{server}/nowhere.md")
     with pytest.raises(TableError, match="cannot be fetched"):
         sqlite_catalog.import_table("http://127.0.0.1:9/table.md")
+
+
+def test_rows_that_lost_their_bars_or_their_table_are_named(tmp_path: Path, sqlite_catalog: Catalog) -> None:
+    broken = row("b").replace("|", ";")
+    text = page(row("a"), broken, row("c"), "", row("d"), row("e"))
+    report = sqlite_catalog.import_table(write(tmp_path, text))
+    assert report.entries.added == 2, "what follows a broken row is read"
+    assert [(p.line, p.reason[:22]) for p in report.problems] == [
+        (9, "1 cells where the head"), (12, "a row outside of any t"), (13, "a row outside of any t"),
+    ]  # fmt: skip
+    with pytest.raises(TableError, match="3 bad rows"):
+        sqlite_catalog.import_table(write(tmp_path, text), strict=True)
+
+
+def test_nul_characters_are_refused(catalog: Catalog, tmp_path: Path) -> None:
+    text = r"""{"source": "s", "name": "good"}
+{"source": "s", "name": "b\u0000d"}
+{"source": "s", "name": "x", "notes": "b\u0000d"}
+{"source": "s", "name": "x", "weights_link": "https://example.org/\u0000"}
+{"source": "s", "name": "x", "preprocessing": {"crop": "\u0000"}}
+{"source": "s", "name": "x", "sources": {"name": "\u0000"}}
+{"source": "s", "name": "x", "measurements": [{"name": "a", "value": 1, "measured_by": "trial", "source": "\u0000"}]}
+"""
+    report = catalog.import_table(write(tmp_path, text, "table.jsonl"))
+    assert report.entries.added == 1 and [problem.line for problem in report.problems] == [2, 3, 4, 5, 6, 7]
+    assert all("NUL" in problem.reason for problem in report.problems)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from securitynet.catalog import links, store
 from securitynet.catalog.catalog import Catalog
+from securitynet.catalog.export import export, export_records
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item, Measured
+from securitynet.errors import ConfigurationError
 
 
 def put(catalog: Catalog, *given: CatalogEntry) -> int:
@@ -98,3 +104,43 @@ def test_measurements_of_duplicates_count_for_the_chief(sqlite_catalog: Catalog)
     sqlite_catalog.record("securitynet:b", [Measured("accuracy.test", 0.9, "published", "a paper")])
     assert sqlite_catalog.details("pytorchcv:b").measured[0].value == 0.9
     assert sqlite_catalog.to_frame().set_index("key").loc["pytorchcv:b", "accuracy.test"] == 0.9
+
+
+def test_by_hand_makes_no_chains(sqlite_catalog: Catalog) -> None:
+    put(sqlite_catalog, *(entry(f"s:{name}") for name in "abc"))
+    sqlite_catalog.link("s:c", "s:b")
+    sqlite_catalog.link("s:b", "s:a")
+    assert standing(sqlite_catalog) == {"s:a": None, "s:b": "s:a", "s:c": "s:a"}
+
+
+def test_a_withdrawn_entry_stands_for_none(sqlite_catalog: Catalog) -> None:
+    same = {"checksum": "sha256:11111111", "classes": 10}
+    put(sqlite_catalog, entry("torchvision:a", **same), entry("timm:a", **same), entry("x:a", **same), entry("y:a"))
+    sqlite_catalog.link("y:a", "torchvision:a")
+    sqlite_catalog.withdraw("torchvision:a", note="broken file")
+    assert standing(sqlite_catalog) == {"timm:a": None, "x:a": "timm:a", "y:a": None}, "none is gone with it"
+    with pytest.raises(ConfigurationError, match="cannot stand"):
+        sqlite_catalog.link("y:a", "torchvision:a")
+    sqlite_catalog.withdraw("torchvision:a", note="mended", restore=True)
+    assert standing(sqlite_catalog)["x:a"] == "torchvision:a"
+
+
+def test_export_and_import_count_what_was_measured_on_a_duplicate_once(catalog: Catalog, tmp_path: Path) -> None:
+    published = Measured("accuracy.test", 0.9, "published", "https://example.org")
+    with catalog.database.write() as connection:
+        change = store.begin_change(connection, "import", "test")
+        items = [Item(entry("pytorchcv:b", reference="pytorchcv:b")),
+                 Item(entry("table:b", reference="pytorchcv:b"), measured=(published,))]  # fmt: skip
+        tally = store.upsert(connection, change, "test", items)
+        links.link_duplicates(connection, change, tally.touched)
+    (record,) = export_records(catalog.database, catalog.query())
+    assert [(m["name"], m["value"]) for m in record["measurements"]] == [("accuracy.test", 0.9)]
+    both = {r["key"]: len(r["measurements"]) for r in export_records(catalog.database, catalog.query(duplicates=True))}
+    assert both == {"pytorchcv:b": 0, "table:b": 1}
+    path = tmp_path / "out.jsonl"
+    assert export(catalog.database, catalog.query(), path) == 1
+    report = catalog.import_table(path)
+    assert (report.entries.changed, report.entries.measurements) == (0, 0), "back into the same catalog: nothing new"
+    with Catalog(str(tmp_path / "other.sqlite")) as other:
+        other.import_table(path)
+        assert other.to_frame().set_index("key").loc["pytorchcv:b", "accuracy.test"] == 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Callable
 
@@ -58,6 +59,10 @@ CASES: list[tuple[dict[str, object], Callable[[CatalogEntry], bool]]] = [
     ({"year": "2016"}, lambda e: e.year == 2016),
     ({"year": 2016}, lambda e: e.year == 2016),
     ({"year": "2015,2020"}, lambda e: e.year in (2015, 2020)),
+    ({"year": "..2015,2020"}, lambda e: e.year in (2015, 2020)),
+    ({"year": "!2015,2020"}, lambda e: e.year not in (2015, 2020)),
+    ({"year": "..99999999999999999999999"}, lambda e: e.year is not None),
+    ({"year": "99999999999999999999999"}, lambda e: False),
     ({"year": "2016.."}, lambda e: e.year is not None and e.year >= 2016),
     ({"year": "..2016"}, lambda e: e.year is not None and e.year <= 2016),
     ({"year": "2016..2019"}, lambda e: e.year is not None and 2016 <= e.year <= 2019),
@@ -187,3 +192,19 @@ def test_codebook_covers_table_2() -> None:
     for info in book.values():
         if info.example:
             info.parse(info.example)
+
+
+@pytest.mark.parametrize(
+    "mark", ["x", "[{},1]", '["x",1]', "[2016,99999999999999999999999]", "[2016,true,1]", "[2016]"]
+)
+def test_marks_of_pages_that_no_page_gave(catalog: Catalog, mark: str) -> None:
+    after = base64.urlsafe_b64encode(mark.encode()).decode()
+    with pytest.raises(ConfigurationError, match="no mark of a page"):
+        catalog.query(sort="year").page(5, after)
+
+
+def test_a_mark_of_another_order_is_refused(filled: Catalog) -> None:
+    after = filled.query(sort="year").page(5).after
+    for other in ("name", None):
+        with pytest.raises(ConfigurationError, match="no mark of a page"):
+            filled.query(sort=other).page(5, after)

@@ -26,6 +26,7 @@ from securitynet.catalog.identify import find_row
 from securitynet.catalog.tables import coder_values, entries
 from securitynet.errors import ConfigurationError
 
+_DECIDED = f"{store.PERSON}decision"
 _Units = Mapping[tuple[str, str], Mapping[str, Any]]
 """(Entry id, code) -> coder -> value."""
 
@@ -192,10 +193,18 @@ def resolve(catalog: Catalog, decisions: Mapping[tuple[str, str], Any] | None = 
         elif differs is not None:
             left.append(differs)
     changed = 0
-    for entry, codes in agreed.items():
-        before = catalog.get(entry)
-        source = f"{store.PERSON}coders"
-        changed += catalog.edit(entry, codes, note="agreed by coders", source=source) != before
+    for entry in {entry for entry, _ in [*units, *decisions]}:
+        known = catalog.details(entry)
+        # What was decided by hand, now or before, holds against any majority.
+        decided = {name for name, source in known.sources.items() if source == _DECIDED}
+        decided |= {name for name, value in agreed[entry].items() if (entry, name) in decisions}
+        left = [item for item in left if item.entry != entry or item.code not in decided]
+        after = known.entry
+        if by_hand := {name: value for (of, name), value in decisions.items() if of == entry}:
+            after = catalog.edit(entry, by_hand, note="decided by hand", source=_DECIDED)
+        if codes := {name: value for name, value in agreed[entry].items() if name not in decided}:
+            after = catalog.edit(entry, codes, note="agreed by coders", source=f"{store.PERSON}coders")
+        changed += after != known.entry
     return changed, left
 
 
@@ -217,7 +226,7 @@ def _agreement(name: str, units: _Units) -> Agreement:
             counts = numpy.zeros((size, size))
             for first, second in table.T.astype(int):
                 counts[first, second] += 1
-            cohen = float(inter_rater.cohens_kappa(counts).kappa)
+            cohen = float(inter_rater.cohens_kappa(counts, return_results=False))
         elif whole:
             counted, _ = inter_rater.aggregate_raters(table.T.astype(int), len(categories))
             fleiss = float(inter_rater.fleiss_kappa(counted))

@@ -270,12 +270,15 @@ class Catalog:
                 if info.name == "key":
                     raise ConfigurationError("The key of an entry never changes.", hint="Withdraw it and add another.")
                 update[info.name] = info.parse(value) if isinstance(value, str) else info.check(value)
+                if info.name == "dataset" and update[info.name] is not None:
+                    update[info.name] = dataset_name(update[info.name])
                 if info.required and update[info.name] is None:
                     raise ConfigurationError(f"An entry cannot be without {info.name}.")
             entry = old.model_copy(update=update)
-            if entry != old:
+            # A value that a person confirms is that person's from now on, and kept like a correction.
+            sources = row["sources"] | dict.fromkeys(update, source)
+            if entry != old or sources != row["sources"]:
                 change = store.begin_change(connection, "edit", source, note)
-                sources = row["sources"] | dict.fromkeys(update, source)
                 store.replace(connection, change, row, entry, sources)
                 links.link_duplicates(connection, change, [entry.id])
                 store.end_change(connection, change, Tally(changed=1))
@@ -289,21 +292,26 @@ class Catalog:
                 return
             change = store.begin_change(connection, "withdraw", PERSON + store.actor(), note)
             store.replace(connection, change, row, store.entry_of(row), row["sources"], withdrawn=not restore)
-            store.end_change(connection, change, Tally(changed=1))
+            # Else the entries for which it stood would be gone with it.
+            freed = links.move_duplicates(connection, change, row["id"], None)
+            links.link_duplicates(connection, change, [row["id"], *freed])
+            store.end_change(connection, change, Tally(changed=1 + len(freed)))
 
     def link(self, identifier: str, stands: str | None, *, note: str | None = None) -> None:
         """Say by hand that another entry stands for this one, or (None) that it is no duplicate."""
         with self.database.write() as connection:
             row = find_row(connection, identifier)
             other = find_row(connection, stands) if stands else None
-            if other and (other["id"] == row["id"] or other["duplicate_of"]):
+            if other and (other["id"] == row["id"] or other["duplicate_of"] or other["withdrawn"]):
                 raise ConfigurationError(
                     f"{other['key']} cannot stand for {row['key']}.",
-                    hint="Choose an entry that is no duplicate itself.",
+                    hint="Choose an entry that is no duplicate itself, and is not withdrawn.",
                 )
             change = store.begin_change(connection, "link", PERSON + store.actor(), note)
             links.set_link(connection, change, row["number"], other["id"] if other else None, links.BY_HAND)
-            store.end_change(connection, change, Tally(changed=1))
+            # No chains: what it stood for has the same weights, and one entry stands for all.
+            moved = links.move_duplicates(connection, change, row["id"], other["id"]) if other else []
+            store.end_change(connection, change, Tally(changed=1 + len(moved)))
 
     def record(self, identifier: str, measured: Iterable[Measured]) -> int:
         """Store measured values of an entry; how many were new or different."""

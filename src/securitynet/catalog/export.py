@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from securitynet.catalog.codebook import CodeInfo, codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.query import Query
-from securitynet.catalog.store import entry_of, rows_with_sources
+from securitynet.catalog.store import entry_of, of_duplicates, rows_with_sources
 from securitynet.catalog.tables import entries, measurements
 from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write
@@ -51,19 +51,27 @@ def export(database: Database, query: Query, path: Path) -> int:
 
 
 def export_records(database: Database, query: Query) -> Iterator[dict[str, Any]]:
-    """One JSON object per entry, with ``sources`` and ``measurements``."""
+    """One JSON object per entry, with ``sources`` and ``measurements``, with those of duplicates left out."""
     numbers = query.numbers()
-    measured: dict[int, list[dict[str, Any]]] = {}
+    measured: dict[int, dict[tuple[str, ...], dict[str, Any]]] = {}
     with database.read() as connection:
-        statement = sa.select(measurements).where(measurements.c.ended.is_(None), measurements.c.entry.in_(numbers))
-        for taken in connection.execute(statement.order_by(measurements.c.number)).mappings():
-            names = ("name", "value", "low", "high", "measured_by", "source")
-            measured.setdefault(taken["entry"], []).append(
-                {name: taken[name] for name in names if taken[name] is not None}
-            )
+        present = sa.select(measurements, measurements.c.entry.label("counts_for")).where(
+            measurements.c.ended.is_(None), measurements.c.entry.in_(numbers)
+        )
+        parts = [present] if query.duplicates else [of_duplicates(entries.c.number.in_(numbers)), present]
+        for part in parts:
+            for taken in connection.execute(part.order_by(measurements.c.number)).mappings():
+                names = ("name", "value", "low", "high", "measured_by", "source")
+                value = {name: taken[name] for name in names if taken[name] is not None}
+                of_entry = measured.setdefault(taken["counts_for"], {})
+                of_entry[taken["name"], taken["measured_by"], taken["source"]] = value
         for row in rows_with_sources(connection, entries.c.number.in_(numbers)):
             entry = entry_of(row)
-            yield {**entry.known(), "sources": dict(row["sources"]), "measurements": measured.get(row["number"], [])}
+            yield {
+                **entry.known(),
+                "sources": dict(row["sources"]),
+                "measurements": list(measured.get(row["number"], {}).values()),
+            }
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:

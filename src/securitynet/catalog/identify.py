@@ -49,7 +49,7 @@ def find_row(connection: Connection, identifier: str) -> Row:
     near = sa.select(entries.c.name).where(entries.c.name >= text[:4], entries.c.name < text[:4] + "~").limit(2000)
     names = connection.execute(near).scalars().all()
     if names:
-        raise UnknownName("catalog entry", identifier, names)
+        raise UnknownName("catalog entry", identifier, set(names))
     raise CatalogError(
         f"There is no catalog entry {identifier!r}.", hint="Look for it: securitynet catalog search WORDS."
     )

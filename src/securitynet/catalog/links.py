@@ -64,6 +64,16 @@ def set_link(connection: Connection, change: int, number: int, stands: str | Non
     replace(connection, change, row, entry_of(row), row["sources"], duplicate_of=stands, duplicate_rule=rule)
 
 
+def move_duplicates(connection: Connection, change: int, chief: str, stands: str | None) -> list[str]:
+    """Let another entry (or none) stand for those for which ``chief`` stands; their ids."""
+    rows = connection.execute(
+        sa.select(entries.c.id, entries.c.number, entries.c.duplicate_rule).where(entries.c.duplicate_of == chief)
+    ).all()
+    for row in rows:
+        set_link(connection, change, row.number, stands, row.duplicate_rule if stands else None)
+    return [row.id for row in rows]
+
+
 def _related(connection: Connection, ids: list[str]) -> list[dict[str, Any]]:
     """The given entries, and all that share evidence with them, directly or through others."""
     found: dict[str, dict[str, Any]] = {}

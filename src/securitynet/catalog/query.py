@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PAGE = 50
 # Fewer matches than this are looked up and sorted; more are found by walking the sorted index.
 _SMALL_MATCH = 2000
+_TOO_LARGE = 2**63
 _COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
 
 
@@ -88,6 +89,7 @@ class Query:
         withdrawn: bool = False,
     ) -> None:
         self._database = database
+        self.duplicates = duplicates
         self._condition = Condition()
         for name, value in (filters or {}).items():
             if value is not None and value != "":
@@ -113,7 +115,7 @@ class Query:
             after: From the page before.
         """
         with self._database.read() as connection:
-            rows = self._rows(connection, limit + 1, _decode(after))
+            rows = self._rows(connection, limit + 1, _decode(after, self._sort))
         more = len(rows) > limit
         rows = rows[:limit]
         return Page(
@@ -251,15 +253,20 @@ def _apart(statement: sa.Select[Any]) -> sa.CTE:
     return statement.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
 
 
-def _decode(after: str | None) -> tuple[Any, int] | None:
+def _decode(after: str | None, info: CodeInfo | None) -> tuple[Any, int] | None:
+    """Value of the code that is sorted by, and number, of the last entry of the page before."""
     if after is None:
         return None
     try:
         value, number = json.loads(base64.urlsafe_b64decode(after.encode()))
+        if info is not None and value is not None:
+            value = info.check(value)
+        if (info is None and value is not None) or not 0 <= number < _TOO_LARGE:
+            raise ValueError
         return value, int(number)
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, binascii.Error, ConfigurationError):
         raise ConfigurationError(
-            f"{after!r} is no mark of a page.", hint="Give what the page before printed."
+            f"{after!r} is no mark of a page.", hint="Give what the page before printed, with the same --sort."
         ) from None
 
 
@@ -281,8 +288,14 @@ def _add(condition: Condition, info: CodeInfo, value: Any) -> None:
         return
     negated = text.startswith("!")
     text = text.removeprefix("!")
-    if info.numeric and "," not in text:
-        condition.where.append(_range(info, column, text, negated))
+    if info.numeric:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if len(parts) > 1 and any(_COMPARISON.match(part) for part in parts):
+            raise ConfigurationError(
+                f"{info.name}: a comma means any of, and {text!r} compares.", hint="Write both ends as LOW..HIGH."
+            )
+        found = sa.or_(*(_range(info, column, part) for part in parts or [text]))
+        condition.where.append(column.is_(None) | ~found if negated else found)
         return
     _any_of(condition, info, [part.strip() for part in text.split(",") if part.strip()], negated=negated)
 
@@ -310,21 +323,19 @@ def _any_of(condition: Condition, info: CodeInfo, texts: list[str], *, negated: 
         condition.where.append(column.is_(None) | column.not_in(parsed) if negated else column.in_(parsed))
 
 
-def _range(info: CodeInfo, column: sa.ColumnElement[Any], text: str, negated: bool) -> sa.ColumnElement[bool]:
+def _range(info: CodeInfo, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
     comparison = _COMPARISON.match(text)
     if comparison:
         number = _number(info, comparison[2])
-        found = {">=": column >= number, "<=": column <= number, ">": column > number, "<": column < number}[
+        return {">=": column >= number, "<=": column <= number, ">": column > number, "<": column < number}[
             comparison[1]
         ]
-    elif ".." in text:
+    if ".." in text:
         low, high = text.split("..", 1)
         ends = [column >= _number(info, low)] if low.strip() else []
         ends += [column <= _number(info, high)] if high.strip() else []
-        found = sa.and_(column.is_not(None), *ends)
-    else:
-        found = column == _number(info, text)
-    return column.is_(None) | ~found if negated else found
+        return sa.and_(column.is_not(None), *ends)
+    return column == _number(info, text)
 
 
 def _number(info: CodeInfo, text: str) -> float | int:
@@ -336,4 +347,5 @@ def _number(info: CodeInfo, text: str) -> float | int:
         raise ConfigurationError(
             f"{info.name}: {text!r} is no number.", hint="Write a number, LOW..HIGH, ..HIGH, LOW.. or >=NUMBER."
         )
-    return int(number) if number == int(number) else number
+    # A database has no larger whole numbers, and no code such values.
+    return int(number) if number == int(number) and abs(number) < _TOO_LARGE else number

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from securitynet.files import stable_hash
 from securitynet.records import Record
@@ -53,10 +53,19 @@ VenueType = Literal[
     "computer vision", "machine learning", "security", "artificial intelligence", "preprint", "journal", "other"
 ]
 AffiliationType = Literal["company", "university", "research institute", "other"]
-Link = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000)]
+
+
+def _no_nul(value: str) -> str:
+    # PostgreSQL cannot keep it, and no text file that holds it is read back.
+    if "\0" in value:
+        raise ValueError("it holds a NUL character")
+    return value
+
+
+Link = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_no_nul)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_no_nul)]
 
 PREPROCESSING_KEYS = frozenset({"input_size", "resize", "crop", "crop_fraction", "interpolation", "mean", "std"})
 
@@ -302,7 +311,7 @@ class CatalogEntry(Record):
         Code("publication", "Where the authors' affiliations are established.", "Table 2", text=True, example="USA"),
     ] = ()
     notes: Annotated[
-        Annotated[str, Field(min_length=1, max_length=5000)] | None,
+        Annotated[str, Field(min_length=1, max_length=5000), AfterValidator(_no_nul)] | None,
         Code("publication", "What else a reader should know.", text=True, example=""),
     ] = None
     # fmt: on
@@ -320,6 +329,7 @@ class CatalogEntry(Record):
             raise ValueError(
                 f"unknown preprocessing {', '.join(unknown)}; known: {', '.join(sorted(PREPROCESSING_KEYS))}"
             )
+        _no_nul(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\0"))
         # Lists, not tuples, as they come back from a database: equal entries must compare equal.
         return value if value is None else dict(json.loads(json.dumps(value)))
 

@@ -184,15 +184,17 @@ def put_measurements(connection: Connection, change: int, given: Iterable[tuple[
     numbers = sorted({number for number, _ in given})
     present = {}
     for part in _batches(numbers, _BATCH):
-        query = sa.select(measurements).where(measurements.c.entry.in_(part), measurements.c.ended.is_(None))
-        for row in connection.execute(query).mappings():
-            present[row["entry"], row["name"], row["measured_by"], row["source"]] = row
+        own = sa.select(measurements, measurements.c.entry.label("counts_for"))
+        own = own.where(measurements.c.entry.in_(part), measurements.c.ended.is_(None))
+        for query in (of_duplicates(entries.c.number.in_(part)), own):
+            for row in connection.execute(query.order_by(measurements.c.number)).mappings():
+                present[row["counts_for"], row["name"], row["measured_by"], row["source"]] = row
     new, ended = [], []
     for number, m in given:
         old = present.get((number, m.name, m.measured_by, m.source))
         if old is not None and (old["value"], old["low"], old["high"]) == (m.value, m.low, m.high):
             continue
-        if old is not None:
+        if old is not None and old["entry"] == number:
             ended.append(old["number"])
         new.append({"entry": number, "name": m.name, "value": m.value, "low": m.low, "high": m.high,
                     "measured_by": m.measured_by, "source": m.source, "change": change})  # fmt: skip
@@ -201,6 +203,20 @@ def put_measurements(connection: Connection, change: int, given: Iterable[tuple[
     if new:
         connection.execute(sa.insert(measurements), new)
     return len(new)
+
+
+def of_duplicates(where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """What was measured on the duplicates of some entries (``where``), with the number of the entry it ``counts_for``.
+
+    An export names it with the entry that stands for them.
+    """
+    twin = entries.alias("twin")
+    return (
+        sa.select(measurements, entries.c.number.label("counts_for"))
+        .join(twin, twin.c.number == measurements.c.entry)
+        .join(entries, entries.c.id == twin.c.duplicate_of)
+        .where(where, measurements.c.ended.is_(None))
+    )
 
 
 def entry_of(row: Row) -> CatalogEntry:
@@ -325,6 +341,6 @@ def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
 
 
 __all__ = [
-    "Item", "Measured", "Tally", "actor", "begin_change", "end_change", "entry_id", "entry_of", "put_measurements",
-    "replace", "rows_with_sources", "search_text", "upsert", "upsert_papers",
+    "Item", "Measured", "Tally", "actor", "begin_change", "end_change", "entry_id", "entry_of", "of_duplicates",
+    "put_measurements", "replace", "rows_with_sources", "search_text", "upsert", "upsert_papers",
 ]  # fmt: skip

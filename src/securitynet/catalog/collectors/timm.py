@@ -8,7 +8,7 @@ from typing import Any
 
 from securitynet.catalog.collectors.base import Collector
 from securitynet.catalog.collectors.facts import known_facts
-from securitynet.catalog.known import SECURITY, completed, dataset_facts, security_codes
+from securitynet.catalog.known import DATASETS, SECURITY, completed, dataset_facts, security_codes
 from securitynet.catalog.links import checksum_in_name
 from securitynet.catalog.store import Item
 
@@ -24,10 +24,13 @@ _PHRASES = {
     "miil_in21k": "in21kp",
     "fcmae_ft": "in1k_ft",
     "mae_ft": "in1k_ft",
+    "apple_pt": "aimv2mixture",
 }
 # Self-supervised on ImageNet-1k, which these tags leave unsaid.
 _SELF_SUPERVISED = frozenset({"mae", "fcmae", "dino", "fb_dino"})
 _SAM2 = frozenset({"fb_r896", "fb_r1024", "fb_r896_2pt1", "fb_r1024_2pt1"})
+# Of these the papers tell the dataset, not timm.
+_UNNAMED = _SELF_SUPERVISED | _SAM2 | {"apple_pt", "apple_pt_dist"}
 # Sets whose images are not published: nobody outside can say what was in them.
 _UNPUBLISHED = frozenset({"web image"})
 
@@ -96,6 +99,8 @@ class TimmCollector(Collector):
             },
         } | security
         sources = dict.fromkeys(security, SECURITY)
+        if tag in _UNNAMED:
+            sources["dataset"] = f"{DATASETS} ({dataset})"
         if facts:
             sources |= dict.fromkeys(("parameters", "flops", "elements"), f"counted:{facts.counted_with}")
         entry, filled = completed(codes, sources)

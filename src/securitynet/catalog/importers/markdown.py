@@ -58,7 +58,10 @@ def read_markdown(text: str, source: str) -> Table:
     found = 0
     for heading, header, rows in _tables(text.splitlines()):
         columns = set(header)
-        if "Model Name" in columns:
+        if not header:
+            # Behind a gap, or below a heading row that is none: not to be lost in silence.
+            table.problems += [Problem(line, "a row outside of any table") for line, _ in rows]
+        elif "Model Name" in columns:
             _require(columns, _MODEL_COLUMNS | {"Test Accuracy"}, heading)
             found += 1
             for line, cells in rows:
@@ -77,7 +80,10 @@ def read_markdown(text: str, source: str) -> Table:
 
 
 def _tables(lines: list[str]) -> Iterator[tuple[str, list[str], list[tuple[int, list[str]]]]]:
-    """Heading above, column names, and (line, cells) of every table."""
+    """Heading above, column names, and (line, cells) of every table; without column names, of rows that stand alone.
+
+    A table ends at an empty line or a heading. What stands before that is a row, even if it lost its bars.
+    """
     heading = ""
     number = 0
     while number < len(lines):
@@ -88,11 +94,13 @@ def _tables(lines: list[str]) -> Iterator[tuple[str, list[str], list[tuple[int, 
             header = _cells(line)
             rows = []
             number += 2
-            while number < len(lines) and "|" in lines[number]:
+            while number < len(lines) and lines[number].strip() and not lines[number].startswith("#"):
                 rows.append((number + 1, _cells(lines[number])))
                 number += 1
             yield heading, header, rows
         else:
+            if line.lstrip().startswith("|") and not _RULE.match(line):
+                yield heading, [], [(number + 1, [])]
             number += 1
 
 

@@ -42,7 +42,7 @@ def read_parquet(content: bytes, source: str) -> Table:
     try:
         rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise TableError(f"{source.removeprefix('import:')} is no Parquet file: {error}.") from None
+        raise TableError(f"{source.removeprefix('import:')} is no Parquet file: {str(error).rstrip('.')}.") from None
     return _table(enumerate(rows, start=1), source)
 
 
@@ -128,6 +128,8 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
             if parsed not in (None, ()):
                 codes[column] = parsed
     given = {str(name): str(value) for name, value in dict(_json(row, "sources", dict)).items()}
+    if any("\0" in name + value for name, value in given.items()):
+        raise ConfigurationError("sources: a text holds a NUL character")
     missing = [name for name in ("source", "name") if name not in codes]
     if missing:
         raise ConfigurationError(f"no {' and no '.join(missing)}")
@@ -168,6 +170,8 @@ def _measured(value: Any) -> Measured:
     if value["measured_by"] not in ("published", "trial"):
         raise UnknownName("measured_by", str(value["measured_by"]), ("published", "trial"))
     numbers = {name: _finite(name, value[name]) for name in ("value", "low", "high") if value.get(name) is not None}
+    if "\0" in f"{value['name']}{value['source']}":
+        raise ConfigurationError("measurements: a text holds a NUL character")
     return Measured(str(value["name"]), measured_by=value["measured_by"], source=str(value["source"]), **numbers)
 
 

@@ -17,7 +17,7 @@ from securitynet.cli.catalog.options import (
     open_catalog,
     valued,
 )
-from securitynet.cli.catalog.output import as_text, plain, print_table
+from securitynet.cli.catalog.output import as_text, headline, plain, print_table
 from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ def collect(
             f"{r.source}: {e.added} added, {e.changed} changed, {e.unchanged} as before, "
             f"{r.linked} duplicates linked{kept}"
         )
-    listed_tasks = ", ".join(f"{count:,} {task}" for task, count in tasks.items())
-    console.stdout.print(
-        f"The catalog holds {total:,} models, duplicates counted once: {listed_tasks}.", soft_wrap=True
-    )
+    console.stdout.print(f"The catalog holds {headline(total, tasks)}.", soft_wrap=True)
 
 
 @app.command("import")
@@ -187,17 +184,27 @@ def edit(
 
     Example: securitynet catalog edit pytorchcv:resnet20_cifar10 --license MIT --note "asked the author"
     """
+    changes = {**codes, **dict.fromkeys(clear or (), "")}
+    if (same_as and no_duplicate) or (withdraw and restore):
+        pair = "--withdraw and --restore" if withdraw and restore else "--same-as and --no-duplicate"
+        raise ConfigurationError(f"{pair} contradict each other.", hint="Give one of them.")
+    if not (changes or same_as or no_duplicate or withdraw or restore):
+        raise ConfigurationError("Nothing was given to change.", hint="Give --CODE VALUE, or see --help.")
     with open_catalog(db) as catalog:
-        changes = {**codes, **dict.fromkeys(clear or (), "")}
+        entry = catalog.get(identifier).id
+        known = len(catalog.history(entry))
         if changes:
-            catalog.edit(identifier, changes, note=note)
+            catalog.edit(entry, changes, note=note)
         if same_as or no_duplicate:
-            catalog.link(identifier, same_as, note=note)
+            catalog.link(entry, same_as, note=note)
         if withdraw or restore:
-            catalog.withdraw(identifier, note=note or "", restore=restore)
-        states = catalog.history(identifier)
-    for name, (before, after) in states[-1].differences.items() if len(states) > 1 else ():
-        console.stdout.print(f"{name}: {before} -> {after}", markup=False, soft_wrap=True)
+            catalog.withdraw(entry, note=note or "", restore=restore)
+        made = catalog.history(entry)[known:]
+    for state in made:
+        for name, (before, after) in state.differences.items():
+            console.stdout.print(f"{name}: {before} -> {after}", markup=False, soft_wrap=True)
+    if not any(state.differences for state in made):
+        console.stdout.print("confirmed" if made else "as before")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from securitynet.cli.catalog.options import (
     filtered,
     open_catalog,
 )
-from securitynet.cli.catalog.output import as_text, print_table
+from securitynet.cli.catalog.output import as_text, headline, print_table
 from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -163,8 +163,7 @@ def stats(
                             "distinct": found.distinct, "known": found.known})  # fmt: skip
         return
     purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in found.purposes.items())
-    tasks = ", ".join(f"{count:,} {task}" for task, count in found.tasks.items())
-    console.stdout.print(f"{found.total:,} models: {purposes or 'none'}; {tasks}", soft_wrap=True)
+    console.stdout.print(f"{headline(found.total, found.tasks)}; {purposes or 'none'}", soft_wrap=True)
     for name, heading in FIGURE_1.items():
         table = found.counts[name]
         console.stdout.print(

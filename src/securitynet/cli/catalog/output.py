@@ -35,6 +35,28 @@ def as_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 
 
+_KINDS = {
+    "classification": "classifiers",
+    "zero-shot classification": "zero-shot classifiers",
+    "feature extraction": "pretrained backbones that need a head",
+}
+
+
+def headline(total: int, tasks: dict[str, int]) -> str:
+    """How many models there are, and of which kinds.
+
+    Args:
+        total: All of them, duplicates counted once.
+        tasks: Task type -> how many.
+    """
+    # Backbones come from libraries of image classification; what was made for other tasks is not called so.
+    unknown = total - sum(tasks.values())
+    what = "image-classification models" if set(tasks) <= set(_KINDS) and not unknown else "models"
+    kinds = [f"{count:,} {_KINDS.get(task, f'for {task}')}" for task, count in tasks.items()]
+    kinds += [f"{unknown:,} of unknown task"] if unknown else []
+    return f"{total:,} {what}, duplicates counted once" + (f": {', '.join(kinds)}" if kinds else "")
+
+
 def plain(item: Any) -> Any:
     """A dataclass as JSON types; NaN, which JSON lacks, as null."""
     from dataclasses import asdict
