@@ -243,7 +243,9 @@ def test_arrays_that_contradict_themselves(tmp_path, arrays, words):
         ("p0,p1,label\n0.5,zero,0\n", "not numbers"),
         ("p0,p1,label\n0.5,0.5,cat\n", "whole numbers"),
         ("p0,p1,label\n3.1,-1.5,0\n", "name .* columns logit_0"),
-        ("p0,p1,label\n", "no records|not numbers"),
+        ("p0,p1,label\n", "no records"),
+        ("p0,p0,label\n0.5,0.5,0\n", "more than one column named 'p0'"),
+        ("p0,p1,label,label\n0.5,0.5,0,1\n", "more than one column named 'label'"),
     ],
 )
 def test_tables_that_contradict_themselves(tmp_path, text, words):

@@ -91,6 +91,25 @@ def test_the_verdict_names_the_strongest_attack(assessed):
     assert verdict.unresolved(document).endswith("nothing is said about 0.1%.")
 
 
+def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):
+    document, _ = assessed
+    changed = {"membership.correctness.auc": (0.99, 0.98, 1.0), "membership.correctness.tpr@fpr=0.02": (0.0, 0.0, 0.01)}
+    measurements = tuple(
+        m.model_copy(update=dict(zip(("value", "low", "high"), changed[m.name], strict=True)))
+        if m.name in changed
+        else m
+        for m in document.measurements
+    )
+    altered = document.model_copy(update={"measurements": measurements})
+    assert verdict.by_strength(altered)[0].trial.name == "membership.correctness"
+    auc, tpr = verdict.sentences(altered)
+    assert "0.99" in auc
+    quietest = verdict.lowest_rate(verdict.by_strength(altered))
+    assert quietest.trial.name == "membership.modified-entropy" and quietest.tpr.value > 0
+    assert "At a false-positive rate of 2% the attack “Modified entropy” identifies" in tpr
+    assert words.numbers(quietest.tpr).value in tpr
+
+
 def test_a_null_target_is_not_called_leaky(null):
     document, _ = null
     said = " ".join(verdict.sentences(document))

@@ -183,9 +183,10 @@ def _key_figures(document: ResultDocument) -> list[KeyFigure]:
             found.append(KeyFigure(words.kind(name).label, numbers, f"n = {measurement.n:,}"))
     ranked = verdict.by_strength(document)
     if ranked:
-        best = ranked[0]
-        attack = verdict.attack_title(best.trial.name).lower()
-        for measurement in (best.auc, best.tpr):
+        best, quietest = ranked[0], verdict.lowest_rate(ranked)
+        chosen = [(best, best.auc), *([(quietest, quietest.tpr)] if quietest else [])]
+        for strength, measurement in chosen:
+            attack = verdict.attack_title(strength.trial.name).lower()
             numbers = words.numbers(measurement, significant=1) if measurement else None
             if measurement is not None and numbers is not None:
                 kind = words.kind(measurement.name)

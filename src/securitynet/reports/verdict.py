@@ -63,6 +63,20 @@ def by_strength(document: ResultDocument) -> list[Strength]:
     return sorted(found, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
 
 
+def lowest_rate(ranked: list[Strength]) -> Strength | None:
+    """The attack that identifies most members at the lowest FPR that any resolves; None if none resolves one.
+
+    It need not be the one with the strongest AUC: an attack with two scores, such as correctness, may have that and
+    yet identify nobody at a low FPR. The lower end of the interval decides here too.
+    """
+    resolved = [strength for strength in ranked if strength.fpr is not None]
+    if not resolved:
+        return None
+    lowest = min(strength.fpr for strength in resolved if strength.fpr is not None)
+    at_lowest = [strength for strength in resolved if strength.fpr == lowest]
+    return max(at_lowest, key=lambda s: ((s.tpr.low or 0.0) if s.tpr else 0.0, _value(s.tpr)))
+
+
 def opening(document: ResultDocument) -> str:
     """What was assessed, in one sentence."""
     target, dataset = document.target, document.dataset
@@ -76,7 +90,7 @@ def opening(document: ResultDocument) -> str:
 
 
 def sentences(document: ResultDocument) -> list[str]:
-    """The verdict: what the strongest attack achieves."""
+    """The verdict: what the strongest attack achieves, and what is achieved at the lowest FPR."""
     ranked = by_strength(document)
     if not ranked:
         return [
@@ -91,8 +105,10 @@ def sentences(document: ResultDocument) -> list[str]:
         f"An adversary who {who}, tells members from non-members with AUC\u00a0{auc.value} ({words.level(best.auc)} "
         f"interval {_unbroken(auc.interval)}): {auc_in_words(best.auc)}."
     ]
-    if best.tpr is not None:
-        found.append(tpr_in_words(best.tpr))
+    quietest = lowest_rate(ranked)
+    if quietest is not None and quietest.tpr is not None:
+        same = quietest.trial.id == best.trial.id
+        found.append(tpr_in_words(quietest.tpr, None if same else attack_title(quietest.trial.name)))
     return found
 
 
@@ -109,8 +125,8 @@ def auc_in_words(auc: Measurement) -> str:
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def tpr_in_words(tpr: Measurement) -> str:
-    """A TPR at a FPR as a sentence, compared with guessing by its interval."""
+def tpr_in_words(tpr: Measurement, attack: str | None = None) -> str:
+    """A TPR at a FPR as a sentence, compared with guessing by its interval; ``attack`` if it is to be named."""
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
     guess = words.percent(fpr)
@@ -120,8 +136,9 @@ def tpr_in_words(tpr: Measurement) -> str:
         compared = f"fewer than guessing, which identifies {guess}"
     else:
         compared = f"not distinguishable from guessing, which identifies {guess}"
+    who = "they identify" if attack is None else f"the attack “{attack}” identifies"
     return (
-        f"At a false-positive rate of {guess} they identify {numbers.value} of the members ({words.level(tpr)} "
+        f"At a false-positive rate of {guess} {who} {numbers.value} of the members ({words.level(tpr)} "
         f"interval {_unbroken(numbers.interval)}): {compared}."
     )
 

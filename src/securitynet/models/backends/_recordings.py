@@ -123,7 +123,9 @@ def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Ra
         if parquet:
             table = pyarrow.parquet.read_table(path)
         else:
-            table = pyarrow.csv.read_csv(io.BytesIO(path.read_bytes()))
+            # One thread: beside torch, a reader thread of pyarrow that still stands at exit aborts the process.
+            options = pyarrow.csv.ReadOptions(use_threads=False)
+            table = pyarrow.csv.read_csv(io.BytesIO(path.read_bytes()), read_options=options)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise TargetError(
