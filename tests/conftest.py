@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+# Tests train tiny networks: dividing their operations among cores costs more than it saves, most of all on a busy one.
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -36,8 +40,6 @@ def digits():
 @pytest.fixture(scope="session")
 def overfitted(digits, tmp_path_factory):
     """(target, splits): a small network that knows its 120 training records by heart, and fails on half of the rest."""
-    import torch
-
     from securitynet.datasets.splits import Splits
     from securitynet.models.architectures.factory import build
     from securitynet.models.backends.module import ModuleBackend

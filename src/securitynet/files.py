@@ -85,11 +85,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigurationError: If there is none or it can't be parsed; the line is named.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} can't be read as TOML: {error}.") from error
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
+    """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
 
 
 def file_checksum(path: Path) -> str:

@@ -32,6 +32,7 @@ from securitynet.results.document import NotAssessed
 from securitynet.results.store import TrialStore
 from securitynet.studies import environment
 from securitynet.studies.config import AssessConfig
+from securitynet.studies.settings import make_attack, parse_settings
 from securitynet.studies.subject import Subject
 
 logger = logging.getLogger(__name__)
@@ -137,8 +138,14 @@ def plan(config: AssessConfig, subject: Subject) -> list[tuple[str, Attack, Tria
         ConfigurationError: If no attack was asked for.
     """
     planned = []
-    for name in chosen_attacks(config.attacks):
-        attack: Attack = ATTACKS.get(name)()
+    chosen, settings = chosen_attacks(config.attacks), parse_settings(config.configure)
+    for name in settings:
+        if name not in chosen:
+            raise ConfigurationError(
+                f"--configure sets {name}, which --attacks does not ask for.", hint="Add it there."
+            )
+    for name in chosen:
+        attack = make_attack(name, settings.get(name, {}))
         served, obstacle = [], None
         for threat_model in attack.threat_models:
             obstacle = _obstacle(threat_model, config, subject)

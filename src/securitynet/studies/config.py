@@ -69,6 +69,9 @@ class AssessConfig(DataOptions):
         description="Attacks or families, separated by commas; standard (all that need no more than one pass over the "
         "records), or all.",
     )
+    configure: Annotated[tuple[str, ...], Commas] = Field(
+        default=(), description="Settings of attacks: NAME.FIELD=VALUE, separated by commas (lira.shadows.count=64)."
+    )
     access: Access | None = Field(
         default=None,
         description="The most that the adversary may see. Default: white-box where there are weights.",

@@ -1,0 +1,31 @@
+"""Settings of attacks from the command line."""
+
+import pytest
+
+from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.studies.settings import make_attack, parse_settings
+
+
+def test_settings_by_short_and_full_name_nested_and_typed():
+    parsed = parse_settings(
+        ["lira.shadows.count=64", "membership.modified-entropy.per_class=true", "lira.variance=fixed"]
+    )
+    assert parsed == {
+        "membership.lira": {"shadows": {"count": 64}, "variance": "fixed"},
+        "membership.modified-entropy": {"per_class": True},
+    }
+    assert make_attack("membership.modified-entropy", {"per_class": True}).per_class
+
+
+@pytest.mark.parametrize("text", ["lira", "lira=3", "lira.=3", "=3", "lira.shadows"])
+def test_nonsense_is_refused(text):
+    with pytest.raises(ConfigurationError, match="not understood"):
+        parse_settings([text])
+
+
+def test_unknown_attack_and_unknown_field():
+    with pytest.raises(UnknownName):
+        parse_settings(["lyra.count=3"])
+    with pytest.raises(ConfigurationError, match="per_clas") as raised:
+        make_attack("membership.modified-entropy", {"per_clas": True})
+    assert "per_class" in raised.value.hint
