@@ -201,6 +201,13 @@ def test_disagreements_and_resolution(coded: Catalog) -> None:
     assert coded.get(ids[1]).topic_category == "food", "decided against the majority, and it holds"
 
 
+def test_a_coder_who_says_two_things_is_told(coded: Catalog) -> None:
+    rows = [("t:m0", {"year": "2016"}), (coded.get("t:m0").id, {"year": "2017"})]
+    with pytest.raises(ConfigurationError, match="two values of year"):
+        coding.annotate(coded, "a", rows)
+    assert coding.read_units(coded) == {}
+
+
 def test_annotations_replace_and_are_kept(coded: Catalog) -> None:
     rows = [("t:m0", {"elements": "attention;dropout"})]
     assert coding.annotate(coded, "a", rows) == 1

@@ -81,18 +81,25 @@ def annotate(catalog: Catalog, coder: str, rows: Iterable[tuple[str, Mapping[str
 
     Raises:
         UnknownName: If an entry or a code is not there: then nothing is stored.
+        ConfigurationError: If two rows say different things of one entry: then nothing is stored either.
     """
     if not coder.strip():
         raise ConfigurationError("Annotations need the name of their coder.", hint="Give --coder NAME.")
     with catalog.database.write() as connection:
         change = store.begin_change(connection, "annotate", f"coder:{coder}")
         new = 0
+        given: dict[tuple[int, str], Any] = {}
         for identifier, values in rows:
             number = find_row(connection, identifier)["number"]
             for name, value in values.items():
                 info = code(name)
                 parsed = info.parse(value) if isinstance(value, str) else info.check(value)
                 encoded = sorted(parsed) if info.several else parsed
+                if given.setdefault((number, info.name), encoded) != encoded:
+                    raise ConfigurationError(
+                        f"{coder} gives two values of {info.name} for {identifier}.",
+                        hint="Keep one; nothing was stored.",
+                    )
                 here = (
                     (coder_values.c.entry == number)
                     & (coder_values.c.code == info.name)
