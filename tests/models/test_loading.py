@@ -233,6 +233,10 @@ def test_the_head_is_detected_and_right_afterwards(tmp_path, last, head, precisi
         torch.testing.assert_close(target.posteriors(images), expected, rtol=tolerance, atol=tolerance)
     forced = load_target(reference, weights=tmp_path / "w.safetensors", head="logits", normalize="none")
     assert forced.head == "logits"
+    assert any("--head says logits" in note for note in forced.notes) == (head == "probabilities")
+    claimed = load_target(reference, weights=tmp_path / "w.safetensors", head="probabilities", normalize="none")
+    assert claimed.head == "probabilities"
+    assert any("--head says probabilities" in note for note in claimed.notes) == (head != "probabilities")
 
 
 def test_a_sigmoid_is_noticed(tmp_path):

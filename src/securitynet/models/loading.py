@@ -115,8 +115,12 @@ def _assemble(opened: Opened, options: Options, dataset: ImageDataset | None, ac
     target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryLedger())
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
+    elif options.head is None:
+        target.head = _detect_head(_sample_outputs(target, opened, options, dataset), notes)
     else:
-        target.head = options.head or _detect_head(target, opened, options, dataset, notes)
+        target.head = options.head
+        if not opened.paid:
+            _doubt_head(options.head, _sample_outputs(target, opened, options, dataset), notes)
     _check_classes(backend, options, dataset)
     if auto and dataset is not None:
         choice = choose_normalization(target, dataset)
@@ -179,14 +183,24 @@ def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | N
         )
 
 
-def _detect_head(
-    target: Target, opened: Opened, options: Options, dataset: ImageDataset | None, notes: list[str]
-) -> Head:
+def _sample_outputs(target: Target, opened: Opened, options: Options, dataset: ImageDataset | None) -> torch.Tensor:
     if dataset is not None and dataset.images is not None:
         most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
-        outputs = _ask(target, dataset.batch(sample_indices(dataset, most)))
-    else:
-        outputs = _ask_random(target, opened)
+        return _ask(target, dataset.batch(sample_indices(dataset, most)))
+    return _ask_random(target, opened)
+
+
+def _doubt_head(stated: Head, outputs: torch.Tensor, notes: list[str]) -> None:
+    """Warn where the user's word on the head contradicts the outputs: scores would be wrong without looking so.
+
+    Logits and log-probabilities are read alike: only mistaking either for probabilities, or the reverse, matters.
+    """
+    looks = heads.detect(outputs)
+    if (looks == "probabilities") != (stated == "probabilities"):
+        notes.append(f"WARNING: --head says {stated}; on {len(outputs)} images the outputs look like {looks}.")
+
+
+def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
     head = heads.detect(outputs)
     if head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")

@@ -118,7 +118,7 @@ class Transport:
                 self._sleep(delay)
         raise Unreachable(
             f"{self._shown} failed {self._retries + 1} times; the last time: {reason}.",
-            hint="Answers so far are kept: run again when the server is well, or raise the timeout.",
+            hint="Answers so far are kept: run again when the server is well.",
         )
 
     def _refuse(self, response: httpx.Response, reason: str, batch: int) -> None:
