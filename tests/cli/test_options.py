@@ -95,3 +95,7 @@ def test_assess_has_no_option_declared_twice_and_all_documented():
         assert field.description, name
     config = parse(AssessConfig, {"model": "arch:x", "fprs": "0.1,0.05", "auxiliary": "partial,shadow"})
     assert config.fprs == (0.1, 0.05) and [a.value for a in config.auxiliary] == ["partial", "shadow"]
+
+
+def test_a_rate_given_twice_counts_once():
+    assert parse(AssessConfig, {"model": "arch:x", "fprs": "0.1,0.10,0.01"}).fprs == (0.1, 0.01)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.records import Access, Auxiliary
@@ -22,6 +22,8 @@ def split_commas(value: object) -> object:
 
 
 Commas = BeforeValidator(split_commas)
+Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
+"""Drops repeated values: a measurement's name must occur once."""
 
 
 class RunOptions(BaseModel):
@@ -89,7 +91,7 @@ class AssessConfig(DataOptions):
         default=None, gt=0, lt=1, description="Share of members and non-members that the adversary knows."
     )
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
-    fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Commas] = Field(
+    fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Commas, Once] = Field(
         default=DEFAULT_FPRS, description="False-positive rates at which the true-positive rate is reported."
     )
     policy: Path | None = Field(
