@@ -166,7 +166,8 @@ def _sample(indices: Indices, share: float, seed: int, purpose: str) -> Indices:
     count = round(len(indices) * share)
     if not 0 < count < len(indices):
         raise SplitError(
-            f"{len(indices)} records cannot be divided into {share * 100:.3g}% that the adversary knows and a rest to score."
+            f"{len(indices)} records cannot be divided into {share * 100:.3g}% that the adversary knows and a rest to "
+            "score."
         )
     # An order of its own for each purpose, so that drawing one more set changes no other.
     return np.sort(indices[shuffled(len(indices), purpose, seed)[:count]])
