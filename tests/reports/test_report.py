@@ -240,3 +240,19 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
     page = render_report([document], [large])
     assert time.perf_counter() - started < 20  # about 1 s on a quiet machine
     assert len(page) < 300_000
+
+
+def test_the_breakdown_is_that_of_the_strongest_attack(assessed):
+    from securitynet.reports import verdict
+    from securitynet.reports.breakdown import breakdown
+
+    document, assessment = assessed
+    found = breakdown(document, assessment)
+    assert found.attack == verdict.attack_title(verdict.by_strength(document)[0].trial.name)
+    trial = next(t for t in assessment.trials if t.name == verdict.by_strength(document)[0].trial.name)
+    slices = {s.name: s for s in trial.output.breakdown(class_names=document.dataset.classes)}
+    for _, parts in found.groups:
+        for part in parts:
+            assert (part.members, part.non_members) == (slices[part.name].members, slices[part.name].non_members)
+    by_answer = found.groups[0][1]
+    assert sum(p.members + p.non_members for p in by_answer) == int(trial.output.held_out.sum())

@@ -12,6 +12,7 @@ from securitynet.attacks import ATTACKS
 from securitynet.records import Direction, Measurement
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
+from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument, TrialSummary
@@ -88,6 +89,7 @@ class Section:
     level: str
     roc: RocFigure | None
     exposed: Exposed | None
+    breakdown: Breakdown | None
     classes: str
     image: str | None
     queries: list[tuple[str, str]]
@@ -120,6 +122,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
         roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
         exposed=exposed(document, assessment),
+        breakdown=breakdown(document, assessment),
         classes=", ".join(classes[:MOST_CLASSES]) + more,
         image=None if shape is None else f"{shape[1]} × {shape[2]} pixels, {'grey' if shape[0] == 1 else 'colour'}",
         queries=_queries(document),

@@ -96,7 +96,7 @@ def _build(library: str, architecture: str) -> Any:
     if library == "torchvision":
         extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
         return cure.import_torchvision("torchvision.models").get_model(architecture, weights=None, **extra)
-    return importlib.import_module("pytorchcv.model_provider").get_model(architecture, pretrained=False)
+    return cure.import_torchvision("pytorchcv.model_provider").get_model(architecture, pretrained=False)
 
 
 def _elements(modules: Iterable[Any]) -> Iterator[str]:

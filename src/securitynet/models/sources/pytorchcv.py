@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import math
 import zipfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
 from securitynet.models.references import ModelReference
 from securitynet.models.sources._download import download, models_folder
 from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.torchvision_cure import import_torchvision
 
 # Class counts by the ending of a name; the others are ImageNet's.
 _ENDINGS = {"_cifar10": 10, "_cifar100": 100, "_svhn": 10, "_cub": 200}
@@ -41,7 +41,7 @@ class _Row:
 def open_source(reference: ModelReference) -> Source:
     """See `securitynet.models.sources.open_source`."""
     name = reference.name
-    provider = importlib.import_module("pytorchcv.model_provider")
+    provider = import_torchvision("pytorchcv.model_provider")
     table = _read_table()
     known = [key for key in provider._models if key in table]
     if name not in known:
@@ -84,7 +84,7 @@ def _preprocessing(row: _Row) -> Preprocessing:
 
 
 def _read_table() -> dict[str, _Row]:
-    store = importlib.import_module("pytorchcv.models.common.model_store")
+    store = import_torchvision("pytorchcv.models.common.model_store")
     with Path(store.get_model_metainfos_file_path()).open(encoding="utf-8", newline="") as stream:
         rows = [{key: "" if value == "NA" else value for key, value in row.items()} for row in csv.DictReader(stream)]
     return {
@@ -108,7 +108,7 @@ def _fetch(reference: ModelReference, row: _Row, progress: Progress | None) -> P
         kept = folder / file_name
         if kept.is_file() and _sha1(kept.read_bytes()) == row.sha1:
             return kept
-    store = importlib.import_module("pytorchcv.models.common.model_store")
+    store = import_torchvision("pytorchcv.models.common.model_store")
     archive = models_folder() / f"{file_name}.zip"
     url = f"{store.imgclsmob_repo_url}/releases/download/{row.release}/{file_name}.zip"
     download(url, archive, reference=str(reference), progress=progress)

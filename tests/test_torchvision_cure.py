@@ -1,0 +1,29 @@
+"""What imports torchvision goes through the cure: tried in processes of their own, where nothing imported it before."""
+
+import subprocess
+import sys
+
+import pytest
+
+MODELS = {
+    "timm": "timm:resnet10t.c3_in1k",
+    "torchvision": "torchvision:squeezenet1_1@IMAGENET1K_V1",
+    "pytorchcv": "pytorchcv:resnet20_cifar10",
+}
+
+
+@pytest.mark.parametrize("source", MODELS)
+def test_a_reference_is_opened_in_a_fresh_process(source):
+    code = (
+        "import sys\n"
+        "from securitynet.models.references import parse_reference\n"
+        "from securitynet.models.sources import open_source\n"
+        "from securitynet.models.sources.base import Shape\n"
+        "source = open_source(parse_reference(sys.argv[1]))\n"
+        "print(source.architecture)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code, MODELS[source]], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip()
