@@ -76,3 +76,9 @@ def test_import_and_help_load_no_torch(command):
     loaded = {line.rpartition("|")[2].strip() for line in probe.stderr.splitlines()}
     assert "securitynet" in loaded or "securitynet.cli" in loaded
     assert not loaded & {"torch", "torchvision", "timm", "pandas", "altair", "sklearn", "scipy"}
+
+
+def test_an_unknown_name_lists_each_entry_once():
+    registry = Registry("thing", {"a.first": ("builtins:int", ""), "b.second": ("builtins:str", "")})
+    with pytest.raises(UnknownName, match=r"Known: first, second\.$"):
+        registry.get("zzz")

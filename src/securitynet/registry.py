@@ -100,7 +100,7 @@ class Registry:
             choices = ", ".join(entry.name for entry in short)
             raise ConfigurationError(f"The {self.kind} name {name!r} is ambiguous.", hint=f"Write one of: {choices}.")
         if not short:
-            raise UnknownName(self.kind, name, {*self.entries, *(n.rpartition(".")[2] for n in self.entries)})
+            raise UnknownName(self.kind, name, {full.rpartition(".")[2] for full in self.entries})
         return short[0]
 
     def get(self, name: str) -> Any:

@@ -243,3 +243,12 @@ def test_command_writes_the_model_and_prints_its_facts(tmp_path):
 def test_describing_a_training_loads_no_torch():
     code = "import securitynet.models.train_config, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+def test_a_stray_checkpoint_does_not_give_a_finished_model_away(made, tmp_path):
+    path = copy_of(made, tmp_path)
+    path.with_suffix(".checkpoint").write_bytes(b"anything")
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="--overwrite"):
+        train_model(config(path, epochs=1))
+    assert path.read_bytes() == before

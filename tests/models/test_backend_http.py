@@ -259,3 +259,11 @@ def test_nan_answers_are_reported_and_not_kept(server, images, tmp_path):
     assert backend.paid == 19
     check(backend.outputs(images), images)
     assert len(server.asked) == 21
+
+
+def test_a_model_that_is_replaced_behind_its_address_is_another_target(server, tmp_path):
+    # Otherwise signals cached under the old model would be reported for the new one without a question being sent.
+    before = backend_of(server, tmp_path / "a.db").checksum
+    assert backend_of(server, tmp_path / "b.db").checksum == before
+    server.version = "2"
+    assert backend_of(server, tmp_path / "c.db").checksum != before

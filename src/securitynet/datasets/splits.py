@@ -91,7 +91,9 @@ def public(dataset: ImageDataset, *, seed: int = 0, known: float = 0.5) -> Split
     if missing:
         raise SplitError(
             f"{dataset.reference} has no {' and no '.join(missing)} part.",
-            hint="The public protocol needs the training and the test part; a model trained by `securitynet train` "
+            hint="A recording needs a column or array `member` that says which records were trained on."
+            if dataset.images is None
+            else "The public protocol needs the training and the test part; a model trained by `securitynet train` "
             "uses --split four-way.",
         )
     members, non_members = np.sort(dataset.parts["train"]), np.sort(dataset.parts["test"])

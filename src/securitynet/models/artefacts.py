@@ -221,8 +221,7 @@ def _obtain(
     if out is not None:
         check_path(out)
         checkpoint = CheckpointFile(out.with_suffix(".checkpoint"), note)
-        # A checkpoint beside it shows that what lies there is the unfinished work of this command.
-        done = _finished(out, facts, replace_others=overwrite or checkpoint.exists)
+        done = _finished(out, facts, overwrite=overwrite, interrupted=checkpoint.exists)
         if done is not None:
             checkpoint.remove()
             note(f"{out} is complete already, with these settings; nothing is trained.")
@@ -271,8 +270,15 @@ def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, 
         return build(architecture, num_classes, channels, image_size)
 
 
-def _finished(out: Path, facts: dict[str, Any], *, replace_others: bool) -> TrainedModel | None:
+def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TrainedModel | None:
     """The facts about the model at ``out`` if it is the one wanted; None if ``out`` may be written.
+
+    Args:
+        out: The weights file.
+        facts: What the model wanted was trained with.
+        overwrite: Whether anything there may be replaced.
+        interrupted: Whether a checkpoint lies beside it: weights without facts, or with others', are then what a killed
+            run left between writing the two files. A model that is complete is never taken for that.
 
     Raises:
         ConfigurationError: If ``out`` holds something else that must not be replaced.
@@ -280,12 +286,12 @@ def _finished(out: Path, facts: dict[str, Any], *, replace_others: bool) -> Trai
     try:
         found = read_artefact(out)
     except ModelError:
-        if not replace_others:
+        if not (overwrite or interrupted):
             raise
         return None
     if found is not None and all(getattr(found, name) == value for name, value in facts.items()):
         return found
-    if replace_others or not (out.exists() or facts_path(out).exists()):
+    if overwrite or (interrupted and found is None) or not (out.exists() or facts_path(out).exists()):
         return None
     what = "something else"
     if found is not None:

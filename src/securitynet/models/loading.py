@@ -46,6 +46,8 @@ def load_target(
     precision: str = "fp32",
     batch_size: int | None = None,
     max_queries: int | None = None,
+    timeout: float = 30.0,
+    retries: int = 5,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Target:
@@ -67,6 +69,8 @@ def load_target(
         precision: ``fp32`` or ``bf16``.
         batch_size: Images a batch; chosen by their size by default.
         max_queries: Most distinct images that may be asked of the target.
+        timeout: Seconds to wait for an endpoint's answer.
+        retries: How often an endpoint that fails is asked again.
         cache: Folder for what endpoints answered; the user's cache folder by default.
         progress: Called with (bytes done, bytes in all) while weights are downloaded.
 
@@ -93,6 +97,8 @@ def load_target(
         precision=precision,
         batch_size=batch_size,
         max_queries=max_queries,
+        timeout=timeout,
+        retries=retries,
         cache=cache,
         progress=progress,
     )

@@ -41,6 +41,8 @@ class Options:
     precision: str = "fp32"
     batch_size: int | None = None
     max_queries: int | None = None
+    timeout: float = 30.0
+    retries: int = 5
     cache: Path | None = None
     progress: Progress | None = None
 
@@ -200,6 +202,8 @@ def open_answers(reference: ModelReference, options: Options) -> Opened:
         ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
         cap=options.max_queries,
         batch_size=options.batch_size or _REQUEST_SIZE,
+        timeout=options.timeout,
+        retries=options.retries,
     )
     return Opened(http, input_size=http.input_size, paid=True)
 

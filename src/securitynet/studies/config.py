@@ -98,9 +98,11 @@ class AssessConfig(DataOptions):
         default=None, description="TOML file with bounds on measurements; exit code 3 if broken."
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of the target.")
-    batch_size: int | None = Field(default=None, ge=1, description="Images a batch.")
+    batch_size: int | None = Field(default=None, ge=1, description="Images in one forward pass, or in one request.")
     max_queries: int | None = Field(
         default=None, ge=1, description="Most distinct images that may be sent to the target."
     )
+    timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for an endpoint's answer.")
+    retries: int = Field(default=5, ge=0, description="How often an endpoint that fails is asked again.")
     rerun: bool = Field(default=False, description="Run trials again that are finished already.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")

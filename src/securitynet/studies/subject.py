@@ -81,6 +81,8 @@ def prepare(
             precision=config.precision,
             batch_size=config.batch_size,
             max_queries=config.max_queries,
+            timeout=config.timeout,
+            retries=config.retries,
             cache=config.cache or cache_folder(),
             progress=progress,
         )

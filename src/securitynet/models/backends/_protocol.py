@@ -94,12 +94,14 @@ class ModelMetadata:
         datatype: ``FP32`` or ``FP64``.
         layout: Shape of its input.
         num_classes: Length of an output row, or None.
+        versions: Versions of the model that are served, as far as the server lists them.
     """
 
     input_name: str = "input"
     datatype: str = "FP32"
     layout: Layout = ANY_LAYOUT
     num_classes: int | None = None
+    versions: tuple[str, ...] = ()
 
 
 def read_metadata(body: Any, shown: str, input_name: str | None, output_name: str | None) -> ModelMetadata:
@@ -126,14 +128,16 @@ def read_metadata(body: Any, shown: str, input_name: str | None, output_name: st
     shape = chosen[0].get("shape") if len(chosen) == 1 else None
     last = shape[-1] if isinstance(shape, list) and len(shape) == 2 else None
     classes = last if isinstance(last, int) and last > 0 else None
+    served = body.get("versions")
+    versions = tuple(map(str, served)) if isinstance(served, list) else ()
     if not inputs:
-        return ModelMetadata(input_name or "input", num_classes=classes)
+        return ModelMetadata(input_name or "input", num_classes=classes, versions=versions)
     datatype = inputs[0].get("datatype", "FP32")
     if datatype not in _INPUT_TYPES:
         raise ModelError(f"{shown} takes {datatype}; images are sent as {' or '.join(_INPUT_TYPES)}.")
     declared = inputs[0].get("shape")
     layout = read_layout(declared, shown) if isinstance(declared, list) and declared else ANY_LAYOUT
-    return ModelMetadata(inputs[0]["name"], datatype, layout, classes)
+    return ModelMetadata(inputs[0]["name"], datatype, layout, classes, versions)
 
 
 def _tensors(body: dict[str, Any], key: str) -> list[dict[str, Any]]:

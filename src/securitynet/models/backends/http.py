@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
+from securitynet.files import stable_hash
 from securitynet.models.backends._answers import Answers, Row
 from securitynet.models.backends._protocol import ModelMetadata, parse_endpoint, question, read_answer, read_metadata
 from securitynet.models.backends._transport import BatchTooLarge, Transport, Unreachable
@@ -75,6 +76,9 @@ class HttpBackend(Backend):
         self._transport = Transport(self._shown, timeout=timeout, retries=retries, headers=headers, sleep=sleep)
         self._answers = Answers(ledger_path, self.checksum, self._shown)
         self._metadata = self._describe(input_name)
+        if self._metadata.versions and self._endpoint.version is None:
+            # A model that is replaced behind its address is another target: its cached answers are not this one's.
+            self.checksum = stable_hash([self.checksum, list(self._metadata.versions)])
         self._layout = self._metadata.layout
         self.num_classes = self._metadata.num_classes
         self.channels = self._layout.channels
