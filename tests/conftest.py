@@ -74,6 +74,30 @@ def overfitted(digits, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def unseen(overfitted):
+    """Makes splits of records that the overfitted target never saw: 700 on each side, half of them known."""
+    import dataclasses
+
+    _, splits, dataset = overfitted
+    rest = np.setdiff1d(np.arange(len(dataset)), np.concatenate([splits.members, splits.non_members]))
+
+    def make(seed: int):
+        order = np.random.default_rng(seed).permutation(rest).astype(np.int64)
+        members, non_members = np.sort(order[:700]), np.sort(order[700:1400])
+        return dataclasses.replace(
+            splits,
+            members=members,
+            non_members=non_members,
+            known_members=members[::2],
+            known_non_members=non_members[::2],
+            shadow_train=np.sort(order[1400:1478]),
+            shadow_test=np.sort(order[1478:]),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def run_cli():
     """Run the command line in a process of its own; returns the finished process."""
     import subprocess

@@ -112,22 +112,10 @@ def overfitted_data(overfitted):
 
 
 @pytest.fixture(scope="module")
-def null_data(overfitted):
+def null_data(overfitted, unseen):
     """The same target, with records in both groups that it never saw: the truth is one half."""
-    target, splits, dataset = overfitted
-    rest = np.setdiff1d(np.arange(len(dataset)), np.concatenate([splits.members, splits.non_members]))
-    order = np.random.default_rng(1).permutation(rest).astype(np.int64)
-    members, non_members = np.sort(order[:700]), np.sort(order[700:1400])
-    null = dataclasses.replace(
-        splits,
-        members=members,
-        non_members=non_members,
-        known_members=members[::2],
-        known_non_members=non_members[::2],
-        shadow_train=np.sort(order[1400:1478]),
-        shadow_test=np.sort(order[1478:]),
-    )
-    return target, AttackData(dataset, null)
+    target, _, dataset = overfitted
+    return target, AttackData(dataset, unseen(seed=1))
 
 
 def measures(name, model, target, data, cache, seed=0, **recipe):

@@ -22,22 +22,10 @@ QUICK = {"architecture": "simple-cnn", "recipe": {"epochs": 2, "learning_rate": 
 
 
 @pytest.fixture(scope="module")
-def parts(overfitted):
+def parts(overfitted, unseen):
     """(target, data) with 350 known and 350 scored records on each side, none of them seen by the target."""
-    target, splits, dataset = overfitted
-    rest = np.setdiff1d(np.arange(len(dataset)), np.concatenate([splits.members, splits.non_members]))
-    order = np.random.default_rng(4).permutation(rest).astype(np.int64)
-    members, non_members = np.sort(order[:700]), np.sort(order[700:1400])
-    made = dataclasses.replace(
-        splits,
-        members=members,
-        non_members=non_members,
-        known_members=members[::2],
-        known_non_members=non_members[::2],
-        shadow_train=np.sort(order[1400:1478]),
-        shadow_test=np.sort(order[1478:]),
-    )
-    return target, AttackData(dataset, made)
+    target, _, dataset = overfitted
+    return target, AttackData(dataset, unseen(seed=4))
 
 
 def run(name, target, data, model=PARTIAL, seed=0, cache=None, **fields):

@@ -28,7 +28,8 @@ def demo(
     if json:
         console.print_json([document.to_json() for document in result.documents])
     else:
-        for document in result.documents:
+        for name, document in zip(result.names, result.documents, strict=True):
+            console.stdout.print(f"[bold]The {name} model[/]")
             show(document)
             console.stdout.print()
         console.stdout.print(f"Report: {result.report}", soft_wrap=True, markup=False)

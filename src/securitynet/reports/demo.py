@@ -33,8 +33,9 @@ RECIPES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, eq=False)
 class Demonstration:
-    """What `run` returns: both results, and the path of the report that compares them."""
+    """What `run` returns: both models' names and results, and the path of the report that compares them."""
 
+    names: list[str]
     documents: list[ResultDocument]
     report: Path
 
@@ -78,7 +79,7 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | 
     report = write_report(
         documents, found, out / "report.html", title="An overfitted and a regularised model of digits"
     )
-    return Demonstration(documents, report)
+    return Demonstration(list(RECIPES), documents, report)
 
 
 def _named(progress: Progress | None, what: str) -> Callable[[int, int, History], None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -14,8 +15,8 @@ class NotInstalled(SecurityNetError):
     """The library that a collector reads is not installed here."""
 
 
-class Collector:
-    """Harvests entries from one source, all in one go.
+class Collector(ABC):
+    """Harvests entries from one source.
 
     Attributes:
         library: Name of the installed package that it reads.
@@ -27,22 +28,16 @@ class Collector:
     install: ClassVar[str | None] = None
     online: ClassVar[bool] = False
 
-    def collect(self) -> Iterator[Item]:
-        """All image models of the library.
-
-        Raises:
-            NotInstalled: If the library is not installed.
-        """
-        raise NotImplementedError(type(self).__name__)
-
+    @abstractmethod
     def pages(self, cursor: Any) -> Iterator[tuple[list[Item], Any]]:
         """The models in parts, each with the mark from which to go on after it; each part is stored in one transaction.
 
         Args:
             cursor: Mark of the last part that was stored, or None to begin.
+
+        Raises:
+            NotInstalled: If the library is not installed.
         """
-        del cursor  # one part: there is nothing to go on from
-        yield list(self.collect()), None
 
     def source(self) -> str:
         """The library and its version, as the source of what is collected.
@@ -65,3 +60,20 @@ class Collector:
                 f"{self.library} is not installed, so its models cannot be collected.",
                 hint=f"Install it: {self.install or f'pip install {self.library}'}",
             ) from None
+
+
+class LibraryCollector(Collector):
+    """Harvests an installed library in one go."""
+
+    @abstractmethod
+    def collect(self) -> Iterator[Item]:
+        """All image models of the library.
+
+        Raises:
+            NotInstalled: If the library is not installed.
+        """
+
+    def pages(self, cursor: Any) -> Iterator[tuple[list[Item], Any]]:
+        """See `Collector.pages`: there is one part."""
+        del cursor  # nothing to go on from
+        yield list(self.collect()), None

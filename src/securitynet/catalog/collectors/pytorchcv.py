@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from securitynet.catalog.collectors.base import Collector, NotInstalled
+from securitynet.catalog.collectors.base import LibraryCollector, NotInstalled
 from securitynet.catalog.collectors.facts import known_facts
 from securitynet.catalog.known import completed
 from securitynet.catalog.store import Item
@@ -20,13 +20,13 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _SMALL_MEAN, _SMALL_STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 
 
-class PytorchcvCollector(Collector):
+class PytorchcvCollector(LibraryCollector):
     """One entry per classifier of the table whose weights are released."""
 
     library = "pytorchcv"
 
     def collect(self) -> Iterator[Item]:
-        """See `Collector.collect`."""
+        """See `LibraryCollector.collect`."""
         self.version()
         with self._table().open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from securitynet.catalog.collectors.base import Collector, NotInstalled
+from securitynet.catalog.collectors.base import LibraryCollector, NotInstalled
 from securitynet.catalog.known import completed, family_codes
 from securitynet.catalog.store import Item
 
@@ -17,7 +17,7 @@ _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageN
 _THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
 
 
-class RobustbenchCollector(Collector):
+class RobustbenchCollector(LibraryCollector):
     """One entry per model of a dataset and threat model; the same weights under two threats are linked later."""
 
     library = "robustbench"
@@ -25,7 +25,7 @@ class RobustbenchCollector(Collector):
     install = "pip install --no-deps robustbench"
 
     def collect(self) -> Iterator[Item]:
-        """See `Collector.collect`."""
+        """See `LibraryCollector.collect`."""
         self.version()
         spec = importlib.util.find_spec("robustbench")
         zoo = Path(str(spec.origin)).parent / "model_zoo" if spec and spec.origin else None

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from securitynet.catalog.collectors.base import Collector
+from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.collectors.facts import known_facts
 from securitynet.catalog.known import DATASETS, SECURITY, completed, dataset_facts, security_codes
 from securitynet.catalog.links import checksum_in_name
@@ -35,13 +35,13 @@ _UNNAMED = _SELF_SUPERVISED | _SAM2 | {"apple_pt", "apple_pt_dist"}
 _UNPUBLISHED = frozenset({"web image"})
 
 
-class TimmCollector(Collector):
+class TimmCollector(LibraryCollector):
     """One entry per pretrained configuration: classifiers, and backbones that end in features or an embedding."""
 
     library = "timm"
 
     def collect(self) -> Iterator[Item]:
-        """See `Collector.collect`."""
+        """See `LibraryCollector.collect`."""
         self.version()
         # By name, so that the catalog does not depend on torch: only collecting from timm does.
         cure = importlib.import_module("securitynet.torchvision_cure")

@@ -6,20 +6,20 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from securitynet.catalog.collectors.base import Collector
+from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.collectors.facts import known_facts
 from securitynet.catalog.known import completed
 from securitynet.catalog.links import checksum_in_name
 from securitynet.catalog.store import Item
 
 
-class TorchvisionCollector(Collector):
+class TorchvisionCollector(LibraryCollector):
     """One entry per weight enum of torchvision's classifiers, quantized ones included."""
 
     library = "torchvision"
 
     def collect(self) -> Iterator[Item]:
-        """See `Collector.collect`."""
+        """See `LibraryCollector.collect`."""
         self.version()
         # By name, so that the catalog does not depend on torch: only collecting from torchvision does.
         cure = importlib.import_module("securitynet.torchvision_cure")
