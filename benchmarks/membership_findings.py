@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import TrialData, Context
 from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.models.artefacts import train_target
@@ -32,15 +32,15 @@ from securitynet.models.target import Target
 from securitynet.models.trained import read_artefact
 
 
-def trained(dataset: ImageDataset, cache: Path, name: str, **recipe) -> tuple[Target, AttackData, str]:
+def trained(dataset: ImageDataset, cache: Path, name: str, **recipe) -> tuple[Target, TrialData, str]:
     out = cache / f"{name}.safetensors"
     target = train_target("simple-cnn", dataset, out=out, known=0.5, **recipe)
     facts = read_artefact(out)
-    data = AttackData(dataset, splits.four_way(dataset, known=0.5), facts)
+    data = TrialData(dataset, splits.four_way(dataset, known=0.5), facts)
     return target, data, f"{facts.train_accuracy:.3f} / {facts.test_accuracy:.3f}"
 
 
-def run(name: str, target: Target, data: AttackData, cache: Path, **fields) -> None:
+def run(name: str, target: Target, data: TrialData, cache: Path, **fields) -> None:
     attack = ATTACKS.get(name)(**fields)
     for threat_model in attack.threat_models:
         start = time.perf_counter()

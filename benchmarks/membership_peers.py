@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import TrialData, Context
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.attacks.membership.loss import Loss
 from securitynet.attacks.membership.ml_doctor_black_box import MLDoctorBlackBox
@@ -196,7 +196,7 @@ def record(subject: Subject, arguments: argparse.Namespace) -> Path:
 
 
 def ours(attack: object, subject: Subject, arguments: argparse.Namespace) -> tuple[MembershipScores, float]:
-    data = AttackData(subject.dataset, subject.splits, subject.trained)
+    data = TrialData(subject.dataset, subject.splits, subject.trained)
     context = Context(cache=arguments.work / "cache")
     started = time.perf_counter()
     output = attack(subject.target, data, context, attack.threat_models[0])  # type: ignore[operator, attr-defined]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -18,7 +18,7 @@ def test_the_attack_of_the_guide_to_extending(overfitted, tmp_path):
     names: dict = {}
     exec(compile(example, "extend.md", "exec"), names)
     attack = names["Margin"]()
-    output = attack(target, AttackData(dataset, splits), Context(cache=tmp_path), attack.threat_models[0])
+    output = attack(target, TrialData(dataset, splits), Context(cache=tmp_path), attack.threat_models[0])
     assert np.isfinite(output.scores).all()
     auc = next(m for m in output.measurements(level=0.95, fprs=(0.1,), seed=0) if m.name == "auc")
     assert auc.low > 0.6

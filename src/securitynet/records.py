@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from securitynet.files import stable_hash
 
-TRIAL_VERSION = 1
+TRIAL_VERSION = 2
 """Version of the list of fields that make a trial's id. Raise it when that list, or the meaning of a field, changes."""
 
 
@@ -153,6 +153,10 @@ class TrialSpec(Record):
 
     Device, number of workers, batch size, cache and output folders are *not* here: they change how fast a result
     comes, not what it is.
+
+    Attributes:
+        auxiliary: The other dataset that an adversary with ``out-of-distribution`` data holds; None for the others.
+        training: Digest of how the target was trained, for methods that train models like it; None for the others.
     """
 
     target: TargetIdentity
@@ -162,6 +166,8 @@ class TrialSpec(Record):
     method: str
     configuration: dict[str, Any] = Field(default_factory=dict)
     threat_model: ThreatModel
+    auxiliary: DatasetIdentity | None = None
+    training: str | None = None
     seed: int = 0
     precision: str = "fp32"
 
@@ -185,6 +191,8 @@ class TrialSpec(Record):
                 "configuration": self.configuration,
                 "access": self.threat_model.access.value,
                 "auxiliary": self.threat_model.auxiliary.value,
+                "auxiliary.fingerprint": self.auxiliary.fingerprint if self.auxiliary else None,
+                "training": self.training,
                 "seed": self.seed,
                 "precision": self.precision,
             }

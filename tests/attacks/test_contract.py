@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.backends.base import Backend
 from securitynet.models.target import Target
@@ -108,14 +108,14 @@ def overfitted_data(overfitted):
     # Half of the labels to train shadow models on are wrong, as half of the target's are: else they were unlike it.
     labels, wrong = dataset.labels.copy(), splits.shadow_train[::2]
     labels[wrong] = (labels[wrong] + 1 + np.random.default_rng(3).integers(0, 9, len(wrong))) % 10
-    return target, AttackData(dataclasses.replace(dataset, labels=labels), splits)
+    return target, TrialData(dataclasses.replace(dataset, labels=labels), splits)
 
 
 @pytest.fixture(scope="module")
 def null_data(overfitted, unseen):
     """The same target, with records in both groups that it never saw: the truth is one half."""
     target, _, dataset = overfitted
-    return target, AttackData(dataset, unseen(seed=1))
+    return target, TrialData(dataset, unseen(seed=1))
 
 
 def measures(name, model, target, data, cache, seed=0, **recipe):

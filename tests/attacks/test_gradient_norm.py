@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.gradient_norm import GradientNorm, log_norms
 from securitynet.models.gradients import LastLayer
 
@@ -11,7 +11,7 @@ from securitynet.models.gradients import LastLayer
 def test_is_the_norm_of_the_gradient_of_each_record(overfitted, tmp_path):
     target, splits, dataset = overfitted
     attack = GradientNorm()
-    output = attack(target, AttackData(dataset, splits), Context(cache=tmp_path), attack.threat_models[0])
+    output = attack(target, TrialData(dataset, splits), Context(cache=tmp_path), attack.threat_models[0])
     network = target.module
     layer = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
     try:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership.augmentation_agreement import AugmentationAgreement, moved
 from securitynet.attacks.membership.label_only_boundary import LabelOnlyBoundary, nearest_of_another_class
@@ -72,7 +72,7 @@ def test_misclassified_records_are_at_distance_0_and_every_question_is_counted(o
     target, splits, dataset = overfitted
     attack, context = LabelOnlyBoundary(records=20, queries=40), Context(cache=tmp_path)
     before = target.ledger.total
-    output = attack(target, AttackData(dataset, splits), context, attack.threat_models[0])
+    output = attack(target, TrialData(dataset, splits), context, attack.threat_models[0])
     assert len(output.scores) == 80 and output.held_out.sum() == 40
     assert (output.scores[~output.correct] == 0).all() and (output.scores[output.correct] > 0).all()
     assert context.queries().total == target.ledger.total - before
@@ -96,7 +96,7 @@ def test_copies_are_images_and_as_many_as_configured():
 
 def test_agreement_is_a_share_of_copies_and_falls_with_noise(overfitted, tmp_path):
     target, splits, dataset = overfitted
-    data = AttackData(dataset, splits)
+    data = TrialData(dataset, splits)
 
     def mean(sigma):
         attack = AugmentationAgreement(sigmas=(sigma,), repeats=4, shift=0)

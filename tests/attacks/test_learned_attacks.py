@@ -10,11 +10,11 @@ import torch
 from pydantic import ValidationError
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._learned import _says_nothing
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.records import Access, Auxiliary, ThreatModel
-from securitynet.studies.assessment import trial_name
+from securitynet.studies.planning import trial_name
 
 PARTIAL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 SHADOW = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW)
@@ -25,7 +25,7 @@ QUICK = {"architecture": "simple-cnn", "recipe": {"epochs": 2, "learning_rate": 
 def parts(overfitted, unseen):
     """(target, data) with 350 known and 350 scored records on each side, none of them seen by the target."""
     target, _, dataset = overfitted
-    return target, AttackData(dataset, unseen(seed=4))
+    return target, TrialData(dataset, unseen(seed=4))
 
 
 def run(name, target, data, model=PARTIAL, seed=0, cache=None, **fields):
@@ -39,7 +39,7 @@ def moved(data, indices):
     leave, join = np.intersect1d(indices, splits.members), np.intersect1d(indices, splits.non_members)
     members = np.union1d(np.setdiff1d(splits.members, leave), join)
     non_members = np.union1d(np.setdiff1d(splits.non_members, join), leave)
-    return AttackData(data.dataset, dataclasses.replace(splits, members=members, non_members=non_members))
+    return TrialData(data.dataset, dataclasses.replace(splits, members=members, non_members=non_members))
 
 
 @pytest.mark.parametrize("name", ["mlp-posteriors", "mlp-top3", "ml-doctor-black-box"])
@@ -62,7 +62,7 @@ def test_nothing_is_both_learned_from_and_scored(name, parts, tmp_path):
         known_members=np.intersect1d(known, other.splits.members),
         known_non_members=np.intersect1d(known, other.splits.non_members),
     )
-    assert (run(name, target, AttackData(data.dataset, splits), cache=tmp_path).scores != first.scores).any()
+    assert (run(name, target, TrialData(data.dataset, splits), cache=tmp_path).scores != first.scores).any()
 
 
 def test_with_a_shadow_model_all_are_scored_and_none_is_learned_from(parts, tmp_path):
@@ -77,9 +77,7 @@ def test_with_a_shadow_model_all_are_scored_and_none_is_learned_from(parts, tmp_
 def test_both_sides_weigh_the_same_however_many_they_are(parts, tmp_path):
     target, data = parts
     few = dataclasses.replace(data.splits, known_members=data.splits.known_members[:35])
-    scores = run(
-        "mlp-top3", target, AttackData(data.dataset, few), cache=tmp_path, epochs=20, learning_rate=1e-3
-    ).scores
+    scores = run("mlp-top3", target, TrialData(data.dataset, few), cache=tmp_path, epochs=20, learning_rate=1e-3).scores
     # Unbalanced, a tenth of members would put nearly all log-odds at about log(1/10) = -2.3.
     assert abs(np.median(scores)) < 1
 
@@ -93,7 +91,7 @@ def test_classes_have_networks_of_their_own(parts, overfitted, tmp_path):
     labels, splits = data.dataset.labels, data.splits
     few = splits.known_members[labels[splits.known_members] == 3][:5]
     kept = splits.known_members[labels[splits.known_members] != 3]
-    scarce = AttackData(data.dataset, dataclasses.replace(splits, known_members=np.union1d(kept, few)))
+    scarce = TrialData(data.dataset, dataclasses.replace(splits, known_members=np.union1d(kept, few)))
     general = run("mlp-top3", target, scarce, cache=tmp_path)
     own = run("mlp-top3", target, scarce, cache=tmp_path, per_class=True)
     third = labels[own.indices] == 3
@@ -140,13 +138,13 @@ def test_what_cannot_be_learned_is_refused(parts, tmp_path):
     empty = np.empty(0, np.int64)
     with pytest.raises(SplitError, match="0 members and 350 non-members to learn from"):
         splits = dataclasses.replace(data.splits, known_members=empty)
-        run("mlp-top3", target, AttackData(data.dataset, splits), cache=tmp_path)
+        run("mlp-top3", target, TrialData(data.dataset, splits), cache=tmp_path)
     with pytest.raises(SplitError, match="to score"):
         splits = dataclasses.replace(data.splits, known_members=data.splits.members)
-        run("mlp-top3", target, AttackData(data.dataset, splits), cache=tmp_path)
+        run("mlp-top3", target, TrialData(data.dataset, splits), cache=tmp_path)
     with pytest.raises(SplitError, match="no shadow data"):
         splits = dataclasses.replace(data.splits, shadow_train=empty, shadow_test=empty)
-        run("ml-doctor-black-box", target, AttackData(data.dataset, splits), SHADOW, cache=tmp_path)
+        run("ml-doctor-black-box", target, TrialData(data.dataset, splits), SHADOW, cache=tmp_path)
     for fields in ({"epochs": 0}, {"k": 0}, {"learning_rate": float("nan")}, {"neurons": 3}):
         with pytest.raises(ValidationError):
             ATTACKS.get("mlp-top3")(**fields)
@@ -163,7 +161,7 @@ def test_white_box_with_gradients_as_they_are(overfitted, tmp_path):
     target, splits, dataset = overfitted
     model = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
     fields = {"epochs": 40, "learning_rate": 1e-3, "gradients": "raw", "gradient_inputs": 64}
-    found = run("ml-doctor-white-box", target, AttackData(dataset, splits), model, cache=tmp_path, **fields)
+    found = run("ml-doctor-white-box", target, TrialData(dataset, splits), model, cache=tmp_path, **fields)
     auc = found.measurements(level=0.95, fprs=(0.1,), seed=0)[0]
     assert auc.low > 0.6
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
 from securitynet.errors import SecurityNetError
 from securitynet.metrics import roc
@@ -29,7 +29,7 @@ def recorded(tmp_path_factory):
     np.savez(path, logits=logits.astype(np.float32), labels=labels, member=member)
     backend = RecordedBackend(path, reference="outputs:recorded.npz")
     dataset = backend.dataset()
-    return Target(backend, head=backend.head, access=Access.BLACK_BOX), AttackData(dataset, splits.public(dataset))
+    return Target(backend, head=backend.head, access=Access.BLACK_BOX), TrialData(dataset, splits.public(dataset))
 
 
 @pytest.mark.parametrize("name", OUTPUTS_SUFFICE)

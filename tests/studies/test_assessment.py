@@ -8,7 +8,7 @@ import pytest
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment
+from securitynet.studies import assessment, methods, planning
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.subject import Subject, prepare
 
@@ -95,12 +95,13 @@ def test_a_failing_attack_is_recorded_and_the_others_go_on(subject, tmp_path, mo
 
 
 def test_names_of_attacks():
-    every = assessment.chosen_attacks(["all"])
-    assert assessment.chosen_attacks(["membership", "correctness"]) == [n for n in every if n.startswith("membership.")]
+    every = methods.chosen("attack", ["all"])
+    assert methods.chosen("attack", ["membership", "correctness"]) == [n for n in every if n.startswith("membership.")]
+    assert methods.chosen("attack", ["none"]) == []
     with pytest.raises(UnknownName, match="Did you mean"):
-        assessment.chosen_attacks(["corectness"])
+        methods.chosen("attack", ["corectness"])
     with pytest.raises(ConfigurationError):
-        assessment.chosen_attacks([])
+        planning.asked_for(AssessConfig(model="arch:simple-cnn", attacks="none", detectors="none"))
 
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):

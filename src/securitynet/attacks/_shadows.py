@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.models import shadows
 from securitynet.models.shadows import ShadowModel, ShadowOutputs, ShadowPlan, ShadowTraining
 from securitynet.models.target import Target
 
 
 def shadow_outputs(
-    target: Target, data: AttackData, records: NDArray[np.int64], plan: ShadowPlan, context: Context
+    target: Target, data: TrialData, records: NDArray[np.int64], plan: ShadowPlan, context: Context
 ) -> ShadowOutputs:
     """Outputs of a plan's shadow models for records: see `securitynet.models.shadows.shadow_outputs`.
 
@@ -32,7 +32,7 @@ def shadow_outputs(
     )
 
 
-def shadow_model(target: Target, data: AttackData, training: ShadowTraining, context: Context) -> ShadowModel:
+def shadow_model(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> ShadowModel:
     """The one shadow model on the shadow parts: see `securitynet.models.shadows.shadow_model`."""
     return shadows.shadow_model(
         target,

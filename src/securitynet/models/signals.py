@@ -108,6 +108,7 @@ def collect(
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
+    same_classes: bool = True,
 ) -> Signals:
     """Query a target for records of a dataset, each at most once ever.
 
@@ -117,6 +118,8 @@ def collect(
         indices: Which records; all by default.
         cache: Folder for signals of all targets; None queries without caching.
         progress: Called as the work goes on.
+        same_classes: Whether the dataset's classes are the target's; False for images of another kind, whose labels
+            mean nothing to it.
 
     Raises:
         TargetError: If the images do not suit the model, the outputs are not finite, or the model has another number
@@ -128,7 +131,7 @@ def collect(
         raise TargetError("No records to query were chosen.")
     if isinstance(target.backend, RecordedBackend):
         rows = target.backend.rows(indices, dataset)
-        check_classes(target, rows.shape[1], dataset)
+        check_classes(target, rows.shape[1], dataset if same_classes else None)
         cost = Queries(total=len(indices), unique=len(np.unique(indices)))
         return Signals(indices, rows, dataset.labels[indices], target.head, cost)
     folder = None if cache is None else cache / "signals" / cache_key(target, dataset)
@@ -140,7 +143,7 @@ def collect(
         block = _read_block(folder, int(number))
         missing = records if block is None else np.setdiff1d(records, block.indices, assume_unique=True)
         if len(missing):
-            for fresh in _query(target, dataset, missing, _offset(progress, done, len(wanted))):
+            for fresh in _query(target, dataset, missing, _offset(progress, done, len(wanted)), same_classes):
                 asked += len(fresh.indices)
                 block = fresh if block is None else block.joined(fresh)
                 _write_block(folder, int(number), block)
@@ -151,7 +154,7 @@ def collect(
             progress(done, len(wanted))
     outputs = np.concatenate([piece.outputs for piece in pieces])
     keys = np.concatenate([piece.keys for piece in pieces])
-    check_classes(target, outputs.shape[1], dataset)
+    check_classes(target, outputs.shape[1], dataset if same_classes else None)
     target.backend.num_classes = outputs.shape[1]
     queries = Queries(total=len(wanted), unique=len(set(keys.tolist())))
     rows = outputs[np.searchsorted(wanted, indices)]
@@ -174,14 +177,14 @@ def cache_key(target: Target, dataset: ImageDataset) -> str:
     )
 
 
-def check_classes(target: Target, outputs: int, dataset: ImageDataset) -> None:
-    """Raise `TargetError` if the model tells apart a different number of classes than the dataset has."""
+def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
+    """Raise `TargetError` unless the model has two classes or more and, if a dataset is given, as many as that."""
     if outputs < 2:
         raise TargetError(
             f"{target.reference} answers with {outputs} number per image; a classifier has a score "
             "for each of two classes or more."
         )
-    if outputs != dataset.num_classes:
+    if dataset is not None and outputs != dataset.num_classes:
         raise TargetError(
             f"{target.reference} has {outputs} classes; {dataset.reference} has {dataset.num_classes}.",
             hint="Choose the dataset that the model was trained on.",
@@ -210,7 +213,11 @@ class _Block:
 
 
 def _query(
-    target: Target, dataset: ImageDataset, indices: NDArray[np.int64], progress: Callable[[int], object]
+    target: Target,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64],
+    progress: Callable[[int], object],
+    same_classes: bool,
 ) -> Iterator[_Block]:
     """Query these records; yield what has been answered every `SAVE_SECONDS`, so that slow targets lose little."""
     rows: list[torch.Tensor] = []
@@ -226,7 +233,7 @@ def _query(
                 yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
             raise
         if done == 0:
-            check_classes(target, answer.shape[1], dataset)
+            check_classes(target, answer.shape[1], dataset if same_classes else None)
         rows.append(answer)
         keys += batch_keys
         done += len(chosen)

@@ -18,6 +18,7 @@ from securitynet.results.store import TrialStore
 from securitynet.studies import assessment, environment, policy
 from securitynet.studies.assessment import Assessment, Progress
 from securitynet.studies.config import AssessConfig
+from securitynet.studies.planning import asked_for
 from securitynet.studies.subject import Subject, prepare
 
 
@@ -180,7 +181,7 @@ def _check_early(config: AssessConfig) -> None:
     """What can be told wrong before anything is downloaded, loaded or asked."""
     if config.policy:
         policy.read_policy(config.policy)
-    assessment.chosen_attacks(config.attacks)
+    asked_for(config)
     if config.out is not None:
         check_writable(config.out)
 

@@ -16,7 +16,8 @@ from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment, Trial
+    from securitynet.studies.assessment import Assessment
+    from securitynet.studies.trials import Trial
 
 COUNT = 12
 

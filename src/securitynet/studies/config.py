@@ -69,10 +69,14 @@ class AssessConfig(DataOptions):
     attacks: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",),
         description="Attacks or families, separated by commas; standard (all that need no more than one pass over the "
-        "records), or all.",
+        "records), all, or none.",
+    )
+    detectors: Annotated[tuple[str, ...], Commas] = Field(
+        default=("standard",), description="Backdoor detectors, separated by commas; standard, all, or none."
     )
     configure: Annotated[tuple[str, ...], Commas] = Field(
-        default=(), description="Settings of attacks: NAME.FIELD=VALUE, separated by commas (lira.shadows.count=64)."
+        default=(),
+        description="Settings of attacks and detectors: NAME.FIELD=VALUE, separated by commas (lira.shadows.count=64).",
     )
     access: Access | None = Field(
         default=None,
@@ -81,6 +85,9 @@ class AssessConfig(DataOptions):
     auxiliary: Annotated[tuple[Auxiliary, ...] | None, Commas] = Field(
         default=None,
         description="The data that the adversary may hold. Default: all that the split provides.",
+    )
+    auxiliary_dataset: str | None = Field(
+        default=None, description="Another dataset, for adversaries that hold out-of-distribution data."
     )
     split: Literal["auto", "public", "four-way"] = Field(
         default="auto",

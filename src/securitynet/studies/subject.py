@@ -29,6 +29,7 @@ class Subject:
         membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
             training part is taken for it.
         trained: What the artefact file says, if there is one.
+        auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
     """
 
     target: Target
@@ -37,6 +38,7 @@ class Subject:
     split_seed: int
     membership: Literal["known", "assumed"]
     trained: TrainedModel | None = None
+    auxiliary: ImageDataset | None = None
 
 
 def prepare(
@@ -92,7 +94,38 @@ def prepare(
         dataset = dataset or target.backend.dataset()
     assert dataset is not None  # checked above
     made, seed, membership = choose_split(config, dataset, trained, recorded)
-    return Subject(target, dataset, made, seed, membership, trained)
+    return Subject(target, dataset, made, seed, membership, trained, load_auxiliary(config, dataset))
+
+
+def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:
+    """The dataset of adversaries with out-of-distribution data, in the shape of the target's images; None if none.
+
+    Raises:
+        ConfigurationError: If it is the target's own dataset, or that has no images whose shape could be taken.
+    """
+    if config.auxiliary_dataset is None:
+        return None
+    if dataset.images is None:
+        raise ConfigurationError("Recorded outputs can't be asked about other images, so --auxiliary-dataset is void.")
+    channels, height, width = dataset.image_shape
+    if height != width:
+        raise ConfigurationError(
+            f"--auxiliary-dataset is resized to square images; those of {dataset.reference} are {height}×{width}.",
+            hint="Resize them with --image-size N.",
+        )
+    auxiliary = securitynet.datasets.load(
+        config.auxiliary_dataset,
+        channels=3 if channels == 3 else 1,
+        size=height,
+        limit=config.limit,
+        root=config.data_root,
+        cache=config.cache or cache_folder(),
+    )
+    if auxiliary.fingerprint == dataset.fingerprint:
+        raise ConfigurationError(
+            "--auxiliary-dataset is the dataset of the target itself.", hint="Name one of other images."
+        )
+    return auxiliary
 
 
 def choose_split(

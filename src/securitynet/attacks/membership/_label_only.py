@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.datasets.ordering import shuffled
 from securitynet.models.signals import Signals
@@ -46,7 +46,7 @@ class LabelOnlyAttack(Attack):
 
     @abstractmethod
     def scores(
-        self, oracle: Oracle, signals: Signals, helpers: Signals, data: AttackData, context: Context
+        self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
         """One score per record of ``signals``, higher meaning "more likely a member".
 
@@ -58,11 +58,11 @@ class LabelOnlyAttack(Attack):
             context: For seed and progress.
         """
 
-    def helping(self, data: AttackData, seed: int) -> NDArray[np.int64]:
+    def helping(self, data: TrialData, seed: int) -> NDArray[np.int64]:
         """Records besides the sample whose predicted classes the attack needs, sorted; none by default."""
         return np.empty(0, np.int64)
 
-    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
         asked = context.signals(target, data, np.union1d(sample, helping))
@@ -79,7 +79,7 @@ class LabelOnlyAttack(Attack):
         threshold = tuned_threshold(scores, np.isin(signals.indices, data.splits.members), known)
         return MembershipScores.of(signals, data, scores, threshold, ~known)
 
-    def _sample(self, data: AttackData, seed: int) -> NDArray[np.int64]:
+    def _sample(self, data: TrialData, seed: int) -> NDArray[np.int64]:
         splits = data.splits
         groups = {
             "known members": splits.known_members,
@@ -95,6 +95,6 @@ class LabelOnlyAttack(Attack):
         return np.unique(np.concatenate(chosen))
 
 
-def as_floats(data: AttackData, indices: NDArray[np.int64]) -> torch.Tensor:
+def as_floats(data: TrialData, indices: NDArray[np.int64]) -> torch.Tensor:
     """Images in [0, 1], N×C×H×W float32."""
     return data.dataset.batch(indices).float() / 255

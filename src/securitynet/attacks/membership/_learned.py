@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from securitynet.attacks._shadows import shadow_model
-from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.errors import ConfigurationError, SplitError
@@ -79,7 +79,7 @@ class LearnedAttack(Attack):
     per_class: bool = False
 
     @abstractmethod
-    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+    def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         """Inputs of the attack network for the records of ``signals``, which are outputs of ``model``."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class LearnedAttack(Attack):
         """How a shadow model is trained."""
         return ShadowTraining()
 
-    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         signals = context.signals(target, data)
@@ -124,7 +124,7 @@ class LearnedAttack(Attack):
         return MembershipScores.of(scored, data, scores, 0.0, notes=notes)
 
     def _observed(
-        self, model: Target, signals: Signals, members: NDArray[np.int64], data: AttackData, context: Context
+        self, model: Target, signals: Signals, members: NDArray[np.int64], data: TrialData, context: Context
     ) -> Observed:
         features = self.features(model, signals, data, context)
         return Observed(features, signals.labels, np.isin(signals.indices, members))

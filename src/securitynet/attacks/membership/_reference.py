@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from securitynet.attacks._shadows import shadow_outputs
-from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import roc
@@ -98,6 +98,7 @@ class ReferenceAttack(Attack):
 
     output: ClassVar[type[Output]] = MembershipScores
     costs: ClassVar[str | None] = "trains many shadow models"
+    imitates: ClassVar[bool] = True
     pool: ClassVar[Literal["online", "offline"]]
     asks_population: ClassVar[bool] = False
     """Whether an offline attack asks the target about the shadow data too."""
@@ -135,7 +136,7 @@ class ReferenceAttack(Attack):
         del pretended
         return self
 
-    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         return self._online(target, data, context) if self.pool == "online" else self._offline(target, data, context)
 
@@ -143,7 +144,7 @@ class ReferenceAttack(Attack):
         """M×N, one shadow model at a time: in double precision, outputs of all would take much memory at once."""
         return np.stack([self.signal(outputs, found.labels) for outputs in found.outputs])
 
-    def _online(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def _online(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         signals = context.signals(target, data)
         found = shadow_outputs(target, data, signals.indices, self.shadows, context)
         evidence = Evidence(self.signal(signals.logits, signals.labels), self._signals(found), found.included)
@@ -153,7 +154,7 @@ class ReferenceAttack(Attack):
         threshold = tuned_threshold(scores, is_member, known)
         return MembershipScores.of(signals, data, scores, threshold, ~known, found.fidelity)
 
-    def _offline(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         pool = self.shadows.records(data.splits)
         asked = context.signals(target, data, np.union1d(data.judged, pool) if self.asks_population else None)
         signals = asked.select(data.judged)

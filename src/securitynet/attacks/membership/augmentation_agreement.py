@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
 from securitynet.models.signals import Signals
 from securitynet.models.trainer.randomness import generator
@@ -37,7 +37,7 @@ class AugmentationAgreement(LabelOnlyAttack):
     shift: int = Field(default=1, ge=0, description="Pixels by which copies are moved.")
 
     def scores(
-        self, oracle: Oracle, signals: Signals, helpers: Signals, data: AttackData, context: Context
+        self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
         """See `LabelOnlyAttack.scores`."""
         random = generator(context.seed, "noise")

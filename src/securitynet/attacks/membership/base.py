@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership._confidence import margin
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.metrics import membership, roc
@@ -54,7 +54,7 @@ class MembershipScores(Output):
     def of(
         cls,
         signals: Signals,
-        data: AttackData,
+        data: TrialData,
         scores: NDArray[np.float64],
         threshold: float | NDArray[np.float64],
         held_out: NDArray[np.bool_] | None = None,
@@ -174,10 +174,10 @@ class TunedThreshold(Attack):
         return self
 
     @abstractmethod
-    def scores(self, target: Target, data: AttackData, signals: Signals, context: Context) -> NDArray[np.float64]:
+    def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
         """One score per record of ``signals``, higher meaning "more likely a member"."""
 
-    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         signals = context.signals(target, data)
         scores = self.scores(target, data, signals, context)
@@ -197,12 +197,12 @@ class ThresholdAttack(TunedThreshold):
     def score(self, signals: Signals) -> NDArray[np.float64]:
         """One score per record, higher meaning "more likely a member"."""
 
-    def scores(self, target: Target, data: AttackData, signals: Signals, context: Context) -> NDArray[np.float64]:
+    def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
         """See `TunedThreshold.scores`: outputs are all that it takes."""
         return self.score(signals)
 
 
-def known_records(indices: NDArray[np.int64], data: AttackData) -> NDArray[np.bool_]:
+def known_records(indices: NDArray[np.int64], data: TrialData) -> NDArray[np.bool_]:
     """Whether the adversary with partial data knows each record's membership, N."""
     return np.isin(indices, data.splits.known_members) | np.isin(indices, data.splits.known_non_members)
 

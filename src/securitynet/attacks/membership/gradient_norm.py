@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.base import TunedThreshold
 from securitynet.models.gradients import LastLayer, last_layer
 from securitynet.models.signals import Signals
@@ -33,7 +33,7 @@ class GradientNorm(TunedThreshold):
     )
     costs: ClassVar[str | None] = "runs the network over all records once more"
 
-    def scores(self, target: Target, data: AttackData, signals: Signals, context: Context) -> NDArray[np.float64]:
+    def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
         """See `TunedThreshold.scores`."""
         return -log_norms(last_layer(target, data.dataset, signals.indices, progress=context.progress))
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
 from securitynet.datasets.ordering import shuffled
@@ -36,13 +36,13 @@ class LabelOnlyBoundary(LabelOnlyAttack):
 
     queries: int = Field(default=250, ge=_boundary.LEAST_QUERIES, description="Most questions for each record.")
 
-    def helping(self, data: AttackData, seed: int) -> NDArray[np.int64]:
+    def helping(self, data: TrialData, seed: int) -> NDArray[np.int64]:
         """See `LabelOnlyAttack.helping`: known records, as starts of another class."""
         pool = np.union1d(data.splits.known_members, data.splits.known_non_members)
         return np.sort(pool[shuffled(len(pool), "starts", seed)[:MOST_STARTS]])
 
     def scores(
-        self, oracle: Oracle, signals: Signals, helpers: Signals, data: AttackData, context: Context
+        self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
         """See `LabelOnlyAttack.scores`."""
         found = np.zeros(len(signals))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import logit_scaled, ranked
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
 from securitynet.models.shadows import ShadowTraining
@@ -37,11 +37,12 @@ class MLDoctorBlackBox(LearnedAttack):
     )
 
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
+    imitates: ClassVar[bool] = True
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()
 
-    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+    def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         """See `LearnedAttack.features`."""
         return ranked(logit_scaled(signals.logits)), signals.correct[:, None].astype(np.float32)
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import (
     Scale,
     logit_scaled,
@@ -48,13 +48,14 @@ class MLDoctorWhiteBox(LearnedAttack):
     )
 
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
+    imitates: ClassVar[bool] = True
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     gradients: Literal["ranked", "raw"] = "ranked"
     gradient_inputs: int = Field(default=256, ge=1)
     shadow_training: ShadowTraining = ShadowTraining()
 
-    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+    def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         """See `LearnedAttack.features`."""
         posteriors = logit_scaled(signals.logits)
         loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
 from securitynet.models.signals import Signals
@@ -23,6 +23,6 @@ class MLPPosteriors(PosteriorMLP):
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
-    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+    def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         """See `LearnedAttack.features`."""
         return (self.scaled(signals),)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from securitynet.attacks.base import AttackData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import ranked
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
@@ -27,6 +27,6 @@ class MLPTop3(PosteriorMLP):
 
     k: int = Field(default=3, ge=1)
 
-    def features(self, model: Target, signals: Signals, data: AttackData, context: Context) -> Features:
+    def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         """See `LearnedAttack.features`."""
         return (ranked(self.scaled(signals), self.k),)

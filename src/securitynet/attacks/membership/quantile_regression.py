@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch.nn import functional
 
-from securitynet.attacks.base import Attack, AttackData, Context, Output
+from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership import _quantiles
 from securitynet.attacks.membership._confidence import scaled_confidence
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
@@ -49,7 +49,7 @@ class QuantileRegression(Attack):
     trees: int = Field(default=100, ge=1, description="Boosting rounds at most.")
     folds: int = Field(default=3, ge=2, description="Folds of the known non-members, to tune the threshold.")
 
-    def run(self, target: Target, data: AttackData, context: Context) -> MembershipScores:
+    def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         signals = context.signals(target, data)
         values = scaled_confidence(signals.logits, signals.labels)
@@ -64,7 +64,7 @@ class QuantileRegression(Attack):
         return MembershipScores.of(judged, data, scores[~known], threshold)
 
     def _features(
-        self, signals: Signals, data: AttackData, teachers: NDArray[np.bool_], seed: int
+        self, signals: Signals, data: TrialData, teachers: NDArray[np.bool_], seed: int
     ) -> NDArray[np.float64]:
         images = None
         if data.dataset.images is not None:

@@ -3,7 +3,7 @@
 import pytest
 
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.studies.settings import make_attack, parse_settings
+from securitynet.studies.methods import make_method, parse_settings
 
 
 def test_settings_by_short_and_full_name_nested_and_typed():
@@ -14,7 +14,7 @@ def test_settings_by_short_and_full_name_nested_and_typed():
         "membership.lira": {"shadows": {"count": 64}, "variance": "fixed"},
         "membership.modified-entropy": {"per_class": True},
     }
-    assert make_attack("membership.modified-entropy", {"per_class": True}).per_class
+    assert make_method("attack", "membership.modified-entropy", {"per_class": True}).per_class
 
 
 @pytest.mark.parametrize("text", ["lira", "lira=3", "lira.=3", "=3", "lira.shadows"])
@@ -27,5 +27,5 @@ def test_unknown_attack_and_unknown_field():
     with pytest.raises(UnknownName):
         parse_settings(["lyra.count=3"])
     with pytest.raises(ConfigurationError, match="per_clas") as raised:
-        make_attack("membership.modified-entropy", {"per_clas": True})
+        make_method("attack", "membership.modified-entropy", {"per_clas": True})
     assert "per_class" in raised.value.hint
