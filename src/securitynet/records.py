@@ -12,6 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from securitynet.files import stable_hash
 
+FAMILIES = {
+    "membership": "Membership inference",
+    "stealing": "Model stealing",
+    "inversion": "Model inversion",
+    "attribute": "Attribute inference",
+    "evasion": "Evasion",
+    "backdoor": "Backdoor detection",
+}
+"""The families of trials; all but the last are folders of attacks."""
+
 TRIAL_VERSION = 2
 """Version of the list of fields that make a trial's id. Raise it when that list, or the meaning of a field, changes."""
 
@@ -125,13 +135,14 @@ class TargetIdentity(Record):
         checksum: SHA-256 over what decides its outputs: weights, an ONNX file, a recording; for an endpoint, of its URL
             and model name and version.
         preprocessing: Canonical JSON form of the preprocessing.
-        head: What the model emits: ``logits``, ``log-probabilities`` or ``probabilities``.
+        head: What the model emits: ``logits``, ``log-probabilities`` or ``probabilities``; ``answers`` or ``labels``
+            where an interface stands before it.
     """
 
     reference: str
     checksum: str
     preprocessing: dict[str, Any]
-    head: Literal["logits", "log-probabilities", "probabilities"]
+    head: Literal["logits", "log-probabilities", "probabilities", "answers", "labels"]
 
 
 class DatasetIdentity(Record):

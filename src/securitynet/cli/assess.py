@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from securitynet.records import Measurement
-    from securitynet.results.document import ResultDocument
+    from securitynet.results.document import ResultDocument, TrialSummary
 
 POLICY_NOT_MET = 3
 SOME_TRIALS_FAILED = 4
@@ -73,15 +73,35 @@ def show(document: ResultDocument) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("attack", "AUC", f"TPR at FPR {fpr}" if fpr else ""):
         table.add_column(heading, no_wrap=True)
-    for trial in document.trials:
+    membership = [trial for trial in document.trials if trial.name.startswith("membership.")]
+    for trial in membership:
         if trial.status == "ok":
             found = measured.get(f"{trial.name}.auc"), measured.get(f"{trial.name}.tpr@fpr={fpr}")
             table.add_row(trial.name, *(_interval(m) if m else "" for m in found))
         elif trial.status == "failed":
             table.add_row(trial.name, f"[red]failed:[/] {console.escape(trial.reason or '')}")
-    console.stdout.print(table)
+    if table.row_count:
+        console.stdout.print(table)
+    show_others(document, [trial for trial in document.trials if trial not in membership])
     if document.policy is not None:
         show_policy(document)
+
+
+def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> None:
+    """Print the measurements that say most of trials that are no membership attacks."""
+    from rich.table import Table
+
+    measured = {m.name: m for m in document.measurements}
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for trial in trials:
+        if trial.status == "ok":
+            for number, name in enumerate(trial.headline or (f"{trial.name}.",)):
+                value = _interval(measured[name]) if name in measured else ""
+                table.add_row("" if number else trial.name, name.removeprefix(f"{trial.name}."), value)
+        elif trial.status == "failed":
+            table.add_row(trial.name, "[red]failed[/]", console.escape(trial.reason or ""))
+    if table.row_count:
+        console.stdout.print(table)
 
 
 def lowest_resolved(measurements: Iterable[Measurement]) -> str | None:

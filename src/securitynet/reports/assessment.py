@@ -20,6 +20,7 @@ from securitynet.studies.assessment import Assessment, Progress
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import asked_for
 from securitynet.studies.subject import Subject, prepare
+from securitynet.studies.trials import Trial
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
                 queries=trial.result.queries,
                 seconds=trial.result.seconds,
                 reused=trial.reused,
+                headline=headline(trial),
             )
             for trial in found.trials
         ),
@@ -145,6 +147,19 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
         settings=found.config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache"}),
         policy=judged,
     )
+
+
+def headline(trial: Trial) -> tuple[str, ...]:
+    """Full names of the measurements of a finished trial that say most, in the order in which they were made."""
+    if trial.output is None:
+        return ()
+    wanted = trial.output.headline
+    found = []
+    for measurement in trial.result.measurements:
+        own = measurement.name.removeprefix(f"{trial.name}.")
+        if any(own == name or own.endswith(f".{name}") for name in wanted):
+            found.append(measurement.name)
+    return tuple(found)
 
 
 def _prepare(

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from securitynet.attacks import ATTACKS
-from securitynet.records import Direction, Measurement
+from securitynet.detectors import DETECTORS
+from securitynet.records import FAMILIES, Direction, Measurement
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
+from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
+    from securitynet.models.method import Output
     from securitynet.studies.assessment import Assessment
 
 MOST_CLASSES = 20
@@ -54,6 +57,7 @@ class Block:
         summary: What it does, in a line.
         rows: Empty unless it finished.
         settings: Its configuration, ``name = value``.
+        galleries: Its pictures.
     """
 
     trial: TrialSummary
@@ -61,6 +65,22 @@ class Block:
     summary: str
     rows: tuple[Row, ...]
     settings: str
+    galleries: tuple[ShownGallery, ...] = ()
+
+
+@dataclass(frozen=True)
+class FamilyPart:
+    """The blocks of one family.
+
+    Attributes:
+        name: Key in `FAMILIES`, or the first part of a plug-in's name.
+        title: In words.
+        blocks: In the order they ran.
+    """
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,7 @@ class Section:
     key_figures: list[KeyFigure]
     accuracy: tuple[Row, ...]
     blocks: tuple[Block, ...]
+    families: tuple[FamilyPart, ...]
     methods: dict[str, str]
     level: str
     roc: RocFigure | None
@@ -107,6 +128,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
     classes = document.dataset.classes
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     shape = document.dataset.image_shape
+    outputs = {trial.result.id: trial.output for trial in assessment.trials}
+    blocks = tuple(_block(document, trial, methods, outputs.get(trial.id)) for trial in document.trials)
     remarks = [verdict.choice(document), verdict.unresolved(document)]
     return Section(
         anchor=anchor,
@@ -117,7 +140,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         remarks=[remark for remark in remarks if remark],
         key_figures=_key_figures(document),
         accuracy=tuple(_row(m, methods) for m in document.measurements if m.name.startswith("target.")),
-        blocks=tuple(_block(document, trial, methods) for trial in document.trials),
+        blocks=blocks,
+        families=_families(blocks),
         methods={mark: method for method, mark in methods.items()},
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
         roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
@@ -134,9 +158,10 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
 
 
 def describe_attack(name: str) -> tuple[str, str]:
-    """Title and one-line summary of an attack, from its entry in the registry."""
-    attack = name.partition("@")[0]
-    summary = ATTACKS.entries[attack].summary if attack in ATTACKS else ""
+    """Title and one-line summary of an attack or a detector, from its entry in the registry."""
+    full = name.partition("@")[0]
+    entry = DETECTORS.entries.get(full.removeprefix("backdoor.")) or ATTACKS.entries.get(full)
+    summary = entry.summary if entry else ""
     _, colon, rest = summary.partition(": ")
     text = rest if colon else summary
     return verdict.attack_title(name), text[:1].upper() + text[1:]
@@ -165,7 +190,19 @@ def _row(measurement: Measurement, methods: dict[str, str]) -> Row:
     )
 
 
-def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str]) -> Block:
+def _families(blocks: Sequence[Block]) -> tuple[FamilyPart, ...]:
+    """The blocks by family: those of the vocabulary in its order, then others."""
+    by_family: dict[str, list[Block]] = {family: [] for family in FAMILIES}
+    for block in blocks:
+        by_family.setdefault(block.trial.name.partition(".")[0], []).append(block)
+    return tuple(
+        FamilyPart(name, FAMILIES.get(name, verdict.attack_title(name)), tuple(found))
+        for name, found in by_family.items()
+        if found
+    )
+
+
+def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str], output: Output | None) -> Block:
     title, summary = describe_attack(trial.name)
     return Block(
         trial=trial,
@@ -173,6 +210,7 @@ def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str
         summary=summary,
         rows=tuple(_row(m, methods) for m in verdict.measurements_of(document, trial)),
         settings=", ".join(f"{key} = {value}" for key, value in trial.configuration.items()),
+        galleries=shown(output) if trial.status == "ok" else (),
     )
 
 

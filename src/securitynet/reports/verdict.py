@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from securitynet.records import Measurement
-from securitynet.reports import words
+from securitynet.records import FAMILIES, Measurement
+from securitynet.reports import families, words
 from securitynet.results.document import ResultDocument, TrialSummary
+
+_OTHERS = FAMILIES.keys() - {"membership"}
 
 DEGREES = (
     (0.95, "close to certainty"),
@@ -55,6 +57,8 @@ def by_strength(document: ResultDocument) -> list[Strength]:
     found = []
     for trial in document.trials:
         measured = measurements_of(document, trial)
+        if trial.name.partition(".")[0] in _OTHERS:
+            continue
         aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
         rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
         resolved = sorted(((fpr, m) for fpr, m in rates if fpr is not None), key=lambda pair: pair[0])
@@ -84,19 +88,34 @@ def opening(document: ResultDocument) -> str:
     membership = "known" if dataset.membership == "known" else "assumed from the dataset's own parts"
     return (
         f"A classifier of {words.plural(target.num_classes, 'class', 'classes')}, assessed with "
-        f"{words.plural(finished, 'attack')} on {dataset.members:,} members of its training set and "
+        f"{words.plural(finished, 'trial')} on {dataset.members:,} members of its training set and "
         f"{dataset.non_members:,} non-members; membership is {membership}."
     )
 
 
 def sentences(document: ResultDocument) -> list[str]:
-    """The verdict: what the strongest attack achieves, and what is achieved at the lowest FPR."""
-    ranked = by_strength(document)
-    if not ranked:
+    """The verdict: a sentence or two for each family of which something finished."""
+    if not any(trial.status == "ok" for trial in document.trials):
         return [
             "No attack finished with a result, so nothing can be said about what can be inferred from this model. "
             "That is not evidence that it is safe."
         ]
+    others = [family for family in FAMILIES if family != "membership"]
+    said = [families.sentences(family, document, finished_of(document, family)) for family in others]
+    return [*membership_sentences(document), *(sentence for family in said for sentence in family)]
+
+
+def finished_of(document: ResultDocument, family: str) -> list[TrialSummary]:
+    """The finished trials of a family."""
+    found = [trial for trial in document.trials if trial.status == "ok"]
+    return [trial for trial in found if trial.name.startswith(f"{family}.")]
+
+
+def membership_sentences(document: ResultDocument) -> list[str]:
+    """What the strongest membership attack achieves, and what is achieved at the lowest FPR; nothing if none ran."""
+    ranked = by_strength(document)
+    if not ranked:
+        return []
     best = ranked[0]
     auc = words.numbers(best.auc)
     assert auc is not None  # `by_strength` takes only those with a value

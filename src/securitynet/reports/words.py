@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from securitynet.records import Measurement
-
-Unit = Literal["share", "points", "plain"]
-"""share: written as a percentage; points: a difference of percentages; plain: as it is."""
+from securitynet.reports import families
+from securitynet.reports.kinds import Kind
 
 MINUS = "−"
 MOST_DECIMALS = 6
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What is known about a measurement from its name.
-
-    Attributes:
-        label: For a table.
-        unit: How its numbers are written.
-        chance: What guessing would give; None where guessing means nothing.
-        fpr: The bound, for TPR at a FPR.
-        one_sided: The value is itself the end of a one-sided interval, and has no other end.
-    """
-
-    label: str
-    unit: Unit = "plain"
-    chance: float | None = None
-    fpr: float | None = None
-    one_sided: bool = False
 
 
 _KINDS = {
@@ -56,6 +35,9 @@ def kind(name: str) -> Kind:
     head, mark, delta = name.partition("epsilon-lower-bound@delta=")
     if mark:
         return Kind(f"ε at least, for δ = {delta}", one_sided=True)
+    known = families.kind(name)
+    if known is not None:
+        return known
     last = head.rpartition(".")[2]
     return _KINDS.get(last, Kind(last.replace("-", " ").replace("_", " ").capitalize()))
 

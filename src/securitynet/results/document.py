@@ -65,6 +65,7 @@ class TrialSummary(Record):
     queries: Queries
     seconds: dict[str, float]
     reused: bool = Field(default=False, description="Finished in an earlier run.")
+    headline: tuple[str, ...] = Field(default=(), description="Names of the measurements that say most.")
 
 
 class NotAssessed(Record):

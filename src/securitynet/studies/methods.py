@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -11,22 +11,14 @@ from securitynet.attacks import ATTACKS
 from securitynet.detectors import DETECTORS
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.files import parse_toml
-from securitynet.models.method import Method
 from securitynet.registry import Registry
+
+if TYPE_CHECKING:
+    from securitynet.models.method import Method
 
 Kind = Literal["attack", "detector"]
 
 REGISTRIES: dict[Kind, Registry] = {"attack": ATTACKS, "detector": DETECTORS}
-
-FAMILIES = {
-    "membership": "Membership inference",
-    "stealing": "Model stealing",
-    "inversion": "Model inversion",
-    "attribute": "Attribute inference",
-    "evasion": "Evasion",
-    "backdoor": "Backdoor detection",
-}
-"""The families of trials; all but the last are folders of attacks."""
 
 
 def chosen(kind: Kind, names: Sequence[str]) -> list[str]:
@@ -114,7 +106,7 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
 
 
 def family_of(kind: Kind, name: str) -> str:
-    """Key in `FAMILIES` of an attack or a detector by its full name."""
+    """Key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
 
 

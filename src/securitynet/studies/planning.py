@@ -9,10 +9,10 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.models.method import Method
 from securitynet.models.trained import TrainedModel
-from securitynet.records import Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
+from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
 from securitynet.studies.config import AssessConfig
-from securitynet.studies.methods import FAMILIES, REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
+from securitynet.studies.methods import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
 from securitynet.studies.subject import Subject
 
 

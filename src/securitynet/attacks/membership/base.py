@@ -40,6 +40,8 @@ class MembershipScores(Output):
         margin: Logit of the true class minus the largest other, N.
     """
 
+    headline: ClassVar[tuple[str, ...]] = ("auc",)
+
     indices: NDArray[np.int64]
     scores: NDArray[np.float64]
     is_member: NDArray[np.bool_]

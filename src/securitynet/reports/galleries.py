@@ -1,0 +1,52 @@
+"""Galleries of a trial's output, as the template shows them: a table of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from securitynet.reports.pictures import data_uri, is_reduced
+
+if TYPE_CHECKING:
+    from securitynet.models.method import Gallery, Output
+
+MOST_ROWS = 24
+"""Rows of pictures that a report shows; the arrays beside the trial's file hold all."""
+
+
+@dataclass(frozen=True)
+class ShownGallery:
+    """A gallery with its pictures as data URIs.
+
+    Attributes:
+        title: Heading.
+        caption: What is to be seen.
+        columns: Their names.
+        rows: (name, pictures).
+        omitted: Rows that are not shown.
+        reduced: Whether the pictures are smaller than the images.
+    """
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    omitted: int
+    reduced: bool
+
+
+def shown(output: Output | None) -> tuple[ShownGallery, ...]:
+    """The galleries of an output, of none if the trial did not finish."""
+    return () if output is None else tuple(map(_shown, output.galleries()))
+
+
+def _shown(gallery: Gallery) -> ShownGallery:
+    named = zip(gallery.rows[:MOST_ROWS], gallery.images[:MOST_ROWS], strict=True)
+    return ShownGallery(
+        title=gallery.title,
+        caption=gallery.caption,
+        columns=gallery.columns,
+        rows=tuple((name, tuple(data_uri(image) for image in images)) for name, images in named),
+        omitted=max(len(gallery.rows) - MOST_ROWS, 0),
+        reduced=is_reduced(gallery.images.shape),
+    )

@@ -1,0 +1,43 @@
+"""Galleries: pictures of an output become a table of pictures, cut where there are too many."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from securitynet.models.method import Gallery, Output
+from securitynet.reports.galleries import MOST_ROWS, shown
+
+
+class Pictures(Output):
+    def __init__(self, images):
+        self.images = images
+
+    def arrays(self):
+        return {"images": self.images}
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        return cls(arrays["images"])
+
+    def measurements(self, *, level, fprs, seed):
+        return []
+
+    def galleries(self):
+        rows = tuple(f"class {number}" for number in range(len(self.images)))
+        return [Gallery("Means", "What is seen.", self.images, rows, ("grey", "same"))]
+
+
+def test_pictures_are_the_pixels_and_rows_are_cut():
+    images = np.random.default_rng(0).integers(0, 256, (MOST_ROWS + 3, 2, 3, 5, 4), dtype=np.uint8)
+    (gallery,) = shown(Pictures(images))
+    assert len(gallery.rows) == MOST_ROWS and gallery.omitted == 3 and not gallery.reduced
+    name, pictures = gallery.rows[7]
+    content = base64.b64decode(pictures[1].partition(",")[2])
+    assert name == "class 7"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), images[7, 1].transpose(1, 2, 0))
+
+
+def test_no_output_has_no_pictures():
+    assert shown(None) == ()
