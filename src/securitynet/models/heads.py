@@ -6,14 +6,18 @@ that a softmax is neither forgotten nor applied twice (DESIGN, section 8).
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
-from securitynet.errors import TargetError
+from securitynet.errors import AccessDenied, TargetError
 
-Head = Literal["logits", "log-probabilities", "probabilities"]
-HEADS: tuple[Head, ...] = get_args(Head)
+Head = Literal["logits", "log-probabilities", "probabilities", "answers", "labels"]
+"""What outputs are. The last two are not emitted by models, but by interfaces before them: posteriors of which
+something is missing, so that rows need not sum to 1; and predicted classes, as rows with a single 1."""
+
+HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities")
+"""What a model may emit."""
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 _TOLERANCE = 2e-2  # bfloat16 rounds a log-probability of -7 by 1.6%, the same way for all classes at worst
@@ -58,19 +62,29 @@ def to_logits(outputs: torch.Tensor, head: Head) -> torch.Tensor:
 
     A probability of 0 becomes the logarithm of the smallest normal float32 (about -87), so that differences stay
     finite.
+
+    Raises:
+        AccessDenied: If only labels are answered.
     """
     outputs = outputs.float()
-    if head == "probabilities":
+    if head == "labels":
+        raise _labels_only("logits")
+    if head in ("probabilities", "answers"):
         return outputs.clamp_min(_SMALLEST).log()
     return outputs.clamp_min(torch.finfo(torch.float32).min / 4)
 
 
 def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
-    """Posteriors, float32, N×K, each row summing to 1.
+    """Posteriors, float32, N×K, each row summing to 1; those of an interface are what it answers.
 
     Raises:
         TargetError: If what should be probabilities is zero for all classes.
+        AccessDenied: If only labels are answered.
     """
+    if head == "labels":
+        raise _labels_only("posteriors")
+    if head == "answers":
+        return outputs.float()
     if head == "probabilities":
         outputs = outputs.float().clamp_min(0)
         sums = outputs.sum(dim=1, keepdim=True)
@@ -81,3 +95,10 @@ def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
             )
         return outputs / sums
     return outputs.float().softmax(dim=1)
+
+
+def _labels_only(what: str) -> AccessDenied:
+    return AccessDenied(
+        f"This target answers with labels only; its {what} are hidden.",
+        hint="Attacks that need labels only work: membership.label-only-boundary, membership.correctness, ...",
+    )

@@ -12,7 +12,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from securitynet.files import atomic_write, stable_hash
 from securitynet.models import heads
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.heads import Head
+from securitynet.models.interface import InterfaceBackend
 from securitynet.models.ledger import image_keys
 from securitynet.models.target import Target
 from securitynet.records import Queries
@@ -113,7 +114,8 @@ def collect(
     """Query a target for records of a dataset, each at most once ever.
 
     Args:
-        target: Its access does not matter: outputs are what black-box access gives.
+        target: Its access does not matter: outputs are what black-box access gives. Behind an interface they are what
+            that answers, made of the signals of the target itself.
         dataset: Where the images are.
         indices: Which records; all by default.
         cache: Folder for signals of all targets; None queries without caching.
@@ -129,6 +131,11 @@ def collect(
     indices = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
     if len(indices) == 0:
         raise TargetError("No records to query were chosen.")
+    if isinstance(target.backend, InterfaceBackend):
+        plain = target.without_interface()
+        found = collect(plain, dataset, indices, cache=cache, progress=progress, same_classes=same_classes)
+        answers = target.backend.seen(torch.from_numpy(found.outputs)).numpy()
+        return replace(found, outputs=answers, head=target.head)
     if isinstance(target.backend, RecordedBackend):
         rows = target.backend.rows(indices, dataset)
         check_classes(target, rows.shape[1], dataset if same_classes else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -12,6 +14,9 @@ from securitynet.models.heads import Head
 from securitynet.models.ledger import QueryLedger, image_keys
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.records import Access, TargetIdentity
+
+if TYPE_CHECKING:
+    from securitynet.models.interface import Interface
 
 
 class Target:
@@ -84,9 +89,45 @@ class Target:
         """
         if not self.access.covers(access):
             raise AccessDenied(f"{self.reference} is under {self.access.value} access; it can't be widened.")
+        return self._view(self.backend, self.head, access)
+
+    @property
+    def interface(self) -> Interface | None:
+        """What stands between the model and those who ask it; None if nothing does."""
+        return self.backend.interface
+
+    def through(self, interface: Interface) -> Target:
+        """A view of this target that answers what an interface gives away, under black-box access.
+
+        Posteriors that the interface hides are 0; the highest answer is that of the predicted class. The view shares
+        the ledger, has a checksum of its own, and its signals are made of this target's: a record that this target was
+        asked about is not asked about again. Where the target has an interface already, the new one comes after it.
+        """
+        from securitynet.models.interface import InterfaceBackend
+
+        inner = self.backend
+        if isinstance(inner, InterfaceBackend):
+            backend = inner.with_interface(interface)
+        else:
+            backend = InterfaceBackend(inner, self.head, interface)
+        return self._view(backend, backend.interface.head, Access.BLACK_BOX)
+
+    def without_interface(self) -> Target:
+        """The target without its interface, under black-box access: for its owner's own measures, and for the cache.
+
+        No attack may take this view: it is what the interface hides.
+        """
+        from securitynet.models.interface import InterfaceBackend
+
+        backend = self.backend
+        if not isinstance(backend, InterfaceBackend):
+            return self
+        return self._view(backend.inner, backend.inner_head, Access.BLACK_BOX)
+
+    def _view(self, backend: Backend, head: Head, access: Access) -> Target:
         return Target(
-            self.backend,
-            head=self.head,
+            backend,
+            head=head,
             preprocessing=self.preprocessing,
             access=access,
             ledger=self.ledger,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied
+
+if TYPE_CHECKING:
+    from securitynet.models.interface import Interface
 
 
 class Backend(ABC):
@@ -19,6 +23,7 @@ class Backend(ABC):
         num_classes: Length of an output row, None until it is known from a first answer.
         channels: Channels that inputs must have, None if the backend can't tell.
         white_box: Whether the module can be handed out.
+        interface: What stands between the model and those who ask it; None if nothing does.
     """
 
     reference: str
@@ -26,6 +31,7 @@ class Backend(ABC):
     num_classes: int | None = None
     channels: int | None = None
     white_box: bool = False
+    interface: Interface | None = None
 
     @abstractmethod
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:

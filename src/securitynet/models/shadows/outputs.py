@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
-from securitynet.errors import SplitError
+from securitynet.errors import AccessDenied, SplitError
+from securitynet.models.interface import seen_as
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import Epochs, Shadow, check_images, obtain_shadow
@@ -84,9 +85,11 @@ def shadow_outputs(
         progress: Called with (epochs done, epochs in all) over all shadow models.
 
     Raises:
+        AccessDenied: If the target answers with labels only.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
+    _check_scores(target)
     pool = plan.records(splits)
     chosen = plan.training_sets(len(pool), seed)
     training = resolve_training(plan, target, trained)
@@ -104,7 +107,7 @@ def shadow_outputs(
             device=device,
             progress=_after(progress, number * epochs, plan.count * epochs),
         )
-        signals = collect(shadow.target, dataset, np.union1d(pool, records), cache=cache)
+        signals = collect(seen_as(shadow.target, target), dataset, np.union1d(pool, records), cache=cache)
         accuracies.append(Accuracies.of(signals, shadow.members, pool[~chosen[number]]))
         included[number] = np.isin(records, shadow.members)
         outputs[number] = signals.select(records).logits
@@ -132,6 +135,7 @@ def shadow_model(
         SplitError: If the split has no shadow parts.
     """
     check_images(dataset)
+    _check_scores(target)
     if min(len(splits.shadow_train), len(splits.shadow_test)) == 0:
         raise SplitError(
             f"The {splits.name} split has no shadow data to train a shadow model on.", hint="Use --split four-way."
@@ -146,6 +150,7 @@ def shadow_model(
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
     )
+    shadow = replace(shadow, target=seen_as(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
     fidelity = compare(target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
@@ -157,6 +162,14 @@ def target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cac
     judged = np.union1d(splits.members, splits.non_members)
     signals = collect(target, dataset, judged, cache=cache)
     return Accuracies.of(signals, splits.members, splits.non_members)
+
+
+def _check_scores(target: Target) -> None:
+    """Raise `AccessDenied` before models are trained that could not be compared with the target."""
+    if target.interface is not None and target.head == "labels":
+        raise AccessDenied(
+            f"{target.reference}: shadow models would be compared with posteriors, and only labels are answered."
+        )
 
 
 def _after(progress: Progress | None, before: int, total: int) -> Epochs | None:
