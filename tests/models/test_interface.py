@@ -128,8 +128,8 @@ def test_label_only_attacks_work_under_labels_only_as_well_as_before(overfitted)
     data = TrialData(dataset, splits)
     plain = attack(target, data, Context(), attack.threat_models[0]).arrays()
     hidden = attack(target.through(LabelsOnly()), data, Context(), attack.threat_models[0]).arrays()
-    for name, values in plain.items():
-        np.testing.assert_array_equal(values, hidden[name])
+    for name in plain.keys() - {"margin"}:
+        np.testing.assert_array_equal(plain[name], hidden[name])
     boundary = ATTACKS.get("label-only-boundary")(records=10, queries=30)
     found = boundary(target.through(LabelsOnly()), data, Context(), boundary.threat_models[0])
     assert found.measurements(level=0.95, fprs=(0.1,), seed=0)

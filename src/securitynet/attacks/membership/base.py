@@ -37,7 +37,7 @@ class MembershipScores(Output):
         notes: What a reader must know to read the scores; they go to the note of each measurement.
         labels: True classes, N; for the breakdown by class, as the next two are for theirs.
         correct: Whether the target's prediction is the label, N.
-        margin: Logit of the true class minus the largest other, N.
+        margin: Logit of the true class minus the largest other, N; None where the target answers with labels only.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("auc",)
@@ -85,7 +85,7 @@ class MembershipScores(Output):
             notes,
             signals.labels,
             signals.correct,
-            margin(signals.logits, signals.labels),
+            None if signals.head == "labels" else margin(signals.logits, signals.labels),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
