@@ -19,6 +19,7 @@ from torch import nn
 
 from securitynet.datasets.base import Images
 from securitynet.errors import ConfigurationError, ModelError
+from securitynet.files import stable_hash
 from securitynet.models.augment import augment
 from securitynet.models.optimise import memory_format
 from securitynet.models.preprocessing import Preprocessing
@@ -31,8 +32,9 @@ from securitynet.models.trainer.environment import (
     resolve_device,
 )
 from securitynet.models.trainer.evaluation import evaluate_feed, main_output
-from securitynet.models.trainer.feed import Feed, training_batches
+from securitynet.models.trainer.feed import Feed
 from securitynet.models.trainer.fingerprint import images_digest, run_fingerprint, tensor_digest
+from securitynet.models.trainer.procedure import Procedure
 from securitynet.models.trainer.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
@@ -94,6 +96,7 @@ def fit(
     device: str | torch.device = "auto",
     progress: Progress | None = None,
     note: Note | None = None,
+    procedure: Procedure | None = None,
 ) -> History:
     """Train a network in place; it is left on the device, in evaluation mode, with the weights of the last epoch.
 
@@ -118,6 +121,7 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch.
         note: Told of resumption and of unusable checkpoints; they are logged if None.
+        procedure: What is done with each batch, where it is not the usual step.
 
     Returns:
         The history of all epochs, those before an interruption included.
@@ -150,20 +154,27 @@ def fit(
         if validation is not None:
             aside_digest += images_digest(validation[0], None, preprocessing)
         fingerprint = run_fingerprint(recipe, data, indices, values, aside_digest, module)
+        if procedure is not None:
+            fingerprint = stable_hash([fingerprint, procedure.identity()])
     with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
         module.to(place)
-        run = _Run(module, Feed(images, indices, place), values.to(place), recipe, preprocessing, place)
+        feed = Feed(images, indices, place)
+        run = _Run(module, feed, values.to(place), recipe, preprocessing, place, procedure or Procedure())
         if held:
             run.validation = Feed(held[0], held[2], place), held[1].to(place)
-        if file and (state := file.read(fingerprint)):
-            run.restore(state)
-            note(f"Resumed after epoch {run.history.epochs_run} of {recipe.epochs}.")
-        while not run.finished:
-            run.epoch()
-            if file and (run.finished or file.due()):
-                file.write(run.state(fingerprint))
-            if progress:
-                progress(run.history.epochs_run, recipe.epochs, run.history)
+        try:
+            run.procedure.begin(run)
+            if file and (state := file.read(fingerprint)):
+                run.restore(state)
+                note(f"Resumed after epoch {run.history.epochs_run} of {recipe.epochs}.")
+            while not run.finished:
+                run.epoch()
+                if file and (run.finished or file.due()):
+                    file.write(run.state(fingerprint))
+                if progress:
+                    progress(run.history.epochs_run, recipe.epochs, run.history)
+        finally:
+            run.procedure.end(run)
         if run.best is not None:
             module.load_state_dict(run.best)
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -182,7 +193,9 @@ class _Run:
         recipe: Recipe,
         preprocessing: Preprocessing,
         device: torch.device,
+        procedure: Procedure,
     ) -> None:
+        self.procedure = procedure
         self.module = module
         self.feed = feed
         self.targets = targets
@@ -208,41 +221,37 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(derived_seed(seed, "dropout", number))  # isolated by `fit`
-        order = torch.randperm(len(self.feed), generator=generator(seed, "order", number))
+        batches = self.procedure.batches(self, number)
         changes = generator(seed, "augmentation", number)
         self.module.train()
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         with explained_errors():
-            for positions, batch in self.feed.batches(training_batches(len(order), self.recipe.batch_size, order)):
+            for positions, batch in self.feed.batches(batches):
                 targets = self.targets[positions.to(self.device)]
-                loss, logits = self._step(augment(batch, self.recipe.augment, changes), targets)
+                loss, logits = self.procedure.step(self, augment(batch, self.recipe.augment, changes), targets)
                 loss_sum += loss * len(positions)
                 correct += (logits.argmax(dim=1) == losses.classes_of(targets)).sum()
-        loss_mean = float(loss_sum) / len(order)
+        seen = max(1, sum(map(len, batches)))
+        loss_mean = float(loss_sum) / seen
         if not math.isfinite(loss_mean):
             raise _diverged(number)
         history = self.history.model_dump()
         history["learning_rate"] += (rate,)
         history["train_loss"] += (loss_mean,)
-        history["train_accuracy"] += (int(correct) / len(order),)
+        history["train_accuracy"] += (int(correct) / seen,)
         self._validate(history)
         history["seconds"] += time.perf_counter() - start
         self.history = History(**history)
 
-    def _step(self, batch: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
+    def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
+        """See `Run.forward`."""
         inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
-        logits = main_output(self.module(inputs))
+        logits = main_output((module or self.module)(inputs))
         if not self._checked:
             losses.check_outputs(logits, self.targets)
             self._checked = True
-        loss = losses.batch_loss(logits, targets, self.recipe)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        return loss.detach(), logits.detach()
+        return logits
 
     def _validate(self, history: dict[str, object]) -> None:
         if self.validation is None:
@@ -270,6 +279,7 @@ class _Run:
             self.optimizer.state_dict(),
             self.history.model_dump_json(),
             self.best,
+            self.procedure.state(),
         )
 
     def restore(self, state: State) -> None:
@@ -277,6 +287,7 @@ class _Run:
         self.optimizer.load_state_dict(state.optimizer)
         self.history = History.model_validate_json(state.history)
         self.best = state.best
+        self.procedure.restore(state.procedure)
 
 
 def held_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:

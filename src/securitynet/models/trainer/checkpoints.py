@@ -36,6 +36,7 @@ class State:
         optimizer: State of the optimizer.
         history: JSON of the history so far.
         best: State of the network at its best validation loss; None without early stopping.
+        procedure: What a `securitynet.models.trainer.procedure.Procedure` of its own keeps.
     """
 
     fingerprint: str
@@ -44,6 +45,7 @@ class State:
     optimizer: dict[str, Any]
     history: str
     best: dict[str, Any] | None = None
+    procedure: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
