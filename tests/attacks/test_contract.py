@@ -1,4 +1,4 @@
-"""What every registered attack must keep, run on each of them.
+"""What every membership attack must keep, run on each of them.
 
 Well above chance on an overfitted target; at chance, within its interval, where members and non-members are drawn
 alike; the same result twice with one seed; `AccessDenied` under too little access; an honest bill of queries.
@@ -48,7 +48,8 @@ CONFIGURATIONS = {
 ASKS_MORE = {"membership.rmia-offline", "membership.label-only-boundary", "membership.augmentation-agreement"}
 """Attacks that ask about more than the judged records."""
 
-CASES = [(name, model) for name in ATTACKS for model in ATTACKS.get(name).threat_models]
+NAMES = ATTACKS.names("membership")
+CASES = [(name, model) for name in NAMES for model in ATTACKS.get(name).threat_models]
 IDS = [f"{name}/{model}" for name, model in CASES]
 
 
@@ -172,7 +173,7 @@ def test_works_with_no_more_than_its_access(name, model, overfitted_data, fresh)
         assert sealed.calls == len(data.judged), "a second attack asks nothing: signals are cached"
 
 
-@pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.parametrize("name", NAMES)
 def test_refuses_a_threat_model_that_it_does_not_serve(name, overfitted_data, fresh):
     target, data = overfitted_data
     attack = make(name)
@@ -182,7 +183,7 @@ def test_refuses_a_threat_model_that_it_does_not_serve(name, overfitted_data, fr
             attack(target, data, Context(cache=fresh()), foreign)
 
 
-@pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.parametrize("name", NAMES)
 def test_measures_are_good_for_the_owner_when_low(name, overfitted_data, fresh):
     found, _ = measures(name, ATTACKS.get(name).threat_models[0], *overfitted_data, fresh())
     assert {m.direction.value for m in found.values()} == {"lower"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.lanes import Lanes, _pool
+from securitynet.models.lanes import Lanes, thread_pool
 
 
 class Remembering(nn.Module):
@@ -42,7 +42,7 @@ def test_weights_are_shared_between_lanes():
 
 def test_threads_of_lanes_use_one_core_and_the_caller_keeps_its_own():
     before = torch.get_num_threads()
-    pool = _pool(3)
+    pool = thread_pool(3)
     assert set(pool.map(lambda _: torch.get_num_threads(), range(12))) == {1}
     assert torch.get_num_threads() == before
 

@@ -45,7 +45,7 @@ class Lanes:
     ) -> torch.Tensor:
         """``function(network, part)`` for parts of at most ``size`` inputs, joined in order."""
         parts = torch.split(inputs, size)
-        return torch.cat(list(_pool(self.count).map(lambda part: self._run(function, part), parts)))
+        return torch.cat(list(thread_pool(self.count).map(lambda part: self._run(function, part), parts)))
 
     def _run(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], part: torch.Tensor) -> torch.Tensor:
         module = self._copies.get()
@@ -55,7 +55,7 @@ class Lanes:
             self._copies.put(module)
 
 
-def _pool(count: int) -> ThreadPoolExecutor:
+def thread_pool(count: int) -> ThreadPoolExecutor:
     """Threads in which torch uses one core each; one pool a process, as a forked child has none of its parent's."""
     key = (os.getpid(), count)
     with _lock:

@@ -135,7 +135,7 @@ def test_a_shadow_model_is_trained_once_for_what_decides_it(digits, four_parts, 
     assert len(list((tmp_path / "shadows").iterdir())) == 5
 
 
-@pytest.mark.parametrize("damaged", ["weights.safetensors", "shadow.json"])
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "weights.json"])
 def test_a_damaged_shadow_model_is_trained_again(damaged, digits, four_parts, tmp_path, caplog):
     def obtain():
         indices = four_parts.shadow_train[:100]
@@ -147,7 +147,7 @@ def test_a_damaged_shadow_model_is_trained_again(damaged, digits, four_parts, tm
     file.write_bytes(content[:40] + b"?" + content[41:-10])
     assert torch.equal(weights_of(first), weights_of(obtain()))
     assert "damaged" in caplog.text
-    assert file.read_bytes() == content or damaged == "shadow.json"  # which holds the seconds that training took
+    assert file.read_bytes() == content or damaged == "weights.json"  # which holds the seconds that training took
 
 
 def test_an_interrupted_training_goes_on(digits, four_parts, tmp_path):

@@ -1,0 +1,388 @@
+"""What stealing attacks share: their configuration, how surrogates are trained and judged, and their output."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from securitynet.attacks.base import Attack, Context, Gallery, Output, TrialData
+from securitynet.attacks.stealing import _interface, _judging
+from securitynet.attacks.stealing._pool import Pool
+from securitynet.datasets.base import ImageDataset
+from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.metrics import stealing
+from securitynet.models.recipe import Recipe
+from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
+from securitynet.models.signals import collect
+from securitynet.models.stored import Job, StoredModel, check_images, qualified
+from securitynet.models.target import Target
+from securitynet.models.together import obtain_models
+from securitynet.models.trained import TrainedModel
+from securitynet.models.trainer.randomness import derived_seed
+from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
+
+OWN = "own"
+"""The architecture of the target itself, where it is known."""
+
+STORE = "surrogates"
+"""Folder of surrogates in the store of models."""
+
+POOLS = tuple(
+    ThreatModel(access=Access.BLACK_BOX, auxiliary=auxiliary)
+    for auxiliary in (Auxiliary.PARTIAL, Auxiliary.SHADOW, Auxiliary.OUT_OF_DISTRIBUTION)
+)
+
+Answers = NDArray[np.float32] | NDArray[np.int64]
+"""Posteriors, N×K; or predicted classes, N, where the interface tells no more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Images in the order in which they were asked about, and what was answered.
+
+    Attributes:
+        dataset: Where the images are.
+        indices: Records in it, N, distinct.
+        answers: What was answered.
+        classes: K.
+        notes: What a reader must know.
+    """
+
+    dataset: ImageDataset
+    indices: NDArray[np.int64]
+    answers: Answers
+    classes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StolenModels(Output):
+    """Predictions of surrogates, one for each of B budgets, on N records that no surrogate was trained on.
+
+    Attributes:
+        indices: The records, N int64: the split's non-members.
+        labels: True classes, N int64.
+        target: The target's predictions, N int64.
+        budgets: Queries that each surrogate was trained on, ascending, B int64.
+        surrogate: The surrogates' predictions, B×N int64.
+        confidence: Their posteriors of these, B×N float32.
+        distances: Total-variation distance of their posteriors from the target's, B×N float32.
+        saved: Where each surrogate lies in the cache folder, B; empty strings if nothing is kept.
+        architecture: Of the surrogates.
+        notes: What a reader must know.
+        fooled: Whether the target misclassifies adversarial examples made on each surrogate, B×M; M may be 0.
+        fooled_by_noise: Whether it misclassifies the same records under noise of that size, M.
+        asked: Some of the images that were asked about where the attack made them up, R×Q×C×H×W uint8; else empty.
+    """
+
+    headline: ClassVar[tuple[str, ...]] = ("agreement", "accuracy")
+
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    target: NDArray[np.int64]
+    budgets: NDArray[np.int64]
+    surrogate: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    distances: NDArray[np.float32]
+    saved: tuple[str, ...]
+    architecture: str
+    notes: tuple[str, ...] = ()
+    fooled: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
+    asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """See `Output.arrays`."""
+        return {
+            **{name: getattr(self, name) for name in _ARRAYS},
+            **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> StolenModels:
+        """See `Output.from_arrays`."""
+        return cls(
+            **{name: arrays[name] for name in _ARRAYS},
+            saved=tuple(map(str, arrays["saved"])),
+            architecture=str(arrays["architecture"]),
+            notes=tuple(map(str, arrays["notes"])),
+        )
+
+    def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
+        """Those of `securitynet.metrics.stealing` for the largest budget; with ``@budget=N`` for each of several."""
+        last = len(self.budgets) - 1
+        found = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        if last:
+            for number, budget in enumerate(self.budgets.tolist()):
+                named = (
+                    m.model_copy(update={"name": f"{m.name}@budget={budget}"}) for m in self._measured(number, level)
+                )
+                found += [m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named]
+        return found
+
+    def galleries(self) -> list[Gallery]:
+        """Images that a data-free attack made up."""
+        if not self.asked.size:
+            return []
+        rows, columns = self.asked.shape[:2]
+        return [
+            Gallery(
+                title="What was asked",
+                caption="Images that the generator made up, from its first queries (top) to its last (bottom). They "
+                "need not look like anything: they only have to make the target say what a copy can learn from.",
+                images=self.asked,
+                rows=tuple(f"after {share:.0%}" for share in np.linspace(0, 1, rows)),
+                columns=tuple(str(number + 1) for number in range(columns)),
+            )
+        ]
+
+    def _measured(self, number: int, level: float) -> list[Measurement]:
+        found = stealing.measure(
+            self.labels,
+            self.target,
+            self.surrogate[number],
+            self.confidence[number],
+            self.distances[number],
+            level=level,
+        )
+        if self.fooled.shape[1]:
+            found += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
+        return found
+
+    def _notes(self, number: int) -> tuple[str, ...]:
+        queries = f"The surrogate is a {self.architecture} trained on {int(self.budgets[number]):,} queries"
+        where = self.saved[number]
+        kept = f", kept in the cache folder as {where}." if where else ", and was not kept."
+        return (queries + kept, *self.notes)
+
+
+_ARRAYS = (
+    "indices",
+    "labels",
+    "target",
+    "budgets",
+    "surrogate",
+    "confidence",
+    "distances",
+    "fooled",
+    "fooled_by_noise",
+    "asked",
+)
+
+
+class StealingAttack(Attack):
+    """An attack that asks about images and trains a surrogate on the answers, from fresh weights for each budget.
+
+    Each image is asked about once. The records of a smaller budget are the first of a larger one's, so that a curve
+    over budgets costs no more queries than its last point.
+
+    Class attributes:
+        protocol: The recipe of surrogates; ``recipe`` changes its fields.
+    """
+
+    output: ClassVar[type[Output]] = StolenModels
+    costs: ClassVar[str | None] = "trains a surrogate network"
+    protocol: ClassVar[Recipe]
+
+    architecture: str = Field(
+        default="resnet18",
+        description="Of the surrogate: a name from `list architectures`, a reference (timm:resnet18), or own: the "
+        "target's, where it is known.",
+    )
+    recipe: dict[str, int | float | str | None] = Field(
+        default_factory=dict, description="Fields of the training recipe to change (recipe.epochs=10)."
+    )
+    budgets: tuple[int, ...] = Field(
+        default=(),
+        description="Numbers of queries, each with a surrogate of its own ('100 1000'). Default: all there is.",
+    )
+    interface: str = Field(
+        default=_interface.FULL,
+        description="What the target's API tells: full posteriors, top-K of them, rounded-D to D digits, or labels.",
+    )
+    missing_classes: bool = Field(
+        default=False, description="Go on where partial or shadow data lacks classes of the target."
+    )
+    transfer: int = Field(
+        default=0,
+        ge=0,
+        description="Records whose adversarial examples, made on the surrogate, are tried on the target; 0 for none.",
+    )
+    epsilon: float = Field(default=8 / 255, gt=0, le=1, description="Largest change of a pixel in them, in [0, 1].")
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _read_budgets(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = value.replace("+", " ").replace(";", " ").split()
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("budgets")
+    @classmethod
+    def _check_budgets(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for budget in value:
+            if budget < 2:
+                raise ConfigurationError(
+                    f"A budget of {budget} queries is too small to train a surrogate on.", hint="Give at least 2."
+                )
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _settings_make_sense(self) -> StealingAttack:
+        _interface.declared(self.interface)
+        surrogate_recipe(self.protocol, self.recipe)
+        return self
+
+    @abstractmethod
+    def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
+        """Ask the target, which answers as the declared interface does, about images; bill each query."""
+
+    def pictures(self, answered: Answered) -> NDArray[np.uint8]:
+        """See `StolenModels`; none by default."""
+        return np.empty((0, 0, 1, 1, 1), dtype=np.uint8)
+
+    def run(self, target: Target, data: TrialData, context: Context) -> StolenModels:
+        """See `Attack.run`."""
+        check_images(data.dataset)
+        interface = _interface.declared(self.interface)
+        seen = target if interface is None else target.through(interface)
+        recipe = self.training(seen, context)
+        architecture, size, notes = self.blueprint(target, data.trained)
+        answered = self.ask(seen, data, context)
+        check_variety(answered)
+        budgets = self.budgets or (len(answered.indices),)
+        jobs = [
+            Job(
+                answered.dataset,
+                answered.indices[:budget],
+                answered.answers[:budget],
+                answered.classes,
+                architecture,
+                recipe,
+                size,
+            )
+            for budget in budgets
+        ]
+        models = obtain_models(jobs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
+        return self._judge(target, data, context, budgets, models, answered, architecture, notes)
+
+    def training(self, seen: Target, context: Context) -> Recipe:
+        """The recipe of surrogates that learn from a target's answers.
+
+        Raises:
+            AccessDenied: If its loss compares posteriors and the interface tells labels only.
+        """
+        recipe = surrogate_recipe(self.protocol, self.recipe)
+        if seen.head == "labels" and recipe.loss != "cross-entropy":
+            raise AccessDenied(
+                f"The loss {recipe.loss} compares posteriors, and this interface tells labels only.",
+                hint="Set recipe.loss=cross-entropy, which learns from labels too.",
+            )
+        # One seed for all budgets and losses: they start from the same weights, so that curves compare like with like.
+        return recipe.model_copy(update={"seed": derived_seed(context.seed, "surrogate")})
+
+    def blueprint(self, target: Target, trained: TrainedModel | None) -> tuple[str, int | None, tuple[str, ...]]:
+        """Architecture of the surrogates, the size that their images are resized to (None leaves it), and notes.
+
+        Raises:
+            UnknownName: If there is no such architecture.
+        """
+        if self.architecture != OWN:
+            return _plain(qualified(self.architecture)), None, ()
+        scheme, _, name = target.without_interface().reference.partition(":")
+        if trained is not None:
+            return trained.architecture, None, ()
+        if scheme not in ("arch", "timm", "torchvision", "pytorchcv"):
+            note = f"The target's architecture is not known; the surrogate is {FALLBACK_ARCHITECTURE}."
+            return FALLBACK_ARCHITECTURE, None, (note,)
+        size = target.preprocessing.input_size
+        return _plain(f"{scheme}:{name}"), None if size is None else size[0], ()
+
+    def _judge(
+        self,
+        target: Target,
+        data: TrialData,
+        context: Context,
+        budgets: Sequence[int],
+        models: Sequence[StoredModel],
+        answered: Answered,
+        architecture: str,
+        notes: tuple[str, ...],
+    ) -> StolenModels:
+        judged = data.splits.non_members
+        view = _judging.auditors_view(target)
+        truth = collect(view, data.dataset, judged, cache=context.cache)
+        own = None if truth.head == "labels" else truth.posteriors
+        found = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
+        fooled, by_noise = _judging.try_transfer(
+            view, truth, [model.target for model in models], data.dataset, self.transfer, self.epsilon, context.seed
+        )
+        return StolenModels(
+            judged,
+            truth.labels,
+            truth.predictions,
+            np.asarray(budgets, dtype=np.int64),
+            np.stack([predictions for predictions, _, _ in found]),
+            np.stack([confidence for _, confidence, _ in found]),
+            np.stack([distances for _, _, distances in found]),
+            tuple("" if m.weights is None else f"{STORE}/{m.key}/{m.weights.name}" for m in models),
+            architecture,
+            (*notes, *answered.notes),
+            fooled,
+            by_noise,
+            self.pictures(answered),
+        )
+
+
+def ask_about(target: Target, pool: Pool, records: NDArray[np.int64], context: Context) -> tuple[Answers, int]:
+    """What the target answers for records of a pool that it was not asked about before, and its number of classes.
+
+    They go to the bill; what an earlier run was told comes from the cache.
+    """
+    signals = collect(
+        target, pool.dataset, records, cache=context.cache, progress=context.progress, same_classes=pool.labelled
+    )
+    context.asked.append(signals.queries)
+    return _interface.learnable(signals), signals.outputs.shape[1]
+
+
+def check_variety(answered: Answered) -> None:
+    """Raise `ConfigurationError` where all answers are one and the same class: there is nothing to learn."""
+    classes = answered.answers if answered.answers.ndim == 1 else answered.answers.argmax(axis=1)
+    if answered.answers.ndim == 1 and len(np.unique(classes)) < 2:
+        raise ConfigurationError(
+            f"The target answered all {len(classes):,} queries with one class, so there is nothing to learn from its "
+            "labels.",
+            hint="Ask more, or about other images.",
+        )
+
+
+def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str | None]) -> Recipe:
+    """A protocol's recipe with some fields changed.
+
+    Raises:
+        ConfigurationError: If they make no recipe.
+    """
+    if {"seed", "version"} & changes.keys():
+        raise ConfigurationError(
+            "The seed of surrogates follows from that of the attack, and versions can't be chosen."
+        )
+    try:
+        return Recipe(**{**protocol.model_dump(), **changes})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "recipe"
+        raise ConfigurationError(
+            f"This is no recipe for surrogates: {where}: {problem['msg'].removeprefix('Value error, ')}.",
+            hint=f"Its fields: {', '.join(Recipe.model_fields)}.",
+        ) from error
+
+
+def _plain(reference: str) -> str:
+    return reference.removeprefix("arch:")

@@ -1,0 +1,337 @@
+"""The store of trained models: shadow models and surrogates, each trained once for what decides its weights.
+
+A model lies in ``<kind>/<key>/``: ``weights.safetensors``, ``weights.json`` (written last: with it the model is
+complete) and, while it is being trained, a checkpoint from which a killed run goes on. The weights can be loaded as a
+target: ``securitynet assess arch:NAME --weights <kind>/<key>/weights.safetensors``, where the preprocessing comes from
+the file beside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import nn
+
+from securitynet.datasets.base import ImageDataset, Images
+from securitynet.datasets.locks import exclusive
+from securitynet.errors import ConfigurationError, ModelError
+from securitynet.files import atomic_write, file_checksum, stable_hash, write_json
+from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.recipe import Recipe
+from securitynet.models.references import parse_reference
+from securitynet.models.sources import open_source
+from securitynet.models.sources.base import Shape
+from securitynet.models.target import Target
+from securitynet.models.trainer.checkpoints import CheckpointFile
+from securitynet.models.trainer.environment import resolve_device
+from securitynet.models.trainer.randomness import derived_seed, isolated
+from securitynet.models.trainer.statistics import standardising
+from securitynet.models.training import History, fit, held_out
+from securitynet.models.weights import read_state_dict, state_checksum
+from securitynet.records import Access, Record
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = "securitynet-stored-model"
+
+WEIGHTS = "weights.safetensors"
+FACTS = "weights.json"
+
+Epochs = Callable[[int], None]
+"""Called with the number of epochs done."""
+
+
+class StoredFacts(Record):
+    """What ``weights.json`` says.
+
+    Attributes:
+        format: Tells this file from other JSON files.
+        version: Of this list of fields, and of the code that trains: raising it retires all stored models.
+        dataset: Fingerprint of the dataset of the images.
+        training_set: SHA-256 of the indices of the training records, in their order.
+        targets: SHA-256 of the labels or posteriors that they were trained on.
+        soft: Whether those were posteriors.
+        records: How many records there are.
+        architecture: Name in the registry, or a reference such as ``timm:resnet18``.
+        num_classes: Number of logits.
+        channels: Channels of the images.
+        image_size: Height and width of the images.
+        recipe: With its seed and its version.
+        preprocessing: Between images in [0, 1] and the network.
+        history: What happened in each epoch.
+        weights_checksum: SHA-256 of the weights file.
+    """
+
+    format: Literal["securitynet-stored-model"] = FORMAT
+    version: Literal[1] = 1
+    dataset: str
+    training_set: str
+    targets: str
+    soft: bool
+    records: int
+    architecture: str
+    num_classes: int
+    channels: int
+    image_size: int
+    recipe: Recipe
+    preprocessing: Preprocessing
+    history: History = History()
+    weights_checksum: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder: a digest of all that decides its weights."""
+        return stable_hash(self.model_dump(mode="json", exclude={"history", "weights_checksum"}))
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A model that is wanted.
+
+    Attributes:
+        dataset: With square images.
+        indices: Training records, N int64, at least 2. Images are normalised by their mean and deviation.
+        targets: Labels, N int64, or posteriors, N×K float32.
+        num_classes: K.
+        architecture: Name in `securitynet.models.architectures.ARCHITECTURES`, or a reference to a network of another
+            library (``timm:resnet18``), which is trained from fresh weights.
+        recipe: With the seed of this model.
+        input_size: Height and width that images are resized to before the network; None leaves them.
+    """
+
+    dataset: ImageDataset
+    indices: NDArray[np.int64]
+    targets: NDArray[np.int64] | NDArray[np.float32]
+    num_classes: int
+    architecture: str
+    recipe: Recipe
+    input_size: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """A trained model.
+
+    Attributes:
+        target: The model under white-box access, emitting logits.
+        kept: Positions in the job's records that it was trained on: all, but for those that early stopping held out.
+        history: Of its training.
+        key: Digest of all that decides its weights; the name of its folder.
+        weights: Its weights file; None if nothing is kept.
+    """
+
+    target: Target
+    kept: NDArray[np.int64]
+    history: History
+    key: str
+    weights: Path | None
+
+
+def obtain_model(
+    job: Job,
+    *,
+    kind: str,
+    cache: Path | None = None,
+    device: str = "auto",
+    progress: Epochs | None = None,
+    images: tuple[Images, NDArray[np.int64]] | None = None,
+) -> StoredModel:
+    """The model of a job: from the store if it is there, else trained now.
+
+    Args:
+        job: What is wanted.
+        kind: Name of its folder in the store, in the plural: ``shadows``, ``surrogates``.
+        cache: Folder of the store; None keeps nothing.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It is not part of the key: a model that was trained
+            elsewhere is used as it is.
+        progress: Called after each epoch.
+        images: The job's images where they have been fetched already, and the positions of its records among them.
+
+    Raises:
+        ConfigurationError: If there are no images, or too few records.
+        ModelError: If the network cannot be built for the images or trained on them.
+    """
+    check_images(job.dataset)
+    if len(job.indices) < 2:
+        raise ConfigurationError(f"{len(job.indices)} records are too few to train a model on.")
+    facts = _facts(job)
+    network = fresh_network(job)
+    folder = None if cache is None else cache / kind / facts.key
+    with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
+        found = None if folder is None else _read(folder, facts, network)
+        if found is None:
+            found = _train(network, job, facts, folder, device, progress, images)
+    size = job.input_size or facts.image_size
+    reference = job.architecture if ":" in job.architecture else f"arch:{job.architecture}"
+    backend = ModuleBackend(
+        network,
+        reference=reference,
+        checksum=state_checksum(network.state_dict(), job.architecture),
+        example_shape=(facts.channels, size, size),
+        device=resolve_device(device),
+    )
+    backend.num_classes = job.num_classes
+    everything = np.arange(len(job.indices), dtype=np.int64)
+    kept = held_out(len(job.indices), job.recipe)[0] if job.recipe.patience else everything
+    target = Target(backend, preprocessing=facts.preprocessing, access=Access.WHITE_BOX)
+    return StoredModel(target, kept, found.history, facts.key, None if folder is None else folder / WEIGHTS)
+
+
+def fresh_network(job: Job) -> nn.Module:
+    """The network of a job with its initial weights, which the seed of the recipe decides.
+
+    Raises:
+        UnknownName: If there is no such architecture.
+        ModelError: If it cannot be built for the images or the classes.
+    """
+    channels, size, _ = job.dataset.image_shape
+    shape = Shape(job.num_classes, channels, job.input_size or size)
+    reference = parse_reference(qualified(job.architecture))
+    if not reference.is_network:
+        raise ConfigurationError(f"{job.architecture} is no network that could be trained.")
+    source = open_source(reference)
+    with isolated():
+        torch.manual_seed(derived_seed(job.recipe.seed, "initial weights"))
+        try:
+            return source.build(shape, frozenset())
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"{job.architecture} cannot be built for {shape.num_classes} classes and {channels}×{size}×{size} "
+                f"images: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                hint="Choose another architecture.",
+            ) from error
+
+
+def qualified(architecture: str) -> str:
+    """The reference of an architecture: ``arch:NAME`` for one of ours, and itself for ``timm:NAME`` and the like.
+
+    Raises:
+        UnknownName: If it is a name and none of ours.
+    """
+    return architecture if ":" in architecture else f"arch:{ARCHITECTURES.resolve(architecture).name}"
+
+
+def check_images(dataset: ImageDataset) -> None:
+    """Raise an error unless models can be trained on the images of a dataset."""
+    if dataset.images is None:
+        raise ConfigurationError(
+            f"{dataset.reference} holds recorded outputs and no images, so no models can be trained on it.",
+            hint="Give the images with --dataset.",
+        )
+    _, height, width = dataset.image_shape
+    if height != width:
+        raise ModelError(
+            f"The architectures take square images; those of {dataset.reference} are {height}×{width}.",
+            hint="Resize them with --image-size N.",
+        )
+
+
+def read_facts(weights: Path) -> StoredFacts | None:
+    """The facts beside the weights of a stored model; None if there are none, or the file is somebody else's.
+
+    Raises:
+        ModelError: If they are damaged, or not about these weights.
+    """
+    path = Path(weights).with_suffix(".json")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    if path == Path(weights) or FORMAT not in text:
+        return None
+    try:
+        facts = StoredFacts.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint="Train the model again.") from error
+    if file_checksum(Path(weights)) != facts.weights_checksum:
+        raise ModelError(f"{path} is about other weights than those in {Path(weights).name}: the checksums differ.")
+    return facts
+
+
+def _facts(job: Job) -> StoredFacts:
+    channels, size, _ = job.dataset.image_shape
+    soft = job.targets.ndim == 2
+    preprocessing = standardising(job.dataset, job.indices)
+    if job.input_size is not None and job.input_size != size:
+        preprocessing = preprocessing.model_copy(update={"input_size": (job.input_size, job.input_size)})
+    targets = np.ascontiguousarray(job.targets, dtype="<f4" if soft else "<i8")
+    return StoredFacts(
+        dataset=job.dataset.fingerprint,
+        training_set=hashlib.sha256(job.indices.astype("<i8").tobytes()).hexdigest(),
+        targets=hashlib.sha256(targets.tobytes()).hexdigest(),
+        soft=soft,
+        records=len(job.indices),
+        architecture=job.architecture,
+        num_classes=job.num_classes,
+        channels=channels,
+        image_size=size,
+        recipe=job.recipe,
+        preprocessing=preprocessing,
+    )
+
+
+def _train(
+    network: nn.Module,
+    job: Job,
+    facts: StoredFacts,
+    folder: Path | None,
+    device: str,
+    progress: Epochs | None,
+    fetched: tuple[Images, NDArray[np.int64]] | None,
+) -> StoredFacts:
+    assert job.dataset.images is not None  # `check_images` has raised otherwise
+    images, indices = fetched or (job.dataset.images, job.indices)
+    checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
+    history = fit(
+        network,
+        images,
+        job.targets,
+        facts.recipe,
+        indices=indices,
+        preprocessing=facts.preprocessing,
+        checkpoint=None if checkpoint is None else checkpoint.path,
+        data_fingerprint=facts.key,
+        device=device,
+        progress=(lambda done, _total, _history: progress(done)) if progress else None,
+    )
+    facts = facts.model_copy(update={"history": history})
+    if folder is None or checkpoint is None:
+        return facts
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    weights = folder / WEIGHTS
+    with atomic_write(weights) as stream:
+        stream.write(safetensors.torch.save(state, metadata={"format": "pt"}))
+    facts = facts.model_copy(update={"weights_checksum": file_checksum(weights)})
+    write_json(folder / FACTS, facts.model_dump(mode="json"))
+    checkpoint.remove()
+    return facts
+
+
+def _read(folder: Path, wanted: StoredFacts, network: nn.Module) -> StoredFacts | None:
+    """Put the stored weights into the network; None if they are absent or damaged (which is logged)."""
+    try:
+        facts = StoredFacts.model_validate(json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        weights = folder / WEIGHTS
+        if facts.key == wanted.key and file_checksum(weights) == facts.weights_checksum:
+            network.load_state_dict(read_state_dict(weights)[0])
+            return facts
+    except FileNotFoundError:
+        return None
+    except (ValueError, ValidationError) as error:
+        logger.debug("%s: %s", folder.name, error)
+    logger.warning("A stored model is damaged and is trained again: %s", folder.name)
+    return None
