@@ -36,3 +36,22 @@ def accuracy(table: pandas.DataFrame) -> pandas.Series:
     """Test accuracy of each row: as measured, else as the publisher claims; missing if neither is known."""
     claimed = table["claimed_accuracy"].astype("float64")
     return table["accuracy.test"].fillna(claimed) if "accuracy.test" in table else claimed
+
+
+def measured(database: Database, query: Query) -> pandas.DataFrame:
+    """One row a measured value of the entries of a query: id, name, value, low, high, measured_by, source.
+
+    As for `frame`: a duplicate's values count for the entry that stands for it, and the latest counts, ours first.
+    """
+    stands = sa.func.coalesce(entries.c.duplicate_of, entries.c.id).label("id")
+    names = ("name", "value", "low", "high", "measured_by", "source")
+    statement = (
+        sa.select(stands, *(measurements.c[name] for name in names))
+        .join(entries, entries.c.number == measurements.c.entry)
+        .where(measurements.c.ended.is_(None))
+        .order_by(measurements.c.measured_by == "trial", measurements.c.number)
+    )
+    with database.read() as connection:
+        rows = pandas.DataFrame(connection.execute(statement).all(), columns=["id", *names])
+    wanted = set(query.to_frame()["id"])
+    return rows[rows["id"].isin(wanted)].drop_duplicates(["id", "name"], keep="last").reset_index(drop=True)

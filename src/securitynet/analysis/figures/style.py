@@ -75,7 +75,7 @@ def exchange_rules(scope: str) -> str:
     return "\n".join(rules)
 
 
-def styled(chart: alt.LayerChart) -> alt.TopLevelMixin:
+def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart) -> alt.TopLevelMixin:
     """The chart with the shared fonts, colours and axes."""
     axis: dict[str, Any] = {
         "labelColor": TEXT.light,

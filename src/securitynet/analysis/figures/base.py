@@ -1,0 +1,99 @@
+"""What a figure is: declared once, drawn from any frame that has its quantities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import pandas
+
+from securitynet.analysis import frames
+from securitynet.analysis.frames import Quantity
+from securitynet.errors import ConfigurationError
+
+FEWEST_CASES = 1
+
+Chart = alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure or a table that was made from data.
+
+    Attributes:
+        chart: To be written by `securitynet.analysis.figures.render`; None for a table.
+        caption: What is shown, with n, intervals and tests.
+        data: What is drawn, one row a mark; for a table, the table itself.
+        statistics: What was computed of it, one row a group.
+    """
+
+    chart: alt.TopLevelMixin | None
+    caption: str
+    data: pandas.DataFrame
+    statistics: pandas.DataFrame = field(default_factory=pandas.DataFrame)
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A declared figure or table.
+
+    Attributes:
+        name: For the command line.
+        title: A few words.
+        source: Where the paper has it; ``new`` for those that no paper has.
+        quantities: Name -> what is needed.
+        draw: Makes it from a wide frame (`frames.wide` of the quantities), the tidy one, and the figure.
+        restrict: Column -> values of the paper's figure, applied where the data has any of them.
+        optional: Names of quantities without which it can be drawn.
+        options: For ``draw``.
+    """
+
+    name: str
+    title: str
+    source: str
+    quantities: Mapping[str, Quantity]
+    draw: Callable[[pandas.DataFrame, pandas.DataFrame, Figure], Drawn]
+    restrict: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def missing(self, tidy: pandas.DataFrame) -> list[str]:
+        """Labels of the quantities that no case has, optional ones left out."""
+        return [
+            quantity.label
+            for name, quantity in self.quantities.items()
+            if name not in self.optional and len(frames.take(tidy, quantity)) < FEWEST_CASES
+        ]
+
+    def make(self, tidy: pandas.DataFrame) -> Drawn:
+        """Draw it.
+
+        Raises:
+            MissingData: If a quantity it needs was measured on no case.
+        """
+        lacking = self.missing(tidy)
+        if lacking:
+            raise MissingData(self.name, lacking)
+        restricted = self.restricted(tidy)
+        return self.draw(frames.wide(restricted, dict(self.quantities)), restricted, self)
+
+    def restricted(self, tidy: pandas.DataFrame) -> pandas.DataFrame:
+        """The rows that the paper's figure is about, where there are any such and they have what is needed."""
+        for column, values in self.restrict.items():
+            inside = tidy[tidy[column].isin(values)]
+            if len(inside) and not self.missing(inside):
+                tidy = inside
+        return tidy
+
+
+class MissingData(ConfigurationError):
+    """A figure can't be drawn, because the data lacks a quantity."""
+
+    def __init__(self, figure: str, lacking: list[str]) -> None:
+        super().__init__(
+            f"{figure} needs what was measured on no model here: {'; '.join(lacking)}.",
+            hint="Run a study that measures it, or take other data with --from.",
+        )
+        self.lacking = lacking

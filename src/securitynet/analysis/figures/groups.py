@@ -1,0 +1,152 @@
+"""Groups: one quantity of the models of each group, as points with the group's mean and interval."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import altair as alt
+import numpy as np
+import pandas
+from scipy import stats
+
+from securitynet.analysis import statistics
+from securitynet.analysis.figures import style
+from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.points import axis, grouped
+from securitynet.analysis.figures.texts import estimate, p_value
+
+WIDTH, HEIGHT = 420, 300
+MOST_PAIRS = 10
+
+
+def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """A strip of points a group, beside it the distribution's density where there are enough, and the mean.
+
+    Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
+    and are told apart by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
+    """
+    ((name, quantity),) = list(figure.quantities.items())[:1]
+    by, split = str(figure.options["by"]), figure.options.get("split")
+    ordered = bool(figure.options.get("ordered"))
+    rows = wide[wide[name].notna() & wide[by].notna()]
+    rows = rows if ordered else grouped(rows, by)
+    rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
+    table = means(rows, name)
+    random = np.random.default_rng(0)  # points that would lie on each other are moved aside, the same way each time
+    rows = rows.assign(_aside=random.uniform(-1, 1, len(rows)))
+    chart = _ordered(rows, table, name, quantity, by) if ordered else _strips(rows, table, name, quantity, bool(split))
+    return Drawn(style.styled(chart), _caption(figure, rows, table, name, by, ordered, bool(split)), rows, table)
+
+
+def means(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
+    """Mean of each group with its interval, by families where they are known."""
+    found = []
+    for (group, split), part in rows.groupby(["_group", "_split"], sort=True):
+        clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
+        mean = statistics.mean(part[name].to_numpy(float), clusters=clusters)
+        found.append(
+            {"_group": group, "_split": split, "n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
+        )
+    return pandas.DataFrame(found)
+
+
+def _strips(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: object, split: bool) -> Chart:
+    order = sorted(rows["_group"].unique(), key=lambda group: (group == "others", str(group)))
+    splits = sorted(rows["_split"].unique())
+    scale = alt.Scale(domain=splits, range=[style.ink(n).light for n in range(len(splits))])
+    legend = alt.Legend(symbolType="circle", symbolSize=70) if split else None
+    colour = alt.Color("_split:N", scale=scale, legend=legend)
+    x = alt.X("_group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelLimit=110))
+    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=alt.Scale(zero=False), axis=axis(quantity))  # type: ignore[arg-type]
+    offset = alt.XOffset("_place:Q", scale=alt.Scale(domain=[-1, len(splits) * 2 - 1]))
+    places = {value: 2 * number for number, value in enumerate(splits)}
+    rows = rows.assign(_place=rows["_split"].map(places) + 0.55 * rows["_aside"])
+    table = table.assign(_place=table["_split"].map(places))
+    points = (
+        alt.Chart(rows)
+        .mark_point(filled=True, size=18, opacity=0.45)
+        .encode(x=x, y=y, xOffset=offset, color=colour, tooltip=["model:N", "dataset:N", f"{name}:Q"])
+    )
+    spans = (
+        alt.Chart(table)
+        .mark_rule(strokeWidth=2.5, color=style.TEXT.light)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", xOffset=offset)
+    )
+    centres = (
+        alt.Chart(table)
+        .mark_point(filled=True, shape="diamond", size=90, color=style.TEXT.light, stroke="white", strokeWidth=1)
+        .encode(x=x, y=alt.Y("mean:Q"), xOffset=offset)
+    )
+    return alt.layer(points, spans, centres).properties(width=max(WIDTH, 70 * len(order) * len(splits)), height=HEIGHT)
+
+
+def _ordered(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: object, by: str) -> Chart:
+    rows = rows.assign(_x=rows["_group"].astype(float) + 0.22 * rows["_aside"])
+    table = table.assign(_x=table["_group"].astype(float))
+    ticks = sorted({int(value) for value in table["_x"]})
+    x = alt.X("_x:Q", title=by.replace("_", " ").capitalize(), scale=alt.Scale(zero=False, nice=False, padding=20),
+              axis=alt.Axis(format="d", values=ticks))  # fmt: skip
+    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=alt.Scale(zero=False), axis=axis(quantity))  # type: ignore[arg-type]
+    points = (
+        alt.Chart(rows)
+        .mark_point(filled=True, size=18, opacity=0.45, color=style.ink(0).light)
+        .encode(x=x, y=y, tooltip=["model:N", f"{name}:Q"])
+    )
+    line = alt.Chart(table).mark_line(color=style.TEXT.light, strokeWidth=1.5).encode(x=x, y="mean:Q")
+    spans = alt.Chart(table).mark_rule(strokeWidth=2.5, color=style.TEXT.light).encode(x=x, y="low:Q", y2="high:Q")
+    centres = (
+        alt.Chart(table)
+        .mark_point(filled=True, shape="diamond", size=80, color=style.TEXT.light, stroke="white", strokeWidth=1)
+        .encode(x=x, y="mean:Q")
+    )
+    return alt.layer(points, line, spans, centres).properties(width=WIDTH, height=HEIGHT)
+
+
+def _caption(
+    figure: Figure, rows: pandas.DataFrame, table: pandas.DataFrame, name: str, by: str, ordered: bool, split: bool
+) -> str:
+    ((_, quantity),) = list(figure.quantities.items())[:1]
+    said = [f"{figure.title}: {quantity.label.lower()} of {len(rows):,} models by {by.replace('_', ' ')}."]
+    named = [
+        f"{row['_group']}{' ' + row['_split'] if split else ''} "
+        f"{estimate(row['mean'], row['low'], row['high'])}, n = {row['n']}"
+        for _, row in table.iterrows()
+    ]
+    said.append(f"Diamonds: means with 95% intervals ({'; '.join(named)}).")
+    values = rows[name].to_numpy(float)
+    if ordered:
+        clusters = rows["family"].astype(str).to_numpy() if rows["family"].notna().all() else None
+        trend = statistics.correlation(rows["_group"].to_numpy(float), values, kind="spearman", clusters=clusters)
+        if trend.resolved:
+            said.append(
+                f"Spearman's ρ with {by.replace('_', ' ')}: {estimate(trend.value, trend.low, trend.high)}"
+                f"{p_value(trend.p)}."
+            )
+    elif split:
+        said += _differences(rows, name)
+    else:
+        groups = [part[name].to_numpy(float) for _, part in rows.groupby("_group") if len(part) > 1]
+        if len(groups) > 1:
+            test = stats.kruskal(*groups)
+            said.append(
+                f"Kruskal and Wallis' test of equal distributions: H = {test.statistic:.1f}{p_value(test.pvalue)}."
+            )
+    return " ".join(said)
+
+
+def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
+    """Differences between the halves of each group, adjusted for their number."""
+    found, words = [], []
+    for group, part in rows.groupby("_group", sort=True):
+        halves = {split: inside[name].to_numpy(float) for split, inside in part.groupby("_split", sort=True)}
+        for (first, a), (second, b) in combinations(halves.items(), 2):
+            difference = statistics.group_difference(a, b)
+            if difference.resolved:
+                found.append(difference)
+                words.append(f"{group!s}, {second!s} minus {first!s}")
+    adjusted = statistics.adjusted([difference.p for difference in found])
+    texts = [
+        f"{what}: {estimate(d.value, d.low, d.high)}{p_value(p)}"
+        for what, d, p in zip(words, found, adjusted, strict=True)
+    ][:MOST_PAIRS]
+    return [f"Differences of means ({'; '.join(texts)}; permutation test, adjusted after Holm)."] if texts else []

@@ -1,0 +1,160 @@
+"""Points: two quantities of each model against each other, with the correlation of each group and of all."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas
+
+from securitynet.analysis import frames, statistics
+from securitynet.analysis.figures import style
+from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.texts import estimate, p_value
+from securitynet.analysis.frames import Quantity
+from securitynet.analysis.quantities import TARGET_ACCURACY
+from securitynet.catalog.compare import find_clusters
+
+MOST_GROUPS = 6
+OTHERS = "others"
+WIDTH, HEIGHT = 420, 300
+
+
+def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """A scatter plot.
+
+    The first quantity is on the horizontal axis; each further one has a panel of its own. Options: ``colour``, a
+    column (``dataset`` by default), and ``diagonal``, whether a line of equality is drawn.
+    """
+    (x_name, x), *ys = figure.quantities.items()
+    ys = [(name, quantity) for name, quantity in ys if wide[name].notna().any()]
+    colour = str(figure.options.get("colour", "dataset"))
+    data = grouped(with_clusters(wide, tidy) if colour == "cluster" else wide, colour)
+    order = list(data[colour].value_counts().index)
+    order = [*[name for name in order if name != OTHERS], *[name for name in order if name == OTHERS]]
+    found, panels = [], []
+    for name, y in ys:
+        rows = data[data[x_name].notna() & data[name].notna()]
+        found += correlations(rows, x_name, name, colour, order, y.label)
+        panels.append(panel(rows, (x_name, x), (name, y), colour, order, diagonal=bool(figure.options.get("diagonal"))))
+    table = pandas.DataFrame(found)
+    table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
+    chart = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=24)
+    return Drawn(style.styled(chart), caption(figure, table, x, [y for _, y in ys]), data, table)
+
+
+def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
+    """The frame with a column ``cluster``: the purpose and, for security models, their cluster of accuracies."""
+    accuracy = frames.take(tidy, TARGET_ACCURACY)["value"]
+    wide = wide.assign(cluster=wide["purpose"].fillna("not known"), id=wide["case"])
+    wide["_accuracy"] = wide["case"].map(accuracy)
+    security = wide[(wide["purpose"] == "security") & wide["_accuracy"].notna()]
+    groups, members = find_clusters(security, seed=0) if len(security) else ([], {})
+    if len(groups) > 1:
+        names = {n: f"security, around {100 * group.mean:.0f}%" for n, group in enumerate(groups)}
+        wide["cluster"] = wide["case"].map({case: names[n] for case, n in members.items()}).fillna(wide["cluster"])
+    return wide
+
+
+def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
+    """The frame with rare values of a column put together, so that no more than six are told apart."""
+    values = wide[column].astype(object).where(wide[column].notna(), "not known").astype(str)
+    frequent = values.value_counts().index
+    kept = set(frequent if len(frequent) <= MOST_GROUPS else frequent[: MOST_GROUPS - 1])
+    return wide.assign(**{column: values.where(values.isin(kept), OTHERS)})
+
+
+def correlations(
+    rows: pandas.DataFrame, x: str, y: str, colour: str, order: list[str], panel_name: str
+) -> list[dict[str, object]]:
+    """Pearson's and Spearman's correlation in each group and, with groups' means taken away, over all."""
+    found: list[dict[str, object]] = []
+    groups: list[tuple[str, pandas.DataFrame, bool]] = [(name, rows[rows[colour] == name], False) for name in order]
+    if len(order) > 1:
+        groups.append(("all, within groups", rows, True))
+    for name, part, pooled in groups:
+        strata = part[colour] if pooled else None
+        arguments = (part[x].to_numpy(float), part[y].to_numpy(float))
+        clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
+        labels = None if strata is None else strata.to_numpy()
+        pearson = statistics.correlation(*arguments, clusters=clusters, strata=labels)
+        spearman = statistics.correlation(*arguments, kind="spearman", clusters=clusters, strata=labels)
+        if pearson.resolved:
+            found.append(
+                {
+                    "panel": panel_name, "group": name, "n": pearson.n, "families": pearson.clusters,
+                    "r": pearson.value, "low": pearson.low, "high": pearson.high, "p": pearson.p,
+                    "rho": spearman.value, "rho_low": spearman.low, "rho_high": spearman.high,
+                    "method": pearson.method,
+                }
+            )  # fmt: skip
+    columns = ["panel", "group", "n", "families", "r", "low", "high", "p", "rho", "rho_low", "rho_high", "method"]
+    return found or [dict.fromkeys(columns) | {"panel": panel_name, "group": "all", "n": len(rows)}]
+
+
+def panel(
+    rows: pandas.DataFrame,
+    x: tuple[str, Quantity],
+    y: tuple[str, Quantity],
+    colour: str,
+    order: list[str],
+    *,
+    diagonal: bool = False,
+) -> Chart:
+    """One scatter plot; each group has its colour and its shape."""
+    axes = [
+        alt.X(f"{x[0]}:Q", title=x[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(x[1])),
+        alt.Y(f"{y[0]}:Q", title=y[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(y[1])),
+    ]
+    shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
+    inks = [style.ink(number).light for number in range(len(order))]
+    legend = alt.Legend(symbolType="circle", symbolSize=70) if len(order) > 1 else None
+    marks = (
+        alt.Chart(rows)
+        .mark_point(filled=True, size=34, opacity=0.75)
+        .encode(
+            *axes,
+            color=alt.Color(f"{colour}:N", scale=alt.Scale(domain=order, range=inks), sort=order, legend=legend),
+            shape=alt.Shape(f"{colour}:N", scale=alt.Scale(domain=order, range=shapes), sort=order, legend=legend),
+            tooltip=["model:N", "dataset:N", f"{x[0]}:Q", f"{y[0]}:Q"],
+        )
+    )
+    layers: list[alt.Chart] = []
+    if y[1].chance is not None:
+        level = alt.Chart(pandas.DataFrame({"chance": [y[1].chance]}))
+        layers.append(level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))
+    if diagonal and len(rows):
+        ends = [
+            max(rows[x[0]].min(), rows[y[0]].min()),
+            min(rows[x[0]].max(), rows[y[0]].max()),
+        ]
+        line = alt.Chart(pandas.DataFrame({x[0]: ends, y[0]: ends}))
+        layers.append(line.mark_line(strokeDash=[3, 3], color=style.CHANCE.light).encode(x=f"{x[0]}:Q", y=f"{y[0]}:Q"))
+    return alt.layer(*layers, marks).properties(width=WIDTH, height=HEIGHT)
+
+
+def axis(quantity: Quantity) -> alt.Axis:
+    """Shares are written as percentages."""
+    return alt.Axis(format="~%" if quantity.unit in ("share", "points") else "~g", tickCount=6)
+
+
+def caption(figure: Figure, table: pandas.DataFrame, x: Quantity, ys: list[Quantity]) -> str:
+    """What is shown, with each group's correlation."""
+    shown = " and ".join(y.label.lower() for y in ys)
+    said = [f"{figure.title}: {shown} against {x.label.lower()}."]
+    several = table["panel"].nunique() > 1
+    for panel_name, rows in table.groupby("panel", sort=False):
+        words = [
+            f"{row['group']} {estimate(row['r'], row['low'], row['high'])}, n = {row['n']:.0f}"
+            f"{p_value(row['p_adjusted'])}"
+            for _, row in rows.iterrows()
+            if row["r"] is not None and row["r"] == row["r"]
+        ]
+        if words:
+            said.append(f"{f'{panel_name}, ' if several else ''}Pearson's r with 95% interval: {'; '.join(words)}.")
+        else:
+            said.append(f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation.")
+    if table["method"].notna().any():
+        said.append(
+            "Intervals: bootstrap, over architecture families where there are five or more; p: from the same "
+            "bootstrap, or by permutation where models are resampled, adjusted after Holm for the number of groups."
+        )
+    return " ".join(said)

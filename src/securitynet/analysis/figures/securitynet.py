@@ -1,0 +1,54 @@
+"""The figures of the SecurityNet paper that need no more than measured values, declared."""
+
+from __future__ import annotations
+
+from securitynet.analysis import quantities as q
+from securitynet.analysis.figures import groups, points
+from securitynet.analysis.figures.base import Figure
+
+PAPER_DATASETS = ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")
+BENCHMARK = {"purpose": ("benchmark",), "dataset": PAPER_DATASETS}
+IMAGENET = {"purpose": ("benchmark",), "dataset": ("ImageNet-1k",)}
+CIFAR10 = {"dataset": ("CIFAR-10",)}
+BOTH = {"dataset": ("CIFAR-10", "CIFAR-100", "ImageNet-1k")}
+
+FIGURES = [
+    Figure("securitynet-2", "Test accuracy of benchmark and security models", "SecurityNet, Figure 2",
+           {"accuracy": q.TARGET_ACCURACY}, groups.draw, BOTH, options={"by": "dataset", "split": "purpose"}),
+    Figure("securitynet-3", "Overfitting level of benchmark and security models", "SecurityNet, Figure 3",
+           {"overfitting": q.OVERFITTING}, groups.draw, BOTH, options={"by": "dataset", "split": "purpose"}),
+    Figure("securitynet-4", "Agreement and accuracy of stolen models", "SecurityNet, Figure 4",
+           {"accuracy": q.STEALING_ACCURACY, "agreement": q.STEALING_AGREEMENT}, points.draw, BENCHMARK,
+           options={"diagonal": True}),
+    Figure("securitynet-5", "Model stealing and the target's accuracy", "SecurityNet, Figure 5",
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_ACCURACY}, points.draw, BENCHMARK),
+    Figure("securitynet-6", "Model stealing with data of another kind", "SecurityNet, Figure 6",
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_OTHER_DATA}, points.draw, BENCHMARK),
+    Figure("securitynet-7", "Model stealing with a larger surrogate", "SecurityNet, Figure 7",
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_LARGER}, points.draw, BENCHMARK),
+    Figure("securitynet-8", "Agreement and accuracy of stolen benchmark and security models", "SecurityNet, Figure 8",
+           {"accuracy": q.STEALING_ACCURACY, "agreement": q.STEALING_AGREEMENT}, points.draw, CIFAR10,
+           options={"colour": "cluster", "diagonal": True}),
+    Figure("securitynet-9", "Stealing benchmark and security models", "SecurityNet, Figure 9",
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_ACCURACY}, points.draw, CIFAR10,
+           options={"colour": "cluster"}),
+    Figure("securitynet-10", "Model stealing by year of publication", "SecurityNet, Figure 10",
+           {"stealing": q.STEALING_ACCURACY}, groups.draw, IMAGENET, options={"by": "year", "ordered": True}),
+    Figure("securitynet-11", "Accuracy by year of publication", "SecurityNet, Figure 11",
+           {"target": q.TARGET_ACCURACY}, groups.draw, IMAGENET, options={"by": "year", "ordered": True}),
+    Figure("securitynet-12", "Model stealing by type of venue", "SecurityNet, Figure 12",
+           {"stealing": q.STEALING_ACCURACY}, groups.draw, IMAGENET, options={"by": "venue_type"}),
+    Figure("securitynet-13", "Membership inference and the overfitting level", "SecurityNet, Figure 13",
+           {"overfitting": q.OVERFITTING, "correctness": q.CORRECTNESS_AUC, "entropy": q.MODIFIED_ENTROPY_AUC,
+            "mlp": q.MLP_AUC}, points.draw, BENCHMARK, optional=("mlp",)),
+    Figure("securitynet-14", "Membership inference from all and from the top 3 posteriors", "SecurityNet, Figure 14",
+           {"overfitting": q.OVERFITTING, "entropy": q.MODIFIED_ENTROPY_AUC, "mlp": q.MLP_AUC, "top3": q.MLP_TOP3_AUC},
+           points.draw, BENCHMARK),
+    Figure("securitynet-15", "Membership inference on benchmark and security models", "SecurityNet, Figure 15",
+           {"overfitting": q.OVERFITTING, "entropy": q.MODIFIED_ENTROPY_AUC}, points.draw, CIFAR10,
+           options={"colour": "cluster"}),
+    Figure("securitynet-16", "Membership inference by year of publication", "SecurityNet, Figure 16",
+           {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "year", "ordered": True}),
+    Figure("securitynet-17", "Membership inference by type of venue", "SecurityNet, Figure 17",
+           {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "venue_type"}),
+]  # fmt: skip

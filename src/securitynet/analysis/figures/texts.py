@@ -1,0 +1,25 @@
+"""Numbers in captions."""
+
+from __future__ import annotations
+
+MINUS = "−"
+
+
+def number(value: float, decimals: int = 3) -> str:
+    """A number with a true minus sign."""
+    text = f"{value:.{decimals}f}"
+    return (text.removeprefix("-") if float(text) == 0 else text).replace("-", MINUS)
+
+
+def estimate(value: float, low: float, high: float, decimals: int = 3) -> str:
+    """A value with its interval."""
+    if low != low or high != high:
+        return f"{number(value, decimals)} (no interval)"
+    return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def p_value(p: float | None) -> str:
+    """``, p = 0.012``, or nothing where there is none."""
+    if p is None or p != p:
+        return ""
+    return ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"

@@ -1,0 +1,174 @@
+"""Tidy frames: one row a measured value, with the model it was measured on and how.
+
+A *case* is one model under one condition of training (its defense, its epochs, its seed): what figures show as a point.
+Frames come from the catalog or from a study's export, and look the same; statistics and figures do not tell them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas
+
+if TYPE_CHECKING:
+    from securitynet.catalog.catalog import Catalog
+    from securitynet.catalog.query import Query
+
+ANNOTATIONS = (
+    "purpose", "family", "architecture", "architecture_type", "dataset", "topic_category", "granularity", "classes",
+    "training_size", "image_height", "parameters", "flops", "year", "venue", "venue_type", "countries",
+    "affiliation_types", "authors",
+)  # fmt: skip
+"""What is known about a model: codes of the catalog."""
+
+CONDITIONS = ("defense", "epochs", "seed")
+"""What of a training makes cases of one model differ."""
+
+HOW = ("attack", "method", "access", "auxiliary", "settings", "measure", "at")
+"""How a value was measured: family, method, threat model, other settings (JSON), measure and its ``key=value``."""
+
+NUMBERS = ("value", "low", "high", "level", "n", "seconds")
+
+COLUMNS = ("case", "model", *ANNOTATIONS, *CONDITIONS, *HOW, *NUMBERS)
+
+_TARGET = {"accuracy.train": "train_accuracy", "accuracy.test": "test_accuracy", "accuracy.gap": "overfitting"}
+_MEASURE = re.compile(r"(?P<measure>[^.@]+)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that a model has: what to take from a tidy frame, and what to call it.
+
+    Attributes:
+        label: For an axis.
+        measure: Names of the measure, the first that is there counts.
+        where: Column -> allowed values; a column that is not named may hold anything.
+        unit: How numbers are written.
+        chance: What guessing gives.
+    """
+
+    label: str
+    measure: tuple[str, ...]
+    where: dict[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
+    unit: Literal["share", "points", "plain"] = "share"
+    chance: float | None = None
+
+
+def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
+    """A frame with all of `COLUMNS`, in that order; what is not known is missing."""
+    frame = pandas.DataFrame(rows)
+    return frame.reindex(columns=[*COLUMNS])
+
+
+def from_catalog(catalog: Catalog, query: Query | None = None) -> pandas.DataFrame:
+    """All measured values of the catalog's entries. An entry without any has one row with its annotations alone."""
+    from securitynet.catalog import frames
+
+    query = query or catalog.query()
+    entries = query.to_frame()
+    values = frames.measured(catalog.database, query)
+    how = pandas.DataFrame([parse_name(name) for name in values["name"]], index=values.index)
+    values = pandas.concat([values, how], axis=1) if len(values) else values
+    known = entries[["id", "name", *ANNOTATIONS]].rename(columns={"name": "model"})
+    frame = known.merge(values.drop(columns=["name"]), how="left", on="id").rename(columns={"id": "case"})
+    return tidy(frame)
+
+
+def parse_name(name: str) -> dict[str, Any]:
+    """How a value was measured, from the name of its measurement.
+
+    ``stealing.knockoff@partial.agreement@budget=100`` and the catalog's ``stealing.surrogate=wrn-50.accuracy`` are
+    both understood. What published tables leave unsaid, because it is the default of the paper, is left open.
+    """
+    if name in _TARGET:
+        return _how("target", measure=_TARGET[name])
+    found = _MEASURE.search(name)
+    if found is None:
+        return _how("other", measure=name)
+    before = [part for part in name[: found.start()].split(".") if part]
+    attack, rest = (before[0], before[1:]) if before else ("other", [])
+    method = auxiliary = access = None
+    settings: dict[str, str] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if equals and key == "auxiliary":
+            auxiliary = "out-of-distribution" if value == "imagenet" else value
+        elif equals:
+            settings[key] = value
+        elif method is None:
+            method, _, condition = part.partition("@")
+            for box in ("white-box", "black-box"):
+                if condition.startswith(box):
+                    access, condition = box, condition[len(box) :].removeprefix("-")
+            auxiliary = condition or auxiliary
+        else:
+            settings["of"] = part
+    return _how(attack, method, access, auxiliary, settings, found["measure"], found["at"])
+
+
+def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
+    """Values of a quantity: one row a case, with columns value, low, high, n; empty if nothing fits.
+
+    Where several settings of a method were measured on one case, the one that most cases have counts.
+    """
+    chosen = frame[frame["value"].notna()]
+    for column, allowed in quantity.where.items():
+        inside = chosen[column].isin([value for value in allowed if value is not None])
+        if None in allowed:
+            inside |= chosen[column].isna()
+        chosen = chosen[inside]
+    for measure in quantity.measure:
+        rows = chosen[chosen["measure"] == measure]
+        if len(rows):
+            break
+    else:
+        return chosen.iloc[:0].set_index("case")[["value", "low", "high", "n"]]
+    if rows["case"].duplicated().any():
+        ways = rows[["method", "access", "auxiliary", "settings", "at"]].astype(str).agg("|".join, axis=1)
+        order = ways.map(ways.value_counts())
+        rows = rows.assign(_order=order).sort_values("_order", ascending=False, kind="stable")
+        rows = rows.drop_duplicates("case")
+    return rows.set_index("case")[["value", "low", "high", "n"]].sort_index()
+
+
+def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
+    """One row a case: model, annotations, conditions, each quantity, and its interval's ends (``_low``, ``_high``)."""
+    known = frame.drop_duplicates("case").set_index("case")[["model", *ANNOTATIONS, *CONDITIONS]]
+    for name, quantity in quantities.items():
+        values = take(frame, quantity)
+        known = known.join(
+            values.rename(columns={"value": name, "low": f"{name}_low", "high": f"{name}_high"}).drop(columns="n")
+        )
+    return known.reset_index()
+
+
+def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFrame:
+    """The rows of the cases whose annotations and conditions have these values (text, without regard to case)."""
+    for column, value in conditions.items():
+        allowed = {str(item).casefold() for item in (value if isinstance(value, (list, tuple, set)) else [value])}
+        frame = frame[frame[column].map(lambda found, allowed=allowed: str(found).casefold() in allowed)]
+    return frame
+
+
+def _how(
+    attack: str,
+    method: str | None = None,
+    access: str | None = None,
+    auxiliary: str | None = None,
+    settings: dict[str, str] | None = None,
+    measure: str = "",
+    at: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "attack": attack,
+        "method": method,
+        "access": access,
+        "auxiliary": auxiliary,
+        "settings": json.dumps(settings or {}, sort_keys=True),
+        "measure": measure,
+        "at": at,
+    }

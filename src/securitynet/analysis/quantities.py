@@ -1,0 +1,43 @@
+"""The quantities that figures show, by the names of the measurements that hold them: published ones and our own."""
+
+from __future__ import annotations
+
+from securitynet.analysis.frames import Quantity
+
+IN_DISTRIBUTION = ("partial", "shadow", None)
+
+TARGET_ACCURACY = Quantity("Target's test accuracy", ("test_accuracy",), {"attack": ("target",)})
+TRAIN_ACCURACY = Quantity("Target's training accuracy", ("train_accuracy",), {"attack": ("target",)})
+OVERFITTING = Quantity("Overfitting level", ("overfitting",), {"attack": ("target",)}, "points", 0.0)
+
+
+def stealing(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
+    """A measure of model stealing with the default auxiliary data and surrogate, unless ``where`` says otherwise."""
+    return Quantity(label, (measure,), {"attack": ("stealing",), "auxiliary": ("partial", None), **where})
+
+
+STEALING_ACCURACY = stealing("accuracy", "Surrogate's test accuracy", settings=("{}",))
+STEALING_AGREEMENT = stealing("agreement", "Agreement with the target", settings=("{}",))
+STEALING_OTHER_DATA = stealing(
+    "accuracy", "Surrogate's test accuracy (other data)", auxiliary=("out-of-distribution",), settings=("{}",)
+)
+STEALING_LARGER = stealing(
+    "accuracy",
+    "Surrogate's test accuracy (WRN-50)",
+    settings=('{"surrogate": "wrn-50"}', '{"surrogate": "wide-resnet-50"}'),
+)
+
+
+def membership(
+    method: str, label: str, measure: tuple[str, ...] = ("auc",), **where: tuple[str | None, ...]
+) -> Quantity:
+    """A measure of one membership attack."""
+    chance = 0.5 if measure[0] in ("auc", "balanced-accuracy") else None
+    unit = "plain" if measure[0] == "auc" else "share"
+    return Quantity(label, measure, {"attack": ("membership",), "method": (method,), **where}, unit, chance)  # type: ignore[arg-type]
+
+
+CORRECTNESS_AUC = membership("correctness", "Prediction correctness: AUC")
+MODIFIED_ENTROPY_AUC = membership("modified-entropy", "Modified entropy: AUC")
+MLP_AUC = membership("mlp-posteriors", "MLP on posteriors: AUC")
+MLP_TOP3_AUC = membership("mlp-top3", "MLP on the top 3 posteriors: AUC")
