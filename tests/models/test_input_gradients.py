@@ -108,7 +108,8 @@ def test_log_odds_keep_a_gradient_where_cross_entropy_has_lost_it(head, last):
 
     unit = torch.nn.functional.normalize(exact * 1e15, dim=1)
     assert alike(kept).min() > 0.9999, "the direction of the true cross-entropy"
-    assert alike(lost).min() < 0.99, "which single precision misses"
+    if head == "logits":  # normalised twice, probabilities keep what 1 - p has lost
+        assert alike(lost).min() < 0.99, "which single precision misses"
 
 
 def test_same_whatever_the_batch_and_the_lanes():
