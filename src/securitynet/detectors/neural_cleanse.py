@@ -1,0 +1,234 @@
+"""Neural Cleanse: the smallest trigger that leads to each class; a class with a far smaller one is suspect."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.datasets.ordering import shuffled
+from securitynet.detectors._costs import CostRules
+from securitynet.detectors._labels import Found, Plan, search
+from securitynet.detectors._search import SearchRules
+from securitynet.detectors._triggers import MOST_PICTURES, Triggers
+from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.errors import ConfigurationError
+from securitynet.metrics import detection
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import derived_seed
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+PRESETS = {"paper": {}, "original": {"epochs": 1000, "stop_patience": 25}}
+"""``paper``: SecurityNet's 50 epochs. ``original``: the schedule of Wang et al.'s program for GTSRB."""
+
+
+class NeuralCleanse(Detector):
+    """For each class the smallest trigger that sends 99% of all images to it, and two verdicts on their norms.
+
+    Wang et al., "Neural Cleanse: identifying and mitigating backdoor attacks in neural networks" (2019); SecurityNet,
+    sections 3.3 and 4.3. The rule of the paper (`securitynet.metrics.low_outliers.anomaly_indices`) and a p-value whose
+    false-positive rate is known (`securitynet.metrics.low_outliers.low_outlier`) are reported side by side.
+
+    The images are records that the defender knows and the model was not trained on.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+    output: ClassVar[type[Output]] = Triggers
+    costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
+
+    preset: Literal["paper", "original"] = Field(
+        default="paper", description="paper: 50 epochs; original: 1,000 with early stopping, as for GTSRB."
+    )
+    epochs: int | None = Field(default=None, ge=1, description="Passes over the images; the preset's by default.")
+    images: int = Field(default=1000, ge=1, description="Clean images; fewer if fewer are known.")
+    batch_size: int = Field(default=32, ge=1, description="Images in a step.")
+    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="Of Adam.")
+    initial_cost: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="First weight of the norm.")
+    success: float = Field(default=0.99, gt=0, le=1, description="Share of images from which on a trigger works.")
+    patience: int = Field(default=5, ge=1, description="Epochs in a row after which the weight changes.")
+    multiplier: float = Field(default=2.0, gt=1, allow_inf_nan=False, description="Of the weight on success.")
+    stop_ratio: float = Field(
+        default=1.0, gt=0, le=1, description="A norm of at least this share of the best before is no progress."
+    )
+    stop_patience: int | None = Field(
+        default=None, ge=1, description="Epochs without progress that end a label's search; default: the preset's."
+    )
+    repeats: int = Field(default=1, ge=1, description="Searches from other starting points; norms are their median.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16 computes the network so; labels that stand out are searched again in fp32."
+    )
+    screen_above: int = Field(
+        default=100, ge=8, description="With more classes, all get a short search, and some a full one."
+    )
+    screen_epochs: int = Field(default=10, ge=1, description="Epochs of the short search.")
+    screen_lowest: int = Field(default=16, ge=1, description="Classes with the lowest norms that are searched in full.")
+    screen_sample: int = Field(default=40, ge=8, description="Classes drawn at random that are searched in full.")
+
+    @property
+    def cost_rules(self) -> CostRules:
+        """The schedule of the norm's weight."""
+        stop = self.stop_patience
+        if stop is None and self.preset == "original":
+            stop = 5 * self.patience
+        return CostRules(
+            initial=self.initial_cost,
+            threshold=self.success,
+            patience=self.patience,
+            multiplier=self.multiplier,
+            stop_ratio=self.stop_ratio,
+            stop_patience=stop,
+        )
+
+    @property
+    def passes(self) -> int:
+        """Epochs of a full search."""
+        return self.epochs or {"paper": 50, "original": 1000}[self.preset]
+
+    def run(self, target: Target, data: TrialData, context: Context) -> Triggers:
+        """See `Method.run`."""
+        known = data.splits.known_non_members
+        if not len(known) or data.dataset.images is None:
+            raise ConfigurationError(
+                "Neural Cleanse needs clean images that the model was not trained on; none are known.",
+                hint="Use a split with known non-members (--known).",
+            )
+        chosen = np.sort(known[shuffled(len(known), "neural-cleanse", context.seed)[: self.images]])
+        pixels = data.dataset.batch(chosen)
+        classes = self._classes(target, pixels, data)
+        plan = Plan(
+            classes=classes,
+            epochs=self.passes,
+            screen_epochs=self.screen_epochs if classes > self.screen_above else None,
+            lowest=self.screen_lowest,
+            sample=_random_labels(classes, self.screen_sample + 1, context.seed),
+        )
+        found = [self._searched(target, data, chosen, pixels, plan, context, number) for number in range(self.repeats)]
+        return _collect(found, plan, data, chosen)
+
+    def _classes(self, target: Target, pixels: torch.Tensor, data: TrialData) -> int:
+        """How many labels the target has; asked with one image if it is not known."""
+        with torch.inference_mode():
+            outputs = target.module(pixels[:1].to(target.backend.device))
+        classes = int(outputs.shape[1])
+        if classes < 2:
+            raise ConfigurationError(f"{target.reference} has {classes} class; there is nothing to be sent to.")
+        return classes
+
+    def _searched(
+        self,
+        target: Target,
+        data: TrialData,
+        chosen: NDArray[np.int64],
+        pixels: torch.Tensor,
+        plan: Plan,
+        context: Context,
+        number: int,
+    ) -> Found:
+        """One search, verified in fp32 where it was done in bf16."""
+        seed = derived_seed(context.seed, "neural-cleanse", number)
+        rules = SearchRules(self.cost_rules, self.learning_rate, self.batch_size, seed)
+        key = {"dataset": data.dataset.fingerprint, "images": chosen.tolist()}
+        images = pixels.to(target.backend.device)
+        done = number / self.repeats
+
+        def told(share: float) -> None:
+            if context.progress:
+                context.progress(round(1000 * (done + share / self.repeats)), 1000)
+
+        fast = _in_precision(target, "bf16") if self.precision == "bf16" else target
+        found = search(fast, images, plan, rules, key, context.cache, told)
+        if fast.precision == "fp32":
+            return found
+        while len(doubtful := found.unverified(_standing_out(found, plan))):
+            again = Plan(classes=plan.classes, epochs=plan.epochs, only=tuple(doubtful))
+            found.replace(search(_in_precision(target, "fp32"), images, again, rules, key, context.cache, told))
+        return found
+
+
+def _standing_out(found: Found, plan: Plan) -> list[int]:
+    """Labels on which a verdict may rest: flagged by either verdict, and the smallest."""
+    population = None if plan.screen_epochs is None else plan.classes
+    sampled = found.sampled(plan)
+    positions = {*detection.flagged(found.norms, sampled), *detection.suspects(found.norms, sampled, population)}
+    if np.isfinite(found.norms).any():
+        positions.add(int(found.norms.argmin()))
+    return [int(found.labels[position]) for position in sorted(positions)]
+
+
+def _in_precision(target: Target, precision: str) -> Target:
+    """A view of the target whose gradients are computed in another precision."""
+    return Target(
+        target.backend,
+        head=target.head,
+        preprocessing=target.preprocessing,
+        access=target.access,
+        ledger=target.ledger,
+        precision=precision,
+        notes=target.notes,
+    )
+
+
+def _random_labels(classes: int, count: int, seed: int) -> tuple[int, ...]:
+    return tuple(int(label) for label in shuffled(classes, "neural-cleanse labels", seed)[:count])
+
+
+def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np.int64]) -> Triggers:
+    """The output from several searches: labels that all of them searched, with the median of their norms."""
+    labels = sorted(set.intersection(*(set(one.labels.tolist()) for one in found)))
+    at = [np.array([one.labels.tolist().index(label) for label in labels], dtype=np.int64) for one in found]
+    repeats = np.stack([one.norms[where] for one, where in zip(found, at, strict=True)])
+    norms = np.median(repeats, axis=0) if len(found) > 1 else repeats[0]
+    norms = np.where(np.isnan(norms), np.inf, norms)
+    order = np.argsort(norms, kind="stable")[:MOST_PICTURES]
+    best = repeats.argmin(axis=0)
+    masks = np.stack([found[best[p]].masks[at[best[p]][p]] for p in order])
+    patterns = np.stack([found[best[p]].patterns[at[best[p]][p]] for p in order])
+    names = data.dataset.class_names
+    numbers = np.array(labels, dtype=np.int64)
+    mask, goal = _planted(data, masks.shape[1:])
+    return Triggers(
+        labels=numbers,
+        norms=norms,
+        repeats=repeats,
+        success=np.stack([one.success[where] for one, where in zip(found, at, strict=True)]),
+        epochs=np.stack([one.epochs[where] for one, where in zip(found, at, strict=True)]),
+        sampled=found[0].sampled(plan)[at[0]],
+        population=plan.classes,
+        verified=np.stack([one.verified[where] for one, where in zip(found, at, strict=True)]).all(axis=0),
+        pictured=order.astype(np.int64),
+        masks=masks,
+        patterns=patterns,
+        class_means=_class_means(data, numbers[order], chosen),
+        names=tuple(names[label] if label < len(names) else f"class {label}" for label in labels),
+        reference=np.empty((0, len(labels))),
+        planted_mask=mask,
+        planted_target=goal,
+    )
+
+
+def _class_means(data: TrialData, labels: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Mean image of the known records of each class."""
+    own = data.dataset.labels[chosen]
+    means = []
+    for label in labels:
+        of_class = chosen[own == label]
+        shape = data.dataset.image_shape
+        mean = data.dataset.batch(of_class).float().mean(dim=0) if len(of_class) else torch.zeros(shape)
+        means.append(mean.round().to(torch.uint8).numpy())
+    return np.stack(means)
+
+
+def _planted(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
+    """Where a trigger was planted and which label it leads to, if the target's own record says so."""
+    implant = getattr(data.trained, "implant", None)
+    mask = np.zeros(shape, np.uint8)
+    if implant is None or implant.box is None or implant.target is None:
+        return np.zeros((0, 0), np.uint8), -1 if implant is None or implant.target is None else implant.target
+    top, left, height, width = implant.box
+    mask[top : top + height, left : left + width] = 255
+    return mask, implant.target
