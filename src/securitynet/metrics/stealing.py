@@ -157,9 +157,9 @@ def paired_difference(
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     one, two = both + only_first, both + only_second
     margins = math.sqrt(one * two * (n - one)) * math.sqrt(n - two)
-    product = both * neither - only_first * only_second
+    product = float(both * neither - only_first * only_second)
     # Newcombe's continuity correction keeps a chance association from shortening the interval.
-    product = max(product - n / 2, 0) if product > 0 else product
+    product = max(product - n / 2, 0.0) if product > 0 else product
     phi = product / margins if margins else 0.0
     (low_one, high_one), (low_two, high_two) = (rates.wilson(x, n, level) for x in (one, two))
     p, q = one / n, two / n

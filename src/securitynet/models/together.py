@@ -77,9 +77,8 @@ def obtain_models(
                 if progress:
                     progress(sum(done), total)
 
-        model = obtain_model(
-            jobs[number], kind=kind, cache=cache, device=device, progress=tell, images=fetched and fetched[number]
-        )
+        images = fetched[number] if fetched else None
+        model = obtain_model(jobs[number], kind=kind, cache=cache, device=device, progress=tell, images=images)
         tell(jobs[number].recipe.epochs)
         return model
 

@@ -72,9 +72,9 @@ def try_transfer(
     """Whether adversarial examples made on B surrogates, and noise, make the target err on M records.
 
     The examples are those of FGSM (Goodfellow et al., 2015): one step of size ``epsilon`` along the sign of the
-    gradient of the cross-entropy of the true class (of its log-odds, which does not vanish where the surrogate is sure).
-    Noise moves each pixel by ``epsilon`` up or down at random. All are
-    rounded to whole byte values, as an image file would be.
+    gradient of the cross-entropy of the true class (of its log-odds, which do not vanish where the surrogate is sure).
+    Noise moves each pixel by ``epsilon`` up or down at random. All are rounded to whole byte values, as an image file
+    would be.
 
     Args:
         target: Black-box access is enough; the auditor's view.

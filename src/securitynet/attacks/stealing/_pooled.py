@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from securitynet.attacks.base import Context, TrialData
@@ -61,4 +60,4 @@ class PlainStealing(StealingAttack):
                     hint="Lower the budget.",
                 )
         answers, classes = ask_about(target, pool, pool.records, context)
-        return Answered(pool.dataset, pool.records, np.asarray(answers), classes)
+        return Answered(pool.dataset, pool.records, answers, classes)

@@ -1,0 +1,271 @@
+"""Images made up to steal with: a generator looks for inputs on which two students of the target disagree.
+
+After Beetham et al., "Dual student networks for data-free model stealing" (2023). Where two students of the same
+answers differ, at least one of them differs from the target, so their disagreement stands for the gradient that a
+black box does not give; and **every image that is asked about teaches**, where an estimate of the gradient by finite
+differences (Truong et al., 2021) spends most questions on the generator alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from securitynet.attacks.stealing._interface import completed
+from securitynet.models.architectures.factory import build
+from securitynet.models.ledger import image_keys
+from securitynet.models.signals import Progress
+from securitynet.models.target import Target
+from securitynet.models.trainer.checkpoints import CheckpointFile, State
+from securitynet.models.trainer.environment import deterministic_kernels, resolve_device
+from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.records import Queries
+
+_LATENT = 64
+_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Search:
+    """How images are made up.
+
+    Attributes:
+        queries: How many.
+        batch: Images a round.
+        student: Architecture of the two students.
+        student_steps: Steps of the students a round; each on new and on earlier images, half and half.
+        generator_steps: Steps of the generator a round.
+        balance: Weight of the entropy of the mean posterior, which keeps the generator from one class.
+        learning_rate: Of Adam, for all three networks.
+    """
+
+    queries: int
+    batch: int
+    student: str
+    student_steps: int
+    generator_steps: int
+    balance: float
+    learning_rate: float
+
+
+class Generator(nn.Module):
+    """Latent vectors in, images in [0, 1] out.
+
+    Args:
+        shape: (C, H, W) of the images.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.rows, self.columns = math.ceil(shape[1] / 4), math.ceil(shape[2] / 4)
+        self.start = nn.Linear(_LATENT, _WIDTH * self.rows * self.columns)
+        self.grow = nn.Sequential(
+            nn.BatchNorm2d(_WIDTH),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.BatchNorm2d(_WIDTH),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(_WIDTH, _WIDTH // 2, 3, padding=1),
+            nn.BatchNorm2d(_WIDTH // 2),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(_WIDTH // 2, shape[0], 3, padding=1),
+            nn.BatchNorm2d(shape[0]),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """N×C×H×W in [0, 1] for N×64."""
+        maps = self.start(latent).view(-1, _WIDTH, self.rows, self.columns)
+        images: torch.Tensor = self.grow(maps)
+        return images[..., : self.shape[1], : self.shape[2]]
+
+
+@dataclass(eq=False)
+class Found:
+    """What was made up and answered so far.
+
+    Attributes:
+        images: N×C×H×W uint8, all different.
+        answers: Posteriors, N×K float32, or classes, N int64.
+        classes: K.
+    """
+
+    images: torch.Tensor
+    answers: torch.Tensor
+    classes: int
+
+
+class Searcher:
+    """Makes up images, asks about them and learns, round by round.
+
+    Args:
+        target: Behind the declared interface.
+        shape: Of the target's images.
+        search: How.
+        seed: Of everything random.
+        device: Where the three networks are trained.
+        folder: Where a checkpoint is kept; None keeps nothing.
+        fingerprint: Of all that decides the search.
+        bill: Queries are appended to it.
+        progress: Told how many images were asked about.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        shape: tuple[int, int, int],
+        search: Search,
+        seed: int,
+        device: str,
+        folder: Path | None,
+        fingerprint: str,
+        bill: list[Queries],
+        progress: Progress | None,
+    ) -> None:
+        self.target = target
+        self.shape = shape
+        self.search = search
+        self.seed = seed
+        self.device = resolve_device(device)
+        self.file = None if folder is None else CheckpointFile(folder / "checkpoint", lambda _note: None)
+        self.fingerprint = fingerprint
+        self.bill = bill
+        self.progress = progress
+        self.round = 0
+        self.seen: set[bytes] = set()
+
+    def run(self) -> Found:
+        """Search until all queries are spent; a search that was killed goes on from its last checkpoint."""
+        with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(self.device):
+            torch.manual_seed(derived_seed(self.seed, "generator"))
+            self.generator = Generator(self.shape).to(self.device)
+            found = self._restored() or self._begin()
+            while len(found.images) < self.search.queries:
+                self._learn(found)
+                self._ask(found)
+                self.round += 1
+                done = len(found.images) >= self.search.queries
+                if self.file and (done or self.file.due()):
+                    self.file.write(self._state(found))
+            return found
+
+    def _begin(self) -> Found:
+        """The first batch, which shows how many classes there are."""
+        shape = torch.empty((0, *self.shape), dtype=torch.uint8)
+        images = self._fresh(min(self.search.batch, self.search.queries), shape)
+        answers = self._answers(images)
+        found = Found(images, answers, self.target.num_classes or answers.shape[1])
+        self._make_students(found.classes)
+        return found
+
+    def _make_students(self, classes: int) -> None:
+        channels, size, _ = self.shape
+        torch.manual_seed(derived_seed(self.seed, "students"))
+        made = [build(self.search.student, classes, channels, size) for _ in range(2)]
+        self.students = nn.ModuleList(made).to(self.device)
+        rate = self.search.learning_rate
+        self.learn = torch.optim.Adam(self.students.parameters(), rate)
+        self.seek = torch.optim.Adam(self.generator.parameters(), rate, betas=(0.5, 0.999))
+
+    def _learn(self, found: Found) -> None:
+        """One round of the students on new and earlier answers, then of the generator on their disagreement."""
+        torch.manual_seed(derived_seed(self.seed, "dropout", self.round))
+        draws = generator(self.seed, "replay", self.round)
+        size = self.search.batch
+        self.students.train()
+        self.students.requires_grad_(True)
+        newest = torch.arange(max(0, len(found.images) - size), len(found.images))
+        for _ in range(self.search.student_steps):
+            earlier = torch.randint(0, len(found.images), (len(newest),), generator=draws)
+            rows = torch.cat([newest, earlier])
+            inputs = _scaled(found.images[rows].to(self.device).float() / 255)
+            answers = found.answers[rows].to(self.device)
+            loss = torch.stack([functional.cross_entropy(student(inputs), answers) for student in self.students]).sum()
+            self.learn.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.learn.step()
+        self.students.eval()
+        self.students.requires_grad_(False)
+        self.generator.train()
+        for _ in range(self.search.generator_steps):
+            latent = torch.randn(size, _LATENT, generator=draws).to(self.device)
+            inputs = _scaled(self.generator(latent))
+            one, two = (student(inputs).softmax(dim=1) for student in self.students)
+            mean = ((one + two) / 2).mean(dim=0)
+            entropy = -(mean * mean.clamp_min(1e-12).log()).sum()
+            loss = -(one - two).abs().sum(dim=1).mean() - self.search.balance * entropy
+            self.seek.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.seek.step()
+
+    def _ask(self, found: Found) -> None:
+        images = self._fresh(min(self.search.batch, self.search.queries - len(found.images)), found.images)
+        found.answers = torch.cat([found.answers, self._answers(images)])
+        found.images = torch.cat([found.images, images])
+        if self.progress:
+            self.progress(len(found.images), self.search.queries)
+
+    def _fresh(self, count: int, earlier: torch.Tensor) -> torch.Tensor:
+        """New images of the generator, as bytes; one that was asked about already gives way to random pixels."""
+        draws = generator(self.seed, "latent", len(earlier))
+        latent = torch.randn(self.search.batch, _LATENT, generator=draws).to(self.device)
+        with torch.no_grad():
+            # Batch statistics, as in training: the generator moves on faster than running means follow. Always a whole
+            # batch, so that a smaller budget's images are the first of a larger one's.
+            images = (self.generator.train()(latent)[:count] * 255).round().to(torch.uint8).cpu()
+        for row, key in enumerate(image_keys(images)):
+            while key in self.seen:
+                images[row] = torch.randint(0, 256, images.shape[1:], generator=draws).to(torch.uint8)
+                (key,) = image_keys(images[row : row + 1])
+            self.seen.add(key)
+        return images
+
+    def _answers(self, images: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for part in torch.split(images, self.target.batch_size):
+            if self.target.head == "labels":
+                parts.append(self.target.labels(part))
+            else:
+                parts.append(torch.from_numpy(completed(self.target.posteriors(part).numpy())))
+        self.bill.append(Queries(total=len(images), unique=len(images)))
+        return torch.cat(parts)
+
+    def _state(self, found: Found) -> State:
+        module = {
+            **{f"generator.{name}": value for name, value in self.generator.state_dict().items()},
+            **{f"students.{name}": value for name, value in self.students.state_dict().items()},
+        }
+        optimizers = {"learn": self.learn.state_dict(), "seek": self.seek.state_dict()}
+        history = json.dumps({"classes": found.classes})
+        kept = {"images": found.images, "answers": found.answers}
+        return State(self.fingerprint, self.round, module, optimizers, history, kept)
+
+    def _restored(self) -> Found | None:
+        state = self.file.read(self.fingerprint) if self.file else None
+        if state is None or state.best is None:
+            return None
+        found = Found(state.best["images"], state.best["answers"], int(json.loads(state.history)["classes"]))
+        self._make_students(found.classes)
+        for name, network in (("generator", self.generator), ("students", self.students)):
+            start = f"{name}."
+            values = {key.removeprefix(start): value for key, value in state.module.items() if key.startswith(start)}
+            network.load_state_dict(values)
+        self.learn.load_state_dict(state.optimizer["learn"])
+        self.seek.load_state_dict(state.optimizer["seek"])
+        self.round = state.epochs_done
+        self.seen.update(image_keys(found.images))
+        self.bill.append(Queries(total=len(found.images), unique=len(found.images)))
+        return found
+
+
+def _scaled(images: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1] to about mean 0 and deviation 1."""
+    return (images - 0.5) * 4

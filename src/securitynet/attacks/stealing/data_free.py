@@ -1,0 +1,88 @@
+"""Without data: a generator makes up the images that are asked about.
+
+After Beetham et al., "Dual student networks for data-free model stealing" (2023): it looks for images on which two
+students of the target's answers disagree. The surrogate then learns from all questions, from fresh weights.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.stealing._generator import Search, Searcher
+from securitynet.attacks.stealing._pool import made_dataset
+from securitynet.attacks.stealing.base import Answered, StealingAttack
+from securitynet.files import stable_hash
+from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.recipe import Recipe
+from securitynet.models.target import Target
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+DEFAULT_QUERIES = 20_000
+
+_SHOWN = 8
+
+
+class DataFreeStealing(StealingAttack):
+    """The adversary knows the shape of the images, and nothing else."""
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.NONE),)
+    costs: ClassVar[str | None] = "trains a generator and surrogate networks, with many queries"
+    protocol: ClassVar[Recipe] = Recipe(epochs=30, learning_rate=1e-2, schedule="constant")
+
+    students: str = Field(default="simple-cnn", description="Architecture of the two students; cheap ones do.")
+    batch: int = Field(default=128, ge=2, description="Images that are asked about at once.")
+    student_steps: int = Field(default=10, ge=1, description="Steps of the students between two batches.")
+    generator_steps: int = Field(default=3, ge=1, description="Steps of the generator between two batches.")
+    balance: float = Field(
+        default=1.0, ge=0, description="Weight of the balance of classes in what the generator looks for."
+    )
+    learning_rate: float = Field(
+        default=1e-3, gt=0, allow_inf_nan=False, description="Of generator and students (Adam)."
+    )
+
+    def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
+        """See `StealingAttack.ask`."""
+        student = ARCHITECTURES.resolve(self.students).name
+        search = Search(
+            max(self.budgets, default=DEFAULT_QUERIES),
+            self.batch,
+            student,
+            self.student_steps,
+            self.generator_steps,
+            self.balance,
+            self.learning_rate,
+        )
+        shape = data.dataset.image_shape
+        fingerprint = stable_hash(
+            {
+                "version": 1,
+                "target": target.identity.model_dump(mode="json", exclude={"reference"}),
+                "precision": target.precision,
+                "shape": list(shape),
+                "search": vars(search),
+                "seed": context.seed,
+            }
+        )
+        folder = None if context.cache is None else context.cache / "made-up" / fingerprint
+        searcher = Searcher(
+            target, shape, search, context.seed, context.device, folder, fingerprint, context.asked, context.progress
+        )
+        found = searcher.run()
+        indices = np.arange(len(found.images), dtype=np.int64)
+        dataset = made_dataset(found.images, "made-up images")
+        return Answered(dataset, indices, found.answers.numpy(), found.classes)
+
+    def pictures(self, answered: Answered) -> NDArray[np.uint8]:
+        """See `StealingAttack.pictures`: some of each eighth of the questions."""
+        rows = min(_SHOWN, len(answered.indices) // _SHOWN)
+        if rows == 0:
+            return super().pictures(answered)
+        starts = np.linspace(0, len(answered.indices) - _SHOWN, rows).round().astype(np.int64)
+        chosen = (starts[:, None] + np.arange(_SHOWN)).ravel()
+        images = answered.dataset.batch(chosen).numpy()
+        return np.asarray(images.reshape(rows, _SHOWN, *images.shape[1:]), dtype=np.uint8)

@@ -1,0 +1,53 @@
+"""k-center: ask about images that together cover the pool, as the surrogate sees it.
+
+Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach" (2018), algorithm 1; for
+model stealing: Pal et al., "ActiveThief" (2020), section 4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.attacks.stealing._active import ActiveStealing, Known, embeddings_of
+from securitynet.models.target import Target
+
+_CHUNK = 2048
+
+
+class KCenterStealing(ActiveStealing):
+    """Greedy k-center on the surrogate's embeddings: each next image is the one farthest from all that were asked."""
+
+    def choose(self, known: Known, selector: Target, number: int) -> None:
+        """See `ActiveStealing.choose`."""
+        rest = known.rest()
+        asked = np.concatenate(known.records)
+        centres = embeddings_of(selector, known.pool, asked)
+        known.ask(rest[greedy_k_center(embeddings_of(selector, known.pool, rest), centres, number)])
+
+
+def greedy_k_center(points: torch.Tensor, centres: torch.Tensor, number: int) -> NDArray[np.int64]:
+    """Positions of points, each the farthest from the centres and from the points chosen before it.
+
+    Args:
+        points: N×D float32.
+        centres: M×D float32, at least one.
+        number: How many to choose, at most N. Fewer would be the first of these.
+
+    Returns:
+        int64; of points equally far, the first is taken.
+    """
+    squares = points.square().sum(dim=1)
+    nearest = torch.full((len(points),), torch.inf)
+    for part in torch.split(centres, _CHUNK):
+        nearest = torch.minimum(nearest, torch.cdist(points, part).square().amin(dim=1))
+    chosen = np.empty(number, dtype=np.int64)
+    for place in range(number):
+        farthest = int(nearest.argmax())
+        chosen[place] = farthest
+        # |x - c|² = |x|² - 2 x·c + |c|²: one product, where differences would need a copy of all points.
+        distances = torch.addmv(squares + squares[farthest], points, points[farthest], alpha=-2)
+        nearest = torch.minimum(nearest, distances.clamp_min_(0))
+        nearest[farthest] = -1.0
+    return chosen

@@ -1,0 +1,43 @@
+"""Uncertainty sampling: ask about the images of which the surrogate is least sure.
+
+Lewis and Gale (1994); for model stealing: Pal et al., "ActiveThief" (2020), section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.attacks.stealing._active import ActiveStealing, Known, outputs_of
+from securitynet.models.target import Target
+
+Measure = Literal["entropy", "margin", "confidence"]
+
+
+class UncertaintyStealing(ActiveStealing):
+    """The surrogate's posteriors tell how sure it is."""
+
+    measure: Measure = Field(
+        default="entropy",
+        description="Of the surrogate's posteriors: their entropy, the margin between the two largest, or the largest.",
+    )
+
+    def choose(self, known: Known, selector: Target, number: int) -> None:
+        """See `ActiveStealing.choose`."""
+        rest = known.rest()
+        doubt = uncertainty(outputs_of(selector, known.pool, rest).posteriors, self.measure)
+        known.ask(rest[np.argsort(-doubt, kind="stable")[:number]])
+
+
+def uncertainty(posteriors: NDArray[np.floating], measure: Measure) -> NDArray[np.float64]:
+    """How unsure each row of posteriors (N×K) is, N; higher is less sure."""
+    values = posteriors.astype(np.float64)
+    if measure == "entropy":
+        return np.asarray(-(values * np.log(np.maximum(values, 1e-300))).sum(axis=1))
+    largest = np.sort(values, axis=1)
+    if measure == "margin":
+        return np.asarray(largest[:, -2] - largest[:, -1])
+    return np.asarray(-largest[:, -1])
