@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import safetensors.torch
@@ -75,6 +75,8 @@ class StoredFacts(Record):
         history: What happened in each epoch.
         weights_checksum: SHA-256 of the weights file.
     """
+
+    defense: ClassVar[None] = None  # surrogates and shadow models are trained without one
 
     format: Literal["securitynet-stored-model"] = FORMAT
     version: Literal[1] = 1

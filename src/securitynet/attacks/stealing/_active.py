@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -68,8 +68,12 @@ class Known:
 
     def joined(self) -> Answered:
         """Everything that is known."""
-        answers = np.concatenate(self.answers)
-        return Answered(self.pool.dataset, np.concatenate(self.records), answers, self.classes)
+        return Answered(self.pool.dataset, np.concatenate(self.records), joined(self.answers), self.classes)
+
+
+def joined(answers: list[Answers]) -> Answers:
+    """Answers of several questions, which are all of one kind."""
+    return cast(Answers, np.concatenate(answers))
 
 
 class ActiveStealing(StealingAttack):
@@ -94,7 +98,7 @@ class ActiveStealing(StealingAttack):
         The order must not depend on ``number``: fewer would be the first of these.
         """
 
-    def check_answers(self, target: Target) -> None:  # noqa: B027 - most strategies work with any answers
+    def check_answers(self, target: Target) -> None:
         """Raise `AccessDenied` if the interface hides what the strategy needs."""
 
     def ask(self, target: Target, data: TrialData, context: Context) -> Answered:

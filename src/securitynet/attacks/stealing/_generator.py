@@ -203,7 +203,7 @@ class Searcher:
             entropy = -(mean * mean.clamp_min(1e-12).log()).sum()
             loss = -(one - two).abs().sum(dim=1).mean() - self.search.balance * entropy
             self.seek.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.seek.step()
 
     def _ask(self, found: Found) -> None:
@@ -220,7 +220,8 @@ class Searcher:
         with torch.no_grad():
             # Batch statistics, as in training: the generator moves on faster than running means follow. Always a whole
             # batch, so that a smaller budget's images are the first of a larger one's.
-            images = (self.generator.train()(latent)[:count] * 255).round().to(torch.uint8).cpu()
+            made: torch.Tensor = self.generator.train()(latent)
+            images = (made[:count] * 255).round().to(torch.uint8).cpu()
         for row, key in enumerate(image_keys(images)):
             while key in self.seen:
                 images[row] = torch.randint(0, 256, images.shape[1:], generator=draws).to(torch.uint8)
@@ -252,7 +253,8 @@ class Searcher:
         state = self.file.read(self.fingerprint) if self.file else None
         if state is None or state.best is None:
             return None
-        found = Found(state.best["images"], state.best["answers"], int(json.loads(state.history)["classes"]))
+        images: torch.Tensor = state.best["images"]
+        found = Found(images, state.best["answers"], int(json.loads(state.history)["classes"]))
         self._make_students(found.classes)
         for name, network in (("generator", self.generator), ("students", self.students)):
             start = f"{name}."

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from securitynet.attacks.stealing._active import ActiveStealing, Known, outputs_of
+from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import generator
@@ -28,7 +28,7 @@ WINDOW = 25
 
 
 class KnockoffStealing(ActiveStealing):
-    """The adaptive strategy. Unlike the paper's, the surrogate is trained anew after each round, not after each batch."""
+    """The adaptive strategy; other than in the paper, the surrogate is trained anew after each round of questions."""
 
     rewards: tuple[Reward, ...] = Field(
         default=REWARDS,
@@ -83,7 +83,7 @@ class KnockoffStealing(ActiveStealing):
         """The policy and the rewards as earlier rounds left them."""
         if not known.memory:
             history = RewardHistory(self.rewards)
-            for row in as_posteriors(np.concatenate(known.answers), known.classes)[-WINDOW:]:
+            for row in as_posteriors(joined(known.answers), known.classes)[-WINDOW:]:
                 history.note(row)
             known.memory["bandit"] = GradientBandit(int(known.pool.dataset.labels.max()) + 1)
             known.memory["history"] = history
@@ -142,15 +142,15 @@ class RewardHistory:
             answer: The target's posteriors, K.
             logits: The surrogate's logits for the same image, K.
         """
-        answer = answer.astype(np.float64)
-        raw = np.asarray([self._raw(kind, answer, logits) for kind in self.kinds])
+        exact = np.asarray(answer, dtype=np.float64)
+        raw = np.asarray([self._raw(kind, exact, logits) for kind in self.kinds])
         self._low, self._high = np.minimum(self._low, raw), np.maximum(self._high, raw)
         span = self._high - self._low
         scaled = np.where(span > 0, (raw - self._low) / np.where(span > 0, span, 1), 0.5)
         total = float(scaled.sum())
         baseline = float(np.mean(self._rewards)) if self._rewards else total
         self._rewards.append(total)
-        self.note(answer)
+        self.note(exact)
         return total, baseline
 
     def _raw(self, kind: Reward, answer: NDArray[np.float64], logits: NDArray[np.floating]) -> float:
