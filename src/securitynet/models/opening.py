@@ -18,6 +18,7 @@ from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Progress, Shape, Source
+from securitynet.models.stored import StoredFacts, read_facts
 from securitynet.models.suggestions import suggest
 from securitynet.models.trained import TrainedModel, read_artefact
 from securitynet.models.weights import StateDict, read_state_dict, state_checksum
@@ -80,7 +81,9 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     """
     source = open_source(reference)
     notes: list[str] = []
-    artefact = read_artefact(options.weights) if options.weights is not None else None
+    artefact: TrainedModel | StoredFacts | None = None
+    if options.weights is not None:
+        artefact = read_artefact(options.weights) or read_facts(options.weights)
     if artefact is not None and reference.scheme == "arch" and artefact.architecture != source.architecture:
         raise WeightsMismatch(
             f"{options.weights} was trained as arch:{artefact.architecture}, not {reference}.",
@@ -128,7 +131,7 @@ def _read_weights(
     reference: ModelReference,
     source: Source,
     options: Options,
-    artefact: TrainedModel | None,
+    artefact: TrainedModel | StoredFacts | None,
     dataset: ImageDataset | None,
 ) -> tuple[Shape, StateDict | None, bool]:
     """The shape to build for, the weights, and whether the class count was read from them."""
