@@ -1,0 +1,119 @@
+"""The evaluation classifier: another network, trained on data that the target never saw, which judges reconstructions.
+
+Zhang et al. (2020), section 4.1: an attack must not be judged by the network that it fooled. The classifier belongs to
+the auditor, so it may use records that no adversary has. It is trained on the shadow-test part and the target's
+non-members: neither the target nor the adversary's GAN (shadow-train) has seen any of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.datasets.ordering import shuffled
+from securitynet.errors import SplitError
+from securitynet.models.recipe import Recipe
+from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
+from securitynet.models.signals import collect
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import derived_seed
+
+logger = logging.getLogger(__name__)
+
+ARCHITECTURES = ("cifar-resnet20", "vgg11")
+"""Of the evaluation classifier, where none is chosen: the first that is not the target's."""
+
+RECIPE: dict[str, int | float | str | None] = {
+    "epochs": 30,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+}
+"""Of the evaluation classifier; the other fields are as `Recipe` has them."""
+
+_HELD_OUT = 0.2
+
+
+class EvaluatorTraining(ShadowTraining):
+    """How the evaluation classifier is trained.
+
+    Attributes:
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the first of `ARCHITECTURES`
+            that is not the target's.
+        recipe: Fields of the `Recipe` to change; the others are those of `RECIPE`.
+    """
+
+    recipe: dict[str, int | float | str | None] = Field(
+        default_factory=lambda: dict(RECIPE), description="Fields of its recipe to change."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """A trained evaluation classifier.
+
+    Attributes:
+        target: The network, in evaluation mode.
+        unseen: Real records that neither it nor the target was trained on, sorted.
+        recognised: (right answers, images) on those.
+    """
+
+    target: Target
+    unseen: NDArray[np.int64]
+    recognised: tuple[int, int]
+
+
+def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> Evaluator:
+    """Train it, or take it from the store of shadow models.
+
+    Raises:
+        SplitError: If there are too few records that the target has not seen.
+        SecurityNetError: See `securitynet.models.shadows.obtain_shadow`.
+    """
+    splits, dataset = data.splits, data.dataset
+    seen = np.union1d(splits.members, splits.shadow_train)
+    pool = np.setdiff1d(np.union1d(splits.non_members, splits.shadow_test), seen)
+    aside = round(len(pool) * _HELD_OUT)
+    if aside < 1 or len(pool) - aside < 2:
+        raise SplitError(
+            f"The {splits.name} split leaves {len(pool)} records that the target has not seen, too few to train the "
+            "evaluation classifier on.",
+            hint="Use a dataset with more test records.",
+        )
+    order = pool[shuffled(len(pool), "evaluation classifier", context.seed)]
+    unseen, trained_on = np.sort(order[:aside]), np.sort(order[aside:])
+    resolved = resolve_training(_named(training, target, data), target, None)
+    seed = derived_seed(context.seed, "evaluation classifier")
+    recipe = Recipe(**{**resolved.recipe.model_dump(), "seed": seed})
+    progress = context.progress
+    shadow = obtain_shadow(
+        dataset,
+        trained_on,
+        resolved.architecture,
+        recipe,
+        cache=context.cache,
+        device=context.device,
+        progress=(lambda done: progress(done, recipe.epochs)) if progress else None,
+    )
+    signals = collect(shadow.target, dataset, unseen, cache=context.cache)
+    recognised = int(signals.correct.sum()), len(unseen)
+    logger.info("The evaluation classifier recognises %d of %d real images.", *recognised)
+    return Evaluator(shadow.target, unseen, recognised)
+
+
+def _named(training: EvaluatorTraining, target: Target, data: TrialData) -> EvaluatorTraining:
+    """With the architecture filled in, and the recipe complete though a user may have given a few fields of it."""
+    scheme, _, name = target.reference.partition(":")
+    own = data.trained.architecture if data.trained else name if scheme == "arch" else None
+    return training.model_copy(
+        update={
+            "architecture": training.architecture or next(name for name in ARCHITECTURES if name != own),
+            "recipe": {**RECIPE, **training.recipe},
+        }
+    )

@@ -1,0 +1,61 @@
+"""What the attacks with a GAN share: the GAN on the shadow-train part, its settings, and how its images are made."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion.base import InversionAttack
+from securitynet.errors import SplitError
+from securitynet.models.gan import GAN, GANTraining, obtain_gan
+from securitynet.models.trainer.randomness import derived_seed
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+
+class GenerativeAttack(InversionAttack):
+    """An inversion attack that searches the noise of a GAN, trained on the shadow-train part.
+
+    Attributes:
+        gan: How it is trained.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.SHADOW),
+    )
+
+    gan: GANTraining = Field(default=GANTraining(), description="How the GAN is trained.")
+
+    def obtain(self, subject: Subject, data: TrialData, context: Context) -> GAN:
+        """The GAN, on the target's device. It does not depend on the target: others on the same data share it.
+
+        Raises:
+            SplitError: If the split has no shadow data.
+            SecurityNetError: See `securitynet.models.gan.obtain_gan`.
+        """
+        if not len(data.splits.shadow_train):
+            raise SplitError(
+                f"The {data.splits.name} split has no shadow data to train a GAN on.", hint="Use --split four-way."
+            )
+        gan = obtain_gan(
+            data.dataset,
+            data.splits.shadow_train,
+            self.gan,
+            seed=derived_seed(context.seed, "GAN"),
+            cache=context.cache,
+            device=context.device,
+            progress=context.progress,
+        )
+        gan.generator.to(subject.device)
+        gan.discriminator.to(subject.device)
+        return gan
+
+
+def generate(gan: GAN, codes: torch.Tensor, part: int) -> torch.Tensor:
+    """Images of codes, N×C×H×W in [0, 1] on the CPU."""
+    with torch.inference_mode():
+        images = torch.cat([gan.generator(rows).cpu() for rows in torch.split(codes, part)])
+    return images.clone()

@@ -1,0 +1,169 @@
+"""The comparison of reconstructions with the training data and with the evaluation classifier's answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.attacks.base import TrialData
+from securitynet.attacks.inversion._evaluator import Evaluator
+from securitynet.attacks.inversion._subject import Subject
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.ordering import shuffled
+from securitynet.errors import ModelError
+from securitynet.metrics import inversion
+from securitynet.models import heads
+from securitynet.models.target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Fields of `securitynet.attacks.inversion.base.Reconstructions` that come from the judge; see there."""
+
+    images: NDArray[np.uint8]
+    posterior: NDArray[np.float64]
+    rank: NDArray[np.int64]
+    mse: NDArray[np.float64]
+    ssim: NDArray[np.float64]
+    embedding_distance: NDArray[np.float64]
+    feature_distance: NDArray[np.float64]
+    nearest_distance: NDArray[np.float64]
+    closer_to_member: NDArray[np.bool_]
+    blank_mse: NDArray[np.float64]
+    mean_colour_mse: NDArray[np.float64]
+    other_class_mse: NDArray[np.float64]
+    means: NDArray[np.uint8]
+    nearest: NDArray[np.uint8]
+    notes: tuple[str, ...]
+
+
+def judge(
+    subject: Subject, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
+) -> Judged:
+    """Compare reconstructions with the truth. Nothing of this is asked of the target on the adversary's bill.
+
+    They are judged as 8-bit images, which is what an adversary would have in hand.
+
+    Args:
+        subject: What was attacked.
+        data: The truth.
+        evaluator: The evaluation classifier.
+        images: Reconstructions in [0, 1], N×C×H×W, in the order of ``subject.classes``.
+        references: Real images of each class to compare with, at most.
+        seed: Decides which, where there are more.
+    """
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    exact = pixels.numpy().astype(np.float32) / 255
+    classes = subject.classes.numpy()
+    dataset, splits = data.dataset, data.splits
+    scores = _answers(evaluator.target, pixels, embeddings=False)
+    means = _class_means(subject, data)
+    own, features = _embedded(subject.target, pixels), _answers(evaluator.target, pixels, embeddings=True)
+    count = len(pixels)
+    embedding, feature, near = (np.full(count, np.nan) for _ in range(3))
+    to_member = np.zeros(count, dtype=bool)
+    shown = np.zeros((len(subject.labels), *subject.shape), dtype=np.uint8)
+    mean_of = np.repeat(means[: len(subject.labels)], subject.restarts, axis=0)
+    for number, label in enumerate(subject.labels):
+        rows = classes == label
+        members = _some(dataset, splits.members, label, references, seed)
+        others = _some(dataset, np.union1d(splits.non_members, splits.shadow_test), label, references, seed)
+        unseen = _some(dataset, evaluator.unseen, label, references, seed)
+        known = dataset.batch(members)
+        if own is not None:
+            of_members = _embedded(subject.target, known)
+            assert of_members is not None  # the target has embeddings, or had none before
+            embedding[rows] = inversion.centroid_distance(own[rows], of_members)
+        of_members = _answers(evaluator.target, known, embeddings=True)
+        feature[rows] = inversion.centroid_distance(features[rows], of_members)
+        if len(unseen):
+            usual, _ = inversion.nearest(_answers(evaluator.target, dataset.batch(unseen), embeddings=True), of_members)
+            if usual.mean() > 0:
+                near[rows] = inversion.nearest(features[rows], of_members)[0] / usual.mean()
+        flat = exact[rows].reshape(int(rows.sum()), -1)
+        shown[number] = known[int(inversion.nearest(flat[:1], _flat(known))[1][0])].numpy()
+        to_member[rows] = _nearer_to_member(flat, dataset, members, others)
+    labels = slice(0, len(subject.labels))
+    return Judged(
+        images=pixels.numpy(),
+        posterior=_posteriors(subject, pixels),
+        rank=inversion.ranks(scores, classes),
+        mse=inversion.mse(exact, mean_of),
+        ssim=inversion.ssim(exact, mean_of),
+        embedding_distance=embedding,
+        feature_distance=feature,
+        nearest_distance=near,
+        closer_to_member=to_member,
+        blank_mse=inversion.blank_mse(means)[labels],
+        mean_colour_mse=inversion.mean_colour_mse(means)[labels],
+        other_class_mse=inversion.other_class_mse(means)[labels],
+        means=(means[labels] * 255).round().astype(np.uint8),
+        nearest=shown,
+        notes=() if own is not None else ("The target has no linear layer before which an embedding could be taken.",),
+    )
+
+
+def _class_means(subject: Subject, data: TrialData) -> NDArray[np.float64]:
+    """Mean training image of each requested class, then of one more where only one is requested; in [0, 1]."""
+    labels = list(subject.labels)
+    held = data.dataset.labels[data.splits.members]
+    if len(labels) == 1:
+        labels += [label for label in np.unique(held).tolist() if label != labels[0]][:1]
+    means = np.zeros((len(labels), *subject.shape))
+    for number, label in enumerate(labels):
+        records = data.splits.members[held == label]
+        for _, images in data.dataset.batches(records, 1024):
+            means[number] += images.numpy().sum(axis=0, dtype=np.float64)
+        means[number] /= 255 * len(records)
+    return means
+
+
+def _some(dataset: ImageDataset, records: NDArray[np.int64], label: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Records of one class, at most so many, chosen at random."""
+    own = records[dataset.labels[records] == label]
+    return own if len(own) <= count else np.sort(own[shuffled(len(own), "references", seed)[:count]])
+
+
+def _nearer_to_member(
+    flat: NDArray[np.float32], dataset: ImageDataset, members: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the nearest of equally many members and others is a member; a draw where there are no others."""
+    size = min(len(members), len(others))
+    if size == 0:
+        return np.asarray(np.arange(len(flat)) % 2 == 0)
+    # Evenly spaced ones: both are sorted samples, and the first ones could be of one kind.
+    first, second = (pool[np.linspace(0, len(pool) - 1, size).astype(np.int64)] for pool in (members, others))
+    to_members, _ = inversion.nearest(flat, _flat(dataset.batch(first)))
+    to_others, _ = inversion.nearest(flat, _flat(dataset.batch(second)))
+    return np.asarray(to_members < to_others)
+
+
+def _flat(images: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(images.flatten(1).numpy().astype(np.float32) / 255)
+
+
+def _posteriors(subject: Subject, pixels: torch.Tensor) -> NDArray[np.float64]:
+    with torch.inference_mode():
+        logits = torch.cat([subject.module(part.to(subject.device)).float().cpu() for part in torch.split(pixels, 256)])
+    rows = torch.arange(len(pixels))
+    return logits.double().softmax(dim=1)[rows, subject.classes].numpy()
+
+
+def _embedded(target: Target, images: torch.Tensor) -> NDArray[np.float32] | None:
+    try:
+        return _answers(target, images, embeddings=True)
+    except ModelError:
+        return None
+
+
+def _answers(target: Target, images: torch.Tensor, *, embeddings: bool) -> NDArray[np.float32]:
+    """Logits or embeddings straight from the backend: the auditor's look at a model is no query of the adversary's."""
+    backend = target.backend
+    rows = []
+    for part in torch.split(images, backend.batch_size):
+        inputs = target.preprocessing(part.to(backend.device))
+        rows.append(backend.embeddings(inputs) if embeddings else heads.to_logits(backend.outputs(inputs), target.head))
+    return np.asarray(torch.cat(rows).numpy())

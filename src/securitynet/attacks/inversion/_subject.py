@@ -1,0 +1,113 @@
+"""What is to be reconstructed: the target's differentiable network, the image's shape, the requested classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from securitynet.attacks.base import TrialData
+from securitynet.errors import ConfigurationError, TargetError
+from securitynet.models.backends.module import suitable_batch
+from securitynet.models.signals import check_classes
+from securitynet.models.target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A target under inversion.
+
+    Attributes:
+        target: Under white-box access.
+        module: Images in [0, 1] in, logits out, with gradients to the images.
+        shape: (channels, height, width) of the images.
+        labels: The requested classes, L.
+        names: Their names.
+        classes: The requested class of each reconstruction, L·Q int64 on the CPU: Q times the first, and so on.
+        restarts: Q.
+        num_classes: Of the target.
+        device: Where the target is.
+        part: Images that are computed at once; it follows from their size, not from the machine.
+    """
+
+    target: Target
+    module: nn.Module
+    shape: tuple[int, int, int]
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    classes: torch.Tensor
+    restarts: int
+    num_classes: int
+    device: torch.device
+    part: int
+
+    @classmethod
+    def of(cls, target: Target, data: TrialData, labels: tuple[int, ...] | None, restarts: int) -> Subject:
+        """Check all that can be checked before long work.
+
+        Raises:
+            AccessDenied: If there is no network behind the target, or it may not be seen.
+            ConfigurationError: If there are no images, or a class does not exist or has no training images.
+            TargetError: If the network does not take images of this shape, has another number of classes than the
+                dataset, or lets no gradient through.
+        """
+        dataset = data.dataset
+        module = target.module
+        if dataset.images is None:
+            raise ConfigurationError(
+                f"{dataset.reference} holds recorded outputs and no images, with which reconstructions are compared.",
+                hint="Give the images with --dataset.",
+            )
+        chosen = tuple(range(dataset.num_classes)) if labels is None else labels
+        if max(chosen) >= dataset.num_classes:
+            raise ConfigurationError(
+                f"There is no class {max(chosen)}: {dataset.reference} has {dataset.num_classes}, numbered from 0."
+            )
+        trained = set(dataset.labels[data.splits.members].tolist())
+        if missing := [label for label in chosen if label not in trained]:
+            raise ConfigurationError(
+                f"The target was trained on no image of class {dataset.class_names[missing[0]]!r} that is known here.",
+                hint="Choose the classes to reconstruct by `classes`.",
+            )
+        device = target.backend.device
+        _check_gradient(target, module, dataset.image_shape, device, data)
+        return cls(
+            target,
+            module,
+            dataset.image_shape,
+            chosen,
+            tuple(dataset.class_names[label] for label in chosen),
+            torch.tensor(chosen, dtype=torch.int64).repeat_interleave(restarts),
+            restarts,
+            dataset.num_classes,
+            device,
+            suitable_batch(dataset.image_shape, device),
+        )
+
+
+def _check_gradient(
+    target: Target, module: nn.Module, shape: tuple[int, int, int], device: torch.device, data: TrialData
+) -> None:
+    wanted = target.backend.channels
+    if wanted is not None and wanted != shape[0]:
+        raise TargetError(
+            f"{target.reference} takes images of {wanted} channels; those of {data.dataset.reference} have {shape[0]}.",
+            hint=f"Convert them with --channels {wanted}.",
+        )
+    # Not a constant image: where all is equal, a network that works on differences would have no gradient.
+    probe = torch.linspace(0.2, 0.8, shape[0] * shape[1] * shape[2], device=device).view(1, *shape).requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = module(probe)
+    except RuntimeError as error:
+        raise TargetError(
+            f"{target.reference} does not take images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}",
+            hint="Set the size it was trained at with --input-size.",
+        ) from error
+    check_classes(target, logits.shape[1], data.dataset)
+    if not logits.requires_grad:
+        raise TargetError(
+            f"{target.reference} lets no gradient through to its input, which inversion follows.",
+            hint="Check for operations that cut it off, such as rounding or `detach`.",
+        )

@@ -1,0 +1,146 @@
+"""Fredrikson: one representative of each class, by gradient descent on the image itself.
+
+Fredrikson, Jha and Ristenpart, "Model inversion attacks that exploit confidence information and basic countermeasures"
+(2015), algorithm 1, with the numbers of ML-Doctor (section 5.2). It needs the model and no data. On deep networks the
+plain descent ends in patterns that no eye recognises; total variation and an L2 prior make it usable there.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, gradients, identity
+from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion.base import InversionAttack
+from securitynet.models.trainer.randomness import generator
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+_BETAS = (0.9, 0.999)
+
+
+class Fredrikson(InversionAttack):
+    """Descends until the class's posterior exceeds the threshold, or nothing has been gained for long.
+
+    The image kept is that of the lowest cost; each image stops on its own, all are computed together.
+
+    Attributes:
+        objective: ``log-posterior``: the cost is −log of the posterior; ``posterior``: 1 − posterior, as in the paper,
+            which has hardly any gradient where the posterior is near 0.
+        threshold: Posterior at which an image is done.
+        learning_rate: Of the descent; pixels are in [0, 1].
+        iterations: At most.
+        patience: Iterations without a lower cost after which an image is done.
+        optimizer: Plain gradient descent, or Adam.
+        total_variation: Weight of the sum of differences between neighbouring pixels (Mahendran and Vedaldi, 2015).
+        l2: Weight of the squared distance, as the network sees it, to the starting colour.
+        start: ``mean``: the colour that the target's normalisation maps to zero, as the paper starts from zero; without
+            normalisation, black for grey images and mid-grey for colour ones. Or black, grey, or noise.
+        spread: Deviation of the noise that further restarts add to a start of one colour.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.NONE),)
+    costs: ClassVar[str | None] = "trains a classifier to judge by and runs thousands of gradient steps for each class"
+
+    restarts: int = Field(default=1, ge=1, description="Reconstructions of each class.")
+    objective: Literal["log-posterior", "posterior"] = Field(default="log-posterior", description="What is maximised.")
+    threshold: float = Field(default=0.999, gt=0, lt=1, description="Posterior at which an image is done.")
+    learning_rate: float = Field(default=1e-2, gt=0, allow_inf_nan=False, description="Of the descent.")
+    iterations: int = Field(default=3000, ge=1, description="Iterations at most.")
+    patience: int = Field(default=100, ge=1, description="Iterations without progress after which an image is done.")
+    optimizer: Literal["sgd", "adam"] = Field(default="sgd", description="Plain gradient descent, or Adam.")
+    total_variation: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Weight of total variation.")
+    l2: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Weight of the distance to the start.")
+    start: Literal["mean", "black", "grey", "noise"] = Field(default="mean", description="Where the descent starts.")
+    spread: float = Field(default=0.1, ge=0, allow_inf_nan=False, description="Noise of further restarts.")
+
+    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
+        """See `InversionAttack.search`."""
+        classes = subject.classes.to(subject.device)
+        colour, scale = _colour(subject, self.start)
+        rows = torch.arange(len(classes), device=subject.device)
+
+        def start() -> Tensors:
+            images = colour.expand(len(classes), *subject.shape).clone()
+            draws = generator(context.seed, "inversion starts")
+            if self.start == "noise":
+                images = torch.rand(images.shape, generator=draws).to(subject.device)
+            else:
+                noise = self.spread * torch.randn(images.shape, generator=draws).to(subject.device)
+                images = torch.where((rows % subject.restarts == 0)[:, None, None, None], images, images + noise)
+            return {
+                "images": images.clamp(0, 1),
+                "best": images.clamp(0, 1),
+                "cost": torch.full((len(classes),), torch.inf, device=subject.device),
+                "since": torch.zeros_like(classes),
+                "iterations": torch.zeros_like(classes),
+                "active": torch.ones_like(classes, dtype=torch.bool),
+                "mean": torch.zeros_like(images) if self.optimizer == "adam" else torch.zeros(0),
+                "square": torch.zeros_like(images) if self.optimizer == "adam" else torch.zeros(0),
+            }
+
+        def advance(state: Tensors, step: int) -> bool:
+            at = state["active"].nonzero().squeeze(1)
+            images = state["images"][at]
+            wanted = classes[at]
+
+            def cost(leaf: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                log_p = subject.module(leaf).float().log_softmax(dim=1)
+                own = log_p.gather(1, wanted[positions][:, None]).squeeze(1)
+                costs = -own if self.objective == "log-posterior" else 1 - own.exp()
+                if self.total_variation:
+                    costs = costs + self.total_variation * total_variation(leaf)
+                if self.l2:
+                    costs = costs + self.l2 * ((leaf - colour) / scale).square().sum(dim=(1, 2, 3))
+                return costs, own
+
+            gradient, (costs, log_posterior) = gradients(cost, images, subject.part)
+            reached = log_posterior.exp() > self.threshold
+            better = (costs < state["cost"][at]) | reached
+            state["best"][at[better]] = images[better]
+            state["cost"][at] = torch.where(better, costs, state["cost"][at])
+            state["since"][at] = torch.where(better, 0, state["since"][at] + 1)
+            going = ~reached & (state["since"][at] < self.patience)
+            state["active"][at] = going
+            at, images, gradient = at[going], images[going], gradient[going]
+            state["iterations"][at] += 1
+            if self.optimizer == "adam":
+                moments = state["mean"][at], state["square"][at]
+                images = adam(images, gradient, moments, step, self.learning_rate, _BETAS)
+                state["mean"][at], state["square"][at] = moments
+            else:
+                images = images - self.learning_rate * gradient
+            state["images"][at] = images.clamp(0, 1)
+            return bool(len(at))
+
+        def finish(state: Tensors) -> Found:
+            return Found(state["best"].cpu(), state["iterations"].cpu().numpy())
+
+        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes"})
+        # One more than there are iterations: the last image is looked at, too.
+        return Search(
+            identity(subject, "fredrikson", configuration, context.seed), start, advance, self.iterations + 1, finish
+        )
+
+
+def total_variation(images: torch.Tensor) -> torch.Tensor:
+    """Sum of absolute differences between neighbouring pixels, over channels too: N for N×C×H×W."""
+    down = (images[..., 1:, :] - images[..., :-1, :]).abs().sum(dim=(1, 2, 3))
+    across = (images[..., 1:] - images[..., :-1]).abs().sum(dim=(1, 2, 3))
+    return down + across
+
+
+def _colour(subject: Subject, start: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The colour to start from and to be drawn back to, and the deviation by which the network scales; 1×C×1×1 each."""
+    normalised = subject.target.preprocessing
+    channels = subject.shape[0]
+    level = {"black": 0.0, "grey": 0.5, "noise": 0.5, "mean": 0.0 if channels == 1 else 0.5}[start]
+    colour = normalised.mean if start == "mean" and normalised.mean else (level,)
+
+    def tensor(values: tuple[float, ...]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=subject.device).view(1, -1, 1, 1)
+
+    return tensor(colour).clamp(0, 1).expand(1, channels, 1, 1), tensor(normalised.std or (1.0,))

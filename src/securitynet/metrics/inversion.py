@@ -1,0 +1,293 @@
+"""Measures of model inversion: how near reconstructions come to their class, and whether another classifier agrees.
+
+Reconstructions of one class with several restarts resemble one another, so intervals treat them as clusters: what holds
+for a class in this experiment need not hold for the next one, however often it was restarted.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from securitynet.records import Direction, Measurement
+
+Values = NDArray[np.float64]
+Classes = NDArray[np.int64]
+
+_SIGMA, _RADIUS = 1.5, 5
+_C1, _C2 = 0.01**2, 0.03**2
+_CHUNK = 1 << 22
+
+
+def mse(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
+    """Mean squared error of each image against its reference (ML-Doctor, section 5.2).
+
+    Args:
+        images: N×C×H×W in [0, 1].
+        references: Of the same shape.
+
+    Returns:
+        N, each in [0, 1].
+    """
+    _check(images, references)
+    difference = images.astype(np.float64) - references
+    return np.asarray((difference**2).mean(axis=(1, 2, 3)))
+
+
+def ssim(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
+    """Structural similarity of each image and its reference (Wang et al., 2004, section III), averaged over channels.
+
+    Gaussian windows of 11×11 pixels with deviation 1.5, over the places where they lie within the image; smaller ones
+    where the image has fewer than 11 pixels a side.
+
+    Args:
+        images: N×C×H×W in [0, 1], at least 3 pixels a side.
+        references: Of the same shape.
+
+    Returns:
+        N, each in [-1, 1]; 1 for equal images.
+    """
+    _check(images, references)
+    radius = min(_RADIUS, (min(images.shape[-2:]) - 1) // 2)
+    inner = (slice(None), slice(None), slice(radius, -radius or None), slice(radius, -radius or None))
+
+    def smooth(values: Values) -> Values:
+        rows = ndimage.gaussian_filter1d(values, _SIGMA, axis=-1, radius=radius)
+        return np.asarray(ndimage.gaussian_filter1d(rows, _SIGMA, axis=-2, radius=radius)[inner])
+
+    x, y = images.astype(np.float64), references.astype(np.float64)
+    mean_x, mean_y = smooth(x), smooth(y)
+    variances = smooth(x * x) - mean_x**2 + smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
+        (mean_x**2 + mean_y**2 + _C1) * (variances + _C2)
+    )
+    return np.asarray(similarity.mean(axis=(1, 2, 3)))
+
+
+def blank_mse(means: NDArray[np.floating]) -> Values:
+    """MSE of each class's mean image and a blank one: black, mid-grey or white, whichever is nearest on average.
+
+    Args:
+        means: Mean images in [0, 1], K×C×H×W.
+
+    Returns:
+        K.
+    """
+    candidates = [mse(means, np.full(means.shape, level)) for level in (0.0, 0.5, 1.0)]
+    return min(candidates, key=lambda values: float(values.mean()))
+
+
+def mean_colour_mse(means: NDArray[np.floating]) -> Values:
+    """MSE of each class's mean image and one in the mean colour of all: no image of one colour comes nearer on average.
+
+    Args:
+        means: Mean images in [0, 1], K×C×H×W.
+
+    Returns:
+        K.
+    """
+    colour = means.mean(axis=(0, 2, 3), dtype=np.float64)[None, :, None, None]
+    return mse(means, np.broadcast_to(colour, means.shape))
+
+
+def other_class_mse(means: NDArray[np.floating]) -> Values:
+    """MSE of each class's mean image and that of another class, averaged over the others; NaN with one class.
+
+    Args:
+        means: Mean images in [0, 1], K×C×H×W.
+    """
+    flat = means.reshape(len(means), -1).astype(np.float64)
+    if len(flat) < 2:
+        return np.full(len(flat), np.nan)
+    apart = _squared_distances(flat, flat) / flat.shape[1]
+    return np.asarray(apart.sum(axis=1) / (len(flat) - 1))
+
+
+def nearest(queries: NDArray[np.floating], pool: NDArray[np.floating]) -> tuple[Values, NDArray[np.int64]]:
+    """Distance of each query to its nearest row of a pool, and which row that is (the first one of equals).
+
+    Args:
+        queries: N×D.
+        pool: M×D, M at least 1.
+
+    Returns:
+        Euclidean distances, N; positions in the pool, N.
+    """
+    rows, known = queries.astype(np.float64), pool.astype(np.float64)
+    best = np.empty(len(queries), dtype=np.int64)
+    size = max(1, _CHUNK // max(1, len(pool)))
+    for start in range(0, len(queries), size):
+        best[start : start + size] = _squared_distances(rows[start : start + size], known).argmin(axis=1)
+    # From the rows themselves: what is left after the subtraction of large squares would not be exact.
+    return np.asarray(np.linalg.norm(rows - known[best], axis=1)), best
+
+
+def centroid_distance(queries: NDArray[np.floating], members: NDArray[np.floating]) -> Values:
+    """Distance of each query to the centroid of real images, in units of their own mean distance to it.
+
+    Args:
+        queries: Features, N×D.
+        members: Features of real images of the class, M×D.
+
+    Returns:
+        N: 1 is as far as a real image on average, 0 at the centroid. NaN where the real ones all coincide.
+    """
+    members = members.astype(np.float64)
+    centroid = members.mean(axis=0)
+    spread = float(np.linalg.norm(members - centroid, axis=1).mean())
+    distances = np.linalg.norm(queries.astype(np.float64) - centroid, axis=1)
+    return np.asarray(distances / spread if spread > 0 else np.full(len(queries), np.nan))
+
+
+def ranks(scores: NDArray[np.floating], classes: Classes) -> NDArray[np.int64]:
+    """How many classes have a higher score than the requested one, N; of equal ones, half are taken to be ahead.
+
+    Args:
+        scores: N×K.
+        classes: The requested classes, N.
+    """
+    own = scores[np.arange(len(classes)), classes][:, None]
+    equal = (scores == own).sum(axis=1) - 1
+    return np.asarray((scores > own).sum(axis=1) + (equal + 1) // 2, dtype=np.int64)
+
+
+def clustered_rate(
+    name: str, hits: NDArray[np.bool_], classes: Classes, *, direction: Direction, level: float = 0.95
+) -> Measurement:
+    """Share of reconstructions that are hits, with Wilson's interval for their effective number.
+
+    Reconstructions of one class succeed or fail together. Their number is divided by Kish's design effect,
+    1 + (restarts − 1)·ρ, with the intraclass correlation ρ estimated by analysis of variance. Where all or none are
+    hits, ρ can't be estimated and 1 is assumed: each class counts once. With a single class, all there is to tell is
+    how often its restarts succeed.
+
+    Args:
+        name: Of the measurement.
+        hits: N.
+        classes: The requested class of each, N.
+        direction: Which way it is good for the owner of the target.
+        level: Confidence level.
+    """
+    labels, counts = np.unique(classes, return_counts=True)
+    n, value = len(hits), float(hits.mean())
+    effective = n / _design_effect(hits.astype(np.float64), classes) if len(labels) > 1 else float(n)
+    low, high = _wilson(value, effective, level)
+    words = f"Wilson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
+    return Measurement(
+        name=name,
+        value=value,
+        low=min(low, value),
+        high=max(high, value),
+        level=level,
+        n=n,
+        direction=direction,
+        method=words,
+    )
+
+
+def mean_over_classes(
+    name: str,
+    values: Values,
+    classes: Classes,
+    *,
+    direction: Direction,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (0.0, math.inf),
+) -> Measurement:
+    """Mean of the classes' means with Student's interval over classes (over restarts where there is one class).
+
+    Args:
+        name: Of the measurement.
+        values: One per reconstruction, N; those that are NaN are left out.
+        classes: The requested class of each, N.
+        direction: Which way it is good for the owner of the target.
+        level: Confidence level.
+        bounds: What the value can be, which the interval keeps to.
+    """
+    kept = np.isfinite(values)
+    values, classes = values[kept], classes[kept]
+    if not len(values):
+        note = "It could not be measured here."
+        return Measurement(name=name, value=None, n=0, level=level, direction=direction, method="none", note=note)
+    labels = np.unique(classes)
+    several = len(labels) > 1
+    samples = np.array([values[classes == label].mean() for label in labels]) if several else values
+    unit = "classes" if several else "restarts"
+    return _student(name, samples, unit, direction=direction, level=level, bounds=bounds)
+
+
+def by_class(
+    name: str, values: Values, classes: Classes, *, direction: Direction, level: float = 0.95
+) -> list[Measurement]:
+    """``name@class=C`` for each requested class: the mean over its restarts, with Student's interval over them."""
+    return [
+        _student(f"{name}@class={label}", values[classes == label], "restarts", direction=direction, level=level)
+        for label in np.unique(classes)
+    ]
+
+
+def _student(
+    name: str,
+    samples: Values,
+    unit: str,
+    *,
+    direction: Direction,
+    level: float,
+    bounds: tuple[float, float] = (0.0, math.inf),
+) -> Measurement:
+    value, n = float(samples.mean()), len(samples)
+    half, method, note = 0.0, f"Student's t over {n} {unit}", None
+    if n > 1:
+        half = float(stats.t.ppf((1 + level) / 2, n - 1) * samples.std(ddof=1) / math.sqrt(n))
+    else:
+        method, note = "exact for the one reconstruction", "One reconstruction: what others would give is not known."
+    low, high = max(bounds[0], value - half), min(bounds[1], value + half)
+    return Measurement(
+        name=name,
+        value=value,
+        low=min(low, value),
+        high=max(high, value),
+        level=level,
+        n=n,
+        direction=direction,
+        method=method,
+        note=note,
+    )
+
+
+def _design_effect(hits: Values, classes: Classes) -> float:
+    """Kish's design effect with the ANOVA estimate of the intraclass correlation, for at least two clusters."""
+    labels, index, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    n, clusters = len(hits), len(labels)
+    if n == clusters:
+        return 1.0
+    typical = (n - (sizes**2).sum() / n) / (clusters - 1)
+    means = np.bincount(index, hits) / sizes
+    between = float((sizes * (means - hits.mean()) ** 2).sum() / (clusters - 1))
+    within = float(((hits - means[index]) ** 2).sum() / (n - clusters))
+    spread = between + (typical - 1) * within
+    correlation = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
+    return float(1 + (typical - 1) * correlation)
+
+
+def _wilson(p: float, n: float, level: float) -> tuple[float, float]:
+    """Wilson's score interval for a number of trials that need not be whole."""
+    z = float(stats.norm.ppf((1 + level) / 2))
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _squared_distances(first: Values, second: Values) -> Values:
+    products = first @ second.T
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None] - 2 * products
+    return np.asarray(np.maximum(squares, 0))
+
+
+def _check(images: NDArray[np.floating], references: NDArray[np.floating]) -> None:
+    if images.shape != references.shape or images.ndim != 4:
+        raise ValueError(f"images of shape {images.shape} can't be compared with {references.shape}")

@@ -1,0 +1,32 @@
+"""Sample grids as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from securitynet.files import atomic_write
+
+_GAP = 1
+
+
+def write_grid(path: Path, images: torch.Tensor, columns: int) -> None:
+    """Write images as one PNG, row by row with a gap of a pixel; the file is whole or absent.
+
+    Args:
+        path: Where.
+        images: N×C×H×W in [0, 1], C being 1 or 3.
+        columns: Images in a row.
+    """
+    pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    count, channels, height, width = pixels.shape
+    rows = -(-count // columns)
+    grid = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        top, left = (number // columns) * (height + _GAP), (number % columns) * (width + _GAP)
+        grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    with atomic_write(path) as stream:
+        Image.fromarray(grid[..., 0] if channels == 1 else grid).save(stream, format="PNG")
