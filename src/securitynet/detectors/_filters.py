@@ -1,0 +1,354 @@
+"""The base of detectors that filter inputs: which images are judged, in pieces that survive a kill."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from securitynet.datasets.ordering import shuffled
+from securitynet.detectors._known_trigger import Suspects, Trigger
+from securitynet.detectors._questions import Arrays, Questions, joined
+from securitynet.detectors._screening import Screening
+from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.errors import SplitError
+from securitynet.files import stable_hash
+from securitynet.metrics import filtering
+from securitynet.metrics.filtering import Judged
+from securitynet.models.signals import Progress
+from securitynet.models.target import Target
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+MOST_EXAMPLES = 4
+"""Rows of pictures for each kind of image."""
+
+_VERSION = 1
+"""Of what pieces hold; raise it when the same configuration leads to other scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class CleanImages:
+    """Images that the defender knows to be clean, uint8, N×C×H×W; no image is in both.
+
+    Attributes:
+        tuning: From which thresholds come, and on which found regions are tried.
+        mixing: Which are overlaid.
+    """
+
+    tuning: torch.Tensor
+    mixing: torch.Tensor
+
+
+class Fitted(ABC):
+    """A filter that is ready to judge images.
+
+    Attributes:
+        threshold: Above this score an image is stopped.
+        nominal: The false rejection rate that it was chosen for, or None.
+        calibration: Scores it was chosen from.
+        exact: See `Screening.exact`.
+        notes: See `Screening.notes`.
+        piece: Images that are examined, and kept on disk, together.
+        columns: What the pictures of an image show.
+    """
+
+    threshold: float
+    nominal: float | None = None
+    calibration: NDArray[np.float64] = np.empty(0)
+    exact: bool = True
+    notes: tuple[str, ...] = ()
+    piece: int = 64
+    columns: tuple[str, ...] = ()
+
+    @abstractmethod
+    def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
+        """``scores`` and ``flagged`` of images, N, and whatever else is worth keeping, one row an image.
+
+        Args:
+            images: N×C×H×W uint8.
+            rows: Their numbers, N: randomness depends on these and on the purpose, not on what is examined together.
+            purpose: What images they are.
+        """
+
+    @abstractmethod
+    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
+        """Q×C×H×W uint8 that show what happened with one image, C×H×W.
+
+        Args:
+            image: The image.
+            found: What `examine` said of it, arrays of one row each.
+            row: Its number.
+            purpose: What images it is one of.
+        """
+
+    def judge(self, images: torch.Tensor) -> Judged:
+        """Scores and verdicts for incoming images.
+
+        Args:
+            images: N×C×H×W, uint8, or floating point in [0, 1], which is rounded to 256 values.
+        """
+        if images.is_floating_point():
+            images = (images * 255).round().clamp(0, 255).to(torch.uint8)
+        pieces = [
+            self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
+            for start, part in _parts(images, self.piece)
+        ]
+        found = joined(pieces)
+        return Judged(found["scores"], found["flagged"])
+
+
+class InputFilter(Detector):
+    """A detector that looks at inputs: which of them would a filter in front of the target stop?
+
+    It is judged on clean images, of which it should stop few; with a known ``trigger``, on the same images stamped; and
+    on ``suspects``, if there are any. What tunes it is clean and never judged: records that the defender knows.
+
+    Attributes:
+        images: Clean images that are judged (SecurityNet, section 3.3: 2,000), at most.
+        trigger: A trigger, to measure detection.
+        suspects: Images of unknown origin.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
+    output: ClassVar[type[Output]] = Screening
+
+    images: int = Field(default=2000, ge=1, description="Clean images that are judged, at most.")
+    trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
+    suspects: Suspects | None = Field(
+        default=None, description="Images of unknown origin: a folder, or FILE.npz with an array named images."
+    )
+
+    @property
+    @abstractmethod
+    def tuning_images(self) -> int:
+        """Clean images, beside those judged, that `fitted` wants for tuning, at most."""
+
+    @property
+    def mixing_images(self) -> int:
+        """Clean images that `fitted` wants for overlays, at most."""
+        return 0
+
+    @abstractmethod
+    def fitted(
+        self,
+        questions: Questions,
+        clean: CleanImages,
+        seed: int = 0,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Fitted:
+        """A filter in front of a target.
+
+        Args:
+            questions: To the target.
+            clean: What the defender knows to be clean.
+            seed: Of all randomness.
+            folder: Where finished pieces are kept; None keeps nothing.
+            progress: Told about images done.
+
+        Raises:
+            SplitError: If there are too few clean images.
+        """
+
+    @final
+    def deploy(
+        self, target: Target, tuning: torch.Tensor, mixing: torch.Tensor | None = None, *, seed: int = 0
+    ) -> Fitted:
+        """A filter in front of a target, ready to `Fitted.judge` incoming images.
+
+        Args:
+            target: Any, under black-box access.
+            tuning: Clean images, N×C×H×W uint8: the threshold comes from them.
+            mixing: Clean images for overlays; by default a third of ``tuning``, which then loses them.
+            seed: Of all randomness.
+        """
+        if mixing is None:
+            tuned, mixed = self._clean(np.arange(len(tuning), dtype=np.int64), seed)
+            tuning, mixing = tuning[torch.from_numpy(tuned)], tuning[torch.from_numpy(mixed)]
+        return self.fitted(Questions(target), CleanImages(tuning, mixing), seed)
+
+    def run(self, target: Target, data: TrialData, context: Context) -> Screening:
+        """See `Method.run`."""
+        dataset, splits = data.dataset, data.splits
+        questions = Questions(target)
+        shape = dataset.image_shape  # also tells that there are images
+        groups: dict[str, torch.Tensor] = {}
+        area = None if self.trigger is None else self.trigger.area(*shape)
+        if self.suspects is not None:
+            groups["suspects"] = self.suspects.load(*shape)
+        judged = _some(splits.scored_non_members, self.images, "judged", context.seed)
+        tuning, mixing = self._clean(splits.known_non_members, context.seed)
+        if not len(judged) or not len(tuning) or (self.mixing_images and not len(mixing)):
+            raise SplitError(
+                "A filter of inputs needs clean images to tune it and others to judge it; there are none.",
+                hint="Let the defender know a share of the records with --known.",
+            )
+        signals = context.signals(target, data, np.union1d(judged, tuning))
+        questions.know_signals(dataset, signals)
+        clean = CleanImages(dataset.batch(tuning), dataset.batch(mixing))
+        groups = {"clean": dataset.batch(judged), **groups}
+        if self.trigger is not None:
+            groups["stamped"] = self.trigger.stamp(groups["clean"])
+        folder = self._folder(target, data, context, {"judged": judged, "tuning": tuning, "mixing": mixing})
+        told = _Told(context.progress, len(tuning) * bool(self.mixing_images) + sum(map(len, groups.values())))
+        try:
+            fitted = self.fitted(questions, clean, context.seed, folder, told.part())
+            found = {name: _examined(fitted, images, name, questions, folder, told) for name, images in groups.items()}
+            works = None if self.trigger is None else self._works(questions, groups, folder)
+        finally:  # what a failed trial asked is on its bill too
+            context.asked.append(questions.bill())
+        verdicts = {name: Judged(arrays["scores"], arrays["flagged"]) for name, arrays in found.items()}
+        pictures, rows = _pictures(fitted, groups, found)
+        return Screening(
+            indices=judged,
+            clean=verdicts["clean"],
+            threshold=fitted.threshold,
+            nominal=fitted.nominal,
+            calibration=fitted.calibration,
+            stamped=verdicts.get("stamped"),
+            works=works,
+            suspects=verdicts.get("suspects"),
+            exact=fitted.exact,
+            overlaps=_overlaps(found.get("stamped"), works, area),
+            pictures=pictures,
+            rows=rows,
+            columns=fitted.columns,
+            notes=fitted.notes,
+            facts={
+                f"{group} {name}": values
+                for group, arrays in found.items()
+                for name, values in arrays.items()
+                if name not in ("scores", "flagged")
+            },
+        )
+
+    def _clean(self, known: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Records for tuning, and a third at most for overlays, where those are needed; both sorted.
+
+        They are no members: who poisoned the training data may have left the trigger on some of them.
+        """
+        order = known[shuffled(len(known), "input filter clean", seed)]
+        mixed = min(self.mixing_images, len(order) // 3)
+        return np.sort(order[mixed:][: self.tuning_images]), np.sort(order[:mixed])
+
+    def _works(self, questions: Questions, groups: dict[str, torch.Tensor], folder: Path | None) -> NDArray[np.bool_]:
+        """Whether the trigger changes the prediction of each image."""
+
+        def predicted() -> Arrays:
+            return {"labels": questions.outputs(groups["stamped"], remember=True).argmax(dim=1).numpy()}
+
+        path = None if folder is None else folder / "stamped predictions.npz"
+        stamped = questions.piece(path, predicted)["labels"]
+        before = questions.outputs(groups["clean"]).argmax(dim=1).numpy()  # known: nothing is sent
+        return np.asarray(before != stamped)
+
+    def _folder(
+        self, target: Target, data: TrialData, context: Context, records: dict[str, NDArray[np.int64]]
+    ) -> Path | None:
+        if context.cache is None:
+            return None
+        key = {
+            "version": _VERSION,
+            "method": type(self).__name__,
+            "configuration": self.model_dump(mode="json"),
+            "checksum": target.backend.checksum,
+            "preprocessing": target.preprocessing.canonical(),
+            "head": target.head,
+            "precision": target.precision,
+            "dataset": data.dataset.fingerprint,
+            "records": {name: indices.tolist() for name, indices in records.items()},
+            "seed": context.seed,
+        }
+        return context.cache / "screenings" / stable_hash(key)
+
+
+class _Told:
+    """Progress over several parts of one piece of work."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._before, self._now = progress, total, 0, 0
+
+    def part(self) -> Progress:
+        """Progress of the next part."""
+        self._before = self._now
+
+        def tell(done: int, _total: int) -> None:
+            self._now = self._before + done
+            if self._progress:
+                self._progress(self._now, self._total)
+
+        return tell
+
+
+def in_pieces(
+    fitted: Fitted, images: torch.Tensor, purpose: str, questions: Questions, folder: Path | None, progress: Progress
+) -> Arrays:
+    """`Fitted.examine` for many images, in pieces that are kept on disk as they are finished."""
+    pieces = []
+    for start, part in _parts(images, fitted.piece):
+        rows = np.arange(start, start + len(part), dtype=np.int64)
+        path = None if folder is None else folder / f"{purpose} {start:06d}.npz"
+        pieces.append(questions.piece(path, lambda part=part, rows=rows: fitted.examine(part, rows, purpose)))  # type: ignore[misc]
+        progress(start + len(part), len(images))
+    return joined(pieces)
+
+
+def _examined(
+    fitted: Fitted, images: torch.Tensor, purpose: str, questions: Questions, folder: Path | None, told: _Told
+) -> Arrays:
+    return in_pieces(fitted, images, purpose, questions, folder, told.part())
+
+
+def _parts(images: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:
+    for start in range(0, len(images), size):
+        yield start, images[start : start + size]
+
+
+def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDArray[np.int64]:
+    """A random sample of records, sorted."""
+    return np.sort(indices[shuffled(len(indices), f"input filter {purpose}", seed)[:most]])
+
+
+def _overlaps(
+    found: Arrays | None, works: NDArray[np.bool_] | None, area: NDArray[np.bool_] | None
+) -> NDArray[np.float64] | None:
+    """See `Screening.overlaps`."""
+    if found is None or works is None or area is None or "regions" not in found:
+        return None
+    regions = found["regions"][found["flagged"] & works]
+    masks = np.zeros((len(regions), *area.shape), dtype=bool)
+    for mask, (top, left, height, width) in zip(masks, regions, strict=True):
+        mask[top : top + height, left : left + width] = True
+    return filtering.overlap(masks, area)
+
+
+def _pictures(
+    fitted: Fitted, groups: dict[str, torch.Tensor], found: dict[str, Arrays]
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Pictures of the most suspicious images of each group, and the names of their rows."""
+    pictures, names = [], []
+    for name, images in groups.items():
+        arrays = found[name]
+        for row in np.argsort(-arrays["scores"], kind="stable")[:MOST_EXAMPLES].tolist():
+            of_row = {key: values[row : row + 1] for key, values in arrays.items()}
+            pictures.append(fitted.pictures(images[row], of_row, row, name).numpy())
+            names.append(f"{name}, {'stopped' if arrays['flagged'][row] else 'passed'}")
+    return np.stack(pictures), tuple(names)
+
+
+def check_enough(images: torch.Tensor, least: int, what: str) -> None:
+    """Raise `SplitError` if there are fewer clean images than needed."""
+    if len(images) < least:
+        raise SplitError(
+            f"{what} needs at least {least} clean images; there are {len(images)}.",
+            hint="Let the defender know more records (--known), or load more (--limit).",
+        )

@@ -1,0 +1,157 @@
+"""Questions to a target about images that a detector makes up: billed, answered from what is known, kept on disk."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.errors import TargetError
+from securitynet.files import atomic_write
+from securitynet.models import heads
+from securitynet.models.backends.recorded import RecordedBackend
+from securitynet.models.ledger import image_keys
+from securitynet.models.signals import Signals
+from securitynet.models.target import Target
+from securitynet.records import Queries
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+
+_KEY_BYTES = 16
+
+
+class Questions:
+    """A target that is asked about images as a detector goes, under black-box access.
+
+    What is known already, such as the answers for clean records, is not asked again.
+
+    Args:
+        target: Any that answers about new images.
+
+    Attributes:
+        sent: Images that were sent, repeats included.
+
+    Raises:
+        TargetError: If the target holds recorded outputs only.
+    """
+
+    def __init__(self, target: Target) -> None:
+        if isinstance(target.backend, RecordedBackend):
+            raise TargetError(
+                f"{target.reference} holds recorded outputs; it can't be asked about images that a detector makes up."
+            )
+        self.target = target
+        self.sent = 0
+        self._keys: set[bytes] = set()
+        self._known: dict[bytes, torch.Tensor] = {}
+        self._recent: list[bytes] = []
+
+    def know(self, images: torch.Tensor, outputs: torch.Tensor) -> None:
+        """Take raw outputs, N×K, as the answers for images, N×C×H×W."""
+        self._known.update(zip(image_keys(images), outputs, strict=True))
+
+    def know_signals(self, dataset: ImageDataset, signals: Signals) -> None:
+        """Take the outputs of `Signals` as the answers for their records."""
+        outputs = torch.from_numpy(signals.outputs)
+        for start in range(0, len(signals), 4096):
+            rows = slice(start, start + 4096)
+            self.know(dataset.batch(signals.indices[rows]), outputs[rows])
+
+    def outputs(self, images: torch.Tensor, *, remember: bool = False) -> torch.Tensor:
+        """Raw outputs, N×K, in batches that suit the target; equal images of a batch are sent once.
+
+        Args:
+            images: N×C×H×W, at least one.
+            remember: Keep the answers, for images that will be asked about again.
+        """
+        return torch.cat([self._batch(part, remember) for part in torch.split(images, self.target.batch_size)])
+
+    def posteriors(self, images: torch.Tensor) -> torch.Tensor:
+        """Posteriors, N×K.
+
+        Raises:
+            AccessDenied: If the target answers labels only.
+        """
+        return heads.to_posteriors(self.outputs(images), self.target.head)
+
+    def _batch(self, images: torch.Tensor, remember: bool) -> torch.Tensor:
+        keys = image_keys(images)
+        first = {key: at for at, key in reversed(list(enumerate(keys)))}
+        wanted = sorted(at for key, at in first.items() if key not in self._known)
+        answers = {}
+        if wanted:
+            new = [keys[at] for at in wanted]
+            chosen = images if len(wanted) == len(images) else images[torch.tensor(wanted)]
+            rows = self.target.raw_outputs(chosen, keys=new)
+            self._bill(len(new), new)
+            if len(wanted) == len(images):
+                if remember:
+                    self._known.update(zip(new, rows, strict=True))
+                return rows
+            answers = dict(zip(new, rows, strict=True))
+            if remember:
+                self._known.update(answers)
+        return torch.stack([answers[key] if key in answers else self._known[key] for key in keys])
+
+    def _bill(self, count: int, keys: Iterable[bytes]) -> None:
+        self.sent += count
+        self._recent.extend(keys)
+        self._keys.update(keys)
+
+    def bill(self) -> Queries:
+        """What was asked, less what was known."""
+        return Queries(total=self.sent, unique=len(self._keys))
+
+    def piece(self, path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
+        """Arrays that questions lead to: from their file if an earlier run finished them, else computed and kept.
+
+        What the earlier run asked for them is on the bill all the same.
+
+        Args:
+            path: Of the file; None keeps nothing.
+            compute: Asks.
+        """
+        held = None if path is None else _read(path)
+        if held is not None:
+            keys = held.pop("asked keys")
+            self._bill(int(held.pop("asked total")), (row.tobytes() for row in keys))
+            return held
+        before, self._recent = self.sent, []
+        found = compute()
+        if path is not None:
+            keys = np.frombuffer(b"".join(dict.fromkeys(self._recent)), np.uint8).reshape(-1, _KEY_BYTES)
+            _write(path, {**found, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
+        return found
+
+
+def joined(pieces: list[Arrays]) -> Arrays:
+    """Arrays of pieces, one after the other."""
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    with atomic_write(path) as stream:
+        stream.write(buffer.getvalue())
+
+
+def _read(path: Path) -> Arrays | None:
+    """The arrays of a piece, or None if it is absent or damaged (zip files carry checksums)."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
+        logger.warning("A piece of a screening is damaged and is computed again: %s (%s)", path.name, error)
+        return None

@@ -1,0 +1,238 @@
+"""NEO: a region that decides the prediction, and decides it on other images too, is a trigger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from securitynet.detectors import _regions
+from securitynet.detectors._colours import dominant_colours
+from securitynet.detectors._confirm import Confirmation, Suspicion
+from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough
+from securitynet.detectors._questions import Arrays, Questions
+from securitynet.detectors._regions import Grid
+from securitynet.models import heads
+from securitynet.models.signals import Progress
+from securitynet.models.trainer.randomness import derived_seed
+
+FEWEST_HELD_OUT = 10
+"""Clean images without which no region can be confirmed."""
+
+GUIDED_ROUNDS = 2
+"""How often a guided search looks at what it has learned so far."""
+
+RANDOM_ROUNDS = 4
+"""A random search looks this often whether a region is confirmed already."""
+
+_MOST = 60.0
+"""Log-odds beyond this are taken for it; a target that knows one class only has infinite ones."""
+
+
+class Neo(InputFilter):
+    """Stops an image if one of its regions is a trigger: covering it changes the prediction, and it works elsewhere.
+
+    Udeshi et al., "Model agnostic defence against backdoor attacks in machine learning" (2019); SecurityNet, section
+    3.3. A region is covered with the image's dominant colour. If that changes the prediction, the region is laid over
+    held-out images at its place; if the predictions of more than ``confirmed`` of them change, the image is stopped.
+
+    Its score is the largest share of predictions that a region of it changed; 0 where covering none changed its own.
+
+    Attributes:
+        regions: Regions of an image that are covered, at most.
+        size: Their side, as a share of the image's side: 1/8 is 4×4 in 32×32.
+        search: ``random``: places are drawn at random. ``guided``: half of them are, the others lie near those whose
+            covering lowered the prediction's posterior most. All places can be reached.
+        clusters: Of the pixels' colours; the centre of the largest is the dominant colour.
+        held_out: Clean images, beside those judged, on which regions are tried, at most.
+        confirmed: Share of predictions that must change.
+        counted: ``others``: held-out images that have the image's own prediction are left out, as a trigger that leads
+            to it can't change them. ``all``: they count as unchanged, which no trigger of a model with few classes can
+            make up for.
+    """
+
+    costs: ClassVar[str | None] = "asks the target about hundreds of changed copies of each of thousands of images"
+
+    regions: int = Field(default=200, ge=1, description="Regions of an image that are covered, at most.")
+    size: float = Field(default=0.125, gt=0, lt=1, description="Their side as a share of the image's: 4 of 32.")
+    search: Literal["guided", "random"] = Field(
+        default="guided", description="Where to look: half at random and half near doubts, or all at random."
+    )
+    clusters: int = Field(default=3, ge=1, le=16, description="k-means clusters for the dominant colour.")
+    held_out: int = Field(default=200, ge=FEWEST_HELD_OUT, description="Images on which regions are tried, at most.")
+    confirmed: float = Field(default=0.8, gt=0, lt=1, description="Share of predictions that a trigger changes.")
+    counted: Literal["others", "all"] = Field(
+        default="others", description="Of the held-out images: those of other predictions, or all."
+    )
+
+    @property
+    def tuning_images(self) -> int:
+        """See `InputFilter.tuning_images`."""
+        return self.held_out
+
+    def fitted(
+        self,
+        questions: Questions,
+        clean: CleanImages,
+        seed: int = 0,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> FittedNeo:
+        """See `InputFilter.fitted`."""
+        check_enough(clean.tuning, FEWEST_HELD_OUT, "NEO")
+        return FittedNeo(self, questions, clean.tuning, seed)
+
+
+@dataclass(eq=False)
+class _Search:
+    """What is known of a piece of images while they are examined: N images, G places.
+
+    Attributes:
+        images: N×C×H×W uint8.
+        labels: Their predictions, N.
+        colours: Their dominant colours, N×C uint8.
+        taken: Places that were covered, N×G.
+        doubts: What that did to the log-odds of the prediction, N×G; more is worse for it.
+        best: The largest share of predictions that a region changed, N.
+        place: Where that region is, N; -1 for nowhere.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    colours: torch.Tensor
+    taken: torch.Tensor
+    doubts: torch.Tensor
+    best: torch.Tensor
+    place: torch.Tensor
+
+
+class FittedNeo(Fitted):
+    """NEO in front of a target.
+
+    Args:
+        settings: How.
+        questions: To the target.
+        held_out: Clean images, M×C×H×W uint8.
+        seed: Of the places.
+    """
+
+    columns = ("image", "region covered", "region moved")
+
+    def __init__(self, settings: Neo, questions: Questions, held_out: torch.Tensor, seed: int) -> None:
+        self.settings = settings
+        self.questions = questions
+        self.held_out = held_out
+        self.seed = seed
+        self.threshold = settings.confirmed
+        self.grid = Grid((held_out.shape[2], held_out.shape[3]), settings.size)
+        predictions = questions.outputs(held_out, remember=True).argmax(dim=1)
+        self.confirmation = Confirmation(
+            questions, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others"
+        )
+        if bool((predictions == predictions[0]).all()):
+            self.notes = ("The target puts all held-out images into one class, which hides what a trigger changes.",)
+
+    def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
+        """See `Fitted.examine`; ``regions`` are top, left, height and width of the best region, -1 where none is."""
+        keys = [derived_seed(self.seed, f"neo {purpose}", row) for row in rows.tolist()]
+        streams = [torch.Generator().manual_seed(key) for key in keys]
+        outputs = self.questions.outputs(images, remember=True)
+        state = _Search(
+            images,
+            outputs.argmax(dim=1),
+            dominant_colours(images, self.settings.clusters, streams),
+            torch.zeros(len(images), len(self.grid), dtype=torch.bool),
+            torch.zeros(len(images), len(self.grid)),
+            torch.zeros(len(images), dtype=torch.float64),
+            torch.full((len(images),), -1),
+        )
+        own = self._log_odds(outputs, state.labels)
+        budget = min(self.settings.regions, len(self.grid))
+        live = torch.arange(len(images))
+        for number, guided in self._rounds(budget):
+            if guided:
+                places = _regions.promising_places(self.grid, number, state.taken[live], state.doubts[live])
+            else:
+                drawn = [_regions.random_places(self.grid, number, state.taken[i], streams[i]) for i in live.tolist()]
+                places = torch.stack(drawn)
+            self._look(state, live, places, own)
+            live = live[state.best[live] <= self.settings.confirmed]
+            if not len(live):
+                break
+        top, left = self.grid.corners(state.place)
+        regions = torch.stack(
+            [top, left, torch.full_like(top, self.grid.height), torch.full_like(left, self.grid.width)], dim=1
+        )
+        regions[state.place < 0] = -1
+        scores = state.best.numpy()
+        return {
+            "scores": scores,
+            "flagged": scores > self.threshold,
+            "regions": regions.numpy(),
+            "colours": state.colours.numpy(),
+        }
+
+    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
+        """See `Fitted.pictures`: the image, its best region covered, and a held-out image that shows that region."""
+        top, left, height, width = found["regions"][0].tolist()
+        other = self.held_out[0]
+        if top < 0:
+            return torch.stack([image, image, other])
+        hidden, carrier = image.clone(), other.clone()
+        window = (slice(None), slice(top, top + height), slice(left, left + width))
+        hidden[window] = torch.from_numpy(found["colours"][0])[:, None, None]
+        carrier[window] = image[window]
+        return torch.stack([image, hidden, carrier])
+
+    def _rounds(self, budget: int) -> list[tuple[int, bool]]:
+        """(places, whether they are guided) of each round; the numbers add up to the budget."""
+        if self.settings.search == "random" or budget == len(self.grid):
+            return [(number, False) for number in _shares(budget, RANDOM_ROUNDS)]
+        first = (budget + 1) // 2
+        return [(first, False), *((number, True) for number in _shares(budget - first, GUIDED_ROUNDS))]
+
+    def _look(self, state: _Search, live: torch.Tensor, places: torch.Tensor, own: torch.Tensor) -> None:
+        """Cover places, R of each of the live images, and try those regions elsewhere that changed the prediction."""
+        rows, where = live.repeat_interleave(places.shape[1]), places.flatten()
+        changed = torch.zeros(len(rows), dtype=torch.bool)
+        for part in torch.split(torch.arange(len(rows)), self.questions.target.batch_size):
+            owner, place = rows[part], where[part]
+            masks = self.grid.masks(place)
+            hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
+            # A region that has the dominant colour already hides nothing: there is nothing to ask.
+            asked = (hidden != state.images[owner]).flatten(1).any(dim=1)
+            if not asked.any():
+                continue
+            owner, place = owner[asked], place[asked]
+            outputs = self.questions.outputs(hidden[asked])
+            labels = state.labels[owner]
+            changed[part[asked]] = outputs.argmax(dim=1) != labels
+            state.doubts[owner, place] = own[owner] - self._log_odds(outputs, labels)
+        state.taken[rows, where] = True
+        if not changed.any():
+            return
+        suspicion = Suspicion(rows[changed], where[changed], state.images, state.labels)
+        shares = self.confirmation.shares(suspicion)
+        for row, place, share in zip(suspicion.rows.tolist(), suspicion.places.tolist(), shares.tolist(), strict=True):
+            if share > state.best[row]:
+                state.best[row], state.place[row] = share, place
+
+    def _log_odds(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Log-odds of classes, N float32; of labels alone, 1 or 0."""
+        if self.questions.target.head == "labels":
+            return (outputs.argmax(dim=1) == labels).float()
+        # From the logits: a posterior near 1 has no digits left to tell a small doubt.
+        logits = heads.to_logits(outputs, self.questions.target.head).double()
+        own = logits.gather(1, labels[:, None])[:, 0]
+        others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
+        return (own - others).clamp(-_MOST, _MOST).float()
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """``total`` as a sum of at most ``parts`` positive numbers that differ by 1 at most."""
+    numbers = [total // parts + (number < total % parts) for number in range(parts)]
+    return [number for number in numbers if number]
