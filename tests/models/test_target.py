@@ -218,9 +218,9 @@ def test_embeddings_are_what_the_layer_called_last_receives(images):
     net = Reversed()
     embeddings = target_of(net, access=Access.WHITE_BOX, shape=None).embeddings(images)
     assert torch.allclose(embeddings, net.hidden((images.float() / 255).flatten(1)), atol=1e-5)
-    no_linear = target_of(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), access=Access.WHITE_BOX)
-    with pytest.raises(ModelError, match="no linear layer"):
-        no_linear.embeddings(images)
+    nothing = target_of(nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), access=Access.WHITE_BOX)
+    with pytest.raises(ModelError, match="no layer that makes scores of classes"):
+        nothing.embeddings(images)
 
 
 # Heads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.signals import Progress, Signals, collect
+from securitynet.models.signals import Embeddings, Progress, Signals, collect, collect_embeddings
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel
 from securitynet.records import Measurement, Queries, Record, ThreatModel
@@ -61,7 +61,7 @@ class Context:
     cache: Path | None = None
     device: str = "auto"
     progress: Progress | None = None
-    used: dict[str, list[Signals]] = field(default_factory=dict)
+    used: dict[str, list[Signals | Embeddings]] = field(default_factory=dict)
     asked: list[Queries] = field(default_factory=list)
     threat_model: ThreatModel | None = None
 
@@ -76,6 +76,14 @@ class Context:
         The labels of such signals, and what follows from them, mean nothing then.
         """
         return self._collect(target, dataset, indices, False)
+
+    def embeddings(
+        self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], *, layer: str | None = None
+    ) -> Embeddings:
+        """Embeddings of records, from the cache where they are known; see `collect_embeddings`."""
+        found = collect_embeddings(target, dataset, indices, layer=layer, cache=self.cache, progress=self.progress)
+        self.used.setdefault(dataset.fingerprint, []).append(found)
+        return found
 
     def _collect(
         self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], same_classes: bool
@@ -144,6 +152,23 @@ class Output(ABC):
         return []
 
 
+@dataclass(frozen=True, eq=False)
+class SharedWork:
+    """Work that several trials need and that is done once: training a shadow model, a generator, a surrogate.
+
+    What it makes is kept in the cache under a key made of its content, where `Method.run` finds it.
+
+    Attributes:
+        key: Digest of all that decides what is made: equal keys, equal results.
+        what: What it is, in a few words.
+        run: Does it; told about progress.
+    """
+
+    key: str
+    what: str
+    run: Callable[[Progress | None], object]
+
+
 class Method(Record, ABC):
     """An attack or a detector; its fields are its configuration.
 
@@ -165,6 +190,14 @@ class Method(Record, ABC):
     @abstractmethod
     def run(self, target: Target, data: TrialData, context: Context) -> Output:
         """Carry it out. ``target`` allows no more than the threat model does."""
+
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """What `run` would make and keep that other trials need as well. A study does it first, each piece once.
+
+        Without it `run` does the same, in the same place, with the same result: what is listed here only spares two
+        workers from waiting for one another. Listing must be quick and ask the target nothing.
+        """
+        return ()
 
     @final
     def __call__(self, target: Target, data: TrialData, context: Context, threat_model: ThreatModel) -> Output:

@@ -1,8 +1,8 @@
 """`Signals`: what one pass of a target over a dataset yields, cached on disk. A target is queried once.
 
-The cache holds raw outputs in blocks of consecutive records. A block is one file: a digest, then an ``.npz`` with the
-records it holds and their outputs. It is written whole or not at all, so a killed run goes on where it stopped; a
-block whose digest does not match is computed again.
+The same holds for `Embeddings`. The cache holds raw outputs, or embeddings, in blocks of consecutive records. A block
+is one file: a digest, then an ``.npz`` with the records it holds and their rows. It is written whole or not at all, so
+a killed run goes on where it stopped; a block whose digest does not match is computed again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from securitynet.models.heads import Head
 from securitynet.models.interface import InterfaceBackend
 from securitynet.models.ledger import image_keys
 from securitynet.models.target import Target
-from securitynet.records import Queries
+from securitynet.records import Access, Queries
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,15 @@ SAVE_SECONDS = 10.0
 """A block is written when it is complete, and at least this often while a slow target answers."""
 
 _VERSION = 1
+_FOUND = "found by tracing, version 1"
 _DIGEST_BYTES = 32
 
 Progress = Callable[[int, int], None]
 """Called with (records done, records in all) while a target is being queried."""
+
+
+Ask = Callable[[torch.Tensor, list[bytes]], torch.Tensor]
+"""From images and their keys to one row for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,88 @@ def collect(
         check_classes(target, rows.shape[1], dataset if same_classes else None)
         cost = Queries(total=len(indices), unique=len(np.unique(indices)))
         return Signals(indices, rows, dataset.labels[indices], target.head, cost)
+    classes = dataset if same_classes else None
+
+    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+        answers = target.raw_outputs(images, keys=keys)
+        check_classes(target, answers.shape[1], classes)
+        return answers
+
     folder = None if cache is None else cache / "signals" / cache_key(target, dataset)
+    rows, queries, asked = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    check_classes(target, rows.shape[1], classes)
+    target.backend.num_classes = rows.shape[1]
+    return Signals(indices, rows, dataset.labels[indices], target.head, queries, asked)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of some records of a dataset, in the order of ``indices``.
+
+    Attributes:
+        indices: Records, N int64.
+        values: N×D float32.
+        queries: What they cost: images in all, and distinct ones.
+        asked: Images that were sent now; the rest came from the cache.
+    """
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+    queries: Queries
+    asked: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def collect_embeddings(
+    target: Target,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64] | None = None,
+    *,
+    layer: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Embeddings of a target for records of a dataset, each computed at most once ever; as `collect` for outputs.
+
+    Args:
+        target: Under white-box access.
+        dataset: Where the images are; its classes need not be the target's.
+        indices: Which records; all by default.
+        layer: Name of the layer to take; see `securitynet.models.embeddings.finder`. By default what the final
+            classifier receives.
+        cache: Folder for signals of all targets; None keeps nothing.
+        progress: Called as the work goes on.
+
+    Raises:
+        AccessDenied: Under black-box access, or where only answers are known.
+        ModelError: If there is no such layer, or none was found.
+        TargetError: If the images do not suit the model, or an embedding is not finite.
+        QueryBudgetExceeded: If a cap would be overrun; what was computed is cached.
+    """
+    target.require(Access.WHITE_BOX, "embeddings")
+    indices = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
+    if len(indices) == 0:
+        raise TargetError("No records to query were chosen.")
+
+    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+        return target.embeddings(images, layer=layer, keys=keys)
+
+    folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _FOUND)
+    rows, queries, asked = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    return Embeddings(indices, rows, queries, asked)
+
+
+def _gather(
+    ask: Ask,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64],
+    batch_size: int,
+    folder: Path | None,
+    progress: Progress | None,
+) -> tuple[NDArray[np.float32], Queries, int]:
+    """Rows for records, from the blocks of a folder where they are known; their cost; how many were asked now."""
     wanted = np.unique(indices)
     pieces: list[_Block] = []
     asked = done = 0
@@ -150,7 +236,7 @@ def collect(
         block = _read_block(folder, int(number))
         missing = records if block is None else np.setdiff1d(records, block.indices, assume_unique=True)
         if len(missing):
-            for fresh in _query(target, dataset, missing, _offset(progress, done, len(wanted)), same_classes):
+            for fresh in _query(ask, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
                 asked += len(fresh.indices)
                 block = fresh if block is None else block.joined(fresh)
                 _write_block(folder, int(number), block)
@@ -161,27 +247,23 @@ def collect(
             progress(done, len(wanted))
     outputs = np.concatenate([piece.outputs for piece in pieces])
     keys = np.concatenate([piece.keys for piece in pieces])
-    check_classes(target, outputs.shape[1], dataset if same_classes else None)
-    target.backend.num_classes = outputs.shape[1]
     queries = Queries(total=len(wanted), unique=len(set(keys.tolist())))
-    rows = outputs[np.searchsorted(wanted, indices)]
-    return Signals(indices, rows, dataset.labels[indices], target.head, queries, asked)
+    return outputs[np.searchsorted(wanted, indices)], queries, asked
 
 
-def cache_key(target: Target, dataset: ImageDataset) -> str:
-    """Digest of what decides the outputs: model, preprocessing, precision, images.
+def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
+    """Digest of what decides the outputs, or the embeddings of a layer: model, preprocessing, precision, images.
 
     The head is not in it: raw outputs are stored, and what they mean can be corrected without asking again.
     """
-    return stable_hash(
-        {
-            "version": _VERSION,
-            "checksum": target.backend.checksum,
-            "preprocessing": target.preprocessing.canonical(),
-            "precision": target.precision,
-            "dataset": dataset.fingerprint,
-        }
-    )
+    facts = {
+        "version": _VERSION,
+        "checksum": target.backend.checksum,
+        "preprocessing": target.preprocessing.canonical(),
+        "precision": target.precision,
+        "dataset": dataset.fingerprint,
+    }
+    return stable_hash(facts if embeddings is None else {**facts, "embeddings": embeddings})
 
 
 def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
@@ -220,27 +302,25 @@ class _Block:
 
 
 def _query(
-    target: Target,
+    ask: Ask,
     dataset: ImageDataset,
     indices: NDArray[np.int64],
+    batch_size: int,
     progress: Callable[[int], object],
-    same_classes: bool,
 ) -> Iterator[_Block]:
     """Query these records; yield what has been answered every `SAVE_SECONDS`, so that slow targets lose little."""
     rows: list[torch.Tensor] = []
     keys: list[bytes] = []
     start = done = 0
     saved = time.monotonic()
-    for chosen, images in dataset.batches(indices, target.batch_size):
+    for chosen, images in dataset.batches(indices, batch_size):
         batch_keys = image_keys(images)
         try:
-            answer = target.raw_outputs(images, keys=batch_keys)
+            answer = ask(images, batch_keys)
         except BaseException:  # a cap, a server that fails, Ctrl-C: what was answered is kept
             if rows:
                 yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
             raise
-        if done == 0:
-            check_classes(target, answer.shape[1], dataset if same_classes else None)
         rows.append(answer)
         keys += batch_keys
         done += len(chosen)

@@ -168,16 +168,33 @@ class Target:
         """Predicted classes, N int64."""
         return self.raw_outputs(images).argmax(dim=1)
 
-    def embeddings(self, images: torch.Tensor) -> torch.Tensor:
-        """What the classifier layer receives, N×D float32.
+    def embeddings(
+        self, images: torch.Tensor, *, layer: str | None = None, keys: list[bytes] | None = None
+    ) -> torch.Tensor:
+        """What the second-to-last layer emits, N×D float32 on the CPU, counted and checked.
+
+        Args:
+            images: N×C×H×W, uint8, or floating point in [0, 1].
+            layer: Name of another layer to take instead; see `securitynet.models.embeddings.finder`.
+            keys: Their `image_keys`, if the caller has them already.
 
         Raises:
             AccessDenied: Under black-box access.
+            ModelError: If there is no such layer, or none was found.
+            TargetError: If the images do not suit the model, or an embedding is not finite.
+            QueryBudgetExceeded: If a query cap would be overrun.
         """
         self.require(Access.WHITE_BOX, "embeddings")
         self._check(images)
-        self.ledger.charge(image_keys(images))
-        return self.backend.embeddings(self.preprocessing(images.to(self.backend.device)))
+        self.ledger.charge(keys or image_keys(images))
+        found = self.backend.embeddings(self.preprocessing(images.to(self.backend.device)), layer)
+        bad = int((~found.isfinite()).any(dim=1).sum())
+        if bad:
+            raise TargetError(
+                f"The embeddings of {self.reference} are not finite for {bad} of {len(found)} images.",
+                hint="Check the weights, the preprocessing (--normalize) and the precision (--precision fp32).",
+            )
+        return found
 
     @property
     def module(self) -> nn.Module:

@@ -66,6 +66,21 @@ class Backend(ABC):
             hint="White-box attacks need the weights: load the model by a reference with --weights.",
         )
 
-    def embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
-        """N×D float32 inputs of the classifier layer, on the CPU. Raises `AccessDenied` where there is no network."""
-        raise AccessDenied(f"{self.reference} gives answers only: it has no embeddings to show.")
+    def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
+        """What the second-to-last layer emits for preprocessed inputs.
+
+        Args:
+            inputs: N×C×H×W float32, on any device.
+            layer: Name of another layer to take instead; see `securitynet.models.embeddings.finder`.
+
+        Returns:
+            N×D float32 on the CPU.
+
+        Raises:
+            AccessDenied: If there is no network behind this backend.
+            ModelError: If there is no such layer, or none was found.
+        """
+        raise AccessDenied(
+            f"{self.reference} gives answers only: it has no embeddings to show.",
+            hint="Attacks on embeddings need the weights: load the model by a reference with --weights.",
+        )

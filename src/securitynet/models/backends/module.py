@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-from securitynet.errors import ModelError, TargetError
+from securitynet.errors import TargetError
 from securitynet.models.backends.base import Backend
+from securitynet.models.embeddings import Extract, finder
 from securitynet.models.lanes import Lanes
 from securitynet.models.optimise import prepare
 
@@ -47,6 +50,7 @@ class ModuleBackend(Backend):
         self._part = batch_size or suitable_batch(example_shape, self._device)
         # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
         self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
+        self._extractors: dict[tuple[str | None, tuple[int, ...]], Extract] = {}
 
     @property
     def device(self) -> torch.device:
@@ -67,39 +71,34 @@ class ModuleBackend(Backend):
         """See `Backend.outputs`."""
         inputs = inputs.to(self._device, memory_format=self._layout)
         if self._lanes is None:
-            result = self._forward(self._module, inputs)
+            result = self._forward(lambda part: self._call(self._module, part), inputs)
         else:
-            result = self._lanes.map(self._forward, inputs, self._part)
+            result = self._lanes.map(
+                lambda module, part: self._forward(lambda images: self._call(module, images), part), inputs, self._part
+            )
         self.num_classes = result.shape[1]
         return result
 
-    def embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What the last linear layer receives: N×D float32 on the CPU.
-
-        Raises:
-            ModelError: If the network has no linear layer.
-        """
-        linear = [layer for layer in self._module.modules() if isinstance(layer, nn.Linear)]
-        if not linear:
-            raise ModelError(f"{self.reference} has no linear layer to take embeddings before.")
-        seen: list[torch.Tensor] = []
-        # The layer that is called last, which is not always the one that is defined last.
-        hooks = [layer.register_forward_hook(lambda _layer, args, _output: seen.append(args[0])) for layer in linear]
-        try:
-            self._forward(self._module, inputs.to(self._device, memory_format=self._layout))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if not seen:
-            raise ModelError(f"{self.reference} calls none of its linear layers: there are no embeddings to take.")
-        return seen[-1].flatten(1).float().cpu().clone()
+    def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
+        """See `Backend.embeddings`. The layer is found once for each shape of inputs, on the first few of them."""
+        inputs = inputs.to(self._device, memory_format=self._layout)
+        key = layer, tuple(inputs.shape[1:])
+        if key not in self._extractors:
+            self._forward(lambda few: self._call(self._module, few), inputs[:1])  # says what is wrong with the inputs
+            self._extractors[key] = finder(self._module, inputs, layer=layer, reference=self.reference)
+        extract = self._extractors[key]
+        if self._lanes is None:
+            return self._forward(lambda part: extract(self._module, part), inputs)
+        return self._lanes.map(
+            lambda module, part: self._forward(lambda images: extract(module, images), part), inputs, self._part
+        )
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _forward(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    def _forward(self, function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():  # both belong to the thread that enters them
-            result = self._call(module, inputs)
+            result = function(inputs)
         # A plain tensor: one made under inference mode could not serve as data for training.
         return result.float().cpu().clone()
 

@@ -1,0 +1,332 @@
+"""Attribute inference from embeddings: a 2-layer network learns an attribute from what the second-to-last layer emits.
+
+ML-Doctor, sections 3.3 and 5.2 (after Song and Shmatikov, 2020): cross-entropy, 50 epochs of Adam at 1e-3 on the known
+part of the training set, or on the shadow-train part. The width of the hidden layer is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from securitynet.attacks.attribute.base import (
+    Inferred,
+    InferredAttributes,
+    annotated,
+    chosen,
+    known_records,
+    one_value_only,
+)
+from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.datasets.base import Attribute
+from securitynet.errors import ConfigurationError, SplitError
+from securitynet.metrics.attribute import label_majority
+from securitynet.models.ensembles import EnsembleTraining, predict, train_together
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+_LARGEST_INPUT = 10.0
+_FOLDS = 5
+_HELD_BACK = 1000
+"""As many folds are held back in turn as together have this many records; all of them if they have fewer."""
+
+_HEAVIEST = 4.0
+_CHI_SQUARE = 2.706
+"""The 90% quantile with one degree of freedom: 5% on the one side that counts."""
+
+
+class EmbeddingMLP(Attack):
+    """One network for each attribute; those of as many values are trained together.
+
+    Records of all values weigh the same in training, so that rare values are learned as well as frequent ones. For the
+    decision, the network's answer is put together with how frequent the values are among the records that the adversary
+    knows, and weighs as much as it was worth on records that it had not learned from (`_weight`): a network that knows
+    its own records by heart and nothing else is not believed. Records whose annotation is missing (-1) are neither
+    learned from nor judged.
+
+    Attributes:
+        attributes: Which to infer; all that the dataset has by default.
+        layer: Name of the layer whose output is the embedding, or ``NAME:input`` for what a layer receives; by default
+            what the final classifier receives, found by tracing.
+        judged: On whom the attack is judged: ``non-members``, as in the paper (the target's testing dataset), or
+            ``members`` of which the adversary knows nothing.
+        balanced: Whether values weigh the same in training.
+        neurons: Of the hidden layer.
+        epochs: Passes over the records.
+        batch_size: Records a batch.
+        learning_rate: Of Adam.
+        repeats: Networks with different seeds for each attribute, whose logits are averaged.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.SHADOW),
+    )
+    output: ClassVar[type[Output]] = InferredAttributes
+    costs: ClassVar[str | None] = "computes embeddings and trains a network for each attribute"
+
+    attributes: tuple[str, ...] | None = None
+    layer: str | None = None
+    judged: Literal["non-members", "members"] = "non-members"
+    balanced: bool = True
+    neurons: int = Field(default=64, ge=1)
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    repeats: int = Field(default=1, ge=1)
+
+    def run(self, target: Target, data: TrialData, context: Context) -> InferredAttributes:
+        """See `Attack.run`.
+
+        Raises:
+            ConfigurationError: If the dataset has no attributes, or one has one value only.
+            UnknownName: If the dataset has not one of those that are asked for.
+            SplitError: If there is nobody to learn from or to judge.
+            ModelError: If no embeddings are found.
+        """
+        auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
+        tasks = self._tasks(data, auxiliary)
+        everyone = np.unique(np.concatenate([part for task in tasks for part in (task.learned, task.judged)]))
+        target.require(Access.WHITE_BOX, "embeddings")
+        embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
+        scale = _Scale(embeddings.values[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
+        inputs = scale(embeddings.values)
+        said: dict[str, _Said] = {}
+        for size in sorted({len(task.attribute.names) for task in tasks}):
+            group = [task for task in tasks if len(task.attribute.names) == size]
+            said.update(self._learn(group, everyone, inputs, context))
+        return InferredAttributes(tuple(self._inferred(task, said[task.name], data) for task in tasks))
+
+    def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
+        """What is learned from whom, checked before anything is computed."""
+        attributes = chosen(data.dataset, self.attributes)
+        known = known_records(data, auxiliary)
+        splits = data.splits
+        judged = splits.non_members if self.judged == "non-members" else np.setdiff1d(splits.members, known)
+        judged = np.setdiff1d(judged, known)
+        tasks, problems = [], []
+        for name, attribute in attributes.items():
+            task = _Task(name, attribute, annotated(attribute, known), annotated(attribute, judged))
+            problem = one_value_only(name, attribute, task.learned)
+            if problem is None and len(task.judged) == 0:
+                raise SplitError(
+                    f"The attribute {name!r} is annotated for none of the {self.judged} that would be judged.",
+                    hint="Lower --known." if self.judged == "members" else None,
+                )
+            if problem is not None:
+                problems.append(problem)
+            else:
+                tasks.append(task)
+        if problems and (self.attributes is not None or not tasks):
+            raise ConfigurationError(problems[0], hint="Choose others with the attack's field `attributes`.")
+        left_out = tuple(f"{problem} It is left out." for problem in problems)
+        return [_Task(t.name, t.attribute, t.learned, t.judged, left_out) for t in tasks]
+
+    def _learn(
+        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: torch.Tensor, context: Context
+    ) -> dict[str, _Said]:
+        """Posteriors of the values for the judged records of each attribute, by its name."""
+        size = len(tasks[0].attribute.names)
+        jobs = [job for task in tasks for job in self._jobs(task, context.seed)]
+        networks = [_network(inputs.shape[1], self.neurons, size, job.seed) for job in jobs]
+        labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job in jobs]
+        train_together(
+            networks,
+            [(inputs[_rows(everyone, job.records)],) for job in jobs],
+            labels,
+            EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
+            seeds=[job.seed for job in jobs],
+            weights=[_balancing(values) for values in labels] if self.balanced else None,
+            device=context.device,
+        )
+        made = list(zip(jobs, networks, strict=True))
+        found = {}
+        for task in tasks:
+            mine = [(job, network) for job, network in made if job.task is task]
+            counts = np.bincount(task.attribute.values[task.learned], minlength=size)
+            with np.errstate(divide="ignore"):
+                frequent = np.log(counts / counts.sum())  # a value that nobody known has is never said
+            shift = frequent if self.balanced else np.where(counts > 0, 0.0, -np.inf)
+            held = [(j.held_back, _logits(net, inputs[_rows(everyone, j.held_back)])) for j, net in mine if j.checks]
+            weight = _weight(held, task.attribute.values, frequent, shift)
+            full = [_logits(net, inputs[_rows(everyone, task.judged)]) for job, net in mine if not job.checks]
+            found[task.name] = _Said(weight, softmax(_weighed(np.mean(full, axis=0), weight, frequent, shift), axis=1))
+        return found
+
+    def _jobs(self, task: _Task, seed: int) -> list[_Job]:
+        """The networks of an attribute: those that answer, and those that show on held-back records what they know."""
+        jobs = [
+            _Job(task, derived_seed(seed, f"attribute network {task.name}", number), task.learned)
+            for number in range(self.repeats)
+        ]
+        count = len(task.learned)
+        if count < _FOLDS * 2:
+            return jobs
+        order = generator(seed, f"attribute folds {task.name}")
+        folds = np.array_split(task.learned[torch.randperm(count, generator=order).numpy()], _FOLDS)
+        enough = min(_FOLDS, -(-_HELD_BACK // len(folds[0])))
+        for number, fold in enumerate(folds[:enough]):
+            rest = np.setdiff1d(task.learned, fold)
+            jobs.append(_Job(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold)))
+        return jobs
+
+    def _inferred(self, task: _Task, said: _Said, data: TrialData) -> Inferred:
+        values, labels = task.attribute.values, data.dataset.labels
+        baseline = label_majority(values[task.learned], labels[task.learned], labels[task.judged])
+        return Inferred(
+            task.name,
+            task.attribute.names,
+            task.judged,
+            values[task.judged],
+            np.asarray(said.posteriors.argmax(axis=1), dtype=np.int64),
+            baseline,
+            labels[task.judged],
+            (*task.notes, *task.unknown_values(), *said.notes()),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One attribute: records to learn it from, and records to judge it on."""
+
+    name: str
+    attribute: Attribute
+    learned: NDArray[np.int64]
+    judged: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+
+    def unknown_values(self) -> tuple[str, ...]:
+        """A note on values that are judged and were never learned."""
+        values = self.attribute.values
+        unknown = np.setdiff1d(values[self.judged], values[self.learned])
+        if len(unknown) == 0:
+            return ()
+        names = ", ".join(repr(self.attribute.names[value]) for value in unknown[:3])
+        count = int(np.isin(values[self.judged], unknown).sum())
+        return (f"{count} judged records have a value ({names}) that none of the known records has.",)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One network: its attribute, its seed, the records that it learns from, and those that it is checked on."""
+
+    task: _Task
+    seed: int
+    records: NDArray[np.int64]
+    held_back: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def checks(self) -> bool:
+        """Whether it only shows what networks like it know."""
+        return len(self.held_back) > 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """Posteriors of the judged records, N×V, and what the network's answer weighed in them."""
+
+    weight: float
+    posteriors: NDArray[np.float64]
+
+    def notes(self) -> tuple[str, ...]:
+        """A note where the network was not believed."""
+        if self.weight > 0:
+            return ()
+        return (
+            "On records that it had not learned from, the network was no better than the frequencies of the values, so "
+            "the most frequent value is said of all.",
+        )
+
+
+def _weight(
+    held_back: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    values: NDArray[np.int64],
+    frequent: NDArray[np.float64],
+    shift: NDArray[np.float64],
+) -> float:
+    """How much a network's logits should weigh beside the frequencies: the weight with the highest likelihood.
+
+    It is 0 unless the likelihood is higher than without the network beyond chance (a likelihood-ratio test at 5%,
+    one-sided). 1 if there are too few records to tell.
+
+    Args:
+        held_back: Records, and the logits (n×V) of networks that did not learn from them.
+        values: Of the attribute, for all records of the dataset.
+        frequent: Logarithms of the frequencies of the values, V.
+        shift: What is added to logits before they weigh; see `_weighed`.
+    """
+    if not held_back:
+        return 1.0
+    truth = values[np.concatenate([records for records, _ in held_back])]
+    logits = np.concatenate([found for _, found in held_back])
+    rows = np.arange(len(truth))
+
+    def loss(weight: float) -> float:
+        return -float(log_softmax(_weighed(logits, weight, frequent, shift), axis=1)[rows, truth].sum())
+
+    best = minimize_scalar(loss, bounds=(0.0, _HEAVIEST), method="bounded")
+    return float(best.x) if 2 * (loss(0.0) - float(best.fun)) > _CHI_SQUARE else 0.0
+
+
+def _weighed(
+    logits: NDArray[np.float64], weight: float, frequent: NDArray[np.float64], shift: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Between the frequencies alone (weight 0) and the network's posterior (weight 1).
+
+    A network whose training was balanced leaves the frequencies out; the shift puts them in.
+    """
+    present = np.isfinite(frequent)
+    whole = np.where(present, logits + np.where(present, shift, 0.0), 0.0)
+    return np.where(present, weight * whole + (1 - weight) * np.where(present, frequent, 0.0), -np.inf)
+
+
+def _logits(network: nn.Module, inputs: torch.Tensor) -> NDArray[np.float64]:
+    return np.asarray(predict(network, (inputs,)).double().numpy())
+
+
+def _rows(everyone: NDArray[np.int64], records: NDArray[np.int64]) -> torch.Tensor:
+    """Where records are among the sorted ones of which there are embeddings."""
+    return torch.from_numpy(np.searchsorted(everyone, records))
+
+
+class _Scale:
+    """Brings each feature to mean 0 and deviation 1 on the records that are learned from, bounded by ±10.
+
+    Args:
+        values: Embeddings of those records, N×D.
+    """
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self._mean = values.mean(axis=0, dtype=np.float64)
+        deviation = values.std(axis=0, dtype=np.float64)
+        # Units that are the same for all records carry nothing; rounding must not be blown up to a deviation of 1.
+        self._constant = deviation <= 1e-6 * np.maximum(np.abs(self._mean), 1e-6)
+        self._deviation = np.where(self._constant, 1.0, deviation)
+
+    def __call__(self, values: NDArray[np.float32]) -> torch.Tensor:
+        scaled = np.clip((values - self._mean) / self._deviation, -_LARGEST_INPUT, _LARGEST_INPUT)
+        scaled[:, self._constant] = 0
+        return torch.from_numpy(scaled.astype(np.float32))
+
+
+def _network(width: int, neurons: int, values: int, seed: int) -> nn.Module:
+    with isolated():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(width, neurons), nn.ReLU(), nn.Linear(neurons, values))
+
+
+def _balancing(values: torch.Tensor) -> torch.Tensor:
+    """Weights of mean 1 with which all values that occur count the same."""
+    counts = torch.bincount(values)
+    present = int((counts > 0).sum())
+    return (len(values) / (present * counts[values])).float()

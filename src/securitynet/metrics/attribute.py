@@ -1,0 +1,223 @@
+"""Measures of attribute inference: accuracy, macro-F1, and the gain of both over what the label alone would give.
+
+What can be said without the attack? For accuracy it is the most frequent value, of a record's class where that is
+clear (`label_majority`). For macro-F1, which rewards those who guess, it is what the attack's own answers are worth
+when they are dealt out anew among the records of each class: they know the class then, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from securitynet.metrics import paired, rates
+from securitynet.records import Direction, Measurement
+
+RESAMPLES = 2_000
+"""Bootstrap resamples of macro-F1."""
+
+_NUMBERS_AT_ONCE = 1 << 23
+_METHOD = f"bootstrap, {RESAMPLES} resamples"
+
+Values = NDArray[np.int64]
+
+
+def measure(
+    truth: Values, predicted: Values, baseline: Values, labels: Values, *, level: float = 0.95, seed: int = 0
+) -> list[Measurement]:
+    """All measures of one attribute on the records that trained nothing.
+
+    The gain is the difference from the baseline on the same records, so what makes a record hard for both does not
+    widen its interval.
+
+    Args:
+        truth: Values of the attribute, N.
+        predicted: What the attack says, N.
+        baseline: What is said without the attack (`label_majority`), N.
+        labels: Classes of the records, N.
+        level: Confidence level.
+        seed: Of the bootstrap.
+
+    Returns:
+        ``gain``, ``accuracy``, ``baseline-accuracy``, ``macro-f1-gain``, ``macro-f1`` and ``baseline-macro-f1``.
+
+    Raises:
+        ValueError: If there are no records, or the lengths differ.
+    """
+    if len(truth) == 0 or not len(truth) == len(predicted) == len(baseline) == len(labels):
+        raise ValueError("truth, predictions, baseline and labels of the same records are needed")
+    right, base = predicted == truth, baseline == truth
+    lower = Direction.LOWER
+    return [
+        paired.difference("gain", right, base, direction=lower, level=level),
+        rates.rate("accuracy", int(right.sum()), len(truth), direction=lower, level=level),
+        rates.rate("baseline-accuracy", int(base.sum()), len(truth), direction=lower, level=level),
+        *_f1_measures(truth, predicted, labels, level, seed),
+    ]
+
+
+def label_majority(known: Values, known_labels: Values, labels: Values) -> Values:
+    """What the label and the majority alone say of an attribute, learned from records whose attribute is known.
+
+    The most frequent value of the label's class where it leads the next one by two records or more, and otherwise the
+    most frequent value of all. With a smaller lead, leaving out one record could turn it. If this rule, learned without
+    a record, says that record's value no more often than the most frequent value does, classes are left out of it: what
+    they seemed to say is chance, and would make the baseline too easy to beat. Of equally frequent values the first
+    counts.
+
+    Args:
+        known: Values of the attribute of records that the adversary knows, M, at least 1.
+        known_labels: Their classes, M.
+        labels: Classes of the records to say something of, N.
+
+    Returns:
+        N values.
+    """
+    classes, numbered = np.unique(known_labels, return_inverse=True)
+    votes = np.zeros((len(classes), max(int(known.max()) + 1, 2)), dtype=np.int64)
+    np.add.at(votes, (numbered, known), 1)
+    overall = int(votes.sum(axis=0).argmax())
+    hits = 0
+    for value in range(votes.shape[1]):
+        without = votes.copy()
+        without[:, value] -= 1  # a class without such a record counts 0 times
+        hits += int(votes[_of_classes(without, overall) == value, value].sum())
+    said = np.full(len(labels), overall, dtype=np.int64)
+    if hits > votes[:, overall].sum():
+        position = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+        seen = classes[position] == labels
+        said[seen] = _of_classes(votes, overall)[position[seen]]
+    return said
+
+
+def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
+    """The value that leads in each class by two or more, otherwise that of all. ``votes`` is K×V."""
+    ranked = np.sort(votes, axis=1)
+    return np.asarray(np.where(ranked[:, -1] - ranked[:, -2] >= 2, votes.argmax(axis=1), overall), dtype=np.int64)
+
+
+def macro_f1(truth: Values, predicted: Values) -> float:
+    """Mean over the values that occur in ``truth`` of the harmonic mean of precision and recall; 0 if never said."""
+    return float(_Table(truth, predicted, np.zeros_like(truth)).scores()[0][0])
+
+
+def dealt_macro_f1(truth: Values, predicted: Values, labels: Values) -> float:
+    """Macro-F1 where the answers are dealt out anew among the records of each class: of the expected counts of hits.
+
+    Where ``predicted`` depends on nothing but the class, and on chance, it is the macro-F1 to be expected.
+    """
+    return float(_Table(truth, predicted, labels).scores()[1][0])
+
+
+def _f1_measures(
+    truth: Values, predicted: Values, labels: Values, level: float, seed: int
+) -> tuple[Measurement, Measurement, Measurement]:
+    """Gain in macro-F1, macro-F1, and that of the answers dealt out anew."""
+    table = _Table(truth, predicted, labels)
+    value, dealt = (float(score[0]) for score in table.scores())
+    samples, samples_dealt = table.resampled(seed)
+    right = predicted == truth
+    low, high = rates.percentile_interval(samples - samples_dealt, level)
+    method = f"paired {_METHOD}"
+    if low == high:  # as where one value is said of all: no resample differs
+        _, low, high = paired.interval(right, right, level)
+        low, high = low + value - dealt, high + value - dealt
+        method = f"{paired.NEWCOMBE_PAIRED}, where the bootstrap has no spread"
+    gain = _measurement("macro-f1-gain", value - dealt, (low, high), -1.0, len(truth), level, method)
+    return (
+        gain,
+        _bounded("macro-f1", value, samples, right, truth, level),
+        _bounded("baseline-macro-f1", dealt, samples_dealt, right, truth, level),
+    )
+
+
+def _bounded(
+    name: str, value: float, samples: NDArray[np.float64], right: NDArray[np.bool_], truth: Values, level: float
+) -> Measurement:
+    low, high = rates.percentile_interval(samples, level)
+    method = _METHOD
+    if low == high:  # as where all are right, or all are wrong
+        rarest = min(int((truth == v).sum()) for v in np.unique(truth))
+        low, high = rates.clopper_pearson(round(float(right.mean()) * rarest), rarest, level)
+        method = f"{_METHOD}; exact binomial bound for the rarest value where it has no spread"
+    return _measurement(name, value, (low, high), 0.0, len(truth), level, method)
+
+
+def _measurement(
+    name: str, value: float, interval: tuple[float, float], least: float, n: int, level: float, method: str
+) -> Measurement:
+    return Measurement(
+        name=name,
+        value=value,
+        low=max(least, min(interval[0], value)),
+        high=min(1.0, max(interval[1], value)),
+        level=level,
+        n=n,
+        direction=Direction.LOWER,
+        method=method,
+    )
+
+
+class _Table:
+    """How often each combination of class, true and said value occurs: C combinations.
+
+    Args:
+        truth: N.
+        predicted: N.
+        labels: N.
+    """
+
+    def __init__(self, truth: Values, predicted: Values, labels: Values) -> None:
+        values, numbered = np.unique(np.stack([truth, predicted]), return_inverse=True)
+        true, said = numbered.reshape(2, -1)
+        classes, label = np.unique(labels, return_inverse=True)
+        cells, counts = np.unique(np.stack([label, true, said], axis=1), axis=0, return_counts=True)
+        self._counts = counts.astype(np.float64)
+        self._size = size = len(values)
+        label, true, said = cells.T
+        pair = label * size
+        # Each column of these sums the combinations that belong together.
+        self._hits = _indicator(true, size, true == said)
+        self._true, self._said = _indicator(true, size), _indicator(said, size)
+        self._true_in_class = _indicator(pair + true, len(classes) * size)
+        self._said_in_class = _indicator(pair + said, len(classes) * size)
+        self._widest = max(len(cells), len(classes) * size)
+
+    def scores(self, counts: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Macro-F1 as it is and dealt out anew, for each row of counts (R×C), by default those that were counted."""
+        counts = self._counts[None, :] if counts is None else counts
+        true, said = counts @ self._true, counts @ self._said
+        by_class = (len(counts), -1, self._size)
+        true_in, said_in = ((counts @ part).reshape(by_class) for part in (self._true_in_class, self._said_in_class))
+        records = true_in.sum(axis=2, keepdims=True)
+        dealt = np.divide(true_in * said_in, records, out=np.zeros_like(true_in), where=records > 0).sum(axis=1)
+        return _f1(counts @ self._hits, true, said), _f1(dealt, true, said)
+
+    def resampled(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both scores of records that are drawn with replacement, for each resample."""
+        parts = [self.scores(counts) for counts in self._draws(seed)]
+        return np.concatenate([first for first, _ in parts]), np.concatenate([second for _, second in parts])
+
+    def _draws(self, seed: int) -> Iterator[NDArray[np.float64]]:
+        generator = np.random.default_rng(seed)
+        n, at_once = int(self._counts.sum()), max(1, _NUMBERS_AT_ONCE // self._widest)
+        for start in range(0, RESAMPLES, at_once):
+            size = min(at_once, RESAMPLES - start)
+            yield generator.multinomial(n, self._counts / n, size=size).astype(np.float64)
+
+
+def _indicator(column: Values, columns: int, chosen: NDArray[np.bool_] | None = None) -> sparse.csr_array:
+    """C×columns with a 1 in each (chosen) row."""
+    rows = np.arange(len(column)) if chosen is None else np.flatnonzero(chosen)
+    return sparse.csr_array((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), columns))
+
+
+def _f1(hits: NDArray[np.float64], true: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Macro-F1 of each row, over the values that occur in it; all R×V."""
+    sums = true + said
+    f1 = np.divide(2 * hits, sums, out=np.zeros_like(hits), where=sums > 0)
+    present = true > 0
+    return np.asarray((f1 * present).sum(axis=1) / present.sum(axis=1))

@@ -1,0 +1,379 @@
+"""What feeds the final classifier of a network, whatever its architecture: found by watching one forward pass.
+
+`trace` records every torch function that is called on something that depends on the images. From the network's answer
+it then goes back to the nearest layers that mix features with weights: linear layers, convolutions, products with a
+matrix of weights. Those are the classifier, and what they receive is the embedding. No names of layers and no order of
+definition are relied on, so heads of any form are found: convolutions, several heads whose answers are averaged,
+weights that are used without a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+Combination = Literal["one", "mean", "joined"]
+"""How the inputs of several heads become one embedding."""
+
+# Which dimension of the data is summed over; None for those that are flattened.
+_PRODUCTS: Mapping[str, int | None] = {
+    "linear": -1,
+    "conv1d": 1,
+    "conv2d": 1,
+    "conv3d": 1,
+    "matmul": -1,
+    "__matmul__": -1,
+    "__rmatmul__": -2,
+    "mm": -1,
+    "bmm": -1,
+    "addmm": -1,
+    "baddbmm": -1,
+    "cdist": -1,
+    "einsum": None,
+    "tensordot": None,
+    "bilinear": None,
+}
+_OPAQUE = ("multi_head_attention_forward", "_transformer_encoder_layer_fwd", "_native_multi_head_attention")
+
+
+@dataclass(eq=False)
+class _Node:
+    """One call on data, and the calls that made its data. ``head`` is set where it mixes data with weights."""
+
+    made_from: tuple[_Node, ...] = ()
+    head: Head | None = None
+    opaque: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One call that mixes features with weights.
+
+    Attributes:
+        ordinal: Its number among all calls of such functions in a forward pass.
+        operand: Position of the data among its arguments.
+        features: Which dimension of the data holds features, negative or positive; None to flatten all but the first.
+        shape: Of the data when it was traced.
+        weights: Names of the parameters that it took.
+        source: The node of the data.
+        whole: Whether a convolution covers the whole of its input, which makes each position a feature.
+    """
+
+    ordinal: int
+    operand: int
+    features: int | None
+    shape: tuple[int, ...]
+    weights: tuple[str, ...]
+    source: _Node
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The final classifier of a network: one head, or several.
+
+    Attributes:
+        heads: In the order of their calls.
+        combination: What becomes of the inputs of several.
+    """
+
+    heads: tuple[Head, ...]
+    combination: Combination
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the classifier's parameters."""
+        return tuple(name for head in self.heads for name in head.weights)
+
+
+class _Products(TorchFunctionMode):
+    """Counts calls of functions that may mix features with weights. Calls inside such a function are not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name not in _PRODUCTS:
+            return self.other(name, func, args, kwargs)
+        ordinal, self.count = self.count, self.count + 1
+        return self.product(ordinal, name, func, args, kwargs)
+
+    def other(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*args, **kwargs)
+
+    def product(
+        self, ordinal: int, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return func(*args, **kwargs)
+
+
+class _Recorder(_Products):
+    """Records which call made what depends on the images. It keeps all of it alive, so batches must be small."""
+
+    def __init__(self, images: torch.Tensor, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self._names = names
+        self._nodes: dict[int, tuple[torch.Tensor, _Node]] = {}
+        self._sharing: dict[int, list[int]] = {}
+        self._put(images, _Node())
+
+    def node(self, value: torch.Tensor) -> _Node | None:
+        """What made a tensor; None if it does not depend on the images."""
+        found = self._nodes.get(id(value))
+        return None if found is None else found[1]
+
+    def other(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before = self._made_from(args, kwargs)
+        result = func(*args, **kwargs)
+        self._record(name, args, result, before, None, name in _OPAQUE)
+        return result
+
+    def product(
+        self, ordinal: int, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        before = self._made_from(args, kwargs)
+        result = func(*args, **kwargs)
+        data = [number for number, value in enumerate(_operands(args, kwargs)) if self.node(value) is not None]
+        # What has two inputs that depend on the images, as attention has, mixes no features with weights.
+        head = self._head(ordinal, name, _operands(args, kwargs), data[0], result) if len(data) == 1 else None
+        self._record(name, args, result, before, head, False)
+        return result
+
+    def _head(
+        self,
+        ordinal: int,
+        name: str,
+        operands: Sequence[torch.Tensor],
+        position: int,
+        result: Any,
+    ) -> Head | None:
+        value = operands[position]
+        source = self.node(value)
+        if source is None or not isinstance(result, torch.Tensor):
+            return None
+        features = _PRODUCTS[name]
+        if name in ("matmul", "__matmul__", "mm", "bmm") and position == 1:
+            features = -2
+        if name == "__rmatmul__":
+            features = -1 if position == 1 else -2
+        elif name in ("addmm", "baddbmm"):
+            features = {0: None, 1: -1, 2: -2}[position]
+        whole = name.startswith("conv") and _covers(value, operands, result)
+        weights = tuple(self._names[id(tensor)] for tensor in operands if id(tensor) in self._names)
+        return Head(ordinal, position, features, tuple(value.shape), weights, source, whole)
+
+    def _made_from(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Node, ...]:
+        nodes = (self.node(value) for value in _tensors((args, kwargs)))
+        return tuple({id(node): node for node in nodes if node is not None}.values())
+
+    def _record(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        result: Any,
+        before: tuple[_Node, ...],
+        head: Head | None,
+        opaque: bool,
+    ) -> None:
+        if not before:
+            return
+        changed = list(_tensors(result))
+        if name == "__setitem__":
+            changed.append(args[0])
+        node = _Node(before, head, opaque)
+        for value in changed:
+            self._put(value, node)
+        if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i"):
+            self._spread(changed, node)
+
+    def _put(self, value: torch.Tensor, node: _Node) -> None:
+        self._nodes[id(value)] = (value, node)
+        self._sharing.setdefault(_storage(value), []).append(id(value))
+
+    def _spread(self, changed: Iterable[torch.Tensor], node: _Node) -> None:
+        """What was changed in place is seen through all views of it."""
+        own = {id(value) for value in changed}
+        for storage in {_storage(value) for value in changed}:
+            for other in self._sharing.get(storage, []):
+                if other not in own:
+                    value, earlier = self._nodes[other]
+                    self._nodes[other] = (value, _Node((earlier, node)))
+
+
+@dataclass(eq=False)
+class _Tap(_Products):
+    """Takes what chosen calls receive, before anything can change it in place."""
+
+    wanted: Mapping[int, Head]
+    taken: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def product(
+        self, ordinal: int, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if ordinal in self.wanted:
+            self.taken[ordinal] = _operands(args, kwargs)[self.wanted[ordinal].operand].clone()
+        return func(*args, **kwargs)
+
+
+class OpaqueHeadError(Exception):
+    """The classifier is inside a function that cannot be looked into."""
+
+
+def trace(network: nn.Module, images: torch.Tensor) -> Traced | None:
+    """The final classifier of a network.
+
+    Args:
+        network: In evaluation mode.
+        images: A few inputs that it takes, N×C×H×W; all that is computed from them is held in memory meanwhile.
+
+    Returns:
+        None if the answer is reached without any mixing of features with weights.
+
+    Raises:
+        OpaqueHeadError: If it ends in attention that torch computes in one piece.
+    """
+    names = {id(value): name for name, value in (*network.named_parameters(), *network.named_buffers())}
+    recorder = _Recorder(images, names)
+    with recorder:
+        answer = network(images)
+    if isinstance(answer, (tuple, list)):  # auxiliary classifiers come after the main one
+        answer = answer[0]
+    last = recorder.node(answer)
+    found, opaque = _nearest(last) if last is not None else ([], False)
+    if opaque:
+        raise OpaqueHeadError
+    different = {id(head.source): head for head in sorted(found, key=lambda head: -head.ordinal)}
+    heads = sorted(different.values(), key=lambda head: head.ordinal)
+    # Beside a head that takes one vector an image, one that takes many (a token each) only refines its answer.
+    vectors = [head for head in heads if len(head.shape) == 2]
+    heads = vectors or heads
+    if not heads:
+        return None
+    return Traced(tuple(heads), _combination(heads))
+
+
+def received(network: nn.Module, images: torch.Tensor, traced: Traced) -> torch.Tensor:
+    """What the classifier receives for images: the embeddings, N×D.
+
+    Features at many positions (of a feature map, of tokens) are averaged over them. Inputs of several heads are
+    averaged where the heads read one feature space (the class and the distillation token of a transformer), and joined
+    where they do not (branches of different widths, networks of an ensemble).
+
+    Raises:
+        LookupError: If the network took another course than when it was traced.
+    """
+    tap = _Tap({head.ordinal: head for head in traced.heads})
+    with tap:
+        network(images)
+    parts = []
+    for head in traced.heads:
+        value = tap.taken.get(head.ordinal)
+        if value is None or value.ndim != len(head.shape):
+            raise LookupError
+        parts.append(pooled(value, len(images), head.features, whole=head.whole))
+    if traced.combination == "mean":
+        return torch.stack(parts).mean(dim=0)
+    return torch.cat(parts, dim=1)
+
+
+def pooled(value: torch.Tensor, count: int, features: int | None, *, whole: bool = False) -> torch.Tensor:
+    """Activations as one row per image: positions are averaged.
+
+    Args:
+        value: The activations; one dimension is of images (or of images times positions, images first).
+        count: Images, N.
+        features: Which dimension holds features; None to take all but the first.
+        whole: Whether each position is a feature of its own.
+
+    Returns:
+        N×D float32.
+
+    Raises:
+        LookupError: If no dimension can be that of the images.
+    """
+    value = value.float()
+    if features is not None and not whole:
+        value = value.movedim(features, -1)
+        images = next((axis for axis in range(value.ndim - 1) if value.shape[axis] == count), None)
+        value = value.movedim(images, 0) if images is not None else value
+    if value.shape[0] % max(count, 1) != 0:
+        raise LookupError
+    if features is None or whole:
+        return value.reshape(count, -1)
+    return value.reshape(count, -1, value.shape[-1]).mean(dim=1)
+
+
+def _combination(heads: Sequence[Head]) -> Combination:
+    if len(heads) == 1:
+        return "one"
+    widths = {head.shape[head.features] if head.features is not None else -1 for head in heads}
+    trunks = [{id(node) for node in _nearest_nodes(head.source)} for head in heads]
+    return "mean" if len(widths) == 1 and set.intersection(*trunks) else "joined"
+
+
+def _nearest(start: _Node) -> tuple[list[Head], bool]:
+    """The heads that are reached from a node without passing another, and whether one cannot be looked into."""
+    nodes = _nearest_nodes(start)
+    return [node.head for node in nodes if node.head is not None], any(node.opaque for node in nodes)
+
+
+def _nearest_nodes(start: _Node) -> list[_Node]:
+    found: list[_Node] = []
+    seen: set[int] = set()
+    waiting = [start]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.head is not None or node.opaque:
+            found.append(node)
+        else:
+            waiting += node.made_from
+    return found
+
+
+def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors among the arguments, also of a list: einsum takes them either way."""
+    return list(_tensors((args, kwargs)))
+
+
+def _storage(value: torch.Tensor) -> int:
+    """What tells whether two tensors share memory, on every device."""
+    return int(value.untyped_storage()._cdata)
+
+
+def _tensors(value: Any) -> Iterable[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+
+
+def _covers(value: torch.Tensor, operands: Sequence[torch.Tensor], result: torch.Tensor) -> bool:
+    """Whether a convolution's kernel is as large as its input, so that it is a linear layer of all positions."""
+    weight = operands[1] if len(operands) > 1 else None
+    sizes = tuple(value.shape[2:])
+    return (
+        weight is not None
+        and tuple(weight.shape[2:]) == sizes
+        and all(size == 1 for size in result.shape[2:])
+        and any(size > 1 for size in sizes)
+    )
