@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,7 +128,7 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     else:
         return chosen.iloc[:0].set_index("case")[["value", "low", "high", "n"]]
     if rows["case"].duplicated().any():
-        ways = rows[["method", "access", "auxiliary", "settings", "at"]].astype(str).agg("|".join, axis=1)
+        ways = rows[["method", "access", "auxiliary", "settings", "at"]].apply(lambda way: repr(list(way)), axis=1)
         order = ways.map(ways.value_counts())
         rows = rows.assign(_order=order).sort_values("_order", ascending=False, kind="stable")
         rows = rows.drop_duplicates("case")
@@ -151,6 +151,18 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
     for column, value in conditions.items():
         allowed = {str(item).casefold() for item in (value if isinstance(value, (list, tuple, set)) else [value])}
         frame = frame[frame[column].map(lambda found, allowed=allowed: str(found).casefold() in allowed)]
+    return frame
+
+
+def preferring(
+    frame: pandas.DataFrame, restrict: Mapping[str, Sequence[str]], needed: Iterable[Quantity]
+) -> pandas.DataFrame:
+    """The rows whose columns have certain values, as far as all that is needed was measured on such; else more rows."""
+    needed = list(needed)
+    for column, values in restrict.items():
+        inside = frame[frame[column].isin(values)]
+        if len(inside) and all(len(take(inside, quantity)) for quantity in needed):
+            frame = inside
     return frame
 
 

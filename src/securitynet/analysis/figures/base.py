@@ -81,11 +81,8 @@ class Figure:
 
     def restricted(self, tidy: pandas.DataFrame) -> pandas.DataFrame:
         """The rows that the paper's figure is about, where there are any such and they have what is needed."""
-        for column, values in self.restrict.items():
-            inside = tidy[tidy[column].isin(values)]
-            if len(inside) and not self.missing(inside):
-                tidy = inside
-        return tidy
+        needed = [quantity for name, quantity in self.quantities.items() if name not in self.optional]
+        return frames.preferring(tidy, self.restrict, needed)
 
 
 class MissingData(ConfigurationError):

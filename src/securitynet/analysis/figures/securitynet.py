@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import groups, points
+from securitynet.analysis.figures import counts, groups, points
 from securitynet.analysis.figures.base import Figure
 
 PAPER_DATASETS = ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")
@@ -13,6 +13,7 @@ CIFAR10 = {"dataset": ("CIFAR-10",)}
 BOTH = {"dataset": ("CIFAR-10", "CIFAR-100", "ImageNet-1k")}
 
 FIGURES = [
+    Figure("securitynet-1", "Composition of the catalog", "SecurityNet, Figure 1", {}, counts.draw),
     Figure("securitynet-2", "Test accuracy of benchmark and security models", "SecurityNet, Figure 2",
            {"accuracy": q.TARGET_ACCURACY}, groups.draw, BOTH, options={"by": "dataset", "split": "purpose"}),
     Figure("securitynet-3", "Overfitting level of benchmark and security models", "SecurityNet, Figure 3",

@@ -1,0 +1,72 @@
+"""Figures and tables as files, by the suffix of their name."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+from securitynet.analysis.figures import render
+from securitynet.analysis.figures.base import Drawn, Figure
+from securitynet.errors import ConfigurationError
+from securitynet.files import atomic_write
+
+SUFFIXES = (".svg", ".pdf", ".png", ".html", ".csv", ".json")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `ConfigurationError` unless a file of this name can be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigurationError(
+            f"{path.name!r} does not say what kind of file to write.",
+            hint=f"Let it end in one of {', '.join(SUFFIXES)}.",
+        )
+
+
+def write(figure: Figure, drawn: Drawn, path: Path) -> None:
+    """Write a figure; the file is whole or absent.
+
+    ``.csv`` holds the data that is drawn, ``.json`` the Vega-Lite specification, ``.html`` a page of its own with the
+    caption and, below it, what was computed.
+
+    Raises:
+        ConfigurationError: If the suffix is unknown, or a table shall be a picture.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    if drawn.chart is None and suffix not in (".csv", ".html"):
+        raise ConfigurationError(f"{figure.name} is a table.", hint="Write it as .csv or .html.")
+    with atomic_write(path) as stream:
+        stream.write(_content(figure, drawn, suffix))
+
+
+def page(figure: Figure, drawn: Drawn) -> str:
+    """A page of one figure or table, which loads nothing."""
+    shown = "" if drawn.chart is None else render.to_svg(drawn.chart)
+    table = drawn.data if drawn.chart is None else drawn.statistics
+    numbers = "" if table.empty else table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")
+    title = html.escape(figure.title)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}"
+        "svg{max-width:100%;height:auto}table{border-collapse:collapse;font-size:.85rem}"
+        "th,td{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #dfe3e7}</style></head>\n"
+        f"<body><h1>{title}</h1>\n<p>{html.escape(figure.source)}</p>\n<figure>{shown}"
+        f"<figcaption>{html.escape(drawn.caption)}</figcaption></figure>\n{numbers}</body></html>\n"
+    )
+
+
+def _content(figure: Figure, drawn: Drawn, suffix: str) -> bytes:
+    if suffix == ".csv":
+        columns = [name for name in drawn.data.columns if not str(name).startswith("_")]
+        return drawn.data[columns].to_csv(index=False).encode("utf-8")
+    if suffix == ".html":
+        return page(figure, drawn).encode("utf-8")
+    assert drawn.chart is not None  # `write` has raised otherwise
+    if suffix == ".svg":
+        return render.to_svg(drawn.chart).encode("utf-8")
+    if suffix == ".pdf":
+        return render.to_pdf(drawn.chart)
+    if suffix == ".png":
+        return render.to_png(drawn.chart)
+    return json.dumps(drawn.chart.to_dict(validate=False), indent=1, default=str).encode("utf-8")

@@ -1,0 +1,146 @@
+"""Findings: claims of the two papers as hypotheses, and what the data at hand says of each.
+
+A claim is **supported** if the interval of what it speaks of lies on the side that it says, **contradicted** if it lies
+on the other side, and **undecided** otherwise. Intervals are as wide as the number of claims tested on the same data
+asks for (Bonferroni), so that a page of findings seldom holds one that is due to chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+
+from securitynet.analysis import frames, statistics
+from securitynet.analysis.figures.texts import estimate
+from securitynet.analysis.frames import Quantity
+from securitynet.analysis.statistics import Estimate
+
+Status = Literal["supported", "contradicted", "undecided", "not tested"]
+
+Test = Callable[[pandas.DataFrame, float], Estimate]
+"""From a wide frame and a confidence level to an estimate whose sign decides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A hypothesis.
+
+    Attributes:
+        name: Short.
+        sentence: What is claimed.
+        source: Where.
+        quantities: What must have been measured.
+        test: Gives the estimate.
+        sign: Which sign the claim says that it has.
+        measure: What the estimate is, for the sentence.
+        restrict: Column -> values of the cases that the paper speaks of, taken where there are any such.
+    """
+
+    name: str
+    sentence: str
+    source: str
+    quantities: Mapping[str, Quantity]
+    test: Test
+    sign: Literal[1, -1]
+    measure: str
+    restrict: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What data says of a claim.
+
+    Attributes:
+        claim: The claim.
+        status: See the module.
+        estimate: None if it was not tested.
+        sentence: The whole in words.
+    """
+
+    claim: Claim
+    status: Status
+    estimate: Estimate | None
+    sentence: str
+
+
+def correlation(x: str, y: str, kind: Literal["pearson", "spearman"] = "pearson") -> Test:
+    """Correlation within datasets, families resampled together."""
+
+    def test(wide: pandas.DataFrame, level: float) -> Estimate:
+        return statistics.correlation(
+            wide[x].to_numpy(float),
+            wide[y].to_numpy(float),
+            kind=kind,
+            clusters=_families(wide),
+            strata=wide["dataset"].astype(str).to_numpy(),
+            level=level,
+        )
+
+    return test
+
+
+def difference(first: str, second: str) -> Test:
+    """Mean of ``second - first`` over cases that have both."""
+
+    def test(wide: pandas.DataFrame, level: float) -> Estimate:
+        a, b = wide[first].to_numpy(float), wide[second].to_numpy(float)
+        return statistics.paired_difference(a, b, clusters=_families(wide), level=level)
+
+    return test
+
+
+def between(quantity: str, column: str, first: str | None, second: str) -> Test:
+    """Mean of the cases whose column is ``second`` minus that of those where it is ``first`` (None: missing)."""
+
+    def test(wide: pandas.DataFrame, level: float) -> Estimate:
+        values = wide[quantity].to_numpy(float)
+        is_first = wide[column].isna() if first is None else wide[column] == first
+        is_second = wide[column] == second
+        return statistics.group_difference(
+            values[is_first.to_numpy(bool)], values[is_second.to_numpy(bool)], level=level
+        )
+
+    return test
+
+
+def judge(claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95) -> list[Finding]:
+    """What a frame says of claims, in their order."""
+    prepared = [(claim, _wide(claim, tidy)) for claim in claims]
+    tested = sum(wide is not None for _, wide in prepared)
+    strict = 1 - (1 - level) / max(tested, 1)
+    return [_judged(claim, wide, level, strict, tested) for claim, wide in prepared]
+
+
+def _wide(claim: Claim, tidy: pandas.DataFrame) -> pandas.DataFrame | None:
+    """The cases that a claim is about, None if what it needs was not measured."""
+    tidy = frames.preferring(tidy, claim.restrict, claim.quantities.values())
+    if any(frames.take(tidy, quantity).empty for quantity in claim.quantities.values()):
+        return None
+    return frames.wide(tidy, dict(claim.quantities))
+
+
+def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: float, tested: int) -> Finding:
+    if wide is None:
+        lacking = "; ".join(sorted({quantity.label for quantity in claim.quantities.values()}))
+        sentence = f"{claim.sentence} Not tested: this data lacks one of: {lacking}."
+        return Finding(claim, "not tested", None, sentence)
+    found = claim.test(wide, strict)
+    if not found.resolved or not np.isfinite(found.low):
+        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {found.method} ({found.n}).")
+    toward = (found.low, found.high) if claim.sign > 0 else (-found.high, -found.low)
+    status: Status = "supported" if toward[0] > 0 else "contradicted" if toward[1] < 0 else "undecided"
+    numbers = f"{claim.measure} {estimate(found.value, found.low, found.high)}, n = {found.n:,}"
+    several = f", for {tested} claims tested together" if tested > 1 else ""
+    sentence = (
+        f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {found.method})."
+    )
+    return Finding(claim, status, found, sentence)
+
+
+def _families(wide: pandas.DataFrame) -> NDArray[np.object_] | None:
+    return wide["family"].astype(str).to_numpy() if wide["family"].notna().all() else None

@@ -1,0 +1,64 @@
+"""Where figures take their data from: the catalog, or the folder of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from securitynet.analysis import frames
+from securitynet.analysis.frames import ANNOTATIONS, CONDITIONS
+from securitynet.errors import ConfigurationError
+
+
+def load(source: str, *, db: str | None = None, where: dict[str, Any] | None = None) -> pandas.DataFrame:
+    """The tidy frame of a source.
+
+    Args:
+        source: ``catalog``, or the folder of a study.
+        db: The catalog's database; the user's own by default.
+        where: Column -> value or values: annotations and conditions that a model must have.
+
+    Raises:
+        ConfigurationError: If there is nothing, or a column does not exist.
+    """
+    if source == "catalog":
+        import securitynet.catalog
+
+        with securitynet.catalog.open(db) as catalog:
+            frame = frames.from_catalog(catalog)
+    elif Path(source).is_dir():
+        frame = frames.from_study(Path(source), db=db)
+    else:
+        raise ConfigurationError(
+            f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
+        )
+    unknown = [name for name in where or {} if name not in (*ANNOTATIONS, *CONDITIONS, "model")]
+    if unknown:
+        raise ConfigurationError(
+            f"There is no column {unknown[0]!r} to choose models by.",
+            hint=f"There are: model, {', '.join((*ANNOTATIONS, *CONDITIONS))}.",
+        )
+    chosen = frames.where(frame, where or {})
+    if chosen.empty:
+        raise ConfigurationError(
+            f"{source} holds no models{' that fit --where' if where else ''}.",
+            hint="Fill the catalog with `securitynet catalog import` or `collect`, or run the study.",
+        )
+    return chosen
+
+
+def parse_where(texts: list[str]) -> dict[str, list[str]]:
+    """``dataset=CIFAR-10,SVHN`` and the like as column -> values.
+
+    Raises:
+        ConfigurationError: If a text is not of that form.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not name.strip() or not values.strip():
+            raise ConfigurationError(f"--where {text!r} is not understood.", hint="Write COLUMN=VALUE,VALUE.")
+        found.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
+    return found

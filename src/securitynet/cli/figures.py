@@ -1,0 +1,98 @@
+"""`securitynet figures`: every figure and table of the two papers, and more, from any data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securitynet.cli import console
+
+app = typer.Typer(help="List and draw figures and tables.", no_args_is_help=True)
+
+From = Annotated[str, typer.Option("--from", metavar="STUDY|catalog", help="Folder of a study, or the catalog.")]
+Db = Annotated[str | None, typer.Option("--db", metavar="URL", help="The catalog's database.", show_default=False)]
+
+
+@app.command("list")
+def list_(
+    source: From = "",
+    db: Db = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+) -> None:
+    """List all figures; with --from, say which can be drawn from that data, and what the others lack.
+
+    Example: securitynet figures list --from catalog
+    """
+    from rich.table import Table
+
+    from securitynet.analysis import sources
+    from securitynet.analysis.figures.declared import figures
+
+    tidy = sources.load(source, db=db) if source else None
+    rows = [
+        {
+            "name": figure.name,
+            "title": figure.title,
+            "source": figure.source,
+            "lacks": None if tidy is None else figure.missing(tidy),
+        }
+        for figure in figures().values()
+    ]
+    if json:
+        console.print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("name", "what", "where", *(["lacks"] if tidy is not None else [])):
+        table.add_column(heading, no_wrap=heading == "name")
+    for row in rows:
+        lacks = [] if tidy is None else ["; ".join(row["lacks"] or []) or "[green]nothing[/]"]
+        table.add_row(str(row["name"]), str(row["title"]), str(row["source"]), *lacks)
+    console.stdout.print(table)
+
+
+@app.command()
+def draw(
+    name: Annotated[str, typer.Argument(metavar="NAME|all", help="A figure from `figures list`, or all.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="File (.svg, .pdf, .png, .html, .csv); for all, a folder.", show_default=False)
+    ],
+    source: From = "catalog",
+    db: Db = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", metavar="COLUMN=VALUE,...", help="Models to take (can be repeated).", show_default=False
+        ),
+    ] = None,
+    caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Print the caption.")] = True,
+) -> None:
+    """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
+
+    Example: securitynet figures draw securitynet-5 --from catalog --out stealing.svg
+    """
+    from securitynet.analysis import sources
+    from securitynet.analysis.figures.base import MissingData
+    from securitynet.analysis.figures.declared import figure, figures
+    from securitynet.analysis.figures.files import check_suffix, write
+
+    if name != "all":
+        chosen = [figure(name)]
+        check_suffix(out)
+    else:
+        chosen = list(figures().values())
+    tidy = sources.load(source, db=db, where=sources.parse_where(where or []))
+    for one in chosen:
+        try:
+            drawn = one.make(tidy)
+        except MissingData as error:
+            if name != "all":
+                raise
+            console.stderr.print(f"[dim]{console.escape(error.message)}[/]", soft_wrap=True)
+            continue
+        path = out if name != "all" else out / f"{one.name}.svg"
+        write(one, drawn, path)
+        console.stdout.print(f"[bold]{path}[/]", soft_wrap=True)
+        if caption:
+            console.stdout.print(drawn.caption, soft_wrap=True, markup=False)
