@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from securitynet.datasets.columns import attributes_of_folder
 from securitynet.datasets.source import FilePixels, Indices, Request, Source
 from securitynet.errors import DatasetError
 
@@ -27,7 +28,8 @@ def folder(request: Request) -> Source:
     """List images under ``train/CLASS`` and ``test/CLASS``, or under ``CLASS`` as one part called ``all``.
 
     ``val``, ``valid`` or ``validation`` stands in for a missing ``test``. Classes are the folders' names, sorted.
-    Hidden files, and files that are no images by their ending, are passed over.
+    Hidden files, and files that are no images by their ending, are passed over. Attributes come from
+    ``attributes.csv`` beside the folders, where there is one (`securitynet.datasets.columns`).
 
     Raises:
         DatasetError: If there is nothing of the kind, a class is empty, or a symbolic link leads back.
@@ -64,6 +66,7 @@ def folder(request: Request) -> Source:
         class_names=class_names,
         parts=parts,
         pixels=FilePixels(root, paths),
+        attributes=attributes_of_folder(root, paths),
     )
 
 

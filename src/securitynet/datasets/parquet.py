@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
+from securitynet.datasets.columns import attribute
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
 
@@ -29,7 +31,8 @@ def parquet(request: Request) -> Source:
     """Read labels and class names; images are left in their files.
 
     Column ``image`` is a struct with ``bytes`` (or plain binary), column ``label`` integers. Class names come from the
-    schema's Hugging Face metadata where it has them; else classes are named by their numbers.
+    schema's Hugging Face metadata where it has them; else classes are named by their numbers. Further columns of
+    integers, booleans or strings with few different values are attributes; null is not annotated.
 
     Raises:
         DatasetError: If files, columns or labels are missing or of the wrong type.
@@ -56,6 +59,7 @@ def parquet(request: Request) -> Source:
         class_names=names or _numbered(request.reference, values),
         parts=parts,
         pixels=ParquetPixels([entry for files in opened.values() for entry in files]),
+        attributes=_attributes([entry for files in opened.values() for entry in files]),
     )
 
 
@@ -211,20 +215,56 @@ def _labels(path: Path, file: pq.ParquetFile) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
+def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]]) -> dict[str, Attribute]:
+    """Columns of the first file that hold attributes; records of files that lack one are not annotated."""
+    schema: pa.Schema = files[0][1].schema_arrow
+    names = [name for name in schema.names if name not in ("image", "label") and _may_be_attribute(schema.field(name))]
+    found: dict[str, Attribute] = {}
+    for name in names:
+        cells: list[Any] = []
+        for path, file in files:
+            if name in file.schema_arrow.names:
+                try:
+                    cells += file.read(columns=[name]).column(name).to_pylist()
+                except (pa.ArrowException, OSError) as error:
+                    raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
+            else:
+                cells += [None] * file.metadata.num_rows
+        if len({type(cell) for cell in cells if cell is not None}) > 1:
+            raise DatasetError(f"The column {name!r} has other types in some of the files than in {files[0][0]}.")
+        made = attribute(name, cells, _names_in(schema, name) if pa.types.is_integer(schema.field(name).type) else None)
+        if made is not None:
+            found[name] = made
+    return found
+
+
+def _may_be_attribute(field: pa.Field) -> bool:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string)
+    )
+
+
 def _class_names(schema: pa.Schema, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
+    names = _names_in(schema, "label")
+    if names is not None and known is not None and known != names:
+        raise DatasetError(f"{path} names other classes than the files before it.")
+    return names or known
+
+
+def _names_in(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Names of a column's integers, from the schema's Hugging Face metadata; None if it has none."""
     raw = (schema.metadata or {}).get(b"huggingface")
     if raw is None:
-        return known
+        return None
     try:
         info: Any = json.loads(raw)
-        names = info["info"]["features"]["label"].get("names")
+        names = info["info"]["features"][column].get("names")
     except (ValueError, KeyError, TypeError, AttributeError):
-        # Other metadata under that key says nothing about classes.
-        return known
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return known
-    if known is not None and known != tuple(names):
-        raise DatasetError(f"{path} names other classes than the files before it.")
+        return None  # other metadata under that key says nothing about classes
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
     return tuple(names)
 
 

@@ -1,0 +1,100 @@
+"""Attributes from columns: of Parquet files beside image and label, and of ``attributes.csv`` in a folder of images."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from securitynet.datasets.base import Attribute
+from securitynet.errors import DatasetError
+
+TABLE = "attributes.csv"
+"""In the folder of a ``folder:`` dataset: a column ``file``, and one for each attribute."""
+
+MOST_VALUES = 256
+"""A column with more different values than this, or than half the records, says who a record is, not of what kind."""
+
+Cell: TypeAlias = "str | int | bool | None"
+
+_log = logging.getLogger(__name__)
+_LAYOUT = f"{TABLE} holds a column `file` with paths such as train/CLASS/image.png, and one column for each attribute."
+
+
+def attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = None) -> Attribute | None:
+    """The attribute that a column holds, its values in order; None if it tells records apart rather than groups.
+
+    Args:
+        name: Of the column, for the log.
+        cells: One per record; None where it is not annotated.
+        names: What the integers from 0 mean, where that is known; an integer outside is not annotated then.
+    """
+    if names is not None:
+        values = np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64)
+        values[(values < 0) | (values >= len(names))] = -1
+        return Attribute(values, tuple(names))
+    different = sorted({cell for cell in cells if cell is not None})  # type: ignore[type-var]
+    if not different:
+        return None
+    if len(different) > min(MOST_VALUES, max(2, len(cells) // 2)):
+        _log.info("The column %s has %d different values and is taken for no attribute.", name, len(different))
+        return None
+    number = {value: position for position, value in enumerate(different)}
+    codes = np.array([-1 if cell is None else number[cell] for cell in cells], dtype=np.int64)
+    return Attribute(codes, tuple(str(value) for value in different))
+
+
+def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribute]:
+    """What ``attributes.csv`` says of the images of a folder; nothing if there is none.
+
+    An empty cell is not annotated, and neither is an image without a row.
+
+    Args:
+        root: The folder; the file's paths start from it.
+        paths: The images.
+
+    Raises:
+        DatasetError: If the file makes no sense, or names an image twice, or one that is not there.
+    """
+    table = root / TABLE
+    if not table.is_file():
+        return {}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            lines = list(csv.reader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table} cannot be read: {error}.", hint=_LAYOUT) from error
+    header = [name.strip() for name in lines[0]] if lines else []
+    if "file" not in header or len(header) < 2 or len(set(header)) < len(header) or "" in header:
+        raise DatasetError(f"{table} has the columns {', '.join(map(repr, header)) or 'none'}.", hint=_LAYOUT)
+    position = {path.relative_to(root).as_posix(): number for number, path in enumerate(paths)}
+    columns: dict[str, list[Cell]] = {name: [None] * len(paths) for name in header if name != "file"}
+    seen: set[str] = set()
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise DatasetError(f"{table}, line {number}: {len(cells)} cells, and {len(header)} columns.", hint=_LAYOUT)
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+        file = row.pop("file").removeprefix("./")
+        if file not in position:
+            raise DatasetError(f"{table}, line {number}: there is no image {file!r}.", hint=_LAYOUT)
+        if file in seen:
+            raise DatasetError(f"{table}, line {number}: {file!r} occurs twice.")
+        seen.add(file)
+        for name, cell in row.items():
+            columns[name][position[file]] = cell or None
+    found = {name: attribute(name, _as_numbers(cells)) for name, cells in columns.items()}
+    return {name: made for name, made in found.items() if made is not None}
+
+
+def _as_numbers(cells: list[Cell]) -> list[Cell]:
+    """Integers where all that is annotated is written as one, so that 2 comes before 10."""
+    try:
+        return [None if cell is None else int(cell) for cell in cells]
+    except ValueError:
+        return cells
