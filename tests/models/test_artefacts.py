@@ -192,7 +192,7 @@ def test_settings_of_split_and_seed_are_used(tmp_path):
     ("changes", "error", "message"),
     [
         ({"architecture": "simple-cn"}, UnknownName, "simple-cnn"),
-        ({"defense": "dp-sgd"}, UnknownName, "no defense named 'dp-sgd'"),
+        ({"defense": "dp-sgd"}, ConfigurationError, "not handed over"),
         ({"out": "model.pth"}, ModelError, "safetensors"),
         ({"device": "cuda:99"}, ConfigurationError, "not there"),
         ({"image_size": 4}, ModelError, "too small"),

@@ -14,6 +14,7 @@ from securitynet.cli.options import configured
 from securitynet.models.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from securitynet.models.protection import Protected
     from securitynet.models.trained import TrainedModel
     from securitynet.models.training import History
 
@@ -29,14 +30,12 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
-    from securitynet.defenses import DEFENSES
-
-    if config.defense is not None:
-        DEFENSES.resolve(config.defense)
+    from securitynet.defenses.base import defended_training
     from securitynet.models.artefacts import train_model
 
+    config, protection = defended_training(config)
     with _epochs_bar() as progress:
-        path, trained = train_model(config, progress=progress, note=_note)
+        path, trained = train_model(config, protection=protection, progress=progress, note=_note)
     if json:
         console.print_json({"weights": str(path), **trained.facts()})
     else:
@@ -63,6 +62,26 @@ def _note(text: str) -> None:
     console.stderr.print(text, markup=False)
 
 
+def describe_defense(defense: Protected) -> list[str]:
+    """What the defense did, in a few lines."""
+    lines = [f"Defense: {defense.name}"]
+    if defense.set_aside:
+        lines[0] += f"; {defense.set_aside} training records were set aside for it"
+    if (privacy := defense.privacy) is not None:
+        lines.append(
+            f"Privacy: epsilon {privacy.epsilon:.3f} at delta {privacy.delta:g} ({privacy.accountant} accountant; "
+            f"noise multiplier {privacy.noise_multiplier:.3f}, clipping bound {privacy.clipping_bound:g}, "
+            f"{privacy.steps} steps at sampling rate {privacy.sample_rate:.4f})"
+        )
+    if (teacher := defense.teacher) is not None:
+        lines.append(
+            f"Teacher: {teacher.architecture} ({teacher.weights:,} weights against {teacher.student_weights:,}), "
+            f"train accuracy {teacher.train_accuracy:.4f}, test accuracy {teacher.test_accuracy:.4f}; "
+            f"the student agrees with it on {teacher.agreement:.4f} of {teacher.records} non-members"
+        )
+    return [*lines, *defense.notes]
+
+
 def show(path: Path, trained: TrainedModel) -> None:
     """Print what was trained, in a few lines on stdout."""
     stopped = " (stopped early)" if trained.history.stopped_early else ""
@@ -72,5 +91,8 @@ def show(path: Path, trained: TrainedModel) -> None:
         f"overfitting {trained.overfitting:+.4f}",
         markup=False,
     )
+    if trained.defense is not None:
+        for line in describe_defense(trained.defense):
+            console.stdout.print(line, markup=False, soft_wrap=True)
     console.stdout.print(f"Weights: {path}", markup=False, soft_wrap=True)
     console.stdout.print(f"Facts:   {path.with_suffix('.json')}", markup=False, soft_wrap=True)

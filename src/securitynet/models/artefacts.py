@@ -18,11 +18,12 @@ import securitynet.datasets
 from securitynet import __version__
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
-from securitynet.errors import ConfigurationError, ModelError, UnknownName
+from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
 from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.protection import Fitting, Protected, Protection, has_group_norms, set_aside
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
 from securitynet.models.train_config import TrainConfig
@@ -40,7 +41,7 @@ from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.trainer.environment import resolve_device
 from securitynet.models.trainer.randomness import derived_seed, isolated
 from securitynet.models.trainer.statistics import standardising
-from securitynet.models.training import Indices, Note, Progress, evaluate, fit
+from securitynet.models.training import Indices, Note, Progress, evaluate
 from securitynet.models.weights import read_state_dict, state_checksum
 from securitynet.records import Access, DatasetIdentity
 
@@ -71,6 +72,7 @@ def train_target(
     device: str = "auto",
     progress: Progress | None = None,
     note: Note | None = None,
+    protection: Protection | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -92,6 +94,7 @@ def train_target(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
+        protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -119,6 +122,7 @@ def train_target(
         device=device,
         progress=progress,
         note=note,
+        protection=protection,
     )
     backend = ModuleBackend(
         network,
@@ -136,12 +140,17 @@ def train_target(
 
 
 def train_model(
-    config: TrainConfig, *, progress: Progress | None = None, note: Note | None = None
+    config: TrainConfig,
+    *,
+    protection: Protection | None = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
 ) -> tuple[Path, TrainedModel]:
     """Train what a configuration says and write it.
 
     Args:
         config: The configuration.
+        protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
 
@@ -151,8 +160,8 @@ def train_model(
     Raises:
         SecurityNetError: See `train_target`; everything that can be told before work starts is.
     """
-    if config.defense is not None:
-        raise UnknownName("defense", config.defense, ())
+    if config.defense is not None and (protection is None or protection.name != config.defense):
+        raise ConfigurationError(f"The defense {config.defense} was not handed over.")
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
@@ -171,6 +180,7 @@ def train_model(
         device=config.device,
         progress=progress,
         note=note,
+        protection=protection,
     )
     return config.weights_file, trained
 
@@ -188,24 +198,34 @@ def _obtain(
     device: str,
     progress: Progress | None,
     note: Note | None,
+    protection: Protection | None,
 ) -> tuple[nn.Module, TrainedModel]:
     """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
     note = note or logger.info
     made = splits.make(split, dataset, seed=split_seed, known=known)
-    effective = effective_splits(split, dataset, split_seed, known, recipe)
+    share = 0.0
+    if protection is not None:
+        recipe, share = protection.change_recipe(recipe), protection.share_aside
+    effective = effective_splits(split, dataset, split_seed, known, recipe, share)
     channels, height, width = dataset.image_shape
     if height != width:
         raise ModelError(
             f"The architectures take square images; those of {dataset.reference} are {height}×{width}.",
             hint="Resize them with --image-size N.",
         )
+    shape = dataset.num_classes, channels, height
+    if protection is not None:
+        protection.check(architecture, shape, len(effective.members), recipe)
     network = _fresh(architecture, dataset.num_classes, channels, height, recipe.seed)
+    if protection is not None:
+        network = protection.network(network, note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
         known=known,
         fingerprint=effective.fingerprint,
         held_out=len(made.members) - len(effective.members),
+        aside=share,
     )
     facts: dict[str, Any] = {
         "architecture": architecture,
@@ -216,6 +236,7 @@ def _obtain(
         "dataset": DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint),
         "split": stated,
         "recipe": recipe,
+        "defense": None if protection is None else protection.protected(group_norms=has_group_norms(network)),
     }
     checkpoint = None
     if out is not None:
@@ -228,22 +249,34 @@ def _obtain(
             network.load_state_dict(read_state_dict(out)[0])
             return network.eval(), done
         _remove_leftovers(out, checkpoint.path)
-    preprocessing = standardising(dataset, effective.members)
+    normalise = standardising if protection is None else protection.preprocessing
+    preprocessing = normalise(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
-    history = fit(
+    by = [] if protection is None else [protection.protected().model_dump(mode="json")]
+    kept, aside = set_aside(len(made.members), share, recipe.seed)
+    fitting = Fitting(
+        architecture,
         network,
         images,
-        dataset.labels[made.members],
+        dataset.labels,
+        made.members[kept],
         recipe,
-        indices=made.members,
-        preprocessing=preprocessing,
+        preprocessing,
+        shape,
+        aside=made.members[aside],
+        unseen=made.non_members,
         checkpoint=checkpoint.path if checkpoint else None,
-        data_fingerprint=stable_hash([dataset.fingerprint, preprocessing.canonical()]),
+        data_fingerprint=stable_hash([dataset.fingerprint, preprocessing.canonical(), *by]),
         device=device,
         progress=progress,
         note=note,
     )
+    if protection is None:
+        history = fitting.fit()
+    else:
+        history, found = protection.fit(fitting)
+        facts["defense"] = facts["defense"].model_copy(update={**found, "set_aside": len(aside)})
 
     def accuracy(indices: Indices) -> float:
         labels = dataset.labels[indices]
@@ -260,6 +293,8 @@ def _obtain(
     if out is not None and checkpoint is not None:
         trained = save_artefact(out, network, trained)
         checkpoint.remove()
+        for path in fitting.parts:
+            CheckpointFile(path, note).remove()
     return network, trained
 
 
@@ -289,17 +324,25 @@ def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted:
         if not (overwrite or interrupted):
             raise
         return None
-    if found is not None and all(getattr(found, name) == value for name, value in facts.items()):
+    if found is not None and all(_asked_for(found, name) == value for name, value in facts.items()):
         return found
     if overwrite or (interrupted and found is None) or not (out.exists() or facts_path(out).exists()):
         return None
     what = "something else"
     if found is not None:
-        different = [name for name, value in facts.items() if getattr(found, name) != value]
+        different = [name for name, value in facts.items() if _asked_for(found, name) != value]
         what = f"a model trained with other settings ({', '.join(name.replace('_', ' ') for name in different)})"
     raise ConfigurationError(
         f"{out} or {facts_path(out).name} beside it holds {what}.", hint="Choose another --out, or pass --overwrite."
     )
+
+
+def _asked_for(found: TrainedModel, name: str) -> Any:
+    """A fact about a model as it was asked for: without what only its training showed."""
+    if name != "defense" or found.defense is None:
+        return getattr(found, name)
+    asked = found.defense
+    return Protected(name=asked.name, settings=asked.settings, group_norms=asked.group_norms)
 
 
 def _remove_leftovers(out: Path, checkpoint: Path) -> None:

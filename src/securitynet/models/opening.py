@@ -21,6 +21,7 @@ from securitynet.models.sources.base import Progress, Shape, Source
 from securitynet.models.stored import StoredFacts, read_facts
 from securitynet.models.suggestions import suggest
 from securitynet.models.trained import TrainedModel, read_artefact
+from securitynet.models.trainer.private import with_group_norms
 from securitynet.models.weights import StateDict, read_state_dict, state_checksum
 
 DEFAULT_SIZE = 32
@@ -93,6 +94,8 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
     network = fitting.build(source, shape, frozenset(state or {}))
+    if artefact is not None and artefact.defense is not None and artefact.defense.group_norms:
+        network = with_group_norms(network)
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
         notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from securitynet.files import data_folder, stable_hash
 from securitynet.models.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
+
+
+def _split_commas(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Commas = BeforeValidator(_split_commas)
 
 
 class _Subject(Record):
@@ -24,6 +31,9 @@ class _Subject(Record):
     )
     defense: str | None = Field(
         default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
+    )
+    configure: Annotated[tuple[str, ...], Commas] = Field(
+        default=(), description="Settings of the defense: NAME.FIELD=VALUE, separated by commas (dp-sgd.epsilon=8)."
     )
     split: Literal["four-way", "public"] = Field(
         default="four-way",
@@ -60,6 +70,8 @@ class TrainConfig(RecipeOptions, _Subject):
         if self.out is not None:
             return self.out
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
+        if not self.configure:
+            del settings["configure"]  # names stay what they were before there was anything to configure
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

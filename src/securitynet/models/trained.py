@@ -18,6 +18,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, write_json
 from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.protection import Protected, set_aside
 from securitynet.models.recipe import Recipe
 from securitynet.models.training import History, held_out
 from securitynet.records import DatasetIdentity, Record
@@ -33,7 +34,9 @@ class TrainedSplit(Record):
         seed: Of the split.
         known: Share of members that an adversary with partial data knows; None for the protocol's default.
         fingerprint: Of the splits as `trained_splits` makes them.
-        held_out: Members of the protocol that early stopping validated on, and that the model was not trained on.
+        held_out: Members of the protocol that the model was not trained on: those that early stopping validated on,
+            and those that a defense set aside.
+        aside: Share of the protocol's members that a defense set aside.
     """
 
     protocol: Literal["four-way", "public"]
@@ -41,6 +44,7 @@ class TrainedSplit(Record):
     known: float | None = None
     fingerprint: str
     held_out: int = Field(default=0, ge=0)
+    aside: float = Field(default=0.0, ge=0, lt=1)
 
 
 class TrainedModel(Record):
@@ -58,7 +62,7 @@ class TrainedModel(Record):
         dataset: That its records are of.
         split: Who was a member.
         recipe: How it was trained, with the seed.
-        defense: Name of the defense it was trained with; None for none.
+        defense: The defense it was trained with, and what that spent; None for none.
         train_accuracy: On the records it was trained on, in [0, 1], in evaluation mode.
         test_accuracy: On the non-members.
         history: What happened in each epoch.
@@ -77,7 +81,7 @@ class TrainedModel(Record):
     dataset: DatasetIdentity
     split: TrainedSplit
     recipe: Recipe
-    defense: str | None = None
+    defense: Protected | None = None
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
     history: History
@@ -182,7 +186,7 @@ def trained_splits(trained: TrainedModel, dataset: ImageDataset, *, known: float
     """The splits that a model was trained with: exactly the records it saw are members.
 
     Members that early stopping held out trained nothing, and they chose the epoch: they are neither members nor
-    non-members, and are left out.
+    non-members, and are left out. So are those that a defense set aside.
 
     Args:
         trained: The facts about the model.
@@ -200,7 +204,7 @@ def trained_splits(trained: TrainedModel, dataset: ImageDataset, *, known: float
             hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
             "--split public or four-way yourself.",
         )
-    made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe)
+    made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside)
     if made.fingerprint != stated.fingerprint:
         raise SplitError(
             "The split that this model was trained with does not come out as it was, so its members can't be told.",
@@ -208,19 +212,22 @@ def trained_splits(trained: TrainedModel, dataset: ImageDataset, *, known: float
         )
     if known is None or known == stated.known:
         return made
-    return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe)
+    return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside)
 
 
-def effective_splits(protocol: str, dataset: ImageDataset, seed: int, known: float | None, recipe: Recipe) -> Splits:
-    """The splits of a protocol without the members that a recipe holds out for early stopping.
+def effective_splits(
+    protocol: str, dataset: ImageDataset, seed: int, known: float | None, recipe: Recipe, aside: float = 0.0
+) -> Splits:
+    """The splits of a protocol without the members that a defense sets aside, or early stopping holds out.
 
     Raises:
         SplitError: If the dataset cannot be split so.
         ConfigurationError: If there is no such protocol, or no records can be held out.
     """
     made = splits.make(protocol, dataset, seed=seed, known=known)
-    if not recipe.patience:
+    if not recipe.patience and not aside:
         return made
-    kept, _ = held_out(len(made.members), recipe)
-    members = made.members[kept]
+    members = made.members[set_aside(len(made.members), aside, recipe.seed)[0]]
+    if recipe.patience:
+        members = members[held_out(len(members), recipe)[0]]
     return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))

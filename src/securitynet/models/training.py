@@ -229,7 +229,8 @@ class _Run:
         with explained_errors():
             for positions, batch in self.feed.batches(batches):
                 targets = self.targets[positions.to(self.device)]
-                loss, logits = self.procedure.step(self, augment(batch, self.recipe.augment, changes), targets)
+                changed = augment(batch, self.recipe.augment, changes)
+                loss, logits = self.procedure.step(self, changed, targets, positions)
                 loss_sum += loss * len(positions)
                 correct += (logits.argmax(dim=1) == losses.classes_of(targets)).sum()
         seen = max(1, sum(map(len, batches)))

@@ -142,7 +142,7 @@ def resolve_training(training: ShadowTraining, target: Target, trained: TrainedM
     if trained is None:
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None:
-        assumptions.append(f"the target was trained with the defense {trained.defense}, and they were not")
+        assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
     return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions))
 
 

@@ -43,7 +43,9 @@ class Feed:
         return len(self._indices)
 
     def fetch(self, positions: torch.Tensor) -> torch.Tensor:
-        """The images at ``positions`` (int64 on the CPU, each in [0, M)), on the device."""
+        """The images at ``positions`` (int64 on the CPU, each in [0, M)), on the device; none for no positions."""
+        if not len(positions):
+            return self.fetch(torch.zeros(1, dtype=torch.int64))[:0]  # in the shape and the type of the others
         if self._resident is not None:
             return self._resident[positions.to(self._device)]
         indices = self._indices[positions]

@@ -60,24 +60,29 @@ class Procedure:
         order = torch.randperm(count, generator=generator(run.recipe.seed, "order", epoch))
         return training_batches(count, run.recipe.batch_size, order)
 
-    def loss(self, run: Run, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch, a scalar with gradient."""
+    def loss(
+        self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean loss of a batch, a scalar with gradient; arguments as for `step`."""
         return losses.batch_loss(logits, targets, run.recipe)
 
-    def step(self, run: Run, batch: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Change the weights by one batch.
 
         Args:
             run: The training.
             batch: Images, augmented, N×C×H×W.
             targets: Of them.
+            positions: Of the records in the feed, N int64 on the CPU.
 
         Returns:
             Mean loss and logits, without gradients.
         """
         run.optimizer.zero_grad(set_to_none=True)
         logits = run.forward(batch)
-        loss = self.loss(run, logits, targets)
+        loss = self.loss(run, logits, targets, batch, positions)
         loss.backward()  # type: ignore[no-untyped-call]
         if run.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(run.module.parameters(), run.recipe.clip_norm)

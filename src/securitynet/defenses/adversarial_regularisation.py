@@ -1,0 +1,159 @@
+"""Training against a membership attack that learns along with the network (Nasr, Shokri and Houmansadr, CCS 2018)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from securitynet.defenses.base import TrainingDefense
+from securitynet.errors import ConfigurationError
+from securitynet.models.protection import Fitting
+from securitynet.models.recipe import Recipe
+from securitynet.models.trainer import losses
+from securitynet.models.trainer.feed import Feed
+from securitynet.models.trainer.procedure import Procedure, Run
+from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.models.training import History
+
+
+class AdversarialRegularisation(TrainingDefense):
+    """The network minimises its loss plus ``weight`` times the gain of an attack that is trained to maximise it.
+
+    The attack tells members from reference records, which are training records set aside: neither members nor
+    non-members.
+    """
+
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"weight": 1.0}, {"weight": 3.0})
+
+    weight: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="Weight of the attack's gain, lambda.")
+    attack_steps: int = Field(default=1, ge=1, description="Steps of the attack for each step of the network.")
+    attack_learning_rate: float = Field(
+        default=1e-3, gt=0, allow_inf_nan=False, description="Learning rate of the attack, which Adam trains."
+    )
+    reference_share: float = Field(
+        default=0.3, gt=0, lt=1, description="Share of the training records set aside for the attack to learn from."
+    )
+
+    @property
+    def share_aside(self) -> float:
+        """See `Protection.share_aside`."""
+        return self.reference_share
+
+    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+        """See `Protection.check`."""
+        if recipe.loss != "cross-entropy":
+            raise ConfigurationError("Adversarial regularisation is about cross-entropy with labels.")
+
+    def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
+        """See `Protection.fit`."""
+        return fitting.fit(Adversarial(self, fitting)), {}
+
+
+class InferenceAttack(nn.Module):
+    """From posteriors and labels to the logit of "member" (section 4.2 and figure 3).
+
+    Args:
+        classes: Number of classes, K.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.posteriors = _layers(classes, 1024, 512, 64)
+        self.labels = _layers(classes, 512, 64)
+        self.both = _layers(128, 256, 64)
+        self.last = nn.Linear(64, 1)
+
+    def forward(self, posteriors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Logits, N, for posteriors N×K and labels N."""
+        hard = functional.one_hot(labels, posteriors.shape[1]).to(posteriors.dtype)
+        seen = torch.cat([self.posteriors(posteriors), self.labels(hard)], dim=1)
+        logits: torch.Tensor = self.last(self.both(seen)).squeeze(1)
+        return logits
+
+
+class Adversarial(Procedure):
+    """The steps of algorithm 1."""
+
+    def __init__(self, settings: AdversarialRegularisation, fitting: Fitting) -> None:
+        self.settings = settings
+        self.images = fitting.images
+        self.aside = fitting.aside
+        self.labels: NDArray[np.int64] = fitting.labels[fitting.aside]
+        self.classes = fitting.shape[0]
+
+    def identity(self) -> dict[str, Any]:
+        """See `Procedure.identity`."""
+        reference = hashlib.sha256(self.aside.astype("<i8").tobytes()).hexdigest()
+        return {
+            "procedure": "adversarial-regularisation",
+            "version": 1,
+            "reference": reference,
+            **self.settings.model_dump(mode="json"),
+        }
+
+    def begin(self, run: Run) -> None:
+        """See `Procedure.begin`: the attack, as the seed decides, and its reference records."""
+        with isolated():
+            torch.manual_seed(derived_seed(run.recipe.seed, "inference attack"))
+            self.attack = InferenceAttack(self.classes).to(run.device)
+        self.attack_optimizer = torch.optim.Adam(self.attack.parameters(), lr=self.settings.attack_learning_rate)
+        self.reference = Feed(self.images, self.aside, run.device)
+        self.reference_labels = torch.from_numpy(self.labels).to(run.device)
+
+    def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
+        """See `Procedure.batches`."""
+        self._draws = generator(run.recipe.seed, "reference batches", epoch)
+        return super().batches(run, epoch)
+
+    def step(
+        self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Procedure.step`: first the attack, then the network."""
+        for _ in range(self.settings.attack_steps):
+            self._train_attack(run, batch, targets)
+        return super().step(run, batch, targets, positions)
+
+    def loss(
+        self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Procedure.loss`: equation 7, with the attack's gain on members."""
+        gain = functional.logsigmoid(self.attack(logits.softmax(dim=1), targets)).mean()
+        return losses.batch_loss(logits, targets, run.recipe) + self.settings.weight * gain
+
+    def state(self) -> dict[str, Any]:
+        """See `Procedure.state`."""
+        return {"attack": self.attack.state_dict(), "optimizer": self.attack_optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Procedure.restore`."""
+        self.attack.load_state_dict(state["attack"])
+        self.attack_optimizer.load_state_dict(state["optimizer"])
+
+    def _train_attack(self, run: Run, batch: torch.Tensor, targets: torch.Tensor) -> None:
+        chosen = torch.randint(len(self.reference), (len(batch),), generator=self._draws)
+        others = self.reference_labels[chosen.to(run.device)]
+        run.module.eval()  # the attack learns from what an adversary would see, and batch norms learn from members only
+        with torch.no_grad():
+            inside = run.forward(batch).softmax(dim=1)
+            outside = run.forward(self.reference.fetch(chosen)).softmax(dim=1)
+        run.module.train()
+        found = torch.cat([self.attack(inside, targets), self.attack(outside, others)])
+        truth = torch.cat([torch.ones_like(found[: len(batch)]), torch.zeros_like(found[len(batch) :])])
+        self.attack_optimizer.zero_grad(set_to_none=True)
+        functional.binary_cross_entropy_with_logits(found, truth).backward()  # type: ignore[no-untyped-call]
+        self.attack_optimizer.step()
+
+
+def _layers(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width_in, width in itertools.pairwise(widths):
+        layers += [nn.Linear(width_in, width), nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -1,0 +1,179 @@
+"""Knowledge distillation: a student learns a teacher's answers (ML-Doctor, section 7.1.2; DMP, Shejwalkar et al.)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from securitynet.defenses.base import TrainingDefense
+from securitynet.errors import ConfigurationError
+from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.architectures.factory import build
+from securitynet.models.protection import Fitting, Teacher, count_weights
+from securitynet.models.recipe import Recipe
+from securitynet.models.trainer import losses
+from securitynet.models.trainer.evaluation import main_output
+from securitynet.models.trainer.feed import Feed
+from securitynet.models.trainer.procedure import Procedure, Run
+from securitynet.models.training import History, evaluate
+from securitynet.models.weights import state_checksum
+
+TEACHERS = {"vgg11": "vgg19"}
+"""The paper's pair. Other students have a teacher of their own architecture, unless another one is named."""
+
+_BATCH = 256
+
+
+class Distillation(TrainingDefense):
+    """The network is the student of a teacher that is trained first, by the same recipe.
+
+    On the **training** data (the paper), the loss is ``alpha`` times the divergence from the teacher's posteriors at
+    the temperature, and cross-entropy with the labels for the rest. On **held-out** data (what DMP does, which protects
+    better), the teacher is trained on the members and the student never sees them: it learns the teacher's answers for
+    training records that were set aside, without their labels. Those are neither members nor non-members.
+    """
+
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"data": "training"}, {"data": "held-out"})
+
+    teacher: str | None = Field(
+        default=None, description="Architecture of the teacher. Default: vgg19 for vgg11, else the student's own."
+    )
+    temperature: float = Field(default=20.0, gt=0, allow_inf_nan=False, description="Temperature of the divergence.")
+    alpha: float = Field(
+        default=0.7, gt=0, le=1, description="Share of the divergence in the loss; 1 on held-out data."
+    )
+    data: Literal["training", "held-out"] = Field(
+        default="training", description="What the student learns from: the members, or training records set aside."
+    )
+    held_out_share: float = Field(default=0.5, gt=0, lt=1, description="Share of the training records set aside.")
+
+    @property
+    def share_aside(self) -> float:
+        """See `Protection.share_aside`."""
+        return self.held_out_share if self.data == "held-out" else 0.0
+
+    def teacher_of(self, architecture: str) -> str:
+        """Name of the teacher's architecture."""
+        return ARCHITECTURES.resolve(self.teacher or TEACHERS.get(architecture, architecture)).name
+
+    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+        """See `Protection.check`."""
+        if recipe.loss != "cross-entropy" or recipe.patience:
+            what = "early stopping" if recipe.patience else f"the loss {recipe.loss}"
+            raise ConfigurationError(
+                f"Distillation has a loss and a length of its own, and does not go together with {what}.",
+                hint="Leave that out.",
+            )
+        with torch.device("meta"):
+            student, teacher = build(architecture, *shape), build(self.teacher_of(architecture), *shape)
+        if count_weights(student) > count_weights(teacher):
+            raise ConfigurationError(
+                f"The student {architecture} has {count_weights(student):,} weights, more than its teacher "
+                f"{self.teacher_of(architecture)} with {count_weights(teacher):,}: it would not forget anything.",
+                hint="Name a larger one with --configure distillation.teacher=NAME.",
+            )
+
+    def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
+        """See `Protection.fit`."""
+        name = self.teacher_of(fitting.architecture)
+        teacher = fitting.fresh(name, "teacher")
+        fitting.note(f"The teacher {name} is trained first.")
+        fitting.fit(network=teacher, checkpoint=fitting.part("teacher"))
+        held_out = self.data == "held-out"
+        indices = fitting.aside if held_out else fitting.indices
+        # On held-out data the labels given here count in the history's training accuracy, and nowhere else.
+        procedure = Distilling(teacher, self.temperature, 1.0 if held_out else self.alpha)
+        history = fitting.fit(procedure, indices=indices)
+        return history, {"teacher": self._judge(name, teacher, fitting)}
+
+    @staticmethod
+    def _judge(name: str, teacher: nn.Module, fitting: Fitting) -> Teacher:
+        def accuracy(indices: NDArray[np.int64]) -> float:
+            return evaluate(
+                teacher,
+                fitting.images,
+                fitting.labels[indices],
+                indices=indices,
+                preprocessing=fitting.preprocessing,
+                device=fitting.device,
+            )[1]
+
+        student = _logits(fitting.network, fitting, fitting.unseen).argmax(dim=1)
+        alike = student == _logits(teacher, fitting, fitting.unseen).argmax(dim=1)
+        return Teacher(
+            architecture=name,
+            weights=count_weights(teacher),
+            student_weights=count_weights(fitting.network),
+            train_accuracy=accuracy(fitting.indices),
+            test_accuracy=accuracy(fitting.unseen),
+            agreement=float(alike.float().mean()),
+            records=len(alike),
+        )
+
+
+class Distilling(Procedure):
+    """Steps on a teacher's answers.
+
+    Args:
+        teacher: The trained network, for the same images with the same preprocessing.
+        temperature: Of both sides.
+        alpha: Share of the divergence in the loss; cross-entropy with the labels is the rest.
+    """
+
+    def __init__(self, teacher: nn.Module, temperature: float, alpha: float) -> None:
+        self.teacher = teacher
+        self.temperature = temperature
+        self.alpha = alpha
+        self._known: torch.Tensor | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """See `Procedure.identity`."""
+        return {
+            "procedure": "distillation",
+            "version": 1,
+            "teacher": state_checksum(self.teacher.state_dict(), type(self.teacher).__qualname__),
+            "temperature": self.temperature,
+            "alpha": self.alpha,
+        }
+
+    def begin(self, run: Run) -> None:
+        """See `Procedure.begin`: images that never change are shown to the teacher once."""
+        self.teacher.to(run.device).eval()
+        if run.recipe.augment == "none":
+            everything = torch.arange(len(run.feed))
+            self._known = torch.cat([self._ask(run, run.feed.fetch(part)) for part in torch.split(everything, _BATCH)])
+
+    def loss(
+        self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Procedure.loss`; the divergence counts times the squared temperature (Hinton et al., 2015)."""
+        known = self._known
+        teacher = self._ask(run, batch) if known is None else known[positions.to(known.device)]
+        wanted = (teacher / self.temperature).softmax(dim=1)
+        found = (logits / self.temperature).log_softmax(dim=1)
+        loss = self.alpha * self.temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
+        if self.alpha < 1:
+            loss = loss + (1 - self.alpha) * losses.batch_loss(logits, targets, run.recipe)
+        return loss
+
+    def _ask(self, run: Run, batch: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return run.forward(batch, self.teacher)
+
+
+def _logits(network: nn.Module, fitting: Fitting, indices: NDArray[np.int64]) -> torch.Tensor:
+    """Logits for records, N×K on the CPU, of a network in evaluation mode."""
+    device = next(network.parameters()).device
+    feed = Feed(fitting.images, indices, device)
+    with torch.inference_mode():
+        parts = [
+            main_output(network(fitting.preprocessing(images))).cpu()
+            for _, images in feed.batches(torch.split(torch.arange(len(feed)), _BATCH))
+        ]
+    return torch.cat(parts)

@@ -1,0 +1,24 @@
+"""Training ends when the loss on held-out training records rises, and the best epoch's weights are kept."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from securitynet.defenses.base import TrainingDefense
+from securitynet.models.recipe import Recipe
+
+
+class EarlyStopping(TrainingDefense):
+    """Early stopping. The records that it validates on train nothing, and are no members."""
+
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"patience": 5},)
+
+    patience: int = Field(default=5, ge=1, description="Epochs to wait for a lower validation loss.")
+    validation_share: float = Field(default=0.1, gt=0, lt=1, description="Share of the training records held out.")
+
+    def change_recipe(self, recipe: Recipe) -> Recipe:
+        """See `Protection.change_recipe`."""
+        changes = {"patience": self.patience, "validation_share": self.validation_share}
+        return recipe.model_copy(update=changes)

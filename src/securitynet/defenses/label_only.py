@@ -1,0 +1,16 @@
+"""Predicted classes are answered, and nothing else."""
+
+from __future__ import annotations
+
+from securitynet.defenses.base import OutputDefense
+from securitynet.models.interface import Interface, LabelsOnly
+from securitynet.models.method import Context, TrialData
+from securitynet.models.target import Target
+
+
+class LabelOnly(OutputDefense):
+    """Posteriors and logits are refused; see `securitynet.models.interface.LabelsOnly`."""
+
+    def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
+        """See `OutputDefense.interface`."""
+        return LabelsOnly()

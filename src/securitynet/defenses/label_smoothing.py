@@ -1,0 +1,22 @@
+"""Training on labels that leave every class some probability (Szegedy et al., 2016)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from securitynet.defenses.base import TrainingDefense
+from securitynet.models.recipe import Recipe
+
+
+class LabelSmoothing(TrainingDefense):
+    """Cross-entropy with smoothed labels."""
+
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"share": 0.1}, {"share": 0.3})
+
+    share: float = Field(default=0.1, gt=0, lt=1, description="Share of probability spread over all classes.")
+
+    def change_recipe(self, recipe: Recipe) -> Recipe:
+        """See `Protection.change_recipe`."""
+        return Recipe(**{**recipe.model_dump(), "label_smoothing": self.share})

@@ -1,0 +1,24 @@
+"""Posteriors are answered with few decimal digits (Shokri et al., 2017, section VIII)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from securitynet.defenses.base import OutputDefense
+from securitynet.models.interface import Interface, Rounded
+from securitynet.models.method import Context, TrialData
+from securitynet.models.target import Target
+
+
+class Rounding(OutputDefense):
+    """Posteriors are rounded; see `securitynet.models.interface.Rounded`."""
+
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"digits": 2}, {"digits": 1})
+
+    digits: int = Field(default=1, ge=0, le=7, description="Digits after the decimal point.")
+
+    def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
+        """See `OutputDefense.interface`."""
+        return Rounded(digits=self.digits)

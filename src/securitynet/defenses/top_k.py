@@ -1,0 +1,25 @@
+"""Only the highest posteriors are answered (Shokri et al., 2017, section VIII)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from securitynet.defenses.base import OutputDefense
+from securitynet.models.interface import Interface, TopK
+from securitynet.models.method import Context, TrialData
+from securitynet.models.target import Target
+
+
+class TopKDefense(OutputDefense):
+    """Posteriors below the ``k`` highest are answered as 0; see `securitynet.models.interface.TopK`."""
+
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"k": 3}, {"k": 1})
+
+    k: int = Field(default=3, ge=1, description="How many of the highest posteriors are answered.")
+    renormalise: bool = Field(default=False, description="Divide them by their sum.")
+
+    def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
+        """See `OutputDefense.interface`."""
+        return TopK(k=self.k, renormalise=self.renormalise)
