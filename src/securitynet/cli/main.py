@@ -21,6 +21,7 @@ class Commands(LazyGroup):
         "assess": "securitynet.cli.assess:assess",
         "train": "securitynet.cli.train:train",
         "catalog": "securitynet.cli.catalog:app",
+        "study": "securitynet.cli.study:app",
         "figures": "securitynet.cli.figures:app",
         "list": "securitynet.cli.listing:list_",
     }

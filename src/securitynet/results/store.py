@@ -2,6 +2,9 @@
 
 The arrays are written before the record, and each file is whole or absent, so a record whose arrays it names can be
 read with them, and a killed run leaves nothing that looks finished and is not.
+
+The JSON schema beside this module, ``trial.schema.json``, is generated from the records (`schema_text`); a test keeps
+the two equal.
 """
 
 from __future__ import annotations
@@ -17,71 +20,87 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from securitynet.files import atomic_write, write_json
 from securitynet.records import TrialResult
+from securitynet.results.root import Root, open_root
 
 logger = logging.getLogger(__name__)
 
+SCHEMA_FILE = Path(__file__).with_name("trial.schema.json")
+
+FOLDER = "trials"
+
 
 class TrialStore:
-    """The trial files under one folder.
+    """The trial files under one root.
 
     Args:
-        root: The folder that holds ``trials``.
+        root: A folder, or a URL that fsspec understands.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path | str | Root) -> None:
+        self.files = open_root(root)
+
+    def name(self, trial_id: str, suffix: str = ".json") -> str:
+        """Path of a trial's file below the root, whether it exists or not."""
+        return f"{FOLDER}/{trial_id[:2]}/{trial_id}{suffix}"
 
     def path(self, trial_id: str, suffix: str = ".json") -> Path:
-        """Where a trial's file is, whether it exists or not."""
-        return self.root / "trials" / trial_id[:2] / f"{trial_id}{suffix}"
+        """Where a trial's file is, whether it exists or not; for stores in a folder."""
+        assert self.files.folder is not None, f"{self.files.name} is no folder"
+        return self.files.folder / self.name(trial_id, suffix)
 
     def save(self, result: TrialResult, arrays: Mapping[str, NDArray[Any]] | None = None) -> TrialResult:
         """Write a trial; returns the record as written, which names its arrays."""
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-            with atomic_write(self.path(result.id, ".npz")) as stream:
-                stream.write(buffer.getvalue())
+            self.files.write(self.name(result.id, ".npz"), buffer.getvalue())
             result = result.model_copy(update={"arrays": tuple(sorted(arrays))})
-        write_json(self.path(result.id), {"id": result.id, **result.model_dump(mode="json")})
+        self.files.write(self.name(result.id), trial_text(result).encode("utf-8"))
         return result
 
     def load(self, trial_id: str) -> TrialResult | None:
         """A finished trial, or None if there is none or its file can't be read (which is logged)."""
-        path = self.path(trial_id)
+        name = self.name(trial_id)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = self.files.read(name)
         except FileNotFoundError:
             return None
         try:
             return parse_trial(text)
         except ValueError as error:
-            logger.warning("A trial file can't be read and its trial will run again: %s (%s)", path.name, error)
+            logger.warning(
+                "A trial file can't be read and its trial will run again: %s (%s)", name.rpartition("/")[2], error
+            )
             return None
 
     def load_arrays(self, result: TrialResult) -> dict[str, NDArray[Any]] | None:
         """The arrays of a trial, or None if it has none or their file is damaged (which is logged)."""
         if not result.arrays:
             return None
-        path = self.path(result.id, ".npz")
+        name = self.name(result.id, ".npz")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
-            logger.warning("The arrays of a trial can't be read: %s (%s)", path.name, error)
+            logger.warning("The arrays of a trial can't be read: %s (%s)", name.rpartition("/")[2], error)
             return None
 
     def __iter__(self) -> Iterator[TrialResult]:
         """All readable trials, in the order of their ids."""
-        for path in sorted((self.root / "trials").glob("??/*.json")):
-            result = self.load(path.stem)
+        for path, _ in sorted(self.files.files(FOLDER, ".json")):
+            result = self.load(path.rpartition("/")[2].removesuffix(".json"))
             if result is not None:
                 yield result
 
 
-def parse_trial(text: str) -> TrialResult:
+def trial_text(result: TrialResult) -> str:
+    """A trial as JSON text. NaN and infinity are refused: they are not JSON."""
+    value = {"id": result.id, **result.model_dump(mode="json")}
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_trial(text: str | bytes) -> TrialResult:
     """A trial from its JSON text.
 
     Raises:
@@ -98,3 +117,15 @@ def parse_trial(text: str) -> TrialResult:
     if stated != result.id:
         raise ValueError("its id does not match its content")
     return result
+
+
+def schema_text() -> str:
+    """The JSON schema of a trial file, as text."""
+    schema = TrialResult.model_json_schema(mode="serialization")
+    schema["properties"] = {
+        "id": {"description": "Hash of what decides the result.", "pattern": "^[0-9a-f]{32}$", "type": "string"},
+        **schema["properties"],
+    }
+    schema["required"] = ["id", *schema["required"]]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A trial file, version 1"}
+    return json.dumps({**schema, **head}, indent=2, ensure_ascii=False) + "\n"

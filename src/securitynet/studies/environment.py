@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
+import numpy as np
 import torch
 
 import securitynet
@@ -24,7 +24,7 @@ def describe(target: Target) -> dict[str, str]:
         "securitynet": version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "numpy": importlib.metadata.version("numpy"),
+        "numpy": np.__version__,
         "device": f"{device} ({name})",
         "threads": str(torch.get_num_threads()),
         "system": platform.system(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from securitynet.datasets.base import ImageDataset
@@ -11,6 +12,7 @@ from securitynet.models.method import Method
 from securitynet.models.trained import TrainedModel
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
+from securitynet.results.subjects import Means
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
 from securitynet.studies.subject import Subject
@@ -47,19 +49,60 @@ def plan(config: AssessConfig, subject: Subject) -> list[PlannedTrial]:
             raise ConfigurationError(
                 f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
             )
-    planned = []
+    planned, means = [], means_of(subject)
     for kind, name in asked:
         method = make_method(kind, name, settings.get(name, {}))
-        served, obstacle = [], None
-        for threat_model in method.threat_models:
-            obstacle = obstacle_to(threat_model, config, subject)
-            if obstacle is None:
-                served.append(threat_model)
-        for threat_model in served or method.threat_models[:1]:
-            label = trial_name(name, method, threat_model if served else None)
-            spec = specification(name, method, threat_model, config, subject)
-            planned.append(PlannedTrial(label, method, spec, None if served else obstacle))
+        planned += trials_of(name, method, means, config.auxiliary, config.seed)
     return planned
+
+
+def trials_of(
+    name: str,
+    method: Method,
+    means: Means,
+    held: Sequence[Auxiliary] | None,
+    seed: int,
+    wanted: Sequence[ThreatModel] = (),
+) -> list[PlannedTrial]:
+    """The trials of a method on a subject: one for each threat model that can be played out, or one with an obstacle.
+
+    Args:
+        name: Full name of the method.
+        method: Configured.
+        means: What the subject offers.
+        held: Kinds of data that the adversary may hold; None for all.
+        seed: Of the trials.
+        wanted: Threat models to keep to; none for all.
+    """
+    candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
+    served, obstacle = [], f"it does not serve {' or '.join(map(str, wanted))}" if not candidates else None
+    for threat_model in candidates:
+        obstacle = obstacle_to(threat_model, held, means)
+        if obstacle is None:
+            served.append(threat_model)
+    return [
+        PlannedTrial(
+            trial_name(name, method, threat_model if served else None),
+            method,
+            specification(name, method, threat_model, means, seed),
+            None if served else obstacle,
+        )
+        for threat_model in served or (candidates or method.threat_models)[:1]
+    ]
+
+
+def means_of(subject: Subject) -> Means:
+    """What a subject offers: see `Means`."""
+    return Means(
+        target=subject.target.identity,
+        dataset=_identity(subject.dataset),
+        split=subject.splits.identity,
+        access=subject.target.access,
+        shadow_data=bool(len(subject.splits.shadow_train)),
+        auxiliary=_identity(subject.auxiliary) if subject.auxiliary else None,
+        training=training_digest(subject.trained) if subject.trained else None,
+        precision=subject.target.precision,
+    )
 
 
 def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
@@ -78,33 +121,32 @@ def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
     return asked
 
 
-def specification(
-    name: str, method: Method, threat_model: ThreatModel, config: AssessConfig, subject: Subject
-) -> TrialSpec:
-    """What a trial of a method under a threat model measures here."""
-    elsewhere = subject.auxiliary if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION else None
+def specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
+    """What a trial of a method under a threat model measures on a subject."""
+    elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
-        target=subject.target.identity,
-        dataset=_identity(subject.dataset),
-        split=subject.splits.identity,
+        target=means.target,
+        dataset=means.dataset,
+        split=means.split,
         kind=method.kind,
         method=name,
         configuration=method.model_dump(mode="json"),
         threat_model=threat_model,
-        auxiliary=_identity(elsewhere) if elsewhere else None,
-        training=training_digest(subject.trained) if method.imitates and subject.trained else None,
-        seed=config.seed,
-        precision=config.precision,
+        auxiliary=means.auxiliary if elsewhere else None,
+        training=means.training if method.imitates else None,
+        seed=seed,
+        precision=means.precision,
     )
 
 
 def training_digest(trained: TrainedModel) -> str:
     """What models that are trained like a target depend on, of how that was trained."""
+    defense = trained.defense
     return stable_hash(
         {
             "architecture": trained.architecture,
             "recipe": trained.recipe.model_dump(mode="json", exclude={"seed"}),
-            "defense": trained.defense,
+            "defense": defense.model_dump(mode="json", include={"name", "settings"}) if defense else None,
         },
         16,
     )
@@ -150,15 +192,21 @@ def absent_families() -> list[NotAssessed]:
     ]
 
 
-def obstacle_to(threat_model: ThreatModel, config: AssessConfig, subject: Subject) -> str | None:
-    """Why this threat model can't be played out here, or None."""
-    if not subject.target.access.covers(threat_model.access):
+def obstacle_to(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
+    """Why this threat model can't be played out here, or None.
+
+    Args:
+        threat_model: Which one.
+        held: Kinds of data that the adversary may hold; None for all.
+        means: What the subject offers.
+    """
+    if not means.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"
-    if threat_model.auxiliary is Auxiliary.SHADOW and not len(subject.splits.shadow_train):
-        return f"the {subject.splits.name} split has no shadow data"
-    if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and subject.auxiliary is None:
+    if threat_model.auxiliary is Auxiliary.SHADOW and not means.shadow_data:
+        return f"the {means.split.name} split has no shadow data"
+    if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and means.auxiliary is None:
         return "it needs data of another kind; name a dataset with --auxiliary-dataset"
-    if config.auxiliary is not None and threat_model.auxiliary not in {Auxiliary.NONE, *config.auxiliary}:
+    if held is not None and threat_model.auxiliary not in {Auxiliary.NONE, *held}:
         return f"it needs {threat_model.auxiliary.value} auxiliary data, which --auxiliary does not give"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import logging
 import time
 import traceback
@@ -57,10 +58,12 @@ def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
     return Trial(planned.name, store.save(result), None)
 
 
-def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures) -> Trial | None:
+def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_version: bool = False) -> Trial | None:
     """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
     earlier = store.load(planned.spec.id)
-    if earlier is None or earlier.status != "ok" or earlier.environment.get("securitynet") != environment.version():
+    if earlier is None or earlier.status != "ok":
+        return None
+    if not any_version and earlier.environment.get("securitynet") != environment.version():
         return None
     arrays = store.load_arrays(earlier)
     if arrays is None:
@@ -84,6 +87,8 @@ def run_trial(
         measured = measures.of(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
+        if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise
+            raise
         logger.error("%s failed: %s", planned.name, error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
         failure = TrialResult(
@@ -106,6 +111,11 @@ def run_trial(
         finished=now(),
     )
     return Trial(planned.name, store.save(result, output.arrays()), output)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether nothing can be written any more: the disk is full, a quota used up, or the place read-only."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def now() -> str:

@@ -1,0 +1,323 @@
+"""The index: a database of what trial and subject files say. **The files are the truth**; this can always be rebuilt.
+
+It is brought up to date by comparing each file's stamp with the one that was read, so that only new and changed files
+are opened. One process writes it: the runner, or ``study reindex``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from securitynet.records import TrialResult
+from securitynet.results import store, subjects
+from securitynet.results.root import Root
+from securitynet.results.store import parse_trial
+from securitynet.results.subjects import SubjectRecord, parse_subject, subject_key
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 500
+_FPR = re.compile(r"^.*[@.]fpr=")
+
+metadata = sa.MetaData()
+
+files = sa.Table(
+    "result_files",
+    metadata,
+    sa.Column("root", sa.Text, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("stamp", sa.Text, nullable=False),
+)
+
+trials = sa.Table(
+    "result_trials",
+    metadata,
+    sa.Column("root", sa.Text, primary_key=True),
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("subject", sa.String(16), nullable=False, index=True),
+    sa.Column("status", sa.String(8), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("method", sa.Text, nullable=False, index=True),
+    sa.Column("access", sa.String(16), nullable=False),
+    sa.Column("auxiliary", sa.String(32), nullable=False),
+    sa.Column("configuration", sa.JSON, nullable=False),
+    sa.Column("seed", sa.Integer, nullable=False),
+    sa.Column("level", sa.Float),
+    sa.Column("rates", sa.Text, nullable=False),
+    sa.Column("queries_total", sa.BigInteger, nullable=False),
+    sa.Column("queries_unique", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Float),
+    sa.Column("version", sa.Text),
+    sa.Column("finished", sa.Text, nullable=False),
+    sa.Column("record", sa.Text, nullable=False),
+)
+
+measurements = sa.Table(
+    "result_measurements",
+    metadata,
+    sa.Column("root", sa.Text, primary_key=True),
+    sa.Column("trial", sa.String(32), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float),
+    sa.Column("low", sa.Float),
+    sa.Column("high", sa.Float),
+    sa.Column("level", sa.Float, nullable=False),
+    sa.Column("n", sa.BigInteger, nullable=False),
+    sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("note", sa.Text),
+)
+
+targets = sa.Table(
+    "result_subjects",
+    metadata,
+    sa.Column("root", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("subject", sa.String(16), index=True),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("status", sa.String(8), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("catalog", sa.Text),
+    sa.Column("record", sa.Text, nullable=False),
+)
+
+
+@dataclass
+class Refreshed:
+    """What bringing the index up to date did.
+
+    Attributes:
+        read: Files that were new or had changed.
+        gone: Files that were no longer there.
+        damaged: Path of a file that can't be read -> why.
+    """
+
+    read: int = 0
+    gone: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the index says of a trial file: enough to know whether the trial has to run.
+
+    Attributes:
+        rates: False-positive rates in the names of its measurements, as written there.
+    """
+
+    status: str
+    reason: str | None
+    version: str | None
+    level: float | None
+    rates: frozenset[str]
+
+
+class Index:
+    """The database.
+
+    Args:
+        url: SQLAlchemy URL, or the path of a SQLite file.
+        root: Where the files are. Several roots can share a database.
+    """
+
+    def __init__(self, url: str | Path, root: Root) -> None:
+        text = str(url)
+        if "://" not in text:
+            Path(text).parent.mkdir(parents=True, exist_ok=True)
+            text = f"sqlite:///{text}"
+        self.root = root
+        self.name = root.name if root.folder is None else str(root.folder.absolute())
+        self._engine = sa.create_engine(text)
+        if text.startswith("sqlite"):
+            sa.event.listen(self._engine, "connect", _quick)
+        metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def refresh(self) -> Refreshed:
+        """Read the files that are new or have changed, and forget those that are gone.
+
+        Damaged files are named in what is returned, and are not in the index.
+        """
+        found = Refreshed()
+        with self._engine.begin() as connection:
+            query = sa.select(files.c.path, files.c.stamp).where(files.c.root == self.name)
+            known = {path: stamp for path, stamp in connection.execute(query).tuples()}  # noqa: C416 (a result, not a dict)
+            seen = dict(self.root.files(store.FOLDER, ".json")) | dict(self.root.files(subjects.FOLDER, ".json"))
+            gone = [path for path in known if path not in seen]
+            changed = [path for path, stamp in seen.items() if known.get(path) != stamp]
+            self._forget(connection, [*gone, *(path for path in changed if path in known)])
+            found.gone = len(gone)
+            for part in _parts(changed):
+                found.read += self._read(connection, {path: seen[path] for path in part}, found.damaged)
+        return found
+
+    def rebuild(self) -> Refreshed:
+        """Forget everything about this root and read all files."""
+        with self._engine.begin() as connection:
+            for table in (files, trials, measurements, targets):
+                connection.execute(sa.delete(table).where(table.c.root == self.name))
+        return self.refresh()
+
+    def kept(self) -> dict[str, Kept]:
+        """Trial id -> what is there."""
+        columns = trials.c.id, trials.c.status, trials.c.reason, trials.c.version, trials.c.level, trials.c.rates
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(*columns).where(trials.c.root == self.name)).tuples()
+            return {
+                id_: Kept(status, reason, made_by, level, frozenset(rates.split(",")) - {""})
+                for id_, status, reason, made_by, level, rates in rows
+            }
+
+    def subjects(self) -> Iterator[SubjectRecord]:
+        """All subject records, by key."""
+        query = sa.select(targets.c.record).where(targets.c.root == self.name).order_by(targets.c.key)
+        with self._engine.connect() as connection:
+            for (text,) in connection.execute(query):
+                yield SubjectRecord.model_validate_json(text)
+
+    def trials(self, ids: Iterable[str] | None = None) -> Iterator[TrialResult]:
+        """Trial records by id; all, or those asked for that are there."""
+        query = sa.select(trials.c.record).where(trials.c.root == self.name).order_by(trials.c.id)
+        with self._engine.connect() as connection:
+            if ids is None:
+                for (text,) in connection.execute(query):
+                    yield parse_trial(text)
+                return
+            for part in _parts(sorted(set(ids))):
+                for (text,) in connection.execute(query.where(trials.c.id.in_(part))):
+                    yield parse_trial(text)
+
+    def timings(self) -> dict[str, tuple[int, float]]:
+        """Method -> (number of trials that are ok, their mean seconds)."""
+        query = (
+            sa.select(trials.c.method, sa.func.count(), sa.func.avg(trials.c.seconds))
+            .where(trials.c.root == self.name, trials.c.status == "ok", trials.c.seconds.is_not(None))
+            .group_by(trials.c.method)
+        )
+        with self._engine.connect() as connection:
+            return {method: (int(n), float(mean)) for method, n, mean in connection.execute(query).tuples()}
+
+    def _read(self, connection: Connection, part: Mapping[str, str], damaged: dict[str, str]) -> int:
+        trial_rows: list[dict[str, Any]] = []
+        measurement_rows: list[dict[str, Any]] = []
+        subject_rows: list[dict[str, Any]] = []
+        file_rows: list[dict[str, Any]] = []
+        for path, stamp in part.items():
+            try:
+                text = self.root.read(path)
+                if path.startswith(f"{store.FOLDER}/"):
+                    result = parse_trial(text)
+                    if path.rpartition("/")[2] != f"{result.id}.json":
+                        raise ValueError("its name is not its id")
+                    trial_rows.append(_trial_row(self.name, result, text.decode("utf-8")))
+                    measurement_rows += _measurement_rows(self.name, result)
+                else:
+                    record = parse_subject(text)
+                    subject_rows.append(_subject_row(self.name, record, text.decode("utf-8")))
+            except FileNotFoundError:
+                continue
+            except (ValueError, OSError) as error:
+                damaged[path] = str(error)
+                continue
+            file_rows.append({"root": self.name, "path": path, "stamp": stamp})
+        for table, rows in (
+            (files, file_rows),
+            (trials, trial_rows),
+            (measurements, measurement_rows),
+            (targets, subject_rows),
+        ):
+            if rows:
+                connection.execute(sa.insert(table), rows)
+        return len(file_rows)
+
+    def _forget(self, connection: Connection, paths: list[str]) -> None:
+        for part in _parts(paths):
+            names = [path.rpartition("/")[2].removesuffix(".json") for path in part]
+            for table, column in (
+                (files, files.c.path),
+                (trials, trials.c.id),
+                (measurements, measurements.c.trial),
+                (targets, targets.c.key),
+            ):
+                values = part if table is files else names
+                connection.execute(sa.delete(table).where(table.c.root == self.name, column.in_(values)))
+
+
+def _quick(connection: Any, _: Any) -> None:
+    # What a power cut takes from an index is read again from the files.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = OFF")
+    cursor.close()
+
+
+def _trial_row(root: str, result: TrialResult, text: str) -> dict[str, Any]:
+    spec = result.spec
+    return {
+        "root": root,
+        "id": result.id,
+        "subject": subject_key(spec.target, spec.dataset, spec.split, spec.precision),
+        "status": result.status,
+        "reason": result.reason,
+        "kind": spec.kind,
+        "method": spec.method,
+        "access": spec.threat_model.access.value,
+        "auxiliary": spec.threat_model.auxiliary.value,
+        "configuration": spec.configuration,
+        "seed": spec.seed,
+        "level": result.measurements[0].level if result.measurements else None,
+        "rates": ",".join(sorted({_FPR.sub("", m.name) for m in result.measurements if _FPR.match(m.name)})),
+        "queries_total": result.queries.total,
+        "queries_unique": result.queries.unique,
+        "seconds": sum(result.seconds.values()) if result.seconds else None,
+        "version": result.environment.get("securitynet"),
+        "finished": result.finished,
+        "record": text,
+    }
+
+
+def _measurement_rows(root: str, result: TrialResult) -> Iterator[dict[str, Any]]:
+    given = {m.name: m for m in result.measurements}
+    for m in given.values():
+        yield {
+            "root": root,
+            "trial": result.id,
+            "name": m.name,
+            "value": m.value,
+            "low": m.low,
+            "high": m.high,
+            "level": m.level,
+            "n": m.n,
+            "direction": m.direction.value,
+            "method": m.method,
+            "note": m.note,
+        }
+
+
+def _subject_row(root: str, record: SubjectRecord, text: str) -> dict[str, Any]:
+    return {
+        "root": root,
+        "key": record.key,
+        "subject": record.means.key if record.means else None,
+        "label": record.label,
+        "status": record.status,
+        "reason": record.reason,
+        "catalog": record.catalog,
+        "record": text,
+    }
+
+
+def _parts(items: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
