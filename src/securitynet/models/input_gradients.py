@@ -104,7 +104,7 @@ class InputGradients:
         """
         images = images.detach()
         images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        size = self._part or suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
+        size = self._size(images)
         gradients = torch.empty(images.shape, device=images.device)
         rows: list[torch.Tensor] = [torch.empty(0)] * -(-len(images) // size)
 
@@ -121,6 +121,25 @@ class InputGradients:
             for part in torch.split(places, size):
                 work(self._module, part)
         return Pass(gradients, torch.cat(rows).to(images.device))
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """A forward pass alone: logits of float images in [0, 1], N×K on their device. White-box, so no query."""
+        size = self._size(images)
+
+        def work(module: torch.nn.Module, part: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
+                result: torch.Tensor = module(part.to(self._device)).float()
+            return result
+
+        try:
+            if self._lanes is not None:
+                return self._lanes.map(work, images.detach(), size).to(images.device)
+            return torch.cat([work(self._module, part) for part in torch.split(images, size)]).to(images.device)
+        except RuntimeError as error:
+            raise self._explained(error) from error
+
+    def _size(self, images: torch.Tensor) -> int:
+        return self._part or suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
 
     def _pass(
         self, module: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor

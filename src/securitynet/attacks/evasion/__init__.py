@@ -1,0 +1,1 @@
+"""Evasion: small changes of an image that change what the target takes it for."""

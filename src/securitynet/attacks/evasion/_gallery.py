@@ -1,0 +1,92 @@
+"""Pictures of adversarial examples: the image, the perturbation made visible, and what is shown to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.attacks.base import Gallery
+from securitynet.metrics.evasion import epsilon_text
+
+if TYPE_CHECKING:
+    from securitynet.attacks.evasion.base import Batch
+
+ROWS = 8
+"""Images that a gallery shows."""
+
+
+def pictures(
+    batch: Batch, examples: torch.Tensor, predictions: torch.Tensor, epsilons: Sequence[float]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Up to `ROWS` images that evade, each with the smallest epsilon that suffices.
+
+    Args:
+        batch: n images.
+        examples: A×E×n×C×H×W.
+        predictions: A×E×n.
+        epsilons: E.
+
+    Returns:
+        R×3×C×H×W, and R×4: record, label, prediction, position of the epsilon.
+    """
+    evades = (predictions != batch.labels) & batch.correct
+    shown, facts = [], []
+    for place in torch.nonzero(evades.any(dim=0).any(dim=0)).flatten()[:ROWS].tolist():
+        e = int(evades[:, :, place].any(dim=0).int().argmax())
+        a = int(evades[:, e, place].int().argmax())
+        image, example = batch.images[place], examples[a, e, place]
+        shown.append(torch.stack([_bytes(image), _bytes(_visible(example - image)), _bytes(example)]))
+        facts.append([int(batch.indices[place]), int(batch.labels[place]), int(predictions[a, e, place]), e])
+    if not shown:
+        channels, height, width = batch.images.shape[1:]
+        return np.empty((0, 3, channels, height, width), dtype=np.uint8), np.empty((0, 4), dtype=np.int64)
+    return torch.stack(shown).numpy(), np.asarray(facts, dtype=np.int64)
+
+
+def choose(facts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the `ROWS` rows to show, as evenly spread over epsilons as can be, the smallest first."""
+    rank = np.zeros(len(facts), dtype=np.int64)
+    for e in np.unique(facts[:, 3]):
+        of_epsilon = np.flatnonzero(facts[:, 3] == e)
+        rank[of_epsilon] = np.arange(len(of_epsilon))
+    chosen = np.lexsort((facts[:, 3], rank))[:ROWS]
+    return chosen[np.lexsort((rank[chosen], facts[chosen, 3]))].astype(np.int64)
+
+
+def galleries(
+    shown: NDArray[np.uint8], facts: NDArray[np.int64], epsilons: NDArray[np.float64], class_names: Sequence[str]
+) -> list[Gallery]:
+    """The gallery; nothing if no image evades, or images have neither one nor three channels."""
+    if not len(shown) or shown.shape[2] not in (1, 3):
+        return []
+    rows = tuple(
+        f"{_name(class_names, label)} → {_name(class_names, prediction)} (ε = {epsilon_text(float(epsilons[e]))})"
+        for _, label, prediction, e in facts.tolist()
+    )
+    return [
+        Gallery(
+            title="Images that evade the model",
+            caption="Each was classified correctly, and is taken for another class once perturbed; shown for the "
+            "smallest epsilon that suffices. The perturbation is scaled to be visible: grey is no change.",
+            images=shown,
+            rows=rows,
+            columns=("image", "perturbation, amplified", "perturbed image"),
+        )
+    ]
+
+
+def _visible(perturbation: torch.Tensor) -> torch.Tensor:
+    largest = float(perturbation.abs().max())
+    return 0.5 + perturbation / (2 * largest) if largest else torch.full_like(perturbation, 0.5)
+
+
+def _bytes(image: torch.Tensor) -> torch.Tensor:
+    return (image * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _name(class_names: Sequence[str], number: int) -> str:
+    return class_names[number] if number < len(class_names) else str(number)

@@ -1,0 +1,131 @@
+"""AutoAttack: four attacks without parameters to tune, one after the other on what still stands.
+
+Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks"
+(2020), the standard version: APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted FAB,
+and the square attack; as implemented in torchattacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._gradient import GradientAttack, vanished
+from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
+from securitynet.attacks.evasion._pieces import Oracle
+from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
+from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion.square import LEAST_SIDE
+from securitynet.models.input_gradients import InputGradients, log_odds
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import derived_seed
+
+MOST_TARGETS = 9
+"""Classes that targeted attacks aim at, at most: those next in the order of the logits."""
+
+FEWEST_FOR_RATIO = 4
+"""Classes that the targeted ratio of logits needs."""
+
+
+class AutoAttack(GradientAttack):
+    """Correctly classified images only are perturbed. What evades at an epsilon is kept for the larger ones.
+
+    With fewer than four classes targeted APGD is left out, and in L2 the square attack for images that are not square,
+    since the package's do not take those; the notes say so.
+
+    Attributes:
+        norm: Of the perturbation.
+        steps: Iterations of APGD and FAB.
+        queries: Iterations of the square attack.
+    """
+
+    costs: ClassVar[str | None] = "takes thousands of forward and backward passes for each image that stands"
+    most_together: ClassVar[int] = 32
+
+    samples: int = Field(default=100, ge=1, description="How many non-members are perturbed.")
+    epsilons: tuple[float, ...] = Field(
+        default=(0.03,), min_length=1, description="Largest norms of a perturbation, for images in [0, 1]."
+    )
+    norm: Norm = Field(default="linf", description="Norm of the perturbation.")
+    steps: int = Field(default=100, ge=2, description="Iterations of APGD and FAB.")
+    queries: int = Field(default=5000, ge=1, description="Iterations of the square attack.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epsilons_of_norm(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("norm") == "l2" and "epsilons" not in values:
+            return {**values, "epsilons": (0.5,)}
+        return values
+
+    @property
+    def measured_in(self) -> Norm:
+        """See `EvasionAttack.measured_in`."""
+        return self.norm
+
+    def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
+        """See `EvasionAttack.sample`."""
+        package()
+        return super().sample(target, data, seed)
+
+    def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
+        """See `EvasionAttack.prepare`."""
+        take, network = InputGradients(target, loss=log_odds), target.module
+        device, half = target.backend.device, target.precision == "bf16"
+        classes, shape = data.dataset.num_classes, data.dataset.image_shape
+
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+                logits: torch.Tensor = network(images)
+            return logits.float()
+
+        asked = Asked(answer, device)
+
+        def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
+            lost = vanished(take(batch.images, batch.labels).gradients).numpy()
+            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            examples = []
+            for epsilon in self.epsilons:
+                seed = derived_seed(context.seed, f"auto-attack at {epsilon:g}", batch.number)
+                for attack in self._attacks(asked, epsilon, classes, shape, seed):
+                    if not len(rows):
+                        break
+                    with seeded(seed):
+                        found = attack(batch.images[rows].to(device), batch.labels[rows].to(device)).detach().cpu()
+                    wrong = take.logits(found).argmax(dim=1) != batch.labels[rows]
+                    wrong &= sizes(found - batch.images[rows], self.norm) <= epsilon * (1 + ROUNDING) + ROUNDING
+                    kept[rows[wrong]] = found[wrong].clamp(0, 1)
+                    rows = rows[~wrong]
+                examples.append(kept.clone())
+            return Perturbed(torch.stack(examples)[None], vanished=lost)
+
+        return Perturber(perturb, notes=tuple(self._omissions(classes, shape)))
+
+    def _attacks(
+        self, network: Asked, epsilon: float, classes: int, shape: tuple[int, int, int], seed: int
+    ) -> Iterator[Any]:
+        kit, short = package(), seed % (1 << 31)
+        common = {"eps": epsilon, "norm": {"linf": "Linf", "l2": "L2"}[self.norm], "seed": short}
+        yield kit.APGD(network, steps=self.steps, loss="ce", **common)
+        if classes >= FEWEST_FOR_RATIO:
+            # The package aims at so many targets as the class count says, one less, and nine at most.
+            yield kit.APGDT(network, steps=self.steps, n_classes=min(classes, MOST_TARGETS + 1), **common)
+        yield kit.FAB(
+            network, steps=self.steps, multi_targeted=True, n_classes=min(classes, MOST_TARGETS + 1), **common
+        )
+        if self._takes_squares(shape):
+            yield kit.Square(network, n_queries=self.queries, **common)
+
+    def _takes_squares(self, shape: tuple[int, int, int]) -> bool:
+        return self.norm == "linf" or (shape[1] == shape[2] and shape[1] >= LEAST_SIDE)
+
+    def _omissions(self, classes: int, shape: tuple[int, int, int]) -> Iterator[str]:
+        if classes < FEWEST_FOR_RATIO:
+            yield f"Without targeted APGD, which needs {FEWEST_FOR_RATIO} classes."
+        if not self._takes_squares(shape):
+            yield "Without the square attack, which in L2 takes square images only."

@@ -1,0 +1,281 @@
+"""What evasion attacks share: the sample they are judged on, and the loop over pieces of it.
+
+An attack makes perturbed images; this module checks that they stay within their budget, asks the target about them, and
+keeps what is needed to measure. The metrics judge (`securitynet.metrics.evasion`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.evasion import _gallery
+from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
+from securitynet.attacks.evasion._outcome import Evasion
+from securitynet.attacks.evasion._pieces import Oracle, PieceStore
+from securitynet.datasets.ordering import shuffled
+from securitynet.errors import ConfigurationError, SplitError
+from securitynet.files import stable_hash
+from securitynet.models.backends.recorded import RecordedBackend
+from securitynet.models.target import Target
+from securitynet.records import Queries
+
+NUMBERS_AT_ONCE = 1 << 24
+"""Numbers in the perturbed images that are held at once: 64 MiB of them."""
+
+VERSION = 1
+"""Of what pieces hold and how they are made; part of the name of their folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """What an attack makes of n images.
+
+    Attributes:
+        examples: Perturbed images in [0, 1], A×E×n×C×H×W float32 for A alternatives (surrogates; 1 for most attacks)
+            and E epsilons. Images that it leaves alone are as they were.
+        spent: Questions asked for each image and epsilon, E×n, for attacks that ask.
+        vanished: Whether the gradient of an image was 0 everywhere, n, for attacks that take gradients.
+        surrogate: What each alternative's surrogate takes the images for, A×n.
+    """
+
+    examples: torch.Tensor
+    spent: NDArray[np.int64] | None = None
+    vanished: NDArray[np.bool_] | None = None
+    surrogate: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images to perturb.
+
+    Attributes:
+        images: In [0, 1], n×C×H×W float32.
+        labels: True classes, n int64.
+        correct: Whether the target classifies them correctly, n.
+        indices: Which records they are, n int64.
+        number: Of the piece; with the seed, it decides the random numbers.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    correct: torch.Tensor
+    indices: NDArray[np.int64]
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Perturber:
+    """An attack that is ready to go.
+
+    Attributes:
+        perturb: Makes examples for a batch; may ask the oracle.
+        alternatives: Names of the surrogates, if examples are made on several models.
+        identity: What decides its examples beyond settings, seed, target and images.
+        notes: What a reader must know.
+    """
+
+    perturb: Callable[[Batch, Oracle], Perturbed]
+    alternatives: tuple[str, ...] = ()
+    identity: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class EvasionAttack(Attack):
+    """An attack that perturbs images so that the target misclassifies them.
+
+    It is judged on non-members: images of the target's kind that it was not trained on.
+
+    Attributes:
+        samples: How many of them, chosen at random. With one seed all attacks take the same.
+        epsilons: Budgets, ascending: the largest norm of a perturbation, for images in [0, 1].
+        keep_examples: Whether the perturbed images are kept beside the trial, as array ``examples``: 4 bytes a number.
+    """
+
+    output: ClassVar[type[Output]] = Evasion
+    most_together: ClassVar[int] = 256
+    """Images that make a piece, at most: what is lost when a run is killed."""
+
+    samples: int = Field(default=1000, ge=1, description="How many non-members are perturbed.")
+    epsilons: tuple[float, ...] = Field(
+        default=(0.01, 0.03, 0.1), min_length=1, description="Largest norms of a perturbation, for images in [0, 1]."
+    )
+    keep_examples: bool = Field(default=False, description="Keep the perturbed images beside the trial.")
+
+    @field_validator("epsilons")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < epsilon < float("inf") for epsilon in value):
+            raise ValueError("each must be positive and finite")
+        return tuple(sorted(set(value)))
+
+    @property
+    def measured_in(self) -> Norm:
+        """The norm of its perturbations."""
+        return "linf"
+
+    @abstractmethod
+    def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
+        """Everything that is needed before the first image: gradients, surrogates. Errors are raised here."""
+
+    def unbounded(
+        self, target: Target, images: torch.Tensor, labels: torch.Tensor, context: Context
+    ) -> NDArray[np.bool_]:
+        """Whether steps without a bound get images misclassified, n; empty for attacks without gradients.
+
+        Args:
+            target: As in `prepare`.
+            images: Correctly classified ones, n×C×H×W.
+            labels: n.
+            context: For the seed.
+        """
+        return np.empty(0, dtype=bool)
+
+    def unbounded_images(self) -> int:
+        """How many images `unbounded` wants."""
+        return 0
+
+    def run(self, target: Target, data: TrialData, context: Context) -> Evasion:
+        """See `Attack.run`."""
+        sample = self.sample(target, data, context.seed)
+        signals = context.signals(target, data, sample)
+        perturber = self.prepare(target, data, context)
+        store = PieceStore(self._folder(target, data, context, sample, perturber))
+        width = len(perturber.alternatives) or 1
+        size = self._together(data.dataset.image_shape, width)
+        pieces = []
+        for number, start in enumerate(range(0, len(sample), size)):
+            part = slice(start, start + size)
+            piece = store.read(f"{number:06d}")
+            if piece is None:
+                images = data.dataset.batch(sample[part]).float() / 255
+                labels, clean = (torch.from_numpy(values[part]) for values in (signals.labels, signals.predictions))
+                batch = Batch(images, labels, labels == clean, sample[part], number)
+                piece = self._piece(Oracle(target), perturber, batch, clean)
+                store.write(f"{number:06d}", piece)
+            pieces.append(piece)
+            context.asked.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))
+            if context.progress:
+                context.progress(min(start + size, len(sample)), len(sample))
+        right = np.flatnonzero(signals.correct)[: self.unbounded_images()]
+        free = np.empty(0, dtype=bool)
+        if len(right):
+            images = data.dataset.batch(sample[right]).float() / 255
+            free = self.unbounded(target, images, torch.from_numpy(signals.labels[right]), context)
+        joined = {name: np.concatenate([p[name] for p in pieces], axis=axis) for name, axis in _AXES.items()}
+        kept = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
+        shown = _gallery.choose(joined["facts"])
+        store.remove()
+        return Evasion(
+            sample,
+            signals.labels,
+            signals.predictions,
+            np.asarray(self.epsilons, dtype=np.float64),
+            joined["perturbed"],
+            joined["sizes"],
+            self.measured_in,
+            perturber.alternatives,
+            joined["surrogate"],
+            joined["spent"],
+            joined["vanished"],
+            free,
+            perturber.notes,
+            joined["shown"][shown],
+            joined["facts"][shown],
+            data.dataset.class_names,
+            kept,
+        )
+
+    def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
+        """The records that are perturbed, sorted; what makes that impossible is told here.
+
+        Raises:
+            ConfigurationError: If there are no images, or only recorded answers.
+            SplitError: If there are no non-members.
+        """
+        if isinstance(target.without_interface().backend, RecordedBackend) or data.dataset.images is None:
+            raise ConfigurationError(
+                f"{target.reference} is a record of answers; it has none to perturbed images, which are new ones.",
+                hint="Evasion needs the model itself, or an endpoint.",
+            )
+        pool = data.splits.non_members
+        if not len(pool):
+            raise SplitError("There are no non-members to perturb.")
+        return np.sort(pool[shuffled(len(pool), "evasion", seed)[: self.samples]])
+
+    def _together(self, shape: tuple[int, int, int], width: int) -> int:
+        numbers = int(np.prod(shape)) * len(self.epsilons) * width
+        return max(1, min(self.most_together, NUMBERS_AT_ONCE // numbers))
+
+    def _piece(
+        self, oracle: Oracle, perturber: Perturber, batch: Batch, clean: torch.Tensor
+    ) -> dict[str, NDArray[Any]]:
+        made = perturber.perturb(batch, oracle)
+        examples = made.examples
+        width, budgets, count = examples.shape[:3]
+        predictions = clean.expand(width, budgets, count).clone()
+        norms = torch.zeros(width, budgets, count)
+        for a in range(width):
+            for e, epsilon in enumerate(self.epsilons):
+                norms[a, e] = sizes(examples[a, e] - batch.images, self.measured_in)
+                self._check(examples[a, e], float(norms[a, e].max()), epsilon)
+                moved = norms[a, e] > 0
+                if e:  # an attack may keep what evaded with less
+                    same = (examples[a, e] == examples[a, e - 1]).flatten(1).all(dim=1)
+                    predictions[a, e, same] = predictions[a, e - 1, same]
+                    moved &= ~same
+                predictions[a, e, moved] = oracle.labels(examples[a, e, moved])
+        shown, facts = _gallery.pictures(batch, examples, predictions, self.epsilons)
+        queries = oracle.queries
+        none = np.empty((budgets, 0), dtype=np.int64)
+        return {
+            "perturbed": predictions.numpy(),
+            "sizes": norms.numpy(),
+            "spent": none if made.spent is None else made.spent,
+            "vanished": np.empty(0, dtype=bool) if made.vanished is None else made.vanished,
+            "surrogate": np.empty((width, 0), dtype=np.int64) if made.surrogate is None else made.surrogate,
+            "shown": shown,
+            "facts": facts,
+            "queries": np.asarray([queries.total, queries.unique], dtype=np.int64),
+            **({"examples": examples.numpy()} if self.keep_examples else {}),
+        }
+
+    def _check(self, examples: torch.Tensor, size: float, epsilon: float) -> None:
+        inside = float(examples.min()) >= 0 and float(examples.max()) <= 1
+        if not inside or not size <= epsilon * (1 + ROUNDING) + ROUNDING:
+            raise ConfigurationError(
+                f"{type(self).__name__} made an image that is not within {epsilon:g} of the original, or not in "
+                "[0, 1]; that is a fault of the attack."
+            )
+
+    def _folder(
+        self, target: Target, data: TrialData, context: Context, sample: NDArray[np.int64], perturber: Perturber
+    ) -> Any:
+        if context.cache is None:
+            return None
+        key = stable_hash(
+            {
+                "version": VERSION,
+                "attack": type(self).__module__,
+                "settings": self.model_dump(mode="json"),
+                "target": target.identity.model_dump(mode="json", exclude={"reference"}),
+                "precision": target.precision,
+                "dataset": data.dataset.fingerprint,
+                "sample": hashlib.sha256(sample.astype("<i8").tobytes()).hexdigest(),
+                "seed": context.seed,
+                "identity": perturber.identity,
+            }
+        )
+        return context.cache / "evasion" / key
+
+
+_AXES = {"perturbed": 2, "sizes": 2, "spent": 1, "vanished": 0, "surrogate": 1, "shown": 0, "facts": 0}

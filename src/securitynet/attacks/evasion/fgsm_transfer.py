@@ -1,0 +1,127 @@
+"""FGSM by transfer: examples are made with the gradients of surrogates, and shown to the target.
+
+SecurityNet, Appendix C: the adversary has no gradients of the target, and makes the noise on an auxiliary model, a
+ResNet-18 trained on the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
+from securitynet.attacks.evasion._pieces import Oracle, PieceStore
+from securitynet.attacks.evasion._surrogates import GivenSurrogate, trained_surrogate
+from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
+from securitynet.files import stable_hash
+from securitynet.models.input_gradients import InputGradients, log_odds
+from securitynet.models.recipe import Recipe
+from securitynet.models.target import Target
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+RECIPE = Recipe(epochs=30, batch_size=128, learning_rate=0.1, schedule="cosine", augment="crop-flip")
+"""How a surrogate is trained, unless other settings are given."""
+
+EXAMPLES = "evasion-examples"
+"""Folder of the cache in which signs of surrogates' gradients are kept, a byte a pixel, for all targets."""
+
+
+class FgsmTransfer(EvasionAttack):
+    """With several surrogates, an image counts as evaded where the example of any of them does it.
+
+    By default one surrogate is trained, on the members that the adversary knows or on shadow data. The signs of its
+    gradients are kept in the cache, from which examples for all epsilons and all targets are made.
+
+    Attributes:
+        surrogates: Models to make examples on, in place of a trained one.
+        architecture: Of the one that is trained.
+        recipe: How it is trained; fields that are left out are those of `RECIPE`.
+        loss: Whose gradient is followed.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+        ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW),
+    )
+    costs: ClassVar[str | None] = "trains a ResNet-18 on what the adversary holds, unless surrogates are given"
+
+    surrogates: tuple[GivenSurrogate, ...] = Field(
+        default=(), description="Models to make examples on: references, or tables with model and weights."
+    )
+    architecture: str = Field(default="resnet18", description="Architecture of a surrogate that is trained.")
+    recipe: Recipe = Field(default=RECIPE, description="How it is trained.")
+    loss: LossName = Field(default="cross-entropy", description="Whose gradient is followed.")
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _over_the_default(cls, value: Any) -> Any:
+        return {**RECIPE.model_dump(), **value} if isinstance(value, dict) else value
+
+    @field_validator("surrogates", mode="before")
+    @classmethod
+    def _one_is_a_list_too(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, (str, dict, GivenSurrogate)) else value
+
+    def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
+        """See `EvasionAttack.prepare`."""
+        models = [given.load(data, context.device) for given in self.surrogates]
+        names = [given.model for given in self.surrogates]
+        if not models:
+            models = [trained_surrogate(self.architecture, self.recipe, data, context)]
+            names = [f"Examples are made on {self.architecture}, trained on what the adversary holds."]
+        else:
+            names = [f"Examples are made on {name}." for name in names]
+        makers = [_Maker(model, self.loss, data, context) for model in models]
+
+        def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
+            return _perturbed([maker.signs(batch) for maker in makers], batch, self.epsilons)
+
+        several = f"An image counts as evaded where the example of any of {len(models)} surrogates does it."
+        notes = (several,) if len(models) > 1 else tuple(names)
+        return Perturber(perturb, tuple(names), stable_hash([maker.key for maker in makers]), notes)
+
+
+class _Maker:
+    """Makes signs on one surrogate, each once."""
+
+    def __init__(self, surrogate: Target, loss: LossName, data: TrialData, context: Context) -> None:
+        self._surrogate = surrogate
+        self._loss = loss
+        self._takes: tuple[InputGradients, InputGradients] | None = None
+        self.key = stable_hash(
+            {
+                "version": 1,
+                "surrogate": surrogate.identity.model_dump(mode="json", exclude={"reference"}),
+                "precision": surrogate.precision,
+                "dataset": data.dataset.fingerprint,
+                "loss": loss,
+            }
+        )
+        self._store = PieceStore(None if context.cache is None else context.cache / EXAMPLES / self.key)
+
+    def signs(self, batch: Batch) -> Signs:
+        name = hashlib.sha256(batch.indices.astype("<i8").tobytes()).hexdigest()[:32]
+        held = self._store.read(name)
+        if held is not None:
+            return Signs(torch.from_numpy(held["signs"]).float(), held["vanished"], held["predictions"])
+        if self._takes is None:
+            losses = (LOSSES[self._loss], log_odds)
+            self._takes = (
+                InputGradients(self._surrogate, loss=losses[0]),
+                InputGradients(self._surrogate, loss=losses[1]),
+            )
+        found = signs(*self._takes, batch.images, batch.labels)
+        as_bytes = found.signs.to(torch.int8).numpy()
+        self._store.write(name, {"signs": as_bytes, "vanished": found.vanished, "predictions": found.predictions})
+        return found
+
+
+def _perturbed(found: Sequence[Signs], batch: Batch, epsilons: Sequence[float]) -> Perturbed:
+    examples = [torch.stack([one_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in found]
+    return Perturbed(torch.stack(examples), surrogate=np.stack([own.predictions for own in found]))

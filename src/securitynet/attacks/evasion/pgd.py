@@ -1,0 +1,104 @@
+"""PGD: many small steps along the gradient, each projected back into the budget; L∞ or L2, with random restarts.
+
+Madry et al., "Towards deep learning models resistant to adversarial attacks" (2018), section 2.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._gradient import (
+    LOSSES,
+    GradientAttack,
+    LossName,
+    iterate,
+    starting_points,
+    vanished,
+)
+from securitynet.attacks.evasion._norms import Norm
+from securitynet.attacks.evasion._pieces import Oracle
+from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.models.input_gradients import InputGradients
+from securitynet.models.target import Target
+
+L2_EPSILONS = (0.25, 0.5, 1.0)
+"""Budgets in L2 by default: those in use for 32×32 colour images."""
+
+
+class Pgd(GradientAttack):
+    """Correctly classified images only are perturbed. What evades at an epsilon is kept for the larger ones.
+
+    Attributes:
+        norm: Of the perturbation.
+        steps: Steps from each start.
+        step: Their size, times ``epsilon / steps``.
+        restarts: Starts, the first included.
+        random_start: Whether to start at random points of the budget, and not at the image. Restarts always do.
+        loss: What is made large. The log-odds have the direction of the cross-entropy and do not saturate.
+        stop_early: Whether an image is left alone once it evades; saves most of the passes.
+    """
+
+    costs: ClassVar[str | None] = "takes tens of forward and backward passes for each image"
+
+    norm: Norm = Field(default="linf", description="Norm of the perturbation.")
+    steps: int = Field(default=20, ge=1, description="Steps from each start.")
+    step: float = Field(default=2.5, gt=0, allow_inf_nan=False, description="Size of a step, times epsilon / steps.")
+    restarts: int = Field(default=1, ge=1, description="Starts for each image.")
+    random_start: bool = Field(default=True, description="Start at random, and not at the image itself.")
+    loss: LossName = Field(default="log-odds", description="What is made large.")
+    stop_early: bool = Field(default=True, description="Leave an image alone once it evades.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epsilons_of_norm(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("norm") == "l2" and "epsilons" not in values:
+            return {**values, "epsilons": L2_EPSILONS}
+        return values
+
+    @property
+    def measured_in(self) -> Norm:
+        """See `EvasionAttack.measured_in`."""
+        return self.norm
+
+    def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
+        """See `EvasionAttack.prepare`."""
+        take = InputGradients(target, loss=LOSSES[self.loss])
+
+        def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
+            lost = vanished(take(batch.images, batch.labels).gradients).numpy()
+            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            examples = []
+            for epsilon in self.epsilons:
+                for restart in range(self.restarts):
+                    if len(rows):
+                        ended, evaded = self._from_one_start(take, batch, rows, epsilon, restart, context.seed)
+                        kept[rows] = ended
+                        rows = rows[~evaded]
+                examples.append(kept.clone())
+            return Perturbed(torch.stack(examples)[None], vanished=lost)
+
+        return Perturber(perturb)
+
+    def _from_one_start(
+        self, take: InputGradients, batch: Batch, rows: torch.Tensor, epsilon: float, restart: int, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        images = batch.images[rows]
+        start = images
+        if self.random_start or restart:
+            purpose = f"pgd start {restart} at {epsilon:g}"
+            start = starting_points(batch.images, epsilon, self.norm, seed, purpose, batch.number)[rows]
+        return iterate(
+            take,
+            images,
+            batch.labels[rows],
+            epsilon=epsilon,
+            norm=self.norm,
+            steps=self.steps,
+            step=self.step * epsilon / self.steps,
+            start=start,
+            stop_early=self.stop_early,
+        )

@@ -1,0 +1,179 @@
+"""How a model stands up to perturbed images: pure functions from predictions to measurements.
+
+Three measures, for a budget of perturbation (epsilon):
+
+- **accuracy drop** (SecurityNet, Appendix C): accuracy on the images minus accuracy on the versions of them that were
+  perturbed with this epsilon;
+- **robust accuracy**: share of images that are classified correctly as they are, and perturbed with this epsilon or any
+  smaller one that was tried: what is within a budget is within every larger one, and an adversary leaves alone what is
+  misclassified already;
+- **success**: share of the correctly classified images that are misclassified at this epsilon or a smaller one.
+
+So the last two never get better for the owner as epsilon grows, which the first can: one step along the gradient that is
+too long may be worse than a short one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from securitynet.metrics import paired, rates
+from securitynet.records import Direction, Measurement
+
+USABLE = 0.95
+"""Share of images that steps without a bound must get misclassified, if gradients lead anywhere at all."""
+
+WARNING = "WARNING: gradients look masked"
+"""How a note begins that says that gradients are not to be trusted."""
+
+
+def epsilon_text(epsilon: float) -> str:
+    """A budget as it stands in names: 0.03, and 0.0313725 for 8/255."""
+    return f"{epsilon:.6g}"
+
+
+def measure(
+    labels: NDArray[np.int64],
+    clean: NDArray[np.int64],
+    perturbed: NDArray[np.int64],
+    epsilons: Sequence[float],
+    *,
+    level: float,
+) -> list[Measurement]:
+    """Clean accuracy, and for each epsilon the three measures.
+
+    Args:
+        labels: True classes, N, at least one.
+        clean: Predicted classes of the images, N.
+        perturbed: Predicted classes of their perturbed versions, E×N.
+        epsilons: E, ascending.
+        level: Confidence level.
+
+    Returns:
+        ``clean-accuracy``; ``accuracy-drop@epsilon=…`` (paired interval: the same images are judged twice),
+        ``robust-accuracy@epsilon=…`` and ``success@epsilon=…`` (Wilson).
+    """
+    right = clean == labels
+    found = [
+        rates.rate("clean-accuracy", int(right.sum()), len(labels), direction=Direction.HIGHER, level=level),
+    ]
+    stands = right
+    for epsilon, predicted in zip(epsilons, perturbed, strict=True):
+        still = predicted == labels
+        stands = stands & still
+        at = f"@epsilon={epsilon_text(epsilon)}"
+        found += [
+            paired.difference(f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level),
+            rates.rate(
+                f"robust-accuracy{at}",
+                int(stands.sum()),
+                len(labels),
+                direction=Direction.HIGHER,
+                level=level,
+            ),
+            share(
+                f"success{at}",
+                int((right & ~stands).sum()),
+                int(right.sum()),
+                "No image of the sample is classified correctly.",
+                direction=Direction.LOWER,
+                level=level,
+            ),
+        ]
+    return found
+
+
+def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction, level: float) -> Measurement:
+    """A rate, or a measurement without a value, and with the note ``otherwise``, where n is 0."""
+    if n == 0:
+        return Measurement(
+            name=name, value=None, level=level, n=0, direction=direction, method=rates.WILSON, note=otherwise
+        )
+    return rates.rate(name, count, n, direction=direction, level=level)
+
+
+def median(name: str, counts: NDArray[np.int64], *, level: float) -> Measurement:
+    """Median number of questions, with the interval of order statistics.
+
+    Its ends are the order statistics that hold the median with probability ``level`` or more, whatever the distribution
+    (Conover, "Practical nonparametric statistics", section 3.2); the extremes where there are too few counts for that.
+
+    Args:
+        name: Of the measurement.
+        counts: N, at least one.
+        level: Confidence level.
+    """
+    ordered = np.sort(counts)
+    n = len(ordered)
+    below = max(int(stats.binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
+    value = float(np.median(ordered))
+    return Measurement(
+        name=name,
+        value=value,
+        low=min(float(ordered[below]), value),
+        high=max(float(ordered[n - 1 - below]), value),
+        level=level,
+        n=n,
+        direction=Direction.HIGHER,
+        method="order statistics",
+        note="Median number of questions asked for an image.",
+    )
+
+
+def masking(
+    without_gradient: int,
+    images: int,
+    unbounded_fooled: int,
+    unbounded_images: int,
+    *,
+    level: float,
+) -> tuple[list[Measurement], str | None]:
+    """Whether gradients lead anywhere (Athalye, Carlini and Wagner, 2018, section 3.1): measurements, and a warning.
+
+    Args:
+        without_gradient: Images whose gradient was 0 in every pixel.
+        images: How many gradients were taken.
+        unbounded_fooled: Images that steps without a bound got misclassified.
+        unbounded_images: How many images were tried so; all of them were classified correctly before.
+        level: Confidence level.
+
+    Returns:
+        ``vanished-gradients`` and ``unbounded-success``, those that there are; and the warning, None if all is well.
+        Steps without a bound "fail" where the whole interval of their success lies below `USABLE`.
+    """
+    found, reasons = [], []
+    if images:
+        vanished = rates.rate(
+            "vanished-gradients", without_gradient, images, direction=Direction.LOWER, level=level
+        ).with_notes("Share of images whose gradient is 0 in every pixel.")
+        found.append(vanished)
+        if vanished.low is not None and vanished.low > 1 - USABLE:
+            reasons.append(f"{without_gradient} of {images} images have a gradient of 0")
+    if unbounded_images:
+        unbounded = rates.rate(
+            "unbounded-success", unbounded_fooled, unbounded_images, direction=Direction.HIGHER, level=level
+        ).with_notes("Steps along the gradient without a bound should get every image misclassified.")
+        found.append(unbounded)
+        if unbounded.high is not None and unbounded.high < USABLE:
+            left = unbounded_images - unbounded_fooled
+            reasons.append(f"steps without a bound leave {left} of {unbounded_images} images classified correctly")
+    if not reasons:
+        return found, None
+    return found, f"{WARNING}: {', and '.join(reasons)}. The model may be less robust than this says."
+
+
+def beaten(white: Measurement, black: Measurement) -> bool:
+    """Whether an attack that sees less does better, which means that gradients are masked.
+
+    Args:
+        white: Accuracy drop (or success) of the attack that follows the target's own gradients.
+        black: The same of one that does not see them, with the same budget.
+
+    Returns:
+        True if the interval of ``black`` lies above that of ``white``.
+    """
+    return white.high is not None and black.low is not None and black.low > white.high
