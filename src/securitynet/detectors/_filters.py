@@ -15,11 +15,10 @@ from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._known_trigger import Suspects, Trigger
-from securitynet.detectors._questions import Arrays, Questions, joined
+from securitynet.detectors._questions import Arrays, Questions, joined, pieces_folder
 from securitynet.detectors._screening import Screening
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import SplitError
-from securitynet.files import stable_hash
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
 from securitynet.models.signals import Progress
@@ -28,9 +27,6 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 MOST_EXAMPLES = 4
 """Rows of pictures for each kind of image."""
-
-_VERSION = 1
-"""Of what pieces hold; raise it when the same configuration leads to other scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +178,8 @@ class InputFilter(Detector):
         questions = Questions(target)
         shape = dataset.image_shape  # also tells that there are images
         groups: dict[str, torch.Tensor] = {}
-        area = None if self.trigger is None else self.trigger.area(*shape)
+        if self.trigger is not None:
+            self.trigger.blend(*shape)  # tells what does not fit
         if self.suspects is not None:
             groups["suspects"] = self.suspects.load(*shape)
         judged = _some(splits.scored_non_members, self.images, "judged", context.seed)
@@ -196,14 +193,15 @@ class InputFilter(Detector):
         questions.know_signals(dataset, signals)
         clean = CleanImages(dataset.batch(tuning), dataset.batch(mixing))
         groups = {"clean": dataset.batch(judged), **groups}
-        if self.trigger is not None:
-            groups["stamped"] = self.trigger.stamp(groups["clean"])
+        stamped = self._stamped(data, judged)
+        if stamped is not None:
+            groups["stamped"] = stamped.images
         folder = self._folder(target, data, context, {"judged": judged, "tuning": tuning, "mixing": mixing})
         told = _Told(context.progress, len(tuning) * bool(self.mixing_images) + sum(map(len, groups.values())))
         try:
             fitted = self.fitted(questions, clean, context.seed, folder, told.part())
             found = {name: _examined(fitted, images, name, questions, folder, told) for name, images in groups.items()}
-            works = None if self.trigger is None else self._works(questions, groups, folder)
+            works = None if stamped is None else _works(questions, groups, stamped, folder)
         finally:  # what a failed trial asked is on its bill too
             context.asked.append(questions.bill())
         verdicts = {name: Judged(arrays["scores"], arrays["flagged"]) for name, arrays in found.items()}
@@ -218,7 +216,7 @@ class InputFilter(Detector):
             works=works,
             suspects=verdicts.get("suspects"),
             exact=fitted.exact,
-            overlaps=_overlaps(found.get("stamped"), works, area),
+            overlaps=_overlaps(found.get("stamped"), works, None if stamped is None else stamped.area),
             pictures=pictures,
             rows=rows,
             columns=fitted.columns,
@@ -240,35 +238,62 @@ class InputFilter(Detector):
         mixed = min(self.mixing_images, len(order) // 3)
         return np.sort(order[mixed:][: self.tuning_images]), np.sort(order[:mixed])
 
-    def _works(self, questions: Questions, groups: dict[str, torch.Tensor], folder: Path | None) -> NDArray[np.bool_]:
-        """Whether the trigger changes the prediction of each image."""
-
-        def predicted() -> Arrays:
-            return {"labels": questions.outputs(groups["stamped"], remember=True).argmax(dim=1).numpy()}
-
-        path = None if folder is None else folder / "stamped predictions.npz"
-        stamped = questions.piece(path, predicted)["labels"]
-        before = questions.outputs(groups["clean"]).argmax(dim=1).numpy()  # known: nothing is sent
-        return np.asarray(before != stamped)
+    def _stamped(self, data: TrialData, judged: NDArray[np.int64]) -> _Stamped | None:
+        """The judged records with the trigger, as far as one is known: that of the settings, else the one planted."""
+        shape = data.dataset.image_shape
+        if self.trigger is not None:
+            images = self.trigger.stamp(data.dataset.batch(judged))
+            return _Stamped(images, np.arange(len(judged), dtype=np.int64), None, self.trigger.area(*shape))
+        if data.poison is None:
+            return None
+        planted = data.poison.stamped(data.dataset, judged)
+        if not len(planted.indices):
+            return None
+        top, left, height, width = data.poison.poison(data.dataset, data.splits.members).record.box
+        area = np.zeros(shape[1:], dtype=bool)
+        area[top : top + height, left : left + width] = True
+        rows = np.searchsorted(judged, planted.indices).astype(np.int64)
+        images = planted.images[torch.from_numpy(planted.indices)]
+        return _Stamped(images, rows, planted.goals, None if area.all() else area)
 
     def _folder(
         self, target: Target, data: TrialData, context: Context, records: dict[str, NDArray[np.int64]]
     ) -> Path | None:
-        if context.cache is None:
-            return None
-        key = {
-            "version": _VERSION,
-            "method": type(self).__name__,
-            "configuration": self.model_dump(mode="json"),
-            "checksum": target.backend.checksum,
-            "preprocessing": target.preprocessing.canonical(),
-            "head": target.head,
-            "precision": target.precision,
-            "dataset": data.dataset.fingerprint,
-            "records": {name: indices.tolist() for name, indices in records.items()},
-            "seed": context.seed,
-        }
-        return context.cache / "screenings" / stable_hash(key)
+        settings = {**self.model_dump(mode="json"), "planted": self.trigger is None and data.poison is not None}
+        return pieces_folder(target, data, context, type(self).__name__, settings, records)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stamped:
+    """Judged images with a trigger.
+
+    Attributes:
+        images: M×C×H×W uint8.
+        rows: Which of the judged images each of them is, M.
+        goals: The classes that the trigger should send them to, M; None where those are not known.
+        area: Pixels of the trigger, H×W; None where it has no place.
+    """
+
+    images: torch.Tensor
+    rows: NDArray[np.int64]
+    goals: NDArray[np.int64] | None
+    area: NDArray[np.bool_] | None
+
+
+def _works(
+    questions: Questions, groups: dict[str, torch.Tensor], stamped: _Stamped, folder: Path | None
+) -> NDArray[np.bool_]:
+    """Whether the trigger changes the prediction of each stamped image, and to what it should, where that is known."""
+
+    def predicted() -> Arrays:
+        return {"labels": questions.outputs(stamped.images, remember=True).argmax(dim=1).numpy()}
+
+    path = None if folder is None else folder / "stamped predictions.npz"
+    after = questions.piece(path, predicted)["labels"]
+    clean = groups["clean"][torch.from_numpy(stamped.rows)]
+    before = questions.outputs(clean).argmax(dim=1).numpy()  # known: nothing is sent
+    changed = before != after
+    return np.asarray(changed if stamped.goals is None else changed & (after == stamped.goals))
 
 
 class _Told:

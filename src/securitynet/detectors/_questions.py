@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import TargetError
-from securitynet.files import atomic_write
+from securitynet.files import atomic_write, stable_hash
 from securitynet.models import heads
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.ledger import image_keys
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
 
 _KEY_BYTES = 16
+
+_VERSION = 1
+"""Of what pieces hold; raise it when the same configuration leads to other ones."""
 
 
 class Questions:
@@ -83,6 +87,18 @@ class Questions:
         """
         return heads.to_posteriors(self.outputs(images), self.target.head)
 
+    def embeddings(self, images: torch.Tensor) -> torch.Tensor:
+        """What the classifier layer receives, N×D.
+
+        Raises:
+            AccessDenied: Under black-box access.
+        """
+        found = []
+        for part in torch.split(images, self.target.batch_size):
+            found.append(self.target.embeddings(part))
+            self._bill(len(part), image_keys(part))
+        return torch.cat(found)
+
     def _batch(self, images: torch.Tensor, remember: bool) -> torch.Tensor:
         keys = image_keys(images)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
@@ -131,6 +147,32 @@ class Questions:
             keys = np.frombuffer(b"".join(dict.fromkeys(self._recent)), np.uint8).reshape(-1, _KEY_BYTES)
             _write(path, {**found, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
         return found
+
+
+def pieces_folder(
+    target: Target,
+    data: TrialData,
+    context: Context,
+    method: str,
+    configuration: Mapping[str, Any],
+    records: Mapping[str, NDArray[np.int64]],
+) -> Path | None:
+    """Where the pieces of one piece of work lie: a folder named by all that decides them; None without a cache."""
+    if context.cache is None:
+        return None
+    key = {
+        "version": _VERSION,
+        "method": method,
+        "configuration": dict(configuration),
+        "checksum": target.backend.checksum,
+        "preprocessing": target.preprocessing.canonical(),
+        "head": target.head,
+        "precision": target.precision,
+        "dataset": data.dataset.fingerprint,
+        "records": {name: indices.tolist() for name, indices in records.items()},
+        "seed": context.seed,
+    }
+    return context.cache / "screenings" / stable_hash(key)
 
 
 def joined(pieces: list[Arrays]) -> Arrays:

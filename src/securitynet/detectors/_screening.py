@@ -27,8 +27,8 @@ class Screening(Output):
         threshold: Above this score an image is stopped.
         nominal: The false rejection rate that the threshold was chosen for; None where there is none.
         calibration: Scores of the other clean images that the threshold comes from; empty where there are none.
-        stamped: Verdicts on the same records with the trigger; None if no trigger is known.
-        works: Whether the trigger changes the prediction of each record, N; None likewise.
+        stamped: Verdicts on those of the records that a trigger can harm, M, with the trigger; None if none is known.
+        works: Whether the trigger changes the prediction of each of them, M; None likewise.
         suspects: Verdicts on images of unknown origin; None if none were given.
         exact: Whether scores are complete. Where questions stopped as soon as the verdict was sure, they are bounds,
             and no ROC can be drawn from them.

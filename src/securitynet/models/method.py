@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel
 from securitynet.records import Measurement, Queries, Record, ThreatModel
 
+if TYPE_CHECKING:
+    from securitynet.models.poison import Poisoner
+
 
 @dataclass(frozen=True, eq=False)
 class TrialData:
@@ -30,12 +33,14 @@ class TrialData:
         trained: How the target was trained, where that is known: shadow models are trained likewise.
         auxiliary: Another dataset that the adversary holds, for ``out-of-distribution`` threat models; None if there is
             none.
+        poison: What planted a backdoor in the target, where that is known: detectors are then judged on its trigger.
     """
 
     dataset: ImageDataset
     splits: Splits
     trained: TrainedModel | None = None
     auxiliary: ImageDataset | None = None
+    poison: Poisoner | None = None
 
     @property
     def judged(self) -> NDArray[np.int64]:
