@@ -49,13 +49,15 @@ class Quantity:
         where: Column -> allowed values; a column that is not named may hold anything.
         unit: How numbers are written.
         chance: What guessing gives.
+        largest: Whether the largest counts where several ways were measured on a case; else the most common way does.
     """
 
     label: str
     measure: tuple[str, ...]
-    where: dict[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
+    where: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     unit: Literal["share", "points", "plain"] = "share"
     chance: float | None = None
+    largest: bool = False
 
 
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
@@ -117,17 +119,16 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     """
     chosen = frame[frame["value"].notna()]
     for column, allowed in quantity.where.items():
-        inside = chosen[column].isin([value for value in allowed if value is not None])
-        if None in allowed:
-            inside |= chosen[column].isna()
-        chosen = chosen[inside]
+        chosen = chosen[_allowed(chosen[column], allowed)]
     for measure in quantity.measure:
         rows = chosen[chosen["measure"] == measure]
         if len(rows):
             break
     else:
         return chosen.iloc[:0].set_index("case")[["value", "low", "high", "n"]]
-    if rows["case"].duplicated().any():
+    if quantity.largest:
+        rows = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("case")
+    elif rows["case"].duplicated().any():
         ways = rows[["method", "access", "auxiliary", "settings", "at"]].apply(lambda way: repr(list(way)), axis=1)
         order = ways.map(ways.value_counts())
         rows = rows.assign(_order=order).sort_values("_order", ascending=False, kind="stable")
@@ -155,15 +156,22 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
 
 
 def preferring(
-    frame: pandas.DataFrame, restrict: Mapping[str, Sequence[str]], needed: Iterable[Quantity]
+    frame: pandas.DataFrame, restrict: Mapping[str, Sequence[str | None]], needed: Iterable[Quantity]
 ) -> pandas.DataFrame:
     """The rows whose columns have certain values, as far as all that is needed was measured on such; else more rows."""
     needed = list(needed)
     for column, values in restrict.items():
-        inside = frame[frame[column].isin(values)]
+        inside = frame[_allowed(frame[column], values)]
         if len(inside) and all(len(take(inside, quantity)) for quantity in needed):
             frame = inside
     return frame
+
+
+def _allowed(column: pandas.Series, values: Iterable[str | None]) -> pandas.Series:
+    """Which rows have one of the values; None stands for a missing one."""
+    values = list(values)
+    inside = column.isin([value for value in values if value is not None])
+    return inside | column.isna() if None in values else inside
 
 
 def _how(

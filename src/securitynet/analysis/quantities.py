@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from securitynet.analysis.frames import Quantity
 
 IN_DISTRIBUTION = ("partial", "shadow", None)
@@ -41,3 +43,31 @@ CORRECTNESS_AUC = membership("correctness", "Prediction correctness: AUC")
 MODIFIED_ENTROPY_AUC = membership("modified-entropy", "Modified entropy: AUC")
 MLP_AUC = membership("mlp-posteriors", "MLP on posteriors: AUC")
 MLP_TOP3_AUC = membership("mlp-top3", "MLP on the top 3 posteriors: AUC")
+
+STRONGEST_MEMBERSHIP = Quantity(
+    "Largest AUC of any membership attack", ("auc",), {"attack": ("membership",)}, "plain", 0.5, largest=True
+)
+
+BALANCED = ("balanced-accuracy",)
+"""Accuracy on as many members as non-members: ML-Doctor's measure."""
+
+
+def inversion(method: str, measure: str, label: str, unit: Literal["share", "plain"]) -> Quantity:
+    """A measure of one model inversion attack."""
+    return Quantity(label, (measure,), {"attack": ("inversion",), "method": (method,)}, unit)
+
+
+def attribute(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
+    """A measure of attribute inference; of several attributes, that which most models have."""
+    return Quantity(label, (measure,), {"attack": ("attribute",), **where})
+
+
+def evasion(method: str, epsilon: str, label: str, measure: str = "accuracy-drop") -> Quantity:
+    """A measure of an evasion attack at one epsilon."""
+    where = {"attack": ("evasion",), "method": (method,), "at": (f"epsilon={epsilon}",)}
+    return Quantity(label, (measure,), where, "points", 0.0)
+
+
+def detector(method: str, measure: str, label: str) -> Quantity:
+    """A measure of a backdoor detector."""
+    return Quantity(label, (measure,), {"attack": ("backdoor",), "method": (method,)}, "plain")

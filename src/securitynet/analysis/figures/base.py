@@ -48,6 +48,7 @@ class Figure:
         restrict: Column -> values of the paper's figure, applied where the data has any of them.
         optional: Names of quantities without which it can be drawn.
         options: For ``draw``.
+        check: Says what a frame lacks besides quantities, in words.
     """
 
     name: str
@@ -55,17 +56,22 @@ class Figure:
     source: str
     quantities: Mapping[str, Quantity]
     draw: Callable[[pandas.DataFrame, pandas.DataFrame, Figure], Drawn]
-    restrict: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    restrict: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[pandas.DataFrame], list[str]] | None = None
 
     def missing(self, tidy: pandas.DataFrame) -> list[str]:
-        """Labels of the quantities that no case has, optional ones left out."""
-        return [
-            quantity.label
+        """Labels of the quantities that no case has. Of several optional ones, one at least must be there."""
+        absent = {
+            name: quantity.label
             for name, quantity in self.quantities.items()
-            if name not in self.optional and len(frames.take(tidy, quantity)) < FEWEST_CASES
-        ]
+            if len(frames.take(tidy, quantity)) < FEWEST_CASES
+        }
+        lacking = [label for name, label in absent.items() if name not in self.optional]
+        if len(self.optional) > 1 and set(self.optional) <= absent.keys():
+            lacking.append(f"one of {', '.join(absent[name] for name in self.optional)}")
+        return [*lacking, *(self.check(tidy) if self.check else [])]
 
     def make(self, tidy: pandas.DataFrame) -> Drawn:
         """Draw it.

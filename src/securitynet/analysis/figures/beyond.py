@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import altair as alt
+import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import points, style
+from securitynet.analysis.figures import budgets, points, style
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.analysis.figures.texts import estimate, p_value
 from securitynet.analysis.frames import Quantity
@@ -94,11 +96,57 @@ def draw_heat_map(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure
     return Drawn(style.styled(chart), caption, long)
 
 
+def draw_frontier(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """One point a model, or a defense of it: utility against risk; those that none surpasses in both are joined."""
+    (x_name, utility), (y_name, risk) = figure.quantities.items()
+    data = wide[wide[x_name].notna() & wide[y_name].notna()].copy()
+    data["defense"] = data["defense"].astype(object).where(data["defense"].notna(), "no defense").astype(str)
+    data = points.grouped(data, "defense")
+    order = list(data["defense"].value_counts().index)
+    best = frontier(data[x_name].to_numpy(float), data[y_name].to_numpy(float))
+    line = (
+        alt.Chart(data[best].sort_values(x_name))
+        .mark_line(interpolate="step-before", color=style.TEXT.light, strokeWidth=1.2)
+        .encode(x=f"{x_name}:Q", y=f"{y_name}:Q")
+    )
+    spans = alt.Chart(data).mark_rule(opacity=0.4, color=style.TEXT.light)
+    errors = [
+        spans.encode(x=f"{x_name}:Q", y=f"{y_name}_low:Q", y2=f"{y_name}_high:Q"),
+        spans.encode(y=f"{y_name}:Q", x=f"{x_name}_low:Q", x2=f"{x_name}_high:Q"),
+    ]
+    chart = alt.layer(line, *errors, points.panel(data, (x_name, utility), (y_name, risk), "defense", order))
+    named = "; ".join(
+        f"{row['model']}, {row['defense']} (accuracy {row[x_name]:.3f}, risk {row[y_name]:.3f})"
+        for _, row in data[best].sort_values(x_name).head(NAMED).iterrows()
+    )
+    caption = (
+        f"{figure.title}: {len(data):,} targets, with 95% intervals where they are known. On the line: those that no "
+        f"other surpasses in both: {named}. Chosen after the fact, they look a little better than they are."
+    )
+    return Drawn(style.styled(chart), caption, data)
+
+
+def frontier(utility: NDArray[np.float64], risk: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points no other surpasses: none has at least the utility and at most the risk, and one of them better.
+
+    Args:
+        utility: N, higher is better.
+        risk: N, lower is better.
+    """
+    better = (utility[None, :] >= utility[:, None]) & (risk[None, :] <= risk[:, None])
+    strictly = (utility[None, :] > utility[:, None]) | (risk[None, :] < risk[:, None])
+    return np.asarray(~(better & strictly).any(axis=1))
+
+
 FIGURES = [
     Figure("predicted-stealing", "Model stealing predicted from annotations", "new",
            {"stealing": q.STEALING_ACCURACY}, draw_prediction),
     Figure("predicted-membership", "Membership inference predicted from annotations", "new",
            {"membership": q.MODIFIED_ENTROPY_AUC}, draw_prediction),
+    Figure("budget-curves", "Agreement by query budget", "new", {}, budgets.draw_curves,
+           check=budgets.lacking),
+    Figure("utility-against-risk", "Utility against membership risk", "new",
+           {"target": q.TARGET_ACCURACY, "risk": q.STRONGEST_MEMBERSHIP}, draw_frontier),
     Figure("risk-heat-map", "Risks of models", "new",
            {"correctness": q.CORRECTNESS_AUC, "entropy": q.MODIFIED_ENTROPY_AUC, "agreement": q.STEALING_AGREEMENT},
            draw_heat_map, optional=("correctness", "entropy", "agreement")),

@@ -7,7 +7,7 @@ import importlib
 from securitynet.analysis.figures.base import Figure
 from securitynet.errors import UnknownName
 
-MODULES = ("securitynet", "beyond")
+MODULES = ("securitynet", "ml_doctor", "beyond")
 
 
 def figures() -> dict[str, Figure]:

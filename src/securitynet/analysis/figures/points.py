@@ -7,7 +7,7 @@ import pandas
 
 from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures import style
-from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import estimate, p_value
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
@@ -21,24 +21,32 @@ WIDTH, HEIGHT = 420, 300
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """A scatter plot.
 
-    The first quantity is on the horizontal axis; each further one has a panel of its own. Options: ``colour``, a
-    column (``dataset`` by default), and ``diagonal``, whether a line of equality is drawn.
+    The first quantity is on the horizontal axis, and each further one has a panel of its own, unless ``pairs`` names
+    the (x, y) of each panel. Options besides: ``colour``, a column (``dataset`` by default), and ``diagonal``, whether
+    a line of equality is drawn.
     """
-    (x_name, x), *ys = figure.quantities.items()
-    ys = [(name, quantity) for name, quantity in ys if wide[name].notna().any()]
+    first, *rest = figure.quantities
+    pairs = [pair for pair in figure.options.get("pairs", [(first, y) for y in rest]) if _both(wide, *pair)]
+    if not pairs:
+        raise MissingData(
+            figure.name, [f"two of: {', '.join(quantity.label for quantity in figure.quantities.values())}"]
+        )
     colour = str(figure.options.get("colour", "dataset"))
     data = grouped(with_clusters(wide, tidy) if colour == "cluster" else wide, colour)
     order = list(data[colour].value_counts().index)
     order = [*[name for name in order if name != OTHERS], *[name for name in order if name == OTHERS]]
     found, panels = [], []
-    for name, y in ys:
-        rows = data[data[x_name].notna() & data[name].notna()]
-        found += correlations(rows, x_name, name, colour, order, y.label)
-        panels.append(panel(rows, (x_name, x), (name, y), colour, order, diagonal=bool(figure.options.get("diagonal"))))
+    for x_name, y_name in pairs:
+        x, y = figure.quantities[x_name], figure.quantities[y_name]
+        rows = data[data[x_name].notna() & data[y_name].notna()]
+        found += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {x.label.lower()}")
+        diagonal = bool(figure.options.get("diagonal"))
+        panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal))
     table = pandas.DataFrame(found)
     table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
-    chart = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=24)
-    return Drawn(style.styled(chart), caption(figure, table, x, [y for _, y in ys]), data, table)
+    rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
+    chart = panels[0] if len(panels) == 1 else alt.vconcat(*rows_of, spacing=24)
+    return Drawn(style.styled(chart), caption(figure, table), data, table)
 
 
 def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
@@ -136,11 +144,10 @@ def axis(quantity: Quantity) -> alt.Axis:
     return alt.Axis(format="~%" if quantity.unit in ("share", "points") else "~g", tickCount=6)
 
 
-def caption(figure: Figure, table: pandas.DataFrame, x: Quantity, ys: list[Quantity]) -> str:
+def caption(figure: Figure, table: pandas.DataFrame) -> str:
     """What is shown, with each group's correlation."""
-    shown = " and ".join(y.label.lower() for y in ys)
-    said = [f"{figure.title}: {shown} against {x.label.lower()}."]
     several = table["panel"].nunique() > 1
+    said = [f"{figure.title}." if several else f"{figure.title}: {_lowered(str(table['panel'].iloc[0]))}."]
     for panel_name, rows in table.groupby("panel", sort=False):
         words = [
             f"{row['group']} {estimate(row['r'], row['low'], row['high'])}, n = {row['n']:.0f}"
@@ -158,3 +165,11 @@ def caption(figure: Figure, table: pandas.DataFrame, x: Quantity, ys: list[Quant
             "bootstrap, or by permutation where models are resampled, adjusted after Holm for the number of groups."
         )
     return " ".join(said)
+
+
+def _both(wide: pandas.DataFrame, x: str, y: str) -> bool:
+    return bool((wide[x].notna() & wide[y].notna()).any())
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]

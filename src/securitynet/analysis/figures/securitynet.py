@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import counts, groups, points
+from securitynet.analysis.figures import budgets, counts, groups, points, tables
 from securitynet.analysis.figures.base import Figure
 
 PAPER_DATASETS = ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")
 BENCHMARK = {"purpose": ("benchmark",), "dataset": PAPER_DATASETS}
 IMAGENET = {"purpose": ("benchmark",), "dataset": ("ImageNet-1k",)}
+EPSILONS = ("0.01", "0.03", "0.1")
 CIFAR10 = {"dataset": ("CIFAR-10",)}
 BOTH = {"dataset": ("CIFAR-10", "CIFAR-100", "ImageNet-1k")}
 
@@ -52,4 +53,21 @@ FIGURES = [
            {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "year", "ordered": True}),
     Figure("securitynet-17", "Membership inference by type of venue", "SecurityNet, Figure 17",
            {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "venue_type"}),
+    Figure("securitynet-19", "Model stealing by query budget", "SecurityNet, Figure 19",
+           {"target": q.TARGET_ACCURACY}, budgets.draw_points, CIFAR10, check=budgets.lacking),
+    Figure("securitynet-20", "White-box evasion and the target's accuracy", "SecurityNet, Figure 20",
+           {"target": q.TARGET_ACCURACY, **{f"drop_{e}": q.evasion("fgsm", e, f"Accuracy drop at ε = {e}")
+                                            for e in EPSILONS}},
+           points.draw, optional=tuple(f"drop_{e}" for e in EPSILONS)),
+    Figure("securitynet-21", "Black-box evasion and the target's accuracy", "SecurityNet, Figure 21",
+           {"target": q.TARGET_ACCURACY, **{f"drop_{e}": q.evasion("fgsm-transfer", e, f"Accuracy drop at ε = {e}")
+                                            for e in EPSILONS}},
+           points.draw, optional=tuple(f"drop_{e}" for e in EPSILONS)),
+    Figure("securitynet-table-1", "Models that backdoor detectors flag", "SecurityNet, Table 1",
+           {"nc": q.detector("neural-cleanse", "anomaly-index", "Neural Cleanse, anomaly index above 2"),
+            "nc_p": q.detector("neural-cleanse", "p-value", "Neural Cleanse, p-value below 5%"),
+            "strip": q.detector("strip", "false-rejection-rate", "STRIP, more than 5% of the images"),
+            "neo": q.detector("neo", "false-rejection-rate", "NEO, any image")},
+           tables.draw_flagged, optional=("nc", "nc_p", "strip", "neo"),
+           options={"thresholds": {"nc": 2.0, "nc_p": -0.05, "strip": 0.05, "neo": 0.0}}),
 ]  # fmt: skip

@@ -1,0 +1,88 @@
+"""Model stealing by query budget: against the target's accuracy, and as curves with bands."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas
+
+from securitynet.analysis import frames, statistics
+from securitynet.analysis.figures import points, style
+from securitynet.analysis.figures.base import Drawn, Figure, MissingData
+from securitynet.analysis.figures.texts import estimate
+from securitynet.analysis.frames import Quantity
+
+WIDTH, HEIGHT = 420, 300
+
+
+def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Stealing accuracy against the target's accuracy, one colour a budget (SecurityNet, Figure 19)."""
+    long = by_budget(tidy, "accuracy", figure.name)
+    target = figure.quantities["target"]
+    accuracy = frames.take(tidy, target)["value"]
+    long = long.assign(target=long["case"].map(accuracy)).dropna(subset=["target"])
+    long["queries"] = long["budget"].map("{:,} queries".format)
+    order = [f"{budget:,} queries" for budget in sorted(long["budget"].unique())][-points.MOST_GROUPS :]
+    long = long[long["queries"].isin(order)]
+    stealing = Quantity("Surrogate's test accuracy", ("accuracy",))
+    table = pandas.DataFrame(points.correlations(long, "target", "value", "queries", order, stealing.label))
+    table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
+    chart = points.panel(long, ("target", target), ("value", stealing), "queries", order)
+    return Drawn(style.styled(chart), points.caption(figure, table), long, table)
+
+
+def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Mean agreement by budget, with a band for its interval over models, one line a method."""
+    long = points.grouped(by_budget(tidy, "agreement", figure.name), "method")
+    found = []
+    for (method, budget), part in long.groupby(["method", "budget"], sort=True):
+        mean = statistics.mean(part["value"].to_numpy(float))
+        lone = len(part) == 1  # of one model, the interval is that of its own measurement
+        low, high = (part["low"].iloc[0], part["high"].iloc[0]) if lone else (mean.low, mean.high)
+        found.append({"method": method, "budget": budget, "mean": mean.value, "low": low, "high": high, "n": mean.n})
+    table = pandas.DataFrame(found)
+    order = sorted(table["method"].unique())
+    scale = alt.Scale(domain=order, range=[style.ink(number).light for number in range(len(order))])
+    dashes = alt.Scale(domain=order, range=[list(style.dash(number)) for number in range(len(order))])
+    base = alt.Chart(table).encode(
+        x=alt.X("budget:Q", title="Queries", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s")),
+        color=alt.Color("method:N", scale=scale, sort=order),
+    )
+    share = alt.Axis(format="~%")
+    bands = base.mark_area(opacity=0.18).encode(alt.Y("low:Q", title="Agreement", axis=share), alt.Y2("high:Q"))
+    lines = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
+        alt.Y("mean:Q", axis=share, scale=alt.Scale(zero=False)),
+        strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order),
+    )
+    said = [
+        f"{method}: {estimate(first['mean'], first['low'], first['high'])} with {first['budget']:,} queries, "
+        f"{estimate(last['mean'], last['low'], last['high'])} with {last['budget']:,}, n = {last['n']}"
+        for method, part in table.groupby("method", sort=True)
+        for first, last in [(part.iloc[0], part.iloc[-1])]
+    ]
+    caption = f"{figure.title}: mean over models with its 95% interval. {'; '.join(said)}."
+    chart = alt.layer(bands, lines).properties(width=WIDTH, height=HEIGHT)
+    return Drawn(style.styled(chart), caption, long, table)
+
+
+def by_budget(tidy: pandas.DataFrame, measure: str, figure: str) -> pandas.DataFrame:
+    """Rows of stealing measured at a budget, with a column ``budget``.
+
+    Raises:
+        MissingData: If there are none.
+    """
+    found = _with_budget(tidy)
+    found = found[found["measure"] == measure]
+    if found.empty:
+        raise MissingData(figure, lacking(found))
+    return found
+
+
+def lacking(tidy: pandas.DataFrame) -> list[str]:
+    """What a frame lacks for these figures."""
+    return [] if len(_with_budget(tidy)) else ["model stealing at several query budgets"]
+
+
+def _with_budget(tidy: pandas.DataFrame) -> pandas.DataFrame:
+    of_budget = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^budget=(\d+)$")[0]
+    chosen = (tidy["attack"] == "stealing") & of_budget.notna() & tidy["value"].notna()
+    return tidy[chosen].assign(budget=of_budget[chosen].astype(int))

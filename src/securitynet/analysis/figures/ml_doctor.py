@@ -1,0 +1,78 @@
+"""The figures and tables of the ML-Doctor paper, declared."""
+
+from __future__ import annotations
+
+from securitynet.analysis import quantities as q
+from securitynet.analysis.figures import performance, points, tables
+from securitynet.analysis.figures.base import Figure
+
+MEMBERSHIP = {
+    f"{box}_{data}": q.membership(
+        f"ml-doctor-{box}-box", f"Membership, {box}-box, {data}", q.BALANCED, auxiliary=(data,)
+    )
+    for box in ("black", "white")
+    for data in ("shadow", "partial")
+}
+INVERSION = {
+    "inversion_error": q.inversion("fredrikson", "mse", "Inversion, no data: mean squared error", "plain"),
+    "inversion_accuracy": q.inversion("generative", "accuracy", "Inversion, shadow: accuracy", "share"),
+}
+ATTRIBUTE = {
+    "attribute_shadow": q.attribute("accuracy", "Attribute inference, shadow", auxiliary=("shadow",)),
+    "attribute_partial": q.attribute("accuracy", "Attribute inference, partial", auxiliary=("partial",)),
+}
+STEALING = {
+    "stealing_shadow": q.stealing("agreement", "Stealing, shadow: agreement", auxiliary=("shadow",),
+                                  method=("ml-doctor-surrogate",)),
+    "stealing_partial": q.stealing("agreement", "Stealing, partial: agreement", auxiliary=("partial",),
+                                   method=("ml-doctor-surrogate",)),
+}  # fmt: skip
+EVERY = {**MEMBERSHIP, **INVERSION, **STEALING, **ATTRIBUTE}
+BEST = {
+    "membership": MEMBERSHIP["white_shadow"],
+    "inversion": INVERSION["inversion_accuracy"],
+    "attribute": ATTRIBUTE["attribute_shadow"],
+    "stealing": STEALING["stealing_shadow"],
+}
+"""One threat model an attack, as the paper shows them in Figures 7 to 9."""
+
+PAIRS = (
+    ("black_shadow", "stealing_shadow"),
+    ("black_partial", "stealing_partial"),
+    ("white_shadow", "attribute_shadow"),
+    ("white_partial", "attribute_partial"),
+    ("white_shadow", "inversion_accuracy"),
+    ("attribute_shadow", "inversion_accuracy"),
+)
+
+DEFENDED = {"rows": ["condition"], "columns": ["dataset", "defense"]}
+
+FIGURES = [
+    Figure("ml-doctor-2", "Membership inference by threat model", "ML-Doctor, Figure 2", MEMBERSHIP, performance.draw,
+           optional=tuple(MEMBERSHIP)),
+    Figure("ml-doctor-3", "Model inversion by threat model", "ML-Doctor, Figure 3", INVERSION, performance.draw,
+           optional=tuple(INVERSION), options={"panel": "condition", "colour": "dataset"}),
+    Figure("ml-doctor-5", "Attribute inference by threat model", "ML-Doctor, Figure 5", ATTRIBUTE, performance.draw,
+           optional=tuple(ATTRIBUTE)),
+    Figure("ml-doctor-6", "Model stealing by threat model", "ML-Doctor, Figure 6", STEALING, performance.draw,
+           optional=tuple(STEALING)),
+    Figure("ml-doctor-7", "Attacks by dataset", "ML-Doctor, Figure 7", BEST, performance.draw, optional=tuple(BEST),
+           options={"x": "dataset", "panel": "condition", "colour": "architecture"}),
+    Figure("ml-doctor-8", "Attacks by overfitting level", "ML-Doctor, Figure 8",
+           {"overfitting": q.OVERFITTING, **BEST}, points.draw, optional=tuple(BEST)),
+    Figure("ml-doctor-9", "Attacks by number of epochs", "ML-Doctor, Figure 9", BEST, performance.draw,
+           optional=tuple(BEST),
+           options={"x": "epochs", "panel": "condition", "colour": "dataset", "ordered": True}),
+    Figure("ml-doctor-10", "Attacks against each other", "ML-Doctor, Figure 10",
+           {name: EVERY[name] for name in dict.fromkeys(sum(PAIRS, ()))}, points.draw,
+           optional=tuple(dict.fromkeys(sum(PAIRS, ()))), options={"pairs": PAIRS}),
+    Figure("ml-doctor-table-2", "Accuracy of the targets", "ML-Doctor, Table 2",
+           {"train": q.TRAIN_ACCURACY, "test": q.TARGET_ACCURACY}, tables.draw,
+           options={"rows": ["architecture"], "columns": ["dataset", "condition"]}),
+    Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", EVERY, tables.draw,
+           {"defense": (None, "dp-sgd")}, tuple(EVERY), DEFENDED),
+    Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", EVERY, tables.draw,
+           {"defense": (None, "distillation")}, tuple(EVERY), DEFENDED),
+    Figure("ml-doctor-table-5", "Utility of defended targets", "ML-Doctor, Table 5", {"test": q.TARGET_ACCURACY},
+           tables.draw, options={"rows": ["defense", "architecture"], "columns": ["dataset"]}),
+]  # fmt: skip

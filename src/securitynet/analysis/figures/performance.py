@@ -1,0 +1,131 @@
+"""Performance of attacks by a property of their targets: values with intervals, by architecture, dataset or epochs."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas
+
+from securitynet.analysis import statistics
+from securitynet.analysis.figures import style
+from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.points import MOST_GROUPS, axis, grouped
+from securitynet.analysis.figures.texts import estimate
+from securitynet.analysis.frames import Quantity
+
+WIDTH, HEIGHT, MOST_PANELS = 250, 220, 12
+
+
+def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Panels of points with intervals.
+
+    Options: ``x`` (column; ``architecture`` by default), ``panel`` and ``colour`` (columns, or ``condition``, which
+    tells the quantities apart), ``ordered`` (whether x is a number, so that means are joined by lines).
+    """
+    x = str(figure.options.get("x", "architecture"))
+    panel, colour = str(figure.options.get("panel", "dataset")), str(figure.options.get("colour", "condition"))
+    ordered = bool(figure.options.get("ordered"))
+    quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
+    long = melted(wide, quantities)
+    long = long[long[x].notna()]
+    for column in {panel, colour, *(() if ordered else (x,))} - {"condition"}:
+        long = grouped(long, column)
+    table = summary(long, [panel, colour, x])
+    panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
+    colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
+    quantity = next(iter(quantities.values()))
+    charts = [
+        _panel(
+            long[long[panel] == name], table[table[panel] == name], (x, colour), colours, str(name), quantity, ordered
+        )
+        for name in panels
+    ]
+    columns = min(len(charts), 3)
+    rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
+    said = [f"{figure.title}: {len(long):,} measurements on {long['case'].nunique():,} models."]
+    said += [_means(table, panel, colour), "Lines: each measurement's 95% interval."]
+    said += ["Dashed: guessing."] if quantity.chance is not None else []
+    caption = " ".join(words for words in said if words)
+    return Drawn(style.styled(alt.vconcat(*rows, spacing=20)), caption, long, table)
+
+
+def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
+    """One row a case and quantity: ``value``, ``low``, ``high`` and, in words, ``condition``."""
+    known = [c for c in wide.columns if not any(c in (n, f"{n}_low", f"{n}_high") for n in quantities)]
+    parts = [
+        wide[known].assign(
+            quantity=name,
+            condition=quantity.label,
+            value=wide[name],
+            low=wide[f"{name}_low"],
+            high=wide[f"{name}_high"],
+        )
+        for name, quantity in quantities.items()
+    ]
+    return pandas.concat(parts, ignore_index=True).dropna(subset=["value"])
+
+
+def summary(long: pandas.DataFrame, by: list[str]) -> pandas.DataFrame:
+    """Mean of each group with the interval over its models, where there are several."""
+    found = []
+    for key, part in long.groupby(by, sort=True):
+        mean = statistics.mean(part["value"].to_numpy(float))
+        found.append(
+            dict(zip(by, key, strict=True)) | {"n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
+        )
+    return pandas.DataFrame(found)
+
+
+def _panel(
+    long: pandas.DataFrame,
+    table: pandas.DataFrame,
+    columns: tuple[str, str],
+    colours: list[str],
+    title: str,
+    quantity: Quantity,
+    ordered: bool,
+) -> Chart:
+    x_name, colour_name = columns
+    x: alt.X
+    if ordered:
+        x = alt.X(f"{x_name}:Q", title=x_name.capitalize(), axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=False))
+    else:
+        x = alt.X(f"{x_name}:N", title=None, axis=alt.Axis(labelAngle=-30, labelLimit=110))
+    scale = alt.Scale(domain=colours, range=[style.ink(number).light for number in range(len(colours))])
+    shapes = alt.Scale(
+        domain=colours,
+        range=["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(colours)],
+    )
+    legend = alt.Legend(symbolType="circle", symbolSize=70, columns=2) if len(colours) > 1 else None
+    colour = alt.Color(f"{colour_name}:N", scale=scale, sort=colours, legend=legend)
+    shape = alt.Shape(f"{colour_name}:N", scale=shapes, sort=colours, legend=legend)
+    offset = [] if ordered else [alt.XOffset(f"{colour_name}:N", sort=colours)]
+    y_axis = axis(quantity)
+    base = alt.Chart(long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal"))
+    y = alt.Y("value:Q", title=None, axis=y_axis, scale=alt.Scale(zero=False))
+    points = base.mark_point(filled=True, size=40, opacity=0.85).encode(
+        x, y, colour, shape, *offset, tooltip=["model:N", "dataset:N", "condition:N", "value:Q"]
+    )
+    spans = base.mark_rule(opacity=0.6).encode(x, alt.Y("low:Q", axis=y_axis), alt.Y2("high:Q"), colour, *offset)
+    layers: list[alt.Chart] = [spans, points]
+    if ordered:
+        line = alt.Chart(table).mark_line(strokeWidth=1.5)
+        layers.insert(0, line.encode(x, alt.Y("mean:Q", axis=y_axis), colour))
+    if quantity.chance is not None:
+        level = alt.Chart(pandas.DataFrame({"chance": [quantity.chance]}))
+        layers.insert(0, level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def _means(table: pandas.DataFrame, panel: str, colour: str) -> str:
+    """Means of each panel and colour over what is on the horizontal axis."""
+    words = []
+    for (where, what), part in table.groupby([panel, colour], sort=True):
+        mean = statistics.mean(part["mean"].to_numpy(float))
+        words.append(f"{where}, {what} {estimate(mean.value, mean.low, mean.high)}")
+    return f"Means: {'; '.join(words)}." if len(words) <= 16 else ""
+
+
+def _rank(name: object, quantities: dict[str, Quantity], column: str) -> tuple[int, str]:
+    """Conditions in the order in which they are declared; other names by the alphabet."""
+    labels = [quantity.label for quantity in quantities.values()]
+    return (labels.index(str(name)) if column == "condition" else 0, str(name))

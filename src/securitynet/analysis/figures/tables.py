@@ -1,0 +1,82 @@
+"""Tables of the papers: values with intervals, cross-tabulated."""
+
+from __future__ import annotations
+
+import pandas
+
+from securitynet.analysis import statistics
+from securitynet.analysis.figures.base import Drawn, Figure
+from securitynet.analysis.figures.performance import melted
+from securitynet.analysis.figures.texts import estimate
+from securitynet.metrics import rates
+from securitynet.records import Direction
+
+NONE = "no defense"
+
+
+def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Rows and columns by options ``rows`` and ``columns`` (lists of columns, or ``condition`` for the quantities).
+
+    A cell is a measurement with its interval; where several models fall into it, their mean with its interval.
+    """
+    rows, columns = list(figure.options["rows"]), list(figure.options["columns"])
+    quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
+    long = melted(wide, quantities)
+    long["defense"] = long["defense"].fillna(NONE)
+    order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
+    cells = []
+    for key, part in long.groupby([*rows, *columns], sort=True, dropna=False):
+        where = dict(zip([*rows, *columns], key, strict=True))
+        if len(part) == 1:
+            value, low, high = (float(part[name].iloc[0]) for name in ("value", "low", "high"))
+            text = estimate(value, low, high)
+        else:
+            mean = statistics.mean(part["value"].to_numpy(float))
+            text = f"{estimate(mean.value, mean.low, mean.high)} ({mean.n} models)"
+        cells.append(where | {"cell": text, "mean": part["value"].mean(), "n": len(part)})
+    table = pandas.DataFrame(cells)
+    pivot = table.pivot(index=rows, columns=columns, values=["cell"]).droplevel(0, axis=1)
+    if "condition" in rows:
+        pivot = pivot.sort_index(key=lambda level: level.map(lambda name: order.get(name, name)), level="condition")
+    pivot.columns = pandas.Index(
+        [" · ".join([c] if isinstance(c, str) else map(str, c)) for c in pivot.columns.to_flat_index()]
+    )
+    shown = pivot.fillna("").reset_index()
+    caption = (
+        f"{figure.title}: {long['case'].nunique():,} models. 95% intervals: each measurement's own, or of the mean "
+        "over models where there are several."
+    )
+    return Drawn(None, caption, shown, table)
+
+
+def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Share of models that each detector flags, by dataset, with Wilson's interval, and its median runtime.
+
+    A quantity above its option ``thresholds`` (name -> value) flags a model; below, where the value is negative.
+    """
+    thresholds = dict(figure.options["thresholds"])
+    found = []
+    for name, quantity in figure.quantities.items():
+        if not wide[name].notna().any():
+            continue
+        bound = thresholds[name]
+        seconds = pandas.to_numeric(
+            tidy[tidy["method"].isin(quantity.where.get("method", ()))].groupby("case")["seconds"].first()
+        )
+        for dataset, part in wide[wide[name].notna()].groupby("dataset", sort=True):
+            values = part[name]
+            flagged = int((values > bound).sum() if bound >= 0 else (values < -bound).sum())
+            share = rates.rate("flagged", flagged, len(part), direction=Direction.LOWER)
+            times = seconds.reindex(part["case"]).dropna()
+            found.append(
+                {
+                    "detector": quantity.label,
+                    "dataset": dataset,
+                    "flagged": f"{flagged} of {len(part)}",
+                    "share": estimate(share.value or 0.0, share.low or 0.0, share.high or 0.0),
+                    "median seconds": round(float(times.median()), 1) if len(times) else None,
+                }
+            )
+    table = pandas.DataFrame(found)
+    caption = f"{figure.title}. Share of the models that a detector flags, with Wilson's 95% interval."
+    return Drawn(None, caption, table)
