@@ -20,7 +20,7 @@ from securitynet.metrics import stealing
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
 from securitynet.models.signals import collect
-from securitynet.models.stored import Job, StoredModel, check_images, qualified
+from securitynet.models.stored import Job, StoredModel, check_images, fresh_network, qualified
 from securitynet.models.target import Target
 from securitynet.models.together import obtain_models
 from securitynet.models.trained import TrainedModel
@@ -254,6 +254,9 @@ class StealingAttack(Attack):
         seen = target if interface is None else target.through(interface)
         recipe = self.training(seen, context)
         architecture, size, notes = self.blueprint(target, data.trained)
+        # Built once now, so that a surrogate that cannot be built costs no queries.
+        nothing = np.empty(0, dtype=np.int64)
+        fresh_network(Job(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
         answered = self.ask(seen, data, context)
         check_variety(answered)
         budgets = self.budgets or (len(answered.indices),)

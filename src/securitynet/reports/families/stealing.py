@@ -1,0 +1,94 @@
+"""What a report says of model stealing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from securitynet.records import Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.kinds import Kind
+from securitynet.results.document import ResultDocument, TrialSummary
+
+_MEASURES = {
+    "accuracy": Kind("Accuracy of the surrogate", "share"),
+    "agreement": Kind("Agreement with the target", "share"),
+    "accuracy-ratio": Kind("Its accuracy over the target's"),
+    "agreement-on-errors": Kind("Agreement on the target's errors", "share"),
+    "calibration-gap": Kind("Mean confidence against accuracy", "points", chance=0.0),
+    "posterior-distance": Kind("Distance from the target's posteriors"),
+    "constant-agreement": Kind("Agreement of a constant answer", "share"),
+    "transfer": Kind("Adversarial examples of the surrogate that fool the target", "share"),
+    "transfer-gain": Kind("The same, beyond noise of that size", "points", chance=0.0),
+}
+
+KINDS: dict[str, Kind] = {
+    **_MEASURES,
+    **{f"{name}@budget": replace(kind, label=f"{kind.label}, {{value}} queries") for name, kind in _MEASURES.items()},
+}
+
+
+def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """How like the target the best surrogate is, what it took, and whether more queries helped."""
+    found = [(trial, _by_name(document, trial)) for trial in trials]
+    able = [(trial, measured) for trial, measured in found if "agreement" in measured]
+    if not able:
+        return []
+    trial, measured = max(able, key=lambda pair: (pair[1]["agreement"].low or 0.0, pair[1]["agreement"].value or 0.0))
+    agreement, constant = measured["agreement"], measured["constant-agreement"]
+    numbers = words.numbers(agreement)
+    assert numbers is not None  # an agreement always has a value
+    who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
+    said = [
+        f"An adversary who {who}, and asks {words.plural(trial.queries.unique, 'question')}, gets a surrogate that "
+        f"predicts what the model predicts on {numbers.value} of the images that neither was trained on "
+        f"({words.level(agreement)} interval {unbroken(numbers.interval)}): {in_words(agreement, constant)}."
+    ]
+    ratio = measured.get("accuracy-ratio")
+    written = words.numbers(ratio) if ratio is not None else None
+    if ratio is not None and written is not None:
+        said.append(
+            f"Its accuracy is {written.value} times the model's ({words.level(ratio)} interval "
+            f"{unbroken(written.interval)})."
+        )
+    growth = _growth(measured)
+    return [*said, growth] if growth else said
+
+
+def in_words(agreement: Measurement, constant: Measurement) -> str:
+    """How an agreement compares with that of a constant answer, by its interval."""
+    guess = f"answering always the same would agree on {words.rate(constant.value or 0.0)}"
+    low, high, least = agreement.low or 0.0, agreement.high or 0.0, constant.value or 0.0
+    if low <= least <= high:
+        return f"not distinguishable from a constant answer, as {guess}"
+    if high < least:
+        return f"less than a constant answer, as {guess}"
+    return guess
+
+
+def unbroken(interval: str) -> str:
+    """An interval that stays on one line: a word joiner on both sides of its dash."""
+    return interval.replace("–", "\u2060–\u2060")
+
+
+def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measurement]:
+    start = f"{trial.name}."
+    return {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
+
+
+def _growth(measured: dict[str, Measurement]) -> str | None:
+    """Whether the largest budget gave more agreement than the smallest; None without a curve."""
+    curve = {int(name.partition("=")[2]): m for name, m in measured.items() if name.startswith("agreement@budget=")}
+    if len(curve) < 2:
+        return None
+    few, many = min(curve), max(curve)
+    first, last = words.numbers(curve[few]), words.numbers(curve[many])
+    assert first is not None and last is not None
+    pair = (
+        f"{first.value} ({unbroken(first.interval)}) with {few:,} questions and {last.value} "
+        f"({unbroken(last.interval)}) with {many:,}"
+    )
+    if not verdict.apart(curve[few], curve[many]):
+        return f"More questions are not shown to help: {pair}; the intervals overlap."
+    helped = (curve[many].value or 0.0) > (curve[few].value or 0.0)
+    return f"More questions {'help' if helped else 'do harm'}: the agreement is {pair}."
