@@ -14,6 +14,7 @@ from securitynet.cli.options import configured
 from securitynet.models.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from securitynet.models.poison import Implanted
     from securitynet.models.protection import Protected
     from securitynet.models.trained import TrainedModel
     from securitynet.models.training import History
@@ -30,12 +31,12 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
-    from securitynet.defenses.base import defended_training
     from securitynet.models.artefacts import train_model
+    from securitynet.studies.training import prepared_training
 
-    config, protection = defended_training(config)
+    config, protection, implant = prepared_training(config)
     with _epochs_bar() as progress:
-        path, trained = train_model(config, protection=protection, progress=progress, note=_note)
+        path, trained = train_model(config, protection=protection, implant=implant, progress=progress, note=_note)
     if json:
         console.print_json({"weights": str(path), **trained.facts()})
     else:
@@ -82,6 +83,17 @@ def describe_defense(defense: Protected) -> list[str]:
     return [*lines, *defense.notes]
 
 
+def describe_implant(implant: Implanted) -> str:
+    """What was planted, and how well it works."""
+    goal = "the next class" if implant.target is None else f"class {implant.target}"
+    works = (
+        ""
+        if implant.success is None
+        else (f"; with the trigger {implant.success:.1%} of {implant.tried} non-members go there")
+    )
+    return f"Implant: {implant.name}, to {goal}, in {implant.poisoned} training records{works}"
+
+
 def show(path: Path, trained: TrainedModel) -> None:
     """Print what was trained, in a few lines on stdout."""
     stopped = " (stopped early)" if trained.history.stopped_early else ""
@@ -94,5 +106,7 @@ def show(path: Path, trained: TrainedModel) -> None:
     if trained.defense is not None:
         for line in describe_defense(trained.defense):
             console.stdout.print(line, markup=False, soft_wrap=True)
+    if trained.implant is not None:
+        console.stdout.print(describe_implant(trained.implant), markup=False, soft_wrap=True)
     console.stdout.print(f"Weights: {path}", markup=False, soft_wrap=True)
     console.stdout.print(f"Facts:   {path.with_suffix('.json')}", markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from securitynet.detectors._triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import detection
+from securitynet.models.poison import Implanted
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -199,7 +200,7 @@ def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np
         epochs=np.stack([one.epochs[where] for one, where in zip(found, at, strict=True)]),
         sampled=found[0].sampled(plan)[at[0]],
         population=plan.classes,
-        verified=np.stack([one.verified[where] for one, where in zip(found, at, strict=True)]).all(axis=0),
+        verified=np.all([one.verified[where] for one, where in zip(found, at, strict=True)], axis=0),
         pictured=order.astype(np.int64),
         masks=masks,
         patterns=patterns,
@@ -225,10 +226,11 @@ def _class_means(data: TrialData, labels: NDArray[np.int64], chosen: NDArray[np.
 
 def _planted(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
     """Where a trigger was planted and which label it leads to, if the target's own record says so."""
-    implant = getattr(data.trained, "implant", None)
+    implant: Implanted | None = getattr(data.trained, "implant", None)
+    if implant is None or implant.target is None:
+        return np.zeros((0, 0), np.uint8), -1
     mask = np.zeros(shape, np.uint8)
-    if implant is None or implant.box is None or implant.target is None:
-        return np.zeros((0, 0), np.uint8), -1 if implant is None or implant.target is None else implant.target
     top, left, height, width = implant.box
     mask[top : top + height, left : left + width] = 255
-    return mask, implant.target
+    # A trigger all over the image has no place to be located at.
+    return (np.zeros((0, 0), np.uint8) if mask.all() else mask), implant.target

@@ -23,6 +23,7 @@ from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
 from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.poison import Poisoner
 from securitynet.models.protection import Fitting, Protected, Protection, has_group_norms, set_aside
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
@@ -73,6 +74,7 @@ def train_target(
     progress: Progress | None = None,
     note: Note | None = None,
     protection: Protection | None = None,
+    implant: Poisoner | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -95,6 +97,7 @@ def train_target(
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
         protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
+        implant: The backdoor to plant, such as `securitynet.implants.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -123,6 +126,7 @@ def train_target(
         progress=progress,
         note=note,
         protection=protection,
+        implant=implant,
     )
     backend = ModuleBackend(
         network,
@@ -143,6 +147,7 @@ def train_model(
     config: TrainConfig,
     *,
     protection: Protection | None = None,
+    implant: Poisoner | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> tuple[Path, TrainedModel]:
@@ -151,6 +156,7 @@ def train_model(
     Args:
         config: The configuration.
         protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
+        implant: The backdoor that it names, configured: see `securitynet.implants.base.implanted_training`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
 
@@ -162,6 +168,8 @@ def train_model(
     """
     if config.defense is not None and (protection is None or protection.name != config.defense):
         raise ConfigurationError(f"The defense {config.defense} was not handed over.")
+    if config.implant is not None and implant is None:
+        raise ConfigurationError(f"The implant {config.implant} was not handed over.")
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
@@ -181,6 +189,7 @@ def train_model(
         progress=progress,
         note=note,
         protection=protection,
+        implant=implant,
     )
     return config.weights_file, trained
 
@@ -199,6 +208,7 @@ def _obtain(
     progress: Progress | None,
     note: Note | None,
     protection: Protection | None,
+    implant: Poisoner | None,
 ) -> tuple[nn.Module, TrainedModel]:
     """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
     note = note or logger.info
@@ -227,6 +237,7 @@ def _obtain(
         held_out=len(made.members) - len(effective.members),
         aside=share,
     )
+    poisoned = None if implant is None else implant.poison(dataset, effective.members)
     facts: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": dataset.num_classes,
@@ -237,6 +248,7 @@ def _obtain(
         "split": stated,
         "recipe": recipe,
         "defense": None if protection is None else protection.protected(group_norms=has_group_norms(network)),
+        "implant": None if poisoned is None else poisoned.record,
     }
     checkpoint = None
     if out is not None:
@@ -253,13 +265,14 @@ def _obtain(
     preprocessing = normalise(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
-    by = [] if protection is None else [protection.protected().model_dump(mode="json")]
+    by: list[Any] = [] if protection is None else [protection.protected().model_dump(mode="json")]
+    by += [] if poisoned is None else [poisoned.record.digest]
     kept, aside = set_aside(len(made.members), share, recipe.seed)
     fitting = Fitting(
         architecture,
         network,
-        images,
-        dataset.labels,
+        images if poisoned is None else poisoned.images,
+        dataset.labels if poisoned is None else poisoned.labels,
         made.members[kept],
         recipe,
         preprocessing,
@@ -282,6 +295,13 @@ def _obtain(
         labels = dataset.labels[indices]
         return evaluate(network, images, labels, indices=indices, preprocessing=preprocessing, device=device)[1]
 
+    if implant is not None and poisoned is not None:
+        shown = implant.stamped(dataset, effective.non_members)
+        hits, tried = 0.0, len(shown.indices)
+        if tried:
+            goals, where = shown.goals, shown.indices
+            hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
+        facts["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
     trained = TrainedModel(
         **facts,
         preprocessing=preprocessing,
@@ -339,6 +359,8 @@ def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted:
 
 def _asked_for(found: TrainedModel, name: str) -> Any:
     """A fact about a model as it was asked for: without what only its training showed."""
+    if name == "implant" and found.implant is not None:
+        return found.implant.asked
     if name != "defense" or found.defense is None:
         return getattr(found, name)
     asked = found.defense

@@ -32,8 +32,12 @@ class _Subject(Record):
     defense: str | None = Field(
         default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
     )
+    implant: str | None = Field(
+        default=None, description="Backdoor to plant, to measure detection; see `securitynet list implants`."
+    )
     configure: Annotated[tuple[str, ...], Commas] = Field(
-        default=(), description="Settings of the defense: NAME.FIELD=VALUE, separated by commas (dp-sgd.epsilon=8)."
+        default=(),
+        description="Settings of the defense or the implant: NAME.FIELD=VALUE, separated by commas (dp-sgd.epsilon=8).",
     )
     split: Literal["four-way", "public"] = Field(
         default="four-way",
@@ -72,6 +76,8 @@ class TrainConfig(RecipeOptions, _Subject):
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
             del settings["configure"]  # names stay what they were before there was anything to configure
+        if self.implant is None:
+            del settings["implant"]
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

@@ -17,6 +17,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, write_json
+from securitynet.models.poison import Implanted
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Protected, set_aside
 from securitynet.models.recipe import Recipe
@@ -63,6 +64,7 @@ class TrainedModel(Record):
         split: Who was a member.
         recipe: How it was trained, with the seed.
         defense: The defense it was trained with, and what that spent; None for none.
+        implant: The backdoor that was planted in it; None for none.
         train_accuracy: On the records it was trained on, in [0, 1], in evaluation mode.
         test_accuracy: On the non-members.
         history: What happened in each epoch.
@@ -82,6 +84,7 @@ class TrainedModel(Record):
     split: TrainedSplit
     recipe: Recipe
     defense: Protected | None = None
+    implant: Implanted | None = None
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
     history: History

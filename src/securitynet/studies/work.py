@@ -41,6 +41,9 @@ Job = dict[str, Any]
 Outcome = dict[str, Any]
 Progress = Callable[[str, int, int], None]
 
+BEGAN = "began"
+"""What progress is told when the target is open and the trial itself begins: its time limit counts from there."""
+
 _DATASETS = 2
 """Datasets that stay loaded: consecutive targets often share theirs."""
 
@@ -107,10 +110,10 @@ class Workbench:
 
     def _trained(self, config: TrainConfig, progress: Progress | None) -> Path:
         """The weights of a recipe: in the cache, else from the results, else trained now."""
-        from securitynet.defenses.base import defended_training
         from securitynet.models.artefacts import train_model
+        from securitynet.studies.training import prepared_training
 
-        config, protection = defended_training(config)
+        config, protection, implant = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
@@ -120,6 +123,7 @@ class Workbench:
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
                 protection=protection,
+                implant=implant,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):
@@ -262,6 +266,8 @@ class Workbench:
         planned = self._planned(opened, trial)
         context = self._context(trial, progress)
         measures = Measures(self.level, self.fprs, trial["seed"])
+        if progress:
+            progress(BEGAN, 0, 0)
         done = run_trial(planned, opened.subject.target, opened.data, context, self.store, measures)
         return {"trial": done.result.status, "reason": done.result.reason}
 
