@@ -115,7 +115,8 @@ def parse_name(name: str) -> dict[str, Any]:
 def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     """Values of a quantity: one row a case, with columns value, low, high, n; empty if nothing fits.
 
-    Where several settings of a method were measured on one case, the one that most cases have counts.
+    Where several settings of a method were measured on one case, the one that most cases have counts; where that was
+    measured with several seeds, the mean of the values and of the ends of their intervals.
     """
     chosen = frame[frame["value"].notna()]
     for column, allowed in quantity.where.items():
@@ -131,8 +132,9 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     elif rows["case"].duplicated().any():
         ways = rows[["method", "access", "auxiliary", "settings", "at"]].apply(lambda way: repr(list(way)), axis=1)
         order = ways.map(ways.value_counts())
-        rows = rows.assign(_order=order).sort_values("_order", ascending=False, kind="stable")
-        rows = rows.drop_duplicates("case")
+        rows = rows.assign(_way=ways, _order=order).sort_values("_order", ascending=False, kind="stable")
+        rows = rows[rows["_way"] == rows.groupby("case", sort=False)["_way"].transform("first")]
+        return rows.groupby("case")[["value", "low", "high", "n"]].mean()
     return rows.set_index("case")[["value", "low", "high", "n"]].sort_index()
 
 

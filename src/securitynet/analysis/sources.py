@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas
 
-from securitynet.analysis import frames
+from securitynet.analysis import frames, study_frames
 from securitynet.analysis.frames import ANNOTATIONS, CONDITIONS
 from securitynet.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ def load(source: str, *, db: str | None = None, where: dict[str, Any] | None = N
         with securitynet.catalog.open(db) as catalog:
             frame = frames.from_catalog(catalog)
     elif Path(source).is_dir():
-        frame = frames.from_study(Path(source), db=db)
+        frame = study_frames.from_study(Path(source))
     else:
         raise ConfigurationError(
             f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
