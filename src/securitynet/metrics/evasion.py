@@ -9,8 +9,8 @@ Three measures, for a budget of perturbation (epsilon):
   misclassified already;
 - **success**: share of the correctly classified images that are misclassified at this epsilon or a smaller one.
 
-So the last two never get better for the owner as epsilon grows, which the first can: one step along the gradient that is
-too long may be worse than a short one.
+So the last two never get better for the owner as epsilon grows, which the first can: one step along the gradient may be
+too long.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from securitynet.records import Direction, Measurement
 
 USABLE = 0.95
 """Share of images that steps without a bound must get misclassified, if gradients lead anywhere at all."""
+
+TOO_LONG = "Smaller than at a smaller epsilon: the steps are too long. Success counts them and all shorter ones."
+"""Note of an accuracy drop that does not grow."""
 
 WARNING = "WARNING: gradients look masked"
 """How a note begins that says that gradients are not to be trusted."""
@@ -61,13 +64,17 @@ def measure(
     found = [
         rates.rate("clean-accuracy", int(right.sum()), len(labels), direction=Direction.HIGHER, level=level),
     ]
-    stands = right
+    stands, most = right, -1
     for epsilon, predicted in zip(epsilons, perturbed, strict=True):
         still = predicted == labels
         stands = stands & still
+        lost = int(right.sum()) - int(still.sum())
+        too_long, most = lost < most, max(lost, most)
         at = f"@epsilon={epsilon_text(epsilon)}"
         found += [
-            paired.difference(f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level),
+            paired.difference(
+                f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level
+            ).with_notes(*([TOO_LONG] if too_long else [])),
             rates.rate(
                 f"robust-accuracy{at}",
                 int(stands.sum()),

@@ -41,7 +41,8 @@ def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: Nor
     if norm == "linf":
         return (images + delta.clamp(-epsilon, epsilon)).clamp(0, 1)
     norms = delta.flatten(1).norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    return (images + delta * (epsilon / norms).clamp_max(1).view(-1, 1, 1, 1)).clamp(0, 1)
+    shares: torch.Tensor = (epsilon / norms).clamp_max(1)
+    return (images + delta * shares.view(-1, 1, 1, 1)).clamp(0, 1)
 
 
 def random_start(images: torch.Tensor, epsilon: float, norm: Norm, generator: torch.Generator) -> torch.Tensor:

@@ -16,6 +16,9 @@ from securitynet.errors import MissingExtra
 from securitynet.models.trainer.randomness import isolated
 
 
+INSTALL_HINT = "Install it with: pip install --no-deps torchattacks (or pip install 'securitynet[evasion]')."
+
+
 def package() -> Any:
     """The package, imported.
 
@@ -25,7 +28,9 @@ def package() -> Any:
     try:
         import torchattacks
     except ImportError as error:
-        raise MissingExtra("torchattacks", "evasion", "This attack") from error
+        missing = MissingExtra("torchattacks", "evasion", "This attack")
+        missing.hint = f"{INSTALL_HINT} It asks for an old `requests`, which it never uses."
+        raise missing from error
     return torchattacks
 
 
