@@ -178,22 +178,25 @@ class _Table:
         self._counts = counts.astype(np.float64)
         self._size = size = len(values)
         label, true, said = cells.T
-        pair = label * size
         # Each column of these sums the combinations that belong together.
         self._hits = _indicator(true, size, true == said)
         self._true, self._said = _indicator(true, size), _indicator(said, size)
-        self._true_in_class = _indicator(pair + true, len(classes) * size)
-        self._said_in_class = _indicator(pair + said, len(classes) * size)
-        self._widest = max(len(cells), len(classes) * size)
+        # Only a value that occurs and is said in a class can be hit there; most do not where there are many.
+        pairs = np.intersect1d(label * size + true, label * size + said)
+        of_class, of_value = pairs // size, pairs % size
+        self._classes = _indicator(label, len(classes))
+        self._of_class = of_class
+        self._true_in, self._said_in = (_position(label * size + column, pairs) for column in (true, said))
+        self._values = _indicator(of_value, size)
+        self._widest = max(len(cells), len(classes), len(pairs))
 
     def scores(self, counts: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Macro-F1 as it is and dealt out anew, for each row of counts (R×C), by default those that were counted."""
         counts = self._counts[None, :] if counts is None else counts
         true, said = counts @ self._true, counts @ self._said
-        by_class = (len(counts), -1, self._size)
-        true_in, said_in = ((counts @ part).reshape(by_class) for part in (self._true_in_class, self._said_in_class))
-        records = true_in.sum(axis=2, keepdims=True)
-        dealt = np.divide(true_in * said_in, records, out=np.zeros_like(true_in), where=records > 0).sum(axis=1)
+        records = (counts @ self._classes)[:, self._of_class]
+        product = (counts @ self._true_in) * (counts @ self._said_in)
+        dealt = np.divide(product, records, out=np.zeros_like(product), where=records > 0) @ self._values
         return _f1(counts @ self._hits, true, said), _f1(dealt, true, said)
 
     def resampled(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -213,6 +216,13 @@ def _indicator(column: Values, columns: int, chosen: NDArray[np.bool_] | None = 
     """C×columns with a 1 in each (chosen) row."""
     rows = np.arange(len(column)) if chosen is None else np.flatnonzero(chosen)
     return sparse.csr_array((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), columns))
+
+
+def _position(column: Values, pairs: Values) -> sparse.csr_array:
+    """C×pairs with a 1 where a combination belongs to a pair."""
+    at = np.searchsorted(pairs, column).clip(max=max(len(pairs) - 1, 0))
+    chosen = pairs[at] == column if len(pairs) else np.zeros(len(column), dtype=bool)
+    return _indicator(at, len(pairs), chosen)
 
 
 def _f1(hits: NDArray[np.float64], true: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:

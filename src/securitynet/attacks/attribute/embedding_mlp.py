@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import nn
@@ -55,7 +55,7 @@ class EmbeddingMLP(Attack):
     learned from nor judged.
 
     Attributes:
-        attributes: Which to infer; all that the dataset has by default.
+        attributes: Which to infer; all that the dataset has by default. On the command line: ``slant+thickness``.
         layer: Name of the layer whose output is the embedding, or ``NAME:input`` for what a layer receives; by default
             what the final classifier receives, found by tracing.
         judged: On whom the attack is judged: ``non-members``, as in the paper (the target's testing dataset), or
@@ -84,6 +84,11 @@ class EmbeddingMLP(Attack):
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     repeats: int = Field(default=1, ge=1)
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.split("+")) if isinstance(value, str) else value
 
     def run(self, target: Target, data: TrialData, context: Context) -> InferredAttributes:
         """See `Attack.run`.
