@@ -34,12 +34,14 @@ class Oracle:
 
     Args:
         target: Black-box access is enough.
+        known: Images that are on the bill already, N×C×H×W: they are not distinct from those asked before.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, known: torch.Tensor) -> None:
         self._target = target
         self._total = 0
         self._keys: set[bytes] = set()
+        self._known = set(image_keys(known))
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         """Predicted classes of images in [0, 1], N int64 on the CPU."""
@@ -52,7 +54,7 @@ class Oracle:
     @property
     def queries(self) -> Queries:
         """What was asked so far."""
-        return Queries(total=self._total, unique=len(self._keys))
+        return Queries(total=self._total, unique=len(self._keys - self._known))
 
     def _outputs(self, images: torch.Tensor) -> torch.Tensor:
         answers = []

@@ -15,7 +15,6 @@ from torch import nn
 from securitynet.errors import MissingExtra
 from securitynet.models.trainer.randomness import isolated
 
-
 INSTALL_HINT = "Install it with: pip install --no-deps torchattacks (or pip install 'securitynet[evasion]')."
 
 

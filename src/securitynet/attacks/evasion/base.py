@@ -160,7 +160,7 @@ class EvasionAttack(Attack):
                 images = data.dataset.batch(sample[part]).float() / 255
                 labels, clean = (torch.from_numpy(values[part]) for values in (signals.labels, signals.predictions))
                 batch = Batch(images, labels, labels == clean, sample[part], number)
-                piece = self._piece(Oracle(target), perturber, batch, clean)
+                piece = self._piece(Oracle(target, images), perturber, batch, clean)
                 store.write(f"{number:06d}", piece)
             pieces.append(piece)
             context.asked.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))
