@@ -66,7 +66,7 @@ def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
     """Sampling rate, and steps in an epoch, so that an epoch expects each record once.
 
     Raises:
-        ConfigurationError: If a batch would be larger than half of the records: there is little sampling then.
+        ConfigurationError: If a batch would hold more than all records.
     """
     if batch_size > records:
         raise ConfigurationError(
@@ -177,6 +177,10 @@ class PrivateSteps(Procedure):
         from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
         from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
+        # Opacus 1.6 reads channels-last activations as if they were contiguous: gradients of convolutions, and with them
+        # the clipping, would be wrong.
+        run.layout = torch.contiguous_format
+        run.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         weights = sum(parameter.numel() for parameter in run.module.parameters() if parameter.requires_grad)
         ghost = self.clipping == "ghost" or (self.clipping == "auto" and weights >= GHOST_WEIGHTS)
         self.used: Literal["per-sample", "ghost"] = "ghost" if ghost else "per-sample"

@@ -23,6 +23,7 @@ class Run(Protocol):
         recipe: How it is trained.
         optimizer: Of the network's weights.
         device: Where.
+        layout: In which images go through the network.
     """
 
     module: nn.Module
@@ -31,6 +32,7 @@ class Run(Protocol):
     recipe: Recipe
     optimizer: torch.optim.Optimizer
     device: torch.device
+    layout: torch.memory_format
 
     def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         """Logits for images as the feed gives them, N×K; of the network, or of a wrapper of it."""
