@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -129,3 +130,103 @@ def _watch() -> Iterator[Callable[[Status], None]]:
 
 def _note(text: str) -> None:
     console.stderr.print(text, markup=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="Study file (TOML).", show_default=False)],
+    out: Out = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Run each method on a few records, to estimate time and memory.")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="As `study run` would be called.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="As `study run` would be called.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder for what can be recomputed ($SECURITYNET_CACHE).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="For how many workers to estimate.")] = None,
+    json: Json = False,
+) -> None:
+    """Tell what a study would run, how much of it is there, and what will be skipped and why. Nothing is written.
+
+    Example: securitynet study plan studies/ml-doctor-small.toml --calibrate
+    """
+    from securitynet.studies.study_preview import estimate, look_ahead
+
+    with console.progress_bar() as progress:
+        ahead = look_ahead(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
+        cost = estimate(ahead, workers=workers, progress=progress, note=_note) if calibrate else None
+    if json:
+        console.print_json({**ahead.to_json(), "estimate": cost.to_json() if cost else None})
+        return
+    for line in ahead.lines():
+        console.stdout.print(line, markup=False, soft_wrap=True)
+    for line in cost.lines() if cost else ():
+        console.stdout.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    what: Results,
+    file: Annotated[Path, typer.Argument(help="Where to: .parquet, .csv or .jsonl.", show_default=False)],
+    out: Out = None,
+    db: Db = None,
+) -> None:
+    """Write all results as one tidy table: a row a measured value, with its target, method, settings and cost."""
+    from securitynet.results.export import to_frame, write_table
+    from securitynet.studies.methods import default_settings
+    from securitynet.studies.study_view import open_index
+
+    with open_index(find_results(what, out, db), _note) as index:
+        frame = to_frame(index, default_settings)
+    write_table(frame, file)
+    lost = int((frame["status"] == "failed").sum())
+    failed = f", {lost:,} of them of trials that failed" if lost else ""
+    console.stderr.print(f"{len(frame):,} rows written to {file}{failed}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def reindex(what: Results, out: Out = None, db: Db = None) -> None:
+    """Rebuild the index from the trial files, which are the truth. With --db URL also into PostgreSQL."""
+    from securitynet.studies.study_view import reindex as rebuild
+
+    found = rebuild(find_results(what, out, db), _note)
+    console.stderr.print(f"{found.read:,} files indexed, {len(found.damaged)} can't be read", markup=False)
+    raise typer.Exit(1 if found.damaged else 0)
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Folders or URLs of results.", show_default=False)],
+    out: Annotated[str, typer.Option("--out", help="Folder or URL to merge into.", show_default=False)],
+) -> None:
+    """Merge the results of several studies, or of parts of one that ran in different places."""
+    from securitynet.studies.study_view import merge as run_merge
+
+    found = run_merge(sources, out, _note)
+    console.stderr.print(
+        f"{found.trials:,} trials and {found.subjects:,} targets taken over, {found.present:,} were there", markup=False
+    )
+    for path, why in found.damaged.items():
+        console.stderr.print(f"left out: {path}: {why}", markup=False, soft_wrap=True)
+    for trial in found.conflicts:
+        console.stderr.print(f"two sources differ on trial {trial}; the first is kept", markup=False, soft_wrap=True)
+    raise typer.Exit(1 if found.damaged or found.conflicts else 0)
+
+
+@app.command()
+def publish(
+    what: Results,
+    out: Out = None,
+    catalog: Annotated[str | None, typer.Option(help="Database of the catalog. Default: the user's own.")] = None,
+    db: Db = None,
+) -> None:
+    """Record what was measured on models of the catalog there, each value with the trial it comes from."""
+    import securitynet.catalog
+    from securitynet.studies.publish import publish as run_publish
+    from securitynet.studies.study_view import open_index
+
+    with open_index(find_results(what, out, db), _note) as index, securitynet.catalog.open(catalog) as opened:
+        found = run_publish(index, opened)
+    console.stderr.print(
+        f"{found.values:,} new values of {found.entries:,} entries; {found.without:,} targets are no entries",
+        markup=False,
+    )

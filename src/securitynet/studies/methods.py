@@ -115,3 +115,14 @@ def _value(text: str) -> Any:
         return parse_toml(f"value = {text}")["value"]
     except ConfigurationError:
         return text  # a plain word
+
+
+def default_settings(kind: str, name: str) -> dict[str, Any]:
+    """The configuration of a method when nothing is set; empty if it is not installed here, or must be set."""
+    for registered, registry in REGISTRIES.items():
+        if registered == kind and name in registry:
+            try:
+                return dict(make_method(registered, name, {}).model_dump(mode="json"))
+            except ConfigurationError:
+                return {}
+    return {}

@@ -6,6 +6,7 @@ files say what is done, and the next run does the rest.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter, defaultdict
@@ -32,7 +33,7 @@ from securitynet.studies.study_config import RunSettings
 from securitynet.studies.study_plan import StudyPlan
 from securitynet.studies.study_status import Status
 from securitynet.studies.trials import is_full_disk, now
-from securitynet.studies.work import Job, reason_of
+from securitynet.studies.work import BEGAN, TERM, Job, reason_of
 
 _STATUS_EVERY = 1.0
 _INDEX_EVERY = 30.0
@@ -71,6 +72,7 @@ class RunOptions:
 class _Running:
     task: Task
     began: float
+    begun: float | None = None
     what: str = ""
     done: int = 0
     total: int = 0
@@ -141,7 +143,9 @@ class Runner:
             return self._end("finished")
         measures = self.plan.study.measures
         root = self.root.name if self.root.folder is None else str(self.root.folder.absolute())
-        bench = Bench(root, options.cache, options.state, measures.level, measures.fprs, options.settings, lock)
+        term = os.urandom(12).hex()
+        self.root.write(TERM, term.encode())
+        bench = Bench(root, options.cache, options.state, measures.level, measures.fprs, options.settings, term, lock)
         executor = self.make_executor(bench)
         self.status.workers = executor.slots
         try:
@@ -216,10 +220,12 @@ class Runner:
     def _meet(self, event: Event) -> None:
         running = self._running.get(event.slot)
         if isinstance(event, Progressed):
-            if running is not None:
+            if running is not None and event.what == BEGAN:
+                running.begun = time.monotonic()
+            elif running is not None:
                 running.what, running.done, running.total = event.what, event.done, event.total
             return
-        if isinstance(event, Died) and not event.began and not event.final:
+        if isinstance(event, Died) and not (event.began or event.final or event.blameless):
             self._false_starts += 1
             if self._false_starts > _MOST_FALSE_STARTS:
                 raise StudyStopped(
@@ -235,7 +241,7 @@ class Runner:
             self._done(task, event.outcome)
             return
         self._schedule.release(event.slot)
-        self._lost(task, event.why, event.output, final=event.final, counts=event.began)
+        self._lost(task, event.why, event.output, final=event.final, counts=event.began and not event.blameless)
 
     def _done(self, task: Task, outcome: dict[str, Any]) -> None:
         if outcome["status"] == "storage":
@@ -347,8 +353,9 @@ class Runner:
         settings = self.options.settings
         for slot, running in list(self._running.items()):
             trial = running.task.kind in ("trial", "measure")
-            limit = settings.time_limit if trial else settings.setup_time_limit
-            if limit is not None and time.monotonic() - running.began > limit:
+            setup = not trial or running.begun is None
+            limit = settings.setup_time_limit if setup else settings.time_limit
+            if limit is not None and time.monotonic() - (running.begun or running.began) > limit:
                 executor.kill(slot)
                 del self._running[slot]
                 self._schedule.release(slot)

@@ -71,7 +71,7 @@ class Task:
     def words(self) -> str:
         """For people."""
         if self.kind in ("trial", "measure") and self.trial is not None:
-            return f"{self.trial.name} on {self.subject.plan.label}"
+            return f"{self.trial.words} on {self.subject.plan.label}"
         verb = {"train": "training", "open": "opening", "survey": "opening", "share": "shared work for"}
         return f"{verb.get(self.kind, self.kind)} {self.subject.plan.label}"
 

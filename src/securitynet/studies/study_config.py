@@ -21,9 +21,9 @@ from securitynet.records import ThreatModel
 from securitynet.studies.config import AssessConfig, Once
 
 SUBJECT_FIELDS = frozenset(AssessConfig.model_fields) - {
-    "model", "attacks", "detectors", "configure", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",
+    "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",
 }  # fmt: skip
-"""Fields of `AssessConfig` that say which target and which data."""
+"""Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
 
 TRAIN_FIELDS = frozenset(TrainConfig.model_fields) - {"out", "overwrite", "device", "architecture", "dataset"}
 """Fields of `TrainConfig` that a study may set."""

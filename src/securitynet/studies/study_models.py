@@ -45,7 +45,7 @@ class SubjectPlan:
         key: Digest of what is declared, with that of the files it names.
         label: How people call it.
         options: Fields of `AssessConfig`, as JSON.
-        train: Fields of `TrainConfig`, as JSON, if it is to be trained.
+        train: Those fields of `TrainConfig` that are given, as JSON, if it is to be trained.
         tags: Words by which attacks are restricted.
         catalog: Id of its entry.
         codes: What the catalog says of it.
@@ -144,12 +144,15 @@ def _of_recipes(study: StudyConfig, source: TrainSource, base: Path, stamps: Sta
             raise ConfigurationError("Which dataset should be trained on?", hint="Give dataset, here or under [data].")
         chosen["dataset"] = _absolute_dataset(chosen["dataset"], base, chosen.get("data_root"))
         training = {name: value for name, value in chosen.items() if name in TRAIN_FIELDS | {"architecture", "dataset"}}
-        if training.get("defense") == "none":
-            training.pop("defense")
+        rest = {n: v for n, v in chosen.items() if n in SUBJECT_FIELDS and (n not in TRAIN_FIELDS or n in _OF_BOTH)}
+        if training.get("defense") in (None, "none"):
+            training.pop("defense", None)
+        elif _changes_answers(training["defense"]):
+            rest |= {name: training.pop(name) for name in ("defense", "configure") if name in training}
         if training.get("split") == "auto":
             training.pop("split")
-        train = _validated(TrainConfig, training).model_dump(mode="json", exclude={"out", "overwrite", "device"})
-        rest = {n: v for n, v in chosen.items() if n in SUBJECT_FIELDS and (n not in TRAIN_FIELDS or n in _OF_BOTH)}
+        # Only what is given: a field that a later version adds must not make another target of this one.
+        train = _validated(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
         words = [str(chosen[name]) for name in ("architecture", "dataset") if name not in varied]
         words += [_words(name, chosen.get(name)) for name in varied]
         yield _subject(
@@ -227,6 +230,13 @@ def alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     ]
     for combination in itertools.product(*values):
         yield dict(zip(names, combination, strict=True))
+
+
+def _changes_answers(defense: str) -> bool:
+    """Whether a defense is one of what a model answers, and not one to train with."""
+    from securitynet.defenses import DEFENSES
+
+    return bool(DEFENSES.get(defense).stage == "output")
 
 
 def _references(study: StudyConfig, source: ModelSource, base: Path) -> Iterator[tuple[str, CatalogEntry | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.models.method import Method
 from securitynet.models.references import parse_reference
+from securitynet.models.train_config import TrainConfig
 from securitynet.records import (
     Access,
     Auxiliary,
@@ -32,6 +33,7 @@ from securitynet.studies.planning import trials_of
 from securitynet.studies.stamps import Stamps
 from securitynet.studies.study_config import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.study_models import SubjectPlan, subjects_of
+from securitynet.studies.training import prepared_training
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ class StudyTrial:
     def id(self) -> str:
         """Of the trial, if its subject has been opened."""
         return self.spec.id
+
+    @property
+    def words(self) -> str:
+        """Its name and its settings, for people."""
+        settings = ", ".join(f"{name}={value}" for name, value in leaves(self.plan.settings))
+        seed = f", seed {self.spec.seed}" if len(self.plan.seeds) > 1 else ""
+        return f"{self.name}{f' ({settings})' if settings else ''}{seed}"
 
     def job(self) -> dict[str, Any]:
         """What a worker needs to run it, as JSON."""
@@ -165,6 +174,9 @@ def expand(study: StudyConfig, base: Path, text: str = "", stamps: Stamps | None
     stamps = stamps or Stamps()
     plan = StudyPlan(study, base, text, subjects_of(study, base, stamps))
     stamps.keep()
+    for train in {subject.train_key: subject.train for subject in plan.subjects}.values():
+        if train is not None:  # a wrong setting of a defense or an implant is told now
+            prepared_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),
         ("detector", study.detectors),
@@ -209,6 +221,15 @@ def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(table, dict):
             raise ConfigurationError(f"The grid sets {dotted}, and settings give {name} a value of its own.")
     table[last] = value
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of nested settings."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def expected_means(subject: SubjectPlan) -> Means:

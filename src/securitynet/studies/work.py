@@ -9,12 +9,13 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import securitynet.datasets
 from securitynet.datasets.base import ImageDataset
@@ -24,7 +25,7 @@ from securitynet.models.method import Context, SharedWork, TrialData
 from securitynet.models.signals import collect
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import facts_path
-from securitynet.records import Measurement
+from securitynet.records import Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import Check, SubjectRecord, SubjectStore
@@ -40,6 +41,9 @@ from securitynet.studies.trials import Measures, is_full_disk, now, reuse, run_t
 Job = dict[str, Any]
 Outcome = dict[str, Any]
 Progress = Callable[[str, int, int], None]
+
+TERM = "term"
+"""File that holds the mark of the last run that has begun."""
 
 BEGAN = "began"
 """What progress is told when the target is open and the trial itself begins: its time limit counts from there."""
@@ -57,6 +61,37 @@ class _Open:
     work: dict[str, SharedWork]
 
 
+class TermOver(Exception):
+    """Another run of the study has begun; this worker's trial is its business now."""
+
+
+class FencedStore(TrialStore):
+    """Trial files, as long as the run that this belongs to is the last one.
+
+    A worker may outlive its runner for a moment, or for long on a machine that was cut off. What it finishes then is
+    run again by the next runner's workers, and must not be finished twice.
+    """
+
+    def __init__(self, root: Root, term: str) -> None:
+        super().__init__(root)
+        self._term = term
+
+    def save(self, result: TrialResult, arrays: Mapping[str, NDArray[Any]] | None = None) -> TrialResult:
+        """See `TrialStore.save`. Raises `TermOver` if another run has begun."""
+        check_term(self.files, self._term)
+        return super().save(result, arrays)
+
+
+def check_term(root: Root, term: str) -> None:
+    """Raise `TermOver` unless this is the last run of a study that has begun."""
+    try:
+        current = root.read(TERM).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    if current != term:
+        raise TermOver
+
+
 class Workbench:
     """Does jobs, one at a time.
 
@@ -66,12 +101,21 @@ class Workbench:
         device: As the user writes it.
         level: Confidence level.
         fprs: False-positive rates.
+        term: Mark of the run that this belongs to; None for none.
     """
 
-    def __init__(self, root: Root, cache: Path, device: str, level: float, fprs: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        root: Root,
+        cache: Path,
+        device: str,
+        level: float,
+        fprs: tuple[float, ...],
+        term: str | None = None,
+    ) -> None:
         self.root, self.cache, self.device = root, cache, device
         self.level, self.fprs = level, fprs
-        self.store = TrialStore(root)
+        self.store = TrialStore(root) if term is None else FencedStore(root, term)
         self.subjects = SubjectStore(root)
         self._open: _Open | None = None
         self._datasets: dict[str, ImageDataset] = {}

@@ -37,6 +37,7 @@ class Died:
         output: The end of what it printed.
         began: Whether it had come so far as to take jobs.
         final: Whether trying again would be useless: a limit was passed.
+        blameless: Whether the job can't have caused it: a machine went away.
     """
 
     slot: int
@@ -44,6 +45,7 @@ class Died:
     output: str = ""
     began: bool = True
     final: bool = False
+    blameless: bool = False
 
 
 Event = Progressed | Finished | Died
@@ -60,6 +62,7 @@ class Bench:
         level: Confidence level.
         fprs: False-positive rates.
         settings: How to run.
+        term: Mark of this run: workers of an earlier one, which its runner's end may have outlived, write nothing more.
         inherit: Descriptor of the study's lock. Workers hold it too, so that no other runner starts while one of them
             is still at work.
     """
@@ -70,6 +73,7 @@ class Bench:
     level: float
     fprs: tuple[float, ...]
     settings: RunSettings = field(default_factory=RunSettings)
+    term: str | None = None
     inherit: int | None = None
 
 

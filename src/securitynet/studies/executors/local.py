@@ -119,6 +119,7 @@ class LocalExecutor(Executor):
             "threads": self.places[slot].threads,
             "cores": self.places[slot].cores,
             "parent": os.getpid(),
+            "term": self.bench.term,
         }
         with contextlib.suppress(OSError):
             ours.sendall(_line(hello))
@@ -258,3 +259,14 @@ def _memory(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def memory_peak(pid: int) -> int:
+    """Bytes that a process took at most; 0 where that can't be told."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0

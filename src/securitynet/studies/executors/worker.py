@@ -33,18 +33,23 @@ def main() -> None:
     import torch
 
     from securitynet.results.root import open_root
-    from securitynet.studies.work import Workbench
+    from securitynet.studies.work import BEGAN, Workbench
 
     torch.set_num_threads(hello["threads"])
     bench = Workbench(
-        open_root(hello["root"]), Path(hello["cache"]), hello["device"], hello["level"], tuple(hello["fprs"])
+        open_root(hello["root"]),
+        Path(hello["cache"]),
+        hello["device"],
+        hello["level"],
+        tuple(hello["fprs"]),
+        hello["term"],
     )
     _send(link, {"ready": True})
     told = 0.0
 
     def progress(what: str, done: int, total: int) -> None:
         nonlocal told
-        if time.monotonic() - told >= _TOLD_EVERY:
+        if what == BEGAN or time.monotonic() - told >= _TOLD_EVERY:
             told = time.monotonic()
             _send(link, {"what": what, "done": int(done), "total": int(total)})
 
