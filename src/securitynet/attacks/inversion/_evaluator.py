@@ -29,7 +29,7 @@ ARCHITECTURES = ("cifar-resnet20", "vgg11")
 """Of the evaluation classifier, where none is chosen: the first that is not the target's."""
 
 RECIPE: dict[str, int | float | str | None] = {
-    "epochs": 30,
+    "epochs": 20,
     "optimizer": "adam",
     "learning_rate": 1e-3,
     "schedule": "cosine",

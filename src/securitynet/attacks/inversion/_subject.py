@@ -13,6 +13,9 @@ from securitynet.models.backends.module import suitable_batch
 from securitynet.models.signals import check_classes
 from securitynet.models.target import Target
 
+_PROBES = 4
+"""Random images on which a network must have some gradient."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -95,8 +98,7 @@ def _check_gradient(
             f"{target.reference} takes images of {wanted} channels; those of {data.dataset.reference} have {shape[0]}.",
             hint=f"Convert them with --channels {wanted}.",
         )
-    # Not a constant image: where all is equal, a network that works on differences would have no gradient.
-    probe = torch.linspace(0.2, 0.8, shape[0] * shape[1] * shape[2], device=device).view(1, *shape).requires_grad_()
+    probe = torch.rand((_PROBES, *shape), generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     try:
         with torch.enable_grad():
             logits = module(probe)
@@ -106,7 +108,7 @@ def _check_gradient(
             hint="Set the size it was trained at with --input-size.",
         ) from error
     check_classes(target, logits.shape[1], data.dataset)
-    if not logits.requires_grad:
+    if not logits.requires_grad or not torch.autograd.grad(logits[:, 0].sum(), probe)[0].any():
         raise TargetError(
             f"{target.reference} lets no gradient through to its input, which inversion follows.",
             hint="Check for operations that cut it off, such as rounding or `detach`.",

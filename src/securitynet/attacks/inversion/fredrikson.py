@@ -103,7 +103,7 @@ class Fredrikson(InversionAttack):
             state["best"][at[better]] = images[better]
             state["cost"][at] = torch.where(better, costs, state["cost"][at])
             state["since"][at] = torch.where(better, 0, state["since"][at] + 1)
-            going = ~reached & (state["since"][at] < self.patience)
+            going = ~reached & (state["since"][at] < self.patience) & (step < self.iterations)
             state["active"][at] = going
             at, images, gradient = at[going], images[going], gradient[going]
             state["iterations"][at] += 1
@@ -120,7 +120,7 @@ class Fredrikson(InversionAttack):
             return Found(state["best"].cpu(), state["iterations"].cpu().numpy())
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes"})
-        # One more than there are iterations: the last image is looked at, too.
+        # One look more than there are iterations: the image that the last one ends with counts, too.
         return Search(
             identity(subject, "fredrikson", configuration, context.seed), start, advance, self.iterations + 1, finish
         )

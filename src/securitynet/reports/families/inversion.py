@@ -1,0 +1,90 @@
+"""Model inversion in reports: do reconstructions show the requested class, are they near it, and do they copy?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from securitynet.records import Measurement
+from securitynet.reports import words
+from securitynet.reports.kinds import Kind
+from securitynet.results.document import ResultDocument, TrialSummary
+
+KINDS = {
+    "accuracy": Kind("Recognised as the requested class", "share"),
+    "top5-accuracy": Kind("Requested class among the first five", "share"),
+    "mse": Kind("MSE to the class mean"),
+    "mse@class": Kind("MSE to the mean of class {value}"),
+    "mse-blank": Kind("MSE of a blank image"),
+    "mse-mean-colour": Kind("MSE of an image in the mean colour"),
+    "mse-other-class": Kind("MSE of another class's mean"),
+    "mse-gain": Kind("MSE below that of the mean colour", chance=0.0),
+    "ssim": Kind("SSIM to the class mean"),
+    "embedding-distance": Kind("Distance to the class in the target's embedding"),
+    "feature-distance": Kind("Distance to the class in the judge's embedding"),
+    "knn-distance": Kind("Distance to the nearest training image"),
+    "closer-to-member": Kind("Nearest real image was trained on", "share", chance=0.5),
+    "posterior": Kind("Target's posterior of the requested class", "share"),
+}
+
+
+def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """What the attack does whose images are recognised most surely, what comes nearest to the classes, and copying."""
+    measured = {m.name: m for m in document.measurements if m.low is not None}
+
+    def of(measure: str) -> list[tuple[TrialSummary, Measurement]]:
+        found = [(trial, measured.get(f"{trial.name}.{measure}")) for trial in trials]
+        return sorted(((t, m) for t, m in found if m is not None), key=lambda pair: pair[1].low or 0.0, reverse=True)
+
+    said = []
+    if recognised := of("accuracy"):
+        said.append(_recognised(document, *recognised[0]))
+    if gains := of("mse-gain"):
+        said.append(_near(*gains[0], measured))
+    if copies := of("closer-to-member"):
+        said.append(_copied(*copies[0]))
+    return said
+
+
+def _recognised(document: ResultDocument, trial: TrialSummary, accuracy: Measurement) -> str:
+    numbers = words.numbers(accuracy)
+    assert numbers is not None and accuracy.low is not None  # only measured ones are asked about
+    chance = 1 / document.target.num_classes
+    images = words.plural(accuracy.n, "reconstruction")
+    verdict = "more than guessing would give" if accuracy.low > chance else "which guessing could give too"
+    return (
+        f"Model inversion by {_short(trial)}: a classifier trained on other data recognises the requested class in "
+        f"{numbers.value} of {images} ({words.level(accuracy)} interval {numbers.interval}), {verdict} "
+        f"({words.rate(chance)})."
+    )
+
+
+def _near(trial: TrialSummary, gain: Measurement, measured: dict[str, Measurement]) -> str:
+    assert gain.low is not None and gain.high is not None  # only measured ones are asked about
+    own, plain = (words.numbers(measured[f"{trial.name}.{name}"]) for name in ("mse", "mse-mean-colour"))
+    values = f"MSE {own.value} against {plain.value}" if own and plain else "by MSE"
+    if gain.low > 0:
+        where = "nearer to the mean training images of their classes than"
+    elif gain.high < 0:
+        where = "farther from the mean training images of their classes than"
+    else:
+        where = "neither surely nearer to the mean training images of their classes nor surely farther than"
+    return f"The images of {_short(trial)} are {where} an image in the data's mean colour ({values})."
+
+
+def _copied(trial: TrialSummary, share: Measurement) -> str:
+    numbers = words.numbers(share)
+    assert numbers is not None and share.low is not None  # only measured ones are asked about
+    if share.low > 0.5:
+        return (
+            f"In {numbers.value} ({words.level(share)} interval {numbers.interval}) of the images of {_short(trial)} "
+            "the nearest real image is one that the model was trained on, out of equally many of both kinds: they show "
+            "more than what the classes look like."
+        )
+    return (
+        "No attack's images are surely nearer to images that the model was trained on than to others of their class: "
+        "what was recovered is what classes look like, as far as this can tell."
+    )
+
+
+def _short(trial: TrialSummary) -> str:
+    return trial.name.partition(".")[2]
