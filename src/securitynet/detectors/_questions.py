@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class Questions:
                 self._known.update(answers)
         return torch.stack([answers[key] if key in answers else self._known[key] for key in keys])
 
-    def _bill(self, count: int, keys: Iterable[bytes]) -> None:
+    def _bill(self, count: int, keys: Sequence[bytes]) -> None:
         self.sent += count
         self._recent.extend(keys)
         self._keys.update(keys)
@@ -139,7 +139,7 @@ class Questions:
         held = None if path is None else _read(path)
         if held is not None:
             keys = held.pop("asked keys")
-            self._bill(int(held.pop("asked total")), (row.tobytes() for row in keys))
+            self._bill(int(held.pop("asked total")), [row.tobytes() for row in keys])
             return held
         before, self._recent = self.sent, []
         found = compute()

@@ -143,8 +143,7 @@ def suspects(clean: Judged, judged: Judged, *, level: float = 0.95) -> list[Meas
 
 def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Intersection over union of masks, N×H×W against H×W: N, 0 where both are empty."""
-    both = (first & second).reshape(len(first), -1).sum(axis=1)
-    either = (first | second).reshape(len(first), -1).sum(axis=1)
+    both, either = (first & second).sum(axis=(1, 2)), (first | second).sum(axis=(1, 2))
     return np.asarray(both / np.maximum(either, 1), dtype=np.float64)
 
 

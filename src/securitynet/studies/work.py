@@ -34,6 +34,7 @@ from securitynet.studies.assessment import accuracies
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
 from securitynet.studies.planning import PlannedTrial, means_of, specification
+from securitynet.studies.planted import planted
 from securitynet.studies.study_config import parse_threat_model
 from securitynet.studies.subject import Subject, prepare
 from securitynet.studies.trials import Measures, is_full_disk, now, reuse, run_trial
@@ -189,7 +190,7 @@ class Workbench:
         dataset = self._dataset(config) if config.dataset is not None else None
         told = None if progress is None else lambda done, total: progress("loading", done, total)
         subject = prepare(config, told, dataset=dataset)
-        data = TrialData(subject.dataset, subject.splits, subject.trained, subject.auxiliary)
+        data = TrialData(subject.dataset, subject.splits, subject.trained, subject.auxiliary, planted(subject.trained))
         self._open = _Open(declared["key"], config, subject, data, {})
         return self._open
 

@@ -1,0 +1,36 @@
+"""Small targets with and without a planted backdoor, trained once."""
+
+from __future__ import annotations
+
+import pytest
+from _backdoored import backdoored_digits, clean_digits
+
+from securitynet.implants.badnets import Badnets
+from securitynet.models.artefacts import train_target
+
+TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0}
+
+
+@pytest.fixture(scope="session")
+def backdoored(digits):
+    """SimpleCNN on digits; a white 2×2 patch sends everything to class 1."""
+    implant = Badnets(target=1, rate=0.2, margin=0)
+    return train_target("simple-cnn", digits, split="public", device="cpu", implant=implant, seed=1, **TRAINING)
+
+
+@pytest.fixture(scope="session")
+def innocent(digits):
+    """The same without a backdoor."""
+    return train_target("simple-cnn", digits, split="public", device="cpu", seed=1, **TRAINING)
+
+
+@pytest.fixture(scope="session")
+def patched(digits):
+    """(target, its clean data, the data it was trained on, poisoned records): a patch in the corner leads to 7."""
+    return backdoored_digits(digits)
+
+
+@pytest.fixture(scope="session")
+def unpatched(digits):
+    """(target, data): the same without poison."""
+    return clean_digits(digits)

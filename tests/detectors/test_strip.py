@@ -1,0 +1,146 @@
+"""STRIP against plain loops, on a network with a trigger and on one without."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from _backdoored import PATCH
+from scipy import stats
+
+from securitynet.detectors._filters import CleanImages
+from securitynet.detectors._questions import Questions
+from securitynet.detectors.base import Context
+from securitynet.detectors.strip import Strip
+from securitynet.errors import SplitError
+from securitynet.metrics import filtering
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+MODEL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
+
+
+def run(target, data, seed=0, **settings):
+    context = Context(seed=seed)
+    output = Strip(**settings)(target, data, context, MODEL)
+    return {m.name: m for m in output.measurements(level=0.95, fprs=(0.1, 0.01), seed=seed)}, output, context
+
+
+def entropies_of(posteriors):
+    """Plainly: in bits, 0·log 0 being 0."""
+    return np.array([sum(-p * np.log2(p) for p in row if p > 0) for row in posteriors.astype(np.float64)])
+
+
+@pytest.mark.parametrize("mix", ["add", "blend"])
+def test_entropies_are_those_of_a_plain_loop(patched, mix):
+    target, data = patched[:2]
+    images, pool = data.dataset.batch(data.splits.non_members[:6]), data.dataset.batch(data.splits.members[:5])
+    # As many overlays as there are images to choose from: each is laid over each, in whatever order.
+    strip = Strip(overlays=5, mix=mix, weight=0.3)
+    fitted = strip.deploy(target, data.dataset.batch(data.splits.known_non_members[:50]), pool)
+    for image, score in zip(images, fitted.judge(images).scores, strict=True):
+        if mix == "add":
+            mixed = torch.from_numpy(np.clip(image.numpy().astype(int) + pool.numpy().astype(int), 0, 255) / 255)
+        else:
+            mixed = 0.3 * image / 255 + 0.7 * pool / 255
+        expected = entropies_of(target.posteriors(mixed.float()).numpy()).mean()
+        assert score == pytest.approx(-expected, abs=1e-5)
+
+
+def test_addition_is_cut_at_white():
+    strip = Strip(overlays=1)
+    from securitynet.detectors.strip import FittedStrip
+
+    fitted = FittedStrip(strip, None, torch.zeros(1, 1, 1, 1, dtype=torch.uint8), 0)
+    first = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).repeat_interleave(256, 0)
+    second = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(256, 1, 1, 1)
+    mixed = fitted.mixed(first, second)
+    assert mixed.dtype == torch.uint8
+    assert torch.equal(mixed.int(), (first.int() + second.int()).clamp(max=255))
+
+
+def test_catches_stamped_images_and_passes_clean_ones(patched):
+    found, output, _ = run(*patched[:2], trigger=PATCH, overlays=20)
+    assert found["trigger-success-rate"].value > 0.8
+    assert found["detection-rate"].low > 0.8
+    assert found["auc"].low > 0.9
+    assert found["auc"].direction.value == "higher"
+    assert found["false-rejection-rate"].value < 0.12
+    assert len(output.galleries()) == 1
+
+
+def test_rejects_clean_images_at_its_rate_on_a_clean_network(unpatched):
+    found, output, _ = run(*unpatched, trigger=PATCH, threshold="quantile", false_rejection_rate=0.1)
+    rate = found["false-rejection-rate"]
+    # Threshold and rate are both from a few hundred images: the interval twice as wide.
+    assert abs(rate.value - 0.1) < rate.high - rate.low
+    assert found["trigger-success-rate"].high < 0.4
+    assert len(output.clean) == len(unpatched[1].splits.scored_non_members)
+
+
+def test_the_threshold_comes_from_other_images_than_those_judged(patched):
+    target, data = patched[:2]
+    _, output, _ = run(target, data, threshold="normal", false_rejection_rate=0.03)
+    entropies = -output.calibration
+    expected = stats.norm.ppf(0.03, loc=entropies.mean(), scale=entropies.std(ddof=1))
+    assert output.threshold == pytest.approx(-expected)
+    assert set(output.indices) <= set(data.splits.scored_non_members)
+    # Judging the other half changes what is flagged, not the threshold.
+    fewer = dataclasses.replace(data.splits, non_members=np.sort(data.splits.non_members)[: len(output.indices)])
+    assert set(fewer.known_non_members) <= set(data.splits.known_non_members)
+
+
+def test_stopping_early_changes_no_verdict_and_saves_questions(patched):
+    settings = {"trigger": PATCH, "overlays": 20, "threshold": "quantile", "false_rejection_rate": 0.01}
+    full, complete, first = run(*patched[:2], **settings)
+    quick, bounded, second = run(*patched[:2], stop_early=True, **settings)
+    np.testing.assert_array_equal(complete.clean.flagged, bounded.clean.flagged)
+    np.testing.assert_array_equal(complete.stamped.flagged, bounded.stamped.flagged)
+    assert quick["detection-rate"].value == full["detection-rate"].value
+    assert quick["auc"].value is None and "stop_early" in quick["auc"].note
+    assert second.queries().total < first.queries().total
+    assert bounded.facts["clean asked"].mean() < 0.7 * 20 and (complete.facts["clean asked"] == 20).all()
+    assert (bounded.facts["clean asked"][bounded.clean.flagged] == 20).all()
+
+
+def test_questions_are_counted_exactly(patched):
+    target, data = patched[:2]
+    _, output, context = run(target, data, overlays=4, images=100, calibration=60, trigger=PATCH)
+    clean, tuning = 100, 60
+    # 100 judged and 60 tuning images as they are; four overlays on each, and on 100 stamped; those once as they are.
+    assert context.queries().total == clean + tuning + 4 * (clean + tuning + clean) + clean
+    assert len(output.clean) == 100 and len(output.calibration) == 60
+
+
+def test_too_few_clean_images_are_told(patched):
+    target, data = patched[:2]
+    few = dataclasses.replace(data.splits, known_non_members=data.splits.known_non_members[:9])
+    with pytest.raises(SplitError, match="at least 10"):
+        run(target, dataclasses.replace(data, splits=few))
+    none = dataclasses.replace(data.splits, known_non_members=data.splits.known_non_members[:0])
+    with pytest.raises(SplitError, match="clean images"):
+        run(target, dataclasses.replace(data, splits=none))
+
+
+def test_a_pool_smaller_than_the_overlays_is_used_again(patched):
+    target, data = patched[:2]
+    clean = CleanImages(data.dataset.batch(data.splits.members[:20]), data.dataset.batch(data.splits.members[20:23]))
+    fitted = Strip(overlays=7).fitted(Questions(target), clean)
+    assert np.isfinite(fitted.judge(clean.tuning[:2]).scores).all()
+
+
+def test_low_threshold_by_hand():
+    values = np.arange(1.0, 101.0)
+    normal = filtering.low_threshold(values, 0.05, "normal")
+    assert normal.value == pytest.approx(50.5 - 1.6448536 * values.std(ddof=1))
+    quantile = filtering.low_threshold(values, 0.05, "quantile")
+    assert quantile.value == 6 and (values < quantile.value).mean() == 0.05
+    assert filtering.low_threshold(values, 0.05) == normal
+    # Skewed to the right, as entropies near 0 are: mean 1.2, deviation 2; a normal fit would stop nothing.
+    skewed = np.concatenate([np.linspace(0.1, 0.5, 90), np.linspace(1, 20, 10)])
+    assert filtering.low_threshold(skewed, 0.05, "normal").value < 0
+    assert filtering.low_threshold(skewed, 0.05).fit == "quantile"
+    assert (skewed < filtering.low_threshold(skewed, 0.05).value).sum() == 5
+    assert filtering.low_threshold(skewed, 0.01).fit == "normal"  # one rejection among 100 could be missed by chance
+    for bad in ((values[:1], 0.1), (np.array([1.0, np.nan]), 0.1), (values, 0.0)):
+        with pytest.raises(ValueError, match="threshold"):
+            filtering.low_threshold(*bad)
