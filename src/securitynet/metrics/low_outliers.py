@@ -7,28 +7,30 @@ that rule accuses a third of all clean models whose norms are spread normally. `
 **The null hypothesis**: the norms of a clean model's labels are exchangeable draws from one distribution, of unknown
 location, scale and shape, the shape lying between the normal and the lognormal one.
 
-**The test.** Of the ascending norms, or their logarithms, the statistic is Dixon's ratio (1950) of the gap below the
-bulk to the width of the lower bulk, (y[g] - y[0]) / (y[k-1] - y[g]). Location and scale fall out of it. It looks only
-at the k lowest of n values (k about 2·√n), because over a short range all shapes look alike, while the distance from
-the median in deviations has a null distribution that hangs on the shape. For a given shape its p-value follows from a
-table of simulated normal draws. Whether norms or their logarithms are normal is told by the likelihood of all values
-but the lowest tenth (those that might be outliers must not decide it), and the two p-values are averaged with these
-weights.
+**The test.** The statistic is Dixon's ratio (1950) of the ascending logarithms: the gap below the bulk over the width
+of the lower bulk, (y[g] - y[0]) / (y[k-1] - y[g]). It looks only at the k lowest of n values (k about 1.8·√n): over a
+short range all shapes look alike, while the distance from the median in deviations has a null distribution that hangs
+on the shape. Logarithms, because a planted trigger's norm is a fraction of the others', and that stands out more there.
+
+Of lognormal norms the statistic has one null distribution; of normal ones, one for each coefficient of variation, which
+is estimated. Both are simulated. Which of the two shapes the norms have is told by the likelihood of all values but the
+lowest tenth (those that might be outliers must decide nothing), and the two p-values are averaged with these weights.
+Values that are not all positive have no logarithms, and are tested as they are, for the normal shape.
 
 With g = 2 from `MASKING` values on, a second outlier beside the first does not hide it; with fewer values g is 1, and
 two outliers of about the same size hide each other.
 
-Its false-positive rate at a nominal 5%, by simulation (`benchmarks/backdoor_calibration.py`), is 5 to 6% for normal
-norms with a coefficient of variation of 0.1 to 0.3, and 3 to 5% for lognormal ones with deviations of 0.1 to 1, at 5 to
-200 labels. Distributions with a longer lower tail than a normal one are outside the hypothesis: they are called
-outliers more often. Where clean models of the same kind are at hand, `against_reference` needs no assumption on the
-shape.
+Its false-positive rate at a nominal 5%, by simulation (`benchmarks/backdoor_calibration.py`), is 5 to 7% for normal
+norms with a coefficient of variation of 0.1 to 0.3, and 3 to 5.5% for lognormal ones with deviations of 0.1 to 1, at 5
+to 200 labels: no test of ten values can tell the two shapes apart, and one that were exact for both would find nothing.
+Distributions with a longer lower tail than a normal one are outside the hypothesis and are called outliers more often.
+Where clean models of the same kind are at hand, `against_reference` needs no assumption on the shape.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -50,9 +52,12 @@ MASKING = 20
 """From so many values on, the second smallest may be an outlier too."""
 
 DRAWS = 200_000
-"""Simulated sets of values behind a table."""
+"""Simulated sets of values behind a table; a quarter of that from 200 values on."""
 
-PRIOR_NORMAL = 0.85
+VARIATIONS = np.linspace(0, 0.35, 8)
+"""Coefficients of variation that are tabulated. Normal draws that vary more would often be negative."""
+
+PRIOR_NORMAL = 0.9
 """Weight of the normal shape before the data speak. The normal has the longer lower tail, so this errs on the safe side
 where few values can't tell the two shapes apart."""
 
@@ -108,7 +113,7 @@ class LowOutlier:
         low: Lower end of its interval, for the finite number of simulated sets.
         high: Upper end.
         normal: Weight of the normal shape, in [0, 1].
-        statistic: Dixon's ratio of the values themselves.
+        statistic: Dixon's ratio, of the logarithms where they were used.
     """
 
     p_value: float
@@ -150,23 +155,31 @@ def low_outlier(
         ordered = np.concatenate([values[:1], np.sort(values[1:])])
     gap = 1 if len(ordered) < MASKING else 2
     width = width_of(len(ordered))
-    table = _table(len(ordered), size, gap, width)
-    scales = {"normal": ordered} if shape != "lognormal" or ordered.min() <= 0 else {}
-    if shape != "normal" and ordered.min() > 0:
-        scales["lognormal"] = np.log(ordered)
-    weights = _weights(ordered) if len(scales) == 2 else dict.fromkeys(scales, 1.0)
-    counts = {name: len(table) - int(np.searchsorted(table, ratio(y, gap, width))) for name, y in scales.items()}
-
-    def mixed(transform: object) -> float:
-        assert callable(transform)
-        return float(sum(weights[name] * transform(count) for name, count in counts.items()))
-
+    tables = _tables(len(ordered), size, gap, width)
+    parts: list[tuple[float, int]] = []  # (weight, number of the table)
+    logarithms = shape != "normal" and ordered.min() > 0
+    y = np.log(ordered) if logarithms else ordered
+    normal = 0.0 if shape == "lognormal" and logarithms else 1.0
+    if logarithms:
+        if shape == "auto":
+            normal, variation = _shape(ordered)
+            at = min(int(np.searchsorted(VARIATIONS, variation, side="right")) - 1, len(VARIATIONS) - 2)
+            share = (variation - VARIATIONS[at]) / (VARIATIONS[at + 1] - VARIATIONS[at])
+            parts += [(normal * (1 - share), at), (normal * share, at + 1)]
+        parts.append((1 - normal, 0))
+    else:
+        parts.append((1.0, 0))
+    statistic = float(ratio(y, gap, width))
+    drawn = tables.shape[1]
+    counts = [(weight, drawn - int(np.searchsorted(tables[row], statistic))) for weight, row in parts]
     tail = (1 - level) / 2
-    p_value = mixed(lambda count: (count + 1) / (len(table) + 1))
-    low = mixed(lambda count: special.betaincinv(count, len(table) - count + 1, tail) if count else 0.0)
-    high = mixed(lambda count: special.betaincinv(count + 1, len(table) - count, 1 - tail) if count < len(table) else 1)
-    statistic = float(ratio(ordered, gap, width))
-    return LowOutlier(p_value, min(low, p_value), max(high, p_value), weights.get("normal", 0.0), statistic)
+    p_value = sum(weight * (count + 1) / (drawn + 1) for weight, count in counts)
+    low = sum(weight * special.betaincinv(count, drawn - count + 1, tail) for weight, count in counts if count)
+    high = sum(
+        weight * (special.betaincinv(count + 1, drawn - count, 1 - tail) if count < drawn else 1.0)
+        for weight, count in counts
+    )
+    return LowOutlier(float(p_value), min(float(low), p_value), max(float(high), p_value), normal, statistic)
 
 
 def suspects(values: Values, *, alpha: float = 0.05, shape: Shape = "auto", population: int | None = None) -> list[int]:
@@ -228,7 +241,7 @@ def against_reference(values: Values, reference: Sequence[Values]) -> float | No
 
 def width_of(count: int) -> int:
     """How many of the lowest values the statistic looks at."""
-    return min(count, max(FEWEST, round(2 * math.sqrt(count))))
+    return min(count, max(FEWEST, round(1.8 * math.sqrt(count))))
 
 
 def ratio(ordered: Values, gap: int, width: int) -> Values:
@@ -242,37 +255,43 @@ def ratio(ordered: Values, gap: int, width: int) -> Values:
         return np.asarray(np.where(above <= 0, 0.0, above / below))
 
 
-def _weights(ordered: Values) -> dict[str, float]:
-    """How much the values but the lowest tenth speak for each shape; censored normal likelihoods, to `SHARPNESS`."""
+def _shape(ordered: Values) -> tuple[float, float]:
+    """Weight of the normal shape, and its coefficient of variation, from the values but the lowest tenth.
+
+    The weight compares censored normal likelihoods, to the power `SHARPNESS`; the places of the values are fitted by
+    their normal scores.
+    """
     count = len(ordered)
     trimmed = max(1, count // 10)
     scores = special.ndtri((np.arange(1, count + 1) - 0.375) / (count + 0.25))  # Blom's normal scores
     logs = np.log(ordered)
     centred = logs - logs[trimmed:].mean()
     found = {}
+    variation = 0.0
     for name, y, jacobian in (
         ("lognormal", centred, -float(centred[trimmed:].sum())),
         ("normal", np.expm1(centred), 0.0),
     ):
         upper, x = y[trimmed:], scores[trimmed:] - scores[trimmed:].mean()
         slope = float(((upper - upper.mean()) * x).sum() / (x**2).sum())
-        if slope <= 0:  # all equal: nothing tells the shapes apart
-            found[name] = 0.0
-            continue
+        if slope <= 1e-9:  # all equal: nothing tells the shapes apart
+            return PRIOR_NORMAL, 0.0
         start = float(upper.mean()) - slope * float(scores[trimmed:].mean())
         z = (y - start) / slope
         likelihood = -0.5 * float((z[trimmed:] ** 2).sum()) - len(upper) * math.log(slope) + jacobian
         found[name] = SHARPNESS * (likelihood + trimmed * float(special.log_ndtr(z[trimmed])))
-    found["normal"] += math.log(PRIOR_NORMAL)
-    found["lognormal"] += math.log(1 - PRIOR_NORMAL)
-    largest = max(found.values())
-    weights = {name: math.exp(value - largest) for name, value in found.items()}
-    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+        if name == "normal":
+            variation = slope / (1 + start) if start > -1 else math.inf
+    odds = found["normal"] - found["lognormal"] + math.log(PRIOR_NORMAL / (1 - PRIOR_NORMAL))
+    return float(special.expit(odds)), float(np.clip(variation, 0, VARIATIONS[-1]))
 
 
-@lru_cache(maxsize=64)
-def _table(count: int, population: int, gap: int, width: int) -> Values:
-    """The statistic of simulated normal draws, sorted.
+@lru_cache(maxsize=32)
+def _tables(count: int, population: int, gap: int, width: int) -> Values:
+    """The statistic of simulated sets, sorted: V rows, one for each of `VARIATIONS`.
+
+    Row v holds the logarithms of normal draws that vary so much; the first, where they vary infinitely little, holds
+    the statistic of normal draws themselves, which is that of the logarithms of lognormal ones, too.
 
     Args:
         count: Values that the statistic is made of.
@@ -280,14 +299,17 @@ def _table(count: int, population: int, gap: int, width: int) -> Values:
         gap: See `ratio`.
         width: See `ratio`.
     """
-    total = DRAWS if count <= 200 else DRAWS // 4
-    found = []
-    for values in _draws(count, total, beyond=population - count):
-        found.append(ratio(values, gap, width))
-    return np.sort(np.concatenate(found))
+    total = DRAWS if count < 200 else DRAWS // 4
+    used = np.concatenate([z[:, [0, gap, width - 1]] for z in _draws(count, total, beyond=population - count)])
+    rows = []
+    for variation in VARIATIONS:
+        # Draws that would be negative are next to nothing: norms are positive.
+        y = used if variation == 0 else np.log(np.maximum(1 + variation * used, 1e-3))
+        rows.append(np.sort(ratio(y, 1, 3)))
+    return np.stack(rows)
 
 
-def _draws(count: int, total: int, beyond: int = 0) -> list[Values]:
+def _draws(count: int, total: int, beyond: int = 0) -> Iterator[Values]:
     """Sets of normal draws in blocks, each set ascending; reproducible.
 
     With ``beyond``, so many further draws of the population are made; the smallest of all comes first, and a random
@@ -295,15 +317,13 @@ def _draws(count: int, total: int, beyond: int = 0) -> list[Values]:
     """
     generator = np.random.default_rng(20190519)
     block = max(1, 2_000_000 // (count + beyond))
-    blocks = []
     for start in range(0, total, block):
         rows = min(block, total - start)
         if not beyond:
-            blocks.append(np.sort(generator.standard_normal((rows, count)), axis=1))
+            yield np.sort(generator.standard_normal((rows, count)), axis=1)
             continue
         drawn = generator.standard_normal((rows, count + beyond))
         at = drawn.argmin(axis=1)
         least = drawn[np.arange(rows), at]
         drawn[np.arange(rows), at] = drawn[:, -1]  # the population without its smallest, in random order
-        blocks.append(np.concatenate([least[:, None], np.sort(drawn[:, : count - 1], axis=1)], axis=1))
-    return blocks
+        yield np.concatenate([least[:, None], np.sort(drawn[:, : count - 1], axis=1)], axis=1)

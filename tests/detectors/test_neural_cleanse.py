@@ -1,0 +1,303 @@
+"""Neural Cleanse: the search against one label at a time, both verdicts, its contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from _one_label import find
+from torch import nn
+
+from securitynet.datasets import splits
+from securitynet.datasets.base import ImageDataset
+from securitynet.detectors import DETECTORS
+from securitynet.detectors._costs import CostRules, Costs
+from securitynet.detectors._search import SearchRules, TriggerSearch
+from securitynet.detectors._triggers import Triggers
+from securitynet.detectors.base import Context, TrialData
+from securitynet.detectors.neural_cleanse import NeuralCleanse
+from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.target import Target
+from securitynet.models.trainer.randomness import generator
+from securitynet.records import Access, Auxiliary, ThreatModel
+
+WHITE = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
+RULES = CostRules(initial=1e-3, threshold=0.99, patience=5, multiplier=2.0, stop_ratio=1.0, stop_patience=None)
+QUICK = {"images": 64, "epochs": 3, "patience": 1}
+
+
+def data_of(dataset):
+    return TrialData(dataset, splits.make("public", dataset))
+
+
+def measured(output, seed=0):
+    return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=seed)}
+
+
+def small_target(channels=1, height=8, width=8, classes=10, head="logits", seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        layers.append(nn.Linear(32, classes))
+        layers += [nn.Softmax(dim=1)] if head == "probabilities" else []
+    backend = ModuleBackend(
+        nn.Sequential(*layers), reference="small", checksum=f"{seed}", example_shape=(channels, height, width)
+    )
+    return Target(backend, head=head, access=Access.WHITE_BOX)
+
+
+def noise_data(channels=1, height=8, width=8, classes=10, count=400):
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.integers(0, 256, (count, channels, height, width), dtype=np.uint8))
+    labels = (np.arange(count) % classes).astype(np.int64)
+    order = random.permutation(count)
+    parts = {"train": np.sort(order[: count // 2]), "test": np.sort(order[count // 2 :])}
+    parts["train"], parts["test"] = np.arange(0, count // 2), np.arange(count // 2, count)
+    names = tuple(f"c{number}" for number in range(classes))
+    return data_of(ImageDataset("noise", images, labels, names, parts))
+
+
+@pytest.mark.parametrize("stop_patience", [None, 6])
+def test_many_labels_at_once_find_what_one_at_a_time_finds(backdoored, digits, stop_patience):
+    images = digits.batch(digits.parts["test"][:64])
+    rules = SearchRules(RULES.model_copy(update={"stop_patience": stop_patience, "patience": 2}), 0.1, 32, seed=5)
+    labels, epochs = [0, 3, 7], 40
+    run = TriggerSearch(backdoored, images, labels, rules)
+    starts = run.raw.clone()
+    for epoch in range(epochs):
+        if run.active.any():
+            run.epoch(epoch)
+
+    def batches(epoch):
+        order = torch.randperm(len(images), generator=generator(5, "order", epoch))
+        return [images[part].float() / 255 for part in order.split(32)]
+
+    for row, label in enumerate(labels):
+        norm, mask, ran = find(
+            backdoored.module, batches, starts[row, -1:], starts[row, :-1], label,
+            epochs=epochs, patience=2, stop_patience=stop_patience,
+        )  # fmt: skip
+        assert int(run.epochs[row]) == pytest.approx(ran, abs=1)
+        # Rounding in another order is all that differs; the tolerance that is stated is one percent.
+        assert float(run.norms()[row]) == pytest.approx(norm, rel=0.01)
+        assert float((run.masks()[row] - mask[0]).abs().mean()) < 0.01
+
+
+def test_one_step_is_the_gradient_of_the_loss(backdoored, digits):
+    images = digits.batch(digits.parts["test"][:32])
+    run = TriggerSearch(backdoored, images, [2, 4], SearchRules(RULES, 0.1, 32, seed=0))
+    run.costs.cost[:] = 0.05  # with the weight of the norm in it
+    starts = run.raw.clone()
+    run.epoch(0)
+
+    def once(epoch):
+        return [images[torch.randperm(32, generator=generator(0, "order", epoch))].float() / 255]
+
+    for row, label in enumerate((2, 4)):
+        mask, pattern = starts[row, -1:].clone().requires_grad_(), starts[row, :-1].clone().requires_grad_()
+        m = torch.tanh(mask) / (2 - 1e-7) + 0.5
+        p = torch.tanh(pattern) / (2 - 1e-7) + 0.5
+        logits = backdoored.module((1 - m) * once(0)[0] + m * p)
+        loss = nn.functional.cross_entropy(logits, torch.full((32,), label)) + 0.05 * m.sum()
+        adam = torch.optim.Adam([pattern, mask], lr=0.1, betas=(0.5, 0.9))
+        loss.backward()
+        adam.step()
+        torch.testing.assert_close(run.raw[row, -1:], mask.detach(), atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(run.raw[row, :-1], pattern.detach(), atol=2e-4, rtol=1e-4)
+
+
+def test_weight_of_the_norm_by_hand():
+    costs = Costs.fresh(CostRules(**{**RULES.model_dump(), "patience": 2, "stop_patience": 3}), 1)
+    rows, seen = torch.tensor([0]), []
+    #         not yet   works: set   up         fails: down                  no progress until it is finished
+    course = [(0.5, 9), (1.0, 8), (1.0, 7), (1.0, 6), (1.0, 5), (0.9, 4), (0.9, 4), (1.0, 5), (1.0, 5), (1.0, 5)]
+    for success, norm in course:
+        better, finished = costs.update(rows, torch.tensor([success]), torch.tensor([float(norm)], dtype=torch.float64))
+        seen.append((float(costs.cost[0]), bool(better[0]), bool(finished[0])))
+    values = [cost for cost, _, _ in seen]
+    assert values[:5] == [0, 0, 1e-3, 2e-3, 2e-3]
+    assert values[6] == pytest.approx(2e-3 / 2**1.5)
+    assert [better for _, better, _ in seen] == [False, True, True, True, True] + [False] * 5
+    # Epochs without progress: the failures count too, for something was found already.
+    assert [finished for *_, finished in seen].index(True) == 7
+    assert float(costs.best[0]) == 5
+
+
+def test_a_label_runs_the_same_whatever_runs_beside_it(innocent, digits):
+    images = digits.batch(digits.parts["test"][:32])
+    rules = SearchRules(RULES, 0.1, 16, seed=0)
+    alone, together = TriggerSearch(innocent, images, [4], rules), TriggerSearch(innocent, images, [1, 4, 9], rules)
+    for epoch in range(3):
+        alone.epoch(epoch)
+        together.epoch(epoch)
+    torch.testing.assert_close(alone.raw[0], together.raw[1], atol=1e-3, rtol=1e-3)
+
+
+def test_finds_the_planted_trigger(backdoored, digits):
+    data = data_of(digits)
+    output = NeuralCleanse(images=128, epochs=50)(backdoored, data, Context(), WHITE)
+    found = measured(output)
+    assert output.labels[output.norms.argmin()] == 1
+    assert output.flagged[0] == output.suspects[0] == 1
+    assert found["p-value"].value <= 0.05
+    assert found["anomaly-index"].value > 2
+    mask = output.masks[list(output.labels[output.pictured]).index(1)]
+    assert mask[6:, 6:].sum() > 0.5 * mask.sum(), "it lies in the bottom-right corner"
+    assert (output.success > 0.98).all()
+
+
+def test_a_clean_model_is_not_accused(innocent, digits):
+    found = measured(NeuralCleanse(images=128, epochs=30)(innocent, data_of(digits), Context(), WHITE))
+    assert found["p-value"].value > 0.05
+
+
+def test_same_seed_same_triggers_whatever_was_drawn_before(innocent, digits):
+    method, outputs = NeuralCleanse(**QUICK), []
+    for start in (1, 2):
+        torch.manual_seed(start)
+        outputs.append(method(innocent, data_of(digits), Context(seed=3), WHITE).arrays())
+    for key, array in outputs[0].items():
+        np.testing.assert_array_equal(array, outputs[1][key])
+    other = method(innocent, data_of(digits), Context(seed=4), WHITE)
+    assert not np.array_equal(other.masks, outputs[0]["masks"])
+
+
+def test_output_survives_being_kept(innocent, digits):
+    output = NeuralCleanse(**QUICK, repeats=2)(innocent, data_of(digits), Context(), WHITE)
+    again = Triggers.from_arrays(output.arrays())
+    assert measured(again) == measured(output)
+    assert len(output.repeats) == 2
+    (gallery,) = output.galleries()
+    assert gallery.images.shape == (10, 4, 1, 8, 8)
+    assert gallery.images.dtype == np.uint8
+    assert len(gallery.rows) == 10
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits, tmp_path, monkeypatch):
+    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, patience=1)
+    whole = method(innocent, data, Context(), WHITE)
+    calls, epoch = [], TriggerSearch.epoch
+
+    def dying(self, number, told=None):
+        if number == 4 and not calls:
+            calls.append(number)
+            raise KeyboardInterrupt
+        epoch(self, number, told)
+
+    monkeypatch.setattr("securitynet.models.trainer.checkpoints.CheckpointFile.due", lambda self: True)
+    monkeypatch.setattr(TriggerSearch, "epoch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        method(innocent, data, Context(cache=tmp_path), WHITE)
+    seen = []
+    monkeypatch.setattr(TriggerSearch, "epoch", lambda self, n, told=None: (seen.append(n), epoch(self, n, told))[1])
+    resumed = method(innocent, data, Context(cache=tmp_path), WHITE)
+    assert seen == [4, 5]
+    for key, array in whole.arrays().items():
+        np.testing.assert_array_equal(array, resumed.arrays()[key])
+
+
+def test_needs_the_weights(innocent, digits):
+    with pytest.raises(AccessDenied):
+        NeuralCleanse()(innocent.under(Access.BLACK_BOX), data_of(digits), Context(), WHITE)
+
+
+def test_needs_clean_images(innocent, digits):
+    data = data_of(digits)
+    empty = dataclasses.replace(data.splits, known_non_members=np.empty(0, np.int64))
+    with pytest.raises(ConfigurationError, match="clean images"):
+        NeuralCleanse()(innocent, dataclasses.replace(data, splits=empty), Context(), WHITE)
+
+
+@pytest.mark.parametrize(
+    "shape, head", [((1, 8, 8), "probabilities"), ((3, 8, 12), "logits"), ((1, 9, 5), "logits")], ids=str
+)
+def test_grey_colour_sides_that_differ_and_probabilities(shape, head):
+    target, data = small_target(*shape, head=head), noise_data(*shape)
+    output = NeuralCleanse(**QUICK)(target, data, Context(), WHITE)
+    assert output.masks.shape == (10, *shape[1:])
+    assert output.patterns.shape == (10, *shape)
+
+
+def test_batch_of_one():
+    target, data = small_target(), noise_data()
+    output = NeuralCleanse(images=1, epochs=4, patience=1, batch_size=32)(target, data, Context(), WHITE)
+    assert np.isfinite(output.norms).any()
+
+
+def test_labels_that_are_never_reached_stay_out_of_the_median():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(64, 6)
+
+        def forward(self, images):
+            scores = self.inner(images.flatten(1))
+            return torch.cat([scores, scores.amin(dim=1, keepdim=True) - torch.ones(1, 4)], dim=1)
+
+    torch.manual_seed(0)
+    backend = ModuleBackend(Constant(), reference="constant", checksum="c", example_shape=(1, 8, 8))
+    output = NeuralCleanse(images=64, epochs=12, patience=2)(
+        Target(backend, access=Access.WHITE_BOX), noise_data(), Context(), WHITE
+    )
+    assert np.isinf(output.norms[6:]).all()
+    found = measured(output)
+    assert found["converged"].value == np.isfinite(output.norms).mean() <= 0.6
+    reached = output.norms[np.isfinite(output.norms)]
+    deviation = 1.4826 * np.median(np.abs(reached - np.median(reached)))
+    assert found["anomaly-index"].value == pytest.approx((np.median(reached) - reached.min()) / deviation)
+
+
+def test_nothing_is_said_where_hardly_any_label_is_reached():
+    infinite = np.full(10, np.inf)
+    infinite[:2] = 5.0
+    from securitynet.metrics import detection
+
+    found = {m.name: m for m in detection.trigger_norms(infinite, pixels=64)}
+    assert found["p-value"].value is None
+    assert "2 labels" in found["p-value"].note
+
+
+def test_hundreds_of_classes_get_a_short_search_and_some_a_full_one():
+    target, data = small_target(classes=200), noise_data(classes=200, count=800)
+    settings = {"images": 32, "epochs": 4, "patience": 1, "screen_epochs": 2, "screen_lowest": 5, "screen_sample": 20}
+    output = NeuralCleanse(**settings)(target, data, Context(), WHITE)
+    assert output.population == 200
+    assert 21 <= len(output.labels) <= 26
+    assert output.sampled.sum() == 21
+    assert (output.epochs == 4).all()
+    whole = NeuralCleanse(**{**settings, "screen_above": 200})(target, data, Context(), WHITE)
+    assert len(whole.labels) == 200
+    np.testing.assert_allclose(output.norms, whole.norms[output.labels], rtol=0.02)
+    assert "p-value" in measured(output)
+
+
+def test_bf16_is_verified_where_a_verdict_rests_on_it(backdoored, digits):
+    data, settings = data_of(digits), {"images": 64, "epochs": 30, "patience": 2}
+    exact = NeuralCleanse(**settings)(backdoored, data, Context(), WHITE)
+    quick = NeuralCleanse(**settings, precision="bf16")(backdoored, data, Context(), WHITE)
+    assert exact.verified.all()
+    for position in {int(quick.norms.argmin()), *quick.flagged, *quick.suspects}:
+        assert quick.verified[position]
+        assert quick.norms[position] == pytest.approx(exact.norms[position], rel=1e-3)
+    assert not quick.verified.all()
+    assert int(quick.norms.argmin()) == int(exact.norms.argmin()) == 1
+
+
+def test_presets():
+    assert NeuralCleanse().passes == 50
+    assert NeuralCleanse().cost_rules.stop_patience is None
+    original = NeuralCleanse(preset="original")
+    assert (original.passes, original.cost_rules.stop_patience, original.cost_rules.patience) == (1000, 25, 5)
+    assert NeuralCleanse(preset="original", epochs=20).passes == 20
+    with pytest.raises(ValueError):
+        NeuralCleanse(epochs=0)
+
+
+def test_is_registered_and_not_part_of_the_standard_set():
+    assert DETECTORS.get("neural-cleanse") is NeuralCleanse
+    assert NeuralCleanse.costs
+    assert math.isclose(NeuralCleanse().learning_rate, 0.1)
