@@ -228,7 +228,16 @@ def attack_title(name: str) -> str:
     return f"{title} ({auxiliary} data)" if auxiliary else title
 
 
-_NAMES = {"ml": "ML", "doctor": "Doctor", "mlp": "MLP", "lira": "LiRA", "rmia": "RMIA", "top3": "top-3"}
+_NAMES = {
+    "ml": "ML",
+    "doctor": "Doctor",
+    "mlp": "MLP",
+    "lira": "LiRA",
+    "rmia": "RMIA",
+    "top3": "top-3",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+}
 """Words of attacks' names that are written in their own way."""
 
 

@@ -1,0 +1,113 @@
+"""What a report says of evasion: how many images evade at which budget, and whether gradients can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from securitynet.metrics import evasion
+from securitynet.records import Access, Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.kinds import Kind
+from securitynet.results.document import ResultDocument, TrialSummary
+
+KINDS: dict[str, Kind] = {
+    "clean-accuracy": Kind("Accuracy on the images as they are", "share"),
+    "accuracy-drop@epsilon": Kind("Accuracy drop at ε = {value}", "points", chance=0.0),
+    "robust-accuracy@epsilon": Kind("Robust accuracy up to ε = {value}", "share"),
+    "success@epsilon": Kind("Correctly classified images that evade, up to ε = {value}", "share"),
+    "surrogate-accuracy": Kind("Accuracy of the surrogate", "share"),
+    "queries@epsilon": Kind("Questions for an image at ε = {value}, median"),
+    "vanished-gradients": Kind("Images without a gradient", "share"),
+    "unbounded-success": Kind("Images that evade by steps without a bound", "share"),
+}
+
+ITERATED = {"pgd", "auto-attack"}
+"""Attacks whose many steps no attack that sees less should beat."""
+
+
+def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """The strongest attack with and without the target's gradients, and a warning where gradients look masked."""
+    said = []
+    for access in (Access.WHITE_BOX, Access.BLACK_BOX):
+        for norm in ("linf", "l2"):
+            chosen = [t for t in trials if t.threat_model.access is access and _norm(t) == norm]
+            if sentence := _strongest(document, chosen, norm):
+                said.append(sentence)
+    return said + _warnings(document, trials)
+
+
+def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: str) -> str | None:
+    """The attack with the highest success at the smallest budget that was tried, by the lower end of the interval."""
+    found = [(epsilon, trial, m) for trial in trials for epsilon, m in _successes(document, trial).items()]
+    if not found:
+        return None
+    smallest = min(epsilon for epsilon, _, _ in found)
+    of_smallest = [(trial, m) for epsilon, trial, m in found if epsilon == smallest]
+    trial, success = max(of_smallest, key=lambda pair: (pair[1].low or 0.0, pair[1].value or 0.0))
+    numbers = words.numbers(success)
+    assert numbers is not None  # `_successes` takes only those with a value
+    who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
+    each = "each pixel by at most" if norm == "linf" else "an image by at most"
+    size = f"{words.percent(smallest)} of its range" if norm == "linf" else f"{smallest:g} in the Euclidean norm"
+    result = (
+        f"An adversary who {who}, and changes {each} {size}, gets {numbers.value} of the correctly classified images "
+        f"misclassified ({words.level(success)} interval {_unbroken(numbers.interval)}), by "
+        f"{verdict.attack_title(trial.name)}"
+    )
+    more = _successes(document, trial)
+    largest = max(more)
+    last = words.numbers(more[largest])
+    if largest == smallest or last is None:
+        return result + "."
+    bound = words.percent(largest) if norm == "linf" else f"{largest:g}"
+    return f"{result}; with up to {bound}, {last.value} ({_unbroken(last.interval)})."
+
+
+def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """Signs of masked gradients: those that an attack found itself, and attacks that see less and do better."""
+    said = []
+    for trial in trials:
+        notes = {m.note for m in verdict.measurements_of(document, trial) if m.note and evasion.WARNING in m.note}
+        for note in sorted(notes)[:1]:
+            said.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
+    for white in (t for t in trials if t.threat_model.access is Access.WHITE_BOX):
+        for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and _norm(t) == _norm(white)):
+            if not _comparable(white, black):
+                continue
+            own, other = _successes(document, white), _successes(document, black)
+            beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.beaten(own[e], other[e])]
+            if beaten:
+                said.append(
+                    f"{evasion.WARNING}: {verdict.attack_title(black.name)}, which does not see the model's gradients, "
+                    f"does better at ε = {beaten[0]:g} than {verdict.attack_title(white.name)}, which follows them; "
+                    "the intervals do not overlap. The model is less robust than its gradients suggest."
+                )
+    return said
+
+
+def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
+    """Whether the first should do at least as well: one step against one step, or many steps against anything."""
+    return _method(white) in ITERATED or (_method(white), _method(black)) == ("fgsm", "fgsm-transfer")
+
+
+def _successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
+    """Success by epsilon."""
+    start = f"{trial.name}.success@epsilon="
+    return {
+        float(m.name.removeprefix(start)): m
+        for m in verdict.measurements_of(document, trial)
+        if m.name.startswith(start) and m.value is not None
+    }
+
+
+def _method(trial: TrialSummary) -> str:
+    return trial.name.partition(".")[2].partition("@")[0]
+
+
+def _norm(trial: TrialSummary) -> str:
+    return str(trial.configuration.get("norm", "linf"))
+
+
+def _unbroken(interval: str) -> str:
+    """An interval that stays on one line: a word joiner on both sides of its dash."""
+    return interval.replace("–", "\u2060–\u2060")

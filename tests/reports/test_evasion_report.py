@@ -1,0 +1,94 @@
+"""What reports say of evasion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from securitynet.metrics import evasion as metrics
+from securitynet.records import Access, Auxiliary, Queries, ThreatModel
+from securitynet.reports import families, words
+from securitynet.reports.families import evasion
+from securitynet.results.document import ResultDocument, TrialSummary
+
+LABELS = np.zeros(200, dtype=np.int64)
+
+
+def trial(name, access=Access.WHITE_BOX, **configuration):
+    return TrialSummary(
+        id=name,
+        name=f"evasion.{name}",
+        status="ok",
+        reason=None,
+        threat_model=ThreatModel(access=access, auxiliary=Auxiliary.NONE),
+        configuration=configuration,
+        queries=Queries(),
+        seconds={},
+    )
+
+
+def measured(name, *evading, epsilons=(0.01, 0.1), note=()):
+    """So many of 200 correctly classified images evade at each epsilon."""
+    perturbed = np.stack([(np.arange(200) < count).astype(np.int64) for count in evading])
+    found = metrics.measure(LABELS, LABELS, perturbed, epsilons, level=0.95)
+    return [m.renamed(f"evasion.{name}").with_notes(*note) for m in found]
+
+
+def document(*measurements):
+    return ResultDocument.model_construct(measurements=tuple(m for group in measurements for m in group))
+
+
+def test_the_strongest_with_and_without_gradients():
+    trials = [trial("fgsm"), trial("pgd"), trial("fgsm-transfer@partial", Access.BLACK_BOX)]
+    found = document(measured("fgsm", 100, 120), measured("pgd", 150, 190), measured("fgsm-transfer@partial", 20, 60))
+    white, black = evasion.sentences(found, trials)
+    assert "by PGD; with up to 10%, 95" in white and "1% of its range" in white and "75" in white
+    assert "10.0%" in black and "FGSM transfer (partial data)" in black
+
+
+def test_masked_gradients_are_told():
+    warning = f"{metrics.WARNING}: steps without a bound leave 20 of 32 images classified correctly."
+    found = document(measured("fgsm", 3, 5, note=("A fact.", warning)))
+    sentence = evasion.sentences(found, [trial("fgsm")])[-1]
+    assert sentence.startswith("FGSM: WARNING") and "A fact" not in sentence
+
+
+@pytest.mark.parametrize("transferred, warned", [((100, 150), True), ((3, 6), False)])
+def test_transfer_that_beats_the_gradients_warns(transferred, warned):
+    trials = [trial("fgsm"), trial("fgsm-transfer@partial", Access.BLACK_BOX)]
+    found = document(measured("fgsm", 4, 5), measured("fgsm-transfer@partial", *transferred))
+    said = evasion.sentences(found, trials)
+    assert any("less robust than its gradients suggest" in sentence for sentence in said) is warned
+
+
+def test_many_questions_may_beat_one_step_but_not_many():
+    square = trial("square", Access.BLACK_BOX)
+    for white, warned in (("fgsm", False), ("pgd", True)):
+        found = document(measured(white, 4, 5), measured("square", 100, 150))
+        said = evasion.sentences(found, [trial(white), square])
+        assert any(metrics.WARNING in sentence for sentence in said) is warned
+
+
+def test_norms_are_not_mixed():
+    found = document(measured("pgd", 10, 20), measured("auto-attack", 100, 150, epsilons=(0.25, 0.5)))
+    one, other = evasion.sentences(found, [trial("pgd"), trial("auto-attack", norm="l2")])
+    assert "each pixel" in one and "0.25 in the Euclidean norm" in other
+
+
+def test_nothing_is_said_where_nothing_was_measured():
+    assert evasion.sentences(document(), [trial("fgsm")]) == []
+
+
+def test_measurements_have_names_for_people():
+    assert words.kind("evasion.fgsm.accuracy-drop@epsilon=0.01").label == "Accuracy drop at ε = 0.01"
+    several = words.kind("evasion.fgsm-transfer@partial.surrogate-2.success@epsilon=0.1").label
+    assert several.startswith("surrogate-2: ") and several.endswith("ε = 0.1")
+
+
+def test_every_measurement_of_an_attack_has_a_name():
+    found = measured("fgsm", 5, 10)
+    checks, _ = metrics.masking(0, 10, 10, 10, level=0.95)
+    extra = metrics.median("queries@epsilon=0.1", np.arange(9), level=0.95)
+    for measurement in [*found, *checks, extra]:
+        own = measurement.name.removeprefix("evasion.fgsm.")
+        assert families.kind(f"evasion.fgsm.{own}") is not None, own
