@@ -134,7 +134,7 @@ def idx(array: np.ndarray) -> bytes:
     return gzip.compress(header + array.tobytes())
 
 
-def test_fashion_mnist(tmp_path: Path) -> None:
+def test_mnist_and_fashion_mnist(tmp_path: Path) -> None:
     images, labels = noise(30, 1, 28, 28), np.tile(np.arange(10), 3).astype(np.uint8)
     for name, chosen in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
         (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(idx(images[chosen, 0]))
@@ -143,6 +143,9 @@ def test_fashion_mnist(tmp_path: Path) -> None:
     assert np.array_equal(dataset.images.numpy(), images)
     assert dataset.labels.tolist() == labels.tolist()
     assert dataset.class_names[9] == "Ankle boot"
+    digits = load("mnist", root=tmp_path)
+    assert np.array_equal(digits.images.numpy(), images)
+    assert digits.class_names == tuple("0123456789")
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
     for content, message in (
         (idx(labels[20:29]), "for 9 labels"),

@@ -1,4 +1,4 @@
-"""Datasets whose files hold raw arrays: CIFAR-10, CIFAR-100, SVHN, STL-10, Fashion-MNIST.
+"""Datasets whose files hold raw arrays: CIFAR-10, CIFAR-100, SVHN, STL-10, MNIST, Fashion-MNIST.
 
 The CIFAR sets exist as Python pickles too; those would have to be executed to be read, so the binary versions are used.
 """
@@ -19,6 +19,7 @@ from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
 from securitynet.errors import DatasetError
 
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 
 FILES = {
@@ -39,6 +40,18 @@ FILES = {
     ),
     "svhn-train": RemoteFile(f"{_SVHN}/train_32x32.mat", "train_32x32.mat", "md5:e26dedcc434d2e4c54c9b2d4a06d8373"),
     "svhn-test": RemoteFile(f"{_SVHN}/test_32x32.mat", "test_32x32.mat", "md5:eb5a983be6a315427106f1b164d9cef3"),
+    "mnist-train-images": RemoteFile(
+        f"{_MNIST}/train-images-idx3-ubyte.gz", "train-images-idx3-ubyte.gz", "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
+    ),
+    "mnist-train-labels": RemoteFile(
+        f"{_MNIST}/train-labels-idx1-ubyte.gz", "train-labels-idx1-ubyte.gz", "md5:d53e105ee54ea40749a09fcbcd1e9432"
+    ),
+    "mnist-test-images": RemoteFile(
+        f"{_MNIST}/t10k-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz", "md5:9fb629c4189551a2d022fa330f9573f3"
+    ),
+    "mnist-test-labels": RemoteFile(
+        f"{_MNIST}/t10k-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "md5:ec29112dd5afa0611ce80d1b7f02629c"
+    ),
     "fmnist-train-images": RemoteFile(
         f"{_FASHION}/train-images-idx3-ubyte.gz",
         "train-images-idx3-ubyte.gz",
@@ -133,11 +146,20 @@ def stl10(request: Request) -> Source:
     )
 
 
+def mnist(request: Request) -> Source:
+    """MNIST: gzipped IDX files."""
+    return _idx_dataset(request, "mnist", tuple(str(digit) for digit in range(10)))
+
+
 def fmnist(request: Request) -> Source:
     """Fashion-MNIST: gzipped IDX files, as MNIST's."""
-    images = {part: fetch(FILES[f"fmnist-{part}-images"], request.root) for part in ("train", "test")}
+    return _idx_dataset(request, "fmnist", CLOTHING)
+
+
+def _idx_dataset(request: Request, name: str, classes: tuple[str, ...]) -> Source:
+    images = {part: fetch(FILES[f"{name}-{part}-images"], request.root) for part in ("train", "test")}
     labels = {
-        part: _idx(fetch(FILES[f"fmnist-{part}-labels"], request.root), dimensions=1).astype(np.int64)
+        part: _idx(fetch(FILES[f"{name}-{part}-labels"], request.root), dimensions=1).astype(np.int64)
         for part in images
     }
     for part, path in images.items():
@@ -151,7 +173,7 @@ def fmnist(request: Request) -> Source:
 
     return Source(
         labels=numbers,
-        class_names=CLOTHING,
+        class_names=classes,
         parts=_consecutive({part: len(values) for part, values in labels.items()}),
         pixels=ArrayPixels(read, (len(numbers), 1, 28, 28), files=list(images.values())),
     )

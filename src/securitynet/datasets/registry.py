@@ -33,6 +33,7 @@ DATASETS = Registry(
             "Street View House Numbers: 99,289 colour images 32×32, 10 digits",
         ),
         "stl10": ("securitynet.datasets.arrays:stl10", "STL-10: 13,000 labelled colour images 96×96, 10 classes"),
+        "mnist": ("securitynet.datasets.arrays:mnist", "MNIST: 70,000 handwritten digits, grey 28×28"),
         "fmnist": (
             "securitynet.datasets.arrays:fmnist",
             "Fashion-MNIST: 70,000 grey images 28×28, 10 kinds of clothing",

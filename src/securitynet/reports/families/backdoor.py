@@ -46,8 +46,8 @@ def _smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
     if index is not None and index.value is not None and rate is not None and rate.value is not None:
         flags = "flags it" if index.value > 2 else "does not flag it"
         said.append(
-            f"The rule of Neural Cleanse's paper {flags} (anomaly index {index.value:.2f}, threshold 2); that rule flags "
-            f"{words.rate(rate.value)} of clean models with as many labels, if their norms are spread normally."
+            f"The rule of Neural Cleanse's paper {flags} (anomaly index {index.value:.2f}, threshold 2); that rule "
+            f"flags {words.rate(rate.value)} of clean models with as many labels, if their norms are spread normally."
         )
     return said
 
@@ -65,4 +65,4 @@ def _in_words(p: Measurement) -> str:
 def _not_proof(p: Measurement) -> str:
     if p.high is not None and p.high <= ALPHA:
         return "One clean model in twenty looks like that too: look at its mask beside its class."
-    return "That does not prove that there is none: backdoors that cover the image, or lead to all classes, stay hidden."
+    return "That does not prove that there is none: triggers that cover the image, or lead to all classes, stay hidden."
