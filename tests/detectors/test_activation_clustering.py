@@ -33,7 +33,7 @@ def test_finds_the_poison_in_the_data_that_the_model_was_trained_on(patched, red
     caught = np.isin(output.indices, chosen)
     least = {"pca": 0.85, "ica": 0.4}[reduction]  # independent components hide a part of the poison
     assert suspect[caught].mean() > least and suspect[~caught].mean() < 0.02
-    assert found["p-value"].value < 1e-6 and "detection-rate" not in found
+    assert found["foreign-p-value"].value < 1e-6 and "detection-rate" not in found
     assert context.queries().total == len(dirty.splits.members) + len(dirty.splits.known_non_members)
     first = output.galleries()[0]
     assert first.rows[0] == f"{GOAL}, avoided" and first.images.shape[2:] == (1, 8, 8)
@@ -76,7 +76,7 @@ def test_the_planted_poison_of_an_implant_is_used(digits):
 def test_finds_nothing_where_nothing_is_hidden(unpatched):
     found, output, _ = run(*unpatched)
     assert found["foreign-classes"].value == 0 and found["suspect-records"].value == 0
-    assert found["p-value"].value > 0.05
+    assert found["foreign-p-value"].value > 0.05
     assert output.poisoned is None
 
 
@@ -146,4 +146,4 @@ def test_a_second_run_computes_no_activation_again(unpatched, tmp_path, monkeypa
     monkeypatch.setattr(type(target), "embeddings", lambda self, images: seen.append(1) or embeddings(self, images))
     second, _, again = run(target, data, tmp_path, reduction="ica")
     assert not seen and again.queries() == context.queries()
-    assert first["p-value"].value is not None and second["p-value"].value is not None
+    assert first["foreign-p-value"].value is not None and second["foreign-p-value"].value is not None

@@ -231,7 +231,7 @@ def test_two_hundred_classes_and_one_image():
         assert len(output.clean) == 1 and measures(output)["false-rejection-rate"].n == 1
     output, _ = run("activation-clustering", target, data, trigger=None)
     found = measures(output)
-    assert found["p-value"].value is None and "enough records" in found["p-value"].note
+    assert found["foreign-p-value"].value is None and "enough records" in found["foreign-p-value"].note
 
 
 def test_onnx_files_are_asked_exactly_as_often_as_billed(patched, tmp_path):

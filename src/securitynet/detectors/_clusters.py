@@ -101,7 +101,7 @@ class Clusters(Output):
         notes: Go to the note of each measurement.
     """
 
-    headline: ClassVar[tuple[str, ...]] = ("p-value", "foreign-classes", "detection-rate", "suspect-records")
+    headline: ClassVar[tuple[str, ...]] = ("foreign-p-value", "foreign-classes", "detection-rate", "suspect-records")
 
     indices: NDArray[np.int64]
     labels: NDArray[np.int64]

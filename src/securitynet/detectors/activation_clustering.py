@@ -68,7 +68,7 @@ class ActivationClustering(Detector):
     dims: int = Field(default=10, ge=1, description="Components that activations are reduced to.")
     reduction: Reduction = Field(default="pca", description="pca, or ica as in the paper.")
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
-    rate: float = Field(default=0.05, gt=0, lt=1, description="Share of records that are stamped with it.")
+    rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that are stamped with it.")
 
     def run(self, target: Target, data: TrialData, context: Context) -> Clusters:
         """See `Method.run`."""

@@ -97,7 +97,7 @@ def measure(
         notes: Go to each measurement.
 
     Returns:
-        ``p-value`` of the most suspicious class, ``foreign-classes``, ``rule-flagged-classes``, ``suspect-records``
+        ``foreign-p-value`` of the most suspicious class, ``foreign-classes``, ``rule-flagged-classes``, ``suspect-records``
         and, with the truth, ``detection-rate`` and ``false-rejection-rate`` of records.
     """
     tested = ~np.isnan(silhouettes)
@@ -105,7 +105,7 @@ def measure(
     low, high = Direction.LOWER, Direction.HIGHER
     if not count:
         why = "no class has enough records to be clustered"
-        names = (("p-value", high), ("foreign-classes", low), ("rule-flagged-classes", low))
+        names = (("foreign-p-value", high), ("foreign-classes", low), ("rule-flagged-classes", low))
         return [
             Measurement(name=name, value=None, level=level, n=0, direction=way, method="none", note=why)
             for name, way in names
@@ -113,7 +113,7 @@ def measure(
     smallest = float(p_values[tested].min())
     found = [
         Measurement(
-            name="p-value",
+            name="foreign-p-value",
             value=smallest,
             low=smallest,
             high=smallest,

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
+from securitynet.reports.families import _filters
 from securitynet.reports.kinds import Kind
 from securitynet.results.document import ResultDocument, TrialSummary
 
 ALPHA = 0.05
 
 KINDS: dict[str, Kind] = {
+    **_filters.KINDS,
     "p-value": Kind("p-value of the smallest trigger"),
     "reference-p-value": Kind("p-value against clean models"),
     "anomaly-index": Kind("Anomaly index (the rule flags above 2)"),
@@ -33,7 +35,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         measured = {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
         if trial.name.partition("@")[0] == "backdoor.neural-cleanse" and "p-value" in measured:
             found += _smallest_trigger(measured)
-    return found
+    return [*found, *_filters.sentences(document, trials)]
 
 
 def _smallest_trigger(measured: dict[str, Measurement]) -> list[str]:

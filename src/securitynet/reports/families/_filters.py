@@ -1,0 +1,89 @@
+"""What a report says of detectors that filter inputs, and of activation clustering; part of ``backdoor``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from securitynet.records import Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.kinds import Kind
+from securitynet.results.document import ResultDocument, TrialSummary
+
+KINDS: dict[str, Kind] = {
+    "false-rejection-rate": Kind("Clean images that are stopped", "share"),
+    "trigger-success-rate": Kind("Images whose prediction the trigger changes", "share"),
+    "detection-rate": Kind("Of those, stopped", "share"),
+    "localisation": Kind("Overlap of the found region with the trigger", "share"),
+    "suspects-flagged": Kind("Suspect images that are stopped", "share"),
+    "suspects-excess": Kind("Suspect images stopped, beyond the share of clean ones", "points", chance=0.0),
+    "foreign-p-value": Kind("p-value of the most suspicious class"),
+    "foreign-classes": Kind("Classes of which clean images know a part only", "share"),
+    "rule-flagged-classes": Kind("Classes flagged by silhouette and size (Chen et al.)", "share"),
+    "suspect-records": Kind("Training records that look poisoned", "share"),
+}
+
+TITLES = {"strip": "STRIP", "neo": "NEO"}
+CLUSTERING = "activation-clustering"
+ALPHA = 0.05
+
+
+def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """What each filter stops, and whether activation clustering found poison."""
+    said: list[str] = []
+    for trial in trials:
+        name = trial.name.partition(".")[2].partition("@")[0]
+        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.measurements_of(document, trial)}
+        if name in TITLES:
+            said += _of_filter(TITLES[name], measured)
+        elif name == CLUSTERING:
+            said += _of_clusters(measured)
+    return said
+
+
+def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
+    rejected = measured.get("false-rejection-rate")
+    if rejected is None:
+        return []
+    said = [f"As a filter of inputs, {title} stops {_share(rejected)} of {rejected.n:,} clean images."]
+    caught, success = measured.get("detection-rate"), measured.get("trigger-success-rate")
+    if caught is not None and success is not None:
+        if caught.value is None:
+            said.append("The known trigger changes the prediction of no image, so there is nothing for it to catch.")
+        else:
+            better = "" if (caught.low or 0.0) > (rejected.high or 1.0) else ", no more often than clean ones"
+            said.append(
+                f"The known trigger changes the prediction of {_share(success)} of the stamped images; {title} stops "
+                f"{_share(caught)} of those{better}."
+            )
+    excess, flagged = measured.get("suspects-excess"), measured.get("suspects-flagged")
+    if excess is not None and flagged is not None:
+        if (excess.low or 0.0) > 0:
+            meaning = "more often than clean images, as it would if they carried a trigger of this model"
+        else:
+            meaning = "which is not distinguishable from clean images"
+        said.append(f"Of {flagged.n:,} suspect images {title} stops {_share(flagged)}: {meaning}.")
+    return said
+
+
+def _of_clusters(measured: dict[str, Measurement]) -> list[str]:
+    p_value, suspect = measured.get("foreign-p-value"), measured.get("suspect-records")
+    if p_value is None or p_value.value is None or suspect is None:
+        return []
+    if p_value.value >= ALPHA:
+        return [
+            "The activations of the training records show no part of a class that clean images avoid (adjusted "
+            f"p\u00a0=\u00a0{p_value.value:.2g}); a few poisoned records could go unseen."
+        ]
+    number = "p\u00a0<\u00a01e-6" if p_value.value < 1e-6 else f"p\u00a0=\u00a0{p_value.value:.2g}"
+    return [
+        f"Clean images avoid a part of at least one class of the training records (adjusted {number}), as they would "
+        f"if it were poisoned: {_share(suspect)} of the training records lie in such parts."
+    ]
+
+
+def _share(measurement: Measurement) -> str:
+    numbers = words.numbers(measurement)
+    if numbers is None:
+        return "an unknown share"
+    interval = numbers.interval.replace("–", "\u2060–\u2060")
+    return f"{numbers.value} ({words.level(measurement)} interval {interval})"
