@@ -15,10 +15,25 @@ from securitynet.records import Access, Auxiliary
 
 
 def split_commas(value: object) -> object:
-    """``"a,b"`` becomes ``["a", "b"]``: how lists are written on the command line."""
-    if isinstance(value, str):
-        return [item.strip() for item in value.split(",") if item.strip()]
-    return value
+    """``"a,b"`` becomes ``["a", "b"]``: how lists are written on the command line.
+
+    Commas within brackets, braces or a quoted value belong to an item: ``fgsm.epsilons=[0.01,0.03],pgd.steps=40``.
+    """
+    if not isinstance(value, str):
+        return value
+    items, depth, quote = [""], 0, ""
+    for character in value:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'" and (depth > 0 or items[-1].endswith("=")):
+            quote = character
+        else:
+            depth += (character in "[{") - (character in "]}")
+        if character == "," and depth <= 0 and not quote:
+            items.append("")
+        else:
+            items[-1] += character
+    return [item.strip() for item in items if item.strip()]
 
 
 Commas = BeforeValidator(split_commas)
