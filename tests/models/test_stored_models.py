@@ -117,6 +117,16 @@ def test_side_by_side_each_model_is_what_it_would_be_alone(digits, tmp_path):
     assert threading.active_count() < 50
 
 
+def test_side_by_side_with_batch_norms_too(digits):
+    """Folding them traces the network, which must not happen while another thread trains."""
+    recipes = [RECIPE.model_copy(update={"epochs": 1 + number % 2, "seed": number}) for number in range(4)]
+    wanted = [job(digits, records=RECORDS[:40], architecture="timm:test_resnet", recipe=recipe) for recipe in recipes]
+    alone = [obtain_model(one, kind="x", device="cpu") for one in wanted]
+    several = obtain_models(wanted, kind="x", device="cpu", lanes=4)
+    for one, other in zip(alone, several, strict=True):
+        assert torch.equal(weights_of(one), weights_of(other))
+
+
 def test_networks_that_draw_random_numbers_are_trained_one_after_the_other(digits, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert together.side_by_side(jobs_of(digits), "cpu") == 2

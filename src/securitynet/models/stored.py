@@ -150,7 +150,6 @@ def obtain_model(
     cache: Path | None = None,
     device: str = "auto",
     progress: Epochs | None = None,
-    images: tuple[Images, NDArray[np.int64]] | None = None,
 ) -> StoredModel:
     """The model of a job: from the store if it is there, else trained now.
 
@@ -161,36 +160,74 @@ def obtain_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It is not part of the key: a model that was trained
             elsewhere is used as it is.
         progress: Called after each epoch.
-        images: The job's images where they have been fetched already, and the positions of its records among them.
 
     Raises:
         ConfigurationError: If there are no images, or too few records.
         ModelError: If the network cannot be built for the images or trained on them.
     """
-    check_images(job.dataset)
-    if len(job.indices) < 2:
-        raise ConfigurationError(f"{len(job.indices)} records are too few to train a model on.")
-    facts = _facts(job)
-    network = fresh_network(job)
-    folder = None if cache is None else cache / kind / facts.key
-    with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
-        found = None if folder is None else _read(folder, facts, network)
-        if found is None:
-            found = _train(network, job, facts, folder, device, progress, images)
-    size = job.input_size or facts.image_size
-    reference = job.architecture if ":" in job.architecture else f"arch:{job.architecture}"
-    backend = ModuleBackend(
-        network,
-        reference=reference,
-        checksum=state_checksum(network.state_dict(), job.architecture),
-        example_shape=(facts.channels, size, size),
-        device=resolve_device(device),
-    )
-    backend.num_classes = job.num_classes
-    everything = np.arange(len(job.indices), dtype=np.int64)
-    kept = held_out(len(job.indices), job.recipe)[0] if job.recipe.patience else everything
-    target = Target(backend, preprocessing=facts.preprocessing, access=Access.WHITE_BOX)
-    return StoredModel(target, kept, found.history, facts.key, None if folder is None else folder / WEIGHTS)
+    work = Work(job, kind=kind, cache=cache, device=device)
+    work.train(progress)
+    return work.finished()
+
+
+class Work:
+    """A job on its way to a model: made and finished in the main thread, trained in any.
+
+    Initial weights come from torch's global random state, and the tracing that folds batch norms changes `nn.Module` for
+    all threads while it lasts: neither may happen while another thread trains.
+
+    Args:
+        job: What is wanted.
+        kind: See `obtain_model`, as for the others.
+        cache: Folder of the store.
+        device: Where to train.
+        images: The job's images where they have been fetched already, and the positions of its records among them.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        kind: str,
+        cache: Path | None = None,
+        device: str = "auto",
+        images: tuple[Images, NDArray[np.int64]] | None = None,
+    ) -> None:
+        check_images(job.dataset)
+        if len(job.indices) < 2:
+            raise ConfigurationError(f"{len(job.indices)} records are too few to train a model on.")
+        self.job = job
+        self.device = device
+        self.images = images
+        self.facts = _facts(job)
+        self.network = fresh_network(job)
+        self.folder = None if cache is None else cache / kind / self.facts.key
+
+    def train(self, progress: Epochs | None = None) -> None:
+        """Put trained weights into the network: from the store if they are there, else by training."""
+        with contextlib.nullcontext() if self.folder is None else exclusive(self.folder / "lock"):
+            found = None if self.folder is None else _read(self.folder, self.facts, self.network)
+            if found is None:
+                found = _train(self.network, self.job, self.facts, self.folder, self.device, progress, self.images)
+        self.facts = found
+
+    def finished(self) -> StoredModel:
+        """The model, trained."""
+        job, facts = self.job, self.facts
+        size = job.input_size or facts.image_size
+        backend = ModuleBackend(
+            self.network,
+            reference=job.architecture if ":" in job.architecture else f"arch:{job.architecture}",
+            checksum=state_checksum(self.network.state_dict(), job.architecture),
+            example_shape=(facts.channels, size, size),
+            device=resolve_device(self.device),
+        )
+        backend.num_classes = job.num_classes
+        everything = np.arange(len(job.indices), dtype=np.int64)
+        kept = held_out(len(job.indices), job.recipe)[0] if job.recipe.patience else everything
+        target = Target(backend, preprocessing=facts.preprocessing, access=Access.WHITE_BOX)
+        weights = None if self.folder is None else self.folder / WEIGHTS
+        return StoredModel(target, kept, facts.history, facts.key, weights)
 
 
 def fresh_network(job: Job) -> nn.Module:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Images
 from securitynet.models.lanes import thread_pool
 from securitynet.models.signals import Progress
-from securitynet.models.stored import Job, StoredModel, check_images, fresh_network, obtain_model
+from securitynet.models.stored import Job, StoredModel, Work, check_images, fresh_network
 from securitynet.models.trainer.environment import resolve_device
 from securitynet.models.trainer.feed import RESIDENT_BYTES
 from securitynet.models.trainer.randomness import isolated
@@ -68,7 +68,13 @@ def obtain_models(
     done = [0] * len(jobs)
     lock, stop = threading.Lock(), threading.Event()
 
-    def obtain(number: int) -> StoredModel:
+    count = side_by_side(jobs, device) if lanes is None else min(lanes, len(jobs))
+
+    def begin(number: int) -> Work:
+        images = fetched[number] if fetched else None
+        return Work(jobs[number], kind=kind, cache=cache, device=device, images=images)
+
+    def train(number: int, work: Work) -> None:
         def tell(epochs: int) -> None:
             if stop.is_set():
                 raise _Stopped
@@ -77,31 +83,32 @@ def obtain_models(
                 if progress:
                     progress(sum(done), total)
 
-        images = fetched[number] if fetched else None
-        model = obtain_model(jobs[number], kind=kind, cache=cache, device=device, progress=tell, images=images)
+        work.train(tell)
         tell(jobs[number].recipe.epochs)
-        return model
 
-    count = side_by_side(jobs, device) if lanes is None else min(lanes, len(jobs))
     if count < 2:
-        return [obtain(number) for number in range(len(jobs))]
-    # The last are the largest where budgets grow: starting with those leaves no core idle at the end.
+        models = []
+        for number in range(len(jobs)):
+            work = begin(number)
+            train(number, work)
+            models.append(work.finished())
+        return models
+    works = [begin(number) for number in range(len(jobs))]
+    # Large jobs first: starting with the small ones would leave a core idle at the end.
     order = sorted(range(len(jobs)), key=lambda number: -len(jobs[number].indices) * jobs[number].recipe.epochs)
     with isolated():  # threads share torch's global random state: it is given back once, when all are done
         pool = thread_pool(count)
-        futures: dict[int, Future[StoredModel]] = {number: pool.submit(obtain, number) for number in order}
+        futures = [pool.submit(train, number, works[number]) for number in order]
         try:
-            for future in futures.values():
+            for future in futures:
                 future.result()
-        except BaseException:
+        except BaseException as error:
             stop.set()
-            for future in futures.values():
-                future.cancel()
-            for future in futures.values():
-                if not future.cancelled():
+            for future in futures:
+                if not future.cancel():
                     future.exception()  # waits
-            raise _first_error(list(futures.values())) from None
-    return [futures[number].result() for number in range(len(jobs))]
+            raise _cause(error, futures) from None
+    return [work.finished() for work in works]
 
 
 def side_by_side(jobs: Sequence[Job], device: str) -> int:
@@ -115,11 +122,12 @@ def side_by_side(jobs: Sequence[Job], device: str) -> int:
     return count
 
 
-def _first_error(futures: Sequence[Future[StoredModel]]) -> BaseException:
-    """What went wrong first, and not that others were stopped because of it."""
-    errors = [future.exception() for future in futures if future.done() and not future.cancelled()]
-    real = [error for error in errors if error is not None and not isinstance(error, _Stopped)]
-    return real[0] if real else KeyboardInterrupt()
+def _cause(error: BaseException, futures: Sequence[Future[None]]) -> BaseException:
+    """What went wrong, and not that others were stopped because of it."""
+    if not isinstance(error, _Stopped):
+        return error
+    errors = [future.exception() for future in futures if not future.cancelled()]
+    return next((found for found in errors if found is not None and not isinstance(found, _Stopped)), error)
 
 
 def _draws(job: Job) -> bool:
