@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from securitynet.analysis import quantities as q
+from securitynet.analysis.figures.ml_doctor import ATTRIBUTE, INVERSION, MEMBERSHIP, STEALING
 from securitynet.analysis.findings import Claim, between, correlation, difference
 
 PAPERS = {"purpose": ("benchmark",), "dataset": ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")}
@@ -49,3 +50,63 @@ SECURITYNET = [
           "An attack network does better on the top 3 posteriors than on all.", "SecurityNet, section 4.2",
           {"all": q.MLP_AUC, "top3": q.MLP_TOP3_AUC}, difference("all", "top3"), 1, "mean difference of AUCs", PAPERS),
 ]  # fmt: skip
+
+SECURITYNET += [
+    Claim("evasion-falls-with-accuracy",
+          "FGSM takes less accuracy from targets that are more accurate.", "SecurityNet, appendix C",
+          {"x": q.TARGET_ACCURACY, "y": q.evasion("fgsm", "0.03", "Accuracy drop by FGSM at ε = 0.03")},
+          correlation("x", "y"), -1, "correlation within datasets"),
+    Claim("transfer-weaker",
+          "FGSM by transfer takes less accuracy than with the target's own gradients.", "SecurityNet, appendix C",
+          {"white": q.evasion("fgsm", "0.03", "Accuracy drop by FGSM at ε = 0.03"),
+           "black": q.evasion("fgsm-transfer", "0.03", "Accuracy drop by transfer at ε = 0.03")},
+          difference("white", "black"), -1, "mean change of the accuracy drop"),
+]  # fmt: skip
+
+ML_DOCTOR = [
+    Claim("white-box-membership-stronger",
+          "White-box access makes membership inference with shadow data stronger.", "ML-Doctor, section 6.1",
+          {"black": MEMBERSHIP["black_shadow"], "white": MEMBERSHIP["white_shadow"]}, difference("black", "white"), 1,
+          "mean change of accuracy"),
+    Claim("partial-membership-stronger",
+          "Partial data makes black-box membership inference stronger than shadow data.", "ML-Doctor, section 6.1",
+          {"shadow": MEMBERSHIP["black_shadow"], "partial": MEMBERSHIP["black_partial"]},
+          difference("shadow", "partial"), 1, "mean change of accuracy"),
+    Claim("shadow-steals-better",
+          "Shadow data steals better than partial data.", "ML-Doctor, section 6.1",
+          {"partial": STEALING["stealing_partial"], "shadow": STEALING["stealing_shadow"]},
+          difference("partial", "shadow"), 1, "mean change of agreement"),
+    Claim("overfitting-membership",
+          "Membership inference grows with the overfitting level.", "ML-Doctor, section 6.3",
+          {"x": q.OVERFITTING, "y": MEMBERSHIP["white_shadow"]}, correlation("x", "y"), 1,
+          "correlation within datasets"),
+    Claim("overfitting-stealing",
+          "Overfitted targets are harder to steal.", "ML-Doctor, section 6.3",
+          {"x": q.OVERFITTING, "y": STEALING["stealing_shadow"]}, correlation("x", "y"), -1,
+          "correlation within datasets"),
+    Claim("membership-against-stealing",
+          "Where membership inference does well, stealing does badly.", "ML-Doctor, section 6.4",
+          {"x": MEMBERSHIP["black_shadow"], "y": STEALING["stealing_shadow"]}, correlation("x", "y"), -1,
+          "correlation within datasets"),
+    Claim("dp-sgd-membership",
+          "DP-SGD weakens membership inference.", "ML-Doctor, section 7.3",
+          {"x": MEMBERSHIP["white_shadow"]}, between("x", "defense", None, "dp-sgd"), -1,
+          "difference of mean accuracies"),
+    Claim("dp-sgd-utility",
+          "DP-SGD costs accuracy.", "ML-Doctor, section 7.3",
+          {"x": q.TARGET_ACCURACY}, between("x", "defense", None, "dp-sgd"), -1, "difference of mean accuracies"),
+    Claim("distillation-membership",
+          "Distillation weakens membership inference.", "ML-Doctor, section 7.3",
+          {"x": MEMBERSHIP["white_shadow"]}, between("x", "defense", None, "distillation"), -1,
+          "difference of mean accuracies"),
+    Claim("distillation-attribute",
+          "Distillation weakens attribute inference.", "ML-Doctor, section 7.3 (which does not find it)",
+          {"x": ATTRIBUTE["attribute_shadow"]}, between("x", "defense", None, "distillation"), -1,
+          "difference of mean accuracies"),
+    Claim("overfitting-inversion",
+          "Overfitted targets are harder to invert.", "ML-Doctor, section 6.3",
+          {"x": q.OVERFITTING, "y": INVERSION["inversion_accuracy"]}, correlation("x", "y"), -1,
+          "correlation within datasets"),
+]  # fmt: skip
+
+EVERY = [*SECURITYNET, *ML_DOCTOR]

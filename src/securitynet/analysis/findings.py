@@ -20,6 +20,9 @@ from securitynet.analysis.figures.texts import estimate
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.statistics import Estimate
 
+FEWEST = 6
+"""Fewest models for a verdict: of fewer, resampling makes intervals that are far too narrow."""
+
 Status = Literal["supported", "contradicted", "undecided", "not tested"]
 
 Test = Callable[[pandas.DataFrame, float], Estimate]
@@ -132,6 +135,9 @@ def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: f
     found = claim.test(wide, strict)
     if not found.resolved or not np.isfinite(found.low):
         return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {found.method} ({found.n}).")
+    if found.n < FEWEST:
+        few = f"Not tested: {found.n} models are too few, {FEWEST} are needed."
+        return Finding(claim, "not tested", found, f"{claim.sentence} {few}")
     toward = (found.low, found.high) if claim.sign > 0 else (-found.high, -found.low)
     status: Status = "supported" if toward[0] > 0 else "contradicted" if toward[1] < 0 else "undecided"
     numbers = f"{claim.measure} {estimate(found.value, found.low, found.high)}, n = {found.n:,}"

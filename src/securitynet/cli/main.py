@@ -22,6 +22,7 @@ class Commands(LazyGroup):
         "train": "securitynet.cli.train:train",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
+        "report": "securitynet.cli.report:report",
         "figures": "securitynet.cli.figures:app",
         "list": "securitynet.cli.listing:list_",
     }

@@ -63,7 +63,7 @@ def render_report(
     if title is None:
         title = f"{len(documents)} targets compared" if several else labels[0]
     page: str = (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             title=title,
@@ -71,7 +71,7 @@ def render_report(
             comparison=compare(documents, assessments, labels) if several else None,
             created=max(document.created for document in documents),
             version=documents[0].environment.get("securitynet", ""),
-            css=_css(),
+            css=css(),
             degrees=[(f"{least:g}", text) for least, text in verdict.DEGREES],
             slight=verdict.SLIGHT,
         )
@@ -80,7 +80,8 @@ def render_report(
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of reports."""
     return Environment(
         loader=PackageLoader("securitynet.reports"),
         autoescape=True,
@@ -91,7 +92,7 @@ def _environment() -> Environment:
 
 
 @cache
-def _css() -> Markup:
+def css() -> Markup:
     """The style sheet with the figures' colours, from the one place where they are declared."""
     text = resources.files("securitynet.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
     light = "".join(f"--s{n}: {ink.light}; " for n, ink in enumerate(style.SERIES))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
-from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.points import axis, grouped
 from securitynet.analysis.figures.texts import estimate, p_value
 
@@ -29,6 +29,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     by, split = str(figure.options["by"]), figure.options.get("split")
     ordered = bool(figure.options.get("ordered"))
     rows = wide[wide[name].notna() & wide[by].notna()]
+    if rows.empty:
+        raise MissingData(figure.name, [f"{by.replace('_', ' ')} of models with {quantity.label.lower()}"])
     rows = rows if ordered else grouped(rows, by)
     rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
     table = means(rows, name)
