@@ -173,8 +173,8 @@ def obtain_model(
 class Work:
     """A job on its way to a model: made and finished in the main thread, trained in any.
 
-    Initial weights come from torch's global random state, and the tracing that folds batch norms changes `nn.Module` for
-    all threads while it lasts: neither may happen while another thread trains.
+    Initial weights come from torch's global random state, and the tracing that folds batch norms changes `nn.Module`
+    for all threads while it lasts: neither may happen while another thread trains.
 
     Args:
         job: What is wanted.
