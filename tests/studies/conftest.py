@@ -1,82 +1,47 @@
-"""Shared by the tests of studies: a plug-in with an attack that does as it is told, and a small study."""
+"""Shared by the tests of studies."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
-PLUGIN = Path(__file__).parent / "plugin"
+sys.path.insert(0, str(Path(__file__).parent))
 
-FACTORY = """
-import torch
-
-def make():
-    torch.manual_seed({seed})
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-"""
-
-HEAD = """
-name = "small"
-seeds = [0]
-
-[data]
-dataset = "digits"
-limit = 60
-normalize = "none"
-head = "logits"
-"""
-
-
-class Box:
-    """A folder with a study in it, and a way to run commands there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.out = folder / "out"
-        self.marks = folder / "marks"
-        self.marks.mkdir()
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            "NOOP_FOLDER": str(self.marks),
-            "SECURITYNET_CACHE": str(folder / "cache"),
-            "SECURITYNET_DATA": str(folder / "data"),
-            "OMP_NUM_THREADS": "1",
-        }
-        for name in ("a", "b"):
-            (folder / f"{name}.py").write_text(FACTORY.format(seed=ord(name)))
-
-    def write(self, attacks: str, *, models: str = '[[models]]\nreference = ["python:a.py:make", "python:b.py:make"]'):
-        path = self.folder / "study.toml"
-        path.write_text(f"{HEAD}\n{models}\n{attacks}\n")
-        return path
-
-    def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments)]
-
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments), env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def call(self, *arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments), env=self.environment, text=True, capture_output=True, timeout=timeout
-        )
-
-    def run(self, *arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        study = self.folder / "study.toml"
-        return self.call("run", study, "--out", self.out, "--threads", 1, *arguments, timeout=timeout)
-
-    def log(self, what: str) -> list[str]:
-        path = self.marks / f"{what}.log"
-        return path.read_text().split() if path.exists() else []
+from study_box import PLUGIN, Box
 
 
 @pytest.fixture
-def box(tmp_path):
-    return Box(tmp_path)
+def plugin(monkeypatch):
+    """The plug-in is installed, in this process and in those that it starts."""
+    from securitynet.attacks import ATTACKS
+
+    monkeypatch.syspath_prepend(str(PLUGIN))
+    monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
+    importlib.invalidate_caches()
+    ATTACKS.__dict__.pop("entries", None)
+    yield
+    ATTACKS.__dict__.pop("entries", None)
+
+
+@pytest.fixture
+def make_box(tmp_path, monkeypatch, plugin):
+    """Makes folders with a small study each, by name. The last one's marks are those that attacks leave."""
+
+    def make(name: str) -> Box:
+        folder = tmp_path / name
+        folder.mkdir()
+        made = Box(folder)
+        for variable in ("NOOP_FOLDER", "SECURITYNET_CACHE", "SECURITYNET_DATA"):
+            monkeypatch.setenv(variable, made.environment[variable])
+        return made
+
+    return make
+
+
+@pytest.fixture
+def box(make_box):
+    """A folder with a small study."""
+    return make_box("box")

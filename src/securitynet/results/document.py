@@ -92,6 +92,34 @@ class PolicyOutcome(Record):
     violations: tuple[Violation, ...]
 
 
+class Tried(Record):
+    """What a defense did for this target, measured."""
+
+    name: str = Field(description="Of the defense; none for the target as it is.")
+    stage: Literal["none", "output", "training"]
+    settings: dict[str, Any] = Field(default_factory=dict, description="Those that differ from its defaults.")
+    accuracy: Measurement | None = Field(default=None, description="On non-members.")
+    attack: str | None = Field(default=None, description="Trial with the highest AUC among those that still work.")
+    auc: Measurement | None = Field(default=None, description="Of that attack.")
+    same_attack_auc: Measurement | None = Field(
+        default=None, description="Of the attack that is the strongest without a defense."
+    )
+    worked: int = Field(default=0, description="Attacks that still worked.")
+    denied: tuple[str, ...] = Field(default=(), description="Attacks that were denied what they need.")
+    epsilon: float | None = Field(default=None, description="Spent by DP-SGD.")
+    reason: str | None = Field(default=None, description="Why it was not tried, if it was not.")
+    seconds: float = 0.0
+
+
+class Remedies(Record):
+    """What would help, measured on the owner's data."""
+
+    undefended: Tried
+    tried: tuple[Tried, ...]
+    attacks: tuple[str, ...] = Field(description="Membership attacks that each defense had to stand.")
+    notes: tuple[str, ...] = ()
+
+
 class ResultDocument(Record):
     """Everything that an assessment found."""
 
@@ -107,6 +135,7 @@ class ResultDocument(Record):
     environment: dict[str, str]
     settings: dict[str, Any] = Field(description="The configuration, as a TOML file for --config would give it.")
     policy: PolicyOutcome | None = None
+    remedies: Remedies | None = Field(default=None, description="What would help; only if it was asked for.")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, with ``schema`` first."""

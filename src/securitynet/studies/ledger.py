@@ -162,8 +162,10 @@ class Ledger:
         self._counts[subject.key], self._waiting[subject.key] = counts, waiting
 
     def _to_run(self, kept: Kept | None) -> bool:
-        if kept is None or kept.status == "skipped":
+        if kept is None:
             return True
+        if kept.status == "skipped" and kept.version is None:
+            return True  # something stood in its way that no longer does; it has not been tried
         if kept.status == "failed":
             return self.retry_failed
         return self.refresh and kept.version != version()

@@ -30,7 +30,7 @@ from securitynet.studies.executors.base import Bench, Died, Event, Executor, Fin
 from securitynet.studies.ledger import Ledger, Sorted
 from securitynet.studies.schedule import Schedule, Subject, Task
 from securitynet.studies.study_config import RunSettings
-from securitynet.studies.study_plan import StudyPlan
+from securitynet.studies.study_plan import StudyPlan, StudyTrial
 from securitynet.studies.study_status import Status
 from securitynet.studies.trials import is_full_disk, now
 from securitynet.studies.work import BEGAN, TERM, Job, reason_of
@@ -127,6 +127,7 @@ class Runner:
         self._running: dict[int, _Running] = {}
         self._stopping = self._storage = False
         self._false_starts = 0
+        self._why: dict[str, tuple[str, str | None]] = {}
         self._spent: defaultdict[str, list[float]] = defaultdict(list)
         self.store, self.subjects = TrialStore(self.root), SubjectStore(self.root)
         refresh_index(self._index, self.note)
@@ -257,6 +258,7 @@ class Runner:
             self._spent["open"].append(outcome["seconds"])
         elif task.kind == "survey":
             self._schedule.surveyed(task.subject, outcome["needs"], outcome["what"])
+            self._block()
         elif task.trial is not None and task.kind in ("trial", "measure"):
             self._spent[task.trial.plan.name].append(outcome["seconds"])
             self.ledger.count(task.trial, outcome["trial"])
@@ -292,7 +294,7 @@ class Runner:
         self._tell_failure(task.words, reason)
         if task.kind in ("trial", "measure"):
             assert task.trial is not None
-            self._record_failure(task, reason, traceback)
+            self._record_failure(task.trial, reason, traceback)
         elif task.kind == "train":
             for subject in self._schedule.subjects:
                 if subject.plan.train_key == task.key and subject.state == "closed":
@@ -302,22 +304,21 @@ class Runner:
             self._subject_failed(task.subject.plan.key, reason, traceback)
             self._schedule.fail(task.subject)
         self._schedule.ended(task, False)
-        if task.kind == "share":
-            self._block(task, reason, traceback)
+        if task.kind == "share" and task.key is not None:
+            self._why[task.key] = reason, traceback
+            self._block()
 
-    def _block(self, task: Task, reason: str, traceback: str | None) -> None:
+    def _block(self) -> None:
         """The trials that need shared work which failed are recorded as failed."""
-        what = self._schedule.what.get(task.key or "", "shared work")
         for subject in self._schedule.subjects:
             for trial, key in self._schedule.blocked(subject):
-                if key == task.key:
-                    lost = Task("trial", subject, trial)
-                    self._record_failure(lost, f"{what} that it needs failed: {reason}", traceback)
+                what = self._schedule.what.get(key, "shared work")
+                reason, traceback = self._why[key]
+                self._record_failure(trial, f"{what} that it needs failed: {reason}", traceback)
 
-    def _record_failure(self, task: Task, reason: str, traceback: str | None) -> None:
-        assert task.trial is not None
+    def _record_failure(self, trial: StudyTrial, reason: str, traceback: str | None) -> None:
         result = TrialResult(
-            spec=task.trial.spec,
+            spec=trial.spec,
             status="failed",
             reason=reason,
             traceback=traceback,
@@ -325,7 +326,7 @@ class Runner:
             finished=now(),
         )
         self.store.save(result)
-        self.ledger.count(task.trial, "failed")
+        self.ledger.count(trial, "failed")
         self.status.finished_now += 1
 
     def _subject_failed(self, key: str, reason: str, traceback: str | None) -> None:

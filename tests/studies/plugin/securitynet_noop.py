@@ -93,7 +93,10 @@ def misbehave(mode: str, key: str) -> None:
     if mode == "hang":
         time.sleep(3600)
     if mode == "memory":
-        hoard = [np.ones(1 << 26) for _ in range(64)]  # 32 GiB
+        hoard = []
+        for _ in range(64):  # up to 8 GiB
+            hoard.append(np.ones(1 << 24))
+            time.sleep(0.1)
         raise AssertionError(len(hoard))
     if mode == "print":
         print('{"outcome": 1}\n' * 100, flush=True)

@@ -90,8 +90,19 @@ def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, contex
         UnknownName: If there is no such architecture.
         ModelError: If it cannot be built for the images or trained on them.
     """
+    job = surrogate_job(architecture, recipe, data, context)
+
+    def told(done: int) -> None:
+        if context.progress:
+            context.progress(done, recipe.epochs)
+
+    return obtain_model(job, kind=STORE, cache=context.cache, device=context.device, progress=told).target
+
+
+def surrogate_job(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Job:
+    """What is trained as a surrogate. Raises `SplitError` if the adversary holds too little."""
     records = held_records(data, context.threat_model)
-    job = Job(
+    return Job(
         data.dataset,
         records,
         data.dataset.labels[records],
@@ -99,12 +110,6 @@ def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, contex
         architecture,
         recipe.model_copy(update={"seed": derived_seed(context.seed, "evasion surrogate")}),
     )
-
-    def told(done: int) -> None:
-        if context.progress:
-            context.progress(done, recipe.epochs)
-
-    return obtain_model(job, kind=STORE, cache=context.cache, device=context.device, progress=told).target
 
 
 def held_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:

@@ -17,11 +17,13 @@ from pydantic import Field, field_validator
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
-from securitynet.attacks.evasion._surrogates import GivenSurrogate, trained_surrogate
+from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_job, trained_surrogate
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.models.input_gradients import InputGradients, log_odds
+from securitynet.models.method import SharedWork
 from securitynet.models.recipe import Recipe
+from securitynet.models.sharing import shared_model
 from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -67,6 +69,13 @@ class FgsmTransfer(EvasionAttack):
     @classmethod
     def _one_is_a_list_too(cls, value: Any) -> Any:
         return (value,) if isinstance(value, (str, dict, GivenSurrogate)) else value
+
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """The surrogate, which does not depend on the target: its examples serve all targets."""
+        if self.surrogates:
+            return ()
+        job = surrogate_job(self.architecture, self.recipe, data, context)
+        return [shared_model(job, STORE, "the surrogate for transfer", context)]
 
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
         """See `EvasionAttack.prepare`."""

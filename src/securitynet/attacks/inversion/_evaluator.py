@@ -8,7 +8,7 @@ non-members: neither the target nor the adversary's GAN (shadow-train) has seen 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from pydantic import Field
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
+from securitynet.files import stable_hash
+from securitynet.models.method import SharedWork
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
-from securitynet.models.signals import collect
+from securitynet.models.signals import Progress, collect
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import derived_seed
 
@@ -67,6 +69,25 @@ class Evaluator:
     target: Target
     unseen: NDArray[np.int64]
     recognised: tuple[int, int]
+
+
+def shared_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> SharedWork:
+    """The training of the evaluation classifier as shared work."""
+    resolved = resolve_training(_named(training, target, data), target, None)
+    key = stable_hash(
+        {
+            "dataset": data.dataset.fingerprint,
+            "split": data.splits.fingerprint,
+            "architecture": resolved.architecture,
+            "recipe": resolved.recipe.model_dump(mode="json"),
+            "seed": context.seed,
+        }
+    )
+
+    def run(progress: Progress | None) -> None:
+        obtain_evaluator(target, data, training, replace(context, progress=progress))
+
+    return SharedWork(key, "the evaluation classifier", run)
 
 
 def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> Evaluator:

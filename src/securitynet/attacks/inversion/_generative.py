@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -11,7 +13,11 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
+from securitynet.files import stable_hash
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
+from securitynet.models.method import SharedWork
+from securitynet.models.signals import Progress
+from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -29,6 +35,22 @@ class GenerativeAttack(InversionAttack):
 
     gan: GANTraining = Field(default=GANTraining(), description="How the GAN is trained.")
 
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """The evaluation classifier, and the GAN: it does not depend on the target."""
+        key = stable_hash(
+            {
+                "dataset": data.dataset.fingerprint,
+                "split": data.splits.fingerprint,
+                "gan": self.gan.model_dump(mode="json"),
+                "seed": context.seed,
+            }
+        )
+
+        def run(progress: Progress | None) -> None:
+            self._obtain(data, replace(context, progress=progress))
+
+        return [*super().shared_work(target, data, context), SharedWork(key, "the GAN", run)]
+
     def obtain(self, subject: Subject, data: TrialData, context: Context) -> GAN:
         """The GAN, on the target's device. It does not depend on the target: others on the same data share it.
 
@@ -36,11 +58,17 @@ class GenerativeAttack(InversionAttack):
             SplitError: If the split has no shadow data.
             SecurityNetError: See `securitynet.models.gan.obtain_gan`.
         """
+        gan = self._obtain(data, context)
+        gan.generator.to(subject.device)
+        gan.discriminator.to(subject.device)
+        return gan
+
+    def _obtain(self, data: TrialData, context: Context) -> GAN:
         if not len(data.splits.shadow_train):
             raise SplitError(
                 f"The {data.splits.name} split has no shadow data to train a GAN on.", hint="Use --split four-way."
             )
-        gan = obtain_gan(
+        return obtain_gan(
             data.dataset,
             data.splits.shadow_train,
             self.gan,
@@ -49,9 +77,6 @@ class GenerativeAttack(InversionAttack):
             device=context.device,
             progress=context.progress,
         )
-        gan.generator.to(subject.device)
-        gan.discriminator.to(subject.device)
-        return gan
 
 
 def generate(gan: GAN, codes: torch.Tensor, part: int) -> torch.Tensor:

@@ -14,10 +14,11 @@ from pydantic import Field, field_validator
 
 from securitynet.attacks.base import Attack, Context, Gallery, Output, TrialData
 from securitynet.attacks.inversion import _judge
-from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator
+from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
 from securitynet.attacks.inversion._search import Found, Search
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.metrics import inversion
+from securitynet.models.method import SharedWork
 from securitynet.models.target import Target
 from securitynet.records import Access, Direction, Measurement
 
@@ -184,6 +185,10 @@ class InversionAttack(Attack):
     @abstractmethod
     def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
         """Everything that is optimised, ready to start. Models of the adversary's are trained here."""
+
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """The evaluation classifier, by which attacks on one target, and on others of its architecture, are judged."""
+        return [shared_evaluator(target, data, self.evaluator, context)]
 
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
         """See `Attack.run`."""

@@ -20,7 +20,9 @@ from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
+from securitynet.models.method import SharedWork
 from securitynet.models.shadows import ShadowTraining
+from securitynet.models.sharing import shared_shadow
 from securitynet.models.signals import Signals, collect
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import derived_seed, isolated
@@ -49,6 +51,40 @@ class Observed:
     features: Features
     classes: NDArray[np.int64]
     is_member: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An attack on one target before its networks are trained.
+
+    Attributes:
+        known: What is learned from.
+        wanted: What is scored.
+        scored: Outputs of the target for the scored records.
+        data: Of the trial.
+        context: Of the trial.
+        notes: For the measurements.
+    """
+
+    known: Observed
+    wanted: Observed
+    scored: Signals
+    data: TrialData
+    context: Context
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One network: of which case, for which class (if not for all), and what it learns from."""
+
+    case: Prepared
+    label: int
+    network: nn.Module
+    inputs: Inputs
+    rows: torch.Tensor
+    members: torch.Tensor
+    seed: int
 
 
 class LearnedAttack(Attack):
@@ -94,8 +130,34 @@ class LearnedAttack(Attack):
         """How a shadow model is trained."""
         return ShadowTraining()
 
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """The shadow model, where the adversary has shadow data."""
+        shadow = context.threat_model is not None and context.threat_model.auxiliary is Auxiliary.SHADOW
+        return shared_shadow(target, data, self.shadow(), context) if shadow else ()
+
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
+        return self.run_together([(target, data, context)])[0]
+
+    def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[MembershipScores]:
+        """Run on several targets, whose attack networks are trained at once; see `attack_together`."""
+        prepared = [self._prepared(*case) for case in cases]
+        shapes = [tuple(values.shape[1] for values in one.known.features) for one in prepared]
+        found: dict[int, MembershipScores] = {}
+        for shape in dict.fromkeys(shapes):  # networks of other inputs have other layers
+            numbers = [number for number, own in enumerate(shapes) if own == shape]
+            scores = self._learn([prepared[number] for number in numbers])
+            for number, values in zip(numbers, scores, strict=True):
+                found[number] = self._judged(prepared[number], values)
+        return [found[number] for number in range(len(cases))]
+
+    def _judged(self, prepared: Prepared, scores: NDArray[np.float64]) -> MembershipScores:
+        records = len(prepared.known.is_member)
+        notes = (*prepared.notes, *self._hardly_trained(records), *_says_nothing(scores))
+        return MembershipScores.of(prepared.scored, prepared.data, scores, 0.0, notes=notes)
+
+    def _prepared(self, target: Target, data: TrialData, context: Context) -> Prepared:
+        """All that is known before networks are trained."""
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         signals = context.signals(target, data)
         notes: tuple[str, ...] = ()
@@ -119,9 +181,7 @@ class LearnedAttack(Attack):
                     hint="Change the share that the adversary knows with --known.",
                 )
         _check_widths(known.features, wanted.features)
-        scores = self._learn(known, wanted, context)
-        notes = (*notes, *self._hardly_trained(len(known.is_member)), *_says_nothing(scores))
-        return MembershipScores.of(scored, data, scores, 0.0, notes=notes)
+        return Prepared(known, wanted, scored, data, context, notes)
 
     def _observed(
         self, model: Target, signals: Signals, members: NDArray[np.int64], data: TrialData, context: Context
@@ -129,33 +189,49 @@ class LearnedAttack(Attack):
         features = self.features(model, signals, data, context)
         return Observed(features, signals.labels, np.isin(signals.indices, members))
 
-    def _learn(self, known: Observed, wanted: Observed, context: Context) -> NDArray[np.float64]:
-        """Train all networks at once, and score each record with those that answer for its class."""
-        scales = self.scales(known.features)
-        inputs = tuple(scale(values) for scale, values in zip(scales, known.features, strict=True))
-        groups = self._groups(known, int(wanted.classes.max()) + 1)
-        seeds = [derived_seed(context.seed, f"attack network {number}") for number in range(self.repeats)]
-        rows = [torch.from_numpy(np.flatnonzero(mask)) for mask in groups for _ in seeds]
-        members = torch.from_numpy(known.is_member)
-        networks = [self._fresh([values.shape[1] for values in inputs], seed) for _ in groups for seed in seeds]
+    def _learn(self, cases: Sequence[Prepared]) -> list[NDArray[np.float64]]:
+        """Train all networks of all cases at once, and score each record with those that answer for its class."""
+        jobs: list[_Job] = []
+        scales = [self.scales(one.known.features) for one in cases]
+        for one, scale in zip(cases, scales, strict=True):
+            inputs = _scaled(scale, one.known.features)
+            members = torch.from_numpy(one.known.is_member)
+            for mask in self._groups(one.known, int(one.wanted.classes.max()) + 1):
+                rows = torch.from_numpy(np.flatnonzero(mask))
+                label = int(one.known.classes[mask][0])
+                for number in range(self.repeats):
+                    seed = derived_seed(one.context.seed, f"attack network {number}")
+                    network = self._fresh([values.shape[1] for values in inputs], seed)
+                    jobs.append(_Job(one, label, network, inputs, rows, members[rows], seed))
+        context = cases[0].context
         train_together(
-            networks,
-            [tuple(values[chosen] for values in inputs) for chosen in rows],
-            [members[chosen].long() for chosen in rows],
+            [job.network for job in jobs],
+            [job.inputs for job in jobs],
+            [job.members.long() for job in jobs],
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[seed for _ in groups for seed in seeds],
-            weights=[_balancing(members[chosen]) for chosen in rows],
+            seeds=[job.seed for job in jobs],
+            weights=[_balancing(job.members) for job in jobs],
+            rows=[job.rows for job in jobs],
             device=context.device,
+            cache=context.cache,
+            progress=context.progress,
         )
-        asked = tuple(scale(values) for scale, values in zip(scales, wanted.features, strict=True))
-        scores = np.empty(len(wanted.classes))
-        answering = np.zeros(len(wanted.classes), dtype=np.int64)
-        for number, mask in enumerate(groups[1:], start=1):
-            answering[wanted.classes == known.classes[mask][0]] = number
+        return [
+            self._scores(one, _scaled(scale, one.wanted.features), [job for job in jobs if job.case is one])
+            for one, scale in zip(cases, scales, strict=True)
+        ]
+
+    def _scores(self, case: Prepared, asked: Inputs, jobs: Sequence[_Job]) -> NDArray[np.float64]:
+        """Log-odds of the scored records; the first networks are those of all classes."""
+        scores = np.empty(len(case.wanted.classes))
+        answering = np.zeros(len(case.wanted.classes), dtype=np.int64)
+        for number in range(self.repeats, len(jobs), self.repeats):
+            answering[case.wanted.classes == jobs[number].label] = number
         for number in np.unique(answering):
             part = np.flatnonzero(answering == number)
-            mine = networks[number * len(seeds) : (number + 1) * len(seeds)]
-            scores[part] = np.mean([_log_odds(net, tuple(v[torch.from_numpy(part)] for v in asked)) for net in mine], 0)
+            rows = tuple(values[torch.from_numpy(part)] for values in asked)
+            mine = jobs[number : number + self.repeats]
+            scores[part] = np.mean([_log_odds(job.network, rows) for job in mine], axis=0)
         return scores
 
     def _groups(self, known: Observed, classes: int) -> list[NDArray[np.bool_]]:
@@ -209,8 +285,12 @@ class Joined(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Logits, N×2."""
         parts = [branch(values) for branch, values in zip(self.branches, inputs, strict=True)]
-        logits: torch.Tensor = self.head(torch.cat(parts, dim=1))
+        logits: torch.Tensor = self.head(torch.cat(parts, dim=-1))
         return logits
+
+
+def _scaled(scales: Sequence[Scale], features: Features) -> Inputs:
+    return tuple(scale(values) for scale, values in zip(scales, features, strict=True))
 
 
 def _check_widths(known: Features, wanted: Features) -> None:

@@ -8,6 +8,7 @@ other data only; their threshold is tuned on shadow models that play the target.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,7 +21,9 @@ from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import roc
+from securitynet.models.method import SharedWork
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan
+from securitynet.models.sharing import shared_shadows
 from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -135,6 +138,10 @@ class ReferenceAttack(Attack):
         """This attack with settings chosen on shadow models that play the target; itself if it has none to choose."""
         del pretended
         return self
+
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """The shadow models: attacks with the same plan share them."""
+        return shared_shadows(target, data, self.shadows, context)
 
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
