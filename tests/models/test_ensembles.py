@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from securitynet.errors import ConfigurationError, ModelError
+from securitynet.models import ensembles
 from securitynet.models.ensembles import EnsembleTraining, predict, train_together
+from securitynet.models.stacking import flattened, stacked_forward
 from securitynet.models.trainer.randomness import generator
 
 
@@ -102,3 +104,104 @@ def test_what_cannot_be_trained_together_is_refused():
     with pytest.raises(ModelError, match="diverged"):
         bad = [(inputs[0][0] * float("nan"), inputs[0][1])]
         train_together(networks(1), bad, labels[:1], training, seeds=[0])
+
+
+class Stackable(nn.Module):
+    """As `TwoInputs`, working along the last dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(5, 8), nn.Linear(3, 8, bias=False)
+        self.out = nn.Sequential(nn.ReLU(), nn.Linear(16, 2))
+
+    def forward(self, first, second):
+        return self.out(torch.cat([self.left(first), self.right(second)], dim=-1))
+
+
+class Bare(nn.Module):
+    """Has a parameter outside linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.randn(5)), nn.Linear(5, 2)
+
+    def forward(self, rows):
+        return self.inner(rows * self.scale)
+
+
+def fresh_ones(kind, count):
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        return [kind() for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind, batched", [(Stackable, True), (lambda: TwoInputs(5, 3), False), (Bare, False)])
+def test_networks_are_run_as_products_where_that_gives_the_same(kind, batched):
+    made = fresh_ones(kind, 4)
+    inputs, _, _ = problem((6,) * 4)
+    rows = tuple(torch.stack(values) for values in zip(*inputs, strict=True))[: 1 if kind is Bare else 2]
+    weights = flattened(made)
+    forward = stacked_forward(made, weights, tuple(values[:, :1] for values in rows))
+    assert (forward.__qualname__.startswith("_batched")) == batched
+    leaf = weights.clone().requires_grad_()
+    found = forward(leaf, rows)
+    expected = torch.stack([network(*(values[number] for values in rows)) for number, network in enumerate(made)])
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    gradients = torch.stack([torch.cat([p.grad.flatten() for p in network.parameters()]) for network in made])
+    torch.testing.assert_close(leaf.grad, gradients)
+
+
+def test_shared_inputs_and_chosen_rows_are_as_copies_of_them():
+    inputs, labels, weights = problem((90,))
+    chosen = [torch.arange(0, 90, 2), torch.arange(80), torch.tensor([5])]
+    training = EnsembleTraining(epochs=4, batch_size=16)
+    picked = [labels[0][rows] for rows in chosen]
+    shares = [weights[0][rows] / weights[0][rows].mean() for rows in chosen]
+    first, second = fresh_ones(Stackable, 3), fresh_ones(Stackable, 3)
+    settings = {"seeds": [1, 2, 3], "weights": shares, "device": "cpu"}
+    train_together(first, inputs * 3, picked, training, rows=chosen, **settings)
+    copies = [tuple(values[rows] for values in inputs[0]) for rows in chosen]
+    train_together(second, copies, picked, training, **settings)
+    for one, other in zip(first, second, strict=True):
+        for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_a_stopped_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(ensembles, "SAVE_SECONDS", 0.0)
+    inputs, labels, _ = problem((70, 40))
+    training = EnsembleTraining(epochs=6, batch_size=16)
+    whole, stopped = fresh_ones(Stackable, 2), fresh_ones(Stackable, 2)
+    train_together(whole, inputs, labels, training, seeds=[1, 2], device="cpu")
+
+    def stop(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_together(stopped, inputs, labels, training, seeds=[1, 2], device="cpu", cache=tmp_path, progress=stop)
+    assert len(list(tmp_path.rglob("checkpoint"))) == 1
+    epochs = []
+    other = fresh_ones(Stackable, 2)
+    settings = {"device": "cpu", "cache": tmp_path}
+    train_together(
+        other, inputs, labels, training, seeds=[1, 3], progress=lambda done, _: epochs.append(done), **settings
+    )
+    assert epochs[0] == 1, "another seed is another training"
+    epochs.clear()
+    train_together(
+        stopped, inputs, labels, training, seeds=[1, 2], progress=lambda done, _: epochs.append(done), **settings
+    )
+    assert epochs == [5, 6]
+    for one, same in zip(stopped, whole, strict=True):
+        for mine, theirs in zip(one.parameters(), same.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    assert not list((tmp_path / "networks").iterdir())
+
+
+def test_quick_trainings_write_nothing(tmp_path):
+    inputs, labels, _ = problem((20,))
+    train_together(fresh_ones(Stackable, 1), inputs, labels, EnsembleTraining(epochs=2), seeds=[0], cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []

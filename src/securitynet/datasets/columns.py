@@ -37,7 +37,7 @@ def attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = No
         values = np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64)
         values[(values < 0) | (values >= len(names))] = -1
         return Attribute(values, tuple(names))
-    different = sorted({cell for cell in cells if cell is not None})  # type: ignore[type-var]
+    different = sorted({cell for cell in cells if cell is not None})
     if not different:
         return None
     if len(different) > min(MOST_VALUES, max(2, len(cells) // 2)):

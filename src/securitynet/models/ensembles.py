@@ -6,24 +6,33 @@ comes out is what each would learn alone, but for rounding: a network whose epoc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import nn
-from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from securitynet.errors import ConfigurationError, ModelError
+from securitynet.models.stacking import Inputs, flattened, put_back, stacked_forward
+from securitynet.models.trainer.checkpoints import CheckpointFile, State
 from securitynet.models.trainer.environment import deterministic_kernels, resolve_device
 from securitynet.models.trainer.randomness import generator
 from securitynet.records import Record
 
-Inputs = tuple[torch.Tensor, ...]
-"""What a network takes, each with one row per record."""
+__all__ = ["EnsembleTraining", "Inputs", "predict", "train_together"]
 
-_BETAS = 0.9, 0.999
-_EPSILON = 1e-8
+logger = logging.getLogger(__name__)
+
+SAVE_SECONDS = 10.0
+"""A training that takes longer than this leaves a checkpoint each time it has passed."""
+
+_VERSION = 1
 
 
 class EnsembleTraining(Record):
@@ -50,128 +59,199 @@ def train_together(
     *,
     seeds: Sequence[int],
     weights: Sequence[torch.Tensor] | None = None,
+    rows: Sequence[torch.Tensor] | None = None,
     device: str | torch.device = "auto",
+    cache: Path | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> None:
     """Train networks of one architecture in place, each on its own records; they are left on the CPU, evaluating.
 
-    All records lie on the device at once, padded to the largest set.
+    All records lie on the device at once; inputs that several networks share (the same tensors) lie there once.
 
     Args:
         networks: M networks from rows of their inputs to logits. They may hold neither buffers (batch norm) nor
             randomness (dropout).
-        inputs: For each network a tuple of float tensors, N_m rows each.
+        inputs: For each network a tuple of float tensors.
         labels: For each network N_m int64 classes.
         training: How.
         seeds: Of the order of records, one per network.
         weights: For each network, N_m weights of its records in the loss, of mean 1; all 1 if None.
+        rows: For each network, which rows of its inputs its N_m records are; all of them, in order, if None.
         device: Where to train.
+        cache: Folder in which a training of more than `SAVE_SECONDS` leaves a checkpoint, from which it goes on if it
+            is killed; None leaves none.
+        progress: Called with (epochs done, epochs in all).
 
     Raises:
         ConfigurationError: If a network has no records, or the networks cannot be trained together.
         ModelError: If a loss is not finite.
     """
-    _check(networks, inputs, labels)
+    chosen = [torch.arange(len(values[0])) for values in inputs] if rows is None else list(rows)
+    _check(networks, chosen, inputs, labels)
+    shares = weights or [torch.ones(len(values)) for values in labels]
+    start = flattened(networks)
+    checkpoint = None
+    if cache is not None:
+        fingerprint = _fingerprint(start, inputs, chosen, labels, shares, training, seeds)
+        checkpoint = _Checkpoint(cache / "networks" / fingerprint[:32] / "checkpoint", fingerprint)
     place = resolve_device(device)
-    sizes = [len(values) for values in labels]
-    data = tuple(_padded(rows, place) for rows in zip(*inputs, strict=True))
-    truth = _padded(labels, place)
-    importance = _padded(weights or [torch.ones(size) for size in sizes], place)
-    template = networks[0]
-    names = [name for name, _ in template.named_parameters()]
-    shapes = [parameter.shape for parameter in template.parameters()]
-    lengths = [shape.numel() for shape in shapes]
-    # One row of weights per network: Adam is a handful of operations on the whole, however many networks there are.
-    start = [torch.cat([parameter.detach().flatten() for parameter in network.parameters()]) for network in networks]
-    weights_of_all = torch.stack(start).to(place)
-    adam = _Adam(weights_of_all, training)
-
-    def answers(pieces: tuple[torch.Tensor, ...], rows: Inputs) -> torch.Tensor:
-        values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
-        result: torch.Tensor = functional_call(template, values, rows)
-        return result
-
-    batched = vmap(answers)
-    flat_data = tuple(rows.flatten(0, 1) for rows in data)
-    flat_truth, flat_importance = truth.flatten(), importance.flatten()
     with torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
-        for epoch in range(training.epochs):
+        # Copies, because tensors that were made under inference mode cannot be trained with.
+        run = _Run(networks, start.clone().to(place), _Records.of(inputs, chosen, labels, shares, place), training)
+        done = checkpoint.restore(run) if checkpoint else 0
+        for epoch in range(done, training.epochs):
             orders = [
-                torch.randperm(size, generator=generator(seed, "attack order", epoch))
-                for size, seed in zip(sizes, seeds, strict=True)
+                torch.randperm(len(values), generator=generator(seed, "attack order", epoch))
+                for values, seed in zip(labels, seeds, strict=True)
             ]
-            total = torch.zeros((), device=place)
-            for positions, counts in _batches(orders, training.batch_size, truth.shape[1]):
-                width = positions.shape[1]
-                chosen = positions.flatten().to(place)
-                shares = flat_importance[chosen] / counts.clamp_min(1).repeat_interleave(width).to(place)
-                full = bool((counts == width).all())
-                if not full:
-                    shares *= (torch.arange(width) < counts[:, None]).flatten().to(place)
-                leaf = weights_of_all.detach().requires_grad_()
-                rows = tuple(values[chosen].view(*positions.shape, *values.shape[1:]) for values in flat_data)
-                logits = batched(torch.split(leaf, lengths, dim=1), rows)
-                losses = functional.cross_entropy(logits.flatten(0, 1), flat_truth[chosen], reduction="none")
-                loss = losses @ shares
-                (gradient,) = torch.autograd.grad(loss, leaf)
-                adam.step(gradient, None if full else (counts > 0).to(place))
-                total += loss.detach()
-            if not bool(torch.isfinite(total)):
+            if not run.epoch(orders):
                 raise ModelError(
                     f"The training of the attack networks diverged at epoch {epoch + 1}: a loss is not finite.",
                     hint="Lower the learning rate.",
                 )
-    with torch.no_grad():
-        for network, row in zip(networks, weights_of_all.cpu(), strict=True):
-            for parameter, piece in zip(network.parameters(), torch.split(row, lengths), strict=True):
-                parameter.copy_(piece.view(parameter.shape))
-            network.eval()
+            if checkpoint:
+                checkpoint.maybe_write(run, epoch + 1)
+            if progress:
+                progress(epoch + 1, training.epochs)
+    put_back(networks, run.weights)
+    for network in networks:
+        network.eval()
+    if checkpoint:
+        checkpoint.remove()
 
 
-class _Adam:
-    """Adam (Kingma and Ba, 2015) on rows of weights, of which some may rest; as torch's with its default betas.
+@dataclass(frozen=True, eq=False)
+class _Records:
+    """The records of all networks, one after the other, on the device.
 
-    Args:
-        weights: M×P, changed in place.
-        training: Its learning rate and weight decay.
+    Attributes:
+        data: Inputs; those that networks share are there once.
+        at: Row of ``data`` of each record.
+        labels: Of each record.
+        shares: Weight in the loss of each record.
+        starts: Where the records of each network start, M.
     """
 
-    def __init__(self, weights: torch.Tensor, training: EnsembleTraining) -> None:
-        self._weights = weights
-        self._training = training
-        self._mean = torch.zeros_like(weights)
-        self._square = torch.zeros_like(weights)
-        self._steps = torch.zeros(len(weights), 1, device=weights.device, dtype=torch.float64)
+    data: Inputs
+    at: torch.Tensor
+    labels: torch.Tensor
+    shares: torch.Tensor
+    starts: torch.Tensor
 
-    def step(self, gradient: torch.Tensor, active: torch.Tensor | None) -> None:
-        """One step of all rows, or of those that are ``active`` (M booleans)."""
-        if active is None:
-            self._move(*self._parts(), gradient)
-            return
-        weights, mean, square, steps = (part[active] for part in self._parts())
-        self._move(weights, mean, square, steps, gradient[active])
-        for part, new in zip(self._parts(), (weights, mean, square, steps), strict=True):
-            part[active] = new
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[Inputs],
+        rows: Sequence[torch.Tensor],
+        labels: Sequence[torch.Tensor],
+        shares: Sequence[torch.Tensor],
+        place: torch.device,
+    ) -> _Records:
+        different: dict[tuple[int, ...], Inputs] = {}
+        for values in inputs:
+            different.setdefault(tuple(id(value) for value in values), values)
+        offsets, count = {}, 0
+        for key, values in different.items():
+            offsets[key], count = count, count + len(values[0])
+        data = tuple(
+            (parts[0].clone() if len(parts) == 1 else torch.cat(parts)).to(place)
+            for parts in zip(*different.values(), strict=True)
+        )
+        at = [rows[m] + offsets[tuple(id(value) for value in values)] for m, values in enumerate(inputs)]
+        lengths = torch.tensor([len(values) for values in labels])
+        joined = [torch.cat(list(values)).to(place) for values in (at, labels, shares)]
+        return cls(data, joined[0], joined[1], joined[2], lengths.cumsum(0) - lengths)
 
-    def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self._weights, self._mean, self._square, self._steps
 
-    def _move(
-        self,
-        weights: torch.Tensor,
-        mean: torch.Tensor,
-        square: torch.Tensor,
-        steps: torch.Tensor,
-        gradient: torch.Tensor,
+class _Run:
+    """Weights, optimizer and records of all networks.
+
+    Args:
+        networks: The networks; only their form is used.
+        weights: Of all, M×P on the device, changed in place.
+        records: What they learn from.
+        training: How.
+    """
+
+    def __init__(
+        self, networks: Sequence[nn.Module], weights: torch.Tensor, records: _Records, training: EnsembleTraining
     ) -> None:
-        first, second = _BETAS
-        if self._training.weight_decay:
-            gradient = gradient.add(weights, alpha=self._training.weight_decay)
-        steps += 1
-        mean.lerp_(gradient, 1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        spread = square.sqrt().div_((1 - second**steps).sqrt().to(square.dtype)).add_(_EPSILON)
-        rate = (self._training.learning_rate / (1 - first**steps)).to(mean.dtype)
-        weights.sub_(mean.mul(rate).div_(spread))
+        self.weights = weights
+        self._records = records
+        self._batch_size = training.batch_size
+        # One row of weights per network: Adam is a handful of operations on each, however many layers it has.
+        self._rows = [row.requires_grad_() for row in weights.detach().unbind()]
+        self.optimizer = torch.optim.Adam(
+            self._rows, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        )
+        first = records.at[records.starts.to(records.at.device)]
+        probe = tuple(values[first].unsqueeze(1) for values in records.data)
+        self._forward = stacked_forward(networks, weights, probe)
+
+    def epoch(self, orders: Sequence[torch.Tensor]) -> bool:
+        """One pass over the records of each network in an order; whether all losses were finite."""
+        records = self._records
+        place = records.at.device
+        size = self._batch_size
+        lengths = torch.tensor([len(order) for order in orders])
+        padded = nn.utils.rnn.pad_sequence(list(orders), batch_first=True)  # a padded record does not count
+        there = torch.arange(padded.shape[1]) < lengths[:, None]
+        in_batch = (lengths[:, None] - torch.arange(padded.shape[1]) // size * size).clamp(1, size)
+        positions = (padded + records.starts[:, None]).to(place)
+        at, labels = records.at[positions], records.labels[positions]
+        shares = records.shares[positions] * (there / in_batch).to(place)
+        total = torch.zeros((), device=place)
+        least = int(lengths.min())
+        for start in range(0, padded.shape[1], size):
+            part = slice(start, start + size)
+            now = at[:, part]
+            flat = now.reshape(-1)
+            leaf = self.weights.detach().requires_grad_()
+            rows = tuple(values.index_select(0, flat).view(*now.shape, *values.shape[1:]) for values in records.data)
+            logits = self._forward(leaf, rows)
+            losses = functional.cross_entropy(logits.flatten(0, 1), labels[:, part].reshape(-1), reduction="none")
+            loss = losses @ shares[:, part].reshape(-1)
+            (gradient,) = torch.autograd.grad(loss, leaf)
+            for number, row in enumerate(self._rows):
+                resting = start >= least and start >= int(lengths[number])
+                row.grad = None if resting else gradient[number]
+            self.optimizer.step()
+            total += loss.detach()
+        return bool(torch.isfinite(total))
+
+
+class _Checkpoint:
+    """The checkpoint of one training."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self._file = CheckpointFile(path, logger.info)
+        self._fingerprint = fingerprint
+        self._last = time.monotonic()
+
+    def restore(self, run: _Run) -> int:
+        """Put the last state into a run; the epochs that it has done."""
+        state = self._file.read(self._fingerprint) if self._file.exists else None
+        if state is None:
+            return 0
+        with torch.no_grad():
+            run.weights.copy_(state.module["weights"])
+        run.optimizer.load_state_dict(state.optimizer)
+        return state.epochs_done
+
+    def maybe_write(self, run: _Run, done: int) -> None:
+        """Store the state, if the last time is long enough ago."""
+        if time.monotonic() - self._last < SAVE_SECONDS:
+            return
+        weights = {"weights": run.weights.detach().cpu()}
+        self._file.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write(State(self._fingerprint, done, weights, run.optimizer.state_dict(), "[]"))
+        self._last = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete it and its folder."""
+        self._file.remove()
+        if self._file.path.parent.is_dir():
+            self._file.path.parent.rmdir()
 
 
 def predict(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> torch.Tensor:
@@ -185,25 +265,32 @@ def predict(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> to
     return torch.cat(rows).clone()
 
 
-def _batches(orders: Sequence[torch.Tensor], size: int, stride: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of the flattened data (M×B) and how many of them are there (M), until the longest order is through.
+def _fingerprint(
+    start: torch.Tensor,
+    inputs: Sequence[Inputs],
+    rows: Sequence[torch.Tensor],
+    labels: Sequence[torch.Tensor],
+    shares: Sequence[torch.Tensor],
+    training: EnsembleTraining,
+    seeds: Sequence[int],
+) -> str:
+    """Of all that decides what is learned."""
+    digest = hashlib.sha256(f"{_VERSION} {training.model_dump_json()} {list(seeds)}".encode())
+    seen: dict[int, int] = {}
+    for value in (start, *(v for values in inputs for v in values), *rows, *labels, *shares):
+        number = seen.setdefault(id(value), len(seen))
+        digest.update(f"{number} {value.dtype} {tuple(value.shape)} ".encode())
+        if number == len(seen) - 1:
+            digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
-    Where a network has fewer than B records left, its other rows point to a record that must not count.
-    """
-    lengths = torch.tensor([len(order) for order in orders])
-    offsets = torch.arange(len(orders))[:, None] * stride
-    padded = nn.utils.rnn.pad_sequence(list(orders), batch_first=True) + offsets
-    for start in range(0, padded.shape[1], size):
-        positions = padded[:, start : start + size]
-        yield positions, (lengths - start).clamp(0, positions.shape[1])
 
-
-def _padded(rows: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
-    """M×N×… with zeros after the rows of the shorter ones."""
-    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(place)
-
-
-def _check(networks: Sequence[nn.Module], inputs: Sequence[Inputs], labels: Sequence[torch.Tensor]) -> None:
+def _check(
+    networks: Sequence[nn.Module],
+    rows: Sequence[torch.Tensor],
+    inputs: Sequence[Inputs],
+    labels: Sequence[torch.Tensor],
+) -> None:
     if not networks:
         raise ConfigurationError("There are no networks to train.")
     shapes = [[tuple(parameter.shape) for parameter in network.parameters()] for network in networks]
@@ -211,8 +298,8 @@ def _check(networks: Sequence[nn.Module], inputs: Sequence[Inputs], labels: Sequ
         raise ConfigurationError("Networks that are trained together must have the same layers.")
     if any(True for _ in networks[0].buffers()):
         raise ConfigurationError("Networks that are trained together cannot hold buffers, such as those of batch norm.")
-    for rows, classes in zip(inputs, labels, strict=True):
+    for chosen, values, classes in zip(rows, inputs, labels, strict=True):
         if len(classes) == 0:
             raise ConfigurationError("A network that is trained together with others has no records.")
-        if any(len(values) != len(classes) for values in rows):
+        if len(chosen) != len(classes) or any(len(other) != len(values[0]) for other in values):
             raise ConfigurationError("Inputs and labels of a network differ in their number of records.")

@@ -206,7 +206,12 @@ class Method(Record, ABC):
 
     @final
     def __call__(self, target: Target, data: TrialData, context: Context, threat_model: ThreatModel) -> Output:
-        """Check that the threat model is one of this method's, narrow the target to it, and run.
+        """Check that the threat model is one of this method's, narrow the target to it, and run; see `admitted`."""
+        narrowed, told = self.admitted(target, context, threat_model)
+        return self.run(narrowed, data, told)
+
+    def admitted(self, target: Target, context: Context, threat_model: ThreatModel) -> tuple[Target, Context]:
+        """The target narrowed to a threat model, and a context that names it.
 
         Raises:
             AccessDenied: If the target gives less access than the threat model assumes.
@@ -221,4 +226,4 @@ class Method(Record, ABC):
             raise AccessDenied(
                 f"{target.reference} is under {target.access.value} access; {threat_model} assumes more."
             )
-        return self.run(target.under(threat_model.access), data, replace(context, threat_model=threat_model))
+        return target.under(threat_model.access), replace(context, threat_model=threat_model)

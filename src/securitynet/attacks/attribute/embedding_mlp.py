@@ -147,12 +147,15 @@ class EmbeddingMLP(Attack):
         labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job in jobs]
         train_together(
             networks,
-            [(inputs[_rows(everyone, job.records)],) for job in jobs],
+            [(inputs,)] * len(jobs),
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
             seeds=[job.seed for job in jobs],
             weights=[_balancing(values) for values in labels] if self.balanced else None,
+            rows=[_rows(everyone, job.records) for job in jobs],
             device=context.device,
+            cache=context.cache,
+            progress=context.progress,
         )
         made = list(zip(jobs, networks, strict=True))
         found = {}
