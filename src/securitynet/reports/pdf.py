@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from securitynet.errors import ConfigurationError, MissingExtra
 
 
@@ -23,6 +25,7 @@ def to_pdf(page: str) -> bytes:
             hint="Install Pango (Debian: libpango-1.0-0 libpangoft2-1.0-0), or print the HTML from a browser.",
         ) from error
 
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # rules for screens, which it passes over, are no news
     fetcher = weasyprint.urls.URLFetcher(allowed_protocols=["data"])  # a report loads nothing
     content: bytes = weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf()
     return content

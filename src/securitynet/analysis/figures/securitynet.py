@@ -42,7 +42,7 @@ FIGURES = [
            {"stealing": q.STEALING_ACCURACY}, groups.draw, IMAGENET, options={"by": "venue_type"}),
     Figure("securitynet-13", "Membership inference and the overfitting level", "SecurityNet, Figure 13",
            {"overfitting": q.OVERFITTING, "correctness": q.CORRECTNESS_AUC, "entropy": q.MODIFIED_ENTROPY_AUC,
-            "mlp": q.MLP_AUC}, points.draw, BENCHMARK, optional=("mlp",)),
+            "mlp": q.MLP_AUC}, points.draw, BENCHMARK, optional=("correctness", "entropy", "mlp")),
     Figure("securitynet-14", "Membership inference from all and from the top 3 posteriors", "SecurityNet, Figure 14",
            {"overfitting": q.OVERFITTING, "entropy": q.MODIFIED_ENTROPY_AUC, "mlp": q.MLP_AUC, "top3": q.MLP_TOP3_AUC},
            points.draw, BENCHMARK),

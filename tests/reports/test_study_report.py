@@ -1,0 +1,115 @@
+"""The report of a study: from files that a study would leave, with hostile names, failures and nothing at all."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from securitynet.errors import ConfigurationError
+from securitynet.records import (
+    Access,
+    Auxiliary,
+    DatasetIdentity,
+    Direction,
+    Measurement,
+    SplitIdentity,
+    TargetIdentity,
+    ThreatModel,
+    TrialResult,
+    TrialSpec,
+)  # fmt: skip
+from securitynet.reports.study import render_study_report, write_study_report
+from securitynet.results.store import TrialStore
+from securitynet.results.subjects import Means, SubjectRecord, SubjectStore
+
+HOSTILE = "<script>alert('model')</script>"
+
+
+def measurement(name, value):
+    return Measurement(
+        name=name, value=value, low=value - 0.02, high=value + 0.02, n=100, direction=Direction.LOWER, method="by hand"
+    )
+
+
+def fill(folder, count=8):
+    """Targets whose membership risk grows with their overfitting level; one trial of the last failed."""
+    subjects, trials = SubjectStore(folder), TrialStore(folder)
+    for number in range(count):
+        means = Means(
+            target=TargetIdentity(
+                reference="arch:simple-cnn", checksum=f"{number:04}", preprocessing={}, head="logits"
+            ),
+            dataset=DatasetIdentity(reference="digits", fingerprint="f"),
+            split=SplitIdentity(name="public", fingerprint="s"),
+            access=Access.WHITE_BOX,
+            shadow_data=False,
+        )
+        gap = 0.05 * number
+        subjects.save(
+            SubjectRecord(
+                key=f"k{number}", label=f"{HOSTILE}{number}", status="ok", means=means, membership="assumed",
+                measurements=(measurement("target.test_accuracy", 0.9 - gap), measurement("target.overfitting", gap)),
+                finished="2026-01-01T00:00:00+00:00",
+            )
+        )  # fmt: skip
+        spec = TrialSpec(
+            target=means.target, dataset=means.dataset, split=means.split, kind="attack",
+            method="membership.correctness",
+            threat_model=ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+        )  # fmt: skip
+        failed = number == count - 1
+        trials.save(
+            TrialResult(
+                spec=spec,
+                status="failed" if failed else "ok",
+                reason="it <broke>" if failed else None,
+                traceback="Traceback: <here>" if failed else None,
+                measurements=() if failed else (measurement("membership.correctness.auc", 0.5 + gap / 2),),
+                finished="2026-01-01T00:00:00+00:00",
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    fill(folder)
+    return render_study_report(folder)
+
+
+def test_claims_are_judged_by_the_data(page):
+    supported = page.partition("Supported (")[2].partition("</ul>")[0]
+    assert "Prediction correctness follows the overfitting level." in supported
+    assert "n = 7" in supported
+
+
+def test_figures_are_drawn_or_say_what_they_lack(page):
+    assert 'id="securitynet-13"' in page and "<svg" in page
+    assert "MLP on the top 3 posteriors" in page.partition("Not drawn, and what is lacking")[2]
+
+
+def test_failures_limits_and_all_measurements_are_there(page):
+    assert "it &lt;broke&gt;" in page and "Traceback: &lt;here&gt;" in page
+    assert "Of 8 targets it is assumed" in page and "1 trials failed" in page
+    assert page.count("membership.correctness") >= 1 and "0.6500" in page
+
+
+def test_names_are_escaped_and_nothing_is_loaded(page):
+    assert HOSTILE not in page and "&lt;script&gt;alert" in page
+    outside = re.findall(r'(?:src|href)="(?!#|data:)([^"]+)"', page)
+    assert outside == []
+
+
+def test_an_empty_folder_is_no_study(tmp_path):
+    with pytest.raises(ConfigurationError, match="no results"):
+        write_study_report(tmp_path)
+
+
+def test_command_writes_html_and_pdf(tmp_path):
+    pytest.importorskip("weasyprint", reason="the extra `pdf` is not installed", exc_type=ImportError)
+    fill(tmp_path)
+    for name, start in (("r.html", b"<!DOCTYPE html>"), ("r.pdf", b"%PDF")):
+        command = [sys.executable, "-m", "securitynet.cli.main", "report", str(tmp_path), "--out", str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        assert (tmp_path / name).read_bytes().lstrip().startswith(start)
