@@ -19,6 +19,7 @@ from securitynet.studies import assessment, environment, policy
 from securitynet.studies.assessment import Assessment, Progress
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import asked_for
+from securitynet.studies.remedies import check_remedies
 from securitynet.studies.subject import Subject, prepare
 from securitynet.studies.trials import Trial
 
@@ -146,6 +147,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
         environment=environment.describe(target),
         settings=found.config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache"}),
         policy=judged,
+        remedies=found.remedies,
     )
 
 
@@ -197,6 +199,7 @@ def _check_early(config: AssessConfig) -> None:
     if config.policy:
         policy.read_policy(config.policy)
     asked_for(config)
+    check_remedies(config)
     if config.out is not None:
         check_writable(config.out)
 

@@ -16,6 +16,7 @@ from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
+    from securitynet.models.signals import Signals
     from securitynet.studies.assessment import Assessment
     from securitynet.studies.trials import Trial
 
@@ -113,6 +114,12 @@ def _price(found: Exposure, members: int, level: float) -> str:
     return f"{said}: not distinguishable from guessing. These records come first, but are not shown to be exposed."
 
 
+def _posterior(signals: Signals, row: int) -> str:
+    if signals.head == "labels":
+        return "hidden"
+    return words.probability(float(signals.posteriors[row, signals.predictions[row]]))
+
+
 def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> list[Exhibit]:
     dataset = assessment.subject.dataset
     indices = np.array([record.index for record in records], dtype=np.int64)
@@ -126,7 +133,7 @@ def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> lis
             record=record,
             label=names[int(signals.labels[row])],
             prediction=names[int(signals.predictions[row])],
-            posterior=words.probability(float(signals.posteriors[row, signals.predictions[row]])),
+            posterior=_posterior(signals, row),
             score=words.score(record.score),
             share=words.small_share(record.false_positives, record.non_members),
             picture=picture,

@@ -16,6 +16,7 @@ from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.galleries import ShownGallery, shown
+from securitynet.reports.remedies import RemediesPart, remedies, training_sentences
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -118,6 +119,8 @@ class Section:
     command: str
     toml: str
     lacks_weights: bool
+    defense: list[str]
+    remedies: RemediesPart | None
 
 
 def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
@@ -154,6 +157,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         command=settings.command_line(document),
         toml=settings.toml(document),
         lacks_weights=settings.lacks_weights(document),
+        defense=training_sentences(document),
+        remedies=remedies(document),
     )
 
 

@@ -13,11 +13,12 @@ from securitynet.metrics import rates
 from securitynet.models.method import Context, TrialData
 from securitynet.models.signals import Signals, collect
 from securitynet.records import Direction, Measurement
-from securitynet.results.document import NotAssessed
+from securitynet.results.document import NotAssessed, Remedies
 from securitynet.results.store import TrialStore
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import absent_families, left_out, plan
 from securitynet.studies.planted import planted
+from securitynet.studies.remedies import try_defenses
 from securitynet.studies.subject import Subject
 from securitynet.studies.trials import Measures, Trial, reuse, run_trial, skip
 
@@ -37,6 +38,7 @@ class Assessment:
         not_assessed: What a reader may expect and will not find.
         signals: Outputs for all judged records.
         seconds: Wall-clock seconds by phase.
+        remedies: What would help; None unless it was asked for.
     """
 
     config: AssessConfig
@@ -46,6 +48,7 @@ class Assessment:
     trials: list[Trial] = field(default_factory=list)
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    remedies: Remedies | None = None
 
     def all_measurements(self) -> list[Measurement]:
         """The target's and all trials'."""
@@ -91,9 +94,13 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
         assessment.trials.append(trial)
         if trial.result.status == "failed":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
+        elif trial.result.status == "skipped":
+            assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
     if progress:
         progress("trials", len(planned), len(planned))
     assessment.not_assessed += [*left_out(config), *absent_families()]
+    if config.try_defenses:
+        assessment.remedies = try_defenses(assessment, progress)
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
 

@@ -89,9 +89,23 @@ class AssessConfig(DataOptions):
     detectors: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",), description="Backdoor detectors, separated by commas; standard, all, or none."
     )
+    defense: str | None = Field(
+        default=None,
+        description="Defense of what the model answers (top-k, rounding, temperature, label-only, memguard), behind "
+        "which it is attacked.",
+    )
+    try_defenses: bool = Field(
+        default=False,
+        description="Measure what would help: attack the model behind each defense of its answers and, where it is "
+        "known how it was trained, train it again with each defense.",
+    )
+    defenses: Annotated[tuple[str, ...], Commas] = Field(
+        default=("all",), description="What --try-defenses tries: defenses, separated by commas; output, training, all."
+    )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
-        description="Settings of attacks and detectors: NAME.FIELD=VALUE, separated by commas (lira.shadows.count=64).",
+        description="Settings of attacks, detectors and the defense: NAME.FIELD=VALUE, separated by commas "
+        "(lira.shadows.count=64).",
     )
     access: Access | None = Field(
         default=None,

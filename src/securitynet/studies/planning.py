@@ -14,6 +14,7 @@ from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatMode
 from securitynet.results.document import NotAssessed
 from securitynet.results.subjects import Means
 from securitynet.studies.config import AssessConfig
+from securitynet.studies.defended import settings_of_methods
 from securitynet.studies.methods import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
 from securitynet.studies.subject import Subject
 
@@ -43,7 +44,7 @@ def plan(config: AssessConfig, subject: Subject) -> list[PlannedTrial]:
         ConfigurationError: If none was asked for, or a setting is wrong.
     """
     asked = asked_for(config)
-    settings = parse_settings(config.configure)
+    settings = parse_settings(settings_of_methods(config))
     for name in settings:
         if name not in {full for _, full in asked}:
             raise ConfigurationError(

@@ -16,6 +16,7 @@ from securitynet.models.loading import load_target
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig
+from securitynet.studies.defended import check_defense, defend
 
 if TYPE_CHECKING:
     from securitynet.models.signals import Progress
@@ -53,6 +54,7 @@ def prepare(
     Raises:
         SecurityNetError: For anything that is wrong with what the user gave, before any long work.
     """
+    check_defense(config)
     recorded = config.model.startswith("outputs:")
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
@@ -94,7 +96,8 @@ def prepare(
         dataset = dataset or target.backend.dataset()
     assert dataset is not None  # checked above
     made, seed, membership = choose_split(config, dataset, trained, recorded)
-    return Subject(target, dataset, made, seed, membership, trained, load_auxiliary(config, dataset))
+    auxiliary = load_auxiliary(config, dataset)
+    return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 
 
 def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:

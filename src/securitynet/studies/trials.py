@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from securitynet.errors import SecurityNetError
+from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.models.method import Context, Output, TrialData
 from securitynet.models.target import Target
 from securitynet.records import Measurement, TrialResult
@@ -89,13 +89,14 @@ def run_trial(
     except Exception as error:
         if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise
             raise
-        logger.error("%s failed: %s", planned.name, error)
+        hidden = isinstance(error, AccessDenied) and target.interface is not None
+        logger.log(logging.DEBUG if hidden else logging.ERROR, "%s failed: %s", planned.name, error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
         failure = TrialResult(
             spec=planned.spec,
-            status="failed",
+            status="skipped" if hidden else "failed",  # that a defense denies what an attack needs is no accident
             reason=reason,
-            traceback=traceback.format_exc(),
+            traceback=None if hidden else traceback.format_exc(),
             queries=context.queries(),
             environment=environment.describe(target),
             finished=now(),
