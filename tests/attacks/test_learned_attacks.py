@@ -11,8 +11,11 @@ from pydantic import ValidationError
 
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.membership import attack_together
 from securitynet.attacks.membership._learned import _says_nothing
 from securitynet.errors import ConfigurationError, SplitError
+from securitynet.models.backends.module import ModuleBackend
+from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 from securitynet.studies.planning import trial_name
 
@@ -189,3 +192,44 @@ def test_trials_of_several_threat_models_have_names_of_their_own():
     names = [trial_name("membership.ml-doctor-black-box", several, model) for model in several.threat_models]
     assert names == ["membership.ml-doctor-black-box@partial", "membership.ml-doctor-black-box@shadow"]
     assert trial_name("membership.mlp-top3", one, one.threat_models[0]) == "membership.mlp-top3"
+
+
+def test_several_targets_at_once_are_as_one_by_one(parts, tmp_path):
+    target, data = parts
+    other = TrialData(data.dataset, dataclasses.replace(data.splits, known_members=data.splits.known_members[:150]))
+    attack = ATTACKS.get("ml-doctor-black-box")(epochs=5, learning_rate=1e-3, per_class=True)
+    cases = [
+        (target, one, Context(seed=seed, cache=tmp_path, device="cpu"))
+        for one, seed in ((data, 0), (other, 1), (data, 2))
+    ]
+    together = attack_together(attack, cases, PARTIAL)
+    for found, (aim, one, context) in zip(together, cases, strict=True):
+        alone = attack(aim, one, context, PARTIAL)
+        np.testing.assert_array_equal(found.indices, alone.indices)
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-3, atol=1e-4)
+        assert found.notes == alone.notes
+    assert (together[0].scores != together[2].scores).any()
+    with pytest.raises(ConfigurationError, match="no targets"):
+        attack_together(attack, [], PARTIAL)
+    with pytest.raises(ConfigurationError, match="does not serve"):
+        white = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
+        attack_together(attack, cases, white)
+
+
+def test_targets_of_different_class_counts_are_trained_apart(parts, overfitted, tmp_path):
+    target, data = parts
+    few = dataclasses.replace(
+        data.dataset, labels=data.dataset.labels % 4, class_names=("0", "1", "2", "3"), attributes={}
+    )
+    backend = ModuleBackend(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)),
+        reference="four",
+        checksum="four",
+        example_shape=None,
+    )
+    cases = [(target, data), (Target(backend), TrialData(few, data.splits)), (target, data)]
+    attack = ATTACKS.get("mlp-posteriors")(epochs=2)
+    contexts = [Context(cache=tmp_path, device="cpu", seed=number) for number in range(3)]
+    found = attack_together(attack, [(*case, context) for case, context in zip(cases, contexts, strict=True)], PARTIAL)
+    for scores, (aim, one), context in zip(found, cases, contexts, strict=True):
+        np.testing.assert_allclose(scores.scores, attack(aim, one, context, PARTIAL).scores, rtol=1e-3, atol=1e-4)

@@ -94,6 +94,17 @@ def train_together(
     if cache is not None:
         fingerprint = _fingerprint(start, inputs, chosen, labels, shares, training, seeds)
         checkpoint = _Checkpoint(cache / "networks" / fingerprint[:32] / "checkpoint", fingerprint)
+    # Largest first: those that still have records in a batch are then the first ones, and only they are computed.
+    falling = sorted(range(len(networks)), key=lambda number: -len(labels[number]))
+    networks, inputs, chosen, labels, shares, start, seeds = (
+        [networks[number] for number in falling],
+        [inputs[number] for number in falling],
+        [chosen[number] for number in falling],
+        [labels[number] for number in falling],
+        [shares[number] for number in falling],
+        start[falling],
+        [seeds[number] for number in falling],
+    )
     place = resolve_device(device)
     with torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
         # Copies, because tensors that were made under inference mode cannot be trained with.
@@ -189,7 +200,7 @@ class _Run:
         self._forward = stacked_forward(networks, weights, probe)
 
     def epoch(self, orders: Sequence[torch.Tensor]) -> bool:
-        """One pass over the records of each network in an order; whether all losses were finite."""
+        """One pass over the records of each network in an order, the longest first; whether all losses were finite."""
         records = self._records
         place = records.at.device
         size = self._batch_size
@@ -201,20 +212,19 @@ class _Run:
         at, labels = records.at[positions], records.labels[positions]
         shares = records.shares[positions] * (there / in_batch).to(place)
         total = torch.zeros((), device=place)
-        least = int(lengths.min())
         for start in range(0, padded.shape[1], size):
             part = slice(start, start + size)
-            now = at[:, part]
+            active = int((lengths > start).sum())
+            now = at[:active, part]
             flat = now.reshape(-1)
-            leaf = self.weights.detach().requires_grad_()
+            leaf = self.weights[:active].detach().requires_grad_()
             rows = tuple(values.index_select(0, flat).view(*now.shape, *values.shape[1:]) for values in records.data)
             logits = self._forward(leaf, rows)
-            losses = functional.cross_entropy(logits.flatten(0, 1), labels[:, part].reshape(-1), reduction="none")
-            loss = losses @ shares[:, part].reshape(-1)
+            losses = functional.cross_entropy(logits.flatten(0, 1), labels[:active, part].reshape(-1), reduction="none")
+            loss = losses @ shares[:active, part].reshape(-1)
             (gradient,) = torch.autograd.grad(loss, leaf)
             for number, row in enumerate(self._rows):
-                resting = start >= least and start >= int(lengths[number])
-                row.grad = None if resting else gradient[number]
+                row.grad = gradient[number] if number < active else None
             self.optimizer.step()
             total += loss.detach()
         return bool(torch.isfinite(total))

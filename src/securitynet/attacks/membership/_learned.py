@@ -76,10 +76,10 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One network: of which case, for which class (if not for all), and what it learns from."""
+    """One network: of which case, for which class (None: all), and what it learns from."""
 
     case: Prepared
-    label: int
+    label: int | None
     network: nn.Module
     inputs: Inputs
     rows: torch.Tensor
@@ -196,9 +196,8 @@ class LearnedAttack(Attack):
         for one, scale in zip(cases, scales, strict=True):
             inputs = _scaled(scale, one.known.features)
             members = torch.from_numpy(one.known.is_member)
-            for mask in self._groups(one.known, int(one.wanted.classes.max()) + 1):
+            for label, mask in self._groups(one.known, one.wanted.classes):
                 rows = torch.from_numpy(np.flatnonzero(mask))
-                label = int(one.known.classes[mask][0])
                 for number in range(self.repeats):
                     seed = derived_seed(one.context.seed, f"attack network {number}")
                     network = self._fresh([values.shape[1] for values in inputs], seed)
@@ -222,25 +221,26 @@ class LearnedAttack(Attack):
         ]
 
     def _scores(self, case: Prepared, asked: Inputs, jobs: Sequence[_Job]) -> NDArray[np.float64]:
-        """Log-odds of the scored records; the first networks are those of all classes."""
+        """Log-odds of the scored records, by the networks of their class, or else by those of all."""
         scores = np.empty(len(case.wanted.classes))
-        answering = np.zeros(len(case.wanted.classes), dtype=np.int64)
-        for number in range(self.repeats, len(jobs), self.repeats):
-            answering[case.wanted.classes == jobs[number].label] = number
-        for number in np.unique(answering):
-            part = np.flatnonzero(answering == number)
+        own = {job.label for job in jobs}
+        answering = np.array([label if label in own else -1 for label in case.wanted.classes])
+        for label in np.unique(answering):
+            part = np.flatnonzero(answering == label)
             rows = tuple(values[torch.from_numpy(part)] for values in asked)
-            mine = jobs[number : number + self.repeats]
+            mine = [job for job in jobs if job.label == (None if label < 0 else label)]
             scores[part] = np.mean([_log_odds(job.network, rows) for job in mine], axis=0)
         return scores
 
-    def _groups(self, known: Observed, classes: int) -> list[NDArray[np.bool_]]:
-        """Masks of the records of each network: first of all classes, then of each class that has enough."""
-        groups = [np.ones(len(known.classes), dtype=bool)]
-        for label in range(classes if self.per_class else 0):
+    def _groups(self, known: Observed, asked: NDArray[np.int64]) -> list[tuple[int | None, NDArray[np.bool_]]]:
+        """Class and records of each network: of each class that has enough, and of all classes if another is asked."""
+        groups: list[tuple[int | None, NDArray[np.bool_]]] = []
+        for label in np.unique(asked) if self.per_class else ():
             mask = known.classes == label
             if min((mask & known.is_member).sum(), (mask & ~known.is_member).sum()) >= LEAST_PER_CLASS:
-                groups.append(mask)
+                groups.append((int(label), mask))
+        if len(groups) < len(np.unique(asked)) or not self.per_class:
+            groups.append((None, np.ones(len(known.classes), dtype=bool)))
         return groups
 
     def _fresh(self, widths: Sequence[int], seed: int) -> nn.Module:
