@@ -319,7 +319,9 @@ def _dataset_of(study: StudyConfig, entry: CatalogEntry | None) -> str | None:
     """The dataset on which a model of the catalog is assessed: the one it was trained on."""
     if entry is None or entry.dataset is None:
         return None
-    known = {**DATASETS_OF_THE_CATALOG, **study.datasets}
+    from securitynet.catalog.known import dataset_name
+
+    known = {**DATASETS_OF_THE_CATALOG, **{dataset_name(name): reference for name, reference in study.datasets.items()}}
     if entry.dataset not in known:
         raise ConfigurationError(
             f"{entry.key} was trained on {entry.dataset}, and it is not said how to load that.",

@@ -169,10 +169,16 @@ def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
     return expand(study, path.absolute().parent, text, Stamps(cache))
 
 
-def expand(study: StudyConfig, base: Path, text: str = "", stamps: Stamps | None = None) -> StudyPlan:
+def expand(
+    study: StudyConfig,
+    base: Path,
+    text: str = "",
+    stamps: Stamps | None = None,
+    subjects: list[SubjectPlan] | None = None,
+) -> StudyPlan:
     """The plan of a study; see `plan_study`."""
     stamps = stamps or Stamps()
-    plan = StudyPlan(study, base, text, subjects_of(study, base, stamps))
+    plan = StudyPlan(study, base, text, subjects_of(study, base, stamps) if subjects is None else subjects)
     stamps.keep()
     for train in {subject.train_key: subject.train for subject in plan.subjects}.values():
         if train is not None:  # a wrong setting of a defense or an implant is told now

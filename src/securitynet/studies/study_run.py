@@ -12,7 +12,10 @@ from pydantic import Field
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
 from securitynet.results.root import Root, open_root
+from securitynet.studies import memo, study_lock
+from securitynet.studies.stamps import Stamps
 from securitynet.studies.study_config import RunSettings, StudyConfig, read_study
+from securitynet.studies.study_models import subjects_of
 from securitynet.studies.study_status import Status
 
 if TYPE_CHECKING:
@@ -110,20 +113,32 @@ def run_study(
     Raises:
         SecurityNetError: If something in the file makes no sense, another runner is at work, or nothing can be written.
     """
-    from securitynet.studies.runner import Runner, RunOptions
-    from securitynet.studies.study_plan import plan_study
-
     cache = (config.cache or cache_folder()).absolute()
-    plan = plan_study(config.study, cache)
-    place = place_of(out_of(plan.study, plan.base, config.out), config.db)
+    study, base = read_study(config.study), config.study.absolute().parent
+    stamps = Stamps(cache)
+    subjects = subjects_of(study, base, stamps)
+    place = place_of(out_of(study, base, config.out), config.db)
     check_writable(place.state)
     check_writable(cache)
-    settings = config.settings(plan.study)
+    told = {"retry_failed": config.retry_failed, "refresh": config.refresh}
+    with study_lock.held(place.state, place.root, note):
+        earlier = memo.recall(place.state, memo.fingerprint(study, subjects, place.root, **told))
+    if earlier is not None and not (config.retry_failed and earlier.failed):
+        return earlier, place
+
+    from securitynet.studies.runner import Runner, RunOptions
+    from securitynet.studies.study_plan import expand
+
+    plan = expand(study, base, config.study.read_text(encoding="utf-8"), stamps, subjects)
+    settings = config.settings(study)
     options = RunOptions(
         settings, cache, place.state, place.index, retry_failed=config.retry_failed, refresh=config.refresh
     )
     runner = Runner(plan, place.root, options, executor_of(settings), on_status, note)
-    return runner.run(), place
+    status = runner.run()
+    if status.state == "finished" and not status.waiting:
+        memo.keep(place.state, memo.fingerprint(study, subjects, place.root, **told), status)
+    return status, place
 
 
 def executor_of(settings: RunSettings) -> Callable[[Bench], Executor]:

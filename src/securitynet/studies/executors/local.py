@@ -247,10 +247,13 @@ def _death(code: int | None) -> str:
 
 
 def _tail(path: Path) -> str:
+    """What a worker printed last; of a crash of the interpreter, what it says of that."""
     try:
-        return path.read_bytes()[-_TAIL:].decode("utf-8", errors="replace").strip()
+        text = path.read_bytes().decode("utf-8", errors="replace").strip()
     except OSError:
         return ""
+    crash = text.rfind("Fatal Python error")
+    return text[crash : crash + _TAIL] if crash >= 0 else text[-_TAIL:]
 
 
 def _memory(pid: int) -> int:

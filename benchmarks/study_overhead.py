@@ -1,0 +1,255 @@
+"""What studies cost beside their targets' arithmetic.
+
+    python benchmarks/study_overhead.py plan        10,000 trials that do nothing: planning, and finding nothing to do
+    python benchmarks/study_overhead.py dispatch    seconds a trial from runner to worker and back, and where they go
+    python benchmarks/study_overhead.py models      100 small models: share of the time in their arithmetic; 1 and 2 workers
+    python benchmarks/study_overhead.py ray         Ray against local workers
+
+The trials that do nothing are the plug-in of the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "tests" / "studies" / "plugin"
+
+FACTORY = """
+import torch
+
+def make():
+    torch.manual_seed({seed})
+    return torch.nn.Sequential({layers})
+"""
+NOTHING = "torch.nn.Flatten(), torch.nn.Linear(64, 10)"
+SMALL = (
+    "torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU(), "
+    "torch.nn.MaxPool2d(4), torch.nn.Flatten(), torch.nn.Linear(32 * 64, 10)"
+)
+
+
+def command(folder: Path, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments)]
+
+
+def call(folder: Path, *arguments: object, cpu: bool = False) -> float:
+    """Seconds of a whole command; with ``cpu`` of processor time, which a busy machine does not stretch as much."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PLUGIN),
+        "SECURITYNET_CACHE": str(folder / "cache"),
+        "SECURITYNET_DATA": str(folder / "data"),
+    }
+    environment.pop("NOOP_FOLDER", None)
+    started, before = time.perf_counter(), spent()
+    done = subprocess.run(command(folder, *arguments), env=environment, capture_output=True, text=True)
+    seconds = spent() - before if cpu else time.perf_counter() - started
+    if done.returncode not in (0, 4):
+        raise SystemExit(done.stderr)
+    return seconds
+
+
+def spent() -> float:
+    """Processor seconds of all commands so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def write_models(folder: Path, count: int, layers: str) -> None:
+    for number in range(count):
+        (folder / f"m{number}.py").write_text(FACTORY.format(seed=number, layers=layers))
+
+
+def noop_study(folder: Path, models: int, numbers: int) -> Path:
+    write_models(folder, models, NOTHING)
+    references = ", ".join(f'"python:m{number}.py:make"' for number in range(models))
+    path = folder / "study.toml"
+    path.write_text(f"""
+name = "noop"
+[data]
+dataset = "digits"
+limit = 60
+normalize = "none"
+head = "logits"
+[[models]]
+reference = [{references}]
+[[attacks]]
+name = "noop"
+threat_models = ["black-box/none"]
+[attacks.grid]
+number = {list(range(numbers))}
+""")
+    return path
+
+
+def plan(folder: Path) -> None:
+    study, out = noop_study(folder, 20, 500), folder / "out"
+
+    def show(what: str, *arguments: object) -> None:
+        before = spent()
+        wall = call(folder, *arguments)
+        print(f"{what:66s} {wall:6.2f} s, {spent() - before:6.2f} s of processor")
+
+    show("10,000 trials planned, whole command", "plan", study, "--out", out)
+    fill(folder, study, out)
+    show("10,000 files indexed for the first time, and nothing left to do", "run", study, "--out", out)
+    for _ in range(3):
+        show("resumed with nothing left to do, whole command", "run", study, "--out", out)
+    wall, before = time.perf_counter(), spent()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    print(f"{'(of which `import torch`)':66s} {time.perf_counter() - wall:6.2f} s, {spent() - before:6.2f} s of processor")
+
+
+def fill(folder: Path, study: Path, out: Path) -> None:
+    """Open the targets, and write 10,000 trial files as workers would have."""
+    code = """
+import sys
+from pathlib import Path
+from securitynet.records import TrialResult
+from securitynet.results.root import FolderRoot
+from securitynet.results.store import TrialStore, trial_text
+from securitynet.studies.environment import version
+from securitynet.studies.study_plan import plan_study
+from securitynet.studies.trials import Measures, now
+from securitynet.studies.work import Workbench
+from securitynet.results.subjects import SubjectRecord
+from securitynet_noop import Nothing
+
+study, out, cache = map(Path, sys.argv[1:])
+plan = plan_study(study, cache)
+measures = plan.study.measures
+root = FolderRoot(out)
+bench = Workbench(root, cache, "cpu", measures.level, measures.fprs)
+store = TrialStore(root)
+measured = Measures(measures.level, measures.fprs, 0).of("membership.noop@none", Nothing(1))
+for subject in plan.subjects:
+    names = ("key", "label", "options", "train", "catalog", "codes", "accuracy", "checksum")
+    declared = {name: getattr(subject, name) for name in names} | {"declared": subject.declared()}
+    outcome = bench.do({"do": "open", "subject": declared, "tolerance": 1.0, "on_mismatch": "note"})
+    record = SubjectRecord.model_validate(outcome["record"])
+    for trial in plan.trials(subject, record.means):
+        path = store.path(trial.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result = TrialResult(spec=trial.spec, status="ok", measurements=tuple(measured),
+                             environment={"securitynet": version()}, finished=now())
+        path.write_text(trial_text(result))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN), "SECURITYNET_CACHE": str(folder / "cache")}
+    arguments = [sys.executable, "-c", code, str(study), str(out), str(folder / "cache")]
+    subprocess.run(arguments, env=environment, check=True)
+
+
+def dispatch(folder: Path) -> None:
+    """The difference of two studies on one target: workers start in both."""
+    few, many = 20, 420
+    seconds = {}
+    for number in (few, many):
+        place = folder / str(number)
+        place.mkdir()
+        study = noop_study(place, 1, number)
+        seconds[number] = min(call(place, "run", study, "--out", place / f"out{n}", "--workers", 1) for n in range(2))
+    each = (seconds[many] - seconds[few]) / (many - few)
+    print(f"{'a trial that does nothing, files flushed to disk':60s} {1000 * each:6.2f} ms")
+    target = folder / "flush"
+    target.mkdir()
+    started = time.perf_counter()
+    for number in range(100):
+        for suffix in ("npz", "json"):
+            with (target / f"{number}.{suffix}").open("wb") as stream:
+                stream.write(b"x" * 1000)
+                stream.flush()
+                os.fsync(stream.fileno())
+    print(f"{'(of which two bare writes with fsync)':60s} {10 * (time.perf_counter() - started):6.2f} ms")
+
+
+def models(folder: Path, count: int, limit: int, data: str) -> None:
+    write_models(folder, count, SMALL)
+    references = ", ".join(f'"python:m{number}.py:make"' for number in range(count))
+    study = folder / "study.toml"
+    study.write_text(f"""
+name = "models"
+[data]
+dataset = "{data}"
+limit = {limit}
+normalize = "none"
+head = "logits"
+[[models]]
+reference = [{references}]
+[[attacks]]
+name = ["correctness", "modified-entropy"]
+""")
+    times: dict[int, list[float]] = {1: [], 2: []}
+    call(folder, "run", study, "--out", folder / "warm", "--workers", 1)  # decodes the dataset, once
+    shutil.rmtree(folder / "cache" / "signals")
+    for round_ in range(2):
+        for workers in (1, 2):
+            arguments = ("run", study, "--out", folder / f"out{round_}{workers}", "--workers", workers, "--threads", 1)
+            times[workers].append(call(folder, *arguments))
+            shutil.rmtree(folder / "cache" / "signals")
+    import torch
+
+    from securitynet.datasets import load
+
+    torch.set_num_threads(1)
+    dataset = load(data, limit=limit, cache=folder / "cache")
+    scope: dict[str, object] = {}
+    exec((folder / "m0.py").read_text(), scope)  # noqa: S102
+    network = scope["make"]().eval().to(memory_format=torch.channels_last)  # type: ignore[operator]
+    bare = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            for start in range(0, len(dataset), 256):
+                images = torch.as_tensor(dataset.images[start : start + 256]).float() / 255
+                network(images.contiguous(memory_format=torch.channels_last))
+        bare.append(time.perf_counter() - started)
+    arithmetic = count * min(bare)
+    one, two = min(times[1]), min(times[2])
+    print(f"{f'bare forward passes of {count} models on {len(dataset):,} images, one thread':60s} {arithmetic:6.1f} s")
+    print(f"{'the study with one worker, whole command':60s} {one:6.1f} s, {arithmetic / one:.0%} of it arithmetic")
+    print(f"{'the study with two workers':60s} {two:6.1f} s, {one / two:.2f} times as fast")
+
+
+def compare_ray(folder: Path) -> None:
+    study = noop_study(folder, 4, 50)
+    local = min(call(folder, "run", study, "--out", folder / f"local{n}", "--workers", 2) for n in range(2))
+    clustered = min(
+        call(folder, "run", study, "--out", folder / f"ray{n}", "--workers", 2, "--executor", "ray") for n in range(2)
+    )
+    print(f"{'200 trials that do nothing, local workers':60s} {local:6.2f} s")
+    print(f"{'the same on a Ray started for it':60s} {clustered:6.2f} s, {clustered / local:.2f} times as long")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["plan", "dispatch", "models", "ray"])
+    parser.add_argument("--count", type=int, default=100, help="models: how many")
+    parser.add_argument("--limit", type=int, default=2000, help="models: records of each part")
+    parser.add_argument("--data", default="digits", help="models: dataset of 32x32 colour images")
+    options = parser.parse_args()
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "securitynet"))
+    print(f"{versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory(prefix="study-overhead-") as name:
+        folder = Path(name)
+        if options.what == "plan":
+            plan(folder)
+        elif options.what == "dispatch":
+            dispatch(folder)
+        elif options.what == "models":
+            models(folder, options.count, options.limit, options.data)
+        else:
+            compare_ray(folder)
+
+
+if __name__ == "__main__":
+    main()

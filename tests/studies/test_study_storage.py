@@ -1,0 +1,216 @@
+"""Where results lie: disks that fill, places that can't be written, object stores, clocks, locks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import fsspec
+import pytest
+
+from securitynet.errors import ConfigurationError, MissingExtra
+from securitynet.results.index import Index
+from securitynet.results.merge import merge
+from securitynet.results.root import FolderRoot, RemoteRoot, open_root
+from securitynet.results.store import TrialStore
+from securitynet.results.subjects import SubjectStore
+from securitynet.studies import study_lock
+from securitynet.studies.study_lock import StudyRuns, held, holder
+from securitynet.studies.study_run import find_results, place_of
+from securitynet.studies.study_view import look
+
+NUMBERS = """
+[[attacks]]
+name = "noop"
+threat_models = ["black-box/none"]
+[attacks.grid]
+number = [1, 2, 3]
+"""
+ONE = '[[models]]\nreference = "python:a.py:make"'
+
+FILL = """
+set -e
+mkdir -p "$1"
+mount -t tmpfs -o size=300k tmpfs "$1"
+dd if=/dev/zero of="$1/ballast" bs=1k count=$2 status=none || true
+shift 2
+set +e
+"$@"
+echo "exit code $?"
+rm "$OUT/ballast"
+"$@"
+echo "exit code $?"
+"""
+
+
+def in_namespace(script: str, *arguments: object, environment=None) -> subprocess.CompletedProcess[str]:
+    """Run a script where it may mount."""
+    command = ["unshare", "-rm", "bash", "-c", script, "-", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def needs_mounts(tmp_path):
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no `unshare` to mount a small disk with")
+    tried = in_namespace(f"mkdir -p {tmp_path}/m && mount -t tmpfs -o size=64k tmpfs {tmp_path}/m")
+    if tried.returncode != 0:
+        pytest.skip("this system lets nobody mount a small disk")
+
+
+def test_a_full_disk_stops_the_study_and_loses_nothing(box, tmp_path):
+    needs_mounts(tmp_path)
+    box.write(NUMBERS.replace("[1, 2, 3]", str(list(range(20)))), models=ONE)
+    command = box.command("run", box.folder / "study.toml", "--out", box.out, "--workers", 1, "--threads", 1, "--db",
+                          f"sqlite:///{tmp_path}/index.sqlite")  # fmt: skip
+    done = in_namespace(FILL, box.out, 240, *command, environment={**box.environment, "OUT": str(box.out)})
+    assert "exit code 1" in done.stdout and "nothing can be written" in done.stderr, done.stderr
+    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    # With space again, only what was missing runs.
+    assert done.stdout.rstrip().endswith("exit code 0")
+    assert len(box.log("ran")) <= 21
+
+
+def test_places_that_cannot_be_written_are_told_before_work(box):
+    box.write(NUMBERS, models=ONE)
+    box.out = box.folder / "study.toml" / "below-a-file"
+    with pytest.raises(ConfigurationError, match="is a file"):
+        box.run()
+    if os.geteuid() == 0:
+        return  # nothing is read-only to root
+    box.out = box.folder / "locked"
+    box.out.mkdir(mode=0o500)
+    with pytest.raises(ConfigurationError, match="permission"):
+        box.run()
+
+
+def test_results_go_to_object_stores_by_url(box, tmp_path):
+    """`file://` goes through fsspec, like any URL; a second run reads from there."""
+    box.write(NUMBERS, models=ONE)
+    box.out = f"file://{tmp_path}/remote"
+    first = box.run()
+    assert (first.ok, first.finished_now) == (3, 3)
+    root = open_root(box.out)
+    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(SubjectStore(root))) == 1
+    assert not list((tmp_path / "remote").rglob("*.tmp")) and not root.exists(study_lock.MARK)
+    again = box.run()
+    assert (again.ok, again.finished_now) == (3, 0)
+    assert look(find_results(box.out)).ok == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory", "file"])
+def test_roots(tmp_path, kind):
+    place = {"folder": str(tmp_path / "r"), "memory": "memory://results/r", "file": f"file://{tmp_path}/r"}[kind]
+    root = open_root(place)
+    with pytest.raises(FileNotFoundError):
+        root.read("a/x.json")
+    assert list(root.files("a", ".json")) == []
+    root.write("a/x.json", b"1")
+    root.write("a/b/y.json", b"2")
+    root.write("a/b/z.npz", b"3")
+    first = dict(root.files("a", ".json"))
+    assert set(first) == {"a/x.json", "a/b/y.json"}
+    root.write("a/x.json", b"4")
+    second = dict(root.files("a", ".json"))
+    assert root.read("a/x.json") == b"4"
+    assert second["a/b/y.json"] == first["a/b/y.json"] and second["a/x.json"] != first["a/x.json"]
+    assert root.set_aside("a/x.json") != root.set_aside("a/b/y.json")
+    root.write("a/x.json", b"5")
+    assert root.read(root.set_aside("a/x.json")) == b"5"
+    root.remove("a/b/z.npz")
+    root.remove("a/b/z.npz")
+    assert not root.exists("a/b/z.npz")
+    if kind == "memory":
+        fsspec.filesystem("memory").rm("/results", recursive=True)
+
+
+def test_a_store_whose_package_is_absent_is_told():
+    with pytest.raises((MissingExtra, ConfigurationError)) as told:
+        open_root("nosuchstore://bucket/results")
+    assert "nosuchstore" in str(told.value)
+
+
+def test_merging_prefers_what_finished_and_tells_of_contradictions(box, make_box, tmp_path):
+    box.write(NUMBERS, models=ONE)
+    box.run()
+    other = make_box("other")
+    other.write(NUMBERS.replace("[1, 2, 3]", "[3, 4]"), models=ONE)
+    other.run()
+    into = FolderRoot(tmp_path / "merged")
+    found = merge([FolderRoot(box.out), FolderRoot(other.out)], into)
+    assert (found.trials, found.subjects, found.present, found.conflicts) == (4, 1, 2, [])
+    assert merge([FolderRoot(box.out)], into).trials == 0
+    # One source says otherwise of a trial that both finished; a damaged file is named.
+    victim = sorted((other.out / "trials").rglob("*.json"))[0]
+    content = json.loads(victim.read_text())
+    for measurement in content["measurements"]:
+        measurement["value"] = measurement["low"] = 0.0
+    victim.write_text(json.dumps(content))
+    sorted((box.out / "trials").rglob("*.json"))[0].write_text("{")
+    again = merge([FolderRoot(box.out), FolderRoot(other.out)], into)
+    assert again.conflicts == [content["id"]] and len(again.damaged) == 1
+    assert all(r.status == "ok" for r in TrialStore(into))
+
+
+def test_the_index_reads_only_what_has_changed_and_is_only_an_index(box, tmp_path):
+    box.write(NUMBERS, models=ONE)
+    box.run()
+    root = FolderRoot(box.out)
+    index = Index(tmp_path / "i.sqlite", root)
+    assert (index.refresh().read, index.refresh().read) == (4, 0)
+    path = sorted((box.out / "trials").rglob("*.json"))[0]
+    # A clock that jumps: what counts is that the file is another one, not that it is newer.
+    os.utime(path, (0, 0))
+    assert index.refresh().read == 1
+    path.unlink()
+    assert (index.refresh().gone, len(index.kept())) == (1, 2)
+    first = [trial.id for trial in index.trials()]
+    assert index.rebuild().read == 3 and [trial.id for trial in index.trials()] == first
+    index.close()
+
+
+def test_a_clock_that_jumps_does_no_harm(box, monkeypatch):
+    box.write(NUMBERS, models=ONE)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 10**8 if int(real() * 10) % 2 else real() + 10**8)
+    status = box.run(time_limit=600.0, setup_time_limit=600.0)
+    assert status.ok == 3 and 0 < status.elapsed < 600
+
+
+def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_path):
+    root, notes = FolderRoot(tmp_path), []
+    state = tmp_path / "run"
+    script = (
+        "import sys, time; from pathlib import Path; from securitynet.studies.study_lock import held;"
+        "from securitynet.results.root import FolderRoot\n"
+        "with held(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
+        "    print('mine', flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "mine\n"
+        assert holder(state)["pid"] == other.pid
+        with pytest.raises(StudyRuns, match=str(other.pid)), held(state, root, notes.append):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    assert holder(state) is None
+    with held(state, root, notes.append):
+        assert holder(state)["pid"] == os.getpid()
+
+
+def test_a_mark_in_an_object_store_is_a_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(study_lock, "PATIENCE", 1.2)
+    place = place_of("memory://locks/study")
+    with held(tmp_path / "one", place.root, print), pytest.raises(StudyRuns), held(tmp_path / "two", place.root, print):
+        pass
+    assert not place.root.exists(study_lock.MARK)
+    place.root.write(study_lock.MARK, b'{"host": "gone", "beat": 3}')  # a runner that was killed
+    notes: list[str] = []
+    with held(tmp_path / "one", place.root, notes.append):
+        assert "mark" in notes[0]
