@@ -38,6 +38,14 @@ def measured(output, seed=0):
     return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=seed)}
 
 
+def train_facts(dataset):
+    from securitynet.models.recipe import Recipe
+    from securitynet.models.trained import TrainedModel
+
+    recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)
+    return TrainedModel.model_construct(architecture="simple-cnn", recipe=recipe)
+
+
 def small_target(channels=1, height=8, width=8, classes=10, head="logits", seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -285,6 +293,18 @@ def test_bf16_is_verified_where_a_verdict_rests_on_it(backdoored, digits):
         assert quick.norms[position] == pytest.approx(exact.norms[position], rel=1e-3)
     assert not quick.verified.all()
     assert int(quick.norms.argmin()) == int(exact.norms.argmin()) == 1
+
+
+def test_clean_models_trained_likewise_to_compare_with(innocent, digits, tmp_path):
+    trained = train_facts(digits)
+    data = dataclasses.replace(data_of(digits), trained=trained)
+    output = NeuralCleanse(**QUICK, reference=2)(innocent, data, Context(cache=tmp_path), WHITE)
+    assert output.reference.shape == (2, 10)
+    assert not np.array_equal(output.reference[0], output.reference[1])
+    if np.isfinite(output.norms).sum() >= 4:
+        assert measured(output)["reference-p-value"].value >= 1 / 3
+    with pytest.raises(ConfigurationError, match="not known"):
+        NeuralCleanse(**QUICK, reference=2)(innocent, data_of(digits), Context(), WHITE)
 
 
 def test_presets():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import detection
 from securitynet.models.poison import Implanted
+from securitynet.models.shadows.store import obtain_shadow
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -40,6 +43,7 @@ class NeuralCleanse(Detector):
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
     output: ClassVar[type[Output]] = Triggers
+    imitates: ClassVar[bool] = True
     costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
 
     preset: Literal["paper", "original"] = Field(
@@ -60,6 +64,9 @@ class NeuralCleanse(Detector):
         default=None, ge=1, description="Epochs without progress that end a label's search; default: the preset's."
     )
     repeats: int = Field(default=1, ge=1, description="Searches from other starting points; norms are their median.")
+    reference: int = Field(
+        default=0, ge=0, description="Clean models, trained like the target, to compare with; 19 resolve 5%."
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="bf16 computes the network so; labels that stand out are searched again in fp32."
     )
@@ -98,6 +105,11 @@ class NeuralCleanse(Detector):
                 "Neural Cleanse needs clean images that the model was not trained on; none are known.",
                 hint="Use a split with known non-members (--known).",
             )
+        if self.reference and data.trained is None:
+            raise ConfigurationError(
+                "Clean models to compare with are trained as the target was, and that is not known.",
+                hint="Leave reference out, or assess weights that `securitynet train` wrote.",
+            )
         chosen = np.sort(known[shuffled(len(known), "neural-cleanse", context.seed)[: self.images]])
         pixels = data.dataset.batch(chosen)
         classes = self._classes(target, pixels, data)
@@ -109,7 +121,32 @@ class NeuralCleanse(Detector):
             sample=_random_labels(classes, self.screen_sample + 1, context.seed),
         )
         found = [self._searched(target, data, chosen, pixels, plan, context, number) for number in range(self.repeats)]
-        return _collect(found, plan, data, chosen)
+        output = _collect(found, plan, data, chosen)
+        if not self.reference:
+            return output
+        again = Plan(classes=classes, epochs=self.passes, only=tuple(output.labels.tolist()))
+        others = [
+            self._searched(model, data, chosen, pixels, again, replace(context, progress=None), 0).norms
+            for model in self._clean_models(data, context)
+        ]
+        return replace(output, reference=np.stack(others))
+
+    def _clean_models(self, data: TrialData, context: Context) -> Iterator[Target]:
+        """Models trained like the target on records that are known not to have trained it, as many as it had."""
+        trained, parts = data.trained, data.splits
+        assert trained is not None  # checked by `run`
+        pool = np.unique(np.concatenate([parts.shadow_train, parts.shadow_test, parts.known_non_members]))
+        count = min(len(parts.members), len(pool))
+        for number in range(self.reference):
+            rows = np.sort(pool[shuffled(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
+            seed = derived_seed(context.seed, "neural-cleanse reference", number)
+            recipe = trained.recipe.model_copy(update={"seed": seed})
+            shadow = obtain_shadow(
+                data.dataset, rows, trained.architecture, recipe, cache=context.cache, device=context.device
+            )
+            if context.progress:
+                context.progress(number + 1, self.reference)
+            yield shadow.target
 
     def _classes(self, target: Target, pixels: torch.Tensor, data: TrialData) -> int:
         """How many labels the target has; asked with one image if it is not known."""

@@ -8,9 +8,10 @@ that rule accuses a third of all clean models whose norms are spread normally. `
 location, scale and shape, the shape lying between the normal and the lognormal one.
 
 **The test.** The statistic is Dixon's ratio (1950) of the ascending logarithms: the gap below the bulk over the width
-of the lower bulk, (y[g] - y[0]) / (y[k-1] - y[g]). It looks only at the k lowest of n values (k about 1.8·√n): over a
-short range all shapes look alike, while the distance from the median in deviations has a null distribution that hangs
-on the shape. Logarithms, because a planted trigger's norm is a fraction of the others', and that stands out more there.
+of the lower bulk, (y[g] - y[0]) / (y[k-1] - y[g]). It looks only at the k lowest of n values (k about 1.25·√n, and at
+least 4): over a short range all shapes look alike, while the distance from the median in deviations has a null
+distribution that hangs on the shape. Logarithms, because a planted trigger's norm is a fraction of the others', and
+that stands out more there.
 
 Of lognormal norms the statistic has one null distribution; of normal ones, one for each coefficient of variation, which
 is estimated. Both are simulated. Which of the two shapes the norms have is told by the likelihood of all values but the
@@ -241,7 +242,7 @@ def against_reference(values: Values, reference: Sequence[Values]) -> float | No
 
 def width_of(count: int) -> int:
     """How many of the lowest values the statistic looks at."""
-    return min(count, max(FEWEST, round(1.8 * math.sqrt(count))))
+    return min(count, max(FEWEST, round(1.25 * math.sqrt(count))))
 
 
 def ratio(ordered: Values, gap: int, width: int) -> Values:
