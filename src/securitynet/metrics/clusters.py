@@ -97,8 +97,8 @@ def measure(
         notes: Go to each measurement.
 
     Returns:
-        ``foreign-p-value`` of the most suspicious class, ``foreign-classes``, ``rule-flagged-classes``, ``suspect-records``
-        and, with the truth, ``detection-rate`` and ``false-rejection-rate`` of records.
+        ``foreign-p-value`` of the most suspicious class, ``foreign-classes``, ``rule-flagged-classes``,
+        ``suspect-records`` and, with the truth, ``detection-rate`` and ``false-rejection-rate`` of records.
     """
     tested = ~np.isnan(silhouettes)
     count = int(tested.sum())

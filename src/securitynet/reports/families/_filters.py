@@ -61,7 +61,7 @@ def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
             meaning = "more often than clean images, as it would if they carried a trigger of this model"
         else:
             meaning = "which is not distinguishable from clean images"
-        said.append(f"Of {flagged.n:,} suspect images {title} stops {_share(flagged)}: {meaning}.")
+        said.append(f"Of {flagged.n:,} suspect images {title} stops {_share(flagged)}, {meaning}.")
     return said
 
 
