@@ -5,7 +5,8 @@ judged on the same others. Each peer is installed from PyPI into a virtual envir
 times itself without imports; ours are timed from cached signals. Every attack has its own default settings.
 
 - threshold on the loss: privacy-meter's population attack (thresholds are quantiles of the loss of known non-members);
-- networks on posteriors: the toolbox's black-box attack, once on all records and once with a network per class.
+- networks on posteriors: the toolbox's black-box attack, on all records, with a network per class, and on ten sets of
+  targets (one network's outputs, of which ten adversaries know ten different halves).
 
     python benchmarks/membership_peers.py --work FOLDER [--rounds 3]
 """
@@ -13,6 +14,7 @@ times itself without imports; ours are timed from cached signals. Every attack h
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import platform
 import statistics
@@ -25,11 +27,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from securitynet.attacks.base import TrialData, Context
+from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.membership import attack_together
+from securitynet.attacks.membership._learned import LearnedAttack
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.attacks.membership.loss import Loss
 from securitynet.attacks.membership.ml_doctor_black_box import MLDoctorBlackBox
 from securitynet.attacks.membership.mlp_posteriors import MLPPosteriors
+from securitynet.datasets.splits import Splits
 from securitynet.metrics import roc
 from securitynet.models.artefacts import train_model
 from securitynet.models.signals import collect
@@ -38,6 +43,8 @@ from securitynet.studies.config import AssessConfig
 from securitynet.studies.subject import Subject, prepare
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+
+TARGETS = 10
 
 PEERS = {
     "privacy-meter": ("privacy-meter", "torch", "numpy", "scikit-learn", "scipy", "pandas", "pillow", "jinja2"),
@@ -130,15 +137,18 @@ labels, known, is_member = data["labels"], data["known"], data["is_member"]
 classes = posteriors.shape[1]
 estimator = BlackBoxClassifier(lambda x: posteriors[: len(x)], input_shape=(1,), nb_classes=classes)
 started = time.perf_counter()
-groups = [np.ones(len(labels), bool)] if sys.argv[3] == "all" else [labels == c for c in range(classes)]
-scores = np.zeros(len(labels))
-for group in groups:
-    attack = MembershipInferenceBlackBox(estimator)
-    members, others, judged = group & known & is_member, group & known & ~is_member, group & ~known
-    attack.fit(y=labels[members], test_y=labels[others], pred=posteriors[members], test_pred=posteriors[others])
-    scores[judged] = attack.infer(None, labels[judged], pred=posteriors[judged], probabilities=True)[:, -1]
+groups = [labels == c for c in range(classes)] if sys.argv[3] == "classes" else [np.ones(len(labels), bool)]
+found = []
+for known in data["known_by_ten"] if sys.argv[3] == "targets" else [known]:
+    scores = np.zeros(len(labels))
+    for group in groups:
+        attack = MembershipInferenceBlackBox(estimator)
+        members, others, judged = group & known & is_member, group & known & ~is_member, group & ~known
+        attack.fit(y=labels[members], test_y=labels[others], pred=posteriors[members], test_pred=posteriors[others])
+        scores[judged] = attack.infer(None, labels[judged], pred=posteriors[judged], probabilities=True)[:, -1]
+    found.append(scores[~known])
 seconds = time.perf_counter() - started
-np.savez(sys.argv[2], scores=scores[~known], seconds=seconds)
+np.savez(sys.argv[2], scores=found[0], seconds=seconds)
 """
 
 
@@ -191,15 +201,41 @@ def record(subject: Subject, arguments: argparse.Namespace) -> Path:
         labels=signals.labels,
         is_member=np.isin(records, splits.members),
         known=np.isin(records, np.union1d(splits.known_members, splits.known_non_members)),
+        known_by_ten=[
+            np.isin(records, np.union1d(one.known_members, one.known_non_members)) for one in ten_adversaries(splits)
+        ],
     )
     return path
 
 
-def ours(attack: object, subject: Subject, arguments: argparse.Namespace) -> tuple[MembershipScores, float]:
-    data = TrialData(subject.dataset, subject.splits, subject.trained)
-    context = Context(cache=arguments.work / "cache")
+def ten_adversaries(splits: Splits) -> list[Splits]:
+    """The same members, of whom ten adversaries know as many, but others; the first is that of the split."""
+    found = [splits]
+    for seed in range(1, TARGETS):
+        generator = np.random.default_rng(seed)
+        known = {
+            f"known_{group}": np.sort(
+                generator.choice(getattr(splits, group), len(getattr(splits, f"known_{group}")), replace=False)
+            )
+            for group in ("members", "non_members")
+        }
+        found.append(dataclasses.replace(splits, **known))
+    return found
+
+
+def ours(
+    attack: LearnedAttack | Loss, subject: Subject, arguments: argparse.Namespace, targets: int
+) -> tuple[MembershipScores, float]:
+    splits = ten_adversaries(subject.splits)[:targets]
+    cases = [
+        (subject.target, TrialData(subject.dataset, one, subject.trained), Context(cache=arguments.work / "cache"))
+        for one in splits
+    ]
     started = time.perf_counter()
-    output = attack(subject.target, data, context, attack.threat_models[0])  # type: ignore[operator, attr-defined]
+    if targets == 1:
+        output = attack(*cases[0], attack.threat_models[0])
+    else:
+        output = attack_together(attack, cases, attack.threat_models[0])[0]
     return output, time.perf_counter() - started
 
 
@@ -214,6 +250,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each; medians are shown")
     parser.add_argument("--epochs", type=int, default=100, help="of the target")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on both sides")
+    parser.add_argument("--only", default="", help="only comparisons whose title holds this")
     arguments = parser.parse_args()
     arguments.work = arguments.work.resolve()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -226,20 +263,22 @@ def main() -> None:
     out = arguments.work / "peer.npz"
     meter, toolbox = pythons["privacy-meter"], pythons["adversarial-robustness-toolbox"]
     comparisons = [
-        (
-            "loss threshold",
-            {"ours: loss": Loss()},
-            lambda: run_peer(meter, PRIVACY_METER, recorded, out),
-        ),
-        (
-            "one network",
-            {"ours: mlp-posteriors": MLPPosteriors(), "ours: ml-doctor-black-box": MLDoctorBlackBox()},
-            lambda: run_peer(toolbox, TOOLBOX, recorded, out, "all", arguments.threads),
-        ),
-        (
-            "a network per class (10)",
-            {"ours: mlp-posteriors": MLPPosteriors(per_class=True)},
-            lambda: run_peer(toolbox, TOOLBOX, recorded, out, "classes", arguments.threads),
+        ("loss threshold", {"loss": Loss()}, lambda: run_peer(meter, PRIVACY_METER, recorded, out), 1),
+        *(
+            (
+                title,
+                {
+                    "mlp-posteriors": MLPPosteriors(per_class=how == "classes"),
+                    "ml-doctor-black-box": MLDoctorBlackBox(per_class=how == "classes"),
+                },
+                lambda how=how: run_peer(toolbox, TOOLBOX, recorded, out, how, arguments.threads),
+                TARGETS if how == "targets" else 1,
+            )
+            for title, how in (
+                ("one network", "all"),
+                ("a network per class (10)", "classes"),
+                (f"a network per target ({TARGETS})", "targets"),
+            )
         ),
     ]
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
@@ -247,23 +286,27 @@ def main() -> None:
     for name, python in pythons.items():
         print(f"{name} {version(python, name)}")
     print(f"{len(judged)} records judged, {arguments.rounds} rounds, AUC with DeLong's 95% interval, median seconds")
-    for title, attacks, peer in comparisons:
-        found, seconds = {}, []
-        for _ in range(arguments.rounds):
+    for title, attacks, peer, targets in comparisons:
+        if arguments.only not in title:
+            continue
+        found, output = {}, {}
+        seconds: dict[str, list[float]] = {name: [] for name in ("peer", *attacks)}
+        for _ in range(arguments.rounds):  # in turns, so that a change in the machine's load meets all of them
             found = peer()
-            seconds.append(float(found["seconds"]))
-        theirs = statistics.median(seconds)
+            seconds["peer"].append(float(found["seconds"]))
+            for name, attack in attacks.items():
+                output[name], elapsed = ours(attack, subject, arguments, targets)
+                seconds[name].append(elapsed)
         auc = f"{float(found['auc']):.3f}" if "auc" in found else interval(found["scores"], judged)
-        print(f"\n{title}\n  {'peer':28} AUC {auc:26} {theirs:8.3f} s")
-        for name, attack in attacks.items():
-            times = []
-            for _ in range(arguments.rounds):
-                output, elapsed = ours(attack, subject, arguments)
-                times.append(elapsed)
-            mine = statistics.median(times)
-            held = output.held_out
-            auc = interval(output.scores[held], output.is_member[held])
-            print(f"  {name:28} AUC {auc:26} {mine:8.3f} s   peer / ours {theirs / mine:.1f}")
+        print(f"\n{title}\n  {'peer':28} AUC {auc:26} {statistics.median(seconds['peer']):8.3f} s")
+        for name in attacks:
+            held = output[name].held_out
+            auc = interval(output[name].scores[held], output[name].is_member[held])
+            ratios = [theirs / mine for theirs, mine in zip(seconds["peer"], seconds[name], strict=True)]
+            print(
+                f"  {'ours: ' + name:28} AUC {auc:26} {statistics.median(seconds[name]):8.3f} s   peer / ours "
+                f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+            )
 
 
 if __name__ == "__main__":
