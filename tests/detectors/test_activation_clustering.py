@@ -33,7 +33,7 @@ def test_finds_the_poison_in_the_data_that_the_model_was_trained_on(patched, red
     caught = np.isin(output.indices, chosen)
     least = {"pca": 0.85, "ica": 0.4}[reduction]  # independent components hide a part of the poison
     assert suspect[caught].mean() > least and suspect[~caught].mean() < 0.02
-    assert found["foreign-p-value"].value < 1e-6 and "detection-rate" not in found
+    assert found["foreign-p-value"].value < 1e-3 and "detection-rate" not in found
     assert context.queries().total == len(dirty.splits.members) + len(dirty.splits.known_non_members)
     first = output.galleries()[0]
     assert first.rows[0] == f"{GOAL}, avoided" and first.images.shape[2:] == (1, 8, 8)

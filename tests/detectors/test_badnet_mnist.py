@@ -63,7 +63,7 @@ def test_strip_catches_stamped_images_and_passes_clean_ones(badnet):
 
 
 def test_neo_catches_stamped_images_passes_clean_ones_and_finds_the_corner(badnet):
-    found, output = measures("neo", *badnet, images=40)
+    found, output = measures("neo", *badnet, images=25)
     assert found["detection-rate"].value > 0.9
     assert found["false-rejection-rate"].value == 0
     regions = output.facts["stamped regions"][output.stamped.flagged]
