@@ -59,9 +59,10 @@ def theirs(target: Target, shape: tuple[int, int, int], rate: float, iterations:
     classifier = PyTorchClassifier(
         network, torch.nn.NLLLoss(), input_shape=shape, nb_classes=10, clip_values=(0.0, 1.0), device_type="cpu"
     )
-    # A threshold of 0 and a window as long as the run: nothing stops, as on our side.
+    # In version 1.20.1 the stop test is inverted: images go on while their cost is *below* the threshold. With its
+    # default they would stop after one iteration; with 1 they never do, as on our side.
     attack = MIFace(
-        classifier, max_iter=iterations, window_length=iterations, threshold=0.0, learning_rate=rate, batch_size=10,
+        classifier, max_iter=iterations, window_length=iterations, threshold=1.0, learning_rate=rate, batch_size=10,
         verbose=False,
     )  # fmt: skip
     started = time.perf_counter()

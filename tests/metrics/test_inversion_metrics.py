@@ -130,6 +130,12 @@ def test_clusters_that_agree_within_count_once_each():
     assert always.high == always.value == 1.0
 
 
+def test_a_correlation_that_is_given_is_not_estimated():
+    classes, hits = np.repeat(np.arange(20), 4), np.tile([True, False, True, False], 20)
+    found = inversion.clustered_rate("a", hits, classes, correlation=1.0, **LOWER)
+    assert (found.low, found.high) == pytest.approx(rates.wilson(10, 20, 0.95))
+
+
 def test_one_class_is_judged_over_its_restarts():
     found = inversion.clustered_rate("a", np.array([True] * 3 + [False] * 5), np.zeros(8, np.int64), **LOWER)
     assert (found.low, found.high) == pytest.approx(rates.wilson(3, 8, 0.95))

@@ -156,7 +156,13 @@ def ranks(scores: NDArray[np.floating], classes: Classes) -> NDArray[np.int64]:
 
 
 def clustered_rate(
-    name: str, hits: NDArray[np.bool_], classes: Classes, *, direction: Direction, level: float = 0.95
+    name: str,
+    hits: NDArray[np.bool_],
+    classes: Classes,
+    *,
+    direction: Direction,
+    level: float = 0.95,
+    correlation: float | None = None,
 ) -> Measurement:
     """Share of reconstructions that are hits, with Wilson's interval for their effective number.
 
@@ -171,10 +177,11 @@ def clustered_rate(
         classes: The requested class of each, N.
         direction: Which way it is good for the owner of the target.
         level: Confidence level.
+        correlation: ρ where it is not to be estimated: 1 counts each class once.
     """
     labels, counts = np.unique(classes, return_counts=True)
     n, value = len(hits), float(hits.mean())
-    effective = n / _design_effect(hits.astype(np.float64), classes) if len(labels) > 1 else float(n)
+    effective = n / _design_effect(hits.astype(np.float64), classes, correlation) if len(labels) > 1 else float(n)
     low, high = _wilson(value, effective, level)
     words = f"Wilson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
     return Measurement(
@@ -259,19 +266,21 @@ def _student(
     )
 
 
-def _design_effect(hits: Values, classes: Classes) -> float:
-    """Kish's design effect with the ANOVA estimate of the intraclass correlation, for at least two clusters."""
+def _design_effect(hits: Values, classes: Classes, correlation: float | None) -> float:
+    """Kish's design effect, with the ANOVA estimate of the intraclass correlation if none is given; two clusters up."""
     labels, index, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     n, clusters = len(hits), len(labels)
     if n == clusters:
         return 1.0
     typical = (n - (sizes**2).sum() / n) / (clusters - 1)
+    if correlation is not None:
+        return float(1 + (typical - 1) * correlation)
     means = np.bincount(index, hits) / sizes
     between = float((sizes * (means - hits.mean()) ** 2).sum() / (clusters - 1))
     within = float(((hits - means[index]) ** 2).sum() / (n - clusters))
     spread = between + (typical - 1) * within
-    correlation = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
-    return float(1 + (typical - 1) * correlation)
+    estimate = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
+    return float(1 + (typical - 1) * estimate)
 
 
 def _wilson(p: float, n: float, level: float) -> tuple[float, float]:

@@ -127,6 +127,8 @@ def gradients(
             (gradient,) = torch.autograd.grad(results[0].sum(), leaf)
             found.append(gradient)
             told.append(tuple(result.detach() for result in results))
+    if len(found) == 1:
+        return found[0], told[0]
     return torch.cat(found), tuple(torch.cat(column) for column in zip(*told, strict=True))
 
 

@@ -130,7 +130,14 @@ class Reconstructions(Output):
             self._mean("embedding-distance", self.embedding_distance, **higher),
             self._mean("feature-distance", self.feature_distance, **higher),
             self._mean("knn-distance", self.nearest_distance, **higher),
-            inversion.clustered_rate("closer-to-member", self.closer_to_member, self.classes, **lower),  # type: ignore[arg-type]
+            # A plain image of a class is the nearest one to many reconstructions of it: each class counts once.
+            inversion.clustered_rate(
+                "closer-to-member",
+                self.closer_to_member,
+                self.classes,
+                correlation=1.0,
+                **lower,  # type: ignore[arg-type]
+            ),
             self._mean("posterior", self.posterior, **lower, bounds=(0.0, 1.0)),
         ]
         if len(self.labels) <= WORTH_LISTING:

@@ -83,9 +83,11 @@ class Fredrikson(InversionAttack):
             }
 
         def advance(state: Tensors, step: int) -> bool:
+            # Small networks take less time than the bookkeeping: while none has stopped, there is none to leave out.
             at = state["active"].nonzero().squeeze(1)
-            images = state["images"][at]
-            wanted = classes[at]
+            everything = len(at) == len(classes)
+            images = state["images"] if everything else state["images"][at]
+            wanted = classes if everything else classes[at]
 
             def cost(leaf: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
                 log_p = subject.module(leaf).float().log_softmax(dim=1)
@@ -99,13 +101,16 @@ class Fredrikson(InversionAttack):
 
             gradient, (costs, log_posterior) = gradients(cost, images, subject.part)
             reached = log_posterior.exp() > self.threshold
-            better = (costs < state["cost"][at]) | reached
-            state["best"][at[better]] = images[better]
-            state["cost"][at] = torch.where(better, costs, state["cost"][at])
-            state["since"][at] = torch.where(better, 0, state["since"][at] + 1)
-            going = ~reached & (state["since"][at] < self.patience) & (step < self.iterations)
-            state["active"][at] = going
-            at, images, gradient = at[going], images[going], gradient[going]
+            before = state["cost"][at]
+            better = (costs < before) | reached
+            state["best"].index_copy_(0, at[better], images[better])
+            state["cost"].index_copy_(0, at, torch.where(better, costs, before))
+            since = torch.where(better, 0, state["since"][at] + 1)
+            state["since"].index_copy_(0, at, since)
+            going = ~reached & (since < self.patience) & (step < self.iterations)
+            if not (everything and bool(going.all())):
+                state["active"].index_copy_(0, at, going)
+                at, images, gradient, everything = at[going], images[going], gradient[going], False
             state["iterations"][at] += 1
             if self.optimizer == "adam":
                 moments = state["mean"][at], state["square"][at]
@@ -113,7 +118,11 @@ class Fredrikson(InversionAttack):
                 state["mean"][at], state["square"][at] = moments
             else:
                 images = images - self.learning_rate * gradient
-            state["images"][at] = images.clamp(0, 1)
+            images = images.clamp(0, 1)
+            if everything:
+                state["images"] = images
+            else:
+                state["images"].index_copy_(0, at, images)
             return bool(len(at))
 
         def finish(state: Tensors) -> Found:
