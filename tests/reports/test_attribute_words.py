@@ -7,12 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from conftest import assess
 from securitynet.datasets.base import Attribute
 from securitynet.records import Direction, Measurement
 from securitynet.reports import verdict, words
+from securitynet.reports.assessment import to_document
 from securitynet.reports.build import render_report
 from securitynet.reports.families.attribute import in_words, sentences
+from securitynet.results.store import TrialStore
+from securitynet.studies import assessment
+from securitynet.studies.config import AssessConfig
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +28,20 @@ def documents(subject, digits, folder):
         subject.splits, non_members=rest[700:], known_non_members=rest[700:720], shadow_train=rest[:690]
     )
     found = dataclasses.replace(subject, dataset=dataset, splits=splits)
-    return assess(found, folder / "attributes", attacks=("attribute",))
+    config = AssessConfig(
+        model="arch:simple-cnn",
+        dataset="digits",
+        cache=folder / "cache",
+        attacks=("attribute",),
+        detectors=("none",),
+        configure=("embedding-mlp.epochs=30",),
+    )
+    done = assessment.run(config, found, TrialStore(folder / "attributes"))
+    return to_document(done), done
 
 
 def test_sentences_and_labels(documents):
-    document, assessment = documents
+    document, done = documents
     said = verdict.sentences(document)
     assert len(said) == 3
     best = [sentence for sentence in said if "so the model gives away more than the class" in sentence]
@@ -38,7 +50,7 @@ def test_sentences_and_labels(documents):
     assert "not distinguishable from none" in coin
     kind = words.kind("attribute.embedding-mlp@shadow.slant.gain")
     assert (kind.label, kind.unit, kind.chance) == ("slant: gain over class and majority", "points", 0.0)
-    gains = [assessment[f"attribute.embedding-mlp@{known}.slant.gain"] for known in ("partial", "shadow")]
+    gains = [done[f"attribute.embedding-mlp@{known}.slant.gain"] for known in ("partial", "shadow")]
     shown = words.numbers(max(gains, key=lambda gain: gain.low)).value
     assert any(shown in sentence for sentence in best)  # the attack that gains most speaks
 
