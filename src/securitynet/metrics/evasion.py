@@ -72,9 +72,9 @@ def measure(
         too_long, most = lost < most, max(lost, most)
         at = f"@epsilon={epsilon_text(epsilon)}"
         found += [
-            paired.difference(
-                f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level
-            ).with_notes(*([TOO_LONG] if too_long else [])),
+            paired.difference(f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level).with_notes(
+                *([TOO_LONG] if too_long else [])
+            ),
             rates.rate(
                 f"robust-accuracy{at}",
                 int(stands.sum()),
