@@ -1,0 +1,61 @@
+"""`securitynet figures`: what there is, what data lacks, files of each kind, and errors before work starts."""
+
+import json
+
+import pytest
+
+import securitynet.catalog
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    """A small catalog in which stealing gets harder with accuracy."""
+    folder = tmp_path_factory.mktemp("catalog")
+    rows = ["source,name,dataset,family,year,measured:accuracy.test,measured:stealing.accuracy"]
+    rows += [
+        f"test,m{n},CIFAR-10,F{n % 7},{2015 + n % 4},{0.7 + n / 100},{0.9 - n / 120 + (n % 3) / 500}" for n in range(20)
+    ]
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    with securitynet.catalog.open(str(folder / "c.db")) as opened:
+        report = opened.import_table(folder / "table.csv")
+        assert report.entries.added == 20
+    return folder / "c.db"
+
+
+def test_list_says_what_is_lacking(run_cli, catalog):
+    found = run_cli("figures", "list", "--from", "catalog", "--db", catalog, "--json")
+    rows = {row["name"]: row for row in json.loads(found.stdout)}
+    assert found.returncode == 0 and rows["securitynet-5"]["lacks"] == []
+    assert rows["securitynet-13"]["lacks"] and rows["ml-doctor-2"]["lacks"]
+    assert {f"securitynet-{n}" for n in (*range(1, 18), 19, 20, 21)} <= rows.keys()
+    assert {f"ml-doctor-{n}" for n in (2, 3, 5, 6, 7, 8, 9, 10)} <= rows.keys()
+
+
+def test_draw_writes_the_file_and_prints_the_caption(run_cli, catalog, tmp_path):
+    out = tmp_path / "stealing.svg"
+    found = run_cli("figures", "draw", "securitynet-5", "--db", catalog, "--out", out)
+    assert found.returncode == 0, found.stderr
+    assert out.read_text().startswith("<svg")
+    assert "CIFAR-10 −0.9" in found.stdout and "n = 20" in found.stdout
+
+
+def test_where_takes_some_models(run_cli, catalog, tmp_path):
+    out = tmp_path / "figure.csv"
+    found = run_cli("figures", "draw", "securitynet-5", "--db", catalog, "--out", out, "--where", "year=2015,2016")
+    assert found.returncode == 0, found.stderr
+    assert len(out.read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("securitynet-5", "--out", "x.gif"), "kind of file"),
+        (("securitynet-14", "--out", "x.svg"), "needs what was measured on no model"),
+        (("securitynet-55", "--out", "x.svg"), "Did you mean"),
+        (("securitynet-5", "--out", "x.svg", "--where", "colour=red"), "no column"),
+        (("securitynet-5", "--out", "x.svg", "--from", "nowhere"), "neither"),
+    ],
+)
+def test_errors_are_clear(run_cli, catalog, tmp_path, arguments, said):
+    found = run_cli("figures", "draw", *arguments, "--db", catalog)
+    assert found.returncode == 1 and said in found.stderr + found.stdout
