@@ -83,6 +83,8 @@ def show(document: ResultDocument) -> None:
     if table.row_count:
         console.stdout.print(table)
     show_others(document, [trial for trial in document.trials if trial not in membership])
+    if document.remedies is not None:
+        show_remedies(document)
     if document.policy is not None:
         show_policy(document)
 
@@ -114,6 +116,26 @@ def _interval(measurement: Measurement) -> str:
     if measurement.value is None:
         return "–"
     return f"{measurement.value:.4f} [dim]({measurement.low:.4f} to {measurement.high:.4f})[/]"
+
+
+def show_remedies(document: ResultDocument) -> None:
+    """Print what would help: a row a defense, the strongest attack against it, and what that shows."""
+    from rich.table import Table
+
+    from securitynet.reports.remedies import remedies
+
+    found = remedies(document)
+    assert found is not None  # the document has some
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("what would help", "AUC of the strongest attack", "accuracy", "shown here"):
+        table.add_column(heading)
+    for row in found.rows:
+        numbers = [f"{n.value} [dim]({n.interval})[/]" if n else "–" for n in (row.auc, row.accuracy)]
+        table.add_row(console.escape(row.name), *numbers, console.escape(row.outcome))
+    console.stdout.print()
+    console.stdout.print(table)
+    for sentence in (*found.sentences, *found.notes):
+        console.stdout.print(sentence, markup=False)
 
 
 def show_policy(document: ResultDocument) -> None:

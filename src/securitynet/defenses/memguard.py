@@ -99,6 +99,7 @@ class MemGuardInterface(Interface):
     steps: int
     seed: int
     _classifier: nn.Module = PrivateAttr()
+    _known: dict[bytes, torch.Tensor] = PrivateAttr(default_factory=dict)
 
     def describe(self) -> str:
         """See `Interface.describe`."""
@@ -110,11 +111,17 @@ class MemGuardInterface(Interface):
 
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         """See `Interface.change`."""
-        answers = []
-        for rows in torch.split(posteriors.float(), _ROWS):
+        posteriors = posteriors.float().contiguous()
+        keys = [row.tobytes() for row in posteriors.numpy()]
+        fresh = {key: number for number, key in enumerate(keys) if key not in self._known}
+        unknown = list(fresh.values())
+        for start in range(0, len(unknown), _ROWS):
+            numbers = unknown[start : start + _ROWS]
+            rows = posteriors[numbers]
             full = torch.cat([rows, rows[-1:].expand(_ROWS - len(rows), -1)])
-            answers.append(self._answer(full)[: len(rows)])
-        return torch.cat(answers) if answers else posteriors
+            for number, answer in zip(numbers, self._answer(full), strict=False):
+                self._known[keys[number]] = answer
+        return torch.stack([self._known[key] for key in keys]) if keys else posteriors
 
     def _answer(self, posteriors: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(False), torch.enable_grad():
@@ -142,7 +149,7 @@ class MemGuardInterface(Interface):
         side = self._score(posteriors).sign()
         best, open_ = posteriors.clone(), torch.ones(len(posteriors), dtype=torch.bool)
         for weight in _DISTORTION_WEIGHTS:
-            found, success = self._descend(posteriors, logits, label, side, weight)
+            found, success = self._descend(posteriors, logits, label, side, weight, open_)
             open_ &= success  # once a weight is too large for a row, larger ones are, too
             if not bool(open_.any()):
                 break
@@ -150,7 +157,13 @@ class MemGuardInterface(Interface):
         return best
 
     def _descend(
-        self, posteriors: torch.Tensor, logits: torch.Tensor, label: torch.Tensor, side: torch.Tensor, weight: float
+        self,
+        posteriors: torch.Tensor,
+        logits: torch.Tensor,
+        label: torch.Tensor,
+        side: torch.Tensor,
+        weight: float,
+        wanted: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Steps of normalised gradient until the classifier's decision turns and the label is kept.
 
@@ -169,7 +182,7 @@ class MemGuardInterface(Interface):
                 reached = ~success & (score * side <= 0) & (own > others)
                 result = torch.where(reached.unsqueeze(1), noisy, result)
                 success |= reached
-                if bool(success.all()):
+                if bool((success | ~wanted).all()):  # nothing that is looked at is left to be found
                     break
             distortion = (noisy - posteriors).abs().sum(dim=1)
             loss = score.abs() + _LABEL_WEIGHT * functional.relu(others - own) + weight * distortion

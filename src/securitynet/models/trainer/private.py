@@ -7,6 +7,7 @@ same records and the same noise, which spends nothing a second time.
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 import warnings
@@ -98,6 +99,7 @@ def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: floa
     return _epsilon(keeper, delta)
 
 
+@functools.cache
 def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
     """The noise multiplier with which so many steps spend at most ``epsilon``, and hardly less.
 

@@ -1,0 +1,161 @@
+"""`assess --defense` and `--try-defenses`: attacks behind a defense, and what would help, in result and report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from securitynet.defenses.dp_sgd import DpSgd
+from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.models.artefacts import train_model
+from securitynet.models.train_config import TrainConfig
+from securitynet.records import Access, Direction, Measurement
+from securitynet.reports.assessment import assess
+from securitynet.reports.remedies import outcome
+from securitynet.results.document import Tried, read_document
+
+QUICK = {"attacks": ("loss", "entropy", "correctness"), "detectors": ("none",)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A network that knows 120 digits by heart."""
+    out = tmp_path_factory.mktemp("trained") / "m.safetensors"
+    config = TrainConfig(
+        architecture="simple-cnn", dataset="digits", limit=240, out=out, epochs=25, batch_size=25, optimizer="adam",
+        learning_rate=3e-3, schedule="constant", weight_decay=0,
+    )  # fmt: skip
+    train_model(config)
+    return out
+
+
+def run(weights, out, **options):
+    values = {"weights": weights, "limit": 240, "out": out, **QUICK, **options}
+    return assess("arch:simple-cnn", "digits", **values)
+
+
+def test_attacks_run_unchanged_behind_a_defense(trained, tmp_path):
+    plain = run(trained, tmp_path / "plain")
+    defended = run(trained, tmp_path / "top", defense="rounding", configure=("rounding.digits=1",))
+    for name in ("target.test_accuracy", "membership.correctness.auc"):
+        assert defended[name] == plain[name]
+    assert defended["membership.loss.auc"] != plain["membership.loss.auc"]
+    document = defended.document
+    assert document.target.access == "black-box" and document.target.head == "answers"
+    assert "rounded to 1 digit" in document.target.reference
+    assert document.target.checksum != plain.document.target.checksum
+    assert {trial.status for trial in document.trials} == {"ok"}
+
+
+def test_what_labels_only_denies_is_skipped_with_the_reason(trained, tmp_path):
+    document = run(trained, tmp_path / "out", defense="label-only").document
+    status = {trial.name: trial.status for trial in document.trials}
+    assert status == {
+        "membership.loss": "skipped", "membership.entropy": "skipped", "membership.correctness": "ok",
+    }  # fmt: skip
+    assert any("labels only" in absent.why for absent in document.not_assessed if absent.what == "membership.loss")
+    assert "hidden" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"defense": "top-kk"}, UnknownName, "top-k"),
+        ({"defense": "dp-sgd"}, ConfigurationError, "trained already"),
+        ({"defense": "top-k", "configure": ("top-k.k=0",)}, ConfigurationError, "k:"),
+        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not asked for"),
+        ({"defense": "top-k", "access": Access.WHITE_BOX}, ConfigurationError, "has the model itself"),
+        ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "as it is"),
+        ({"try_defenses": True, "defenses": ("tops",)}, UnknownName, "top-k"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_the_model_is_loaded(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path / "absent.safetensors", tmp_path / "out", **options)
+
+
+def test_settings_of_attacks_and_of_the_defense_go_together(trained, tmp_path):
+    found = run(
+        trained, tmp_path / "out", defense="top-k", configure=("top-k.k=1", "modified-entropy.per_class=true"),
+        attacks=("modified-entropy",),
+    )  # fmt: skip
+    assert found.document.trials[0].configuration["per_class"] is True
+    assert "the highest posterior" in found.document.target.reference
+
+
+def test_what_would_help_is_measured_here(trained, tmp_path):
+    chosen = ("label-only", "rounding", "weight-decay", "early-stopping")
+    found = run(trained, tmp_path / "out", try_defenses=True, defenses=chosen)
+    remedies = found.document.remedies
+    assert read_document(tmp_path / "out" / "result.json").remedies == remedies
+    tried = {(t.name, json.dumps(t.settings)): t for t in remedies.tried}
+    assert {name for name, _ in tried} == set(chosen) and len(tried) == 1 + 2 + 2 + 1
+    undefended = remedies.undefended
+    assert undefended.auc.value == max(found[f"{name}.auc"] for name in remedies.attacks)
+    assert set(remedies.attacks) == {f"membership.{name}" for name in QUICK["attacks"]}
+    labels = tried["label-only", "{}"]
+    assert labels.attack == "membership.correctness" and labels.worked == 1 and len(labels.denied) == 2
+    assert labels.accuracy == undefended.accuracy  # answers keep their labels
+    decayed = tried["weight-decay", '{"strength": 0.05}']
+    assert decayed.stage == "training" and decayed.reason is None and decayed.auc.n == undefended.auc.n
+    assert tried["early-stopping", '{"patience": 5}'].auc.n < undefended.auc.n  # records held out are no members
+    assert any("trainings" in note for note in remedies.notes)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "nobody who has the weights"):
+        assert words in page
+    again = run(trained, tmp_path / "out", try_defenses=True, defenses=chosen)  # models come from the cache
+    strip = {"seconds"}
+    assert [t.model_dump(exclude=strip) for t in again.document.remedies.tried] == [
+        t.model_dump(exclude=strip) for t in remedies.tried
+    ]
+
+
+def test_without_a_record_of_its_training_only_answers_can_be_defended(overfitted, tmp_path):
+    target, splits, dataset = overfitted
+    records = np.sort(np.concatenate([splits.members, splits.non_members]))
+    parts = {"train": np.flatnonzero(np.isin(records, splits.members)),
+             "test": np.flatnonzero(np.isin(records, splits.non_members))}  # fmt: skip
+    small = dataclasses.replace(
+        dataset, images=dataset.batch(records), labels=dataset.labels[records], parts=parts, content_digest=None
+    )
+    found = assess(target, small, out=tmp_path / "out", try_defenses=True, defenses=("rounding", "dropout"), **QUICK)
+    assert {t.name for t in found.document.remedies.tried} == {"rounding"}
+    assert any("how this model was trained" in note for note in found.document.remedies.notes)
+
+
+def test_epsilon_is_in_every_report(tmp_path):
+    out = tmp_path / "m.safetensors"
+    config = TrainConfig(
+        architecture="simple-cnn", dataset="digits", limit=240, out=out, epochs=1, batch_size=16, defense="dp-sgd"
+    )
+    _, trained = train_model(config, protection=DpSgd(noise_multiplier=2.0, delta=1e-3))
+    found = run(out, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"epsilon = {trained.defense.privacy.epsilon:.3g} at delta = 0.001" in page
+    assert found.document.target.training["defense"]["privacy"]["epsilon"] == trained.defense.privacy.epsilon
+
+
+def test_outcomes_claim_no_more_than_the_intervals():
+    def tried(name, low, value, high, accuracy=0.9, **more):
+        def measured(label, ends):
+            return Measurement(
+                name=label, value=ends[1], low=ends[0], high=ends[2], n=100, direction=Direction.LOWER, method="-"
+            )
+
+        auc = measured("auc", (low, value, high))
+        right = measured("test_accuracy", (accuracy - 0.02, accuracy, accuracy + 0.02))
+        return Tried(name=name, stage="output", attack="a", auc=auc, accuracy=right, **more)
+
+    plain = tried("none", 0.65, 0.7, 0.75)
+    assert outcome(plain, plain) == "the model as it is"
+    assert outcome(tried("x", 0.6, 0.64, 0.68), plain) == "no difference shown"
+    assert outcome(tried("x", 0.52, 0.56, 0.6), plain) == "helps"
+    assert outcome(tried("x", 0.48, 0.52, 0.56), plain) == "helps, to no better than guessing"
+    assert outcome(tried("x", 0.48, 0.52, 0.56, accuracy=0.8), plain).endswith("costs accuracy")
+    assert "wrong way round" in outcome(tried("x", 0.3, 0.34, 0.4), plain)
+    assert outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse"
+    assert outcome(Tried(name="x", stage="output", reason="no"), plain) == "not tried: no"
+    assert "no attack" in outcome(Tried(name="x", stage="output"), plain)
