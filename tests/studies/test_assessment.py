@@ -34,7 +34,7 @@ def test_measures_of_target_and_attacks(subject, tmp_path):
     assert found["membership.correctness.auc"].value == pytest.approx(0.5 + overfitting / 2)
     with pytest.raises(KeyError, match="there are"):
         found["membership.nothing"]
-    assert "Model stealing" in {absent.what for absent in found.not_assessed}
+    assert "stealing.knockoff" in {absent.what for absent in found.not_assessed}
 
 
 def test_finished_trials_are_used_again_with_the_same_numbers(subject, tmp_path):

@@ -98,7 +98,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
             assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
     if progress:
         progress("trials", len(planned), len(planned))
-    assessment.not_assessed += [*left_out(config), *absent_families()]
+    assessment.not_assessed += [*left_out(config), *absent_families(config)]
     if config.try_defenses:
         assessment.remedies = try_defenses(assessment, progress)
     assessment.seconds["total"] = time.perf_counter() - started

@@ -183,13 +183,14 @@ def left_out(config: AssessConfig) -> list[NotAssessed]:
     return found
 
 
-def absent_families() -> list[NotAssessed]:
-    """The families of which nothing is installed."""
-    present = {family_of(kind, name) for kind, registry in REGISTRIES.items() for name in registry}
+def absent_families(config: AssessConfig) -> list[NotAssessed]:
+    """The families of which nothing was asked for; those of which ``standard`` leaves out parts are named there."""
+    asked = {family_of(kind, name) for kind, name in asked_for(config)}
+    named = {item.what.partition(".")[0] for item in left_out(config)}
     return [
-        NotAssessed(what=title, why="nothing of this kind is part of this version")
+        NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
         for family, title in FAMILIES.items()
-        if family not in present
+        if family not in asked | named
     ]
 
 
