@@ -163,6 +163,23 @@ def test_attention_after_the_classifier_is_passed():
     torch.testing.assert_close(embed(network, images), torch.relu(network.body(images)).mean(dim=(2, 3)))
 
 
+def test_a_product_with_positions_is_pooling_and_no_classifier():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.classifier = nn.Linear(3, 6), nn.Linear(6, CLASSES)
+            self.register_buffer("groups", torch.arange(64) // 16)
+
+        def forward(self, x):
+            scores = self.classifier(torch.relu(self.body(x.flatten(2).transpose(1, 2))))
+            means = functional.one_hot(self.groups).float() / torch.full((1,), 16.0)
+            return torch.matmul(means.t(), scores).mean(1)
+
+    network, images = ready(Pooled()), pictures()
+    expected = torch.relu(network.body(images.flatten(2).transpose(1, 2))).mean(1)
+    torch.testing.assert_close(embed(network, images), expected)
+
+
 def test_what_cannot_be_found_is_an_error_and_a_name_helps():
     class Pooling(nn.Module):
         def __init__(self):
@@ -173,12 +190,23 @@ def test_what_cannot_be_found_is_an_error_and_a_name_helps():
             x = x.flatten(2)
             return self.attention(x, x, x, need_weights=False)[0].mean(1)
 
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(192, 6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            x = self.first(x.flatten(1))
+            return x + self.second(torch.relu(x))
+
     opaque, nothing = ready(Pooling()), ready(nn.Sequential(nn.AvgPool2d(4), nn.Flatten()))
     with pytest.raises(ModelError, match="in one piece"):
         embed(opaque, pictures())
     assert embed(opaque, pictures(), "attention").shape == (5, 64)
     with pytest.raises(ModelError, match="no layer that makes scores of classes"):
         embed(nothing, pictures())
+    with pytest.raises(ModelError, match="no layer that makes scores of classes"):
+        embed(ready(Encoder()), pictures())
 
 
 def test_a_network_that_changes_its_course_is_noticed():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -38,6 +38,7 @@ _PRODUCTS: Mapping[str, int | None] = {
     "tensordot": None,
     "bilinear": None,
 }
+Call: TypeAlias = Callable[..., Any]
 _OPAQUE = ("multi_head_attention_forward", "_transformer_encoder_layer_fwd", "_native_multi_head_attention")
 
 
@@ -108,23 +109,25 @@ class _Products(TorchFunctionMode):
         ordinal, self.count = self.count, self.count + 1
         return self.product(ordinal, name, func, args, kwargs)
 
-    def other(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def other(self, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
 
-    def product(
-        self, ordinal: int, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def product(self, ordinal: int, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
 
 
 class _Recorder(_Products):
-    """Records which call made what depends on the images. It keeps all of it alive, so batches must be small."""
+    """Records which call made what depends on the images. It keeps all of it alive, so batches must be small.
+
+    Tensors that were made during the pass of no weights are known too.
+    """
 
     def __init__(self, images: torch.Tensor, names: Mapping[int, str]) -> None:
         super().__init__()
         self._names = names
         self._nodes: dict[int, tuple[torch.Tensor, _Node]] = {}
         self._sharing: dict[int, list[int]] = {}
+        self._unlearned: dict[int, torch.Tensor] = {}
         self._put(images, _Node())
 
     def node(self, value: torch.Tensor) -> _Node | None:
@@ -132,20 +135,22 @@ class _Recorder(_Products):
         found = self._nodes.get(id(value))
         return None if found is None else found[1]
 
-    def other(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def other(self, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._made_from(args, kwargs)
         result = func(*args, **kwargs)
         self._record(name, args, result, before, None, name in _OPAQUE)
         return result
 
-    def product(
-        self, ordinal: int, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def product(self, ordinal: int, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._made_from(args, kwargs)
         result = func(*args, **kwargs)
         data = [number for number, value in enumerate(_operands(args, kwargs)) if self.node(value) is not None]
-        # What has two inputs that depend on the images, as attention has, mixes no features with weights.
-        head = self._head(ordinal, name, _operands(args, kwargs), data[0], result) if len(data) == 1 else None
+        # What has two inputs that depend on the images, as attention has, mixes no features with weights; neither does
+        # a product with a matrix that was made of positions, as pooling may use.
+        learned = any(id(value) not in self._unlearned for value in _operands(args, kwargs) if self.node(value) is None)
+        head = (
+            self._head(ordinal, name, _operands(args, kwargs), data[0], result) if len(data) == 1 and learned else None
+        )
         self._record(name, args, result, before, head, False)
         return result
 
@@ -186,6 +191,9 @@ class _Recorder(_Products):
         opaque: bool,
     ) -> None:
         if not before:
+            sources = [value for value in _tensors(args) if value.is_floating_point()]
+            if all(id(value) in self._unlearned for value in sources):
+                self._unlearned.update((id(value), value) for value in _tensors(result))
             return
         changed = list(_tensors(result))
         if name == "__setitem__":
@@ -220,9 +228,7 @@ class _Tap(_Products):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def product(
-        self, ordinal: int, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def product(self, ordinal: int, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if ordinal in self.wanted:
             self.taken[ordinal] = _operands(args, kwargs)[self.wanted[ordinal].operand].clone()
         return func(*args, **kwargs)
@@ -240,7 +246,8 @@ def trace(network: nn.Module, images: torch.Tensor) -> Traced | None:
         images: A few inputs that it takes, N×C×H×W; all that is computed from them is held in memory meanwhile.
 
     Returns:
-        None if the answer is reached without any mixing of features with weights.
+        None if there is no classifier: the answer is reached without any mixing of features with weights, or it is a
+        sum of what layers that follow one another add, as of an encoder without a head.
 
     Raises:
         OpaqueHeadError: If it ends in attention that torch computes in one piece.
@@ -260,7 +267,7 @@ def trace(network: nn.Module, images: torch.Tensor) -> Traced | None:
     # Beside a head that takes one vector an image, one that takes many (a token each) only refines its answer.
     vectors = [head for head in heads if len(head.shape) == 2]
     heads = vectors or heads
-    if not heads:
+    if not heads or _chained(heads):
         return None
     return Traced(tuple(heads), _combination(heads))
 
@@ -322,6 +329,22 @@ def _combination(heads: Sequence[Head]) -> Combination:
     widths = {head.shape[head.features] if head.features is not None else -1 for head in heads}
     trunks = [{id(node) for node in _nearest_nodes(head.source)} for head in heads]
     return "mean" if len(widths) == 1 and set.intersection(*trunks) else "joined"
+
+
+def _chained(heads: Sequence[Head]) -> bool:
+    """Whether one of the heads works on what another one made."""
+    ordinals = {head.ordinal for head in heads}
+    seen: set[int] = set()
+    waiting = [head.source for head in heads]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.head is not None and node.head.ordinal in ordinals:
+            return True
+        waiting += node.made_from
+    return False
 
 
 def _nearest(start: _Node) -> tuple[list[Head], bool]:
