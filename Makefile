@@ -3,6 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
+# Whole files are dealt to two processes of one thread each: what a file prepares is prepared once.
+PARALLEL ?= -n 2 --dist loadfile
+test test-all: export OMP_NUM_THREADS = 1
+
 .PHONY: demo test test-all lint types layers docs bench clean
 
 # The stamp is newer than the files that decide what is installed, or the installation runs again.
@@ -17,10 +21,10 @@ demo: $(VENV)/.installed  ## Train two small models on digits, assess both, writ
 	$(BIN)/securitynet demo --out demo-report
 
 test: $(VENV)/.installed  ## The tests, in under ten minutes on two cores.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed  ## The slow tests too.
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks
