@@ -155,7 +155,9 @@ def test_outcomes_claim_no_more_than_the_intervals():
     assert outcome(tried("x", 0.52, 0.56, 0.6), plain) == "helps"
     assert outcome(tried("x", 0.48, 0.52, 0.56), plain) == "helps, to no better than guessing"
     assert outcome(tried("x", 0.48, 0.52, 0.56, accuracy=0.8), plain).endswith("costs accuracy")
-    assert "wrong way round" in outcome(tried("x", 0.3, 0.34, 0.4), plain)
+    assert outcome(tried("x", 0.3, 0.34, 0.4), plain).startswith("no difference shown (scores point the wrong way")
+    assert outcome(tried("x", 0.42, 0.45, 0.48), plain).startswith("helps (scores point the wrong way")
+    assert outcome(tried("x", 0.52, 0.56, 0.6, denied=("a", "b")), plain) == "helps; denies 2 attacks what it needs"
     assert outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse"
     assert outcome(Tried(name="x", stage="output", reason="no"), plain) == "not tried: no"
     assert "no attack" in outcome(Tried(name="x", stage="output"), plain)

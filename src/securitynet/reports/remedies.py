@@ -85,14 +85,23 @@ def outcome(tried: Tried, undefended: Tried) -> str:
         return "the model as it is"
     if tried.auc is None:
         return "no attack that was run still works"
-    helped = _apart(tried.auc, undefended.auc)
+    helped = _apart(turned(tried.auc), undefended.auc)
     costs = _apart(tried.accuracy, undefended.accuracy)
     said = "helps" if helped < 0 else "makes it worse" if helped > 0 else "no difference shown"
     if tried.auc.high is not None and tried.auc.high < 0.5:
-        said += "; scores point the wrong way round, and an adversary who turns them round gains"
+        said += " (scores point the wrong way round; who knows of the defense turns them)"
     elif helped < 0 and tried.auc.low is not None and tried.auc.low <= 0.5:
         said += ", to no better than guessing"
+    if tried.denied:
+        said += f"; denies {words.plural(len(tried.denied), 'attack')} what it needs"
     return f"{said}; costs accuracy" if costs < 0 else said
+
+
+def turned(auc: Measurement) -> Measurement:
+    """The AUC of an adversary who turns scores round that point the wrong way."""
+    if auc.value is None or auc.low is None or auc.high is None or auc.value >= 0.5:
+        return auc
+    return auc.model_copy(update={"value": 1 - auc.value, "low": 1 - auc.high, "high": 1 - auc.low})
 
 
 def _apart(one: Measurement | None, other: Measurement | None) -> int:
@@ -126,12 +135,12 @@ def _sentences(found: Remedies) -> list[str]:
         f"{words.plural(len(done), 'setting')} of defenses had to stand {words.plural(len(found.attacks), 'attack')} "
         f"on this model and this data. For each, the table shows the attack that does best against it."
     ]
-    helped = [tried for tried in done if tried.auc is not None and _apart(tried.auc, found.undefended.auc) < 0]
+    helped = [tried for tried in done if tried.auc is not None and _apart(turned(tried.auc), found.undefended.auc) < 0]
     free = [tried for tried in helped if _apart(tried.accuracy, found.undefended.accuracy) >= 0]
     if not helped:
         said.append("None of them is shown to lower the strongest attack: their intervals meet that without a defense.")
         return said
-    best = min(free or helped, key=lambda tried: tried.auc.value if tried.auc and tried.auc.value else 1.0)
+    best = min(free or helped, key=lambda tried: (turned(tried.auc).value if tried.auc else None) or 1.0)
     assert best.auc is not None  # it helped
     cost = "without a measurable loss of accuracy" if best in free else "at a measurable cost in accuracy"
     name = _row(best, found.undefended).name

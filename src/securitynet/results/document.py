@@ -99,7 +99,7 @@ class Tried(Record):
     stage: Literal["none", "output", "training"]
     settings: dict[str, Any] = Field(default_factory=dict, description="Those that differ from its defaults.")
     accuracy: Measurement | None = Field(default=None, description="On non-members.")
-    attack: str | None = Field(default=None, description="Trial with the highest AUC among those that still work.")
+    attack: str | None = Field(default=None, description="Trial with the AUC farthest from 0.5.")
     auc: Measurement | None = Field(default=None, description="Of that attack.")
     same_attack_auc: Measurement | None = Field(
         default=None, description="Of the attack that is the strongest without a defense."

@@ -223,7 +223,8 @@ def _tried(
         auc = next((m for m in measured if m.name == "auc"), None)
         if auc is not None and auc.value is not None:
             found[label] = auc
-    best = max(found, key=lambda label: found[label].value or 0.0, default=None)
+    # Scores that point the wrong way round say as much: who knows of the defense turns them.
+    best = max(found, key=lambda label: abs((found[label].value or 0.0) - 0.5), default=None)
     return Tried(
         name=name,
         stage=stage,
