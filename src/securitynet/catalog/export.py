@@ -45,7 +45,7 @@ def export(database: Database, query: Query, path: Path) -> int:
             stream.write(as_csv(records).encode())
         else:
             pyarrow.parquet.write_table(
-                pyarrow.Table.from_pylist([_flat(record) for record in records], _SCHEMA), stream
+                pyarrow.Table.from_pylist([flat(record) for record in records], SCHEMA), stream
             )
     return len(records)
 
@@ -83,17 +83,18 @@ def as_csv(records: list[dict[str, Any]]) -> str:
         *(name for name in ("sources", "measurements") if any(name in record for record in records)),
     ]
     writer.writerow(columns)
-    writer.writerows([_cell(record.get(name), name) for name in columns] for record in records)
+    writer.writerows([cell(record.get(name), name) for name in columns] for record in records)
     return buffer.getvalue()
 
 
-def _cell(value: Any, name: str) -> Any:
+def cell(value: Any, name: str) -> Any:
+    """A value as a cell of a CSV file."""
     if name in ("sources", "measurements") or isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False) if value else ""
     return ";".join(value) if isinstance(value, list) else "" if value is None else value
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
+def flat(record: dict[str, Any]) -> dict[str, Any]:
     """A record for Parquet: what has no fixed shape as JSON text."""
     return {
         name: json.dumps(value) if name in ("preprocessing", "sources") else value for name, value in record.items()
@@ -112,7 +113,7 @@ _MEASURED = pyarrow.struct(
     [("name", pyarrow.string()), ("value", pyarrow.float64()), ("low", pyarrow.float64()), ("high", pyarrow.float64()),
      ("measured_by", pyarrow.string()), ("source", pyarrow.string())]
 )  # fmt: skip
-_SCHEMA = pyarrow.schema(
+SCHEMA = pyarrow.schema(
     [
         *((info.name, _arrow_type(info)) for info in codebook().values()),
         ("sources", pyarrow.string()),

@@ -24,6 +24,7 @@ class Commands(LazyGroup):
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",
         "figures": "securitynet.cli.figures:app",
+        "serve": "securitynet.cli.serve:serve",
         "list": "securitynet.cli.listing:list_",
     }
 

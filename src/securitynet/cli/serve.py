@@ -1,0 +1,86 @@
+"""`securitynet serve`: the web page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securitynet.cli import console
+
+
+def serve(
+    db: Annotated[
+        str | None,
+        typer.Option("--db", metavar="URL", help="The catalog's database: a URL or a SQLite file.", show_default=False),
+    ] = None,
+    studies: Annotated[
+        list[Path] | None,
+        typer.Option("--studies", metavar="DIR", help="Folder of studies (can be repeated).", show_default=False),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = 8421,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            envvar="SECURITYNET_TOKEN",
+            help="What visitors must show; made up and printed if the address can be reached from other machines.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve the catalog as a web page and a JSON API, read-only, with nothing loaded from elsewhere.
+
+    It listens on this machine only, unless --host says otherwise; then it asks every visitor for a token.
+
+    Example: securitynet serve --studies results
+    """
+    import secrets
+    import socket
+
+    from securitynet.errors import ConfigurationError, MissingExtra
+
+    try:
+        import uvicorn
+
+        from securitynet.web.app import create_app
+        from securitynet.web.security import is_loopback
+    except ModuleNotFoundError as error:
+        if error.name in ("uvicorn", "fastapi", "starlette"):
+            raise MissingExtra(str(error.name), "web", "The web page") from None
+        raise
+    for folder in studies or []:
+        if not folder.is_dir():
+            raise ConfigurationError(f"There is no folder {folder}.", hint="Name a folder with results of studies.")
+    local = is_loopback(host)
+    if token is not None and len(token) < 8:
+        raise ConfigurationError("A token of fewer than 8 characters is soon guessed.", hint="Leave --token out.")
+    if not local and token is None:
+        token = secrets.token_urlsafe(24)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Nothing can listen on {host}, port {port}: {error.strerror or error}.", hint="Give another --port."
+            ) from None
+        console.stderr.print("Reading the catalog …", markup=False)
+        names = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host}]"}) if local else None
+        app = create_app(db, studies=tuple(studies or ()), token=token, names=names)
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listening.getsockname()[1]}/"
+        if token is not None:
+            if not local:
+                console.stderr.print(
+                    f"{host} can be reached from other machines, so visitors need a token. Anybody who has this "
+                    "address can read the catalog and the studies; it travels unencrypted unless a proxy adds TLS.",
+                    markup=False,
+                )
+            address += f"?token={token}"
+        console.stdout.print(address, soft_wrap=True, markup=False)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        uvicorn.Server(config).run(sockets=[listening])

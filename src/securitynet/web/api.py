@@ -1,0 +1,298 @@
+"""The JSON API; its description is at ``/api/openapi.json`` and, to be read, at ``/api/docs``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+
+from securitynet.catalog.codebook import as_json, codebook
+from securitynet.web.pages import found_details, site_of
+from securitynet.web.plot import plot
+from securitynet.web.similar import similar
+from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, whole
+from securitynet.web.studies import studies
+
+_PLOT = ("x", "y", "colour")
+_PAGED = ("per_page",)
+
+
+class Problem(BaseModel):
+    """What is wrong with a request, and what to do."""
+
+    error: str
+    hint: str | None = None
+
+
+router = APIRouter(
+    prefix="/api",
+    responses={
+        400: {"model": Problem, "description": "A parameter makes no sense; the message says which, and why."},
+        422: {"model": Problem, "description": "A parameter is of the wrong type."},
+    },
+)
+
+
+class Models(BaseModel):
+    """A page of models."""
+
+    total: Annotated[int, Field(description="How many match.")]
+    page: int
+    per_page: int
+    next: Annotated[str | None, Field(description="Address of the next page.")]
+    models: Annotated[list[dict[str, Any]], Field(description="Their known codes, with `id`.")]
+
+
+class Value(BaseModel):
+    """A measured value."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    measured_by: str
+    source: str
+
+
+class Model(BaseModel):
+    """All that is known about a model."""
+
+    id: str
+    codes: dict[str, Any]
+    sources: Annotated[dict[str, str], Field(description="Code -> where its value comes from.")]
+    measurements: list[Value]
+    version: int
+    withdrawn: bool
+    duplicate_of: str | None
+    duplicates: dict[str, str]
+
+
+class Change(BaseModel):
+    """A change of an entry."""
+
+    version: int
+    time: str
+    kind: str
+    source: str
+    actor: str
+    note: str | None
+    differences: Annotated[dict[str, list[Any]], Field(description="Code -> [before, after].")]
+
+
+class Count(BaseModel):
+    """A facet's value."""
+
+    value: str
+    count: int
+    chosen: bool
+
+
+class FacetCounts(BaseModel):
+    """How the matches divide by one code, as if nothing of it were chosen."""
+
+    code: str
+    values: list[Count]
+    left_out: Annotated[int, Field(description="Less frequent values that are not listed.")]
+
+
+class Correlation(BaseModel):
+    """A correlation with its 95% interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    method: str
+
+
+class PlotPoint(BaseModel):
+    """A model in a plot."""
+
+    id: str
+    name: str
+    x: float
+    y: float
+    group: str
+
+
+class PlotData(BaseModel):
+    """A plot's data."""
+
+    x: str
+    y: str
+    colour: str
+    log: Annotated[list[bool], Field(description="Whether x and y are on logarithmic axes.")]
+    total: Annotated[int, Field(description="Models with both values; at most 2,000 of them, drawn at random, follow.")]
+    lacking: int
+    correlation: Correlation
+    points: list[PlotPoint]
+
+
+class StudyListed(BaseModel):
+    """A study."""
+
+    number: int
+    name: str
+    report: str | None
+    written: str
+
+
+def _filters(*names: str) -> dict[str, Any]:
+    """Parameters for OpenAPI: text, order and one filter per code."""
+    texts = {"type": "array", "items": {"type": "string"}}
+    common = [
+        {"name": "q", "in": "query", "description": "Words that must all occur; `res*` is a beginning.",
+         "schema": {"type": "string", "maxLength": MOST_TEXT}},
+        {"name": "sort", "in": "query", "description": "A code, with `-` before it for descending.",
+         "schema": {"type": "string", "enum": [
+             sign + info.name for info in codebook().values() if info.ordered for sign in ("", "-")]}},
+    ]  # fmt: skip
+    paged = {
+        "page": {"type": "integer", "minimum": 1, "maximum": MOST_PAGE, "default": 1},
+        "per_page": {"type": "integer", "minimum": 1, "maximum": MOST_PER_PAGE, "default": PER_PAGE},
+    }
+    found = [item for item in common if item["name"] in names]
+    found += [{"name": name, "in": "query", "schema": paged[name]} for name in names if name in paged]
+    for info in codebook().values():
+        what = "`LOW..HIGH`, `LOW..`, `..HIGH`, `>=N`" if info.numeric else "values; repeat it for several"
+        found.append(
+            {
+                "name": info.name,
+                "in": "query",
+                "description": f"{info.meaning} Filter: {what}, `!VALUE`, `none`, `any`.",
+                "schema": texts,
+                "style": "form",
+                "explode": True,
+            }
+        )
+    return {"parameters": found}
+
+
+@router.get("/models", openapi_extra=_filters("q", "sort", "page", "per_page"))
+def models(request: Request) -> Models:
+    """Search: by words and by any code."""
+    pairs = request.query_params.multi_items()
+    state = State.read(pairs, also=_PAGED)
+    per_page = whole(request.query_params.get("per_page", str(PER_PAGE)), "per_page", 1, MOST_PER_PAGE)
+    found, entries = site_of(request).search.page(state, per_page)
+    following = replace(state, page=state.page + 1).address("/api/models", [("per_page", str(per_page))])
+    return Models(
+        total=found.total,
+        page=state.page,
+        per_page=per_page,
+        next=following if state.page * per_page < found.total else None,
+        models=[{"id": entry.id, **entry.known()} for entry in entries],
+    )
+
+
+@router.get("/models/{identifier}", responses={404: {"model": Problem}})
+def model(request: Request, identifier: str) -> Model:
+    """One model, by its id, key, reference or unique name: annotations, sources, measurements."""
+    details = found_details(site_of(request), identifier)
+    return Model(
+        id=details.entry.id,
+        codes=details.entry.known(),
+        sources=details.sources,
+        measurements=[Value(**{k: _finite(v) for k, v in asdict(one).items()}) for one in details.measured],
+        version=details.version,
+        withdrawn=details.withdrawn,
+        duplicate_of=details.duplicate_of,
+        duplicates=details.duplicates,
+    )
+
+
+@router.get("/models/{identifier}/history", responses={404: {"model": Problem}})
+def history(request: Request, identifier: str) -> list[Change]:
+    """Every change of one model, the first one first."""
+    site = site_of(request)
+    entry = found_details(site, identifier).entry
+    return [
+        Change(
+            **{name: getattr(state, name) for name in ("version", "time", "kind", "source", "actor", "note")},
+            differences={name: list(ends) for name, ends in state.differences.items()},
+        )
+        for state in site.search.catalog.history(entry.id)
+    ]
+
+
+@router.get("/models/{identifier}/similar", responses={404: {"model": Problem}})
+def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
+    """The models most like one."""
+    search = site_of(request).search
+    entry = found_details(site_of(request), identifier).entry
+    found = search.rows(similar(search.columns, search.number_of(entry.id)))
+    return [{"id": one.id, **one.known()} for one in found]
+
+
+@router.get("/facets", openapi_extra=_filters("q"))
+def facets(request: Request) -> list[FacetCounts]:
+    """How what matches divides by the codes with few values."""
+    state = State.read(request.query_params.multi_items())
+    search = site_of(request).search
+    search.query(state)
+    return [
+        FacetCounts(
+            code=facet.name,
+            values=[Count(**asdict(choice)) for choice in (*facet.choices, *facet.more)],
+            left_out=facet.left_out,
+        )
+        for facet in search.facets(state)
+    ]
+
+
+@router.get("/plot", openapi_extra=_filters("q"))
+def plot_data(
+    request: Request,
+    x: Annotated[str, Query(description="Field across: a code with numbers, or a measured name.")] = "",
+    y: Annotated[str, Query(description="Field upwards.")] = "",
+    colour: Annotated[str, Query(description="Code that colours.")] = "",
+) -> PlotData | None:
+    """Two fields of what matches, with their correlation; null if nothing can be plotted."""
+    state = State.read(request.query_params.multi_items(), also=_PLOT)
+    found = plot(site_of(request).search, state, x.strip(), y.strip(), colour.strip())
+    if found is None:
+        return None
+    estimate = found.correlation
+    return PlotData(
+        x=found.x,
+        y=found.y,
+        colour=found.colour,
+        log=list(found.log),
+        total=found.total,
+        lacking=found.lacking,
+        correlation=Correlation(
+            **{name: _finite(getattr(estimate, name)) for name in ("value", "low", "high", "p")},
+            n=estimate.n,
+            method=estimate.method,
+        ),
+        points=[PlotPoint(id=p.id, name=p.name, x=p.x, y=p.y, group=p.group) for p in found.points],
+    )
+
+
+@router.get("/codes")
+def codes() -> list[dict[str, Any]]:
+    """The codebook: every code with its type, values, range and meaning."""
+    return as_json()
+
+
+@router.get("/studies")
+def study_list(request: Request) -> list[StudyListed]:
+    """Studies whose folders were given to the server."""
+    return [
+        StudyListed(
+            number=study.number,
+            name=study.name,
+            report=f"/studies/{study.number}/report.html" if study.report else None,
+            written=study.written,
+        )
+        for study in studies(site_of(request).roots)
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

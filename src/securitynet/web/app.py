@@ -1,0 +1,147 @@
+"""`create_app`: the web page and the JSON API as one FastAPI application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+import securitynet
+import securitynet.catalog
+from securitynet.catalog.catalog import Catalog
+from securitynet.errors import MissingExtra, SecurityNetError
+from securitynet.web import api, pages, words
+from securitynet.web.search import Search
+from securitynet.web.security import Guard
+
+_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the pages need.
+
+    Attributes:
+        search: Of the catalog.
+        templates: Of the pages.
+        roots: Folders of studies.
+        assets: Name -> content and kind of the files under ``/static``.
+    """
+
+    search: Search
+    templates: Environment
+    roots: tuple[Path, ...]
+    assets: dict[str, tuple[bytes, str]]
+
+
+def create_app(
+    db: str | None = None,
+    *,
+    studies: tuple[Path, ...] = (),
+    token: str | None = None,
+    names: frozenset[str] | None = _NAMES,
+) -> FastAPI:
+    """The application; it reads the catalog's columns into memory first.
+
+    Args:
+        db: The catalog's database; the user's own by default.
+        studies: Folders of studies, or folders of those.
+        token: What a visitor must show; needed where the page can be reached from other machines.
+        names: Names under which it may be asked for; None for any, which is safe with a token only.
+
+    Raises:
+        CatalogError: If the database cannot be opened.
+        MissingExtra: If htmx is not installed.
+        ValueError: If neither names nor a token are given.
+    """
+    if names is None and token is None:
+        raise ValueError("a server that answers to any name needs a token")
+    catalog = securitynet.catalog.open(db)
+    _only_read(catalog)
+    app = FastAPI(
+        title="SecurityNet catalog",
+        version=securitynet.__version__,
+        description="Annotated public image classifiers and what was measured on them. Read-only.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    app.state.site = Site(Search(catalog), _templates(), tuple(studies), _assets())
+    app.include_router(api.router)
+    app.include_router(pages.router)
+    app.add_exception_handler(SecurityNetError, _told)
+    app.add_exception_handler(HTTPException, _told)
+    app.add_exception_handler(RequestValidationError, _told)
+    app.add_middleware(Guard, token=token, names=names)
+    return app
+
+
+def _only_read(catalog: Catalog) -> None:
+    """From here on, the database itself refuses to be written to."""
+    engine = catalog.database.engine
+    engine.dispose()
+    command = "PRAGMA query_only=ON" if catalog.database.sqlite else "SET default_transaction_read_only = on"
+
+    def prepare(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(command)
+        cursor.close()
+        if not catalog.database.sqlite:
+            connection.commit()
+
+    sa.event.listen(engine, "connect", prepare)
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("securitynet.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals |= words.GLOBALS | {"version": securitynet.__version__}
+    return environment
+
+
+def _assets() -> dict[str, tuple[bytes, str]]:
+    own = files("securitynet.web") / "static"
+    found = {
+        name: ((own / name).read_bytes(), kind)
+        for name, kind in (("web.css", "text/css"), ("web.js", "text/javascript"), ("icon.svg", "image/svg+xml"))
+    }
+    try:
+        # Only the package's place is needed: Django itself is never imported.
+        htmx = files("django_htmx") / "static" / "django_htmx" / "htmx-2.min.js"
+    except ModuleNotFoundError:
+        raise MissingExtra("django-htmx", "web", "The web page") from None
+    found["htmx.js"] = (htmx.read_bytes(), "text/javascript")
+    return found
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """What is wrong, as JSON or as a page."""
+    status, message, hint = 400, "", None
+    if isinstance(error, SecurityNetError):
+        message, hint = error.message, error.hint
+    elif isinstance(error, HTTPException):
+        status, message = error.status_code, str(error.detail)
+    elif isinstance(error, RequestValidationError):
+        status = 422
+        message = "; ".join(f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors()[:5])
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": message, "hint": hint}, status_code=status)
+    site: Site = request.app.state.site
+    page = site.templates.get_template("error.html").render(
+        here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint
+    )
+    return HTMLResponse(page, status_code=status)

@@ -1,0 +1,252 @@
+"""The pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from securitynet.catalog.catalog import Details
+from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.store import Measured
+from securitynet.errors import SecurityNetError
+from securitynet.web import downloads
+from securitynet.web.drawing import draw
+from securitynet.web.plot import colours, fields, plot
+from securitynet.web.security import REPORT_POLICY
+from securitynet.web.similar import loading, similar
+from securitynet.web.state import PER_PAGE, State
+from securitynet.web.studies import Study, studies
+
+if TYPE_CHECKING:
+    from securitynet.web.app import Site
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+RANGES = ("year", "claimed_accuracy", "parameters")
+SORTS = {
+    "": "as collected",
+    "-claimed_accuracy": "claimed accuracy",
+    "-year": "newest",
+    "year": "oldest",
+    "parameters": "fewest parameters",
+    "-parameters": "most parameters",
+    "name": "name",
+}
+MOST_COMPARED = 6
+_PLOT = ("x", "y", "colour")
+
+
+def site_of(request: Request) -> Site:
+    """What the pages need."""
+    site: Site = request.app.state.site
+    return site
+
+
+@router.get("/")
+def search(request: Request) -> HTMLResponse:
+    """Search."""
+    site = site_of(request)
+    state = State.read(request.query_params.multi_items(), also=("id",))
+    found, entries = site.search.page(state)
+    last = max(1, -(-found.total // PER_PAGE))
+    return _page(
+        site,
+        "search.html",
+        here="search",
+        state=state,
+        entries=entries,
+        total=found.total,
+        everything=len(found.columns),
+        first=(state.page - 1) * PER_PAGE + 1,
+        last=last,
+        facets=site.search.facets(state),
+        ranges=RANGES,
+        sorts=SORTS,
+        chips=_chips(state),
+        before=replace(state, page=min(state.page - 1, last)).address() if state.page > 1 else None,
+        after=replace(state, page=state.page + 1).address() if state.page < last else None,
+    )
+
+
+@router.get("/models/{identifier}")
+def model(request: Request, identifier: str) -> Response:
+    """A model's page."""
+    site = site_of(request)
+    details = found_details(site, identifier)
+    entry = details.entry
+    if identifier != entry.id:
+        return RedirectResponse(f"/models/{entry.id}")
+    current = site.search.columns
+    number = site.search.number_of(entry.id)
+    return _page(
+        site,
+        "model.html",
+        here="model",
+        details=details,
+        entry=entry,
+        groups=_grouped(details),
+        measured_rows=by_name(details.measured),
+        loading=loading(entry, entry.dataset),
+        history=site.search.catalog.history(entry.id),
+        similar=site.search.rows(similar(current, number)),
+    )
+
+
+@router.get("/plot")
+def plot_page(request: Request) -> HTMLResponse:
+    """A plot; all of its state is in the address."""
+    site = site_of(request)
+    given = request.query_params
+    state = State.read(given.multi_items(), also=(*_PLOT, "id"))
+    found = plot(site.search, state, *(given.get(name, "") for name in _PLOT))
+    return _page(
+        site,
+        "plot.html",
+        here="plot",
+        state=state,
+        chips=_chips(state, "/plot", [(name, given[name]) for name in _PLOT if given.get(name)]),
+        plot=found,
+        drawing=draw(found) if found else None,
+        offered=fields(site.search.columns),
+        colours=colours(site.search.columns),
+    )
+
+
+@router.get("/compare")
+def compare(request: Request) -> HTMLResponse:
+    """Chosen models side by side."""
+    site = site_of(request)
+    identifiers = list(dict.fromkeys(i.strip() for i in request.query_params.getlist("id") if i.strip()))
+    more = identifiers[MOST_COMPARED:]
+    chosen = {}
+    for identifier in identifiers[:MOST_COMPARED]:
+        details = found_details(site, identifier)
+        chosen[details.entry.id] = details
+    several = list(chosen.values())
+    known = [
+        name
+        for name in codebook()
+        if name not in ("key", "preprocessing") and any(name in d.entry.known() for d in several)
+    ]
+    rows = [(name, [getattr(d.entry, name) for d in several]) for name in known]
+    measured = [by_name(d.measured) for d in several]
+    names = list(dict.fromkeys(name for of_model in measured for name in of_model))
+    return _page(
+        site,
+        "compare.html",
+        here="compare",
+        several=several,
+        rows=rows,
+        measured_rows=[(name, [of_model.get(name, []) for of_model in measured]) for name in names],
+        left_out=len(more),
+        most=MOST_COMPARED,
+    )
+
+
+@router.get("/studies")
+def study_list(request: Request) -> HTMLResponse:
+    """Studies and their reports."""
+    site = site_of(request)
+    return _page(site, "studies.html", here="studies", studies=studies(site.roots), roots=len(site.roots))
+
+
+@router.get("/studies/{number}/report.html")
+def study_report(request: Request, number: int) -> Response:
+    """A study's report, as it was written."""
+    study = _study(site_of(request), number)
+    if study.report is None:
+        raise HTTPException(404, "This study has no report yet. Write it: securitynet report FOLDER.")
+    return HTMLResponse(study.report.read_bytes(), headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+@router.get("/download.{kind}")
+def download(request: Request, kind: str) -> Response:
+    """What matches, as a file."""
+    site = site_of(request)
+    if kind not in downloads.KINDS:
+        raise HTTPException(404, f"There are downloads as {', '.join(downloads.KINDS)}.")
+    state = State.read(request.query_params.multi_items(), also=("id", *_PLOT))
+    site.search.query(state)
+    found = site.search.find(state)
+    numbers = site.search.ordered(found, state.sort, 0, found.total)
+    return StreamingResponse(
+        downloads.stream(kind, site.search.catalog.database, numbers),
+        media_type=downloads.KINDS[kind],
+        headers={"Content-Disposition": f'attachment; filename="securitynet-catalog.{kind}"'},
+    )
+
+
+@router.get("/api")
+@router.get("/api/docs")
+def api_docs(request: Request) -> HTMLResponse:
+    """What the API offers, from its OpenAPI description."""
+    site = site_of(request)
+    return _page(site, "api.html", here="api", api=request.app.openapi(), codes=codebook().values())
+
+
+@router.get("/static/{name}")
+def static(request: Request, name: str) -> Response:
+    """Style, script, icon."""
+    assets = site_of(request).assets
+    if name not in assets:
+        raise HTTPException(404, "There is no such file.")
+    content, kind = assets[name]
+    # The address names the version; so it can be kept.
+    return Response(content, media_type=kind, headers={"Cache-Control": "max-age=3600"})
+
+
+@router.get("/favicon.ico")
+def favicon(request: Request) -> Response:
+    """For browsers that ask for it unbidden."""
+    return static(request, "icon.svg")
+
+
+def found_details(site: Site, identifier: str) -> Details:
+    """All about one model; an HTTP error 404 if there is none."""
+    if "\0" in identifier or len(identifier) > 500:
+        raise HTTPException(404, "There is no such model.")
+    try:
+        return site.search.catalog.details(identifier)
+    except SecurityNetError as error:
+        raise HTTPException(404, str(error)) from None
+
+
+def by_name(measured: list[Measured]) -> dict[str, list[Measured]]:
+    """Measured values by name; of each the latest trial's first, then published ones."""
+    found: dict[str, list[Measured]] = {}
+    newest_first = sorted(enumerate(measured), key=lambda pair: (pair[1].name, pair[1].measured_by != "trial", -pair[0]))
+    for _, one in newest_first:
+        found.setdefault(one.name, []).append(one)
+    return found
+
+
+def _page(site: Site, template: str, **values: Any) -> HTMLResponse:
+    return HTMLResponse(site.templates.get_template(template).render(**values))
+
+
+def _study(site: Site, number: int) -> Study:
+    for study in studies(site.roots):
+        if study.number == number:
+            return study
+    raise HTTPException(404, "There is no such study.")
+
+
+def _chips(state: State, path: str = "/", also: list[tuple[str, str]] | None = None) -> list[tuple[str, str, str]]:
+    """What is filtered by: name, value, and the address without it."""
+    return [
+        (name, value, state.without(name, value).address(path, also or []))
+        for name, values in state.filters.items()
+        for value in values
+    ]
+
+
+def _grouped(details: Details) -> list[tuple[str, list[tuple[str, Any, str]]]]:
+    """Known codes by group: name, value, source."""
+    groups: dict[str, list[tuple[str, Any, str]]] = {}
+    for name in details.entry.known():
+        info = code(name)
+        value = getattr(details.entry, name)
+        groups.setdefault(info.group, []).append((name, value, details.sources.get(name, "")))
+    return list(groups.items())

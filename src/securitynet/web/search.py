@@ -1,0 +1,354 @@
+"""Searching the columns in memory: which entries, how many, in what order, and how they divide by facet."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+
+from securitynet.catalog.catalog import Catalog
+from securitynet.catalog.codebook import code
+from securitynet.catalog.known import dataset_name
+from securitynet.catalog.query import Query
+from securitynet.catalog.schema import CatalogEntry
+from securitynet.catalog.store import entry_of
+from securitynet.catalog.tables import entries
+from securitynet.catalog.text import code_term
+from securitynet.errors import ConfigurationError
+from securitynet.web import columns
+from securitynet.web.columns import UNKNOWN, Columns, Facet, Integers, Mask
+from securitynet.web.state import PER_PAGE, State
+
+_LOOK_AGAIN = 2.0
+"""Seconds for which the columns are taken to be current."""
+
+_MASKS = 400
+_FOUND = 16
+"""Whole masks that are kept: nine million bytes each at a million entries."""
+
+_COUNTED = 1000
+_COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
+_SHOWN = 8
+_MOST_SHOWN = 24
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value of a facet, as it is shown: how many entries there would be with it, and whether it is chosen."""
+
+    value: str
+    count: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class FacetShown:
+    """A facet beside the results.
+
+    Attributes:
+        name: The code.
+        choices: The most frequent values.
+        more: Further ones, less frequent.
+        left_out: How many values are in neither.
+    """
+
+    name: str
+    choices: tuple[Choice, ...]
+    more: tuple[Choice, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search finds.
+
+    Attributes:
+        columns: The state of the catalog that was searched.
+        chosen: N, which entries match.
+        positions: The same, as positions.
+    """
+
+    columns: Columns
+    chosen: Mask
+    positions: Integers
+
+    @property
+    def total(self) -> int:
+        """How many match."""
+        return len(self.positions)
+
+
+class Search:
+    """Searches one catalog, and keeps its columns current.
+
+    Args:
+        catalog: Where; it is only read.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._columns = columns.read(catalog.database)
+        self._looked = time.monotonic()
+        self._lock = threading.Lock()
+        self._reading = False
+        self._masks: _Kept[Any] = _Kept(_MASKS)
+        self._found: _Kept[Found] = _Kept(_FOUND)
+        self._facets: _Kept[tuple[FacetShown, ...]] = _Kept(_COUNTED)
+
+    @property
+    def columns(self) -> Columns:
+        """The columns. If the catalog has changed, new ones are read beside, and the old ones serve until then."""
+        with self._lock:
+            due = not self._reading and time.monotonic() - self._looked > _LOOK_AGAIN
+            if due:
+                self._looked = time.monotonic()
+        if due:
+            with self.catalog.database.read() as connection:
+                changed = columns.last_change(connection) != self._columns.change
+            with self._lock:
+                start = changed and not self._reading
+                self._reading = self._reading or start
+            if start:
+                threading.Thread(target=self.refresh, daemon=True).start()
+        return self._columns
+
+    def refresh(self) -> None:
+        """Read the columns anew."""
+        try:
+            self._columns = columns.read(self.catalog.database)
+        finally:
+            self._looked = time.monotonic()
+            self._reading = False
+
+    def query(self, state: State) -> Query:
+        """The catalog's own query for a state: says whether it makes sense, and serves downloads.
+
+        Raises:
+            ConfigurationError: If it makes none.
+            UnknownName: If a name is not known.
+        """
+        return self.catalog.query(state.text, sort=state.sort or None, filters=self._filters(state))
+
+    def find(self, state: State) -> Found:
+        """Which entries match, order and page aside."""
+        current = self.columns
+        key = (current.change, state.text, tuple(sorted(state.filters.items())))
+        return self._found.get(key, lambda: self._find(current, state))
+
+    def page(self, state: State, per_page: int = PER_PAGE) -> tuple[Found, list[CatalogEntry]]:
+        """What matches, and the entries of one page in their order."""
+        self.query(state)
+        found = self.find(state)
+        return found, self.rows(self.ordered(found, state.sort, (state.page - 1) * per_page, per_page))
+
+    def ordered(self, found: Found, sort: str, start: int, count: int) -> Integers:
+        """Row numbers of a stretch of what matches; entries without the value that is sorted by come last."""
+        here = found.columns
+        if not sort:
+            return here.numbers[found.positions[start : start + count]]
+        info = code(sort.lstrip("-"))
+        known, rest = self._order(here, info.name)
+        if sort.startswith("-"):
+            known = known[::-1]
+        if found.total == len(here):
+            both = np.concatenate([known, rest]) if start + count > len(known) else known
+            return here.numbers[both[start : start + count]]
+        inside = known[found.chosen[known]]
+        if start + count > len(inside):
+            inside = np.concatenate([inside, rest[found.chosen[rest]]])
+        return here.numbers[inside[start : start + count]]
+
+    def rows(self, numbers: Integers) -> list[CatalogEntry]:
+        """The entries with these row numbers, in this order."""
+        wanted = [int(number) for number in numbers]
+        with self.catalog.database.read() as connection:
+            statement = sa.select(entries).where(entries.c.number.in_(wanted))
+            rows = {row["number"]: row for row in connection.execute(statement).mappings()}
+        return [entry_of(rows[number]) for number in wanted if number in rows]
+
+    def names(self, numbers: Integers) -> dict[int, tuple[str, str, str | None]]:
+        """Row number -> id, name and dataset."""
+        found: dict[int, tuple[str, str, str | None]] = {}
+        with self.catalog.database.read() as connection:
+            for start in range(0, len(numbers), 5000):
+                part = [int(number) for number in numbers[start : start + 5000]]
+                what = (entries.c.number, entries.c.id, entries.c.name, entries.c.dataset)
+                for row in connection.execute(sa.select(*what).where(entries.c.number.in_(part))):
+                    found[row[0]] = (row[1], row[2], row[3])
+        return found
+
+    def number_of(self, identifier: str) -> int:
+        """Row number of the entry with this id; -1 if there is none."""
+        with self.catalog.database.read() as connection:
+            found = connection.execute(sa.select(entries.c.number).where(entries.c.id == identifier)).scalar()
+        return -1 if found is None else int(found)
+
+    def facets(self, state: State) -> tuple[FacetShown, ...]:
+        """How what matches divides; each facet counts as if nothing of it were chosen yet."""
+        current = self.columns
+        key = (current.change, state.text, tuple(sorted(state.filters.items())))
+        return self._facets.get(key, lambda: self._count(current, state))
+
+    def _count(self, current: Columns, state: State) -> tuple[FacetShown, ...]:
+        shown = []
+        for facet in current.facets.values():
+            if len(facet.values) < 2:
+                continue
+            found = self.find(state.without(facet.name))
+            wanted = self._wanted(facet, state.filters.get(facet.name, ()))
+            counts = facet.counts(found.chosen, found.positions)
+            shown.append(_shown(facet, counts, wanted))
+        return tuple(shown)
+
+    def _find(self, current: Columns, state: State) -> Found:
+        masks = [self._masked(current, "", (state.text,))] if state.text else []
+        masks += [self._masked(current, name, values) for name, values in state.filters.items()]
+        if not masks:
+            everything = np.ones(len(current), dtype=bool)
+            return Found(current, everything, np.arange(len(current)))
+        chosen = masks[0].copy()
+        for mask in masks[1:]:
+            chosen &= mask
+        return Found(current, chosen, np.flatnonzero(chosen))
+
+    def _masked(self, current: Columns, name: str, values: tuple[str, ...]) -> Mask:
+        """Which entries fulfil one condition; kept as bits, for there are many conditions."""
+        key = (current.change, name, values)
+        bits = self._masks.get(key, lambda: np.packbits(self._mask(current, name, values)))
+        return np.unpackbits(bits, count=len(current)).view(bool)
+
+    def _mask(self, current: Columns, name: str, values: tuple[str, ...]) -> Mask:
+        state = State(filters={name: values}) if name else State(text=values[0])
+        query = self.query(state)  # raises if it makes no sense
+        info = code(name) if name else None
+        if info is not None and info.numeric and len(values) == 1:
+            return _numeric(current.numeric[name], values[0])
+        facet = current.facets.get(name)
+        if facet is not None and (facet.owners is None or not values[0].startswith("!")):
+            wanted = self._wanted(facet, values)
+            if values[0] == "any" and len(values) == 1:
+                wanted = np.ones(len(facet.values), dtype=bool)
+                wanted[UNKNOWN] = False
+            return facet.having(wanted, len(current))
+        mask = np.zeros(len(current), dtype=bool)
+        mask[current.positions(columns.numbers_of(self.catalog.database, query))] = True
+        return mask
+
+    def _wanted(self, facet: Facet, values: tuple[str, ...]) -> Mask:
+        """Which values of a facet are meant by filter texts; the filter language forgets case and punctuation."""
+        wanted = np.zeros(len(facet.values), dtype=bool)
+        if values == ("none",):
+            wanted[UNKNOWN] = True
+            return wanted
+        texts = list(values)
+        if len(values) == 1 and values[0] not in facet.numbers:
+            texts = [part.strip() for part in values[0].removeprefix("!").split(",") if part.strip()]
+        for text in texts:
+            name = dataset_name(text) if facet.name == "dataset" else text
+            wanted[facet.terms.get(code_term(facet.name, name), [])] = True
+        return wanted if not values or not values[0].startswith("!") or values[0] in facet.numbers else ~wanted
+
+    def _filters(self, state: State) -> dict[str, Any]:
+        """Filters as the catalog takes them: a text in its language, or a list of whole values."""
+        return {
+            name: values[0] if len(values) == 1 and not self._whole(name, values[0]) else list(values)
+            for name, values in state.filters.items()
+        }
+
+    def _whole(self, name: str, text: str) -> bool:
+        """Whether a text is a facet's value as it stands, be there commas in it or not."""
+        facet = self._columns.facets.get(name)
+        return facet is not None and text != "" and text in facet.numbers
+
+    def _order(self, current: Columns, name: str) -> tuple[Integers, Integers]:
+        """Positions in the order of a code, and positions of those without it."""
+        key = ("order", current.change, name)
+        kept: tuple[Integers, Integers] = self._masks.get(key, lambda: self._ordered(current, name))
+        return kept
+
+    def _ordered(self, current: Columns, name: str) -> tuple[Integers, Integers]:
+        if name in current.numeric:
+            values = current.numeric[name]
+            order = np.argsort(values, kind="stable")
+            known = int(np.isfinite(values).sum())
+            return order[:known], order[known:]
+        numbers = columns.order_by_text(self.catalog.database, name)
+        places = np.searchsorted(current.numbers, numbers)
+        places[places == len(current)] = 0
+        known_places = places[current.numbers[places] == numbers] if len(current) else places[:0]
+        rest = np.ones(len(current), dtype=bool)
+        rest[known_places] = False
+        return known_places, np.flatnonzero(rest)
+
+
+class _Kept(Generic[T]):
+    """The results used last, for many threads."""
+
+    def __init__(self, most: int) -> None:
+        self._items: OrderedDict[Hashable, T] = OrderedDict()
+        self._most = most
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under a key; made if it is not there."""
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+        made = make()
+        with self._lock:
+            self._items[key] = made
+            while len(self._items) > self._most:
+                self._items.popitem(last=False)
+        return made
+
+
+def _shown(facet: Facet, counts: Integers, wanted: Mask) -> FacetShown:
+    order = sorted(
+        (number for number in range(1, len(counts)) if counts[number] or wanted[number]),
+        key=lambda number: (not wanted[number], -int(counts[number]), facet.values[number]),
+    )
+    choices = [Choice(facet.values[n], int(counts[n]), bool(wanted[n])) for n in order[:_MOST_SHOWN]]
+    return FacetShown(facet.name, tuple(choices[:_SHOWN]), tuple(choices[_SHOWN:]), max(len(order) - _MOST_SHOWN, 0))
+
+
+def _numeric(column: columns.Floats, text: str) -> Mask:
+    """The filter language on numbers (`securitynet.catalog.query`), on a column in memory."""
+    text = text.strip()
+    known = np.isfinite(column)
+    if text in ("none", "any"):
+        return known if text == "any" else ~known
+    negated = text.startswith("!")
+    text = text.removeprefix("!")
+    mask = np.zeros(len(column), dtype=bool)
+    for part in [part.strip() for part in text.split(",") if part.strip()] or [text]:
+        mask |= _inside(column, part)
+    return ~mask if negated else mask & known
+
+
+def _inside(column: columns.Floats, part: str) -> Mask:
+    comparison = _COMPARISON.match(part)
+    if comparison:
+        number = float(comparison[2])
+        compare = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less}[comparison[1]]
+        return np.asarray(compare(column, number))
+    if ".." in part:
+        low, high = part.split("..", 1)
+        mask = np.isfinite(column)
+        if low.strip():
+            mask &= column >= float(low)
+        if high.strip():
+            mask &= column <= float(high)
+        return mask
+    try:
+        return np.asarray(column == float(part))
+    except ValueError:  # the query has been checked already
+        raise ConfigurationError(f"{part[:40]!r} is no number.") from None

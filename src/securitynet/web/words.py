@@ -1,0 +1,67 @@
+"""How the page says things: names of codes, numbers, and intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from securitynet.catalog.codebook import codebook
+from securitynet.web.drawing import number
+
+_NAMES = {
+    "task_type": "task", "topic_category": "topic", "architecture_type": "kind of architecture",
+    "publisher_type": "publisher", "venue_type": "kind of venue", "image_height": "image height",
+    "claimed_accuracy": "claimed accuracy", "membership": "membership known?",
+}  # fmt: skip
+
+
+def label(name: str) -> str:
+    """A code or a measured name, as it is read: ``task type``, ``stealing accuracy``."""
+    if name in codebook():
+        return _NAMES.get(name, name.replace("_", " "))
+    return name.replace(".", " ").replace("auxiliary=", "with ").replace("surrogate=", "surrogate ")
+
+
+def shown(value: Any, name: str = "") -> str:
+    """A code's value in words."""
+    if value is None or value in ("", (), []):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    info = codebook().get(name)
+    if isinstance(value, float) and info is not None and info.unit == "share":
+        return f"{100 * value:.1f}%"
+    if isinstance(value, int) and name in ("parameters", "flops"):
+        return number(value)
+    if isinstance(value, int) and name != "year":
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {shown(item)}" for key, item in value.items())
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def measured(value: float) -> str:
+    """A measured value, with three decimals where it is a share or a difference of shares."""
+    return f"{value:.3f}".replace("-", "−") if abs(value) < 10 else number(value)
+
+
+def thousands(count: int) -> str:
+    """A count."""
+    return f"{count:,}"
+
+
+def safe_link(text: str | None) -> str | None:
+    """An address that a browser may open: only http and https."""
+    return text if text and text.startswith(("https://", "http://")) else None
+
+
+GLOBALS: dict[str, Any] = {
+    "label": label,
+    "shown": shown,
+    "measured": measured,
+    "thousands": thousands,
+    "short": number,
+    "safe_link": safe_link,
+    "codebook": codebook,
+}
