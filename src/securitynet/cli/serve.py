@@ -64,6 +64,7 @@ def serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host.strip("[]"), port))
+            listening.listen(128)  # who comes while the catalog is read waits, and is not turned away
         except OSError as error:
             raise ConfigurationError(
                 f"Nothing can listen on {host}, port {port}: {error.strerror or error}.", hint="Give another --port."

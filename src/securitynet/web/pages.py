@@ -57,6 +57,7 @@ def search(request: Request) -> HTMLResponse:
         here="search",
         state=state,
         entries=entries,
+        accuracy=site.search.accuracies(entries),
         total=found.total,
         everything=len(found.columns),
         first=(state.page - 1) * PER_PAGE + 1,
@@ -86,6 +87,7 @@ def model(request: Request, identifier: str) -> Response:
         here="model",
         details=details,
         entry=entry,
+        accuracy=site.search.accuracies([entry])[entry.id],
         groups=_grouped(details),
         measured_rows=by_name(details.measured),
         loading=loading(entry, entry.dataset),
@@ -216,8 +218,8 @@ def found_details(site: Site, identifier: str) -> Details:
 def by_name(measured: list[Measured]) -> dict[str, list[Measured]]:
     """Measured values by name; of each the latest trial's first, then published ones."""
     found: dict[str, list[Measured]] = {}
-    newest_first = sorted(enumerate(measured), key=lambda pair: (pair[1].name, pair[1].measured_by != "trial", -pair[0]))
-    for _, one in newest_first:
+    places = sorted(range(len(measured)), key=lambda n: (measured[n].name, measured[n].measured_by != "trial", -n))
+    for one in (measured[place] for place in places):
         found.setdefault(one.name, []).append(one)
     return found
 

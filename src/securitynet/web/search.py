@@ -185,6 +185,21 @@ class Search:
                     found[row[0]] = (row[1], row[2], row[3])
         return found
 
+    def accuracies(self, given: list[CatalogEntry]) -> dict[str, tuple[float | None, str]]:
+        """Id -> test accuracy, measured if it was, else as claimed, and which of the two it is."""
+        here = self.columns
+        column = here.numeric.get("accuracy.test")
+        found: dict[str, tuple[float | None, str]] = {one.id: (one.claimed_accuracy, "claimed") for one in given}
+        if column is None or not given:
+            return found
+        statement = sa.select(entries.c.id, entries.c.number).where(entries.c.id.in_(list(found)))
+        with self.catalog.database.read() as connection:
+            for identifier, number in connection.execute(statement):
+                place = here.positions(np.array([number]))
+                if len(place) and np.isfinite(column[place[0]]):
+                    found[identifier] = (float(column[place[0]]), "measured")
+        return found
+
     def number_of(self, identifier: str) -> int:
         """Row number of the entry with this id; -1 if there is none."""
         with self.catalog.database.read() as connection:

@@ -1,0 +1,143 @@
+"""How long visitors of the web page wait: eight connections at once, on a catalog of a million entries.
+
+    python benchmarks/catalog_search.py --sizes 1000000 --queries 5 --keep million.sqlite
+    python benchmarks/web_load.py --db million.sqlite
+
+Starts `securitynet serve` on the database, and asks it over eight connections, each sending its next request when it
+has its answer, for searches (words, facets, ranges, orders: `catalog_search.py`'s, with as many filters and as many
+different words), for models' pages, and for plots. No request is sent twice within a kind, so that none is answered
+from what an earlier one left, other than the single conditions. Prints milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+sys.path.insert(0, str(Path(__file__).parent))
+from catalog_search import queries
+
+
+async def ask(host: str, port: int, paths: list[str], seconds: list[float], sizes: list[int]) -> None:
+    """Take paths from the list until it is empty, over one connection that stays open."""
+    reader, writer = await asyncio.open_connection(host, port)
+    while paths:
+        path = paths.pop()
+        start = time.perf_counter()
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        status = int(head.split()[1])
+        length = next(
+            int(line.split(":")[1]) for line in head.lower().splitlines() if line.startswith("content-length")
+        )
+        await reader.readexactly(length)
+        seconds.append(time.perf_counter() - start)
+        sizes.append(length)
+        if status != 200:
+            raise SystemExit(f"{status} for {path}")
+    writer.close()
+
+
+async def load(host: str, port: int, paths: list[str], connections: int) -> tuple[list[float], list[int]]:
+    """Seconds and sizes of all answers."""
+    seconds: list[float] = []
+    sizes: list[int] = []
+    await asyncio.gather(*(ask(host, port, paths, seconds, sizes) for _ in range(connections)))
+    return sorted(seconds), sizes
+
+
+def searches(count: int, seed: int) -> list[str]:
+    """Addresses of searches."""
+    found = {}
+    for query in queries(4 * count, seed):
+        asked = {"q": query["text"], **query["filters"], **({"sort": query["sort"]} if query["sort"] else {})}  # type: ignore[dict-item]
+        found["/?" + urlencode(asked)] = None
+    return list(found)[:count]
+
+
+def main() -> None:
+    """Serve, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--db", required=True)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--port", type=int, default=8499)
+    arguments = parser.parse_args()
+    command = [
+        sys.executable,
+        "-m",
+        "securitynet.cli.main",
+        "serve",
+        "--db",
+        arguments.db,
+        "--port",
+        str(arguments.port),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        host = "127.0.0.1"
+        total = _get(arguments.port, "/api/models?per_page=1")["total"]
+        print(json.dumps({"entries": total, "server ready after s": round(time.perf_counter() - start, 1)}))
+        draw = random.Random(5)
+        count = arguments.requests
+        ids = [
+            _get(arguments.port, f"/api/models?per_page=1&page={draw.randint(1, total)}")["models"][0]["id"]
+            for _ in range(count)
+        ]
+        fields = ("claimed_accuracy", "parameters", "year")
+        plots = [
+            "/plot?" + urlencode({"x": x, "y": y, "colour": c, "year": f"{year}.."})
+            for x in fields for y in fields if x != y for c in ("", "dataset", "family") for year in (2012, 2014)
+        ]  # fmt: skip
+        for kind, paths in (
+            ("search", searches(count, 11)),
+            ("search, page 2 to 9", [f"{path}&page={draw.randint(2, 9)}" for path in searches(count, 12)]),
+            ("model page", [f"/models/{identifier}" for identifier in ids]),
+            ("plot of all", plots),
+        ):
+            seconds, sizes = asyncio.run(load(host, arguments.port, list(paths), arguments.connections))
+            print(
+                json.dumps(
+                    {
+                        "what": kind,
+                        "requests": len(seconds),
+                        "median ms": round(1000 * seconds[len(seconds) // 2], 1),
+                        "p95 ms": round(1000 * seconds[int(0.95 * len(seconds))], 1),
+                        "max ms": round(1000 * seconds[-1], 1),
+                        "largest answer kB": max(sizes) // 1000,
+                    }
+                ),
+                flush=True,
+            )
+        status = Path(f"/proc/{server.pid}/status")
+        if status.exists():
+            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+            print("memory of the server at most:", line.split(":")[1].strip())
+    finally:
+        server.terminate()
+        server.wait(10)
+    print(platform.platform(), platform.python_version())
+
+
+def _get(port: int, path: str) -> dict[str, object]:
+    from urllib.request import urlopen
+
+    with urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+        return dict(json.load(answer))
+
+
+if __name__ == "__main__":
+    main()

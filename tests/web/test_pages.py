@@ -1,0 +1,144 @@
+"""Each page, with what is meant to be on it, and with what must not break it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from importlib.resources import files
+
+import pyarrow.parquet
+import pytest
+from fastapi.testclient import TestClient
+
+from securitynet.analysis.figures import style
+
+
+def test_search_shows_what_matches_with_counts(client: TestClient) -> None:
+    page = client.get("/", params={"q": "net*", "dataset": ["CIFAR-10", "SVHN"], "sort": "-claimed_accuracy"}).text
+    assert re.search(r'id="count"[^>]*>27<span class="faint"> of 41</span> models', page)
+    assert page.index(">net39<") < page.index(">net37<") if ">net39<" in page else page.index(">net37<") > 0
+    assert 'value="CIFAR-10" checked' in page and 'value="ImageNet-1k" checked' not in page
+    assert "/download.csv?q=net%2A&amp;dataset=CIFAR-10&amp;dataset=SVHN&amp;sort=-claimed_accuracy" in page
+
+
+def test_pages_follow_each_other(client: TestClient) -> None:
+    first, second = client.get("/").text, client.get("/?page=2").text
+    names = [set(re.findall(r'class="name" href="/models/(\w+)"', page)) for page in (first, second)]
+    assert [len(found) for found in names] == [25, 16] and not names[0] & names[1]
+    assert 'href="/?page=2" rel="next"' in first
+    assert "There are 2 pages" in client.get("/?page=9000000").text
+
+
+def test_a_model_page_has_all(client: TestClient, filled: tuple[str, list[str]]) -> None:
+    page = client.get(f"/models/{filled[1][0]}").text
+    for text in ("catalog.load(", "securitynet assess catalog:", "stealing.accuracy", "0.800 to 0.950", "CVPR", "person:",
+                 "as the paper says", "Similar models", "accuracy.test", 'href="https://example.org/paper"'):  # fmt: skip
+        assert text in page, text
+    moved = client.get("/models/net0")
+    assert moved.status_code == 307 and moved.headers["location"] == f"/models/{filled[1][0]}"
+    assert client.get("/models/nothing-of-that-name").status_code == 404
+
+
+def test_similar_models_share_family_and_dataset(client: TestClient, filled: tuple[str, list[str]]) -> None:
+    found = client.get(f"/api/models/{filled[1][0]}/similar").json()
+    assert found[0]["name"] == "net30" and len(found) == 6
+    assert all("ResNet" in one["family"] or one["dataset"] == "CIFAR-10" for one in found)
+
+
+def test_a_plot_says_how_the_fields_go_together(client: TestClient) -> None:
+    address = "/plot?x=accuracy.test&y=stealing.accuracy&colour=dataset&q=net*"
+    page = client.get(address).text
+    assert page.count("<circle class=") == 40 + 3
+    assert "r = −1.000" in page and "bootstrap over 5 families" in page and "n = 40" in page
+    assert "logarithmic" in client.get("/plot?x=parameters&y=year").text
+    assert "1 more match and lack" in client.get("/plot?x=parameters&y=year&q=net*").text
+
+
+def test_comparison(client: TestClient, filled: tuple[str, list[str]]) -> None:
+    ids = filled[1]
+    page = client.get("/compare", params={"id": [ids[1], ids[2], "net3"]}).text
+    assert [page.count(f">net{number}<") for number in (1, 2, 3)] == [2, 2, 2]
+    assert '<tr class="differs"><th scope="row">parameters' in page and '<tr><th scope="row">task<' in page
+    assert "3 more were chosen" in client.get("/compare", params={"id": ids[:9]}).text
+    assert client.get("/compare?id=unheard-of").status_code == 404
+
+
+def test_studies_and_their_reports(client: TestClient) -> None:
+    page = client.get("/studies").text
+    assert "A &amp; B" in page and "no report yet" in page
+    report = client.get("/studies/1/report.html")
+    assert "Findings" in report.text and report.headers["content-security-policy"].startswith("sandbox")
+    for path in ("/studies/2/report.html", "/studies/3/report.html", "/studies/0/report.html"):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("path", [
+    "/studies/1/../secret.txt", "/studies/..%2Fsecret.txt/report.html", "/static/..%2F..%2Fapp.py", "/static/%2Fetc%2Fpasswd",
+    "/studies/1/..%2f..%2fsecret.txt", "/models/..%2f..%2fetc%2fpasswd", "/models/%00", "/download.exe", "/download./etc/passwd",
+])  # fmt: skip
+def test_no_path_leads_out(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert 400 <= response.status_code < 500 and "secret" not in response.text.replace("secret.txt", "")
+
+
+def test_markup_in_the_catalog_stays_text(client: TestClient, filled: tuple[str, list[str]]) -> None:
+    evil = filled[1][-1]
+    for path in ("/", f"/models/{evil}", f"/compare?id={evil}", "/plot?colour=family", "/?page=2", "/?q=<script>alert(1)</script>",
+                 "/?family=<script>alert(1)</script>", "/models/<script>alert(1)</script>", "/?<script>alert(1)</script>=1"):  # fmt: skip
+        page = client.get(path).text
+        assert "<script>alert" not in page and "<img src=x" not in page, path
+        assert 'href="javascript:' not in page
+        assert (
+            re.findall(r"<script(?! src=\"/static/)", page) == [] and " style=" not in page and " onclick" not in page
+        )
+
+
+@pytest.mark.parametrize("query", [
+    "year=x", "year=2016..x", "year=inf", "year.from=nan", "page=0", "page=-1", "page=1e9", "page=99999999999999999999", "sort=nothing",
+    "sort=notes", "nothing=1", "purpose=evil", "q=%00", "year=%00", "q=" + "a" * 500, "parameters=>=", "year=" + "9" * 400,
+    "claimed_accuracy=1,>0", "year.from=" + "9" * 4000, "id.from=1", "preprocessing={",
+])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/api/models", "/download.csv", "/plot"])
+def test_what_makes_no_sense_is_said(client: TestClient, path: str, query: str) -> None:
+    if path == "/plot" and query.startswith("sort"):
+        pytest.skip("a plot has no order")
+    response = client.get(f"{path}?{query}")
+    assert response.status_code in ((400, 200) if query.startswith("sort") or "9" * 400 in query else (400,)), (
+        response.text[-800:]
+    )
+
+
+@pytest.mark.parametrize("text", [
+    "'; DROP TABLE entries; --", '" OR 1=1', "a OR b", "NEAR(a b)", "*", "**", '"', "col:x", "\u202e\ud7ff", "%' OR '1'='1", "-", "()",
+])  # fmt: skip
+def test_sql_and_search_syntax_are_words(client: TestClient, text: str) -> None:
+    assert client.get("/", params={"q": text}).status_code == 200
+    assert client.get("/api/models", params={"dataset": text}).status_code == 200
+    assert client.get("/api/models", params={"name": text}).status_code == 200
+    assert client.get("/api/models").json()["total"] == 41
+
+
+def test_downloads_hold_what_matches(client: TestClient) -> None:
+    query = "?q=net*&dataset=SVHN&sort=-parameters"
+    rows = list(csv.DictReader(io.StringIO(client.get(f"/download.csv{query}").text)))
+    listed = client.get(f"/download.json{query}").json()
+    table = pyarrow.parquet.read_table(io.BytesIO(client.get(f"/download.parquet{query}").content))
+    names = [row["name"] for row in rows]
+    assert len(names) == 13 and names == [one["name"] for one in listed] == table.column("name").to_pylist()
+    assert json.loads(rows[0]["measurements"]) == listed[0]["measurements"] and len(listed[0]["measurements"]) == 2
+    sizes = [one["parameters"] for one in listed]
+    assert sizes == sorted(sizes, reverse=True)
+    assert client.get("/download.json?q=unheard").json() == []
+    assert client.get("/download.csv?q=unheard").text.count("\n") == 1
+
+
+def test_the_page_wears_the_reports_colours() -> None:
+    css = (files("securitynet.web") / "static" / "web.css").read_text()
+    report = (files("securitynet.reports") / "templates" / "report.css").read_text()
+    for name in ("paper", "ink", "soft", "faint", "hair", "rule", "wash", "good", "bad", "sans", "mono"):
+        wanted = re.findall(rf"--{name}: ([^;]+);", report)
+        assert wanted and re.findall(rf"--{name}: ([^;]+);", css) == wanted, name
+    for number, ink in enumerate(style.SERIES[:5]):
+        assert re.findall(rf"--c{number}: ([^;]+);", css) == [ink.light, ink.dark]
