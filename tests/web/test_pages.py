@@ -33,8 +33,18 @@ def test_pages_follow_each_other(client: TestClient) -> None:
 
 def test_a_model_page_has_all(client: TestClient, filled: tuple[str, list[str]]) -> None:
     page = client.get(f"/models/{filled[1][0]}").text
-    for text in ("catalog.load(", "securitynet assess catalog:", "stealing.accuracy", "0.800 to 0.950", "CVPR", "person:",
-                 "as the paper says", "Similar models", "accuracy.test", 'href="https://example.org/paper"'):  # fmt: skip
+    for text in (
+        "catalog.load(",
+        "securitynet assess catalog:",
+        "stealing.accuracy",
+        "0.800 to 0.950",
+        "CVPR",
+        "person:",
+        "as the paper says",
+        "Similar models",
+        "accuracy.test",
+        'href="https://example.org/paper"',
+    ):
         assert text in page, text
     moved = client.get("/models/net0")
     assert moved.status_code == 307 and moved.headers["location"] == f"/models/{filled[1][0]}"
@@ -74,10 +84,20 @@ def test_studies_and_their_reports(client: TestClient) -> None:
         assert client.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("path", [
-    "/studies/1/../secret.txt", "/studies/..%2Fsecret.txt/report.html", "/static/..%2F..%2Fapp.py", "/static/%2Fetc%2Fpasswd",
-    "/studies/1/..%2f..%2fsecret.txt", "/models/..%2f..%2fetc%2fpasswd", "/models/%00", "/download.exe", "/download./etc/passwd",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/studies/1/../secret.txt",
+        "/studies/..%2Fsecret.txt/report.html",
+        "/static/..%2F..%2Fapp.py",
+        "/static/%2Fetc%2Fpasswd",
+        "/studies/1/..%2f..%2fsecret.txt",
+        "/models/..%2f..%2fetc%2fpasswd",
+        "/models/%00",
+        "/download.exe",
+        "/download./etc/passwd",
+    ],
+)
 def test_no_path_leads_out(client: TestClient, path: str) -> None:
     response = client.get(path)
     assert 400 <= response.status_code < 500 and "secret" not in response.text.replace("secret.txt", "")
@@ -85,21 +105,50 @@ def test_no_path_leads_out(client: TestClient, path: str) -> None:
 
 def test_markup_in_the_catalog_stays_text(client: TestClient, filled: tuple[str, list[str]]) -> None:
     evil = filled[1][-1]
-    for path in ("/", f"/models/{evil}", f"/compare?id={evil}", "/plot?colour=family", "/?page=2", "/?q=<script>alert(1)</script>",
-                 "/?family=<script>alert(1)</script>", "/models/<script>alert(1)</script>", "/?<script>alert(1)</script>=1"):  # fmt: skip
+    for path in (
+        "/",
+        f"/models/{evil}",
+        f"/compare?id={evil}",
+        "/plot?colour=family",
+        "/?page=2",
+        "/?q=<script>alert(1)</script>",
+        "/?family=<script>alert(1)</script>",
+        "/models/<script>alert(1)</script>",
+        "/?<script>alert(1)</script>=1",
+    ):
         page = client.get(path).text
         assert "<script>alert" not in page and "<img src=x" not in page, path
         assert 'href="javascript:' not in page
-        assert (
-            re.findall(r"<script(?! src=\"/static/)", page) == [] and " style=" not in page and " onclick" not in page
-        )
+        assert re.findall(r"<script(?! src=\"/static/)", page) == []
+        assert " style=" not in page and " onclick" not in page
 
 
-@pytest.mark.parametrize("query", [
-    "year=x", "year=2016..x", "year=inf", "year.from=nan", "page=0", "page=-1", "page=1e9", "page=99999999999999999999", "sort=nothing",
-    "sort=notes", "nothing=1", "purpose=evil", "q=%00", "year=%00", "q=" + "a" * 500, "parameters=>=", "year=" + "9" * 400,
-    "claimed_accuracy=1,>0", "year.from=" + "9" * 4000, "id.from=1", "preprocessing={",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "year=x",
+        "year=2016..x",
+        "year=inf",
+        "year.from=nan",
+        "page=0",
+        "page=-1",
+        "page=1e9",
+        "page=99999999999999999999",
+        "sort=nothing",
+        "sort=notes",
+        "nothing=1",
+        "purpose=evil",
+        "q=%00",
+        "year=%00",
+        "q=" + "a" * 500,
+        "parameters=>=",
+        "year=" + "9" * 400,
+        "claimed_accuracy=1,>0",
+        "year.from=" + "9" * 4000,
+        "id.from=1",
+        "preprocessing={",
+    ],
+)
 @pytest.mark.parametrize("path", ["/", "/api/models", "/download.csv", "/plot"])
 def test_what_makes_no_sense_is_said(client: TestClient, path: str, query: str) -> None:
     if path == "/plot" and query.startswith("sort"):
@@ -110,9 +159,23 @@ def test_what_makes_no_sense_is_said(client: TestClient, path: str, query: str) 
     )
 
 
-@pytest.mark.parametrize("text", [
-    "'; DROP TABLE entries; --", '" OR 1=1', "a OR b", "NEAR(a b)", "*", "**", '"', "col:x", "\u202e\ud7ff", "%' OR '1'='1", "-", "()",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'; DROP TABLE entries; --",
+        '" OR 1=1',
+        "a OR b",
+        "NEAR(a b)",
+        "*",
+        "**",
+        '"',
+        "col:x",
+        "\u202e\ud7ff",
+        "%' OR '1'='1",
+        "-",
+        "()",
+    ],
+)
 def test_sql_and_search_syntax_are_words(client: TestClient, text: str) -> None:
     assert client.get("/", params={"q": text}).status_code == 200
     assert client.get("/api/models", params={"dataset": text}).status_code == 200

@@ -151,6 +151,21 @@ class Query:
         with self._database.read() as connection:
             return sa.select(entries.c.number).where(*self._where(connection))
 
+    def words_found(self) -> sa.Select[Any] | None:
+        """A selection (``number``) of the rows that have the words, from the search index alone; None without words.
+
+        No row is read: neither ranges are applied, nor are duplicates and withdrawn entries left out.
+        """
+        if not self._words:
+            return None
+        with self._database.read() as connection:
+            groups = self._groups(beginnings=self._taken_as_beginnings(connection))
+        if not any(groups):
+            return None
+        if self._database.sqlite:
+            return sa.select(self._in_index(*groups).subquery().c.rowid.label("number"))
+        return sa.select(entries.c.number).where(self._terms(*groups))
+
     def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Row]:
         matching = self._matching(connection)
         number = entries.c.number
@@ -223,25 +238,33 @@ class Query:
 
     def _match(self, *, beginnings: bool) -> sa.ColumnElement[bool]:
         """The condition on search terms; with ``beginnings``, words may go on."""
+        exact, begun = self._groups(beginnings=beginnings)
+        return self._terms(exact, begun) if exact or begun else sa.true()
+
+    def _groups(self, *, beginnings: bool) -> tuple[list[list[str]], list[str]]:
+        """Groups of terms, of each of which one must be there, and beginnings of terms that must."""
         exact, begun = list(self._condition.terms), []
         for parts, prefix in self._words:
             whole = [] if beginnings else parts[:-1] if prefix else parts
             exact += [[term] for term in whole]
             begun += parts if beginnings else parts[-1:] if prefix else []
-        return self._terms(exact, begun) if exact or begun else sa.true()
+        return exact, begun
 
     def _terms(self, groups: list[list[str]], beginnings: list[str]) -> sa.ColumnElement[bool]:
         if self._database.sqlite:
-            parts = ["(" + " OR ".join(f'"{term}"' for term in group) + ")" for group in groups]
-            parts += [f'"{term}" *' for term in beginnings]
-            match = sa.text("SELECT rowid FROM entry_text WHERE entry_text MATCH :match").bindparams(
-                match=" AND ".join(parts)
-            )
-            return entries.c.number.in_(match.columns(sa.column("rowid", sa.Integer)))
+            return entries.c.number.in_(self._in_index(groups, beginnings))
         parts = ["(" + " | ".join(f"'{term}'" for term in group) + ")" for group in groups]
         parts += [f"'{term}':*" for term in beginnings]
         vector = sa.func.array_to_tsvector(sa.func.string_to_array(entries.c.search_text, sa.literal_column("' '")))
         return vector.op("@@")(sa.cast(" & ".join(parts), sa.dialects.postgresql.TSQUERY))
+
+    @staticmethod
+    def _in_index(groups: list[list[str]], beginnings: list[str]) -> sa.TextualSelect:
+        """SQLite's search index, asked for row numbers."""
+        parts = ["(" + " OR ".join(f'"{term}"' for term in group) + ")" for group in groups]
+        parts += [f'"{term}" *' for term in beginnings]
+        match = sa.text("SELECT rowid FROM entry_text WHERE entry_text MATCH :match")
+        return match.bindparams(match=" AND ".join(parts)).columns(sa.column("rowid", sa.Integer))
 
     def _encode(self, row: Row) -> str:
         value = row[self._sort.name] if self._sort is not None else None

@@ -155,7 +155,7 @@ def _filters(*names: str) -> dict[str, Any]:
         "page": {"type": "integer", "minimum": 1, "maximum": MOST_PAGE, "default": 1},
         "per_page": {"type": "integer", "minimum": 1, "maximum": MOST_PER_PAGE, "default": PER_PAGE},
     }
-    found = [item for item in common if item["name"] in names]
+    found: list[dict[str, Any]] = [item for item in common if item["name"] in names]
     found += [{"name": name, "in": "query", "schema": paged[name]} for name in names if name in paged]
     for info in codebook().values():
         what = "`LOW..HIGH`, `LOW..`, `..HIGH`, `>=N`" if info.numeric else "values; repeat it for several"

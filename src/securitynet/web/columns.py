@@ -19,7 +19,6 @@ from sqlalchemy.engine import Connection
 
 from securitynet.catalog.codebook import codebook
 from securitynet.catalog.database import Database
-from securitynet.catalog.query import Query
 from securitynet.catalog.tables import changes, entries, measurements
 from securitynet.catalog.text import code_term
 
@@ -110,11 +109,14 @@ class Columns:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def positions(self, numbers: Integers) -> Integers:
-        """Positions of those row numbers that are here."""
-        found = np.searchsorted(self.numbers, numbers)
-        found[found == len(self)] = 0
-        return np.unique(found[self.numbers[found] == numbers]) if len(self) else found[:0]
+    def mask(self, numbers: Integers) -> Mask:
+        """Which entries have these row numbers, N; numbers of others are passed over."""
+        mask = np.zeros(len(self), dtype=bool)
+        if len(self):
+            found = np.searchsorted(self.numbers, numbers)
+            found[found == len(self)] = 0
+            mask[found[self.numbers[found] == numbers]] = True
+        return mask
 
 
 def last_change(connection: Connection) -> int:
@@ -160,12 +162,12 @@ def read(database: Database) -> Columns:
     return found
 
 
-def numbers_of(database: Database, query: Query) -> Integers:
-    """Row numbers of all entries of a query.
+def numbers_of(database: Database, selection: sa.Select[Any]) -> Integers:
+    """The row numbers that a selection of ``number`` finds.
 
     The database joins them to one text: a hundred thousand rows handed over one by one take ten times as long.
     """
-    matching = query.numbers().subquery()
+    matching = selection.subquery()
     number = sa.cast(matching.c.number, sa.Text)
     joined = sa.func.group_concat(number) if database.sqlite else sa.func.string_agg(number, ",")
     return _numbers(database, sa.select(joined).select_from(matching))
@@ -178,7 +180,9 @@ def order_by_text(database: Database, name: str) -> Integers:
         ordered = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number).subquery()
         return _numbers(database, sa.select(sa.func.group_concat(ordered.c.number)))
     text = sa.cast(entries.c.number, sa.Text)
-    joined = sa.func.string_agg(text, sa.dialects.postgresql.aggregate_order_by(",", column, entries.c.number))
+    joined = sa.func.string_agg(
+        text, sa.dialects.postgresql.aggregate_order_by(sa.literal_column("','"), column, entries.c.number)
+    )
     return _numbers(database, sa.select(joined).where(column.is_not(None)))
 
 

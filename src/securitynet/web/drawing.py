@@ -106,7 +106,7 @@ class _Scale:
         base = 10.0 ** math.floor(math.log10(rough))
         step_size = next(base * factor for factor in (1, 2, 5, 10) if base * factor >= rough)
         first = math.ceil(low / step_size)
-        found = []
+        found: list[Tick] = []
         while first * step_size <= high and len(found) < 20:
             value = round(first * step_size, 12)
             found.append(Tick(round(self(value), 1), number(value)))

@@ -93,6 +93,12 @@ def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "
         UnknownName: If a field is not there.
     """
     search.query(state)
+    key = (search.columns.change, state.text, tuple(sorted(state.filters.items())), x, y, colour)
+    made: Plot | None = search.plots.get(key, lambda: _plot(search, state, x, y, colour))
+    return made
+
+
+def _plot(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
     found = search.find(state)
     columns = found.columns
     offered = [name for names in fields(columns).values() for name in names]
@@ -143,8 +149,9 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, 
     It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
     """
     x, y = ((v - v.mean()) / (v.std() or 1) for v in (x, y))
-    codes = np.unique(clusters, return_inverse=True)[1]
-    count = int(codes.max()) + 1
+    present = np.bincount(clusters) > 0
+    codes = (np.cumsum(present) - 1)[clusters]  # without a gap, and without sorting a million
+    count = int(present.sum())
     sums = np.stack(
         [np.bincount(codes, weights=part, minlength=count) for part in (np.ones(len(x)), x, y, x * x, y * y, x * y)]
     )
@@ -171,7 +178,7 @@ def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, E
         resamples = 1000 if len(x) <= MOST_POINTS // 2 else 400
         pearson = statistics.correlation(x, y, clusters=families, resamples=resamples)
         return pearson, statistics.correlation(x, y, kind="spearman", clusters=families, resamples=200)
-    if len(np.unique(families)) >= statistics.FEWEST_CLUSTERS:
+    if np.count_nonzero(np.bincount(families)) >= statistics.FEWEST_CLUSTERS:
         return clustered_pearson(x, y, families, statistics.RESAMPLES), None
     value = float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
     with np.errstate(divide="ignore"):

@@ -34,7 +34,11 @@ _FOUND = 16
 """Whole masks that are kept: nine million bytes each at a million entries."""
 
 _COUNTED = 1000
+_PLOTS = 32
 _COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
+_WARM = ("name", "year", "claimed_accuracy", "parameters")
+"""Codes whose orders are made before the first visitor asks."""
+
 _SHOWN = 8
 _MOST_SHOWN = 24
 T = TypeVar("T")
@@ -99,9 +103,12 @@ class Search:
         self._looked = time.monotonic()
         self._lock = threading.Lock()
         self._reading = False
-        self._masks: _Kept[Any] = _Kept(_MASKS)
-        self._found: _Kept[Found] = _Kept(_FOUND)
-        self._facets: _Kept[tuple[FacetShown, ...]] = _Kept(_COUNTED)
+        self._masks: Kept[Any] = Kept(_MASKS)
+        self._found: Kept[Found] = Kept(_FOUND)
+        self.plots: Kept[Any] = Kept(_PLOTS)
+        for name in _WARM:
+            self._order(self._columns, name)
+        self._facets: Kept[tuple[FacetShown, ...]] = Kept(_COUNTED)
 
     @property
     def columns(self) -> Columns:
@@ -123,7 +130,10 @@ class Search:
     def refresh(self) -> None:
         """Read the columns anew."""
         try:
-            self._columns = columns.read(self.catalog.database)
+            read = columns.read(self.catalog.database)
+            for name in _WARM:
+                self._order(read, name)
+            self._columns = read
         finally:
             self._looked = time.monotonic()
             self._reading = False
@@ -164,7 +174,8 @@ class Search:
         inside = known[found.chosen[known]]
         if start + count > len(inside):
             inside = np.concatenate([inside, rest[found.chosen[rest]]])
-        return here.numbers[inside[start : start + count]]
+        page: Integers = here.numbers[inside[start : start + count]]
+        return page
 
     def rows(self, numbers: Integers) -> list[CatalogEntry]:
         """The entries with these row numbers, in this order."""
@@ -195,9 +206,9 @@ class Search:
         statement = sa.select(entries.c.id, entries.c.number).where(entries.c.id.in_(list(found)))
         with self.catalog.database.read() as connection:
             for identifier, number in connection.execute(statement):
-                place = here.positions(np.array([number]))
-                if len(place) and np.isfinite(column[place[0]]):
-                    found[identifier] = (float(column[place[0]]), "measured")
+                place = int(np.searchsorted(here.numbers, number))
+                if place < len(here) and here.numbers[place] == number and np.isfinite(column[place]):
+                    found[identifier] = (float(column[place]), "measured")
         return found
 
     def number_of(self, identifier: str) -> int:
@@ -253,9 +264,8 @@ class Search:
                 wanted = np.ones(len(facet.values), dtype=bool)
                 wanted[UNKNOWN] = False
             return facet.having(wanted, len(current))
-        mask = np.zeros(len(current), dtype=bool)
-        mask[current.positions(columns.numbers_of(self.catalog.database, query))] = True
-        return mask
+        words = None if name else query.words_found()
+        return current.mask(columns.numbers_of(self.catalog.database, query.numbers() if words is None else words))
 
     def _wanted(self, facet: Facet, values: tuple[str, ...]) -> Mask:
         """Which values of a facet are meant by filter texts; the filter language forgets case and punctuation."""
@@ -304,11 +314,12 @@ class Search:
         return known_places, np.flatnonzero(rest)
 
 
-class _Kept(Generic[T]):
-    """The results used last, for many threads."""
+class Kept(Generic[T]):
+    """The results used last, for many threads; what several ask for at once is made once."""
 
     def __init__(self, most: int) -> None:
         self._items: OrderedDict[Hashable, T] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
         self._most = most
         self._lock = threading.Lock()
 
@@ -318,12 +329,21 @@ class _Kept(Generic[T]):
             if key in self._items:
                 self._items.move_to_end(key)
                 return self._items[key]
-        made = make()
-        with self._lock:
-            self._items[key] = made
-            while len(self._items) > self._most:
-                self._items.popitem(last=False)
-        return made
+            making = self._making.setdefault(key, threading.Lock())
+        try:
+            with making:
+                with self._lock:
+                    if key in self._items:
+                        return self._items[key]
+                made = make()
+                with self._lock:
+                    self._items[key] = made
+                    while len(self._items) > self._most:
+                        self._items.popitem(last=False)
+                return made
+        finally:
+            with self._lock:
+                self._making.pop(key, None)
 
 
 def _shown(facet: Facet, counts: Integers, wanted: Mask) -> FacetShown:

@@ -46,7 +46,8 @@ def similar(columns: Columns, number: int, count: int = 6) -> Integers:
         apart = np.abs(theirs - mine) / scale
         distance += np.where(np.isfinite(apart), np.minimum(apart, 2), 0.5)
     nearest = np.argsort(distance, kind="stable")[:count]
-    return columns.numbers[candidates[nearest]]
+    found: Integers = columns.numbers[candidates[nearest]]
+    return found
 
 
 def loading(entry: CatalogEntry, dataset: str | None) -> tuple[str, str] | None:

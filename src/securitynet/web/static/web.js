@@ -23,6 +23,7 @@
   }
 
   document.addEventListener("change", (event) => {
+    if (event.target.matches("#search #q")) event.stopPropagation(); // what was typed has been searched for already
     if (!event.target.matches('input[form="comparing"]')) return;
     event.stopPropagation(); // no new search for a tick
     const chosen = ticked();
@@ -32,7 +33,7 @@
   }, true);
 
   document.addEventListener("submit", (event) => {
-    if (event.target.id !== "comparing") return;
+    if (event.target.getAttribute("id") !== "comparing") return; // its fields named id hide the property
     const here = new Set([...document.querySelectorAll('input[form="comparing"]')].map((box) => box.value));
     for (const id of ticked()) {
       if (here.has(id)) continue;
