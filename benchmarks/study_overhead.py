@@ -2,7 +2,7 @@
 
     python benchmarks/study_overhead.py plan        10,000 trials that do nothing: planning, and finding nothing to do
     python benchmarks/study_overhead.py dispatch    seconds a trial from runner to worker and back, and where they go
-    python benchmarks/study_overhead.py models      100 small models: share of the time in their arithmetic; 1 and 2 workers
+    python benchmarks/study_overhead.py models      100 small models: share of their arithmetic in the time; workers
     python benchmarks/study_overhead.py ray         Ray against local workers
 
 The trials that do nothing are the plug-in of the tests.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
 import resource
 import shutil
@@ -32,10 +33,6 @@ def make():
     return torch.nn.Sequential({layers})
 """
 NOTHING = "torch.nn.Flatten(), torch.nn.Linear(64, 10)"
-SMALL = (
-    "torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU(), "
-    "torch.nn.MaxPool2d(4), torch.nn.Flatten(), torch.nn.Linear(32 * 64, 10)"
-)
 
 
 def command(folder: Path, *arguments: object) -> list[str]:
@@ -107,7 +104,9 @@ def plan(folder: Path) -> None:
         show("resumed with nothing left to do, whole command", "run", study, "--out", out)
     wall, before = time.perf_counter(), spent()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
-    print(f"{'(of which `import torch`)':66s} {time.perf_counter() - wall:6.2f} s, {spent() - before:6.2f} s of processor")
+    print(
+        f"{'(of which `import torch`)':66s} {time.perf_counter() - wall:6.2f} s, {spent() - before:6.2f} s of processor"
+    )
 
 
 def fill(folder: Path, study: Path, out: Path) -> None:
@@ -172,8 +171,40 @@ def dispatch(folder: Path) -> None:
     print(f"{'(of which two bare writes with fsync)':60s} {10 * (time.perf_counter() - started):6.2f} ms")
 
 
-def models(folder: Path, count: int, limit: int, data: str) -> None:
-    write_models(folder, count, SMALL)
+def bare(folder: Path, data: str, limit: int) -> float:
+    """Seconds of the forward passes of one model alone: frozen and folded as in a study, batches ready in memory."""
+    code = """
+import sys, time
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from securitynet.models.ledger import image_keys
+from pathlib import Path
+from securitynet.datasets import load
+from securitynet.models.loading import load_target
+folder, data, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+dataset = load(data, limit=limit, cache=folder / "cache")
+target = load_target(f"python:{folder}/m0.py:make", dataset=dataset, normalize="none", head="logits")
+batches = [images for _, images in dataset.batches(np.arange(len(dataset)), target.batch_size)]
+keys = [image_keys(images) for images in batches]
+def run():
+    started = time.perf_counter()
+    for images, known in zip(batches, keys):
+        target.raw_outputs(images, keys=known)
+    return time.perf_counter() - started
+print(min(run() for _ in range(3)))
+"""
+    arguments = [sys.executable, "-c", code, str(folder), data, str(limit)]
+    return float(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+
+
+def models(folder: Path, count: int, limit: int, data: str, rounds: int) -> None:
+    write_models(folder, count, "")
+    for number in range(count):
+        (folder / f"m{number}.py").write_text(
+            "import torch\nfrom securitynet.models.architectures.factory import build\n\n"
+            f"def make():\n    torch.manual_seed({number})\n    return build('cifar-resnet20', 10, 3, 32)\n"
+        )
     references = ", ".join(f'"python:m{number}.py:make"' for number in range(count))
     study = folder / "study.toml"
     study.write_text(f"""
@@ -188,36 +219,37 @@ reference = [{references}]
 [[attacks]]
 name = ["correctness", "modified-entropy"]
 """)
+    forward = [bare(folder, data, limit)]  # decodes the dataset as well, once
     times: dict[int, list[float]] = {1: [], 2: []}
-    call(folder, "run", study, "--out", folder / "warm", "--workers", 1)  # decodes the dataset, once
-    shutil.rmtree(folder / "cache" / "signals")
-    for round_ in range(2):
+    for round_ in range(rounds):
         for workers in (1, 2):
             arguments = ("run", study, "--out", folder / f"out{round_}{workers}", "--workers", workers, "--threads", 1)
             times[workers].append(call(folder, *arguments))
             shutil.rmtree(folder / "cache" / "signals")
-    import torch
-
-    from securitynet.datasets import load
-
-    torch.set_num_threads(1)
-    dataset = load(data, limit=limit, cache=folder / "cache")
-    scope: dict[str, object] = {}
-    exec((folder / "m0.py").read_text(), scope)  # noqa: S102
-    network = scope["make"]().eval().to(memory_format=torch.channels_last)  # type: ignore[operator]
-    bare = []
-    for _ in range(3):
-        started = time.perf_counter()
-        with torch.inference_mode():
-            for start in range(0, len(dataset), 256):
-                images = torch.as_tensor(dataset.images[start : start + 256]).float() / 255
-                network(images.contiguous(memory_format=torch.channels_last))
-        bare.append(time.perf_counter() - started)
-    arithmetic = count * min(bare)
+        forward.append(bare(folder, data, limit))
+    shares(folder / "out01")  # round 0, one worker
+    arithmetic = count * sorted(forward)[len(forward) // 2]
     one, two = min(times[1]), min(times[2])
-    print(f"{f'bare forward passes of {count} models on {len(dataset):,} images, one thread':60s} {arithmetic:6.1f} s")
-    print(f"{'the study with one worker, whole command':60s} {one:6.1f} s, {arithmetic / one:.0%} of it arithmetic")
-    print(f"{'the study with two workers':60s} {two:6.1f} s, {one / two:.2f} times as fast")
+    print(
+        f"{f'forward passes of {count} ResNet-20 on {2 * limit:,} images, alone, one thread':66s} {arithmetic:6.1f} s"
+    )
+    print(f"{'the study with one worker, whole command':66s} {one:6.1f} s, {arithmetic / one:.0%} of it arithmetic")
+    print(f"{'the study with two workers':66s} {two:6.1f} s, {one / two:.2f} times as fast")
+
+
+def shares(out: Path) -> None:
+    """Where the time of a study with one worker went, by what its files and its status say."""
+    parts = {"loading targets": 0.0, "querying targets": 0.0, "trials": 0.0}
+    for path in (out / "subjects").glob("*.json"):
+        seconds = json.loads(path.read_text())["seconds"]
+        parts["loading targets"] += seconds["load"]
+        parts["querying targets"] += seconds["signals"]
+    for path in (out / "trials").rglob("*.json"):
+        parts["trials"] += sum(json.loads(path.read_text())["seconds"].values())
+    elapsed = json.loads((out / "run" / "status.json").read_text())["elapsed"]
+    parts["starting the worker, saving, waiting"] = elapsed - sum(parts.values())
+    for name, seconds in parts.items():
+        print(f"  {name:64s} {seconds:6.1f} s, {seconds / elapsed:.0%}")
 
 
 def compare_ray(folder: Path) -> None:
@@ -236,6 +268,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="models: how many")
     parser.add_argument("--limit", type=int, default=2000, help="models: records of each part")
     parser.add_argument("--data", default="digits", help="models: dataset of 32x32 colour images")
+    parser.add_argument("--rounds", type=int, default=2, help="models: how often each is timed")
     options = parser.parse_args()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "securitynet"))
     print(f"{versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -246,7 +279,7 @@ def main() -> None:
         elif options.what == "dispatch":
             dispatch(folder)
         elif options.what == "models":
-            models(folder, options.count, options.limit, options.data)
+            models(folder, options.count, options.limit, options.data, options.rounds)
         else:
             compare_ray(folder)
 

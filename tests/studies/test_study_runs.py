@@ -183,7 +183,7 @@ def test_two_runners_and_ctrl_c(box):
 name = "noop"
 {NONE}
 [attacks.settings]
-seconds = 1.5
+seconds = 0.7
 [attacks.grid]
 number = [1, 2, 3, 4, 5, 6]
 """)

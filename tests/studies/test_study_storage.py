@@ -61,6 +61,7 @@ def needs_mounts(tmp_path):
         pytest.skip("this system lets nobody mount a small disk")
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_study_and_loses_nothing(box, tmp_path):
     needs_mounts(tmp_path)
     box.write(NUMBERS.replace("[1, 2, 3]", str(list(range(20)))), models=ONE)

@@ -1,7 +1,7 @@
 """A memo of a run that left nothing to do: if nothing has changed since, there is nothing to plan either.
 
-A study that is complete is often run again, to be sure. Planning it means importing every method with all that it needs;
-comparing digests of the study file, of this package and of the results' stamps is enough to see that it would
+A study that is complete is often run again, to be sure. Planning it means importing every method with all that it
+needs; comparing digests of the study file, of this package and of the results' stamps is enough to see that it would
 find nothing. No torch is needed for that.
 """
 

@@ -13,11 +13,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from securitynet.errors import SecurityNetError
 from securitynet.files import write_json
 from securitynet.records import TrialResult
 from securitynet.results.index import Index
@@ -28,8 +26,8 @@ from securitynet.studies import study_lock, study_status
 from securitynet.studies.environment import version
 from securitynet.studies.executors.base import Bench, Died, Event, Executor, Finished, Progressed
 from securitynet.studies.ledger import Ledger, Sorted
+from securitynet.studies.run_options import Note, RunOptions, StudyStopped, no_storage, refresh_index, write_study
 from securitynet.studies.schedule import Schedule, Subject, Task
-from securitynet.studies.study_config import RunSettings
 from securitynet.studies.study_plan import StudyPlan, StudyTrial
 from securitynet.studies.study_status import Status
 from securitynet.studies.trials import is_full_disk, now
@@ -39,33 +37,6 @@ _STATUS_EVERY = 1.0
 _INDEX_EVERY = 30.0
 _PATIENT = 0.2
 _MOST_FALSE_STARTS = 3
-
-Note = Callable[[str], None]
-
-
-class StudyStopped(SecurityNetError):
-    """A study can't go on; what is finished is kept."""
-
-
-@dataclass
-class RunOptions:
-    """What one run of a study is to do.
-
-    Attributes:
-        settings: How it is run.
-        retry_failed: Whether trials that failed, and targets that could not be opened, are tried again.
-        refresh: Whether trials that another version of this package made are run again.
-        cache: Folder for what can be recomputed.
-        state: Folder of this machine for the lock, logs and status.
-        index: URL or path of the index.
-    """
-
-    settings: RunSettings
-    cache: Path
-    state: Path
-    index: str
-    retry_failed: bool = False
-    refresh: bool = False
 
 
 @dataclass
@@ -116,7 +87,7 @@ class Runner:
                 return self._run(lock)
             except OSError as error:
                 if is_full_disk(error) or isinstance(error, PermissionError):
-                    raise _no_storage(reason_of(error)) from error
+                    raise no_storage(reason_of(error)) from error
                 raise
             finally:
                 self._index.close()
@@ -247,7 +218,7 @@ class Runner:
     def _done(self, task: Task, outcome: dict[str, Any]) -> None:
         if outcome["status"] == "storage":
             self._schedule.again(task)
-            raise _no_storage(outcome["reason"])
+            raise no_storage(outcome["reason"])
         ok = outcome["status"] == "ok"
         if not ok:
             self._failed(task, outcome["reason"], outcome.get("traceback"))
@@ -438,30 +409,3 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _no_storage(reason: str) -> StudyStopped:
-    return StudyStopped(
-        f"The study was stopped, because nothing can be written: {reason}.",
-        hint="What is finished is kept. Free some space or permit writing, and run it again.",
-    )
-
-
-def refresh_index(index: Index, note: Note) -> None:
-    """Bring the index up to date; files that can't be read are named, set aside, and made again."""
-    for path, why in index.refresh().damaged.items():
-        aside = index.root.set_aside(path)
-        note(f"{path} can't be read ({why}); it is kept as {aside}, and its trial will run again.")
-
-
-def write_study(root: Root, plan: StudyPlan) -> None:
-    """Keep the study file with its results, so that they can be understood, and run again, on their own."""
-    text = plan.text.encode("utf-8")
-    if not text:
-        return
-    try:
-        if root.read("study.toml") == text:
-            return
-    except FileNotFoundError:
-        pass
-    root.write("study.toml", text)

@@ -126,7 +126,8 @@ def run_study(
     if earlier is not None and not (config.retry_failed and earlier.failed):
         return earlier, place
 
-    from securitynet.studies.runner import Runner, RunOptions
+    from securitynet.studies.run_options import RunOptions
+    from securitynet.studies.runner import Runner
     from securitynet.studies.study_plan import expand
 
     plan = expand(study, base, config.study.read_text(encoding="utf-8"), stamps, subjects)

@@ -8,6 +8,7 @@ can be a URL; where it is a folder, each machine must see it, which is checked.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ class Worker:
         if not os.access(cache, os.W_OK):  # another machine than the runner's
             cache = cache_folder()
         self._bench = Workbench(root, cache, hello["device"], hello["level"], tuple(hello["fprs"]), hello["term"])
+        gc.freeze()
         self._at: tuple[str, int, int] = ("", 0, 0)
         self._began = False
 
