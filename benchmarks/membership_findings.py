@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import TrialData, Context
+from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.models.artefacts import train_target

@@ -44,9 +44,7 @@ def export(database: Database, query: Query, path: Path) -> int:
         elif path.suffix == ".csv":
             stream.write(as_csv(records).encode())
         else:
-            pyarrow.parquet.write_table(
-                pyarrow.Table.from_pylist([flat(record) for record in records], SCHEMA), stream
-            )
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([flat(record) for record in records], SCHEMA), stream)
     return len(records)
 
 

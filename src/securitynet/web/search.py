@@ -170,7 +170,8 @@ class Search:
             known = known[::-1]
         if found.total == len(here):
             both = np.concatenate([known, rest]) if start + count > len(known) else known
-            return here.numbers[both[start : start + count]]
+            stretch: Integers = here.numbers[both[start : start + count]]
+            return stretch
         inside = known[found.chosen[known]]
         if start + count > len(inside):
             inside = np.concatenate([inside, rest[found.chosen[rest]]])
