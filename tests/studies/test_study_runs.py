@@ -193,8 +193,9 @@ number = [1, 2, 3, 4, 5, 6]
         wait_for(lambda: any((box.out / "trials").rglob("*.json")) if box.out.exists() else False)
         with pytest.raises(StudyRuns, match=f"process {first.pid}"):
             box.run()
+        wait_for(lambda: look(find_results(str(box.out))).running)  # written once a second
         running = look(find_results(str(box.out)))
-        assert running.state == "running" and running.running and running.total == 12
+        assert running.state == "running" and running.total == 12
         first.send_signal(signal.SIGINT)
         first.wait(timeout=60)
     finally:
