@@ -100,6 +100,19 @@ def test_files_of_all_kinds(hand_made, tmp_path):
         files.write(one, drawn, tmp_path / "figure.gif")
 
 
+def test_roc_bands_are_medians_and_quartiles():
+    rates = {0.01: [0.0, 0.02, 0.04, 0.1, 0.2], 0.1: [0.1, 0.2, 0.3, 0.4, 0.5]}
+    frame = frames.tidy(
+        [{"case": str(n), "attack": "membership", "method": "lira", "measure": "tpr", "at": f"fpr={fpr}", "value": value}
+         for fpr, values in rates.items() for n, value in enumerate(values)]
+    )  # fmt: skip
+    table = figure("roc-bands").make(frame).statistics.set_index("fpr")
+    assert table.loc[0.01, ["low", "median", "high"]].tolist() == pytest.approx([0.02, 0.04, 0.1])
+    assert table.loc[0.1, ["low", "median", "high"]].tolist() == pytest.approx([0.2, 0.3, 0.4])
+    with pytest.raises(MissingData, match="true-positive"):
+        figure("roc-bands").make(frame[:0])
+
+
 def test_sources_refuse_what_is_not_there(tmp_path):
     with pytest.raises(ConfigurationError, match="neither"):
         sources.load("nowhere")

@@ -8,7 +8,7 @@ import pandas
 from numpy.typing import NDArray
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import budgets, points, style
+from securitynet.analysis.figures import budgets, points, roc_bands, style
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.analysis.figures.texts import estimate, p_value
 from securitynet.analysis.frames import Quantity
@@ -145,6 +145,8 @@ FIGURES = [
            {"membership": q.MODIFIED_ENTROPY_AUC}, draw_prediction),
     Figure("budget-curves", "Agreement by query budget", "new", {}, budgets.draw_curves,
            check=budgets.lacking),
+    Figure("roc-bands", "ROC curves of membership attacks over all targets", "new", {}, roc_bands.draw,
+           check=roc_bands.lacking),
     Figure("utility-against-risk", "Utility against membership risk", "new",
            {"target": q.TARGET_ACCURACY, "risk": q.STRONGEST_MEMBERSHIP}, draw_frontier),
     Figure("risk-heat-map", "Risks of models", "new",
