@@ -103,8 +103,8 @@ def test_files_of_all_kinds(hand_made, tmp_path):
 def test_roc_bands_are_medians_and_quartiles():
     rates = {0.01: [0.0, 0.02, 0.04, 0.1, 0.2], 0.1: [0.1, 0.2, 0.3, 0.4, 0.5]}
     frame = frames.tidy(
-        [{"case": str(n), "attack": "membership", "method": "lira", "measure": "tpr", "at": f"fpr={fpr}", "value": value}
-         for fpr, values in rates.items() for n, value in enumerate(values)]
+        [{"case": str(n), "attack": "membership", "method": "lira", "measure": "tpr", "at": f"fpr={fpr}",
+          "value": value} for fpr, values in rates.items() for n, value in enumerate(values)]
     )  # fmt: skip
     table = figure("roc-bands").make(frame).statistics.set_index("fpr")
     assert table.loc[0.01, ["low", "median", "high"]].tolist() == pytest.approx([0.02, 0.04, 0.1])

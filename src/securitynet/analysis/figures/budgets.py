@@ -48,7 +48,11 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
         color=alt.Color("method:N", scale=scale, sort=order),
     )
     share = alt.Axis(format="~%")
-    bands = base.mark_area(opacity=0.18).encode(alt.Y("low:Q", title="Agreement", axis=share), alt.Y2("high:Q"))
+    bands = base.mark_area(opacity=0.18).encode(
+        alt.Color("method:N", scale=scale, sort=order, legend=None),
+        alt.Y("low:Q", title="Agreement", axis=share),
+        alt.Y2("high:Q"),
+    )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
         alt.Y("mean:Q", axis=share, scale=alt.Scale(zero=False)),
         strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order),

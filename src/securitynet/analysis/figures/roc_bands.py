@@ -39,7 +39,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         color=alt.Color("method:N", scale=inks, sort=order),
     )
     title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4))
-    bands = base.mark_area(opacity=0.16).encode(alt.Y("low:Q", scale=log), alt.Y2("high:Q"))
+    bands = base.mark_area(opacity=0.16).encode(
+        alt.Color("method:N", scale=inks, sort=order, legend=None), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
+    )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=34)).encode(
         title, strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order)
     )
