@@ -45,16 +45,16 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
     dashes = alt.Scale(domain=order, range=[list(style.dash(number)) for number in range(len(order))])
     base = alt.Chart(table).encode(
         x=alt.X("budget:Q", title="Queries", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s")),
-        color=alt.Color("method:N", scale=scale, sort=order),
     )
     share = alt.Axis(format="~%")
     bands = base.mark_area(opacity=0.18).encode(
-        alt.Color("method:N", scale=scale, sort=order, legend=None),
+        alt.Fill("method:N", scale=scale, sort=order, legend=None),
         alt.Y("low:Q", title="Agreement", axis=share),
         alt.Y2("high:Q"),
     )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
         alt.Y("mean:Q", axis=share, scale=alt.Scale(zero=False)),
+        color=alt.Color("method:N", scale=scale, sort=order),
         strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order),
     )
     said = [

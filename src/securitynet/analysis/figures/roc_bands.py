@@ -36,14 +36,15 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     log = alt.Scale(type="log", nice=False)
     base = alt.Chart(shown).encode(
         x=alt.X("fpr:Q", title="False-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4)),
-        color=alt.Color("method:N", scale=inks, sort=order),
     )
     title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4))
     bands = base.mark_area(opacity=0.16).encode(
-        alt.Color("method:N", scale=inks, sort=order, legend=None), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
+        alt.Fill("method:N", scale=inks, sort=order, legend=None), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
     )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=34)).encode(
-        title, strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order)
+        title,
+        color=alt.Color("method:N", scale=inks, sort=order),
+        strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order),
     )
     ends = [float(table["fpr"].min()), float(table["fpr"].max())]
     guess = alt.Chart(pandas.DataFrame({"fpr": ends, "median": ends}))
