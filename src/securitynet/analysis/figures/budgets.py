@@ -47,8 +47,8 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
         x=alt.X("budget:Q", title="Queries", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s")),
     )
     share = alt.Axis(format="~%")
-    bands = base.mark_area(opacity=0.18).encode(
-        alt.Fill("method:N", scale=scale, sort=order, legend=None),
+    bands = base.mark_area(opacity=0.12, color=style.TEXT.light).encode(
+        alt.Detail("method:N"),
         alt.Y("low:Q", title="Agreement", axis=share),
         alt.Y2("high:Q"),
     )

@@ -38,8 +38,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         x=alt.X("fpr:Q", title="False-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4)),
     )
     title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4))
-    bands = base.mark_area(opacity=0.16).encode(
-        alt.Fill("method:N", scale=inks, sort=order, legend=None), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
+    bands = base.mark_area(opacity=0.12, color=style.TEXT.light).encode(
+        alt.Detail("method:N"), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
     )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=34)).encode(
         title,
