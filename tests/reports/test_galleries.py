@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from securitynet.models.method import Gallery, Output
+from securitynet.reports.comparison import compare
 from securitynet.reports.galleries import MOST_ROWS, shown
 
 
@@ -41,3 +42,22 @@ def test_pictures_are_the_pixels_and_rows_are_cut():
 
 def test_no_output_has_no_pictures():
     assert shown(None) == ()
+
+
+def test_a_comparison_puts_measurements_under_their_trials(assessed, null):
+    """A name with a decimal point, such as ``…accuracy-drop@epsilon=0.01``, belongs to its trial all the same."""
+    documents = []
+    for document, _ in (assessed, null):
+        first = document.trials[0]
+        extra = document.measurements[-1].model_copy(update={"name": "evasion.fgsm.accuracy-drop@epsilon=0.01"})
+        documents.append(
+            document.model_copy(
+                update={
+                    "trials": (first.model_copy(update={"name": "evasion.fgsm"}), *document.trials),
+                    "measurements": (extra, *document.measurements),
+                }
+            )
+        )
+    titles = [title for title, _ in compare(documents, [assessed[1], null[1]], ["a", "b"]).groups]
+    assert titles[0] == "The target itself" and titles[-1] == "FGSM"
+    assert not any("epsilon" in title for title in titles)

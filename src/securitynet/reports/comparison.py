@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from securitynet.analysis.figures import roc
+from securitynet.records import FAMILIES
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
@@ -60,7 +61,7 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
     """Put the targets side by side; measurements are in the order in which they first appear."""
     per_target = [{m.name: m for m in document.measurements} for document in documents]
     groups: dict[str, list[ComparedRow]] = {}
-    for name in dict.fromkeys(name for measured in per_target for name in measured):
+    for name in sorted(dict.fromkeys(name for measured in per_target for name in measured), key=_family):
         found = [measured.get(name) for measured in per_target]
         numbers = [None if m is None else words.numbers(m) for m in found]
         there = [(n, m) for n, m in enumerate(found) if m is not None and m.value is not None]
@@ -70,8 +71,8 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
         overlap = None
         if len(there) == len(documents) == 2:
             overlap = {True: "apart", False: "overlap", None: None}[verdict.apart(there[0][1], there[1][1])]
-        prefix = name.rpartition(".tpr@")[0] or name.rpartition(".")[0]
-        title = "The target itself" if prefix == "target" else verdict.attack_title(prefix)
+        owner = _owner(name, documents)
+        title = verdict.attack_title(owner) if owner else "The target itself"
         groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
     drawn, left_out = strongest(documents)
     lines: dict[str, roc.Line] = {}
@@ -85,3 +86,16 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
         groups=list(groups.items()),
         roc=roc_figure(lines, fprs, "compared", left_out=left_out) if lines else None,
     )
+
+
+def _owner(name: str, documents: Sequence[ResultDocument]) -> str | None:
+    """The trial that a measurement is of; None for those of the target itself."""
+    trials = {trial.name for document in documents for trial in document.trials}
+    return max((trial for trial in trials if name.startswith(f"{trial}.")), key=len, default=None)
+
+
+def _family(name: str) -> int:
+    """Place of a measurement's family on the page: the target itself, the vocabulary's families, plug-ins."""
+    order = ["target", *FAMILIES]
+    family = name.partition(".")[0]
+    return order.index(family) if family in order else len(order)
