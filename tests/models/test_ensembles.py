@@ -11,7 +11,7 @@ from torch import nn
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models import ensembles
 from securitynet.models.ensembles import EnsembleTraining, predict, train_together
-from securitynet.models.stacking import flattened, stacked_forward
+from securitynet.models.stacking import flattened, stacked
 from securitynet.models.trainer.randomness import generator
 
 
@@ -141,16 +141,45 @@ def test_networks_are_run_as_products_where_that_gives_the_same(kind, batched):
     inputs, _, _ = problem((6,) * 4)
     rows = tuple(torch.stack(values) for values in zip(*inputs, strict=True))[: 1 if kind is Bare else 2]
     weights = flattened(made)
-    forward = stacked_forward(made, weights, tuple(values[:, :1] for values in rows))
-    assert (forward.__qualname__.startswith("_batched")) == batched
-    leaf = weights.clone().requires_grad_()
-    found = forward(leaf, rows)
-    expected = torch.stack([network(*(values[number] for values in rows)) for number, network in enumerate(made)])
-    torch.testing.assert_close(found, expected)
-    found.square().sum().backward()
-    expected.square().sum().backward()
-    gradients = torch.stack([torch.cat([p.grad.flatten() for p in network.parameters()]) for network in made])
-    torch.testing.assert_close(leaf.grad, gradients)
+    stack = stacked(made, weights, tuple(values[:, :1] for values in rows))
+    assert (type(stack).__name__ == "_Products") == batched
+    for count in (4, 2, 4):  # those that are done wait for the others
+        some = tuple(values[:count] for values in rows)
+        found = stack.logits(count, some)
+        expected = torch.stack([network(*(values[n] for values in rows)) for n, network in enumerate(made[:count])])
+        torch.testing.assert_close(found, expected)
+        value, gradient = stack.gradient(count, some, lambda logits: logits.square().sum())
+        for network in made:
+            network.zero_grad()
+        loss = expected.square().sum()
+        loss.backward()
+        torch.testing.assert_close(value, loss.detach())
+        wanted = torch.stack([torch.cat([p.grad.flatten() for p in network.parameters()]) for network in made[:count]])
+        torch.testing.assert_close(gradient, wanted)
+
+
+class Twice(nn.Module):
+    """Uses one layer twice, and another not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.idle, self.out = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+
+    def forward(self, rows):
+        return self.out(self.inner(self.inner(rows).relu()).relu())
+
+
+def test_gradients_of_a_layer_that_is_used_twice_are_added():
+    made = fresh_ones(Twice, 3)
+    rows = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1))
+    stack = stacked(made, flattened(made), (rows[:, :1],))
+    assert type(stack).__name__ == "_Products"
+    for _ in range(2):
+        _, gradient = stack.gradient(3, (rows,), lambda logits: logits.square().sum())
+    for number, network in enumerate(made):
+        network(rows[number]).square().sum().backward()
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
+        torch.testing.assert_close(gradient[number], torch.cat([part.flatten() for part in parts]))
 
 
 def test_shared_inputs_and_chosen_rows_are_as_copies_of_them():

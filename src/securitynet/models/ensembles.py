@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.stacking import Inputs, flattened, put_back, stacked_forward
+from securitynet.models.stacking import Inputs, flattened, put_back, stacked
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
 from securitynet.models.trainer.environment import deterministic_kernels, resolve_device
 from securitynet.models.trainer.randomness import generator
@@ -197,7 +197,7 @@ class _Run:
         )
         first = records.at[records.starts.to(records.at.device)]
         probe = tuple(values[first].unsqueeze(1) for values in records.data)
-        self._forward = stacked_forward(networks, weights, probe)
+        self._stack = stacked(networks, weights, probe)
 
     def epoch(self, orders: Sequence[torch.Tensor]) -> bool:
         """One pass over the records of each network in an order, the longest first; whether all losses were finite."""
@@ -217,16 +217,17 @@ class _Run:
             active = int((lengths > start).sum())
             now = at[:active, part]
             flat = now.reshape(-1)
-            leaf = self.weights[:active].detach().requires_grad_()
             rows = tuple(values.index_select(0, flat).view(*now.shape, *values.shape[1:]) for values in records.data)
-            logits = self._forward(leaf, rows)
-            losses = functional.cross_entropy(logits.flatten(0, 1), labels[:active, part].reshape(-1), reduction="none")
-            loss = losses @ shares[:active, part].reshape(-1)
-            (gradient,) = torch.autograd.grad(loss, leaf)
+            wanted, share = labels[:active, part].reshape(-1), shares[:active, part].reshape(-1)
+
+            def loss(logits: torch.Tensor, wanted: torch.Tensor = wanted, share: torch.Tensor = share) -> torch.Tensor:
+                return functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none") @ share
+
+            found, gradient = self._stack.gradient(active, rows, loss)
             for number, row in enumerate(self._rows):
                 row.grad = gradient[number] if number < active else None
             self.optimizer.step()
-            total += loss.detach()
+            total += found
         return bool(torch.isfinite(total))
 
 
