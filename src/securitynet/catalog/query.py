@@ -94,6 +94,7 @@ class Query:
         for name, value in (filters or {}).items():
             if value is not None and value != "":
                 _add(self._condition, code(name), value)
+        self._other_conditions = bool(self._condition.where)
         if not duplicates:
             self._condition.where.append(entries.c.duplicate_of.is_(None))
         if not withdrawn:
@@ -151,20 +152,15 @@ class Query:
         with self._database.read() as connection:
             return sa.select(entries.c.number).where(*self._where(connection))
 
-    def words_found(self) -> sa.Select[Any] | None:
-        """A selection (``number``) of the rows that have the words, from the search index alone; None without words.
+    @property
+    def words(self) -> list[tuple[list[str], bool]]:
+        """The words that must occur: each with its parts, and whether it is a beginning."""
+        return self._words
 
-        No row is read: neither ranges are applied, nor are duplicates and withdrawn entries left out.
-        """
-        if not self._words:
-            return None
-        with self._database.read() as connection:
-            groups = self._groups(beginnings=self._taken_as_beginnings(connection))
-        if not any(groups):
-            return None
-        if self._database.sqlite:
-            return sa.select(self._in_index(*groups).subquery().c.rowid.label("number"))
-        return sa.select(entries.c.number).where(self._terms(*groups))
+    @property
+    def terms(self) -> list[list[str]] | None:
+        """Groups of search terms, of each of which one must be there; None if the filters ask for more than terms."""
+        return None if self._other_conditions else self._condition.terms
 
     def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Row]:
         matching = self._matching(connection)

@@ -22,6 +22,10 @@ from securitynet.web import api, pages, words
 from securitynet.web.search import Search
 from securitynet.web.security import Guard
 
+_ONLY_READ = "SET default_transaction_read_only = on"
+_PAGE_CACHE = 8192
+"""Kilobytes that SQLite keeps a connection; the operating system keeps the file's pages for all of them."""
+
 _NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -88,13 +92,15 @@ def _only_read(catalog: Catalog) -> None:
     """From here on, the database itself refuses to be written to."""
     engine = catalog.database.engine
     engine.dispose()
-    command = "PRAGMA query_only=ON" if catalog.database.sqlite else "SET default_transaction_read_only = on"
+    sqlite = catalog.database.sqlite
+    commands = ("PRAGMA query_only=ON", f"PRAGMA cache_size={-_PAGE_CACHE}") if sqlite else (_ONLY_READ,)
 
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(command)
+        for command in commands:
+            cursor.execute(command)
         cursor.close()
-        if not catalog.database.sqlite:
+        if not sqlite:
             connection.commit()
 
     sa.event.listen(engine, "connect", prepare)

@@ -1,36 +1,30 @@
-"""The catalog's columns in memory: what facets, orders and plots need of a million entries, as arrays.
+"""The catalog's columns in memory: what facets, orders, words and plots need of a million entries, as arrays.
 
 A search of the database gives a page quickly, but counting what matches, and how it divides by dataset, means looking
 at every row. Here a million rows are a few arrays; a condition is a mask, and a count one pass over numbers.
+`securitynet.web.reading` reads them, `securitynet.web.snapshot` keeps them on disk.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.engine import Connection
 
-from securitynet.catalog.codebook import codebook
 from securitynet.catalog.database import Database
-from securitynet.catalog.tables import changes, entries, measurements
+from securitynet.catalog.tables import entries
 from securitynet.catalog.text import code_term
+from securitynet.web.terms import Terms
 
 Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Codes = NDArray[np.unsignedinteger]
 
-FACETS = (
-    "dataset", "family", "purpose", "task_type", "architecture_type", "source", "topic_category", "publisher_type",
-    "membership", "venue_type", "countries", "elements", "head", "threat", "license",
-)  # fmt: skip
-_CHUNK = 20_000
 UNKNOWN = 0
 """Number of the value of entries that have none."""
 
@@ -48,8 +42,8 @@ class Facet:
 
     name: str
     values: tuple[str, ...]
-    codes: Integers
-    owners: Integers | None = None
+    codes: Codes
+    owners: NDArray[np.int32] | None = None
 
     @functools.cached_property
     def numbers(self) -> dict[str, int]:
@@ -64,6 +58,11 @@ class Facet:
             found.setdefault(code_term(self.name, value), []).append(number)
         return found
 
+    @functools.cached_property
+    def totals(self) -> Integers:
+        """How many of all entries have each value."""
+        return np.bincount(self.codes, minlength=len(self.values))
+
     def counts(self, chosen: Mask, positions: Integers) -> Integers:
         """How many of the chosen entries have each value.
 
@@ -71,11 +70,10 @@ class Facet:
             chosen: N, which entries.
             positions: The same as positions.
         """
-        if self.owners is not None:
-            codes = self.codes[chosen[self.owners]]
-        else:
-            # A lookup of few is cheaper than a mask over all.
-            codes = self.codes if len(positions) == len(chosen) else self.codes[positions]
+        if len(positions) == len(chosen):
+            return self.totals
+        # A lookup of few is cheaper than a mask over all.
+        codes = self.codes[positions] if self.owners is None else self.codes[chosen[self.owners]]
         return np.bincount(codes, minlength=len(self.values))
 
     def having(self, wanted: Sequence[bool] | Mask, size: int) -> Mask:
@@ -97,6 +95,8 @@ class Columns:
         numbers: Row numbers of the N entries, ascending; those withdrawn or represented by another are not among them.
         numeric: Code or measured name -> N values, NaN where not known.
         facets: Code -> its values.
+        terms: Under which search terms an entry is found, by position; after the N entries follow the hidden ones
+            (withdrawn or represented), whose words are known and find nothing.
         measured: Names of measured values, the most frequent first.
     """
 
@@ -104,7 +104,10 @@ class Columns:
     numbers: Integers
     numeric: dict[str, Floats]
     facets: dict[str, Facet]
+    terms: Terms
     measured: tuple[str, ...] = ()
+    known: frozenset[str] = field(default_factory=frozenset)
+    """Names of numeric columns in which some entry has a value."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -119,50 +122,7 @@ class Columns:
         return mask
 
 
-def last_change(connection: Connection) -> int:
-    """Number of the last change of the catalog; 0 if there was none."""
-    return int(connection.execute(sa.select(sa.func.max(changes.c.number))).scalar() or 0)
-
-
-def read(database: Database) -> Columns:
-    """Read the columns of all entries, in one transaction."""
-    book = codebook()
-    numeric = [name for name, info in book.items() if info.numeric]
-    plain = [name for name in FACETS if not book[name].several]
-    several = [name for name in FACETS if book[name].several]
-    # Lists stay text here: a million of them take few forms, and each form is parsed once.
-    columns = [entries.c[name] for name in (*numeric, *plain)] + [sa.cast(entries.c[name], sa.Text) for name in several]
-    with database.read() as connection:
-        change = last_change(connection)
-        statement = (
-            sa.select(entries.c.number, *columns)
-            .where(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
-            .order_by(entries.c.number)
-        )
-        numbers: list[Integers] = []
-        values: dict[str, list[Any]] = {name: [] for name in (*numeric, *plain, *several)}
-        known: dict[str, dict[Any, int]] = {name: {None: UNKNOWN} for name in (*plain, *several)}
-        for rows in _chunks(connection, statement):
-            first, *rest = zip(*rows, strict=True)
-            numbers.append(np.array(first, dtype=np.int64))
-            for name, column in zip(values, rest, strict=True):
-                values[name].append(
-                    np.array(column, dtype=np.float64) if name in numeric else _coded(column, known[name])
-                )
-        found = Columns(
-            change=change,
-            numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
-            numeric={name: _joined(values[name], np.float64) for name in numeric},
-            facets={name: Facet(name, _texts(known[name]), _joined(values[name], np.int64)) for name in plain},
-        )
-        for name in several:
-            found.facets[name] = _spread(name, known[name], _joined(values[name], np.int64))
-        found.facets = {name: found.facets[name] for name in FACETS}
-        _add_measured(connection, found)
-    return found
-
-
-def numbers_of(database: Database, selection: sa.Select[Any]) -> Integers:
+def numbers_of(database: Database, selection: sa.Select[tuple[int]]) -> Integers:
     """The row numbers that a selection of ``number`` finds.
 
     The database joins them to one text: a hundred thousand rows handed over one by one take ten times as long.
@@ -174,7 +134,7 @@ def numbers_of(database: Database, selection: sa.Select[Any]) -> Integers:
 
 
 def order_by_text(database: Database, name: str) -> Integers:
-    """Row numbers of all entries with this code, in its order."""
+    """Row numbers of all entries with this code, in its order (the database's own, as the catalog's queries have it)."""
     column = entries.c[name]
     if database.sqlite:
         ordered = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number).subquery()
@@ -186,66 +146,7 @@ def order_by_text(database: Database, name: str) -> Integers:
     return _numbers(database, sa.select(joined).where(column.is_not(None)))
 
 
-def _numbers(database: Database, statement: sa.Select[Any]) -> Integers:
+def _numbers(database: Database, statement: sa.Select[tuple[str]]) -> Integers:
     with database.read() as connection:
         text = connection.execute(statement).scalar()
     return np.fromstring(text, dtype=np.int64, sep=",") if text else np.zeros(0, dtype=np.int64)
-
-
-def _chunks(connection: Connection, statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
-    result = connection.execution_options(yield_per=_CHUNK).execute(statement)
-    while rows := result.fetchmany(_CHUNK):
-        yield rows
-
-
-def _coded(column: Sequence[Any], known: dict[Any, int]) -> Integers:
-    return np.array([known.setdefault(value, len(known)) for value in column], dtype=np.int64)
-
-
-def _texts(known: dict[Any, int]) -> tuple[str, ...]:
-    return tuple("" if value is None else str(value) for value in known)
-
-
-def _joined(parts: list[Any], kind: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
-
-
-def _spread(name: str, forms: dict[Any, int], codes: Integers) -> Facet:
-    """A facet of several values from the numbers of whole lists."""
-    known: dict[Any, int] = {None: UNKNOWN}
-    lists = [
-        np.array([known.setdefault(item, len(known)) for item in (json.loads(form) if form else ()) or ()] or [UNKNOWN])
-        for form in forms
-    ]
-    lengths = np.array([len(items) for items in lists])
-    repeats = lengths[codes]
-    owners = np.repeat(np.arange(len(codes)), repeats)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    flat = np.concatenate(lists).astype(np.int64)
-    return Facet(name, _texts(known), flat[np.repeat(starts[codes], repeats) + within], owners)
-
-
-def _add_measured(connection: Connection, found: Columns) -> None:
-    """Measured values as columns; a duplicate's count for the entry that stands for it, ours before published ones."""
-    twin = entries.alias("twin")
-    linked = sa.select(twin.c.number, entries.c.number).join(entries, entries.c.id == twin.c.duplicate_of)
-    stands = {row[0]: row[1] for row in connection.execute(linked)}
-    statement = (
-        sa.select(measurements.c.entry, measurements.c.name, measurements.c.value)
-        .where(measurements.c.ended.is_(None))
-        .order_by(measurements.c.measured_by == "trial", measurements.c.number)
-    )
-    values: dict[str, Floats] = {}
-    for rows in _chunks(connection, statement):
-        owners = np.array([stands.get(row[0], row[0]) for row in rows], dtype=np.int64)
-        places = np.searchsorted(found.numbers, owners)
-        inside = (places < len(found)) & (found.numbers[np.minimum(places, len(found) - 1)] == owners)
-        for place, ok, (_, name, value) in zip(places, inside, rows, strict=True):
-            if ok:
-                if name not in values:
-                    values[name] = np.full(len(found), np.nan)
-                values[name][place] = value
-    names = sorted(values, key=lambda name: (-int(np.isfinite(values[name]).sum()), name))
-    found.measured = tuple(names)
-    found.numeric |= {name: values[name] for name in names}

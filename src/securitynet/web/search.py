@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.codebook import code
+from securitynet.catalog.database import CatalogError
 from securitynet.catalog.known import dataset_name
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
@@ -22,7 +24,7 @@ from securitynet.catalog.store import entry_of
 from securitynet.catalog.tables import entries
 from securitynet.catalog.text import code_term
 from securitynet.errors import ConfigurationError
-from securitynet.web import columns
+from securitynet.web import columns, reading, snapshot
 from securitynet.web.columns import UNKNOWN, Columns, Facet, Integers, Mask
 from securitynet.web.state import PER_PAGE, State
 
@@ -36,8 +38,8 @@ _FOUND = 16
 _COUNTED = 1000
 _PLOTS = 32
 _COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
-_WARM = ("name", "year", "claimed_accuracy", "parameters")
-"""Codes whose orders are made before the first visitor asks."""
+_WARM = ("claimed_accuracy", "year", "parameters", "name")
+"""Codes whose orders are made before the first visitor asks for them."""
 
 _SHOWN = 8
 _MOST_SHOWN = 24
@@ -77,17 +79,20 @@ class Found:
     Attributes:
         columns: The state of the catalog that was searched.
         chosen: N, which entries match.
-        positions: The same, as positions.
     """
 
     columns: Columns
     chosen: Mask
-    positions: Integers
 
-    @property
+    @functools.cached_property
+    def positions(self) -> Integers:
+        """The same, as positions."""
+        return np.flatnonzero(self.chosen)
+
+    @functools.cached_property
     def total(self) -> int:
         """How many match."""
-        return len(self.positions)
+        return int(np.count_nonzero(self.chosen))
 
 
 class Search:
@@ -99,44 +104,60 @@ class Search:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self._columns = columns.read(catalog.database)
-        self._looked = time.monotonic()
         self._lock = threading.Lock()
-        self._reading = False
         self._masks: Kept[Any] = Kept(_MASKS)
         self._found: Kept[Found] = Kept(_FOUND)
-        self.plots: Kept[Any] = Kept(_PLOTS)
-        for name in _WARM:
-            self._order(self._columns, name)
         self._facets: Kept[tuple[FacetShown, ...]] = Kept(_COUNTED)
+        self.plots: Kept[Any] = Kept(_PLOTS)
+        self._columns: Columns | None = None
+        self._failure: Exception | None = None
+        self._looked = time.monotonic()
+        self._reading = True
+        self._ready = threading.Event()
+        # In the background: pages that need no columns are there at once, and the others wait for them.
+        threading.Thread(target=self.refresh, daemon=True).start()
 
     @property
     def columns(self) -> Columns:
-        """The columns. If the catalog has changed, new ones are read beside, and the old ones serve until then."""
+        """The columns. If the catalog has changed, new ones are read beside, and the old ones serve until then.
+
+        Raises:
+            CatalogError: If they cannot be read.
+        """
+        self._ready.wait()
         with self._lock:
             due = not self._reading and time.monotonic() - self._looked > _LOOK_AGAIN
             if due:
                 self._looked = time.monotonic()
         if due:
-            with self.catalog.database.read() as connection:
-                changed = columns.last_change(connection) != self._columns.change
+            changed = self._columns is None
+            if self._columns is not None:
+                with self.catalog.database.read() as connection:
+                    changed = reading.last_change(connection) != self._columns.change
             with self._lock:
                 start = changed and not self._reading
                 self._reading = self._reading or start
             if start:
                 threading.Thread(target=self.refresh, daemon=True).start()
+        if self._columns is None:
+            raise CatalogError(f"The catalog could not be read: {self._failure}.")
         return self._columns
 
     def refresh(self) -> None:
-        """Read the columns anew."""
+        """Read the columns anew, or map them from where they were kept."""
+        database = self.catalog.database
         try:
-            read = columns.read(self.catalog.database)
-            for name in _WARM:
-                self._order(read, name)
-            self._columns = read
+            self._columns = snapshot.load(database) or snapshot.save(database, reading.read(database))
+            self._failure = None
+        except Exception as error:  # whoever asks is told, and the next one who asks makes it be tried again
+            self._failure = error
         finally:
             self._looked = time.monotonic()
             self._reading = False
+            self._ready.set()
+        if self._columns is not None:
+            for name in _WARM:
+                self._order(self._columns, name)
 
     def query(self, state: State) -> Query:
         """The catalog's own query for a state: says whether it makes sense, and serves downloads.
@@ -239,12 +260,11 @@ class Search:
         masks = [self._masked(current, "", (state.text,))] if state.text else []
         masks += [self._masked(current, name, values) for name, values in state.filters.items()]
         if not masks:
-            everything = np.ones(len(current), dtype=bool)
-            return Found(current, everything, np.arange(len(current)))
+            return Found(current, np.ones(len(current), dtype=bool))
         chosen = masks[0].copy()
         for mask in masks[1:]:
             chosen &= mask
-        return Found(current, chosen, np.flatnonzero(chosen))
+        return Found(current, chosen)
 
     def _masked(self, current: Columns, name: str, values: tuple[str, ...]) -> Mask:
         """Which entries fulfil one condition; kept as bits, for there are many conditions."""
@@ -265,8 +285,12 @@ class Search:
                 wanted = np.ones(len(facet.values), dtype=bool)
                 wanted[UNKNOWN] = False
             return facet.having(wanted, len(current))
-        words = None if name else query.words_found()
-        return current.mask(columns.numbers_of(self.catalog.database, query.numbers() if words is None else words))
+        if not name:
+            return current.terms.having(query.words)[: len(current)]
+        if query.terms is not None:
+            groups = [current.terms.any_of(group) for group in query.terms]
+            return np.logical_and.reduce(groups)[: len(current)]
+        return current.mask(columns.numbers_of(self.catalog.database, query.numbers()))
 
     def _wanted(self, facet: Facet, values: tuple[str, ...]) -> Mask:
         """Which values of a facet are meant by filter texts; the filter language forgets case and punctuation."""
@@ -291,7 +315,7 @@ class Search:
 
     def _whole(self, name: str, text: str) -> bool:
         """Whether a text is a facet's value as it stands, be there commas in it or not."""
-        facet = self._columns.facets.get(name)
+        facet = self.columns.facets.get(name)
         return facet is not None and text != "" and text in facet.numbers
 
     def _order(self, current: Columns, name: str) -> tuple[Integers, Integers]:
