@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -314,15 +314,39 @@ class _Told:
         return tell
 
 
+Examine = Callable[[torch.Tensor, NDArray[np.int64]], Arrays]
+"""Images N×C×H×W uint8 and their numbers N in; arrays of one row an image out."""
+
+
 def in_pieces(
-    fitted: Fitted, images: torch.Tensor, purpose: str, questions: Questions, folder: Path | None, progress: Progress
+    examine: Examine,
+    images: torch.Tensor,
+    name: str,
+    questions: Questions,
+    folder: Path | None,
+    progress: Progress,
+    *,
+    size: int = 64,
+    rows: NDArray[np.int64] | None = None,
 ) -> Arrays:
-    """`Fitted.examine` for many images, in pieces that are kept on disk as they are finished."""
+    """What is found out about many images, in pieces that are kept on disk as they are finished.
+
+    Args:
+        examine: Finds it out.
+        images: N×C×H×W uint8.
+        name: Of the pieces.
+        questions: Those that ``examine`` asks.
+        folder: For the pieces; None keeps nothing.
+        progress: Told about images done.
+        size: Images a piece.
+        rows: Numbers of the images, N; from 0 on if None.
+    """
+    numbers = np.arange(len(images), dtype=np.int64) if rows is None else rows
     pieces = []
-    for start, part in _parts(images, fitted.piece):
-        rows = np.arange(start, start + len(part), dtype=np.int64)
-        path = None if folder is None else folder / f"{purpose} {start:06d}.npz"
-        pieces.append(questions.piece(path, lambda part=part, rows=rows: fitted.examine(part, rows, purpose)))  # type: ignore[misc]
+    for start, part in _parts(images, size):
+        chosen = numbers[start : start + size]
+        path = None if folder is None else folder / f"{name} {start:06d}.npz"
+        pieces.append(questions.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
         progress(start + len(part), len(images))
     return joined(pieces)
 
@@ -330,7 +354,10 @@ def in_pieces(
 def _examined(
     fitted: Fitted, images: torch.Tensor, purpose: str, questions: Questions, folder: Path | None, told: _Told
 ) -> Arrays:
-    return in_pieces(fitted, images, purpose, questions, folder, told.part())
+    def examine(part: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
+        return fitted.examine(part, rows, purpose)
+
+    return in_pieces(examine, images, purpose, questions, folder, told.part(), size=fitted.piece)
 
 
 def _parts(images: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:

@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 
 _KEY_BYTES = 16
 
-_VERSION = 1
+_VERSION = 2
 """Of what pieces hold; raise it when the same configuration leads to other ones."""
 
 
@@ -43,6 +43,7 @@ class Questions:
 
     Attributes:
         sent: Images that were sent, repeats included.
+        half: The target in bf16; None where it computes so already, or can't.
 
     Raises:
         TargetError: If the target holds recorded outputs only.
@@ -54,6 +55,7 @@ class Questions:
                 f"{target.reference} holds recorded outputs; it can't be asked about images that a detector makes up."
             )
         self.target = target
+        self.half = target.in_half()
         self.sent = 0
         self._keys: set[bytes] = set()
         self._known: dict[bytes, torch.Tensor] = {}
@@ -77,15 +79,23 @@ class Questions:
             images: N×C×H×W, at least one.
             remember: Keep the answers, for images that will be asked about again.
         """
-        return torch.cat([self._batch(part, remember) for part in torch.split(images, self.target.batch_size)])
+        return torch.cat(
+            [self._batch(part, self.target, remember) for part in torch.split(images, self.target.batch_size)]
+        )
 
-    def posteriors(self, images: torch.Tensor) -> torch.Tensor:
+    def posteriors(self, images: torch.Tensor, *, half: bool = False) -> torch.Tensor:
         """Posteriors, N×K.
+
+        Args:
+            images: N×C×H×W, at least one.
+            half: Ask the target in bf16, if `half` is there.
 
         Raises:
             AccessDenied: If the target answers labels only.
         """
-        return heads.to_posteriors(self.outputs(images), self.target.head)
+        target = (self.half if half else None) or self.target
+        answers = [self._batch(part, target) for part in torch.split(images, target.batch_size)]
+        return heads.to_posteriors(torch.cat(answers), target.head)
 
     def embeddings(self, images: torch.Tensor) -> torch.Tensor:
         """What the classifier layer receives, N×D.
@@ -99,7 +109,7 @@ class Questions:
             self._bill(len(part), image_keys(part))
         return torch.cat(found)
 
-    def _batch(self, images: torch.Tensor, remember: bool) -> torch.Tensor:
+    def _batch(self, images: torch.Tensor, target: Target, remember: bool = False) -> torch.Tensor:
         keys = image_keys(images)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         wanted = sorted(at for key, at in first.items() if key not in self._known)
@@ -107,7 +117,7 @@ class Questions:
         if wanted:
             new = [keys[at] for at in wanted]
             chosen = images if len(wanted) == len(images) else images[torch.tensor(wanted)]
-            rows = self.target.raw_outputs(chosen, keys=new)
+            rows = target.raw_outputs(chosen, keys=new)
             self._bill(len(new), new)
             if len(wanted) == len(images):
                 if remember:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough, in_pieces
 from securitynet.detectors._questions import Arrays, Questions
@@ -22,8 +22,14 @@ FEWEST_TUNING = 10
 MOST_POOLED = 2000
 """Clean images that overlays are drawn from, at most."""
 
-ROUND = 2
-"""Overlays that are asked about at once where questions stop early."""
+FEWEST_ASKED = 16
+"""Superpositions that are asked about at once at least, where questions stop early: fewer take as long."""
+
+PRIOR = 4
+"""See `FittedStrip._rank`."""
+
+COMPARED = 64
+"""Clean images that are asked about in both precisions."""
 
 SHOWN = 4
 """Superpositions in the pictures of an image."""
@@ -43,8 +49,11 @@ class Strip(InputFilter):
         false_rejection_rate: Share of clean images that may be stopped; the threshold is chosen for it.
         threshold: How; see `securitynet.metrics.filtering.low_threshold`.
         calibration: Clean images, beside those judged, from which the threshold is chosen, at most.
-        stop_early: Stop asking about an image as soon as it is sure to pass. The verdicts are the same, with a fraction
-            of the questions; there is no AUC then.
+        stop_early: Stop asking about an image as soon as it is sure to pass, or to be stopped. The verdicts are the
+            same, with a fraction of the questions; there is no AUC then.
+        screen: ``bf16``: where questions stop early, ask the network in bf16, and in its own precision only about
+            images whose mean entropy lies near the threshold: nearer than the precisions were ever apart on clean
+            images, six deviations of that difference at least. For networks that run here.
     """
 
     costs: ClassVar[str | None] = "asks the target about many superpositions of each of thousands of images"
@@ -56,6 +65,9 @@ class Strip(InputFilter):
     threshold: filtering.Fit = Field(default="auto", description="From a normal fit, a quantile, or auto.")
     calibration: int = Field(default=2000, ge=FEWEST_TUNING, description="Clean images for the threshold, at most.")
     stop_early: bool = Field(default=False, description="Stop asking as soon as the verdict is sure.")
+    screen: Literal["none", "bf16"] = Field(
+        default="none", description="With stop_early, ask in bf16 first, and again only where that leaves a doubt."
+    )
 
     @property
     def tuning_images(self) -> int:
@@ -66,6 +78,12 @@ class Strip(InputFilter):
     def mixing_images(self) -> int:
         """See `InputFilter.mixing_images`."""
         return MOST_POOLED
+
+    @model_validator(mode="after")
+    def _screening_gives_verdicts(self) -> Self:
+        if self.screen != "none" and not self.stop_early:
+            raise ValueError("screen works with stop_early only: it gives verdicts, and no scores that could be ranked")
+        return self
 
     def fitted(
         self,
@@ -78,10 +96,18 @@ class Strip(InputFilter):
         """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
-        fitted = FittedStrip(self, questions, clean.mixing, seed)
         told = progress or (lambda done, total: None)
-        found = in_pieces(fitted, clean.tuning, "calibration", questions, folder, told)
-        return fitted.with_threshold(-found["scores"])
+        return FittedStrip(self, questions, clean.mixing, seed).calibrated(clean.tuning, folder, told)
+
+
+def margin_of(errors: np.ndarray) -> float:
+    """How far two precisions may lie apart: six deviations beyond the mean of differences, twice the largest at least.
+
+    Args:
+        errors: Differences of mean entropies, n.
+    """
+    deviation = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
+    return max(abs(float(errors.mean())) + 6 * deviation, 2 * float(np.abs(errors).max()))
 
 
 class FittedStrip(Fitted):
@@ -101,10 +127,60 @@ class FittedStrip(Fitted):
         self.questions = questions
         self.pool = pool
         self.seed = seed
-        self.threshold = math.inf  # until it is known nothing is stopped, and nothing is stopped early
+        self.threshold = math.inf  # until it is known nothing is stopped
+        self.expected = torch.zeros(len(pool), dtype=torch.float64)
+        self.margin: float | None = None
+        self.piece = 256 if settings.stop_early else 64  # as questions stop, batches become small
 
-    def with_threshold(self, entropies: np.ndarray) -> FittedStrip:
-        """Choose the threshold from mean entropies of clean images, in bits."""
+    def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedStrip:
+        """Choose the threshold, and the order in which overlays are asked about.
+
+        Args:
+            tuning: Clean images, N×C×H×W uint8.
+            folder: Where finished pieces are kept; None keeps nothing.
+            progress: Told about images done.
+        """
+        rows = np.arange(len(tuning), dtype=np.int64)
+
+        def measured(which: np.ndarray, half: bool) -> np.ndarray:
+            """Entropies of these images with each of their overlays, n×K."""
+            name = f"calibration{' bf16' if half else ''} of {len(which)}"
+            found = in_pieces(
+                lambda images, numbers: {"entropies": self._all(images, self._picked(numbers, "calibration"), half)},
+                tuning[torch.from_numpy(which)],
+                name,
+                self.questions,
+                folder,
+                progress if len(which) == len(tuning) else lambda done, total: None,
+                rows=which,
+            )
+            return np.asarray(found["entropies"])
+
+        screened = self.settings.screen == "bf16" and self.questions.half is not None
+        # A quantile needs exact values near itself only; a normal fit needs all.
+        coarse = screened and self.settings.threshold == "quantile"
+        entropies = measured(rows, half=coarse)
+        means = entropies.mean(axis=1)
+        self._choose(means)
+        if screened:
+            near = np.sort(np.argsort(np.abs(means + self.threshold), kind="stable")[:COMPARED])
+            others = measured(near, half=not coarse).mean(axis=1)
+            self.margin = margin_of(others - means[near])
+            if coarse:
+                means[near] = others
+                doubtful = np.abs(means + self.threshold) <= 2 * self.margin
+                doubtful[near] = False
+                if doubtful.any():
+                    means[doubtful] = measured(np.flatnonzero(doubtful), half=False).mean(axis=1)
+                self._choose(means)
+            self.notes = (*self.notes, f"Decided in bf16 beyond {self.margin:.2g} bits of the threshold, else in fp32.")
+        elif self.settings.screen == "bf16":
+            self.notes = (*self.notes, "The target can't be asked in bf16 beside its own precision.")
+        self._rank(self._picked(rows, "calibration").numpy(), entropies)
+        return self
+
+    def _choose(self, entropies: np.ndarray) -> None:
+        """Take the threshold from mean entropies of clean images, in bits."""
         rate = self.settings.false_rejection_rate
         bound = filtering.low_threshold(entropies, rate, self.settings.threshold)
         self.threshold, self.nominal, self.calibration = -bound.value, rate, -entropies
@@ -116,26 +192,66 @@ class FittedStrip(Fitted):
             )
         elif bound.value <= 0:
             self.notes = ("The threshold lies below an entropy of 0, so nothing can be stopped.",)
-        return self
+
+    def _rank(self, picks: np.ndarray, entropies: np.ndarray) -> None:
+        """Estimate the mean entropy under each overlay, drawn towards that of all as if `PRIOR` more were like them."""
+        sums = np.bincount(picks.ravel(), entropies.ravel(), len(self.pool))
+        counts = np.bincount(picks.ravel(), minlength=len(self.pool))
+        self.expected = torch.from_numpy((sums + PRIOR * entropies.mean()) / (counts + PRIOR))
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
-        """See `Fitted.examine`; ``asked`` is the number of superpositions of each image."""
-        count = self.settings.overlays
-        picks = torch.stack([self._picks(row, purpose) for row in rows.tolist()])
+        """See `Fitted.examine`; ``asked`` is the number of superpositions of each image.
+
+        Where questions stop early, scores depend on what is examined together, as they are bounds; verdicts do not.
+        """
+        picks = self._picked(rows, purpose)
+        if not self.settings.stop_early:
+            sums = torch.from_numpy(self._all(images, picks)).sum(dim=1)
+            asked = torch.full((len(images),), self.settings.overlays)
+        else:
+            # Those first that should tell most.
+            order = torch.sort(self.expected[picks], dim=1, descending=True, stable=True).indices
+            sums, asked = self._until_sure(images, picks.gather(1, order))
+        scores = -(sums / self.settings.overlays).numpy()
+        return {"scores": scores, "flagged": scores > self.threshold, "asked": asked.numpy()}
+
+    def _until_sure(self, images: torch.Tensor, picks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of entropies up to where the verdict is sure, N; and how many superpositions were asked about, N."""
+        if self.margin is None:
+            sums, asked, _ = self._narrowed(images, picks, 0.0, half=False)
+            return sums, asked
+        sums, asked, doubtful = self._narrowed(images, picks, self.margin, half=True)
+        if len(doubtful):
+            exact, more, _ = self._narrowed(images[doubtful], picks[doubtful], 0.0, half=False)
+            sums[doubtful] = exact
+            asked[doubtful] += more
+        return sums, asked
+
+    def _narrowed(
+        self, images: torch.Tensor, picks: torch.Tensor, margin: float, *, half: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ask until each mean is sure to lie more than a margin above the bound, or below; the third are the others."""
+        count, bound = self.settings.overlays, -self.threshold
         sums = torch.zeros(len(images), dtype=torch.float64)
-        asked = np.zeros(len(images), dtype=np.int64)
-        early = self.settings.stop_early and math.isfinite(self.threshold)
-        live = torch.arange(len(images))
-        for start in range(0, count, ROUND if early else count):
-            if early:  # entropies are not negative: once the sum is above the bound it stays there
-                live = live[-(sums[live] / count) > self.threshold]
-                if not len(live):
-                    break
-            chosen = picks[live, start : start + (ROUND if early else count)]
-            sums[live] += self._entropies(images, live, chosen)
-            asked[live.numpy()] += chosen.shape[1]
-        scores = -(sums / count).numpy()
-        return {"scores": scores, "flagged": scores > self.threshold, "asked": asked}
+        asked = torch.zeros(len(images), dtype=torch.int64)
+        live, start = torch.arange(len(images)), 0
+        while len(live) and start < count:
+            chosen = picks[live, start : start + max(1, -(-FEWEST_ASKED // len(live)))]
+            sums[live] += self._entropies(images, live, chosen, half).sum(dim=1)
+            asked[live] += chosen.shape[1]
+            start += chosen.shape[1]
+            # Entropies are not negative: above the bound a sum stays above. And none exceeds that of equal posteriors.
+            means = sums[live] / count
+            rest = (count - start) / count * self._highest() if start < count else 0.0
+            live = live[~((means >= bound + margin) | (means + rest < bound - margin))]
+        return sums, asked, live
+
+    def _highest(self) -> float:
+        """The largest entropy in bits, and a little more for rounding."""
+        classes = self.questions.target.num_classes
+        if classes is None or self.questions.target.head == "answers":  # an interface's need not sum to 1
+            return math.inf
+        return math.log2(classes) + 1e-4
 
     def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
         """See `Fitted.pictures`: the image, and its first superpositions."""
@@ -152,16 +268,24 @@ class FittedStrip(Fitted):
             # uint8 wraps around; where it did, the sum is smaller than its parts. That saves a pass in wider integers.
             total = images + overlays
             return total.masked_fill_(total < overlays, 255)
-        return torch.lerp(overlays.float() / 255, images.float() / 255, self.settings.weight)
+        return overlays.float().div_(255).lerp_(images.float().div_(255), self.settings.weight)
 
-    def _entropies(self, images: torch.Tensor, live: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
-        """Sum over the overlays of the entropy of each image's superposition in bits: for each of ``live``."""
+    def _all(self, images: torch.Tensor, picks: torch.Tensor, half: bool = False) -> np.ndarray:
+        """Entropies of all superpositions in bits, N×K float64."""
+        return self._entropies(images, torch.arange(len(images)), picks, half).numpy()
+
+    def _entropies(self, images: torch.Tensor, live: torch.Tensor, picks: torch.Tensor, half: bool) -> torch.Tensor:
+        """Entropies of superpositions in bits: some overlays for each of the ``live`` images, in that shape."""
         owners, chosen = live.repeat_interleave(picks.shape[1]), picks.flatten()
         found = []
         for part in torch.split(torch.arange(len(owners)), self.questions.target.batch_size):
             mixed = self.mixed(images[owners[part]], self.pool[chosen[part]])
-            found.append(torch.special.entr(self.questions.posteriors(mixed).double()).sum(dim=1))
-        return torch.cat(found).view(picks.shape).sum(dim=1) / math.log(2)
+            found.append(torch.special.entr(self.questions.posteriors(mixed, half=half).double()).sum(dim=1))
+        return torch.cat(found).view(picks.shape) / math.log(2)
+
+    def _picked(self, rows: np.ndarray, purpose: str) -> torch.Tensor:
+        """Positions in the pool of the overlays of images, N×K."""
+        return torch.stack([self._picks(row, purpose) for row in rows.tolist()])
 
     def _picks(self, row: int, purpose: str) -> torch.Tensor:
         """Which images of the pool are laid over an image: different ones, as long as there are enough."""

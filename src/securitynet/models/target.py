@@ -96,6 +96,15 @@ class Target:
         """What stands between the model and those who ask it; None if nothing does."""
         return self.backend.interface
 
+    def in_half(self) -> Target | None:
+        """A view that computes in bf16 and shares the ledger; None where it does already, or can't be had."""
+        backend = self.backend.in_half() if self.precision == "fp32" else None
+        if backend is None:
+            return None
+        view = self._view(backend, self.head, self.access)
+        view.precision = "bf16"
+        return view
+
     def through(self, interface: Interface) -> Target:
         """A view of this target that answers what an interface gives away, under black-box access.
 

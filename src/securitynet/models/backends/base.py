@@ -66,6 +66,10 @@ class Backend(ABC):
             hint="White-box attacks need the weights: load the model by a reference with --weights.",
         )
 
+    def in_half(self) -> Backend | None:
+        """The same model in bf16, or None where its arithmetic can't be chosen."""
+        return None
+
     def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
         """What the second-to-last layer emits for preprocessed inputs.
 

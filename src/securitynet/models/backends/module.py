@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -47,10 +48,27 @@ class ModuleBackend(Backend):
         self.channels = input_channels(module)
         example = None if example_shape is None else torch.zeros((1, *example_shape))
         self._module, self._layout = prepare(module, self._device, example)
-        self._part = batch_size or suitable_batch(example_shape, self._device)
+        self._example_shape, self._chosen = example_shape, batch_size
+        self._part = self._suited()
         # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
         self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
         self._extractors: dict[tuple[str | None, tuple[int, ...]], Extract] = {}
+
+    def _suited(self) -> int:
+        if self._chosen:
+            return self._chosen
+        part = suitable_batch(self._example_shape, self._device)
+        # Nothing is kept of a forward pass, so that half as many images stay in the caches, and twice as many in bf16.
+        # On ResNet-20 that took a fifth of the time of 64 images in fp32; fewer than 32 gained nothing.
+        halved = self._device.type == "cpu" and self.precision == "fp32" and part >= 2 * FEWEST_HALVED
+        return part // 2 if halved else part
+
+    def in_half(self) -> ModuleBackend:
+        """See `Backend.in_half`; weights are shared."""
+        other = copy.copy(self)
+        other.precision = "bf16"
+        other._part = other._suited()
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +148,10 @@ def input_channels(module: nn.Module) -> int | None:
         if isinstance(layer, nn.Conv2d):
             return int(layer.in_channels)
     return None
+
+
+FEWEST_HALVED = 32
+"""Images a batch, of which a forward pass on a CPU may take half."""
 
 
 def suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
