@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -96,10 +97,8 @@ class Preprocessing(Record):
         if self.input_size and tuple(images.shape[-2:]) != self.input_size:
             images = self._resize(images, self.input_size)
         if self.mean:
-            # As one multiplication and one addition: (x - m) / s = x · (1/s) + (-m/s).
-            std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
-            mean = torch.tensor(self.mean, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
-            images = torch.addcmul(-mean / std, images, 1 / std)
+            offset, factor = _affine(self.mean, self.std, images.dtype, images.device)
+            images = torch.addcmul(offset, images, factor)
         return images
 
     def _resize(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -112,6 +111,20 @@ class Preprocessing(Record):
         images = images.clamp(0, 1)
         top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
         return images[..., top : top + size[0], left : left + size[1]]
+
+
+@functools.lru_cache(maxsize=32)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalisation as one multiplication and one addition: (x - m) / s = x · (1/s) + (-m/s); 1×C×1×1 each.
+
+    Kept, because making them takes longer than a small network's convolution on a small image.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # a backward pass can't use tensors of inference mode
+        deviations = torch.tensor(std, device=device, dtype=dtype).view(1, -1, 1, 1)
+        means = torch.tensor(mean, device=device, dtype=dtype).view(1, -1, 1, 1)
+        return -means / deviations, 1 / deviations
 
 
 def parse_normalization(text: str) -> Constants:

@@ -83,13 +83,12 @@ class Fredrikson(InversionAttack):
             }
 
         def advance(state: Tensors, step: int) -> bool:
-            # Small networks take less time than the bookkeeping: while none has stopped, there is none to leave out.
-            at = state["active"].nonzero().squeeze(1)
-            everything = len(at) == len(classes)
-            images = state["images"] if everything else state["images"][at]
-            wanted = classes if everything else classes[at]
+            # Small networks take less time than indexing: while no image has stopped, whole tensors are worked on.
+            at = _positions(state["active"])
+            images, before = _rows(state, "images", at), _rows(state, "cost", at)
+            wanted = classes if at is None else classes[at]
 
-            def cost(leaf: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            def cost(leaf: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
                 log_p = subject.module(leaf).float().log_softmax(dim=1)
                 own = log_p.gather(1, wanted[positions][:, None]).squeeze(1)
                 costs = -own if self.objective == "log-posterior" else 1 - own.exp()
@@ -101,29 +100,25 @@ class Fredrikson(InversionAttack):
 
             gradient, (costs, log_posterior) = gradients(cost, images, subject.part)
             reached = log_posterior.exp() > self.threshold
-            before = state["cost"][at]
             better = (costs < before) | reached
-            state["best"].index_copy_(0, at[better], images[better])
-            state["cost"].index_copy_(0, at, torch.where(better, costs, before))
-            since = torch.where(better, 0, state["since"][at] + 1)
-            state["since"].index_copy_(0, at, since)
-            going = ~reached & (since < self.patience) & (step < self.iterations)
-            if not (everything and bool(going.all())):
-                state["active"].index_copy_(0, at, going)
-                at, images, gradient, everything = at[going], images[going], gradient[going], False
-            state["iterations"][at] += 1
+            _put(state, "best", at, torch.where(better[:, None, None, None], images, _rows(state, "best", at)))
+            _put(state, "cost", at, torch.where(better, costs, before))
+            since = (_rows(state, "since", at) + 1).masked_fill_(better, 0)
+            _put(state, "since", at, since)
+            going = (since < self.patience).logical_and_(~reached) & (step < self.iterations)
+            if not bool(going.all()):
+                _put(state, "active", at, going)
+                images, gradient, at = images[going], gradient[going], _positions(state["active"])
+            _put(state, "iterations", at, _rows(state, "iterations", at) + 1)
             if self.optimizer == "adam":
-                moments = state["mean"][at], state["square"][at]
+                moments = _rows(state, "mean", at), _rows(state, "square", at)
                 images = adam(images, gradient, moments, step, self.learning_rate, _BETAS)
-                state["mean"][at], state["square"][at] = moments
+                _put(state, "mean", at, moments[0])
+                _put(state, "square", at, moments[1])
             else:
-                images = images - self.learning_rate * gradient
-            images = images.clamp(0, 1)
-            if everything:
-                state["images"] = images
-            else:
-                state["images"].index_copy_(0, at, images)
-            return bool(len(at))
+                images = images - gradient.mul_(self.learning_rate)
+            _put(state, "images", at, images.clamp_(0, 1))
+            return len(images) > 0
 
         def finish(state: Tensors) -> Found:
             return Found(state["best"].cpu(), state["iterations"].cpu().numpy())
@@ -133,6 +128,22 @@ class Fredrikson(InversionAttack):
         return Search(
             identity(subject, "fredrikson", configuration, context.seed), start, advance, self.iterations + 1, finish
         )
+
+
+def _positions(active: torch.Tensor) -> torch.Tensor | None:
+    """Where a mask holds; None if everywhere."""
+    return None if bool(active.all()) else active.nonzero().squeeze(1)
+
+
+def _rows(state: Tensors, name: str, at: torch.Tensor | None) -> torch.Tensor:
+    return state[name] if at is None else state[name][at]
+
+
+def _put(state: Tensors, name: str, at: torch.Tensor | None, values: torch.Tensor) -> None:
+    if at is None:
+        state[name] = values
+    else:
+        state[name].index_copy_(0, at, values)
 
 
 def total_variation(images: torch.Tensor) -> torch.Tensor:

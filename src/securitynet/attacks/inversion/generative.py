@@ -52,7 +52,7 @@ class Generative(GenerativeAttack):
             codes = codes.to(subject.device)
             return {"codes": codes.clamp(-self.clip, self.clip), "velocity": torch.zeros_like(codes)}
 
-        def cost(codes: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def cost(codes: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
             images = gan.generator(codes)
             prior = functional.softplus(-gan.discriminator(images))
             log_p = subject.module(images).float().log_softmax(dim=1)

@@ -74,7 +74,7 @@ class PlugAndPlay(GenerativeAttack):
         def advance(state: Tensors, step: int) -> bool:
             views = self._views(len(classes), context.seed, step, subject.device)
 
-            def cost(codes: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            def cost(codes: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
                 images = gan.generator(codes)
                 logits = subject.module(transformed(images, views[positions])).float()
                 costs = -margins(logits, classes[positions])
