@@ -14,7 +14,8 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading import load_target
 from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Job, obtain_model, read_facts
+from securitynet.models.stored import Job, obtain_model
+from securitynet.models.stored_facts import read_facts
 from securitynet.models.together import obtain_models
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")

@@ -90,6 +90,8 @@ class Distillation(TrainingDefense):
         # On held-out data the labels given here count in the history's training accuracy, and nowhere else.
         procedure = Distilling(teacher, self.temperature, 1.0 if held_out else self.alpha)
         history = fitting.fit(procedure, indices=indices)
+        if not len(fitting.unseen):  # a shadow model, of which nobody reads a record
+            return history, {}
         return history, {"teacher": self._judge(name, teacher, fitting)}
 
     @staticmethod

@@ -14,7 +14,7 @@ from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
 from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.protection import Fitting
+from securitynet.models.protection import Fitting, Protected
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer.private import (
     AccountantName,
@@ -147,6 +147,14 @@ class DpSgd(TrainingDefense):
         """See `Protection.preprocessing`: from [0, 1] to [-1, 1], whatever the records are."""
         channels = dataset.image_shape[0]
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
+
+    def imitated(self, spent: Protected) -> DpSgd:
+        """See `Protection.imitated`: with as much noise, whatever that spends on other records; nothing is secret."""
+        changes: dict[str, Any] = {"secret_noise": False}
+        if spent.privacy is not None:
+            noise = spent.privacy.noise_multiplier
+            changes |= {"preset": None, "epsilon": None, "noise_multiplier": noise}
+        return self.model_copy(update=changes)
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
         """See `Protection.fit`."""

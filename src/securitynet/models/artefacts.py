@@ -24,7 +24,15 @@ from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.poison import Poisoner
-from securitynet.models.protection import Fitting, Protected, Protection, has_group_norms, set_aside
+from securitynet.models.protection import (
+    UNPROTECTED,
+    Fitting,
+    Protected,
+    Protection,
+    has_group_norms,
+    parts,
+    train_protected,
+)
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
 from securitynet.models.train_config import TrainConfig
@@ -41,7 +49,6 @@ from securitynet.models.trained import (
 from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.trainer.environment import resolve_device
 from securitynet.models.trainer.randomness import derived_seed, isolated
-from securitynet.models.trainer.statistics import standardising
 from securitynet.models.training import Indices, Note, Progress, evaluate
 from securitynet.models.weights import read_state_dict, state_checksum
 from securitynet.records import Access, DatasetIdentity
@@ -213,9 +220,8 @@ def _obtain(
     """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
     note = note or logger.info
     made = splits.make(split, dataset, seed=split_seed, known=known)
-    share = 0.0
-    if protection is not None:
-        recipe, share = protection.change_recipe(recipe), protection.share_aside
+    guard = protection or UNPROTECTED
+    recipe, share = guard.change_recipe(recipe), guard.share_aside
     effective = effective_splits(split, dataset, split_seed, known, recipe, share)
     channels, height, width = dataset.image_shape
     if height != width:
@@ -224,11 +230,8 @@ def _obtain(
             hint="Resize them with --image-size N.",
         )
     shape = dataset.num_classes, channels, height
-    if protection is not None:
-        protection.check(architecture, shape, len(effective.members), recipe)
-    network = _fresh(architecture, dataset.num_classes, channels, height, recipe.seed)
-    if protection is not None:
-        network = protection.network(network, note)
+    guard.check(architecture, shape, len(effective.members), recipe)
+    network = guard.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
@@ -261,23 +264,22 @@ def _obtain(
             network.load_state_dict(read_state_dict(out)[0])
             return network.eval(), done
         _remove_leftovers(out, checkpoint.path)
-    normalise = standardising if protection is None else protection.preprocessing
-    preprocessing = normalise(dataset, effective.members)
+    preprocessing = guard.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
     by: list[Any] = [] if protection is None else [protection.protected().model_dump(mode="json")]
     by += [] if poisoned is None else [poisoned.record.digest]
-    kept, aside = set_aside(len(made.members), share, recipe.seed)
+    roles = parts(guard, recipe, len(made.members))
     fitting = Fitting(
         architecture,
         network,
         images if poisoned is None else poisoned.images,
         dataset.labels if poisoned is None else poisoned.labels,
-        made.members[kept],
+        made.members[roles.given],
         recipe,
         preprocessing,
         shape,
-        aside=made.members[aside],
+        aside=made.members[roles.aside],
         unseen=made.non_members,
         checkpoint=checkpoint.path if checkpoint else None,
         data_fingerprint=stable_hash([dataset.fingerprint, preprocessing.canonical(), *by]),
@@ -285,11 +287,9 @@ def _obtain(
         progress=progress,
         note=note,
     )
-    if protection is None:
-        history = fitting.fit()
-    else:
-        history, found = protection.fit(fitting)
-        facts["defense"] = facts["defense"].model_copy(update={**found, "set_aside": len(aside)})
+    history, protected = train_protected(guard, fitting)
+    if protection is not None:
+        facts["defense"] = protected
 
     def accuracy(indices: Indices) -> float:
         labels = dataset.labels[indices]

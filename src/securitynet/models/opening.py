@@ -18,7 +18,7 @@ from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Progress, Shape, Source
-from securitynet.models.stored import StoredFacts, read_facts
+from securitynet.models.stored_facts import StoredFacts, read_facts
 from securitynet.models.suggestions import suggest
 from securitynet.models.trained import TrainedModel, read_artefact
 from securitynet.models.trainer.private import with_group_norms

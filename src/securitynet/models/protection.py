@@ -10,7 +10,7 @@ import logging
 from abc import ABC
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from securitynet.models.trainer.private import Privacy
 from securitynet.models.trainer.procedure import Procedure
 from securitynet.models.trainer.randomness import derived_seed, generator, isolated
 from securitynet.models.trainer.statistics import standardising
-from securitynet.models.training import History, Note, Progress, Targets, fit
+from securitynet.models.training import History, Note, Progress, Targets, fit, held_out
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)
@@ -211,6 +211,63 @@ class Protection(Record, ABC):
     def protected(self, **found: Any) -> Protected:
         """What the model's record says, with what followed from the training."""
         return Protected(name=self.name, settings=self.model_dump(mode="json"), **found)
+
+    def imitated(self, spent: Protected) -> Protection:
+        """How an adversary trains models like one that was trained with this protection.
+
+        Args:
+            spent: What the record of that model says.
+        """
+        return self
+
+
+class Unprotected(Protection):
+    """A training as any other: what all trainings without a defense go through."""
+
+
+UNPROTECTED: Final = Unprotected()
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Which of the records of a training do what.
+
+    Attributes:
+        given: Positions that the training gets, sorted: those that train, and those that early stopping holds out.
+        training: Positions of the records that train, the members.
+        aside: Positions that the protection takes for something else.
+    """
+
+    given: Indices
+    training: Indices
+    aside: Indices
+
+
+def parts(protection: Protection, recipe: Recipe, count: int) -> Parts:
+    """Who does what in a training on so many records.
+
+    Args:
+        protection: `UNPROTECTED` for none.
+        recipe: As the protection changed it; its seed decides.
+        count: Records.
+
+    Raises:
+        ConfigurationError: If there are too few records to set some aside, or to hold some out.
+    """
+    given, aside = set_aside(count, protection.share_aside, recipe.seed)
+    training = given[held_out(len(given), recipe)[0]] if recipe.patience else given
+    return Parts(given, training, aside)
+
+
+def train_protected(protection: Protection, fitting: Fitting) -> tuple[History, Protected]:
+    """Train a network as its protection wants it, and say what the record of the model says of that.
+
+    ``fitting`` must have been prepared by the same protection: `Protection.change_recipe`, `parts`,
+    `Protection.preprocessing` and `Protection.network`.
+    """
+    history, found = protection.fit(fitting)
+    norms = has_group_norms(fitting.network)
+    return history, protection.protected(group_norms=norms, **{**found, "set_aside": len(fitting.aside)})
 
 
 def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:

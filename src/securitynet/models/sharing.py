@@ -8,6 +8,7 @@ import numpy as np
 
 from securitynet.files import stable_hash
 from securitynet.models.method import Context, SharedWork, TrialData
+from securitynet.models.shadows.outputs import part_job, plan_jobs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.signals import Progress
 from securitynet.models.stored import Job, obtain_model
@@ -35,6 +36,7 @@ def shared_model(job: Job, kind: str, what: str, context: Context) -> SharedWork
             "architecture": job.architecture,
             "recipe": job.recipe.model_dump(mode="json"),
             "input_size": job.input_size,
+            **_guarded(job),
         }
     )
 
@@ -45,29 +47,30 @@ def shared_model(job: Job, kind: str, what: str, context: Context) -> SharedWork
     return SharedWork(key, what, run)
 
 
+def _guarded(job: Job) -> dict[str, object]:
+    """What a protection adds to the key."""
+    if job.protection is None:
+        return {}
+    aside = None if job.aside is None else hashlib.sha256(job.aside.astype("<i8").tobytes()).hexdigest()
+    return {"defense": job.protection.name, "settings": job.protection.model_dump(mode="json"), "aside": aside}
+
+
 def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: Context) -> list[SharedWork]:
     """The shadow models of a plan, as `securitynet.models.shadows.shadow_outputs` trains them.
 
     Raises:
         SecurityNetError: If the plan does not fit the data.
     """
-    pool = plan.records(data.splits)
-    chosen = plan.training_sets(len(pool), context.seed)
-    training = resolve_training(plan, target, data.trained)
-    dataset = data.dataset
-    found = []
-    for number in range(plan.count):
-        records = pool[chosen[number]]
-        recipe = training.seeded(context.seed, number)
-        job = Job(dataset, records, dataset.labels[records], dataset.num_classes, training.architecture, recipe)
-        found.append(shared_model(job, "shadows", f"shadow model {number + 1} of {plan.count}", context))
-    return found
+    training = resolve_training(plan, target, data.trained, data.protection)
+    jobs = plan_jobs(data.dataset, data.splits, plan, training, context.seed)
+    return [
+        shared_model(job, "shadows", f"shadow model {number} of {plan.count}", context)
+        for number, job in enumerate(jobs, start=1)
+    ]
 
 
 def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> list[SharedWork]:
     """The one shadow model on the shadow-train part, as `securitynet.models.shadows.shadow_model` trains it."""
-    records, dataset = data.splits.shadow_train, data.dataset
-    resolved = resolve_training(training, target, data.trained)
-    recipe = resolved.seeded(context.seed, 0)
-    job = Job(dataset, records, dataset.labels[records], dataset.num_classes, resolved.architecture, recipe)
+    resolved = resolve_training(training, target, data.trained, data.protection)
+    job = part_job(data.dataset, data.splits, resolved, context.seed)
     return [shared_model(job, "shadows", "the shadow model", context)]

@@ -13,9 +13,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Final, Literal
 
 import numpy as np
 import safetensors.torch
@@ -27,77 +26,38 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.files import atomic_write, file_checksum, stable_hash, write_json
+from securitynet.files import atomic_write, file_checksum, write_json
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.protection import (
+    UNPROTECTED,
+    Fitting,
+    Parts,
+    Protection,
+    has_group_norms,
+    parts,
+    train_protected,
+)
 from securitynet.models.recipe import Recipe
 from securitynet.models.references import parse_reference
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Shape
+from securitynet.models.stored_facts import StoredFacts
 from securitynet.models.target import Target
 from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.trainer.environment import resolve_device
 from securitynet.models.trainer.randomness import derived_seed, isolated
-from securitynet.models.trainer.statistics import standardising
-from securitynet.models.training import History, fit, held_out
+from securitynet.models.training import History
 from securitynet.models.weights import read_state_dict, state_checksum
-from securitynet.records import Access, Record
+from securitynet.records import Access
 
 logger = logging.getLogger(__name__)
-
-FORMAT: Final = "securitynet-stored-model"
 
 WEIGHTS = "weights.safetensors"
 FACTS = "weights.json"
 
 Epochs = Callable[[int], None]
 """Called with the number of epochs done."""
-
-
-class StoredFacts(Record):
-    """What ``weights.json`` says.
-
-    Attributes:
-        format: Tells this file from other JSON files.
-        version: Of this list of fields, and of the code that trains: raising it retires all stored models.
-        dataset: Fingerprint of the dataset of the images.
-        training_set: SHA-256 of the indices of the training records, in their order.
-        targets: SHA-256 of the labels or posteriors that they were trained on.
-        soft: Whether those were posteriors.
-        records: How many records there are.
-        architecture: Name in the registry, or a reference such as ``timm:resnet18``.
-        num_classes: Number of logits.
-        channels: Channels of the images.
-        image_size: Height and width of the images.
-        recipe: With its seed and its version.
-        preprocessing: Between images in [0, 1] and the network.
-        history: What happened in each epoch.
-        weights_checksum: SHA-256 of the weights file.
-    """
-
-    defense: ClassVar[None] = None  # surrogates and shadow models are trained without one
-
-    format: Literal["securitynet-stored-model"] = FORMAT
-    version: Literal[1] = 1
-    dataset: str
-    training_set: str
-    targets: str
-    soft: bool
-    records: int
-    architecture: str
-    num_classes: int
-    channels: int
-    image_size: int
-    recipe: Recipe
-    preprocessing: Preprocessing
-    history: History = History()
-    weights_checksum: str = ""
-
-    @property
-    def key(self) -> str:
-        """Name of its folder: a digest of all that decides its weights."""
-        return stable_hash(self.model_dump(mode="json", exclude={"history", "weights_checksum"}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +73,9 @@ class Job:
             library (``timm:resnet18``), which is trained from fresh weights.
         recipe: With the seed of this model.
         input_size: Height and width that images are resized to before the network; None leaves them.
+        protection: The defense to train with, on labels; None for none. It changes the recipe, and may take some of the
+            records for something else than training.
+        aside: Records for the protection to take instead, A int64, none of ``indices``: all of those train then.
     """
 
     dataset: ImageDataset
@@ -122,6 +85,44 @@ class Job:
     architecture: str
     recipe: Recipe
     input_size: int | None = None
+    protection: Protection | None = None
+    aside: NDArray[np.int64] | None = None
+
+    @property
+    def guard(self) -> Protection:
+        """The protection; for none, one that changes nothing."""
+        return self.protection or UNPROTECTED
+
+    @property
+    def changed_recipe(self) -> Recipe:
+        """The recipe as the protection wants it."""
+        return self.guard.change_recipe(self.recipe)
+
+    @property
+    def parts(self) -> Parts:
+        """Which of the records do what."""
+        recipe = self.changed_recipe
+        if self.aside is None:
+            return parts(self.guard, recipe, len(self.indices))
+        return parts(UNPROTECTED, recipe, len(self.indices))
+
+    def check(self) -> None:
+        """Raise an error before any work if it can't be trained so.
+
+        Raises:
+            ConfigurationError: If there are too few records, or the protection can't be had with this training.
+            ModelError: If the images are not such that models can be trained on them.
+        """
+        check_images(self.dataset)
+        if len(self.indices) < 2:
+            raise ConfigurationError(f"{len(self.indices)} records are too few to train a model on.")
+        if self.protection is None:
+            return
+        if self.targets.ndim != 1:
+            raise ConfigurationError(f"{self.protection.name} protects a training on labels, not on posteriors.")
+        channels, size, _ = self.dataset.image_shape
+        shape = self.num_classes, channels, self.input_size or size
+        self.protection.check(self.architecture, shape, len(self.parts.training), self.changed_recipe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,8 @@ class StoredModel:
 
     Attributes:
         target: The model under white-box access, emitting logits.
-        kept: Positions in the job's records that it was trained on: all, but for those that early stopping held out.
+        kept: Positions in the job's records that it was trained on: all, but for those that early stopping held out,
+            or that a protection took for something else.
         history: Of its training.
         key: Digest of all that decides its weights; the name of its folder.
         weights: Its weights file; None if nothing is kept.
@@ -193,14 +195,12 @@ class Work:
         device: str = "auto",
         images: tuple[Images, NDArray[np.int64]] | None = None,
     ) -> None:
-        check_images(job.dataset)
-        if len(job.indices) < 2:
-            raise ConfigurationError(f"{len(job.indices)} records are too few to train a model on.")
+        job.check()
         self.job = job
         self.device = device
         self.images = images
-        self.facts = _facts(job)
-        self.network = fresh_network(job)
+        self.network = job.guard.network(fresh_network(job), logger.debug)
+        self.facts = _facts(job, self.network)
         self.folder = None if cache is None else cache / kind / self.facts.key
 
     def train(self, progress: Epochs | None = None) -> None:
@@ -223,11 +223,9 @@ class Work:
             device=resolve_device(self.device),
         )
         backend.num_classes = job.num_classes
-        everything = np.arange(len(job.indices), dtype=np.int64)
-        kept = held_out(len(job.indices), job.recipe)[0] if job.recipe.patience else everything
         target = Target(backend, preprocessing=facts.preprocessing, access=Access.WHITE_BOX)
         weights = None if self.folder is None else self.folder / WEIGHTS
-        return StoredModel(target, kept, facts.history, facts.key, weights)
+        return StoredModel(target, job.parts.training, facts.history, facts.key, weights)
 
 
 def fresh_network(job: Job) -> nn.Module:
@@ -279,38 +277,18 @@ def check_images(dataset: ImageDataset) -> None:
         )
 
 
-def read_facts(weights: Path) -> StoredFacts | None:
-    """The facts beside the weights of a stored model; None if there are none, or the file is somebody else's.
-
-    Raises:
-        ModelError: If they are damaged, or not about these weights.
-    """
-    path = Path(weights).with_suffix(".json")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    if path == Path(weights) or FORMAT not in text:
-        return None
-    try:
-        facts = StoredFacts.model_validate_json(text)
-    except ValidationError as error:
-        raise ModelError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint="Train the model again.") from error
-    if file_checksum(Path(weights)) != facts.weights_checksum:
-        raise ModelError(f"{path} is about other weights than those in {Path(weights).name}: the checksums differ.")
-    return facts
-
-
-def _facts(job: Job) -> StoredFacts:
+def _facts(job: Job, network: nn.Module) -> StoredFacts:
     channels, size, _ = job.dataset.image_shape
     soft = job.targets.ndim == 2
-    preprocessing = standardising(job.dataset, job.indices)
+    # Without a protection the records that early stopping holds out count too: keys of stored models rest on it.
+    normalised_by = job.indices if job.protection is None else job.indices[job.parts.training]
+    preprocessing = job.guard.preprocessing(job.dataset, normalised_by)
     if job.input_size is not None and job.input_size != size:
         preprocessing = preprocessing.model_copy(update={"input_size": (job.input_size, job.input_size)})
     targets = np.ascontiguousarray(job.targets, dtype="<f4" if soft else "<i8")
     return StoredFacts(
         dataset=job.dataset.fingerprint,
-        training_set=hashlib.sha256(job.indices.astype("<i8").tobytes()).hexdigest(),
+        training_set=_digest(job.indices),
         targets=hashlib.sha256(targets.tobytes()).hexdigest(),
         soft=soft,
         records=len(job.indices),
@@ -318,9 +296,15 @@ def _facts(job: Job) -> StoredFacts:
         num_classes=job.num_classes,
         channels=channels,
         image_size=size,
-        recipe=job.recipe,
+        recipe=job.changed_recipe,
+        defense=None if job.protection is None else job.protection.protected(group_norms=has_group_norms(network)),
+        aside="" if job.aside is None else _digest(job.aside),
         preprocessing=preprocessing,
     )
+
+
+def _digest(indices: NDArray[np.int64]) -> str:
+    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
 
 
 def _train(
@@ -335,19 +319,35 @@ def _train(
     assert job.dataset.images is not None  # `check_images` has raised otherwise
     images, indices = fetched or (job.dataset.images, job.indices)
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
-    history = fit(
+    fitting = Fitting(
+        job.architecture,
         network,
         images,
-        job.targets,
+        job.dataset.labels,
+        indices,
         facts.recipe,
-        indices=indices,
-        preprocessing=facts.preprocessing,
+        facts.preprocessing,
+        (facts.num_classes, facts.channels, job.input_size or facts.image_size),
         checkpoint=None if checkpoint is None else checkpoint.path,
         data_fingerprint=facts.key,
         device=device,
         progress=(lambda done, _total, _history: progress(done)) if progress else None,
+        note=logger.info,
     )
-    facts = facts.model_copy(update={"history": history})
+    if job.protection is None:
+        facts = facts.model_copy(update={"history": fitting.fit(targets=job.targets)})
+    else:
+        labels = job.dataset.labels.copy()
+        labels[job.indices] = job.targets
+        roles = job.parts
+        aside = job.indices[roles.aside] if job.aside is None else job.aside
+        # The dataset's images: those that were fetched for several jobs may lack what was set aside.
+        wanted = replace(
+            fitting, images=job.dataset.images, labels=labels, indices=job.indices[roles.given], aside=aside
+        )
+        history, protected = train_protected(job.protection, wanted)
+        facts = facts.model_copy(update={"history": history, "defense": protected})
+        fitting = wanted
     if folder is None or checkpoint is None:
         return facts
     state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
@@ -357,6 +357,8 @@ def _train(
     facts = facts.model_copy(update={"weights_checksum": file_checksum(weights)})
     write_json(folder / FACTS, facts.model_dump(mode="json"))
     checkpoint.remove()
+    for path in fitting.parts:
+        CheckpointFile(path, logger.info).remove()
     return facts
 
 

@@ -117,7 +117,9 @@ def side_by_side(jobs: Sequence[Job], device: str) -> int:
         return 1
     most = max(1, LANE_BYTES // max(_memory(job) for job in jobs))
     count = min(torch.get_num_threads(), len(jobs), most)
-    if count < 2 or any(_draws(job) for job in {job.architecture: job for job in jobs}.values()):
+    if count < 2 or any(job.protection is not None for job in jobs):  # protections may draw and build as they please
+        return 1
+    if any(_draws(job) for job in {job.architecture: job for job in jobs}.values()):
         return 1
     return count
 

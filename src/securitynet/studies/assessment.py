@@ -17,9 +17,8 @@ from securitynet.results.document import NotAssessed, Remedies
 from securitynet.results.store import TrialStore
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import absent_families, left_out, plan
-from securitynet.studies.planted import planted
 from securitynet.studies.remedies import try_defenses
-from securitynet.studies.subject import Subject
+from securitynet.studies.subject import Subject, trial_data
 from securitynet.studies.trials import Measures, Trial, reuse, run_trial, skip
 
 Progress = Callable[[str, int, int], None]
@@ -73,7 +72,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
     """
     planned = plan(config, subject)
     cache = config.cache or cache_folder()
-    data = TrialData(subject.dataset, subject.splits, subject.trained, subject.auxiliary, planted(subject.trained))
+    data = trial_data(subject)
     measures = Measures(config.level, config.fprs, config.seed)
     started = time.perf_counter()
     signals = collect(subject.target, data.dataset, data.judged, cache=cache, progress=_named(progress, "querying"))

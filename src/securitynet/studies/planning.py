@@ -147,7 +147,9 @@ def training_digest(trained: TrainedModel) -> str:
         {
             "architecture": trained.architecture,
             "recipe": trained.recipe.model_dump(mode="json", exclude={"seed"}),
-            "defense": defense.model_dump(mode="json", include={"name", "settings"}) if defense else None,
+            "defense": {**defense.model_dump(mode="json", include={"name", "settings"}), "imitated": 1}
+            if defense
+            else None,
         },
         16,
     )

@@ -27,6 +27,7 @@ from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
+from securitynet.studies.subject import trial_data
 
 if TYPE_CHECKING:
     from securitynet.studies.assessment import Assessment
@@ -116,7 +117,7 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
 
 def _subject(assessment: Assessment) -> tuple[Target, TrialData]:
     subject = assessment.subject
-    return subject.target, TrialData(subject.dataset, subject.splits, subject.trained, subject.auxiliary)
+    return subject.target, trial_data(subject)
 
 
 def _rivals(assessment: Assessment) -> list[Rival]:
@@ -196,7 +197,9 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     again = read_artefact(out)
     assert again is not None  # just written
     splits = trained_splits(again, subject.dataset, known=config.known)
-    return target.under(subject.target.access), TrialData(subject.dataset, splits, again, subject.auxiliary)
+    return target.under(subject.target.access), TrialData(
+        subject.dataset, splits, again, subject.auxiliary, protection=defense
+    )
 
 
 def _tried(

@@ -13,10 +13,13 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
+from securitynet.models.method import TrialData
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.defended import check_defense, defend
+from securitynet.studies.imitated import defense_of
+from securitynet.studies.planted import planted
 
 if TYPE_CHECKING:
     from securitynet.models.signals import Progress
@@ -40,6 +43,22 @@ class Subject:
     membership: Literal["known", "assumed"]
     trained: TrainedModel | None = None
     auxiliary: ImageDataset | None = None
+
+
+def trial_data(subject: Subject) -> TrialData:
+    """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
+
+    Raises:
+        SecurityNetError: See `planted`.
+    """
+    return TrialData(
+        subject.dataset,
+        subject.splits,
+        subject.trained,
+        subject.auxiliary,
+        planted(subject.trained),
+        defense_of(subject.trained),
+    )
 
 
 def prepare(

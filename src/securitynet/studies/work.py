@@ -34,9 +34,8 @@ from securitynet.studies.assessment import accuracies
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
 from securitynet.studies.planning import PlannedTrial, means_of, specification
-from securitynet.studies.planted import planted
 from securitynet.studies.study_config import parse_threat_model
-from securitynet.studies.subject import Subject, prepare
+from securitynet.studies.subject import Subject, prepare, trial_data
 from securitynet.studies.trials import Measures, is_full_disk, now, reuse, run_trial
 
 Job = dict[str, Any]
@@ -190,7 +189,7 @@ class Workbench:
         dataset = self._dataset(config) if config.dataset is not None else None
         told = None if progress is None else lambda done, total: progress("loading", done, total)
         subject = prepare(config, told, dataset=dataset)
-        data = TrialData(subject.dataset, subject.splits, subject.trained, subject.auxiliary, planted(subject.trained))
+        data = trial_data(subject)
         self._open = _Open(declared["key"], config, subject, data, {})
         return self._open
 

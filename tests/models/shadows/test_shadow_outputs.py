@@ -13,7 +13,6 @@ from securitynet.datasets import splits as make_splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.models.artefacts import train_target
 from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.protection import Protected
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import (
     Accuracies,
@@ -223,8 +222,6 @@ def test_what_is_known_of_the_target_is_used(digits, tmp_path):
     resolved = resolve_training(ShadowTraining(recipe={"epochs": 2}), target, trained)
     assert resolved.assumptions == ()
     assert (resolved.recipe.epochs, resolved.recipe.learning_rate) == (2, 0.05)
-    defended = trained.model_copy(update={"defense": Protected(name="dp-sgd")})
-    assert "dp-sgd" in resolve_training(ShadowTraining(), target, defended).assumptions[0]
 
 
 def test_the_rule_of_fidelity():

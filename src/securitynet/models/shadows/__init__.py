@@ -5,7 +5,7 @@ They are trained by the one trainer, kept in a content-addressed store, and comp
 
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.outputs import ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
-from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
+from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, imitated_protection, resolve_training
 from securitynet.models.shadows.store import Shadow, obtain_shadow
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "ShadowPlan",
     "ShadowTraining",
     "compare",
+    "imitated_protection",
     "obtain_shadow",
     "resolve_training",
     "shadow_model",

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.protection import Protection
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel
@@ -30,10 +31,15 @@ class ShadowTraining(Record):
             known, else `FALLBACK_ARCHITECTURE`.
         recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are as the target was trained
             where that is known, else ML-Doctor's. The seed follows from that of the attack.
+        defense: ``imitate``: they are trained with the defense that the target was trained with, as an adversary would
+            who knows of it. ``none``: without, which may understate the risk; what a defense changed in the recipe
+            stays.
     """
 
     architecture: str | None = None
     recipe: dict[str, int | float | str | None] = Field(default_factory=dict)
+    # Left out of what makes the id of a trial where it is as ever: trials of undefended targets keep theirs.
+    defense: Literal["imitate", "none"] = Field(default="imitate", exclude_if=lambda value: value == "imitate")
 
     @field_validator("recipe")
     @classmethod
@@ -111,23 +117,33 @@ class ResolvedTraining:
         architecture: Name in the registry.
         recipe: With the seed still of the target; `seeded` gives each shadow model its own.
         assumptions: In words, what of it is not known to be as for the target; empty if all is.
+        protection: The target's defense; None if it has none, or is not imitated.
     """
 
     architecture: str
     recipe: Recipe
     assumptions: tuple[str, ...]
+    protection: Protection | None = None
 
     def seeded(self, seed: int, number: int) -> Recipe:
         """The recipe of one shadow model."""
         return self.recipe.model_copy(update={"seed": derived_seed(seed, "shadow model", number)})
 
 
-def resolve_training(training: ShadowTraining, target: Target, trained: TrainedModel | None) -> ResolvedTraining:
+def resolve_training(
+    training: ShadowTraining, target: Target, trained: TrainedModel | None, protection: Protection | None = None
+) -> ResolvedTraining:
     """Fill in what the configuration leaves open from what is known about the target.
+
+    Args:
+        training: The configuration.
+        target: To be imitated.
+        trained: How it was trained, where that is known.
+        protection: The defense that ``trained`` names; see `TrialData.protection`.
 
     Raises:
         UnknownName: If there is no such architecture.
-        ConfigurationError: If the fields make no recipe.
+        ConfigurationError: If the fields make no recipe, or the target's defense is not at hand to be imitated.
     """
     assumptions = []
     scheme, _, name = target.reference.partition(":")
@@ -141,9 +157,29 @@ def resolve_training(training: ShadowTraining, target: Target, trained: TrainedM
     base = trained.recipe if trained else Recipe()
     if trained is None:
         assumptions.append("it is not known how the target was trained")
-    elif trained.defense is not None:
+    elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
-    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions))
+    protection = None if training.defense == "none" else imitated_protection(trained, protection)
+    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), protection)
+
+
+def imitated_protection(trained: TrainedModel | None, protection: Protection | None) -> Protection | None:
+    """The defense of models that are trained like a target; None if that has none.
+
+    Raises:
+        ConfigurationError: If it has one that is not at hand. Models without it would be unlike the target, and what
+            rests on them would understate the risk without a word.
+    """
+    if trained is None or trained.defense is None:
+        return None
+    if protection is None or protection.name != trained.defense.name:
+        raise ConfigurationError(
+            f"The target was trained with the defense {trained.defense.name}, which is not at hand to train shadow "
+            "models with.",
+            hint="Install what provides it (from Python: hand it over in TrialData.protection), or train them without "
+            'it, which may understate the risk, with the setting defense = "none" of their training.',
+        )
+    return protection.imitated(trained.defense)
 
 
 def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:
