@@ -40,5 +40,8 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
+bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md, in under 40 minutes on two cores.
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
 clean:
-	rm -rf $(VENV) demo-report site
+	rm -rf $(VENV) demo-report site benchmarks/.environments benchmarks/.work
