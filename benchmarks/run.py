@@ -5,8 +5,8 @@
     python benchmarks/run.py --device cuda
     python benchmarks/run.py --compare first.json second.json
 
-Environments of the peers and files of the rows lie in benchmarks/.environments and benchmarks/.work; both can be deleted.
-A run that was stopped goes on with `--resume`.
+Environments of the peers and files of the rows lie in benchmarks/.environments and benchmarks/.work; both can be
+deleted. A run that was stopped goes on with `--resume`.
 """
 
 from __future__ import annotations

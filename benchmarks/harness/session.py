@@ -32,7 +32,7 @@ class Session:
         self.row, self.case = row, case
         threads = str(case.threads)
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed when the session ends)
         self.process = subprocess.Popen(
             [str(environment.python), str(BENCHMARKS / "harness" / "worker.py")],
             stdin=subprocess.PIPE,

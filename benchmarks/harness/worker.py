@@ -6,6 +6,7 @@ to standard error, so that the answers on standard output stay readable.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -101,10 +102,8 @@ def synchronise(device: str) -> None:
 
 def reset_peak() -> None:
     """Start the kernel's count of the most memory anew, where it can (Linux)."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         sys.modules["torch"].cuda.reset_peak_memory_stats()
 

@@ -74,7 +74,7 @@ def images(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def target(case: Case, **options: Any) -> Any:
-    """The same network as our `Target`, under white-box access unless ``access`` says otherwise (project environment)."""
+    """The same network as our `Target`, under white-box access if nothing else is said (project environment)."""
     from securitynet.models.backends.module import ModuleBackend
     from securitynet.models.preprocessing import Preprocessing
     from securitynet.models.target import Target

@@ -1,7 +1,7 @@
 """Outputs of ResNet-20 for all images, as attacks read them, against a bare loop of forward passes.
 
 Our side decodes nothing and reads no cache: a fresh target answers every image once, its outputs are written to the
-cache, and the queries are counted. The bare loop runs timm's kind of code: evaluation mode, inference mode, batches of 256.
+cache, and the queries are counted. The bare loop is what anybody would write: evaluation mode, inference mode, batches.
 """
 
 from __future__ import annotations
