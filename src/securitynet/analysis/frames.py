@@ -7,6 +7,7 @@ Frames come from the catalog or from a study's export, and look the same; statis
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +26,13 @@ ANNOTATIONS = (
 )  # fmt: skip
 """What is known about a model: codes of the catalog."""
 
-CONDITIONS = ("defense", "epochs", "seed")
-"""What of a training makes cases of one model differ."""
+CONDITIONS = ("defense", "setting", "epsilon", "teacher", "epochs", "seed")
+"""What of a training makes cases of one model differ: the defense with its settings, the epsilon that it spent, the
+architecture of its teacher."""
 
-HOW = ("attack", "method", "access", "auxiliary", "settings", "measure", "at")
-"""How a value was measured: family, method, threat model, other settings (JSON), measure and its ``key=value``."""
+HOW = ("attack", "method", "access", "auxiliary", "surrogate", "settings", "measure", "at")
+"""How a value was measured: family, method, threat model, which surrogate (``usual`` or ``larger``), other settings
+(JSON), measure and its ``key=value``."""
 
 NUMBERS = ("value", "low", "high", "level", "n", "seconds")
 
@@ -58,6 +61,11 @@ class Quantity:
     unit: Literal["share", "points", "plain"] = "share"
     chance: float | None = None
     largest: bool = False
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What no mean of it can pass."""
+        return (0.0, 1.0) if self.unit == "share" else (-math.inf, math.inf)
 
 
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
@@ -115,8 +123,8 @@ def parse_name(name: str) -> dict[str, Any]:
 def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     """Values of a quantity: one row a case, with columns value, low, high, n; empty if nothing fits.
 
-    Where several settings of a method were measured on one case, the one that most cases have counts; where that was
-    measured with several seeds, the mean of the values and of the ends of their intervals.
+    Where several settings of a method were measured on one case, the one that most cases have counts, and of those the
+    plainest; where that was measured with several seeds, the mean of the values and of the ends of their intervals.
     """
     chosen = frame[frame["value"].notna()]
     for column, allowed in quantity.where.items():
@@ -132,7 +140,8 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     elif rows["case"].duplicated().any():
         ways = rows[["method", "access", "auxiliary", "settings", "at"]].apply(lambda way: repr(list(way)), axis=1)
         order = ways.map(ways.value_counts())
-        rows = rows.assign(_way=ways, _order=order).sort_values("_order", ascending=False, kind="stable")
+        rows = rows.assign(_way=ways, _order=order, _length=ways.str.len())
+        rows = rows.sort_values(["_order", "_length"], ascending=[False, True], kind="stable")
         rows = rows[rows["_way"] == rows.groupby("case", sort=False)["_way"].transform("first")]
         return rows.groupby("case")[["value", "low", "high", "n"]].mean()
     return rows.set_index("case")[["value", "low", "high", "n"]].sort_index()
@@ -190,6 +199,7 @@ def _how(
         "method": method,
         "access": access,
         "auxiliary": auxiliary,
+        "surrogate": ("larger" if settings and "surrogate" in settings else "usual") if attack == "stealing" else None,
         "settings": json.dumps(settings or {}, sort_keys=True),
         "measure": measure,
         "at": at,

@@ -23,6 +23,7 @@ NUMBERS = ("classes", "training_size", "image_height", "parameters", "flops")
 PLAIN_NUMBERS = ("year", "authors")
 WORDS = ("dataset", "topic_category", "granularity", "architecture_type", "venue_type", "purpose")
 FEWEST = 20
+FEWEST_FAMILIES = 3
 FOLDS = 10
 
 
@@ -69,7 +70,7 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
 
     rows = wide[wide[quantity].notna()].reset_index(drop=True)
     families = rows["family"].fillna(rows["architecture"]).fillna(rows["model"]).astype(str)
-    if len(rows) < FEWEST or families.nunique() < 3:
+    if len(rows) < FEWEST or families.nunique() < FEWEST_FAMILIES:
         return None
     features = pandas.DataFrame(index=rows.index)
     for name in NUMBERS:

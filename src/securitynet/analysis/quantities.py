@@ -14,20 +14,18 @@ OVERFITTING = Quantity("Overfitting level", ("overfitting",), {"attack": ("targe
 
 
 def stealing(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
-    """A measure of model stealing with the default auxiliary data and surrogate, unless ``where`` says otherwise."""
-    return Quantity(label, (measure,), {"attack": ("stealing",), "auxiliary": ("partial", None), **where})
+    """A measure of model stealing with all queries, the usual auxiliary data and the usual surrogate.
+
+    ``where`` says what is otherwise.
+    """
+    usual = {"attack": ("stealing",), "auxiliary": ("partial", None), "surrogate": ("usual", None), "at": (None,)}
+    return Quantity(label, (measure,), {**usual, **where})
 
 
-STEALING_ACCURACY = stealing("accuracy", "Surrogate's test accuracy", settings=("{}",))
-STEALING_AGREEMENT = stealing("agreement", "Agreement with the target", settings=("{}",))
-STEALING_OTHER_DATA = stealing(
-    "accuracy", "Surrogate's test accuracy (other data)", auxiliary=("out-of-distribution",), settings=("{}",)
-)
-STEALING_LARGER = stealing(
-    "accuracy",
-    "Surrogate's test accuracy (WRN-50)",
-    settings=('{"surrogate": "wrn-50"}', '{"surrogate": "wide-resnet-50"}'),
-)
+STEALING_ACCURACY = stealing("accuracy", "Surrogate's test accuracy")
+STEALING_AGREEMENT = stealing("agreement", "Agreement with the target")
+STEALING_OTHER_DATA = stealing("accuracy", "Surrogate's test accuracy (other data)", auxiliary=("out-of-distribution",))
+STEALING_LARGER = stealing("accuracy", "Surrogate's test accuracy (larger surrogate)", surrogate=("larger",))
 
 
 def membership(

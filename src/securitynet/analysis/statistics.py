@@ -3,28 +3,28 @@
 Models of one architecture family are no independent draws: a table with forty ResNets and one AlexNet says less than
 41 models seem to. Where ``clusters`` are given, resampling draws whole clusters (Cameron, Gelbach and Miller, 2008),
 and intervals get as wide as that makes them.
+
+Of few models a bootstrap makes intervals that are too narrow: of eight, those that should hold the truth 95 times in a
+hundred held it 87 times. Below `resampling.FEWEST_RESAMPLED` intervals are therefore Student's (of a mean), Welch's (of
+a difference of means) and Fisher's (of a correlation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Labels = Sequence[object] | NDArray[np.generic]
+from securitynet.analysis import resampling
+from securitynet.analysis.resampling import Floats, Labels
 
 RESAMPLES = 2000
+FEWEST_CLUSTERS = resampling.FEWEST_CLUSTERS
 FEWEST = 4
 """Fewest pairs for a correlation; with three a line is almost always found."""
-
-FEWEST_CLUSTERS = 5
-"""Fewest clusters that can be resampled: of fewer there are too few ways to draw. Models are drawn then."""
-
-_CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def correlation(
 ) -> Estimate:
     """Correlation of two quantities over models.
 
-    Pairs with a missing value are left out. The interval is that of the bootstrap's percentiles. The p-value comes from
+    Pairs with a missing value are left out. The interval is that of the bootstrap's percentiles, or Fisher's where
+    models are few (for ranks with the variance of Bonett and Wright, 2000). The p-value comes from
     permutations of ``y`` (within strata); where clusters are resampled, which permutations of models would ignore, from
     the share of the bootstrap beyond zero. It is never below one in the number of resamples.
 
@@ -83,55 +84,64 @@ def correlation(
         resamples: Of the bootstrap, and of the permutation test.
         seed: Decides them.
     """
-    x, y, (cluster_of, stratum_of) = _complete(x, y, clusters, strata)
+    x, y, (cluster_of, stratum_of) = resampling.complete(x, y, clusters, strata)
     n = len(x)
     nothing = Estimate(np.nan, np.nan, np.nan, None, n, None, f"fewer than {FEWEST} models")
     if n < FEWEST:
         return nothing
-    within = _codes(stratum_of, n)
-    x, y = _scaled(x), _scaled(y)
+    within = resampling.codes(stratum_of, n)
+    x, y = resampling.scaled(x), resampling.scaled(y)
 
     def statistic(weights: Floats) -> Floats:
         if kind == "pearson":
-            return _pearson(x, y, weights, within)
-        return _pearson(_ranks(x, weights, within), _ranks(y, weights, within), weights, within)
+            return resampling.pearson(x, y, weights, within)
+        return resampling.pearson(
+            resampling.ranks(x, weights, within), resampling.ranks(y, weights, within), weights, within
+        )
 
     everything = np.ones((1, n))
     value = float(statistic(everything)[0])
     if not np.isfinite(value):
         return Estimate(np.nan, np.nan, np.nan, None, n, None, "a quantity that does not vary")
-    drawn = _bootstrap(statistic, n, cluster_of, resamples, seed)
-    low, high, resampled = drawn.interval(level)
+    name = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}[kind]
+    if resampling.few(n, cluster_of):
+        low, high = resampling.fisher(value, n - int(within.max()), kind, level)
+        resampled, how = None, "Fisher's interval"
+    else:
+        drawn = resampling.bootstrap(statistic, n, cluster_of, resamples, seed)
+        low, high, resampled = drawn.interval(level)
+        how = resampling.how(resampled, resamples)
     if resampled:
         p = drawn.beyond_zero()
     else:
-        a, b = (x, y) if kind == "pearson" else (_ranks(v, everything, within)[0] for v in (x, y))
-        p = _permuted(a, b, within, value, resamples, seed)
-    name = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}[kind]
-    return Estimate(value, min(low, value), max(high, value), p, n, resampled, f"{name}, {_how(resampled, resamples)}")
+        a, b = (x, y) if kind == "pearson" else (resampling.ranks(v, everything, within)[0] for v in (x, y))
+        p = resampling.permuted(a, b, within, value, resamples, seed)
+    return Estimate(value, min(low, value), max(high, value), p, n, resampled, f"{name}, {how}")
 
 
 def mean(
     values: Floats,
     *,
     clusters: Labels | None = None,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean over models, with the bootstrap's interval."""
+    """Mean over models, with the bootstrap's interval; with Student's where they are few.
+
+    ``bounds`` are what no mean can pass, such as 0 and 1 for shares: Student's interval knows nothing of them.
+    """
     kept = np.isfinite(values)
     values = values[kept]
     cluster_of = None if clusters is None else np.asarray(clusters, dtype=object)[kept]
     if len(values) < 2:
         value = float(values.mean()) if len(values) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(values), None, "one model" if len(values) else "no model")
-    drawn = _bootstrap(lambda weights: _average(values, weights), len(values), cluster_of, resamples, seed)
-    low, high, resampled = drawn.interval(level)
+    low, high, resampled, how = resampling.of_mean(values, cluster_of, level, resamples, seed)
     value = float(values.mean())
-    return Estimate(
-        value, min(low, value), max(high, value), None, len(values), resampled, f"mean, {_how(resampled, resamples)}"
-    )
+    low, high = max(min(low, value), bounds[0]), min(max(high, value), bounds[1])
+    return Estimate(value, low, high, None, len(values), resampled, f"mean, {how}")
 
 
 def ratio_of_means(
@@ -144,16 +154,16 @@ def ratio_of_means(
     seed: int = 0,
 ) -> Estimate:
     """Mean of one quantity over the mean of another on the same models (SecurityNet, section 4.1)."""
-    above, below, (cluster_of, _) = _complete(numerator, denominator, clusters, None)
+    above, below, (cluster_of, _) = resampling.complete(numerator, denominator, clusters, None)
     if len(above) == 0 or below.mean() == 0:
         return Estimate(np.nan, np.nan, np.nan, None, len(above), None, "no model")
 
     def statistic(weights: Floats) -> Floats:
-        return np.asarray(_average(above, weights) / _average(below, weights))
+        return np.asarray(resampling.average(above, weights) / resampling.average(below, weights))
 
     value = float(above.mean() / below.mean())
-    low, high, resampled = _bootstrap(statistic, len(above), cluster_of, resamples, seed).interval(level)
-    method = f"ratio of means, {_how(resampled, resamples)}"
+    low, high, resampled = resampling.bootstrap(statistic, len(above), cluster_of, resamples, seed).interval(level)
+    method = f"ratio of means, {resampling.how(resampled, resamples)}"
     return Estimate(value, min(low, value), max(high, value), None, len(above), resampled, method)
 
 
@@ -167,19 +177,18 @@ def paired_difference(
     seed: int = 0,
 ) -> Estimate:
     """Mean of ``second - first`` over models that have both, with a test by flipping signs (of clusters)."""
-    a, b, (cluster_of, _) = _complete(first, second, clusters, None)
+    a, b, (cluster_of, _) = resampling.complete(first, second, clusters, None)
     change = b - a
     if len(change) < 2:
         value = float(change.mean()) if len(change) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(change), None, "fewer than two pairs")
-    drawn = _bootstrap(lambda weights: _average(change, weights), len(change), cluster_of, resamples, seed)
-    low, high, resampled = drawn.interval(level)
+    low, high, resampled, how = resampling.of_mean(change, cluster_of, level, resamples, seed)
     value = float(change.mean())
-    codes = _codes(cluster_of, len(change)) if resampled else np.arange(len(change))
+    codes = resampling.codes(cluster_of, len(change)) if resampled else np.arange(len(change))
     signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], (resamples, codes.max() + 1))
     flipped = np.abs((signs[:, codes] * change).mean(axis=1)) >= abs(value) - 1e-12
     p = float((flipped.sum() + 1) / (resamples + 1))
-    method = f"mean of paired differences, {_how(resampled, resamples)}"
+    method = f"mean of paired differences, {how}"
     return Estimate(value, min(low, value), max(high, value), p, len(change), resampled, method)
 
 
@@ -187,27 +196,119 @@ def group_difference(
     first: Floats,
     second: Floats,
     *,
+    clusters: tuple[Labels, Labels] | None = None,
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Difference of means of two groups of models, ``second - first``, with a permutation test of the labels."""
-    first, second = first[np.isfinite(first)], second[np.isfinite(second)]
+    """Difference of means of two groups of models, ``second - first``.
+
+    The p-value comes from permutations of the labels. Where the clusters of both groups are given, whole clusters are
+    drawn, those of both groups together; a cluster may have models in both, so that the p-value is then the share of
+    the bootstrap beyond zero.
+
+    Args:
+        first: Values of a group.
+        second: Of the other.
+        clusters: Labels of each group's models.
+        level: Of the interval.
+        resamples: Of the bootstrap, and of the permutation test.
+        seed: Decides them.
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    kept = np.isfinite(first), np.isfinite(second)
+    labels = None
+    if clusters is not None:
+        labels = np.concatenate([resampling.objects(names)[keep] for names, keep in zip(clusters, kept, strict=True)])
+    first, second = first[kept[0]], second[kept[1]]
     n = len(first) + len(second)
     if min(len(first), len(second)) < 2:
         return Estimate(np.nan, np.nan, np.nan, None, n, None, "a group of fewer than two models")
     value = float(second.mean() - first.mean())
-    random = np.random.default_rng([seed, 0])
-    drawn = [group[random.integers(0, len(group), (resamples, len(group)))].mean(axis=1) for group in (first, second)]
-    tail = 100 * (1 - level) / 2
-    low, high = (float(end) for end in np.percentile(drawn[1] - drawn[0], [tail, 100 - tail]))
     together = np.concatenate([first, second])
+    in_second = np.arange(n) >= len(first)
+
+    def statistic(weights: Floats) -> Floats:
+        halves = [weights * ~in_second, weights * in_second]
+        with np.errstate(invalid="ignore"):  # a group of which no cluster was drawn
+            return np.asarray(resampling.average(together, halves[1]) - resampling.average(together, halves[0]))
+
+    of_both = (
+        labels is not None
+        and min(len(set(labels[~in_second])), len(set(labels[in_second]))) >= resampling.FEWEST_CLUSTERS
+    )
+    if of_both:
+        drawn = resampling.bootstrap(statistic, n, labels, resamples, seed)
+        low, high, resampled = drawn.interval(level)
+        if resampled:
+            method = f"difference of means, {resampling.how(resampled, resamples)}"
+            return Estimate(value, min(low, value), max(high, value), drawn.beyond_zero(), n, resampled, method)
+    if min(len(first), len(second)) < resampling.FEWEST_RESAMPLED:
+        low, high = resampling.welch(first, second, level)
+        how = "Welch's interval"
+    else:
+        random = np.random.default_rng([seed, 0])
+        means = [g[random.integers(0, len(g), (resamples, len(g)))].mean(axis=1) for g in (first, second)]
+        tail = 100 * (1 - level) / 2
+        low, high = (float(end) for end in np.percentile(means[1] - means[0], [tail, 100 - tail]))
+        how = resampling.how(None, resamples)
     order = np.random.default_rng([seed, 1]).random((resamples, n)).argsort(axis=1)
     shuffled = together[order]
     differences = shuffled[:, len(first) :].mean(axis=1) - shuffled[:, : len(first)].mean(axis=1)
     p = float(((np.abs(differences) >= abs(value) - 1e-12).sum() + 1) / (resamples + 1))
-    method = f"difference of means, bootstrap with {resamples:,} resamples"
-    return Estimate(value, min(low, value), max(high, value), p, n, None, method)
+    return Estimate(value, min(low, value), max(high, value), p, n, None, f"difference of means, {how}")
+
+
+def equal_groups(
+    values: Floats,
+    groups: Labels,
+    *,
+    clusters: Labels | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Kruskal and Wallis' H over groups, and its p-value by permutation of the groups' names.
+
+    Where all models of a cluster are of one group, as those of an architecture family are of one venue, names are
+    permuted between clusters: forty models of one paper are one publication, and no forty.
+
+    Args:
+        values: N.
+        groups: N names, of two groups or more.
+        clusters: N labels.
+        resamples: Permutations.
+        seed: Decides them.
+
+    Raises:
+        ValueError: If there is one group only.
+    """
+    from scipy import stats
+
+    values = np.asarray(values, dtype=np.float64)
+    codes = resampling.codes(resampling.objects(groups), len(values))
+    count = int(codes.max()) + 1
+    if count < 2:
+        raise ValueError("one group can't be compared with others")
+    ranks = stats.rankdata(values)
+
+    def spread(of: NDArray[np.int64]) -> float:
+        sizes = np.bincount(of, minlength=count)
+        sums = np.bincount(of, weights=ranks, minlength=count)
+        return float((sums[sizes > 0] ** 2 / sizes[sizes > 0]).sum())
+
+    units = np.arange(len(values))
+    if clusters is not None:
+        of_cluster = resampling.codes(resampling.objects(clusters), len(values))
+        pairs = set(zip(of_cluster.tolist(), codes.tolist(), strict=True))
+        if len(pairs) == int(of_cluster.max()) + 1 >= resampling.FEWEST_CLUSTERS:
+            units = of_cluster
+    name_of = np.zeros(int(units.max()) + 1, dtype=np.int64)
+    name_of[units] = codes
+    random = np.random.default_rng([seed, 1])
+    seen = spread(codes)
+    beyond = sum(spread(random.permutation(name_of)[units]) >= seen * (1 - 1e-12) for _ in range(resamples))
+    statistic = stats.kruskal(*(values[codes == code] for code in range(count))).statistic
+    return float(statistic), (beyond + 1) / (resamples + 1)
 
 
 def adjusted(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"] = "holm") -> list[float | None]:
@@ -219,129 +320,3 @@ def adjusted(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"]
         return list(p_values)
     corrected = iter(float(p) for p in multipletests(known, method=method)[1])
     return [None if p is None else next(corrected) for p in p_values]
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """Values of a statistic over resamples; ``clusters`` is None if records were drawn."""
-
-    values: Floats
-    clusters: int | None
-
-    def interval(self, level: float) -> tuple[float, float, int | None]:
-        if len(self.values) == 0:
-            return np.nan, np.nan, self.clusters
-        tail = 100 * (1 - level) / 2
-        low, high = np.percentile(self.values, [tail, 100 - tail])
-        return float(low), float(high), self.clusters
-
-    def beyond_zero(self) -> float:
-        """Two-sided p-value of "it is zero": twice the smaller share of resamples on one side of zero."""
-        smaller = min(int((self.values <= 0).sum()), int((self.values >= 0).sum()))
-        return min(1.0, 2 * (smaller + 1) / (len(self.values) + 1))
-
-
-def _bootstrap(
-    statistic: Callable[[Floats], Floats], n: int, clusters: NDArray[np.object_] | None, resamples: int, seed: int
-) -> _Drawn:
-    """A statistic over resamples of clusters, if there are enough of them, else of records.
-
-    Args:
-        statistic: From weights B×N, how often each record was drawn, to B values.
-        n: Records.
-        clusters: N labels.
-        resamples: How many.
-        seed: Decides.
-    """
-    random = np.random.default_rng([seed, 0])
-    codes = _codes(clusters, n)
-    count = int(codes.max()) + 1
-    by_cluster = clusters is not None and FEWEST_CLUSTERS <= count < n
-    drawn = count if by_cluster else n
-    values = []
-    step = max(_CHUNK // n, 1)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        times = random.multinomial(drawn, np.full(drawn, 1 / drawn), size=size).astype(np.float64)
-        values.append(statistic(times[:, codes] if by_cluster else times))
-    together = np.concatenate(values)
-    return _Drawn(together[np.isfinite(together)], count if by_cluster else None)
-
-
-def _average(values: Floats, weights: Floats) -> Floats:
-    return np.asarray(weights @ values / weights.sum(axis=1))
-
-
-def _permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resamples: int, seed: int) -> float:
-    """Share of permutations of ``y`` within strata whose correlation is as strong; the observed one counts too."""
-    x, y = (values - _stratum_means(values[None, :], np.ones((1, len(values))), within)[0] for values in (x, y))
-    noise = np.random.default_rng([seed, 1]).random((resamples, len(x)))
-    order = (noise + within).argsort(axis=1)  # one stratum after the other, each shuffled
-    x = x[np.argsort(within, kind="stable")]
-    scale = np.sqrt((x**2).sum() * (y**2).sum())
-    found = np.abs((y[order] * x).sum(axis=1) / scale)
-    return float(((found >= abs(value) - 1e-12).sum() + 1) / (resamples + 1))
-
-
-def _complete(x: Floats, y: Floats, *labels: Labels | None) -> tuple[Floats, Floats, list[NDArray[np.object_] | None]]:
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    kept = np.isfinite(x) & np.isfinite(y)
-    chosen = [None if values is None else _objects(values)[kept] for values in labels]
-    return x[kept], y[kept], chosen
-
-
-def _objects(values: Labels) -> NDArray[np.object_]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = [str(value) for value in values]
-    return array
-
-
-def _codes(labels: NDArray[np.object_] | None, n: int) -> NDArray[np.int64]:
-    if labels is None:
-        return np.zeros(n, dtype=np.int64)
-    return np.asarray(np.unique(labels.astype(str), return_inverse=True)[1], dtype=np.int64)
-
-
-def _scaled(values: Floats) -> Floats:
-    """The same values from 0 to 1: correlations stay, and what counts as rounding has a scale."""
-    spread = float(np.ptp(values))
-    return np.asarray((values - values.min()) / spread) if spread > 0 else np.zeros(len(values))
-
-
-def _stratum_means(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
-    """Weighted mean of each record's stratum, B×N, for values 1×N or B×N."""
-    strata = np.eye(int(within.max()) + 1)[within]
-    totals = weights @ strata
-    with np.errstate(invalid="ignore", divide="ignore"):
-        averages = np.where(totals > 0, ((weights * values) @ strata) / totals, 0.0)
-    return np.asarray(averages[:, within])
-
-
-def _ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
-    """Mid-ranks of each record among those drawn of its stratum, as shares of their number, B×N."""
-    ranks = np.zeros(weights.shape)
-    for stratum in range(int(within.max()) + 1):
-        inside = np.flatnonzero(within == stratum)
-        order = inside[np.argsort(values[inside], kind="stable")]
-        cumulative = np.cumsum(weights[:, order], axis=1)
-        _, first, counts = np.unique(values[order], return_index=True, return_counts=True)
-        last = first + counts - 1
-        up_to = cumulative[:, last]
-        below = np.concatenate([np.zeros((len(weights), 1)), up_to[:, :-1]], axis=1)
-        total = np.maximum(cumulative[:, -1:], 1)
-        ranks[:, order] = np.repeat((below + up_to + 1) / 2 / total, counts, axis=1)
-    return ranks
-
-
-def _pearson(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
-    """Weighted correlation of values centred in their strata, B; NaN where one of them does not vary."""
-    x = np.atleast_2d(x) - _stratum_means(np.atleast_2d(x), weights, within)
-    y = np.atleast_2d(y) - _stratum_means(np.atleast_2d(y), weights, within)
-    products = (weights * x * y).sum(axis=1)
-    scale = np.sqrt((weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1))
-    varies = scale > 1e-20 * weights.sum(axis=1)  # else what is left is rounding
-    return np.where(varies, np.clip(products / np.where(varies, scale, 1), -1, 1), np.nan)
-
-
-def _how(clusters: int | None, resamples: int) -> str:
-    return f"bootstrap over {f'{clusters} families' if clusters else 'models'} with {resamples:,} resamples"

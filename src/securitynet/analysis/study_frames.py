@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore, subject_key
 
+_DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
+"""Layers of architectures whose names do not tell."""
+
 
 def from_study(folder: Path | str) -> pandas.DataFrame:
     """All measured values under a study's root: one case a subject, and its annotations as far as they are known.
@@ -23,6 +27,8 @@ def from_study(folder: Path | str) -> pandas.DataFrame:
     architecture and of the dataset. Of trials that failed or were skipped there are no rows.
     """
     rows: list[dict[str, Any]] = []
+    results = list(TrialStore(folder))
+    larger = _larger(results)
     known: dict[str, dict[str, Any]] = {}
     for record in SubjectStore(folder):
         if record.means is None:
@@ -31,11 +37,11 @@ def from_study(folder: Path | str) -> pandas.DataFrame:
         case = describe(record)
         known[subject_key(means.target, means.dataset, means.split, means.precision)] = case
         rows += [{**case, **values(measurement)} for measurement in record.measurements]
-    for result in TrialStore(folder):
+    for result in results:
         spec = result.spec
         of = known.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status == "ok" and of is not None:
-            rows += list(_trial_rows(result, of))
+            rows += list(_trial_rows(result, of, larger))
     return tidy(rows)
 
 
@@ -56,6 +62,7 @@ def describe(record: SubjectRecord) -> dict[str, Any]:
         "model": record.label,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in annotations.items()},
         "defense": _defense(record),
+        **_condition(record),
         "epochs": recipe.get("epochs"),
         "seed": recipe.get("seed"),
     }
@@ -67,19 +74,40 @@ def values(measurement: Measurement) -> dict[str, Any]:
     return {**parse_name(measurement.name), **numbers}
 
 
-def _trial_rows(result: TrialResult, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> Iterator[dict[str, Any]]:
     spec = result.spec
+    architecture = spec.configuration.get("architecture")
     how = {
         "method": spec.method.rpartition(".")[2],
         "access": spec.threat_model.access.value,
         "auxiliary": spec.threat_model.auxiliary.value,
         "seconds": sum(result.seconds.values()),
     }
+    if spec.method.startswith("stealing."):
+        how["surrogate"] = "larger" if architecture in larger else "usual"
     changed = changes(spec.kind, spec.method, spec.configuration)
     for measurement in result.measurements:
         found = values(measurement)
         settings = {**changed, **json.loads(found["settings"])}
         yield {**case, **found, **how, "settings": json.dumps(settings, sort_keys=True)}
+
+
+def _larger(results: Sequence[TrialResult]) -> set[str]:
+    """Architectures of surrogates that are deeper than the shallowest that the same method was tried with."""
+    tried: dict[str, set[str]] = {}
+    for result in results:
+        architecture = result.spec.configuration.get("architecture")
+        if result.spec.method.startswith("stealing.") and isinstance(architecture, str):
+            tried.setdefault(result.spec.method, set()).add(architecture)
+    return {name for names in tried.values() for name in names if _depth(name) > min(map(_depth, names))}
+
+
+def _depth(architecture: str) -> int:
+    """Layers, as the name of an architecture tells them."""
+    if architecture in _DEPTHS:
+        return _DEPTHS[architecture]
+    numbers = re.findall(r"\d+", architecture.removeprefix("cifar-"))
+    return int(numbers[0]) if numbers else 0
 
 
 def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
@@ -100,3 +128,48 @@ def _defense(record: SubjectRecord) -> str | None:
     at_output = record.declared.get("defense")
     names = [item if isinstance(item, str) else str(item.get("name", item)) for item in (trained, at_output) if item]
     return " + ".join(dict.fromkeys(names)) or None
+
+
+def _condition(record: SubjectRecord) -> dict[str, Any]:
+    """Of a subject's defense: the settings that are not its defaults, in words; the epsilon spent; the teacher."""
+    trained = (record.training or {}).get("defense") or {}
+    given = dict(trained.get("settings") or {}) if isinstance(trained, dict) else {}
+    name = trained.get("name") if isinstance(trained, dict) else trained
+    if record.declared.get("defense"):
+        name, given = _at_output(record)
+    changed = _changed(str(name), given) if name else {}
+    words = [_words(field, value) for field, value in changed.items() if field != "teacher"]
+    privacy = (trained.get("privacy") if isinstance(trained, dict) else None) or {}
+    teacher = (trained.get("teacher") if isinstance(trained, dict) else None) or {}
+    return {
+        "setting": ", ".join(words) or None,
+        "epsilon": privacy.get("epsilon"),
+        "teacher": teacher.get("architecture"),
+    }
+
+
+def _words(field: str, value: Any) -> str:
+    if field == "preset":  # celeba-1, fmnist-1: the same column of ML-Doctor's Table 5
+        return f"setting {str(value).rpartition('-')[2]}"
+    return f"{field.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+
+
+def _at_output(record: SubjectRecord) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the defense of a subject's answers."""
+    from securitynet.defenses.base import settings_of
+
+    name = str(record.declared["defense"])
+    texts = [text for text in record.declared.get("configure") or () if text.strip().startswith(f"{name}.")]
+    return name, settings_of(name, texts)
+
+
+def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a defense that are not its defaults; all of them if this version does not know it."""
+    from securitynet.defenses.base import make_defense
+    from securitynet.errors import SecurityNetError
+
+    try:
+        defaults = make_defense(name).model_dump(mode="json")
+    except SecurityNetError:
+        return settings
+    return {field: value for field, value in settings.items() if defaults.get(field) != value}

@@ -31,6 +31,11 @@ TRAIN_FIELDS = frozenset(TrainConfig.model_fields) - {"out", "overwrite", "devic
 Several = tuple[str, ...]
 
 
+_TAGS = (
+    "Words by which attacks can be restricted to these targets; `benchmark` and `security` also say what they are for."
+)
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,7 +69,7 @@ class ModelSource(BaseModel):
     select_seed: int = Field(default=0, ge=0, description="Seed of that choice.")
     list: Path | None = Field(default=None, description="File that `catalog select --out` wrote.")
     label: str | None = Field(default=None, description="How to call the target in tables.")
-    tags: Several = Field(default=(), description="Words by which attacks can be restricted to these targets.")
+    tags: Several = Field(default=(), description=_TAGS)
     accuracy: float | None = Field(
         default=None, ge=0, le=1, description="Expected test accuracy; default: what the catalog says."
     )
@@ -98,7 +103,7 @@ class TrainSource(BaseModel):
     dataset: str | Several | None = Field(default=None, description="Datasets; default: that of [data].")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Training seeds.")
     label: str | None = Field(default=None, description="How to call the targets in tables.")
-    tags: Several = Field(default=(), description="Words by which attacks can be restricted to these targets.")
+    tags: Several = Field(default=(), description=_TAGS)
 
     @model_validator(mode="after")
     def _known(self) -> TrainSource:

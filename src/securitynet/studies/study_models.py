@@ -214,11 +214,17 @@ def _subject(
         train=train,
         tags=frozenset(tags),
         catalog=entry.id if entry else None,
-        codes=entry.known() if entry else {},
+        codes=entry.known() if entry else _purpose(tags),
         accuracy=accuracy,
         checksum=checksum,
         obstacle=obstacle,
     )
+
+
+def _purpose(tags: Iterable[str]) -> dict[str, Any]:
+    """What the models are for, where their tags say it."""
+    named = sorted({"benchmark", "security"}.intersection(tags))
+    return {"purpose": named[0]} if len(named) == 1 else {}
 
 
 def alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

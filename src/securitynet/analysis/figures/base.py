@@ -70,7 +70,7 @@ class Figure:
         }
         lacking = [label for name, label in absent.items() if name not in self.optional]
         if len(self.optional) > 1 and set(self.optional) <= absent.keys():
-            lacking.append(f"one of {', '.join(absent[name] for name in self.optional)}")
+            lacking.append(f"any of: {' | '.join(absent[name] for name in self.optional)}")
         return [*lacking, *(self.check(tidy) if self.check else [])]
 
     def make(self, tidy: pandas.DataFrame) -> Drawn:
@@ -91,12 +91,18 @@ class Figure:
         return frames.preferring(tidy, self.restrict, needed)
 
 
+def both_purposes(tidy: pandas.DataFrame) -> list[str]:
+    """What a frame lacks for a comparison of benchmark with security models."""
+    there = set(tidy["purpose"].dropna())
+    return [f"{purpose} models" for purpose in ("benchmark", "security") if purpose not in there]
+
+
 class MissingData(ConfigurationError):
     """A figure can't be drawn, because the data lacks a quantity."""
 
     def __init__(self, figure: str, lacking: list[str]) -> None:
         super().__init__(
-            f"{figure} needs what was measured on no model here: {'; '.join(lacking)}.",
+            f"{figure} needs what no model here has: {'; '.join(lacking)}.",
             hint="Run a study that measures it, or take other data with --from.",
         )
         self.lacking = lacking

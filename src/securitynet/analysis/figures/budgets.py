@@ -35,7 +35,7 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
     long = points.grouped(by_budget(tidy, "agreement", figure.name), "method")
     found = []
     for (method, budget), part in long.groupby(["method", "budget"], sort=True):
-        mean = statistics.mean(part["value"].to_numpy(float))
+        mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
         lone = len(part) == 1  # of one model, the interval is that of its own measurement
         low, high = (part["low"].iloc[0], part["high"].iloc[0]) if lone else (mean.low, mean.high)
         found.append({"method": method, "budget": budget, "mean": mean.value, "low": low, "high": high, "n": mean.n})
@@ -44,11 +44,13 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
     scale = alt.Scale(domain=order, range=[style.ink(number).light for number in range(len(order))])
     dashes = alt.Scale(domain=order, range=[list(style.dash(number)) for number in range(len(order))])
     base = alt.Chart(table).encode(
-        x=alt.X("budget:Q", title="Queries", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s")),
+        x=alt.X(
+            "budget:Q", title="Queries", scale=alt.Scale(type="log", nice=False, padding=10), axis=alt.Axis(format="~s")
+        ),
     )
     share = alt.Axis(format="~%")
-    bands = base.mark_area(opacity=0.12, color=style.TEXT.light).encode(
-        alt.Detail("method:N"),
+    bands = base.mark_area(opacity=0.16).encode(
+        alt.Color("method:N", scale=scale, sort=order),
         alt.Y("low:Q", title="Agreement", axis=share),
         alt.Y2("high:Q"),
     )

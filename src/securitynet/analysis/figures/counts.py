@@ -7,6 +7,7 @@ import pandas
 
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure
+from securitynet.analysis.figures.texts import counted as plural
 from securitynet.catalog.stats import FIGURE_1, statistics
 
 MOST_BARS = 12
@@ -37,8 +38,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     shares = ", ".join(f"{count:,} {purpose}" for purpose, count in counted.purposes.items())
     known = "; ".join(f"{title.lower()} {counted.known[code]:.0%}" for code, title in FIGURE_1.items())
     caption = (
-        f"{figure.title}: {counted.total:,} models ({shares}). Known for: {known}. A model with several countries "
-        "counts for each."
+        f"{figure.title}: {plural(counted.total, 'model')} ({shares}). Known for: {known}. A model with several "
+        "countries counts for each."
     )
     return Drawn(style.styled(alt.vconcat(*rows, spacing=24)), caption, pandas.concat(drawn))
 

@@ -7,13 +7,12 @@ from itertools import combinations
 import altair as alt
 import numpy as np
 import pandas
-from scipy import stats
 
 from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.points import axis, grouped
-from securitynet.analysis.figures.texts import estimate, p_value
+from securitynet.analysis.figures.texts import counted, estimate, lowered, p_value
 
 WIDTH, HEIGHT = 420, 300
 MOST_PAIRS = 10
@@ -33,19 +32,19 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         raise MissingData(figure.name, [f"{by.replace('_', ' ')} of models with {quantity.label.lower()}"])
     rows = rows if ordered else grouped(rows, by)
     rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
-    table = means(rows, name)
+    table = means(rows, name, quantity.bounds)
     random = np.random.default_rng(0)  # points that would lie on each other are moved aside, the same way each time
     rows = rows.assign(_aside=random.uniform(-1, 1, len(rows)))
     chart = _ordered(rows, table, name, quantity, by) if ordered else _strips(rows, table, name, quantity, bool(split))
     return Drawn(style.styled(chart), _caption(figure, rows, table, name, by, ordered, bool(split)), rows, table)
 
 
-def means(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
+def means(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
     """Mean of each group with its interval, by families where they are known."""
     found = []
     for (group, split), part in rows.groupby(["_group", "_split"], sort=True):
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
-        mean = statistics.mean(part[name].to_numpy(float), clusters=clusters)
+        mean = statistics.mean(part[name].to_numpy(float), clusters=clusters, bounds=bounds)
         found.append(
             {"_group": group, "_split": split, "n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
@@ -108,13 +107,13 @@ def _caption(
     figure: Figure, rows: pandas.DataFrame, table: pandas.DataFrame, name: str, by: str, ordered: bool, split: bool
 ) -> str:
     ((_, quantity),) = list(figure.quantities.items())[:1]
-    said = [f"{figure.title}: {quantity.label.lower()} of {len(rows):,} models by {by.replace('_', ' ')}."]
+    said = [f"{figure.title}: {lowered(quantity.label)} of {counted(len(rows), 'model')} by {by.replace('_', ' ')}."]
     named = [
-        f"{row['_group']}{' ' + row['_split'] if split else ''} "
+        f"{_named(row['_group'])}{' ' + row['_split'] if split else ''} "
         f"{estimate(row['mean'], row['low'], row['high'])}, n = {row['n']}"
         for _, row in table.iterrows()
     ]
-    said.append(f"Diamonds: means with 95% intervals ({'; '.join(named)}).")
+    said.append(f"Diamonds: means with 95% intervals, by families where five or more are known ({'; '.join(named)}).")
     values = rows[name].to_numpy(float)
     if ordered:
         clusters = rows["family"].astype(str).to_numpy() if rows["family"].notna().all() else None
@@ -127,22 +126,34 @@ def _caption(
     elif split:
         said += _differences(rows, name)
     else:
-        groups = [part[name].to_numpy(float) for _, part in rows.groupby("_group") if len(part) > 1]
-        if len(groups) > 1:
-            test = stats.kruskal(*groups)
+        several = rows[rows.groupby("_group")[name].transform("size") > 1]
+        if several["_group"].nunique() > 1:
+            clusters = several["family"].astype(str).to_numpy() if several["family"].notna().all() else None
+            names = several["_group"].astype(str).to_numpy()
+            h, p = statistics.equal_groups(several[name].to_numpy(float), names, clusters=clusters)
             said.append(
-                f"Kruskal and Wallis' test of equal distributions: H = {test.statistic:.1f}{p_value(test.pvalue)}."
+                f"Kruskal and Wallis' test of equal distributions, by permutation, of whole families where each is in "
+                f"one group: H = {h:.1f}{p_value(p)}."
             )
     return " ".join(said)
+
+
+def _named(group: object) -> str:
+    """A group's name; years come as numbers with a decimal point."""
+    return f"{group:g}" if isinstance(group, float) else str(group)
 
 
 def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
     """Differences between the halves of each group, adjusted for their number."""
     found, words = [], []
     for group, part in rows.groupby("_group", sort=True):
-        halves = {split: inside[name].to_numpy(float) for split, inside in part.groupby("_split", sort=True)}
+        known = part["family"].notna().all()
+        halves = dict(tuple(part.groupby("_split", sort=True)))
         for (first, a), (second, b) in combinations(halves.items(), 2):
-            difference = statistics.group_difference(a, b)
+            clusters = (a["family"].astype(str).to_numpy(), b["family"].astype(str).to_numpy()) if known else None
+            difference = statistics.group_difference(
+                a[name].to_numpy(float), b[name].to_numpy(float), clusters=clusters
+            )
             if difference.resolved:
                 found.append(difference)
                 words.append(f"{group!s}, {second!s} minus {first!s}")
@@ -151,4 +162,7 @@ def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
         f"{what}: {estimate(d.value, d.low, d.high)}{p_value(p)}"
         for what, d, p in zip(words, found, adjusted, strict=True)
     ][:MOST_PAIRS]
-    return [f"Differences of means ({'; '.join(texts)}; permutation test, adjusted after Holm)."] if texts else []
+    if not texts:
+        return []
+    how = "over families where each side has five, p from the bootstrap, else by permutation; adjusted after Holm"
+    return [f"Differences of means ({'; '.join(texts)}; {how})."]

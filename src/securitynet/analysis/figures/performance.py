@@ -9,10 +9,10 @@ from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure
 from securitynet.analysis.figures.points import MOST_GROUPS, axis, grouped
-from securitynet.analysis.figures.texts import estimate
+from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.analysis.frames import Quantity
 
-WIDTH, HEIGHT, MOST_PANELS = 250, 220, 12
+WIDTH, HEIGHT, MOST_PANELS, MOST_MEANS = 250, 220, 12, 16
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -29,21 +29,30 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     long = long[long[x].notna()]
     for column in {panel, colour, *(() if ordered else (x,))} - {"condition"}:
         long = grouped(long, column)
-    table = summary(long, [panel, colour, x])
+    bounds = {quantity.label: quantity.bounds for quantity in quantities.values()}
+    table = summary(long, [panel, colour, x], bounds)
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
     quantity = next(iter(quantities.values()))
+    by_label = {quantity.label: quantity for quantity in quantities.values()}
     charts = [
         _panel(
-            long[long[panel] == name], table[table[panel] == name], (x, colour), colours, str(name), quantity, ordered
+            long[long[panel] == name],
+            table[table[panel] == name],
+            (x, colour),
+            colours,
+            str(name),
+            by_label[str(name)] if panel == "condition" else quantity,
+            ordered,
         )
         for name in panels
     ]
     columns = min(len(charts), 3)
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
-    said = [f"{figure.title}: {len(long):,} measurements on {long['case'].nunique():,} models."]
-    said += [_means(table, panel, colour), "Lines: each measurement's 95% interval."]
-    said += ["Dashed: guessing."] if quantity.chance is not None else []
+    chance = any(quantity.chance is not None for quantity in quantities.values())
+    said = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
+    said += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
+    said += ["Dashed: guessing."] if chance else []
     caption = " ".join(words for words in said if words)
     return Drawn(style.styled(alt.vconcat(*rows, spacing=20)), caption, long, table)
 
@@ -55,20 +64,20 @@ def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Da
         wide[known].assign(
             quantity=name,
             condition=quantity.label,
-            value=wide[name],
-            low=wide[f"{name}_low"],
-            high=wide[f"{name}_high"],
+            value=pandas.to_numeric(wide[name]),
+            low=pandas.to_numeric(wide[f"{name}_low"]),  # all missing where what is published has no intervals
+            high=pandas.to_numeric(wide[f"{name}_high"]),
         )
         for name, quantity in quantities.items()
     ]
     return pandas.concat(parts, ignore_index=True).dropna(subset=["value"])
 
 
-def summary(long: pandas.DataFrame, by: list[str]) -> pandas.DataFrame:
+def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
     """Mean of each group with the interval over its models, where there are several."""
     found = []
     for key, part in long.groupby(by, sort=True):
-        mean = statistics.mean(part["value"].to_numpy(float))
+        mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
         found.append(
             dict(zip(by, key, strict=True)) | {"n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
@@ -87,7 +96,12 @@ def _panel(
     x_name, colour_name = columns
     x: alt.X
     if ordered:
-        x = alt.X(f"{x_name}:Q", title=x_name.capitalize(), axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=False))
+        x = alt.X(
+            f"{x_name}:Q",
+            title=x_name.capitalize(),
+            axis=alt.Axis(tickCount=6),
+            scale=alt.Scale(zero=False, padding=12),
+        )
     else:
         x = alt.X(f"{x_name}:N", title=None, axis=alt.Axis(labelAngle=-30, labelLimit=110))
     scale = alt.Scale(domain=colours, range=[style.ink(number).light for number in range(len(colours))])
@@ -116,13 +130,16 @@ def _panel(
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
-def _means(table: pandas.DataFrame, panel: str, colour: str) -> str:
-    """Means of each panel and colour over what is on the horizontal axis."""
+def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tuple[float, float]]) -> str:
+    """Means of each panel and colour over its models; of one model, what was measured on it."""
     words = []
-    for (where, what), part in table.groupby([panel, colour], sort=True):
-        mean = statistics.mean(part["mean"].to_numpy(float))
-        words.append(f"{where}, {what} {estimate(mean.value, mean.low, mean.high)}")
-    return f"Means: {'; '.join(words)}." if len(words) <= 16 else ""
+    for (where, what), part in long.groupby([panel, colour], sort=True):
+        mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
+        alone = part.iloc[0] if len(part) == 1 else None
+        low, high = (mean.low, mean.high) if alone is None else (alone["low"], alone["high"])
+        words.append(f"{where}, {what} {estimate(mean.value, low, high)}, n = {mean.n}")
+    said = f"Means over models with 95% intervals: {'; '.join(words)}."
+    return said if len(words) <= MOST_MEANS else ""
 
 
 def _rank(name: object, quantities: dict[str, Quantity], column: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import pandas
 from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
-from securitynet.analysis.figures.texts import estimate, p_value
+from securitynet.analysis.figures.texts import estimate, lowered, p_value
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
 from securitynet.catalog.compare import find_clusters
@@ -34,12 +34,14 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     colour = str(figure.options.get("colour", "dataset"))
     data = grouped(with_clusters(wide, tidy) if colour == "cluster" else wide, colour)
     order = list(data[colour].value_counts().index)
+    if colour == "cluster":
+        order = sorted(order)  # benchmark models, then clusters of security models by their accuracy
     order = [*[name for name in order if name != OTHERS], *[name for name in order if name == OTHERS]]
     found, panels = [], []
     for x_name, y_name in pairs:
         x, y = figure.quantities[x_name], figure.quantities[y_name]
         rows = data[data[x_name].notna() & data[y_name].notna()]
-        found += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {x.label.lower()}")
+        found += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
         diagonal = bool(figure.options.get("diagonal"))
         panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal))
     table = pandas.DataFrame(found)
@@ -147,7 +149,7 @@ def axis(quantity: Quantity) -> alt.Axis:
 def caption(figure: Figure, table: pandas.DataFrame) -> str:
     """What is shown, with each group's correlation."""
     several = table["panel"].nunique() > 1
-    said = [f"{figure.title}." if several else f"{figure.title}: {_lowered(str(table['panel'].iloc[0]))}."]
+    said = [f"{figure.title}." if several else f"{figure.title}: {lowered(str(table['panel'].iloc[0]))}."]
     for panel_name, rows in table.groupby("panel", sort=False):
         words = [
             f"{row['group']} {estimate(row['r'], row['low'], row['high'])}, n = {row['n']:.0f}"
@@ -161,15 +163,12 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             said.append(f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation.")
     if table["method"].notna().any():
         said.append(
-            "Intervals: bootstrap, over architecture families where there are five or more; p: from the same "
-            "bootstrap, or by permutation where models are resampled, adjusted after Holm for the number of groups."
+            "Intervals: bootstrap, over architecture families where there are five or more, or Fisher's where fewer "
+            "than fifteen models would be resampled; p: from the bootstrap over families, else by permutation, "
+            "adjusted after Holm for the number of groups."
         )
     return " ".join(said)
 
 
 def _both(wide: pandas.DataFrame, x: str, y: str) -> bool:
     return bool((wide[x].notna() & wide[y].notna()).any())
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
