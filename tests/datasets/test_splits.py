@@ -8,7 +8,7 @@ import torch
 
 from securitynet.datasets import load
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled, stratified
+from securitynet.datasets.ordering import shuffled, stratified, union
 from securitynet.datasets.splits import PROTOCOLS, four_way, make, public
 from securitynet.errors import ConfigurationError, SplitError
 
@@ -114,3 +114,12 @@ def test_stratified_choice_keeps_class_shares(count: int) -> None:
 def test_stratified_choice_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="cannot hold"):
         stratified(np.array([0, 1, 2]), 2, "key")
+
+
+def test_a_union_is_sorted_and_holds_each_record_once():
+    draws = np.random.default_rng(0)
+    for sizes in ((50, 30), (0, 5), (0, 0), (7,), (20, 20, 20)):
+        parts = [draws.integers(0, 40, size) for size in sizes]
+        found = union(*parts)
+        assert found.dtype == np.int64
+        assert found.tolist() == sorted({int(value) for part in parts for value in part})

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.ordering import union
 from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.signals import Embeddings, Progress, Signals, collect, collect_embeddings
@@ -49,7 +50,7 @@ class TrialData:
     @property
     def judged(self) -> NDArray[np.int64]:
         """All members and non-members, sorted: the records on which attacks are judged."""
-        return np.union1d(self.splits.members, self.splits.non_members)
+        return union(self.splits.members, self.splits.non_members)
 
 
 @dataclass(eq=False)

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.ordering import union
 from securitynet.errors import TargetError
 from securitynet.files import atomic_write, stable_hash
 from securitynet.models import heads
@@ -144,7 +145,7 @@ def collect(
     if isinstance(target.backend, RecordedBackend):
         rows = target.backend.rows(indices, dataset)
         check_classes(target, rows.shape[1], dataset if same_classes else None)
-        cost = Queries(total=len(indices), unique=len(np.unique(indices)))
+        cost = Queries(total=len(indices), unique=len(union(indices)))
         return Signals(indices, rows, dataset.labels[indices], target.head, cost)
     classes = dataset if same_classes else None
 
@@ -228,7 +229,7 @@ def _gather(
     progress: Progress | None,
 ) -> tuple[NDArray[np.float32], Queries, int]:
     """Rows for records, from the blocks of a folder where they are known; their cost; how many were asked now."""
-    wanted = np.unique(indices)
+    wanted = union(indices)
     pieces: list[_Block] = []
     asked = done = 0
     for number in np.unique(wanted // BLOCK):

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffled, union
 from securitynet.models.signals import Signals
 from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel
@@ -65,7 +65,7 @@ class LabelOnlyAttack(Attack):
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """See `Attack.run`."""
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
-        asked = context.signals(target, data, np.union1d(sample, helping))
+        asked = context.signals(target, data, union(sample, helping))
         signals = asked.select(sample)
         before = target.ledger.snapshot()
 

@@ -18,6 +18,7 @@ from securitynet.attacks._shadows import shadow_model
 from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
+from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
 from securitynet.models.method import SharedWork
@@ -163,15 +164,15 @@ class LearnedAttack(Attack):
         notes: tuple[str, ...] = ()
         if auxiliary is Auxiliary.SHADOW:
             found = shadow_model(target, data, self.shadow(), context)
-            records = np.union1d(found.shadow.members, found.non_members)
+            records = union(found.shadow.members, found.non_members)
             answers = collect(found.shadow.target, data.dataset, records, cache=context.cache)
             known = self._observed(found.shadow.target, answers, found.shadow.members, data, context)
             scored, notes = signals, found.fidelity
         else:
             splits = data.splits
-            taught = np.union1d(splits.known_members, splits.known_non_members)
+            taught = union(splits.known_members, splits.known_non_members)
             known = self._observed(target, signals.select(taught), splits.members, data, context)
-            scored = signals.select(np.setdiff1d(data.judged, taught))
+            scored = signals.select(np.setdiff1d(data.judged, taught, assume_unique=True))
         wanted = self._observed(target, scored, data.splits.members, data, context)
         for group, name in ((known, "to learn from"), (wanted, "to score")):
             if not (group.is_member.any() and (~group.is_member).any()):

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from securitynet.attacks._shadows import shadow_outputs
 from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import roc
 from securitynet.models.method import SharedWork
@@ -163,7 +164,7 @@ class ReferenceAttack(Attack):
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         pool = self.shadows.records(data.splits)
-        asked = context.signals(target, data, np.union1d(data.judged, pool) if self.asks_population else None)
+        asked = context.signals(target, data, union(data.judged, pool) if self.asks_population else None)
         signals = asked.select(data.judged)
         together = np.concatenate([signals.indices, pool])
         found = shadow_outputs(target, data, together, self.shadows, context)

@@ -16,7 +16,7 @@ from pydantic import Field
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffled, union
 from securitynet.errors import TargetError
 from securitynet.models.signals import Signals
 from securitynet.models.trainer.randomness import generator
@@ -38,7 +38,7 @@ class LabelOnlyBoundary(LabelOnlyAttack):
 
     def helping(self, data: TrialData, seed: int) -> NDArray[np.int64]:
         """See `LabelOnlyAttack.helping`: known records, as starts of another class."""
-        pool = np.union1d(data.splits.known_members, data.splits.known_non_members)
+        pool = union(data.splits.known_members, data.splits.known_non_members)
         return np.sort(pool[shuffled(len(pool), "starts", seed)[:MOST_STARTS]])
 
     def scores(
