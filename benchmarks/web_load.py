@@ -64,6 +64,15 @@ def searches(count: int, seed: int) -> list[str]:
     return list(found)[:count]
 
 
+def memory(process: int) -> int | None:
+    """Most memory that a process ever took, in MB; None where the system does not say."""
+    status = Path(f"/proc/{process}/status")
+    if not status.exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1000
+
+
 def main() -> None:
     """Serve, ask, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,14 +127,11 @@ def main() -> None:
                         "p95 ms": round(1000 * seconds[int(0.95 * len(seconds))], 1),
                         "max ms": round(1000 * seconds[-1], 1),
                         "largest answer kB": max(sizes) // 1000,
+                        "server's memory so far MB": memory(server.pid),
                     }
                 ),
                 flush=True,
             )
-        status = Path(f"/proc/{server.pid}/status")
-        if status.exists():
-            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            print("memory of the server at most:", line.split(":")[1].strip())
     finally:
         server.terminate()
         server.wait(10)

@@ -126,7 +126,10 @@ class PlotData(BaseModel):
     y: str
     colour: str
     log: Annotated[list[bool], Field(description="Whether x and y are on logarithmic axes.")]
-    total: Annotated[int, Field(description="Models with both values; at most 2,000 of them, drawn at random, follow.")]
+    total: Annotated[
+        int,
+        Field(description="Models with both values; all follow up to 2,000 of them, of more 1,000 chosen at random."),
+    ]
     lacking: int
     correlation: Correlation
     points: list[PlotPoint]

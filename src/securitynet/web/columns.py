@@ -134,7 +134,7 @@ def numbers_of(database: Database, selection: sa.Select[tuple[int]]) -> Integers
 
 
 def order_by_text(database: Database, name: str) -> Integers:
-    """Row numbers of all entries with this code, in its order (the database's own, as the catalog's queries have it)."""
+    """Row numbers of all entries with this code, in its order: the database's own, as in its queries."""
     column = entries.c[name]
     if database.sqlite:
         ordered = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number).subquery()

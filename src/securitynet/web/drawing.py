@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from markupsafe import Markup, escape
+
 from securitynet.web.plot import Plot, Point
 
 WIDTH, HEIGHT = 880, 520
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 54
+SHADES = 6
+"""Steps of the density's shade."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,13 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A model, in pixels."""
-
-    x: float
-    y: float
-    point: Point
-    title: str
-
-
-@dataclass(frozen=True)
 class Drawing:
-    """All that the template draws."""
+    """All that the template draws.
+
+    Attributes:
+        shades: SVG paths of the cells of the density, those with the fewest models first; none if all are points.
+        dots: A link with a circle for each model that is drawn.
+    """
 
     width: int
     height: int
@@ -45,19 +45,50 @@ class Drawing:
     bottom: int
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    dots: tuple[Dot, ...]
+    shades: tuple[str, ...]
+    dots: Markup
 
 
 def draw(plot: Plot) -> Drawing | None:
     """Places and ticks; None if there is no point."""
     if not plot.points:
         return None
-    xs = _Scale([p.x for p in plot.points], plot.log[0], LEFT, WIDTH - RIGHT)
-    ys = _Scale([p.y for p in plot.points], plot.log[1], HEIGHT - BOTTOM, TOP)
-    dots = tuple(Dot(round(xs(p.x), 1), round(ys(p.y), 1), p, _title(plot, p)) for p in plot.points)
-    return Drawing(
-        WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM, tuple(xs.ticks(7)), tuple(ys.ticks(6)), dots
+    xs = _Scale(plot.extent[0], plot.log[0], LEFT, WIDTH - RIGHT)
+    ys = _Scale(plot.extent[1], plot.log[1], HEIGHT - BOTTOM, TOP)
+    ends = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
+    ticks = (tuple(xs.ticks(7)), tuple(ys.ticks(6)))
+    return Drawing(WIDTH, HEIGHT, *ends, *ticks, _shades(plot, xs, ys), _dots(plot, xs, ys))
+
+
+def _dots(plot: Plot, xs: _Scale, ys: _Scale) -> Markup:
+    # Thousands of them are written here, ten times as quickly as by the template.
+    radius = 3.5 if len(plot.points) > 600 else 4.5
+    # Only the first is in the order of the Tab key; arrow keys lead to the others.
+    return Markup("\n").join(
+        Markup(
+            f'<a href="/models/{escape(point.id)}" tabindex="{-1 if place else 0}"><circle class="c{point.colour}" '
+            f'cx="{xs(point.x):.1f}" cy="{ys(point.y):.1f}" r="{radius}"><title>{escape(_title(plot, point))}</title>'
+            "</circle></a>"
+        )
+        for place, point in enumerate(plot.points)
     )
+
+
+def _shades(plot: Plot, xs: _Scale, ys: _Scale) -> tuple[str, ...]:
+    if plot.density is None:
+        return ()
+    (left, right), (bottom, top) = (
+        (scale.at(low), scale.at(high)) for scale, (low, high) in zip((xs, ys), plot.extent, strict=True)
+    )
+    width, height = (right - left) / plot.density.shape[0], (bottom - top) / plot.density.shape[1]
+    # By the logarithm of the count: a cell with one model can still be seen.
+    share = np.log1p(plot.density) / np.log1p(plot.density.max())
+    levels = np.minimum(np.ceil(SHADES * share), SHADES).astype(int)
+    paths: list[list[str]] = [[] for _ in range(SHADES)]
+    for across, up in np.argwhere(levels).tolist():
+        corner = f"M{left + across * width:.1f} {bottom - (up + 1) * height:.1f}"
+        paths[levels[across, up] - 1].append(f"{corner}h{width:.1f}v{height:.1f}h-{width:.1f}z")
+    return tuple("".join(path) for path in paths)
 
 
 def number(value: float) -> str:
@@ -82,15 +113,17 @@ def _title(plot: Plot, point: Point) -> str:
 class _Scale:
     """From values to pixels, with a little air at both ends."""
 
-    def __init__(self, values: list[float], logarithmic: bool, start: float, end: float) -> None:
+    def __init__(self, extent: tuple[float, float], logarithmic: bool, start: float, end: float) -> None:
         self._log = logarithmic
-        placed = [math.log10(v) if logarithmic else v for v in values]
-        low, high = min(placed), max(placed)
+        low, high = extent
         air = (high - low) * 0.04 or abs(low) * 0.05 or 0.5
         self._low, self._high, self._start, self._end = low - air, high + air, start, end
 
     def __call__(self, value: float) -> float:
-        placed = math.log10(value) if self._log else value
+        return self.at(math.log10(value) if self._log else value)
+
+    def at(self, placed: float) -> float:
+        """Where a value stands that is a logarithm, if the axis is logarithmic."""
         share = (placed - self._low) / (self._high - self._low)
         return self._start + share * (self._end - self._start)
 

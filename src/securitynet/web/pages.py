@@ -57,7 +57,7 @@ def search(request: Request) -> HTMLResponse:
         here="search",
         state=state,
         entries=entries,
-        accuracy=site.search.accuracies(entries),
+        accuracy=site.search.accuracies(entries) if entries else {},
         total=found.total,
         everything=len(found.columns),
         first=(state.page - 1) * PER_PAGE + 1,
@@ -75,25 +75,25 @@ def search(request: Request) -> HTMLResponse:
 def model(request: Request, identifier: str) -> Response:
     """A model's page."""
     site = site_of(request)
-    details = found_details(site, identifier)
-    entry = details.entry
-    if identifier != entry.id:
-        return RedirectResponse(f"/models/{entry.id}")
     current = site.search.columns
-    number = site.search.number_of(entry.id)
-    return _page(
-        site,
-        "model.html",
-        here="model",
-        details=details,
-        entry=entry,
-        accuracy=site.search.accuracies([entry])[entry.id],
-        groups=_grouped(details),
-        measured_rows=by_name(details.measured),
-        loading=loading(entry, entry.dataset),
-        history=site.search.catalog.history(entry.id),
-        similar=site.search.rows(similar(current, number)),
-    )
+    with site.search.catalog.database.together():
+        details = found_details(site, identifier)
+        entry = details.entry
+        if identifier != entry.id:
+            return RedirectResponse(f"/models/{entry.id}")
+        return _page(
+            site,
+            "model.html",
+            here="model",
+            details=details,
+            entry=entry,
+            accuracy=site.search.accuracies([entry])[entry.id],
+            groups=_grouped(details),
+            measured_rows=by_name(details.measured),
+            loading=loading(entry, entry.dataset),
+            history=site.search.catalog.history(entry.id),
+            similar=site.search.rows(similar(current, site.search.number_of(entry.id))),
+        )
 
 
 @router.get("/plot")
@@ -123,9 +123,10 @@ def compare(request: Request) -> HTMLResponse:
     identifiers = list(dict.fromkeys(i.strip() for i in request.query_params.getlist("id") if i.strip()))
     more = identifiers[MOST_COMPARED:]
     chosen = {}
-    for identifier in identifiers[:MOST_COMPARED]:
-        details = found_details(site, identifier)
-        chosen[details.entry.id] = details
+    with site.search.catalog.database.together():
+        for identifier in identifiers[:MOST_COMPARED]:
+            details = found_details(site, identifier)
+            chosen[details.entry.id] = details
     several = list(chosen.values())
     known = [
         name

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from securitynet.analysis import statistics
+from securitynet.analysis import resampling, statistics
 from securitynet.analysis.statistics import Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
 from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
-from securitynet.web.search import Search
+from securitynet.web.search import Found, Search
 from securitynet.web.state import State
 
 MOST_POINTS = 2000
-"""Points that are drawn; of more models this many are drawn at random, always the same ones."""
+"""Models that are all drawn as points."""
+
+SAMPLE = 1000
+"""Of more models than that, this many are drawn as points, at random and always the same ones, before the density."""
+
+CELLS = (50, 28)
+"""Cells of the density, across and upwards."""
 
 MOST_COLOURS = 5
 OTHER = "other"
 OTHER_COLOUR = MOST_COLOURS
+_AT_ONCE = threading.Semaphore(2)
+"""Plots that are made at a time: each takes some sixty million bytes for a million models."""
+
 LOGARITHMIC = frozenset({"parameters", "flops", "training_size", "classes"})
 
 
@@ -46,6 +56,8 @@ class Plot:
         y: Field upwards.
         colour: Code that colours, or nothing.
         log: Which of x and y have a logarithmic axis.
+        extent: Least and largest x, and least and largest y, of all (logarithms, where an axis is logarithmic).
+        density: How many models are in each cell of a grid of `CELLS` over the extent; None if all are drawn as points.
         points: At most `MOST_POINTS`.
         groups: Names of the colours, by index.
         total: Models that have both values.
@@ -58,6 +70,8 @@ class Plot:
     y: str
     colour: str
     log: tuple[bool, bool]
+    extent: tuple[tuple[float, float], tuple[float, float]]
+    density: Integers | None
     points: tuple[Point, ...]
     groups: tuple[str, ...]
     total: int
@@ -94,8 +108,13 @@ def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "
     """
     search.query(state)
     key = (search.columns.change, state.text, tuple(sorted(state.filters.items())), x, y, colour)
-    made: Plot | None = search.plots.get(key, lambda: _plot(search, state, x, y, colour))
+    made: Plot | None = search.plots.get(key, lambda: _made(search, state, x, y, colour))
     return made
+
+
+def _made(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
+    with _AT_ONCE:
+        return _plot(search, state, x, y, colour)
 
 
 def _plot(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
@@ -108,32 +127,37 @@ def _plot(search: Search, state: State, x: str, y: str, colour: str) -> Plot | N
     y = _known(y, offered, _default([n for n in offered if n != x], ("stealing.accuracy", "parameters", "year")))
     if colour:
         _known(colour, colours(columns), "")
-    across, up = columns.numeric[x][found.positions], columns.numeric[y][found.positions]
-    log = (_logarithmic(x, across), _logarithmic(y, up))
-    across, up = (np.log10(values) if is_log else values for values, is_log in zip((across, up), log, strict=True))
-    complete = np.isfinite(across) & np.isfinite(up)
-    positions = found.positions[complete]
-    across, up = across[complete], up[complete]
+    log = tuple(_logarithmic(name, columns, found) for name in (x, y))
+    complete = found.chosen.copy()
+    values = []
+    for name, is_log in zip((x, y), log, strict=True):
+        values.append(search.logarithm(columns, name) if is_log else columns.numeric[name])
+        complete &= np.isfinite(values[-1])
+    positions = np.flatnonzero(complete)
+    across, up = (column[positions] for column in values)
     families = columns.facets["family"].codes[positions]
     pearson, ranks = _correlations(across, up, families)
+    crowded = len(positions) > MOST_POINTS
     drawn = np.arange(len(positions))
-    if len(drawn) > MOST_POINTS:
-        drawn = np.sort(np.random.default_rng(0).choice(len(drawn), MOST_POINTS, replace=False))
+    if crowded:
+        drawn = np.sort(np.random.default_rng(0).choice(len(drawn), SAMPLE, replace=False))
     groups, number = _groups(columns, colour, positions)
     names = search.names(columns.numbers[positions[drawn]])
     points = []
-    for place in drawn:
-        known = names.get(int(columns.numbers[positions[place]]))
+    for place, position in zip(drawn.tolist(), positions[drawn].tolist(), strict=True):
+        known = names.get(int(columns.numbers[position]))
         if known:
-            where = (float(v[place]) for v in (across, up))
-            first, second = (10**value if is_log else value for value, is_log in zip(where, log, strict=True))
             index = int(number[place])
+            first, second = float(columns.numeric[x][position]), float(columns.numeric[y][position])
             points.append(Point(first, second, index, *known, group=groups[index] if groups else ""))
+    extent = (_ends(across), _ends(up))
     return Plot(
         x=x,
         y=y,
         colour=colour,
-        log=log,
+        log=(log[0], log[1]),
+        extent=extent,
+        density=_density(across, up, extent) if crowded else None,
         points=tuple(points),
         groups=groups,
         total=len(positions),
@@ -143,18 +167,43 @@ def _plot(search: Search, state: State, x: str, y: str, colour: str) -> Plot | N
     )
 
 
+def _ends(values: Floats) -> tuple[float, float]:
+    return (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+
+
+def _density(x: Floats, y: Floats, extent: tuple[tuple[float, float], tuple[float, float]]) -> Integers:
+    """How many points are in each cell, `CELLS`."""
+    found = np.zeros(CELLS[0] * CELLS[1], dtype=np.int64)
+    for part in _blocks(len(x)):
+        cells: Integers = np.zeros(1, dtype=np.intp)
+        for values, (low, high), count in zip((x[part], y[part]), extent, CELLS, strict=True):
+            inside = ((values - low) * (count / ((high - low) or 1))).astype(np.intp)
+            cells = cells * count + np.minimum(inside, count - 1)
+        found += np.bincount(cells, minlength=len(found))
+    return found.reshape(CELLS)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    """Stretches short enough for what is computed of them to stay in the processor's cache."""
+    for first in range(0, count, 1 << 16):
+        yield slice(first, first + (1 << 16))
+
+
 def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, seed: int = 0) -> Estimate:
     """Pearson's r with the interval of a bootstrap over clusters, from sums a cluster: quick for a million models.
 
     It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
     """
-    x, y = ((v - v.mean()) / (v.std() or 1) for v in (x, y))
-    present = np.bincount(clusters) > 0
-    codes = (np.cumsum(present) - 1)[clusters]  # without a gap, and without sorting a million
-    count = int(present.sum())
-    sums = np.stack(
-        [np.bincount(codes, weights=part, minlength=count) for part in (np.ones(len(x)), x, y, x * x, y * y, x * y)]
-    )
+    if not (len(x) and np.ptp(x) > 0 and np.ptp(y) > 0):
+        return Estimate(np.nan, np.nan, np.nan, None, len(x), None, "a quantity that does not vary")
+    (mean_x, range_x), (mean_y, range_y) = ((v.mean(), np.ptp(v)) for v in (x, y))
+    sums = np.zeros((6, int(clusters.max()) + 1))
+    for part in _blocks(len(x)):
+        u, v, of = (x[part] - mean_x) / range_x, (y[part] - mean_y) / range_y, clusters[part].astype(np.intp)
+        for total, what in zip(sums, (None, u, v, u * u, v * v, u * v), strict=True):
+            total += np.bincount(of, weights=what, minlength=len(total))
+    sums = sums[:, sums[0] > 0]
+    count = sums.shape[1]
     random = np.random.default_rng([seed, 0])
     times = random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
@@ -165,8 +214,6 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, 
 
     value = float(pearson(np.ones((1, count)))[0])
     method = f"Pearson's r, bootstrap over {count} families with {resamples:,} resamples"
-    if not np.isfinite(value):
-        return Estimate(np.nan, np.nan, np.nan, None, len(x), None, "a quantity that does not vary")
     values = pearson(times)
     low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
@@ -178,7 +225,7 @@ def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, E
         resamples = 1000 if len(x) <= MOST_POINTS // 2 else 400
         pearson = statistics.correlation(x, y, clusters=families, resamples=resamples)
         return pearson, statistics.correlation(x, y, kind="spearman", clusters=families, resamples=200)
-    if np.count_nonzero(np.bincount(families)) >= statistics.FEWEST_CLUSTERS:
+    if np.count_nonzero(np.bincount(families)) >= resampling.FEWEST_CLUSTERS:
         return clustered_pearson(x, y, families, statistics.RESAMPLES), None
     value = float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
     with np.errstate(divide="ignore"):
@@ -203,9 +250,14 @@ def _groups(columns: Columns, colour: str, positions: Integers) -> tuple[tuple[s
     return (*names, *padding, OTHER if rest else ""), lookup[codes]
 
 
-def _logarithmic(name: str, values: Floats) -> bool:
-    known = values[np.isfinite(values)]
-    return name in LOGARITHMIC and len(known) > 0 and known.min() > 0 and known.max() / known.min() > 30
+def _logarithmic(name: str, columns: Columns, found: Found) -> bool:
+    if name not in LOGARITHMIC:
+        return False
+    values = columns.numeric[name]
+    if found.total < len(columns):
+        values = values[found.chosen]
+    least, most = (float(ends.reduce(values, initial=np.nan)) for ends in (np.fmin, np.fmax))
+    return least > 0 and most / least > 30
 
 
 def _default(offered: list[str], wanted: tuple[str, ...]) -> str:

@@ -32,10 +32,16 @@ _LOOK_AGAIN = 2.0
 """Seconds for which the columns are taken to be current."""
 
 _MASKS = 400
-_FOUND = 16
-"""Whole masks that are kept: nine million bytes each at a million entries."""
+_FOUND = 12
+"""Whole masks that are kept: with their positions up to nine million bytes each at a million entries."""
+
+_ORDERS = 24
+"""Orders and logarithms that are kept: four or eight million bytes each."""
 
 _COUNTED = 1000
+_STRETCH = 1 << 15
+"""Entries of an order that are looked at at a time."""
+
 _PLOTS = 32
 _COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
 _WARM = ("claimed_accuracy", "year", "parameters", "name")
@@ -106,6 +112,7 @@ class Search:
         self.catalog = catalog
         self._lock = threading.Lock()
         self._masks: Kept[Any] = Kept(_MASKS)
+        self._orders: Kept[Any] = Kept(_ORDERS)
         self._found: Kept[Found] = Kept(_FOUND)
         self._facets: Kept[tuple[FacetShown, ...]] = Kept(_COUNTED)
         self.plots: Kept[Any] = Kept(_PLOTS)
@@ -185,17 +192,22 @@ class Search:
         here = found.columns
         if not sort:
             return here.numbers[found.positions[start : start + count]]
-        info = code(sort.lstrip("-"))
-        known, rest = self._order(here, info.name)
+        known, rest = self._order(here, code(sort.lstrip("-")).name)
         if sort.startswith("-"):
             known = known[::-1]
-        if found.total == len(here):
-            both = np.concatenate([known, rest]) if start + count > len(known) else known
-            stretch: Integers = here.numbers[both[start : start + count]]
-            return stretch
-        inside = known[found.chosen[known]]
-        if start + count > len(inside):
-            inside = np.concatenate([inside, rest[found.chosen[rest]]])
+        pieces: list[Integers] = []
+        wanted = start + count
+        for order in (known, rest):
+            # Of many matches a page is soon full: most of the order need not be looked at.
+            for first in range(0, len(order), _STRETCH):
+                stretch = order[first : first + _STRETCH]
+                pieces.append(stretch if found.total == len(here) else stretch[found.chosen[stretch]])
+                wanted -= len(pieces[-1])
+                if wanted <= 0:
+                    break
+            if wanted <= 0:
+                break
+        inside = np.concatenate(pieces) if pieces else here.numbers[:0]
         page: Integers = here.numbers[inside[start : start + count]]
         return page
 
@@ -204,7 +216,7 @@ class Search:
         wanted = [int(number) for number in numbers]
         with self.catalog.database.read() as connection:
             statement = sa.select(entries).where(entries.c.number.in_(wanted))
-            rows = {row["number"]: row for row in connection.execute(statement).mappings()}
+            rows = {row["number"]: row for row in connection.execute(statement).mappings().all()}
         return [entry_of(rows[number]) for number in wanted if number in rows]
 
     def names(self, numbers: Integers) -> dict[int, tuple[str, str, str | None]]:
@@ -212,10 +224,11 @@ class Search:
         found: dict[int, tuple[str, str, str | None]] = {}
         with self.catalog.database.read() as connection:
             for start in range(0, len(numbers), 5000):
-                part = [int(number) for number in numbers[start : start + 5000]]
+                # Written out: thousands of parameters take longer to bind than the rows to find.
+                part = ",".join(str(int(number)) for number in numbers[start : start + 5000])
                 what = (entries.c.number, entries.c.id, entries.c.name, entries.c.dataset)
-                for row in connection.execute(sa.select(*what).where(entries.c.number.in_(part))):
-                    found[row[0]] = (row[1], row[2], row[3])
+                statement = sa.select(*what).where(sa.text(f"entries.number IN ({part})"))
+                found.update({row[0]: (row[1], row[2], row[3]) for row in connection.execute(statement).all()})
         return found
 
     def accuracies(self, given: list[CatalogEntry]) -> dict[str, tuple[float | None, str]]:
@@ -223,7 +236,7 @@ class Search:
         here = self.columns
         column = here.numeric.get("accuracy.test")
         found: dict[str, tuple[float | None, str]] = {one.id: (one.claimed_accuracy, "claimed") for one in given}
-        if column is None or not given:
+        if column is None:
             return found
         statement = sa.select(entries.c.id, entries.c.number).where(entries.c.id.in_(list(found)))
         with self.catalog.database.read() as connection:
@@ -318,10 +331,19 @@ class Search:
         facet = self.columns.facets.get(name)
         return facet is not None and text != "" and text in facet.numbers
 
+    def logarithm(self, current: Columns, name: str) -> columns.Floats:
+        """The decimal logarithms of a column; NaN where it is not known or not positive."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept: columns.Floats = self._orders.get(
+                ("log", current.change, name),
+                lambda: np.log10(np.where(current.numeric[name] > 0, current.numeric[name], np.nan)),
+            )
+        return kept
+
     def _order(self, current: Columns, name: str) -> tuple[Integers, Integers]:
         """Positions in the order of a code, and positions of those without it."""
         key = ("order", current.change, name)
-        kept: tuple[Integers, Integers] = self._masks.get(key, lambda: self._ordered(current, name))
+        kept: tuple[Integers, Integers] = self._orders.get(key, lambda: self._ordered(current, name))
         return kept
 
     def _ordered(self, current: Columns, name: str) -> tuple[Integers, Integers]:
@@ -329,6 +351,7 @@ class Search:
             values = current.numeric[name]
             order = np.argsort(values, kind="stable")
             known = int(np.isfinite(values).sum())
+            order = order.astype(np.int32)
             return order[:known], order[known:]
         numbers = columns.order_by_text(self.catalog.database, name)
         places = np.searchsorted(current.numbers, numbers)
@@ -336,7 +359,7 @@ class Search:
         known_places = places[current.numbers[places] == numbers] if len(current) else places[:0]
         rest = np.ones(len(current), dtype=bool)
         rest[known_places] = False
-        return known_places, np.flatnonzero(rest)
+        return known_places.astype(np.int32), np.flatnonzero(rest).astype(np.int32)
 
 
 class Kept(Generic[T]):

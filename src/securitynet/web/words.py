@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from securitynet.catalog.codebook import codebook
 from securitynet.web.drawing import number
+from securitynet.web.search import Choice
 
 _NAMES = {
     "task_type": "task", "topic_category": "topic", "architecture_type": "kind of architecture",
@@ -56,12 +60,31 @@ def safe_link(text: str | None) -> str | None:
     return text if text and text.startswith(("https://", "http://")) else None
 
 
+def dotted(*parts: object) -> str:
+    """What is known of these, on one line."""
+    return " · ".join(str(part) for part in parts if part)
+
+
+def choices(name: str, several: Iterable[Choice]) -> Markup:
+    """Values of a facet to tick; written here, for a page has fifty of them."""
+    return Markup("\n").join(
+        Markup(
+            f'<li><label><input type="checkbox" name="{escape(name)}" value="{escape(one.value)}"'
+            f'{" checked" if one.chosen else ""}> <span class="value">{escape(one.value)}</span> '
+            f'<span class="count">{one.count:,}</span></label></li>'
+        )
+        for one in several
+    )
+
+
 GLOBALS: dict[str, Any] = {
     "label": label,
     "shown": shown,
     "measured": measured,
     "thousands": thousands,
     "short": number,
+    "dotted": dotted,
+    "choices": choices,
     "safe_link": safe_link,
     "codebook": codebook,
 }
