@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
 
 from securitynet.analysis import frames, study_frames
-from securitynet.analysis.frames import ANNOTATIONS, CONDITIONS
+from securitynet.analysis.frames import ANNOTATIONS, CONDITIONS, HOW
 from securitynet.errors import ConfigurationError
 
 
-def load(source: str, *, db: str | None = None, where: dict[str, Any] | None = None) -> pandas.DataFrame:
-    """The tidy frame of a source.
+def load(
+    source: str | Sequence[str], *, db: str | None = None, where: dict[str, Any] | None = None
+) -> pandas.DataFrame:
+    """The tidy frame of a source, or of several together.
 
     Args:
-        source: ``catalog``, or the folder of a study.
+        source: ``catalog``, or the folder of a study; a target that several studies share is one case.
         db: The catalog's database; the user's own by default.
         where: Column -> value or values: annotations and conditions that a model must have.
 
     Raises:
         ConfigurationError: If there is nothing, or a column does not exist.
     """
-    if source == "catalog":
-        import securitynet.catalog
-
-        with securitynet.catalog.open(db) as catalog:
-            frame = frames.from_catalog(catalog)
-    elif Path(source).is_dir():
-        frame = study_frames.from_study(Path(source))
-    else:
-        raise ConfigurationError(
-            f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
-        )
+    sources = [source] if isinstance(source, str) else list(source)
+    parts = [_one(name, db) for name in sources]
+    frame = parts[0]
+    if len(parts) > 1:  # a trial that is in several studies counts once
+        together = pandas.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        frame = together.drop_duplicates(["case", *HOW, "value", "low", "high"], ignore_index=True)
     unknown = [name for name in where or {} if name not in (*ANNOTATIONS, *CONDITIONS, "model")]
     if unknown:
         raise ConfigurationError(
@@ -42,11 +40,26 @@ def load(source: str, *, db: str | None = None, where: dict[str, Any] | None = N
         )
     chosen = frames.where(frame, where or {})
     if chosen.empty:
+        which = "no models that fit --where" if where and len(frame) else "no models"
         raise ConfigurationError(
-            f"{source} holds no models{' that fit --where' if where else ''}.",
+            f"{' and '.join(sources)} {'holds' if len(sources) == 1 else 'hold'} {which}.",
             hint="Fill the catalog with `securitynet catalog import` or `collect`, or run the study.",
         )
     return chosen
+
+
+def _one(source: str, db: str | None) -> pandas.DataFrame:
+    """The tidy frame of one source."""
+    if source == "catalog":
+        import securitynet.catalog
+
+        with securitynet.catalog.open(db) as catalog:
+            return frames.from_catalog(catalog)
+    if Path(source).is_dir():
+        return study_frames.from_study(Path(source))
+    raise ConfigurationError(
+        f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
+    )
 
 
 def parse_where(texts: list[str]) -> dict[str, list[str]]:

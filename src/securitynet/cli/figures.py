@@ -11,13 +11,21 @@ from securitynet.cli import console
 
 app = typer.Typer(help="List and draw figures and tables.", no_args_is_help=True)
 
-From = Annotated[str, typer.Option("--from", metavar="STUDY|catalog", help="Folder of a study, or the catalog.")]
+From = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="STUDY|catalog",
+        help="Folder of a study, or the catalog (can be repeated: all of them together).",
+        show_default=False,
+    ),
+]
 Db = Annotated[str | None, typer.Option("--db", metavar="URL", help="The catalog's database.", show_default=False)]
 
 
 @app.command("list")
 def list_(
-    source: From = "",
+    source: From = None,
     db: Db = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
@@ -58,7 +66,7 @@ def draw(
     out: Annotated[
         Path, typer.Option("--out", help="File (.svg, .pdf, .png, .html, .csv); for all, a folder.", show_default=False)
     ],
-    source: From = "catalog",
+    source: From = None,
     db: Db = None,
     where: Annotated[
         list[str] | None,
@@ -70,28 +78,31 @@ def draw(
 ) -> None:
     """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
 
+    Without --from, from the catalog.
+
     Example: securitynet figures draw securitynet-5 --from catalog --out stealing.svg
     """
     from securitynet.analysis import sources
-    from securitynet.analysis.figures.base import MissingData
     from securitynet.analysis.figures.declared import figure, figures
-    from securitynet.analysis.figures.files import check_suffix, write
+    from securitynet.analysis.figures.files import check_folder, check_suffix, write
+    from securitynet.errors import SecurityNetError
 
     if name != "all":
         chosen = [figure(name)]
         check_suffix(out)
     else:
         chosen = list(figures().values())
-    tidy = sources.load(source, db=db, where=sources.parse_where(where or []))
+        check_folder(out)
+    tidy = sources.load(source or ["catalog"], db=db, where=sources.parse_where(where or []))
     for one in chosen:
         try:
             drawn = one.make(tidy)
-        except MissingData as error:
+        except SecurityNetError as error:  # such as MissingData
             if name != "all":
                 raise
             console.stderr.print(f"[dim]{console.escape(error.message)}[/]", soft_wrap=True)
             continue
-        path = out if name != "all" else out / f"{one.name}.svg"
+        path = out if name != "all" else out / f"{one.name}{'.html' if drawn.chart is None else '.svg'}"
         write(one, drawn, path)
         console.stdout.print(f"[bold]{path}[/]", soft_wrap=True)
         if caption:

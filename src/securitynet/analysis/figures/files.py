@@ -23,6 +23,12 @@ def check_suffix(path: Path) -> None:
         )
 
 
+def check_folder(path: Path) -> None:
+    """Raise `ConfigurationError` if a path cannot be the folder of several figures."""
+    if path.is_file() or path.suffix.lower() in SUFFIXES:
+        raise ConfigurationError(f"{path} shall hold several figures, and is a file.", hint="Name a folder.")
+
+
 def write(figure: Figure, drawn: Drawn, path: Path) -> None:
     """Write a figure; the file is whole or absent.
 

@@ -23,7 +23,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     long = _rates(tidy)
     if long.empty:
         raise MissingData(figure.name, lacking(tidy))
-    long = points.grouped(long, "method")
+    long = points.grouped(long.assign(method=_named(long)), "method")
     found = []
     for (method, fpr), part in long.groupby(["method", "fpr"], sort=True):
         low, middle, high = np.quantile(part["value"].to_numpy(float), [0.25, 0.5, 0.75])
@@ -38,8 +38,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         x=alt.X("fpr:Q", title="False-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4)),
     )
     title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4))
-    bands = base.mark_area(opacity=0.12, color=style.TEXT.light).encode(
-        alt.Detail("method:N"), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
+    bands = base.mark_area(opacity=0.14).encode(
+        alt.Color("method:N", scale=inks, sort=order), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
     )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=34)).encode(
         title,
@@ -54,13 +54,20 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         f"{row['method']} {number(row['median'])} ({number(row['low'])} to {number(row['high'])}, n = {row['n']})"
         for _, row in table[table["fpr"] == least].iterrows()
     )
+    measured = ", ".join(f"{rate:g}" for rate in sorted(table["fpr"].unique()))
     caption = (
         f"{figure.title}: {long['case'].nunique():,} targets. Lines: medians over targets; bands: the middle half of "
-        f"them; dotted: guessing. At a false-positive rate of {least:g}: {said}. Rates below "
-        f"{LEAST_RATE:g} are drawn there."
+        f"them; dotted: guessing. Rates were measured at false-positive rates of {measured}. At {least:g}: {said}. "
+        f"Rates below {LEAST_RATE:g} are drawn there."
     )
     chart = alt.layer(guessing, bands, lines).properties(width=WIDTH, height=HEIGHT)
     return Drawn(style.styled(chart), caption, long, table)
+
+
+def _named(long: pandas.DataFrame) -> pandas.Series:
+    """Methods, with the auxiliary data where one was run with several: those are different adversaries."""
+    kinds = long.groupby("method")["auxiliary"].transform("nunique")
+    return long["method"].where(kinds < 2, long["method"] + ", " + long["auxiliary"].astype(str))
 
 
 def lacking(tidy: pandas.DataFrame) -> list[str]:

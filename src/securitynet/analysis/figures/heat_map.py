@@ -1,0 +1,111 @@
+"""Risks of models: a row a model, a column an attack, whatever attacks were run."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas
+
+from securitynet.analysis import frames
+from securitynet.analysis.figures import style
+from securitynet.analysis.figures.base import Drawn, Figure, MissingData
+from securitynet.analysis.figures.texts import counted
+from securitynet.analysis.frames import Quantity
+
+MOST_MODELS = 60
+MOST_ATTACKS = 16
+
+_MEASURES: dict[str, tuple[str, ...]] = {
+    "membership": ("auc",),
+    "stealing": ("agreement", "accuracy"),
+    "inversion": ("accuracy",),
+    "attribute": ("accuracy",),
+    "evasion": ("accuracy-drop",),
+}
+"""What a column shows, higher being worse for the model's owner."""
+
+_EPSILON = "epsilon=0.03"
+"""Where evasion is measured at several, the one that all papers' defaults share."""
+
+
+def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
+    """A quantity for each attack and threat model that was measured, families in order, most measured first."""
+    known = tidy[tidy["value"].notna()]
+    found: dict[str, Quantity] = {}
+    for family, measures in _MEASURES.items():
+        rows = known[(known["attack"] == family) & known["measure"].isin(measures)]
+        at = rows["at"].isna() if family != "evasion" else rows["at"] == _EPSILON
+        rows = rows[at & ((rows["surrogate"] != "larger") | (family != "stealing"))]
+        ways = rows.assign(
+            method=rows["method"].where(rows["method"].notna(), family), auxiliary=rows["auxiliary"].fillna("")
+        )
+        for (method, auxiliary), part in sorted(ways.groupby(["method", "auxiliary"]), key=lambda way: -len(way[1])):
+            measure = next(name for name in measures if (part["measure"] == name).any())
+            several = ways[ways["method"] == method]["auxiliary"].nunique() > 1
+            label = f"{method}{f' ({auxiliary})' if several else ''}: {_WORDS[measure]}"
+            where: dict[str, tuple[str | None, ...]] = {
+                "attack": (family,),
+                "method": (None if method == family else str(method),),
+                "auxiliary": (str(auxiliary) or None,),
+                "at": (_EPSILON if family == "evasion" else None,),
+            }
+            found[f"risk{len(found)}"] = Quantity(label, (measure,), where, "plain")
+    return dict(list(found.items())[:MOST_ATTACKS])
+
+
+_WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accuracy-drop": "accuracy drop at ε = 0.03"}
+
+
+def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Models × attacks, for models of which half at least were measured; ranks, so that scales do not matter."""
+    quantities = columns(tidy)
+    if not quantities:
+        raise MissingData(figure.name, lacking(tidy))
+    names = list(quantities)
+    measured = frames.wide(tidy, quantities)
+    rows = measured[measured[names].notna().sum(axis=1) >= max(len(names) / 2, 1)].copy()
+    if rows.empty:  # attacks on different models: all of them, with gaps
+        rows = measured[measured[names].notna().any(axis=1)].copy()
+    ranks = rows[names].rank(pct=True)
+    rows["_risk"] = ranks.mean(axis=1)
+    rows = rows.sort_values("_risk", ascending=False, kind="stable")
+    total = len(rows)
+    if total > MOST_MODELS:  # the ends, where a reader looks
+        rows = pandas.concat([rows.head(MOST_MODELS // 2), rows.tail(MOST_MODELS // 2)])
+    rows["_name"] = [_name(row) for row in rows.to_dict("records")]
+    repeated = rows["_name"].duplicated(keep=False)
+    rows.loc[repeated, "_name"] += " · " + rows.loc[repeated, "case"].astype(str).str[:6]
+    long = rows.melt(["_name"], names, "attack", "value").assign(
+        rank=ranks.loc[rows.index].melt(value_name="rank")["rank"].to_numpy()
+    )
+    long = long[long["value"].notna()]
+    long["attack"] = long["attack"].map({name: quantity.label for name, quantity in quantities.items()})
+    x = alt.X("attack:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=300))
+    y = alt.Y("_name:N", sort=list(rows["_name"]), title=None, axis=alt.Axis(labelLimit=330))
+    cells = (
+        alt.Chart(long)
+        .mark_rect()
+        .encode(x=x, y=y, color=alt.Color("rank:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None))
+    )
+    values = alt.Chart(long).mark_text(fontSize=9).encode(
+        x=x, y=y, text=alt.Text("value:Q", format=".2f"),
+        color=alt.condition("datum.rank > 0.55", alt.value("#111111"), alt.value("#ffffff")),
+    )  # fmt: skip
+    chart = alt.layer(cells, values).properties(width=max(60 * len(names), 90), height=15 * len(rows))
+    shown = f" (the first and the last {MOST_MODELS // 2} are shown)" if total > MOST_MODELS else ""
+    caption = (
+        f"{figure.title}: {counted(total, 'model')}, most at risk first{shown}. Numbers are the measurements; colours "
+        "are ranks among the models, brighter for a higher rank. Order: the mean rank. Empty: not measured. Ranks say "
+        "who is more exposed here, not whether a difference is beyond chance."
+    )
+    return Drawn(style.styled(chart), caption, long)
+
+
+def lacking(tidy: pandas.DataFrame) -> list[str]:
+    """What a frame lacks for this figure."""
+    return [] if columns(tidy) else ["measurements of attacks"]
+
+
+def _name(row: dict[str, object]) -> str:
+    """A model and its dataset, unless its name says it."""
+    model, dataset = str(row["model"]), str(row["dataset"])
+    return model if dataset.casefold() in model.casefold() else f"{model} · {dataset}"
