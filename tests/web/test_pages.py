@@ -6,13 +6,16 @@ import csv
 import io
 import json
 import re
-from importlib.resources import files
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
+from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
+from securitynet.reports.build import css as report_css
+from securitynet.web.app import create_app
 
 
 def test_search_shows_what_matches_with_counts(client: TestClient) -> None:
@@ -197,11 +200,24 @@ def test_downloads_hold_what_matches(client: TestClient) -> None:
     assert client.get("/download.csv?q=unheard").text.count("\n") == 1
 
 
-def test_the_page_wears_the_reports_colours() -> None:
-    css = (files("securitynet.web") / "static" / "web.css").read_text()
-    report = (files("securitynet.reports") / "templates" / "report.css").read_text()
-    for name in ("paper", "ink", "soft", "faint", "hair", "rule", "wash", "good", "bad", "sans", "mono"):
-        wanted = re.findall(rf"--{name}: ([^;]+);", report)
-        assert wanted and re.findall(rf"--{name}: ([^;]+);", css) == wanted, name
+def test_the_page_wears_the_reports_colours(client: TestClient) -> None:
+    css = client.get("/static/web.css").text
+    for variable in tokens.CSS.splitlines():
+        assert variable in css and variable in str(report_css()), variable
     for number, ink in enumerate(style.SERIES[:5]):
         assert re.findall(rf"--c{number}: ([^;]+);", css) == [ink.light, ink.dark]
+    assert set(re.findall(r"var\(--([\w-]+)\)", css)) <= set(re.findall(r"--([\w-]+): ", css))
+
+
+def test_an_empty_catalog_says_how_to_fill_it(tmp_path: Path) -> None:
+    client = TestClient(create_app(str(tmp_path / "empty.sqlite")), base_url="http://127.0.0.1")
+    assert "securitynet catalog collect timm" in client.get("/").text
+    assert "securitynet catalog import FILE" in client.get("/plot").text
+    assert "securitynet serve --studies FOLDER" in client.get("/studies").text
+    assert client.get("/api/models").json()["total"] == 0 and client.get("/api/facets").json() == []
+    assert client.get("/download.csv").text.count("\n") == 1 and client.get("/api/plot").json() is None
+
+
+def test_searches_that_find_nothing_show_no_empty_facets(client: TestClient) -> None:
+    page = client.get("/?q=zzzz").text
+    assert "Nothing matches" in page and 'class="facet"' not in page

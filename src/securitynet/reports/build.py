@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
 from securitynet.files import atomic_write
 from securitynet.reports import verdict
@@ -100,5 +101,5 @@ def css() -> Markup:
     looks = "\n".join(f".s{n} {{ --look: var(--s{n}); }}" for n in range(len(style.SERIES)))
     return Markup(
         f":root {{ {light}}}\n@media screen and (prefers-color-scheme: dark) {{\n:root {{ {dark}}}\n"
-        f"{style.exchange_rules('.plot')}\n}}\n{looks}\n{text}"
+        f"{style.exchange_rules('.plot')}\n}}\n{looks}\n{tokens.CSS}{text}"
     )

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 import securitynet
 import securitynet.catalog
+from securitynet.analysis import tokens
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import MissingExtra, SecurityNetError
 from securitynet.web import api, pages, words
@@ -125,6 +126,8 @@ def _assets() -> dict[str, tuple[bytes, str]]:
         name: ((own / name).read_bytes(), kind)
         for name, kind in (("web.css", "text/css"), ("web.js", "text/javascript"), ("icon.svg", "image/svg+xml"))
     }
+    style, kind = found["web.css"]
+    found["web.css"] = (tokens.CSS.encode() + style, kind)
     try:
         # Only the package's place is needed: Django itself is never imported.
         htmx = files("django_htmx") / "static" / "django_htmx" / "htmx-2.min.js"

@@ -266,7 +266,9 @@ class Search:
             found = self.find(state.without(facet.name))
             wanted = self._wanted(facet, state.filters.get(facet.name, ()))
             counts = facet.counts(found.chosen, found.positions)
-            shown.append(_shown(facet, counts, wanted))
+            divided = _shown(facet, counts, wanted)
+            if divided.choices:
+                shown.append(divided)
         return tuple(shown)
 
     def _find(self, current: Columns, state: State) -> Found:

@@ -65,6 +65,12 @@ def dotted(*parts: object) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
+def with_code(text: str) -> Markup:
+    """A description, with what stands in backticks as code."""
+    parts = str(text).split("`")
+    return Markup().join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
+
+
 def choices(name: str, several: Iterable[Choice]) -> Markup:
     """Values of a facet to tick; written here, for a page has fifty of them."""
     return Markup("\n").join(
@@ -85,6 +91,7 @@ GLOBALS: dict[str, Any] = {
     "short": number,
     "dotted": dotted,
     "choices": choices,
+    "with_code": with_code,
     "safe_link": safe_link,
     "codebook": codebook,
 }
