@@ -107,7 +107,8 @@ class MemGuardInterface(Interface):
 
     def canonical(self) -> dict[str, Any]:
         """See `Interface.canonical`: the classifier decides the answers, too."""
-        return {**super().canonical(), "classifier": state_checksum(self._classifier.state_dict(), "memguard")}
+        classifier = state_checksum(self._classifier.state_dict(), "memguard")
+        return {**super().canonical(), "version": 2, "classifier": classifier}
 
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         """See `Interface.change`."""
@@ -126,11 +127,18 @@ class MemGuardInterface(Interface):
     def _answer(self, posteriors: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             noisy = self._search(posteriors.clone())
-        before, after = self._doubt(posteriors), self._doubt(noisy)
-        distance = (noisy - posteriors).abs().sum(dim=1)
-        chance = torch.where(after < before, (self.budget / distance.clamp_min(1e-12)).clamp(max=1), 0.0)
-        add = self._draws(posteriors) < chance
+        return self._answer_with(posteriors, noisy)
+
+    def _answer_with(self, posteriors: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+        """Phase 2: one of the two for each row, by the row's own draw."""
+        add = self._draws(posteriors) < self._chances(posteriors, noisy)
         return torch.where(add.unsqueeze(1), noisy, posteriors)
+
+    def _chances(self, posteriors: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+        """Probability that the noise is added, N: the largest within the budget, if it serves its end."""
+        distance = (noisy - posteriors).abs().sum(dim=1)
+        serves = self._doubt(noisy) < self._doubt(posteriors)
+        return torch.where(serves, (self.budget / distance.clamp_min(1e-12)).clamp(max=1), 0.0)
 
     def _score(self, posteriors: torch.Tensor) -> torch.Tensor:
         """Logit of "member", N."""
@@ -170,6 +178,7 @@ class MemGuardInterface(Interface):
         Returns:
             Posteriors with noise, N×K, and whether they are what was wanted, N.
         """
+        origin = logits.softmax(dim=1)  # to the last bit: the distortion has no direction where there is none
         noise = torch.zeros_like(logits, requires_grad=True)
         result, success = posteriors.clone(), torch.zeros(len(posteriors), dtype=torch.bool)
         for _ in range(self.steps):
@@ -184,7 +193,7 @@ class MemGuardInterface(Interface):
                 success |= reached
                 if bool((success | ~wanted).all()):  # nothing that is looked at is left to be found
                     break
-            distortion = (noisy - posteriors).abs().sum(dim=1)
+            distortion = (noisy - origin).abs().sum(dim=1)
             loss = score.abs() + _LABEL_WEIGHT * functional.relu(others - own) + weight * distortion
             (gradient,) = torch.autograd.grad(loss.sum(), noise)
             norm = gradient.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
+from securitynet.errors import ConfigurationError
 from securitynet.models.interface import Interface, TopK
 from securitynet.models.method import Context, TrialData
 from securitynet.models.target import Target
@@ -21,5 +22,15 @@ class TopKDefense(OutputDefense):
     renormalise: bool = Field(default=False, description="Divide them by their sum.")
 
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """See `OutputDefense.interface`."""
+        """See `OutputDefense.interface`.
+
+        Raises:
+            ConfigurationError: If all posteriors would be answered.
+        """
+        classes = target.num_classes
+        if classes is not None and self.k >= classes:
+            raise ConfigurationError(
+                f"top-k with k = {self.k} hides nothing of {classes} classes.",
+                hint=f"Set top-k.k to {classes - 1} or less.",
+            )
         return TopK(k=self.k, renormalise=self.renormalise)

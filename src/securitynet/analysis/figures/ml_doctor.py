@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pandas
+
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import performance, points, tables
+from securitynet.analysis.figures import defended, performance, points, tables
 from securitynet.analysis.figures.base import Figure
 
 MEMBERSHIP = {
@@ -45,34 +49,46 @@ PAIRS = (
     ("attribute_shadow", "inversion_accuracy"),
 )
 
-DEFENDED = {"rows": ["condition"], "columns": ["dataset", "defense"]}
+UNDEFENDED: dict[str, tuple[str | None, ...]] = {"defense": (None,)}
+"""What all but Tables 3 to 5 are about: where some targets are defended, those that are not."""
+
+
+def lacking(defense: str) -> Callable[[pandas.DataFrame], list[str]]:
+    """Says that no target with a defense is there."""
+
+    def check(tidy: pandas.DataFrame) -> list[str]:
+        return [] if (tidy["defense"] == defense).any() else [f"a target that is defended by {defense}"]
+
+    return check
+
 
 FIGURES = [
     Figure("ml-doctor-2", "Membership inference by threat model", "ML-Doctor, Figure 2", MEMBERSHIP, performance.draw,
-           optional=tuple(MEMBERSHIP)),
+           optional=tuple(MEMBERSHIP), restrict=UNDEFENDED),
     Figure("ml-doctor-3", "Model inversion by threat model", "ML-Doctor, Figure 3", INVERSION, performance.draw,
-           optional=tuple(INVERSION), options={"panel": "condition", "colour": "dataset"}),
+           optional=tuple(INVERSION), options={"panel": "condition", "colour": "dataset"}, restrict=UNDEFENDED),
     Figure("ml-doctor-5", "Attribute inference by threat model", "ML-Doctor, Figure 5", ATTRIBUTE, performance.draw,
-           optional=tuple(ATTRIBUTE)),
+           optional=tuple(ATTRIBUTE), restrict=UNDEFENDED),
     Figure("ml-doctor-6", "Model stealing by threat model", "ML-Doctor, Figure 6", STEALING, performance.draw,
-           optional=tuple(STEALING)),
+           optional=tuple(STEALING), restrict=UNDEFENDED),
     Figure("ml-doctor-7", "Attacks by dataset", "ML-Doctor, Figure 7", BEST, performance.draw, optional=tuple(BEST),
-           options={"x": "dataset", "panel": "condition", "colour": "architecture"}),
+           options={"x": "dataset", "panel": "condition", "colour": "architecture"}, restrict=UNDEFENDED),
     Figure("ml-doctor-8", "Attacks by overfitting level", "ML-Doctor, Figure 8",
-           {"overfitting": q.OVERFITTING, **BEST}, points.draw, optional=tuple(BEST)),
+           {"overfitting": q.OVERFITTING, **BEST}, points.draw, optional=tuple(BEST), restrict=UNDEFENDED),
     Figure("ml-doctor-9", "Attacks by number of epochs", "ML-Doctor, Figure 9", BEST, performance.draw,
            optional=tuple(BEST),
-           options={"x": "epochs", "panel": "condition", "colour": "dataset", "ordered": True}),
+           options={"x": "epochs", "panel": "condition", "colour": "dataset", "ordered": True}, restrict=UNDEFENDED),
     Figure("ml-doctor-10", "Attacks against each other", "ML-Doctor, Figure 10",
            {name: EVERY[name] for name in dict.fromkeys(sum(PAIRS, ()))}, points.draw,
-           optional=tuple(dict.fromkeys(sum(PAIRS, ()))), options={"pairs": PAIRS}),
+           optional=tuple(dict.fromkeys(sum(PAIRS, ()))), options={"pairs": PAIRS}, restrict=UNDEFENDED),
     Figure("ml-doctor-table-2", "Accuracy of the targets", "ML-Doctor, Table 2",
            {"train": q.TRAIN_ACCURACY, "test": q.TARGET_ACCURACY}, tables.draw,
-           options={"rows": ["architecture"], "columns": ["dataset", "condition"]}),
-    Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", EVERY, tables.draw,
-           {"defense": (None, "dp-sgd")}, tuple(EVERY), DEFENDED),
-    Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", EVERY, tables.draw,
-           {"defense": (None, "distillation")}, tuple(EVERY), DEFENDED),
+           options={"rows": ["architecture"], "columns": ["dataset", "condition"]}, restrict=UNDEFENDED),
+    Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", EVERY, defended.draw_attacks,
+           optional=tuple(EVERY), options={"defense": "dp-sgd"}, check=lacking("dp-sgd")),
+    Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", EVERY,
+           defended.draw_attacks, optional=tuple(EVERY), options={"defense": "distillation"},
+           check=lacking("distillation")),
     Figure("ml-doctor-table-5", "Utility of defended targets", "ML-Doctor, Table 5", {"test": q.TARGET_ACCURACY},
-           tables.draw, options={"rows": ["defense", "architecture"], "columns": ["dataset"]}),
+           defended.draw_utility),
 ]  # fmt: skip

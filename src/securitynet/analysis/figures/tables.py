@@ -24,17 +24,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     long = melted(wide, quantities)
     long["defense"] = long["defense"].fillna(NONE)
     order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
-    cells = []
-    for key, part in long.groupby([*rows, *columns], sort=True, dropna=False):
-        where = dict(zip([*rows, *columns], key, strict=True))
-        if len(part) == 1:
-            value, low, high = (float(part[name].iloc[0]) for name in ("value", "low", "high"))
-            text = estimate(value, low, high)
-        else:
-            mean = statistics.mean(part["value"].to_numpy(float))
-            text = f"{estimate(mean.value, mean.low, mean.high)} ({mean.n} models)"
-        cells.append(where | {"cell": text, "mean": part["value"].mean(), "n": len(part)})
-    table = pandas.DataFrame(cells)
+    table = cells(long, rows, columns)
     pivot = table.pivot(index=rows, columns=columns, values=["cell"]).droplevel(0, axis=1)
     if "condition" in rows:
         pivot = pivot.sort_index(key=lambda level: level.map(lambda name: order.get(name, name)), level="condition")
@@ -42,11 +32,31 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         [" · ".join([c] if isinstance(c, str) else map(str, c)) for c in pivot.columns.to_flat_index()]
     )
     shown = pivot.fillna("").reset_index()
-    caption = (
-        f"{figure.title}: {long['case'].nunique():,} models. 95% intervals: each measurement's own, or of the mean "
-        "over models where there are several."
+    return Drawn(None, caption(figure, long), shown, table)
+
+
+def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
+    """One row a cell: what it belongs to, its text ``cell``, its ``mean`` and how many values it is made of, ``n``."""
+    found = []
+    for key, part in long.groupby([*rows, *columns], sort=True, dropna=False):
+        where = dict(zip([*rows, *columns], key, strict=True))
+        if len(part) == 1:
+            value, low, high = (float(part[name].iloc[0]) for name in ("value", "low", "high"))
+            text = estimate(value, low, high)
+        else:
+            mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
+            text = f"{estimate(mean.value, mean.low, mean.high)} ({mean.n} models)"
+        found.append(where | {"cell": text, "mean": part["value"].mean(), "n": len(part)})
+    return pandas.DataFrame(found)
+
+
+def caption(figure: Figure, long: pandas.DataFrame) -> str:
+    """What a table shows, and what its intervals are."""
+    count = long["case"].nunique()
+    return (
+        f"{figure.title}: {count:,} model{'' if count == 1 else 's'}. 95% intervals: each measurement's own, or of "
+        "the mean over models where there are several."
     )
-    return Drawn(None, caption, shown, table)
 
 
 def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:

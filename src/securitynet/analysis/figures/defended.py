@@ -1,0 +1,106 @@
+"""Defended targets beside those without: Tables 3 to 5 of ML-Doctor, and which cases are compared with which."""
+
+from __future__ import annotations
+
+import pandas
+
+from securitynet.analysis.figures import tables
+from securitynet.analysis.figures.base import Drawn, Figure
+from securitynet.analysis.figures.performance import melted
+
+NONE = tables.NONE
+ABSENT = "–"
+"""What a cell holds where nothing was measured."""
+
+
+def named(cases: pandas.DataFrame) -> pandas.Series:
+    """What each case's defense is called: with its settings, or with the epsilon that it spent, in words."""
+
+    def name(case: pandas.Series) -> str:
+        if pandas.isna(case["defense"]):
+            return NONE
+        words = [str(case["defense"])]
+        if pandas.notna(case["epsilon"]):
+            words.append(f"epsilon {float(case['epsilon']):.3g}")
+        elif pandas.notna(case["setting"]):
+            words.append(str(case["setting"]))
+        return ", ".join(words)
+
+    return cases.apply(name, axis=1).astype(object) if len(cases) else pandas.Series([], dtype=object)
+
+
+def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
+    """The cases of a defense and those that they are compared with, each with its ``pair``, in words.
+
+    Like is compared with like: the same architecture on the same dataset without any defense; for a distilled student
+    its teacher's architecture, where the study has that (the paper compares VGG19 with the VGG11 that learns from it).
+    A case without a defense occurs once for each pair that it belongs to.
+    """
+    plain = cases[cases["defense"].isna()]
+    there = set(zip(plain["dataset"], plain["architecture"], strict=True))
+    with_it = cases[cases["defense"] == defense].copy()
+    origins = [
+        teacher if isinstance(teacher, str) and (dataset, teacher) in there else own
+        for dataset, own, teacher in zip(with_it["dataset"], with_it["architecture"], with_it["teacher"], strict=True)
+    ]
+    with_it["origin"] = origins
+    with_it["pair"] = [
+        own if own == origin else f"{origin} → {own}"
+        for own, origin in zip(with_it["architecture"], origins, strict=True)
+    ]
+    wanted = with_it[["dataset", "origin", "pair"]].drop_duplicates()
+    originals = plain.merge(wanted, left_on=["dataset", "architecture"], right_on=["dataset", "origin"])
+    return pandas.concat([originals, with_it], ignore_index=True)
+
+
+def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Attacks on targets with the defense ``defense`` beside the same targets without; a column for each setting."""
+    cases = compared(wide, str(figure.options["defense"]))
+    cases = cases.assign(_defense=named(cases))
+    quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
+    long = melted(cases, quantities)
+    several = long["pair"].nunique() > 1
+    rows = ["pair", "condition"] if several else ["condition"]
+    table = tables.cells(long, rows, ["dataset", "_defense"])
+    order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
+    shown = _crossed(table, rows, ["dataset", "_defense"], order)
+    pairs = f" Targets: {', '.join(sorted(map(str, long['pair'].unique())))}."
+    lacking = sorted({str(case["pair"]) for _, case in cases[cases["defense"].notna()].iterrows()}
+                     - set(cases.loc[cases["defense"].isna(), "pair"].astype(str)))  # fmt: skip
+    without = f" Nothing without a defense to compare with: {', '.join(lacking)}." if lacking else ""
+    return Drawn(None, tables.caption(figure, long) + pairs + without, shown, table)
+
+
+def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """Test accuracy by defense with its settings, and architecture; a column for each dataset.
+
+    Epsilons differ between datasets; so settings of DP-SGD are told apart by what was asked for, not by what was spent.
+    """
+    spent = wide["epsilon"].notna() & wide["setting"].notna()
+    cases = wide.assign(epsilon=wide["epsilon"].mask(spent))
+    cases["_defense"] = named(cases)
+    long = melted(cases, dict(figure.quantities)).rename(columns={"_defense": "defended by"})
+    rows = ["defended by", "architecture"]
+    table = tables.cells(long, rows, ["dataset"])
+    return Drawn(None, tables.caption(figure, long), _crossed(table, rows, ["dataset"], {}), table)
+
+
+def _crossed(table: pandas.DataFrame, rows: list[str], columns: list[str], order: dict[str, int]) -> pandas.DataFrame:
+    """The cells with rows and columns in order: those without a defense first, conditions as they are declared."""
+
+    def place(value: object) -> tuple[bool, int, object]:
+        text = str(value)
+        words, _, number = text.rpartition(" ")
+        try:
+            return text != NONE, order.get(text, 0), f"{words} {float(number):012.4f}"
+        except ValueError:
+            return text != NONE, order.get(text, 0), text
+
+    pivot = table.pivot(index=rows, columns=columns, values="cell")
+    keys = sorted(pivot.columns, key=lambda key: [place(part) for part in ([key] if isinstance(key, str) else key)])
+    pivot = pivot[keys]
+    pivot = pivot.loc[
+        sorted(pivot.index, key=lambda key: [place(part) for part in ([key] if isinstance(key, str) else key)])
+    ]
+    pivot.columns = pandas.Index([" · ".join([key] if isinstance(key, str) else map(str, key)) for key in keys])
+    return pivot.fillna(ABSENT).reset_index()

@@ -1,0 +1,259 @@
+"""Utility against risk: one point a defense, the best ones joined, for each dataset and each kind of adversary."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+
+from securitynet.analysis import statistics
+from securitynet.analysis.figures import style
+from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.defended import named
+from securitynet.analysis.figures.points import axis
+from securitynet.analysis.figures.texts import estimate
+
+WIDTH, HEIGHT = 460, 330
+MOST_NAMED = 8
+MOST_LABELS = 40
+_PIXELS, _LINE = 5.5, 12.0
+"""Width of a letter and height of a line of labels, about."""
+
+BOXES = {"black-box": "asking the model (black-box)", "white-box": "having its weights (white-box)"}
+BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
+KINDS = (BEST, OTHER, PLAIN)
+LEGEND = alt.Legend(symbolType="circle", symbolSize=70)
+
+
+def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
+    """A panel for each dataset and adversary; where nothing is defended, a panel for each dataset with its models.
+
+    Risk is the largest AUC of any membership attack of that adversary. Scores that point the wrong way round count
+    turned, as an adversary would use them who knows of the defense. Defenses of the answers hold up nobody who has the
+    weights, and have no point where those are known.
+    """
+    utility = next(iter(figure.quantities))
+    defended = wide["defense"].notna()
+    cases = wide[wide["dataset"].isin(wide.loc[defended, "dataset"])] if defended.any() else wide
+    panels, tables = [], []
+    for dataset, part in cases[cases[utility].notna()].groupby("dataset", sort=True):
+        for box, words in BOXES.items():
+            found = points(part, risks(tidy, box), utility, by_defense=bool(defended.any()))
+            if found.empty or (box == "white-box" and not defended.any()):
+                continue
+            found = found.assign(dataset=dataset, adversary=box)
+            tables.append(found)
+            panels.append((f"{dataset}, {words}", found))
+    charts = [_panel(found, title, figure) for title, found in panels]
+    columns = 1 if len(charts) == 1 else 2
+    rows = [alt.hconcat(*charts[start : start + columns], spacing=28) for start in range(0, len(charts), columns)]
+    table = pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
+    return Drawn(style.styled(alt.vconcat(*rows, spacing=24)), _caption(figure, panels), table)
+
+
+def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
+    """The largest AUC of any membership attack on each case, turned where below one half: value, low, high, method.
+
+    Args:
+        tidy: See `securitynet.analysis.frames`.
+        box: ``black-box``: attacks that need no more. ``white-box``: all attacks, of cases whose weights were attacked.
+    """
+    rows = tidy[(tidy["attack"] == "membership") & (tidy["measure"] == "auc") & tidy["value"].notna()]
+    if box == "white-box":
+        rows = rows[rows["case"].isin(rows.loc[rows["access"] == "white-box", "case"])]
+    else:
+        rows = rows[rows["access"].isna() | (rows["access"] == "black-box")]
+    wrong = rows["value"] < 0.5
+    value = rows["value"].where(~wrong, 1 - rows["value"])
+    low, high = rows["low"].where(~wrong, 1 - rows["high"]), rows["high"].where(~wrong, 1 - rows["low"])
+    rows = rows.assign(value=value, low=low, high=high).sort_values("value", ascending=False, kind="stable")
+    return rows.drop_duplicates("case").set_index("case")[["value", "low", "high", "method"]]
+
+
+def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_defense: bool) -> pandas.DataFrame:
+    """One row a defense (with its settings and architecture): means over its targets, with intervals; or one a model.
+
+    Returns:
+        name, accuracy, accuracy_low, accuracy_high, risk, risk_low, risk_high, targets, attack, kind.
+    """
+    data = cases[cases["case"].isin(risk.index)].copy()
+    if data.empty:
+        return pandas.DataFrame()
+    for name in ("value", "low", "high", "method"):
+        data[f"_{name}"] = data["case"].map(risk[name])
+    data["_name"] = named(data) if by_defense else data["model"].astype(str)
+    for column in ("architecture", "epochs") if by_defense else ():  # told where they tell apart
+        if data[column].nunique() > 1:
+            told = data[column].map(
+                lambda found, column=column: f"{found:g} epochs" if column == "epochs" else str(found)
+            )
+            data["_name"] = data["_name"] + ", " + told
+    found = []
+    for _, part in data.groupby("_name" if by_defense else "case", sort=True):
+        ends: dict[str, float] = {}
+        for label, columns in {"accuracy": (utility, f"{utility}_low", f"{utility}_high"),
+                               "risk": ("_value", "_low", "_high")}.items():  # fmt: skip
+            if len(part) == 1:
+                numbers = [float(part[column].iloc[0]) for column in columns]
+            else:
+                mean = statistics.mean(part[columns[0]].to_numpy(float), bounds=(0, 1))
+                numbers = [mean.value, mean.low, mean.high]
+            ends |= dict(zip((label, f"{label}_low", f"{label}_high"), numbers, strict=True))
+        attack = str(part["_method"].mode().iloc[0])
+        plain = by_defense and bool(part["defense"].isna().all())
+        found.append({"name": part["_name"].iloc[0], **ends, "targets": len(part), "attack": attack, "plain": plain})
+    table = pandas.DataFrame(found)
+    best = frontier(table["accuracy"].to_numpy(float), table["risk"].to_numpy(float))
+    table["kind"] = np.where(table.pop("plain"), PLAIN, np.where(best, BEST, OTHER))
+    return table.assign(best=best).sort_values("kind", key=lambda kind: kind == PLAIN, kind="stable")  # drawn on top
+
+
+def frontier(utility: NDArray[np.float64], risk: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points no other surpasses: none has at least the utility and at most the risk, and one of them better.
+
+    Args:
+        utility: N, higher is better.
+        risk: N, lower is better.
+    """
+    better = (utility[None, :] >= utility[:, None]) & (risk[None, :] <= risk[:, None])
+    strictly = (utility[None, :] > utility[:, None]) | (risk[None, :] < risk[:, None])
+    return np.asarray(~(better & strictly).any(axis=1))
+
+
+def _panel(table: pandas.DataFrame, title: str, figure: Figure) -> Chart:
+    utility, risk = figure.quantities.values()
+    x_domain = _domain(table, "accuracy", (), 1.0)
+    y_domain = _domain(table, "risk", (0.5,), 1.0)
+    # Every layer names the scales: one that does not would stretch them to zero.
+    x_scale = alt.Scale(domain=x_domain, nice=False, zero=False)
+    y_scale = alt.Scale(domain=y_domain, nice=False, zero=False)
+    x = alt.X("accuracy:Q", title=utility.label, scale=x_scale, axis=axis(utility))
+    y = alt.Y("risk:Q", title=risk.label, scale=y_scale, axis=axis(risk))
+    level = alt.Chart(pandas.DataFrame({"risk": [0.5]})).mark_rule(strokeDash=[3, 3], color=style.CHANCE.light)
+    spans = alt.Chart(table).mark_rule(opacity=0.3, color=style.TEXT.light)
+    line = alt.Chart(table[table["best"]].sort_values("accuracy")).mark_line(
+        interpolate="step-before", color=style.ink(1).light, strokeWidth=1.2
+    )
+    inks, shapes = [style.ink(1).light, style.ink(0).light, style.TEXT.light], ["circle", "circle", "diamond"]
+    marks = alt.Chart(table).mark_point(filled=True, size=52, opacity=0.9).encode(
+        x, y,
+        color=alt.Color("kind:N", scale=alt.Scale(domain=KINDS, range=inks), legend=LEGEND),
+        shape=alt.Shape("kind:N", scale=alt.Scale(domain=KINDS, range=shapes), legend=None),
+        tooltip=["name:N", "accuracy:Q", "risk:Q", "attack:N", "targets:Q"],
+    )  # fmt: skip
+    layers: list[alt.Chart] = [
+        level.encode(y=y), line.encode(x, y),
+        spans.encode(x, alt.Y("risk_low:Q", scale=y_scale), alt.Y2("risk_high:Q")),
+        spans.encode(y, alt.X("accuracy_low:Q", scale=x_scale), alt.X2("accuracy_high:Q")),
+        marks,
+    ]  # fmt: skip
+    shown = table if len(table) <= MOST_LABELS else table[table["best"] | (table["kind"] == PLAIN)].head(MOST_LABELS)
+    layers += _labels(shown, x_domain, y_domain)
+    heading = alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal")
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
+
+
+def _domain(table: pandas.DataFrame, name: str, besides: Sequence[float], most: float) -> list[float]:
+    """From the lowest to the highest end of an interval, with some air."""
+    ends = np.array([*table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).ravel(), *besides])
+    ends = ends[np.isfinite(ends)]
+    air = max(0.06 * float(ends.max() - ends.min()), 0.01)
+    return [max(float(ends.min()) - air, 0.0), min(float(ends.max()) + air, most + air / 3)]
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: _Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+def placed(
+    places: Sequence[tuple[float, float]], widths: Sequence[float], best: Sequence[bool] = ()
+) -> list[tuple[float, float, bool]]:
+    """Where labels of points go so that none covers another, a point or the line: x of the left end, y of the middle.
+
+    Args:
+        places: Of the points, in pixels from the top left of a panel.
+        widths: Of the labels, in pixels.
+        best: Which points the line joins.
+
+    Returns:
+        For each point (x, y, whether it is so far off that a line must join it to its point).
+    """
+    taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    joined_ones = sorted(place for place, is_best in zip(places, best, strict=False) if is_best)
+    taken += [_Box(x, y - 1, to, y + 1) for (x, _), (to, y) in itertools.pairwise(joined_ones)]
+    found: list[tuple[float, float, bool]] = [(x + 8, y, False) for x, y in places]
+    half = _LINE / 2
+    for number in sorted(range(len(places)), key=lambda n: (places[n][1], places[n][0])):
+        (x, y), width = places[number], widths[number]
+        tries: list[tuple[float, float, bool]] = []
+        for reach in range(16):
+            for way in (0.0,) if reach == 0 else (-1.0, 1.0):
+                off = way * reach * _LINE * 0.75
+                tries += [
+                    (x + 8 + 6 * bool(reach), y + off, reach > 0),
+                    (x - 8 - 6 * bool(reach) - width, y + off, reach > 0),
+                ]
+        for left, middle, joined in tries:
+            box = _Box(left, middle - half, left + width, middle + half)
+            inside = left >= 0 and box.right <= WIDTH + 60 and box.top >= -4 and box.bottom <= HEIGHT
+            if inside and not any(box.meets(other) for other in taken):
+                found[number] = (left, middle, joined)
+                break
+        left, middle, _ = found[number]
+        taken.append(_Box(left, middle - half, left + width, middle + half))
+    return found
+
+
+def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float]) -> list[alt.Chart]:
+    across = (table["accuracy"].to_numpy(float) - x_domain[0]) / (x_domain[1] - x_domain[0])
+    up = (table["risk"].to_numpy(float) - y_domain[0]) / (y_domain[1] - y_domain[0])
+    places = list(zip((across * WIDTH).tolist(), ((1 - up) * HEIGHT).tolist(), strict=True))
+    widths = [_PIXELS * len(name) for name in table["name"]]
+    layers = []
+    for (x, y), width, name, (left, middle, joined) in zip(
+        places, widths, table["name"], placed(places, widths), strict=True
+    ):
+        data = pandas.DataFrame({"name": [name]})
+        if joined:
+            end = left if left > x else left + width
+            layers.append(
+                alt.Chart(data).mark_rule(color=style.AXIS.light, strokeWidth=0.7).encode(
+                    x=alt.value(x), y=alt.value(y), x2=alt.value(end), y2=alt.value(middle)
+                )
+            )  # fmt: skip
+        text = alt.Chart(data).mark_text(align="left", baseline="middle", fontSize=11, color=style.TEXT.light)
+        layers.append(text.encode(x=alt.value(left), y=alt.value(middle), text="name:N"))
+    return layers
+
+
+def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> str:
+    said = [f"{figure.title}, with 95% intervals: best is to the right and below."]
+    for title, table in panels:
+        best = table[table["best"]].sort_values("accuracy")
+        names = "; ".join(
+            f"{row['name']} (accuracy {row['accuracy']:.3f}, "
+            f"risk {estimate(row['risk'], row['risk_low'], row['risk_high'])})"
+            for _, row in best.head(MOST_NAMED).iterrows()
+        )
+        count = int(table["targets"].sum())
+        targets = f"{count:,} target{'' if count == 1 else 's'}"
+        said.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
+    said.append(
+        "Risk is that of the strongest attack on each target, and those on the line are chosen after the fact: both "
+        "look clearer than they are, and where intervals meet, which is better is not shown."
+    )
+    return " ".join(said)
