@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda: rows that cannot run there are left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all cores)")
     parser.add_argument("--rounds", type=int, help="of each side, in place of each row's own number")
-    parser.add_argument("--smallest", action="store_true", help="only the smallest size of each row")
+    parser.add_argument("--sizes", type=int, nargs="+", help="in place of each row's own")
     parser.add_argument("--data", type=Path, default=BENCHMARKS.parent.parent / "shared" / "data", help="with CIFAR-10")
     parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder for RESULTS.md and results.json")
     parser.add_argument("--work", type=Path, default=BENCHMARKS, help="folder for .environments and .work")
@@ -107,7 +107,7 @@ def main() -> int:
             threads=options.threads,
             data=data,
             rounds=options.rounds,
-            sizes=row.sizes[:1] if options.smallest else None,
+            sizes=tuple(options.sizes) if options.sizes else None,
             tell=functools.partial(print, file=sys.stderr, flush=True),
         )
         if found.failure:

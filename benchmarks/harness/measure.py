@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,12 @@ class Timing:
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
     peak: int = 0
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """One more round, as a session answers it."""
+        self.seconds.append(answer["seconds"])
+        self.processor.append(answer["processor"])
+        self.peak = max(self.peak, answer["peak"])
 
     @property
     def median(self) -> float:
@@ -172,33 +179,33 @@ def _at_one_size(
     with contextlib.ExitStack() as stack:
         sessions = {side: stack.enter_context(Session(place, name, case)) for side, place in places.items()}
         outputs = {}
+        timings: dict[str, Timing] = {}
         for number, (side, session) in enumerate(list(sessions.items())):
             path = case.folder / f"out-{number}.npz"
             try:
                 session.prepare(side)
-                session.run(path)  # the first run warms up, and is compared instead of timed
+                first = session.run(path)
             except SideFailed as error:
                 if number == 0:
                     raise
                 failures[f"{side} at {case.size:,}"] = str(error)
                 del sessions[side]
                 continue
+            timings[side] = Timing()
+            if not row.warm_up:
+                timings[side].add(first)
             with np.load(path, allow_pickle=False) as archive:
                 outputs[side] = dict(archive)
         agreement = "" if row.compare is None else row.compare(case, outputs)
         tell(f"  {case.size:,} {row.unit}: {agreement or 'one side only'}")
-        timings = {side: Timing() for side in sessions}
         started = time.perf_counter()
-        for number in range(rounds):
+        for number in range(0 if row.warm_up else 1, rounds):
             if number >= min(LEAST_ROUNDS, rounds) and time.perf_counter() - started > row.allowance:
                 break
             # Each round begins with another side, so that none always follows the same one.
             order = list(sessions)[number % len(sessions) :] + list(sessions)[: number % len(sessions)]
             for side in order:
-                answer = sessions[side].run()
-                timings[side].seconds.append(answer["seconds"])
-                timings[side].processor.append(answer["processor"])
-                timings[side].peak = max(timings[side].peak, answer["peak"])
+                timings[side].add(sessions[side].run())
     for side, timing in timings.items():
         tell(f"    {side}: {timing.median:.3f} s ({min(timing.seconds):.3f} to {max(timing.seconds):.3f})")
     return Sized(case.size, agreement, timings, load)
@@ -219,7 +226,7 @@ def growth(sized: list[Sized]) -> dict[str, float]:
     return {
         side: statistics.linear_regression(sizes, [math.log(one.timings[side].median) for one in sized]).slope
         for side in sized[0].timings
-        if all(side in one.timings for one in sized)
+        if all(side in one.timings and one.timings[side].median > 0 for one in sized)
     }
 
 

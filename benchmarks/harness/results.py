@@ -14,7 +14,8 @@ HEAD = """# Side by side with the peers
 Written by `make bench`; every round is in [results.json](results.json). Each row hands both sides the same weights,
 images, seeds and steps, checks that they computed the same thing, and only then takes times, in turns, so that a
 machine that drifts favours nobody. Times are wall clock, medians of the rounds with the lowest and the highest; a ratio
-is the median of the rounds' ratios. Memory is the most that a side's process held while it ran, the libraries that it imports included.
+is the median of the rounds' ratios. Memory is the most that a side's process held while it ran, the libraries that it
+imports included. Growth is the exponent of time over size, over all sizes shown.
 """
 
 

@@ -156,9 +156,10 @@ class Row:
         tried: For a row that falls short: what was found and tried.
         rounds: At most this many of each side; fewer if the allowance runs out.
         allowance: Seconds for the rounds of one size. At least three rounds are run in any case.
+        warm_up: Whether the first run of a side, which is compared, is left out of the times. Not where it takes long,
+            or is a process of its own in any case.
         threads: For all sides; None takes the harness's.
         devices: On which it can run.
-        baseline: Whether the other sides do less than ours: a bare loop to compare with.
     """
 
     title: str
@@ -168,6 +169,7 @@ class Row:
     tried: str = ""
     rounds: int = 5
     allowance: float = 30.0
+    warm_up: bool = True
     threads: int | None = None
     devices: tuple[str, ...] = ("cpu",)
     sides: list[Side] = field(default_factory=list)
