@@ -17,6 +17,7 @@ from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.remedies import RemediesPart, remedies, training_sentences
+from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -110,6 +111,7 @@ class Section:
     methods: dict[str, str]
     level: str
     roc: RocFigure | None
+    robustness: tuple[RobustnessFigure, ...]
     exposed: Exposed | None
     breakdown: Breakdown | None
     classes: str
@@ -148,6 +150,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         methods={mark: method for method, mark in methods.items()},
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
         roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
+        robustness=robustness(document, f"{anchor}-robustness"),
         exposed=exposed(document, assessment),
         breakdown=breakdown(document, assessment),
         classes=", ".join(classes[:MOST_CLASSES]) + more,

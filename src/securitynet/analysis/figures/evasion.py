@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import pandas as pd
 
+from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
+from securitynet.analysis.figures.base import Drawn, Figure, MissingData
+from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.metrics.evasion import epsilon_text
 from securitynet.records import Measurement
 
@@ -32,7 +35,12 @@ def points(measurements: Sequence[Measurement], line: str, measure: str = MEASUR
 
 
 def chart(
-    trials: Mapping[str, Sequence[Measurement]], *, measure: str = MEASURE, width: int = 420, height: int = 280
+    trials: Mapping[str, Sequence[Measurement]],
+    *,
+    measure: str = MEASURE,
+    width: int = 420,
+    height: int = 280,
+    legend: bool = True,
 ) -> alt.TopLevelMixin:
     """The figure: a line an attack, with the interval as a band; epsilon in logarithmic scale.
 
@@ -41,6 +49,7 @@ def chart(
         measure: ``robust-accuracy``, ``success`` or ``accuracy-drop``.
         width: Of the plot, in pixels.
         height: Likewise.
+        legend: Whether lines are named in the picture.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -48,22 +57,73 @@ def chart(
     data = pd.concat([points(found, name, measure) for name, found in trials.items()], ignore_index=True)
     if data.empty:
         raise ValueError(f"no measurement is a {measure} at some epsilon")
-    names = list(trials)
+    return _drawn(data, measure, width, height, legend=legend)
+
+
+def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend: bool) -> alt.TopLevelMixin:
+    names = list(dict.fromkeys(data["line"]))
     colours = alt.Scale(domain=names, range=[style.ink(number).light for number in range(len(names))])
     dashes = alt.Scale(domain=names, range=[list(style.dash(number)) for number in range(len(names))])
     title = measure.replace("-", " ").capitalize()
     ticks = sorted(set(data["epsilon"]))
     x = alt.X(
         "epsilon:Q",
-        scale=alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False),
+        scale=alt.Scale(type="log", nice=False, padding=12),
         axis=alt.Axis(title="ε", values=ticks, labelExpr=_labels(ticks)),
     )
     y = alt.Y("value:Q", scale=alt.Scale(domain=[0, 1], clamp=True), axis=alt.Axis(title=title, format=".0%"))
-    base = alt.Chart(data).encode(x=x, color=alt.Color("line:N", scale=colours))
+    shown = {} if legend else {"legend": None}
+    base = alt.Chart(data).encode(x=x, color=alt.Color("line:N", scale=colours, **shown))
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q")
-    lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=alt.StrokeDash("line:N", scale=dashes))
+    lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=alt.StrokeDash("line:N", scale=dashes, **shown))
     marks = base.mark_point(filled=True, size=40).encode(y=y)
     return style.styled(alt.layer(band, lines, marks).properties(width=width, height=height))
+
+
+def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
+    """Mean accuracy under attack over models by epsilon, a line an attack, with a band for the mean's interval.
+
+    Raises:
+        MissingData: If no attack was measured at two epsilons.
+    """
+    long = _robust(tidy)
+    if long.empty:
+        raise MissingData(figure.name, lacking(tidy))
+    found = []
+    for (line, epsilon), part in long.groupby(["line", "epsilon"], sort=True):
+        mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
+        alone = len(part) == 1  # of one model, the interval is that of its own measurement
+        low, high = (part["low"].iloc[0], part["high"].iloc[0]) if alone else (mean.low, mean.high)
+        found.append({"line": line, "epsilon": epsilon, "value": mean.value, "low": low, "high": high, "n": mean.n})
+    table = pd.DataFrame(found)
+    said = []
+    for line, part in table.groupby("line", sort=True):
+        first, last = part.iloc[0], part.iloc[-1]
+        said.append(
+            f"{line}: {estimate(first['value'], first['low'], first['high'])} at {epsilon_text(first['epsilon'])}, "
+            f"{estimate(last['value'], last['low'], last['high'])} at {epsilon_text(last['epsilon'])}, n = {last['n']}"
+        )
+    caption = (
+        f"{figure.title}: share of images that are still classified correctly at every ε up to the one named, mean "
+        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. {'; '.join(said)}."
+    )
+    return Drawn(_drawn(table, MEASURE, 420, 280, legend=True), caption, long, table)
+
+
+def lacking(tidy: pd.DataFrame) -> list[str]:
+    """What a frame lacks for the figure of several models."""
+    return [] if len(_robust(tidy)) else ["accuracy under an evasion attack at two epsilons or more"]
+
+
+def _robust(tidy: pd.DataFrame) -> pd.DataFrame:
+    """Robust accuracies with columns ``line`` and ``epsilon``, of attacks with two epsilons or more."""
+    epsilon = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^epsilon=([0-9.e-]+)$")[0]
+    chosen = (tidy["attack"] == "evasion") & (tidy["measure"] == MEASURE) & epsilon.notna() & tidy["value"].notna()
+    rows = tidy[chosen].assign(epsilon=epsilon[chosen].astype(float))
+    l2 = rows["settings"].astype(str).str.contains('"norm": "l2"', regex=False)
+    rows = rows.assign(line=rows["method"].astype(str).where(~l2, rows["method"].astype(str) + ", l2"))
+    kept = set(rows["line"].value_counts().index[: len(style.SERIES)])
+    return rows[rows["line"].isin(kept) & (rows.groupby("line")["epsilon"].transform("nunique") > 1)]
 
 
 def _labels(ticks: Sequence[float]) -> str:

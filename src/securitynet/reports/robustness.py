@@ -1,0 +1,112 @@
+"""The figure of accuracy under attack over epsilon: one for each norm, with a legend, and the same as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from securitynet.analysis.figures import evasion, render, style
+from securitynet.metrics.evasion import epsilon_text
+from securitynet.records import Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.bars import swatch
+from securitynet.results.document import ResultDocument, TrialSummary
+
+MOST_LINES = 6
+"""Lines of one figure: as many as there are colours and dashes."""
+
+NORMS = {"linf": "each pixel changed by at most ε of its range", "l2": "changed by at most ε in the Euclidean norm"}
+
+
+@dataclass(frozen=True)
+class RobustnessFigure:
+    """What the template shows.
+
+    Attributes:
+        norm: What epsilon bounds, in words.
+        picture: Inline SVG.
+        legend: (sample, name) per line.
+        header: Epsilons of the table.
+        table: (name, accuracies as text) per line.
+        left_out: Attacks that are not drawn.
+    """
+
+    norm: str
+    picture: Markup
+    legend: list[tuple[Markup, str]]
+    header: list[str]
+    table: list[tuple[str, list[str]]]
+    left_out: int
+
+
+def robustness(document: ResultDocument, anchor: str) -> tuple[RobustnessFigure, ...]:
+    """A figure for each norm in which evasion was measured at two epsilons or more; strongest attacks first.
+
+    Args:
+        document: The results on one target.
+        anchor: Unique on the page.
+    """
+    found = []
+    for norm, text in NORMS.items():
+        lines = _lines(document, norm)
+        epsilons = sorted({epsilon for points in lines.values() for epsilon in points})
+        if len(epsilons) < 2:
+            continue
+        ranked = sorted(lines, key=lambda name: float(np.mean([m.value or 0.0 for m in lines[name].values()])))
+        shown = {name: lines[name] for name in ranked[:MOST_LINES]}
+        found.append(_figure(shown, epsilons, text, f"{anchor}-{norm}", len(ranked) - len(shown)))
+    return tuple(found)
+
+
+def _figure(
+    lines: dict[str, dict[float, Measurement]], epsilons: list[float], norm: str, prefix: str, left_out: int
+) -> RobustnessFigure:
+    # A name is hostile text: the figure gets numbers for names, and the page's own legend has the names.
+    plain = {f"line {number}": list(points.values()) for number, points in enumerate(lines.values())}
+    table = [(name, [_text(points.get(epsilon)) for epsilon in epsilons]) for name, points in lines.items()]
+    header = [epsilon_text(epsilon) for epsilon in epsilons]
+    said = "; ".join(
+        f"{name}: {', '.join(f'{value} at {epsilon}' for value, epsilon in zip(values, header, strict=True))}"
+        for name, values in table
+    )
+    svg = render.to_svg(evasion.chart(plain, legend=False))
+    picture = render.inline(
+        svg, prefix, title="Accuracy under attack", description=f"Robust accuracy over epsilon, {norm}. {said}."
+    )
+    return RobustnessFigure(
+        norm=norm,
+        picture=Markup(picture),
+        legend=[(swatch(number, style.dash(number)), name) for number, name in enumerate(lines)],
+        header=header,
+        table=table,
+        left_out=left_out,
+    )
+
+
+def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measurement]]:
+    """Robust accuracies by the attack's title and epsilon."""
+    found: dict[str, dict[float, Measurement]] = {}
+    for trial in document.trials:
+        if not _counts(trial, norm):
+            continue
+        points = {}
+        start = f"{trial.name}.{evasion.MEASURE}@epsilon="
+        for measurement in verdict.measurements_of(document, trial):
+            if measurement.name.startswith(start) and measurement.value is not None:
+                points[float(measurement.name.removeprefix(start))] = measurement
+        if points:
+            name = verdict.attack_title(trial.name)
+            found[f"{name}, {trial.threat_model}" if name in found else name] = dict(sorted(points.items()))
+    return found
+
+
+def _counts(trial: TrialSummary, norm: str) -> bool:
+    ran = trial.name.startswith("evasion.") and trial.status == "ok"
+    return ran and trial.configuration.get("norm", "linf") == norm
+
+
+def _text(measurement: Measurement | None) -> str:
+    numbers = words.numbers(measurement) if measurement is not None else None
+    return "not measured" if numbers is None else f"{numbers.value} ({numbers.interval})"
