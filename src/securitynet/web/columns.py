@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -122,7 +123,7 @@ class Columns:
         return mask
 
 
-def numbers_of(database: Database, selection: sa.Select[tuple[int]]) -> Integers:
+def numbers_of(database: Database, selection: sa.Select[Any]) -> Integers:
     """The row numbers that a selection of ``number`` finds.
 
     The database joins them to one text: a hundred thousand rows handed over one by one take ten times as long.
@@ -146,7 +147,7 @@ def order_by_text(database: Database, name: str) -> Integers:
     return _numbers(database, sa.select(joined).where(column.is_not(None)))
 
 
-def _numbers(database: Database, statement: sa.Select[tuple[str]]) -> Integers:
+def _numbers(database: Database, statement: sa.Select[Any]) -> Integers:
     with database.read() as connection:
         text = connection.execute(statement).scalar()
     return np.fromstring(text, dtype=np.int64, sep=",") if text else np.zeros(0, dtype=np.int64)

@@ -12,7 +12,7 @@ from securitynet.analysis import resampling, statistics
 from securitynet.analysis.statistics import Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
+from securitynet.web.columns import UNKNOWN, Codes, Columns, Floats, Integers
 from securitynet.web.search import Found, Search
 from securitynet.web.state import State
 
@@ -189,7 +189,7 @@ def _blocks(count: int) -> Iterator[slice]:
         yield slice(first, first + (1 << 16))
 
 
-def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, seed: int = 0) -> Estimate:
+def clustered_pearson(x: Floats, y: Floats, clusters: Codes | Integers, resamples: int, seed: int = 0) -> Estimate:
     """Pearson's r with the interval of a bootstrap over clusters, from sums a cluster: quick for a million models.
 
     It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
@@ -219,7 +219,7 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, 
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
 
-def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, Estimate | None]:
+def _correlations(x: Floats, y: Floats, families: Codes) -> tuple[Estimate, Estimate | None]:
     if len(x) <= MOST_POINTS:
         # As many resamples as a page can wait for.
         resamples = 1000 if len(x) <= MOST_POINTS // 2 else 400

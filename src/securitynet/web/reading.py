@@ -133,12 +133,12 @@ def _parts(
     line = (sa.func.printf if sqlite else sa.func.format)(pattern, *(_cell(cell, sqlite) for cell in cells))
     last = int(connection.execute(sa.select(sa.func.max(number))).scalar() or 0)
 
-    def statement(first: int) -> sa.Select[tuple[str]]:
+    def statement(first: int) -> sa.Select[Any]:
         rows = sa.select(number.label("n"), line.label("line")).where(where, number > first, number <= first + _PART)
         ordered = rows.order_by(number).subquery()
         if sqlite:
             return sa.select(sa.func.group_concat(ordered.c.line, "\n"))
-        newline = sa.dialects.postgresql.aggregate_order_by(sa.literal_column(r"E'\n'"), ordered.c.n)
+        newline: Any = sa.dialects.postgresql.aggregate_order_by(sa.literal_column(r"E'\n'"), ordered.c.n)
         return sa.select(sa.func.string_agg(ordered.c.line, newline))
 
     with ThreadPoolExecutor(1) as parser:
@@ -163,7 +163,7 @@ def _cell(cell: sa.ColumnElement[Any], sqlite: bool) -> sa.ColumnElement[Any]:
 
 def _quoted(cell: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """A text as CSV has it, so that an empty one is told from a missing one, and commas do no harm."""
-    mark = sa.literal_column("'\"'")
+    mark: sa.ColumnElement[Any] = sa.literal_column("'\"'")
     return mark.op("||")(sa.func.replace(cell, mark, sa.literal_column("'\"\"'"))).op("||")(mark)
 
 

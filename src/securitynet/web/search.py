@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -23,9 +21,9 @@ from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import entry_of
 from securitynet.catalog.tables import entries
 from securitynet.catalog.text import code_term
-from securitynet.errors import ConfigurationError
-from securitynet.web import columns, reading, snapshot
-from securitynet.web.columns import UNKNOWN, Columns, Facet, Integers, Mask
+from securitynet.web import columns, ranges, reading, snapshot
+from securitynet.web.columns import UNKNOWN, Columns, Facet, Floats, Integers, Mask
+from securitynet.web.kept import Kept
 from securitynet.web.state import PER_PAGE, State
 
 _LOOK_AGAIN = 2.0
@@ -43,13 +41,11 @@ _STRETCH = 1 << 15
 """Entries of an order that are looked at at a time."""
 
 _PLOTS = 32
-_COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
 _WARM = ("claimed_accuracy", "year", "parameters", "name")
 """Codes whose orders are made before the first visitor asks for them."""
 
 _SHOWN = 8
 _MOST_SHOWN = 24
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -163,8 +159,9 @@ class Search:
             self._reading = False
             self._ready.set()
         if self._columns is not None:
-            for name in _WARM:
-                self._order(self._columns, name)
+            with contextlib.suppress(sa.exc.SQLAlchemyError):  # whoever needs an order asks again, and is told
+                for name in _WARM:
+                    self._order(self._columns, name)
 
     def query(self, state: State) -> Query:
         """The catalog's own query for a state: says whether it makes sense, and serves downloads.
@@ -292,7 +289,7 @@ class Search:
         query = self.query(state)  # raises if it makes no sense
         info = code(name) if name else None
         if info is not None and info.numeric and len(values) == 1:
-            return _numeric(current.numeric[name], values[0])
+            return ranges.inside(current.numeric[name], values[0])
         facet = current.facets.get(name)
         if facet is not None and (facet.owners is None or not values[0].startswith("!")):
             wanted = self._wanted(facet, values)
@@ -304,7 +301,7 @@ class Search:
             return current.terms.having(query.words)[: len(current)]
         if query.terms is not None:
             groups = [current.terms.any_of(group) for group in query.terms]
-            return np.logical_and.reduce(groups)[: len(current)]
+            return np.asarray(np.logical_and.reduce(groups))[: len(current)]
         return current.mask(columns.numbers_of(self.catalog.database, query.numbers()))
 
     def _wanted(self, facet: Facet, values: tuple[str, ...]) -> Mask:
@@ -333,10 +330,10 @@ class Search:
         facet = self.columns.facets.get(name)
         return facet is not None and text != "" and text in facet.numbers
 
-    def logarithm(self, current: Columns, name: str) -> columns.Floats:
+    def logarithm(self, current: Columns, name: str) -> Floats:
         """The decimal logarithms of a column; NaN where it is not known or not positive."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            kept: columns.Floats = self._orders.get(
+            kept: Floats = self._orders.get(
                 ("log", current.change, name),
                 lambda: np.log10(np.where(current.numeric[name] > 0, current.numeric[name], np.nan)),
             )
@@ -364,38 +361,6 @@ class Search:
         return known_places.astype(np.int32), np.flatnonzero(rest).astype(np.int32)
 
 
-class Kept(Generic[T]):
-    """The results used last, for many threads; what several ask for at once is made once."""
-
-    def __init__(self, most: int) -> None:
-        self._items: OrderedDict[Hashable, T] = OrderedDict()
-        self._making: dict[Hashable, threading.Lock] = {}
-        self._most = most
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is kept under a key; made if it is not there."""
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-                return self._items[key]
-            making = self._making.setdefault(key, threading.Lock())
-        try:
-            with making:
-                with self._lock:
-                    if key in self._items:
-                        return self._items[key]
-                made = make()
-                with self._lock:
-                    self._items[key] = made
-                    while len(self._items) > self._most:
-                        self._items.popitem(last=False)
-                return made
-        finally:
-            with self._lock:
-                self._making.pop(key, None)
-
-
 def _shown(facet: Facet, counts: Integers, wanted: Mask) -> FacetShown:
     order = sorted(
         (number for number in range(1, len(counts)) if counts[number] or wanted[number]),
@@ -403,37 +368,3 @@ def _shown(facet: Facet, counts: Integers, wanted: Mask) -> FacetShown:
     )
     choices = [Choice(facet.values[n], int(counts[n]), bool(wanted[n])) for n in order[:_MOST_SHOWN]]
     return FacetShown(facet.name, tuple(choices[:_SHOWN]), tuple(choices[_SHOWN:]), max(len(order) - _MOST_SHOWN, 0))
-
-
-def _numeric(column: columns.Floats, text: str) -> Mask:
-    """The filter language on numbers (`securitynet.catalog.query`), on a column in memory."""
-    text = text.strip()
-    known = np.isfinite(column)
-    if text in ("none", "any"):
-        return known if text == "any" else ~known
-    negated = text.startswith("!")
-    text = text.removeprefix("!")
-    mask = np.zeros(len(column), dtype=bool)
-    for part in [part.strip() for part in text.split(",") if part.strip()] or [text]:
-        mask |= _inside(column, part)
-    return ~mask if negated else mask & known
-
-
-def _inside(column: columns.Floats, part: str) -> Mask:
-    comparison = _COMPARISON.match(part)
-    if comparison:
-        number = float(comparison[2])
-        compare = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less}[comparison[1]]
-        return np.asarray(compare(column, number))
-    if ".." in part:
-        low, high = part.split("..", 1)
-        mask = np.isfinite(column)
-        if low.strip():
-            mask &= column >= float(low)
-        if high.strip():
-            mask &= column <= float(high)
-        return mask
-    try:
-        return np.asarray(column == float(part))
-    except ValueError:  # the query has been checked already
-        raise ConfigurationError(f"{part[:40]!r} is no number.") from None
