@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
@@ -15,7 +16,9 @@ from fastapi.testclient import TestClient
 from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
 from securitynet.reports.build import css as report_css
+from securitynet.web import plot as plot_module
 from securitynet.web.app import create_app
+from securitynet.web.state import State
 
 
 def test_search_shows_what_matches_with_counts(client: TestClient) -> None:
@@ -221,3 +224,24 @@ def test_an_empty_catalog_says_how_to_fill_it(tmp_path: Path) -> None:
 def test_searches_that_find_nothing_show_no_empty_facets(client: TestClient) -> None:
     page = client.get("/?q=zzzz").text
     assert "Nothing matches" in page and 'class="facet"' not in page
+
+
+def test_a_plot_of_many_draws_a_sample_before_the_density_of_all(
+    filled: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plot_module, "MOST_POINTS", 20)
+    monkeypatch.setattr(plot_module, "SAMPLE", 8)
+    client = TestClient(create_app(filled[0]), base_url="http://127.0.0.1")
+    page = client.get("/plot?x=parameters&y=claimed_accuracy&q=net*").text
+    assert page.count("<circle") == 8 and "of all 40 models; 8 of them" in page and "n = 40" in page
+    shades = re.findall(r'<path class="d(\d)" d="([^"]+)"', page)
+    assert 1 <= len(shades) <= 6 and sum(path.count("M") for _, path in shades) <= 40
+    search = client.app.state.site.search  # type: ignore[attr-defined]
+    made = plot_module.plot(search, State("net*"), "parameters", "claimed_accuracy")
+    assert made is not None and made.density is not None and made.density.sum() == 40
+    values = [(entry.parameters, entry.claimed_accuracy) for entry in search.query(State("net*"))]
+    sizes, accuracies = np.array(values, dtype=float).T
+    expected, _, _ = np.histogram2d(np.log10(sizes), accuracies, bins=plot_module.CELLS)
+    # At the very edge of two cells the two may differ by one.
+    assert np.abs(made.density - expected).sum() <= 4
+    assert client.get("/api/plot?x=parameters&y=claimed_accuracy&q=net*").json()["total"] == 40

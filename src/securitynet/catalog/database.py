@@ -26,6 +26,8 @@ from securitynet.files import data_folder
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
 WAIT_SECONDS = 120
+_POOL = 10
+"""Connections that stay open once they were needed: of more, each would be made anew for every transaction."""
 
 
 class CatalogError(SecurityNetError):
@@ -152,7 +154,10 @@ def _engine(url: str) -> Engine:
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(
-            parsed, json_serializer=_json, connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False}
+            parsed,
+            json_serializer=_json,
+            pool_size=_POOL,
+            connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False},
         )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -162,7 +167,7 @@ def _engine(url: str) -> Engine:
             f"The catalog cannot be kept in {parsed.get_backend_name()}.", hint="Use SQLite or PostgreSQL."
         )
     try:
-        return sa.create_engine(parsed, json_serializer=_json)
+        return sa.create_engine(parsed, json_serializer=_json, pool_size=_POOL)
     except ModuleNotFoundError:
         raise MissingExtra("psycopg", "postgres", "A catalog in PostgreSQL") from None
 

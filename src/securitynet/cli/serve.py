@@ -64,12 +64,11 @@ def serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host.strip("[]"), port))
-            listening.listen(128)  # who comes while the catalog is read waits, and is not turned away
+            listening.listen(128)
         except OSError as error:
             raise ConfigurationError(
                 f"Nothing can listen on {host}, port {port}: {error.strerror or error}.", hint="Give another --port."
             ) from None
-        console.stderr.print("Reading the catalog …", markup=False)
         names = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host}]"}) if local else None
         app = create_app(db, studies=tuple(studies or ()), token=token, names=names)
         shown = f"[{host}]" if ":" in host else host

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +27,9 @@ from securitynet.web.search import Search
 from securitynet.web.security import Guard
 
 _ONLY_READ = "SET default_transaction_read_only = on"
+_AT_ONCE = 10
+"""Requests that are worked on at a time, as many as there are connections to the database; others wait their turn."""
+
 _PAGE_CACHE = 8192
 """Kilobytes that SQLite keeps a connection; the operating system keeps the file's pages for all of them."""
 
@@ -54,7 +60,7 @@ def create_app(
     token: str | None = None,
     names: frozenset[str] | None = _NAMES,
 ) -> FastAPI:
-    """The application; it reads the catalog's columns into memory first.
+    """The application; the catalog's columns are read in the background, and the pages that need them wait.
 
     Args:
         db: The catalog's database; the user's own by default.
@@ -78,6 +84,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        lifespan=_limited,
     )
     app.state.site = Site(Search(catalog), _templates(), tuple(studies), _assets())
     app.include_router(api.router)
@@ -87,6 +94,12 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _told)
     app.add_middleware(Guard, token=token, names=names)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _limited(_app: FastAPI) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _AT_ONCE
+    yield
 
 
 def _only_read(catalog: Catalog) -> None:

@@ -190,7 +190,7 @@ def api_docs(request: Request) -> HTMLResponse:
 
 
 @router.get("/static/{name}")
-def static(request: Request, name: str) -> Response:
+async def static(request: Request, name: str) -> Response:
     """Style, script, icon."""
     assets = site_of(request).assets
     if name not in assets:
@@ -201,9 +201,9 @@ def static(request: Request, name: str) -> Response:
 
 
 @router.get("/favicon.ico")
-def favicon(request: Request) -> Response:
+async def favicon(request: Request) -> Response:
     """For browsers that ask for it unbidden."""
-    return static(request, "icon.svg")
+    return await static(request, "icon.svg")
 
 
 def found_details(site: Site, identifier: str) -> Details:
