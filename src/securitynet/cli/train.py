@@ -34,7 +34,12 @@ def train(
     from securitynet.models.artefacts import train_model
     from securitynet.studies.training import prepared_training
 
+    asked = config
     config, protection, implant = prepared_training(config)
+    if advised := [
+        f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(asked.recipe, name)
+    ]:
+        _note(f"{config.defense} has a recipe of its own where you state none: {', '.join(advised)}.")
     with _epochs_bar() as progress:
         path, trained = train_model(config, protection=protection, implant=implant, progress=progress, note=_note)
     if json:

@@ -18,6 +18,7 @@ from securitynet.files import parse_toml
 from securitynet.models.interface import Interface
 from securitynet.models.method import Context, TrialData
 from securitynet.models.protection import Protection
+from securitynet.models.recipe import RecipeOptions
 from securitynet.models.target import Target
 from securitynet.models.train_config import TrainConfig
 from securitynet.records import Record
@@ -120,6 +121,8 @@ def training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
 def defended_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None]:
     """The defense that a configuration of a training names, and the configuration with its full name.
 
+    What the configuration does not state of the recipe is as the defense advises.
+
     Raises:
         UnknownName: If it does not exist.
         ConfigurationError: If it is no defense to train with, a setting is wrong, or there are settings without it.
@@ -132,7 +135,8 @@ def defended_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense
             )
         return config, None
     made = training_defense(config.defense, config.configure)
-    return config.model_copy(update={"defense": made.name}), made
+    stated = {name: getattr(config, name) for name in RecipeOptions.model_fields if name in config.model_fields_set}
+    return config.model_copy(update={**made.advised(stated), "defense": made.name}), made
 
 
 def output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:

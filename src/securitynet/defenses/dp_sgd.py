@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -44,6 +45,9 @@ PRESETS: dict[str, float] = {
 """The epsilons of ML-Doctor, Table 3, at delta 1e-5. It states neither clipping bounds nor noise: they follow here."""
 
 _DEFAULT_EPSILON = 8.0
+
+RECIPE: dict[str, Any] = {"epochs": 20, "learning_rate": 0.03, "schedule": "constant", "weight_decay": 0.0}
+"""What suits DP-SGD of the recipe, where nothing else is stated: see docs/defenses.md for how it was chosen."""
 
 
 class DpSgd(TrainingDefense):
@@ -100,6 +104,15 @@ class DpSgd(TrainingDefense):
         if self.noise_multiplier is not None:
             return None
         return PRESETS[self.preset] if self.preset else self.epsilon or _DEFAULT_EPSILON
+
+    def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Protection.advised`: each epoch costs privacy, so fewer than ML-Doctor's 300, of larger steps.
+
+        The paper's presets keep the paper's recipe; other optimizers than SGD have other learning rates.
+        """
+        if self.preset is not None or stated.get("optimizer", "sgd") != "sgd":
+            return {}
+        return {name: value for name, value in RECIPE.items() if name not in stated}
 
     def noise(self, records: int, recipe: Recipe) -> float:
         """The noise multiplier for a training on so many records."""

@@ -92,7 +92,7 @@ def train_target(
     Args:
         architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
         dataset: Loaded, or its reference.
-        recipe: How to train; ML-Doctor's recipe by default.
+        recipe: How to train; ML-Doctor's recipe by default, or what ``protection`` advises of it.
         split: Protocol, ``four-way`` or ``public``.
         split_seed: Seed of the split.
         known: Share of members that a later adversary with partial data knows; the protocol's default if None.
@@ -118,6 +118,8 @@ def train_target(
     """
     architecture = ARCHITECTURES.resolve(architecture).name
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
+    if recipe is None and protection is not None:
+        changes = {**protection.advised(changes), **changes}
     recipe = _changed(recipe or Recipe(), changes)
     data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
     network, trained = _obtain(

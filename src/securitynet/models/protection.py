@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -182,6 +183,14 @@ class Protection(Record, ABC):
             records: Training records, without those set aside.
             recipe: As changed.
         """
+
+    def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of a recipe that suit it, for whoever states no others.
+
+        Args:
+            stated: The fields that were stated; none of them is in what is returned.
+        """
+        return {}
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
         """The recipe, as this protection wants it. Doing it twice changes nothing further."""
