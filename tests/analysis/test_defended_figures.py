@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from securitynet.analysis import frames
+from securitynet.analysis import claims, findings, frames
 from securitynet.analysis.figures import defended, frontier
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import figures
@@ -157,6 +157,18 @@ def test_labels_do_not_cover_one_another():
     boxes = [(x, y - 6, x + width, y + 6) for (x, y, _), width in zip(found, widths, strict=True)]
     for one, other in itertools.combinations(boxes, 2):
         assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+def test_claims_on_defenses_compare_the_same_target_with_and_without():
+    """VGG19 is no yardstick for SimpleCNN: all defended targets are less at risk than their own originals."""
+    rows = [case(f"v{n}", "vgg19", balanced=0.55, seed=n) for n in range(8)]
+    for seed in range(8):
+        rows.append(case(f"p{seed}", balanced=0.7 + seed / 100, seed=seed))
+        rows.append(case(f"d{seed}", defense="dp-sgd", balanced=0.65 + seed / 100, seed=seed))
+    found = findings.judge(claims.EVERY, frames.tidy(list(itertools.chain(*rows))))
+    (finding,) = [item for item in found if item.claim.name == "dp-sgd-membership"]
+    assert finding.status == "supported" and finding.estimate.value == pytest.approx(-0.05)
+    assert finding.estimate.n == 8
 
 
 def test_settings_and_what_was_spent_come_from_the_subjects_file():

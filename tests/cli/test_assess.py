@@ -288,3 +288,14 @@ def test_public_checkpoints_on_all_images(invoke, shared_data, tmp_path, model, 
     names = ("target.train_accuracy", "target.test_accuracy", "membership.correctness.auc")
     measured = [values[name] for name in (*names, "membership.modified-entropy.auc")]
     assert measured == pytest.approx(expected, abs=0.002)
+
+
+def test_what_is_skipped_is_said_on_the_terminal_too(invoke, weights, tmp_path):
+    """A defense and attacks that cannot meet: stated, not silent."""
+    arguments = ("assess", "arch:simple-cnn", "--weights", weights, "--dataset", "digits", "--out", tmp_path / "out")
+    attacks = ("--detectors", "none", "--attacks", "loss,ml-doctor-white-box,correctness")
+    code, stdout, _ = invoke(*arguments, *attacks, "--defense", "label-only")
+    text = " ".join(stdout.split())
+    assert code == 0 and "membership.correctness" in text
+    assert "skipped membership.loss: This target answers with labels only" in text
+    assert "skipped membership.ml-doctor-white-box: it needs white-box access" in text

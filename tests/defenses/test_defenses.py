@@ -298,6 +298,14 @@ def test_defenses_of_answers_keep_the_labels_and_the_accuracy(name, overfitted):
         assert not torch.allclose(view.posteriors(images), target.posteriors(images), atol=1e-4)
 
 
+@pytest.mark.parametrize("k", [10, 99])
+def test_top_k_of_all_classes_hides_nothing_and_is_refused(k, overfitted):
+    target, splits, dataset = overfitted
+    with pytest.raises(ConfigurationError, match="hides nothing of 10 classes"):
+        make_defense("top-k", {"k": k}).interface(target, TrialData(dataset, splits), Context())
+    make_defense("top-k", {"k": 9}).interface(target, TrialData(dataset, splits), Context())
+
+
 def test_memguard_brings_its_classifier_to_doubt_within_the_budget(overfitted):
     target, splits, dataset = overfitted
     data = TrialData(dataset, splits)

@@ -113,6 +113,38 @@ def test_what_would_help_is_measured_here(trained, tmp_path):
     ]
 
 
+def test_what_helps_is_told_apart_for_who_asks_and_who_has_the_weights(trained, tmp_path):
+    """An attack on the weights is no yardstick for a defense of the answers, and no defense of them holds it up."""
+    settings = ("ml-doctor-white-box.epochs=40", "ml-doctor-white-box.learning_rate=0.001")
+    found = run(
+        trained, tmp_path / "out", attacks=("correctness", "ml-doctor-white-box"), configure=settings,
+        try_defenses=True, defenses=("rounding", "label-only"),
+    )  # fmt: skip
+    remedies = found.document.remedies
+    whole = remedies.undefended
+    assert whole.attack.startswith("membership.ml-doctor-white-box")
+    correctness = found["membership.correctness.auc"]
+    assert whole.auc.value > correctness
+    for tried in remedies.tried:
+        assert tried.against.value == tried.auc.value == correctness  # labels are told all the same
+        assert outcome(tried, whole) == "no difference shown"
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "no defense, answers only" in page and "attacks that need the model itself do not count" in page
+    assert "None of them is shown to lower" in page
+
+
+def test_an_attack_that_breaks_costs_its_defense_alone(trained, tmp_path, monkeypatch):
+    from securitynet.defenses.rounding import Rounding
+
+    def broken(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Rounding, "interface", broken)
+    found = run(trained, tmp_path / "out", try_defenses=True, defenses=("rounding", "label-only"))
+    reasons = {tried.name: tried.reason for tried in found.document.remedies.tried}
+    assert reasons == {"rounding": "ValueError: a bug", "label-only": None}
+
+
 def test_without_a_record_of_its_training_only_answers_can_be_defended(overfitted, tmp_path):
     target, splits, dataset = overfitted
     records = np.sort(np.concatenate([splits.members, splits.non_members]))
@@ -160,4 +192,11 @@ def test_outcomes_claim_no_more_than_the_intervals():
     assert outcome(tried("x", 0.52, 0.56, 0.6, denied=("a", "b")), plain) == "helps; denies 2 attacks what it needs"
     assert outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse"
     assert outcome(Tried(name="x", stage="output", reason="no"), plain) == "not tried: no"
-    assert "no attack" in outcome(Tried(name="x", stage="output"), plain)
+    assert "no attack" in outcome(Tried(name="x", stage="output", denied=("a",)), plain)
+    assert outcome(Tried(name="x", stage="output"), plain).startswith("not told")  # nothing had to be denied anything
+    # A defense of the answers is compared with the strongest attack that asks for answers, not with one on weights.
+    asked = tried("none", 0.53, 0.57, 0.61).auc
+    assert outcome(tried("x", 0.52, 0.56, 0.6, against=asked), plain) == "no difference shown"
+    assert outcome(tried("x", 0.5, 0.51, 0.52, against=asked), plain).startswith("helps")
+    turned_round = tried("none", 0.25, 0.3, 0.35).auc
+    assert outcome(tried("x", 0.65, 0.7, 0.75, against=turned_round), plain) == "no difference shown"

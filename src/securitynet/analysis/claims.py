@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures.ml_doctor import ATTRIBUTE, INVERSION, MEMBERSHIP, STEALING
-from securitynet.analysis.findings import Claim, between, correlation, difference
+from securitynet.analysis.findings import Claim, against_undefended, between, correlation, difference
 
 PAPERS = {"purpose": ("benchmark",), "dataset": ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")}
 """What SecurityNet's sections 4.1 and 4.2 speak of."""
@@ -90,19 +90,19 @@ ML_DOCTOR = [
           "correlation within datasets"),
     Claim("dp-sgd-membership",
           "DP-SGD weakens membership inference.", "ML-Doctor, section 7.3",
-          {"x": MEMBERSHIP["white_shadow"]}, between("x", "defense", None, "dp-sgd"), -1,
-          "difference of mean accuracies"),
+          {"x": MEMBERSHIP["white_shadow"]}, against_undefended("x", "dp-sgd"), -1,
+          "mean change of accuracy"),
     Claim("dp-sgd-utility",
           "DP-SGD costs accuracy.", "ML-Doctor, section 7.3",
-          {"x": q.TARGET_ACCURACY}, between("x", "defense", None, "dp-sgd"), -1, "difference of mean accuracies"),
+          {"x": q.TARGET_ACCURACY}, against_undefended("x", "dp-sgd"), -1, "mean change of accuracy"),
     Claim("distillation-membership",
           "Distillation weakens membership inference.", "ML-Doctor, section 7.3",
-          {"x": MEMBERSHIP["white_shadow"]}, between("x", "defense", None, "distillation"), -1,
-          "difference of mean accuracies"),
+          {"x": MEMBERSHIP["white_shadow"]}, against_undefended("x", "distillation"), -1,
+          "mean change of accuracy"),
     Claim("distillation-attribute",
           "Distillation weakens attribute inference.", "ML-Doctor, section 7.3 (which does not find it)",
-          {"x": ATTRIBUTE["attribute_shadow"]}, between("x", "defense", None, "distillation"), -1,
-          "difference of mean accuracies"),
+          {"x": ATTRIBUTE["attribute_shadow"]}, against_undefended("x", "distillation"), -1,
+          "mean change of accuracy"),
     Claim("overfitting-inversion",
           "Overfitted targets are harder to invert.", "ML-Doctor, section 6.3",
           {"x": q.OVERFITTING, "y": INVERSION["inversion_accuracy"]}, correlation("x", "y"), -1,

@@ -16,6 +16,7 @@ import pandas
 from numpy.typing import NDArray
 
 from securitynet.analysis import frames, statistics
+from securitynet.analysis.figures.defended import compared
 from securitynet.analysis.figures.texts import estimate
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.statistics import Estimate
@@ -104,9 +105,29 @@ def between(quantity: str, column: str, first: str | None, second: str) -> Test:
         values = wide[quantity].to_numpy(float)
         is_first = wide[column].isna() if first is None else wide[column] == first
         is_second = wide[column] == second
-        return statistics.group_difference(
-            values[is_first.to_numpy(bool)], values[is_second.to_numpy(bool)], level=level
-        )
+        first_rows, second_rows = is_first.to_numpy(bool), is_second.to_numpy(bool)
+        families = _families(wide)
+        clusters = None if families is None else (families[first_rows], families[second_rows])
+        return statistics.group_difference(values[first_rows], values[second_rows], clusters=clusters, level=level)
+
+    return test
+
+
+def against_undefended(quantity: str, defense: str) -> Test:
+    """Mean difference of targets with a defense from the same without: architecture (or teacher's), dataset and seed.
+
+    Where no undefended target has the seed, the mean of those with other seeds takes its place.
+    """
+
+    def test(wide: pandas.DataFrame, level: float) -> Estimate:
+        cases = compared(wide, defense)
+        plain = cases[cases["defense"].isna() & cases[quantity].notna()]
+        means = plain.groupby(["dataset", "pair"])[quantity].mean()
+        same = plain.groupby(["dataset", "pair", "seed"])[quantity].mean()
+        with_it = cases[cases["defense"].notna()]
+        keys = list(zip(with_it["dataset"], with_it["pair"], with_it["seed"], strict=True))
+        before = np.array([same.get(key, means.get(key[:2], np.nan)) for key in keys], float)
+        return statistics.paired_difference(before, with_it[quantity].to_numpy(float), level=level)
 
     return test
 

@@ -83,6 +83,9 @@ def show(document: ResultDocument) -> None:
     if table.row_count:
         console.stdout.print(table)
     show_others(document, [trial for trial in document.trials if trial not in membership])
+    for trial in document.trials:
+        if trial.status == "skipped":
+            console.stdout.print(f"[yellow]skipped[/] {trial.name}: {console.escape(trial.reason or '')}")
     if document.remedies is not None:
         show_remedies(document)
     if document.policy is not None:

@@ -47,7 +47,8 @@ def remedies(document: ResultDocument) -> RemediesPart | None:
     found = document.remedies
     if found is None:
         return None
-    rows = [_row(found.undefended, found.undefended), *(_row(tried, found.undefended) for tried in found.tried)]
+    rows = [_row(found.undefended, found.undefended), *_asked(found)]
+    rows += [_row(tried, found.undefended) for tried in found.tried]
     return RemediesPart(_sentences(found), rows, found.notes)
 
 
@@ -84,8 +85,8 @@ def outcome(tried: Tried, undefended: Tried) -> str:
     if tried is undefended or tried.name == "none":
         return "the model as it is"
     if tried.auc is None:
-        return "no attack that was run still works"
-    helped = _apart(turned(tried.auc), undefended.auc)
+        return "no attack that was run still works" if tried.denied else "not told: all attacks need the model itself"
+    helped = _apart(turned(tried.auc), _against(tried, undefended))
     costs = _apart(tried.accuracy, undefended.accuracy)
     said = "helps" if helped < 0 else "makes it worse" if helped > 0 else "no difference shown"
     if tried.auc.high is not None and tried.auc.high < 0.5:
@@ -95,6 +96,12 @@ def outcome(tried: Tried, undefended: Tried) -> str:
     if tried.denied:
         said += f"; denies {words.plural(len(tried.denied), 'attack')} what it needs"
     return f"{said}; costs accuracy" if costs < 0 else said
+
+
+def _against(tried: Tried, undefended: Tried) -> Measurement | None:
+    """What a defense is compared with: the strongest attack without it, of those that it had to stand."""
+    found = tried.against or undefended.auc
+    return found if found is None else turned(found)
 
 
 def turned(auc: Measurement) -> Measurement:
@@ -127,6 +134,16 @@ def _row(tried: Tried, undefended: Tried) -> TriedRow:
     )
 
 
+def _asked(found: Remedies) -> list[TriedRow]:
+    """The model as it is for those who only ask it, where others were stronger; defenses of the answers start there."""
+    auc = next((tried.against for tried in found.tried if tried.stage == "output" and tried.against), None)
+    if auc is None or auc == found.undefended.auc:
+        return []
+    accuracy = words.numbers(found.undefended.accuracy) if found.undefended.accuracy else None
+    said = "the model as it is, for who has answers only"
+    return [TriedRow("no defense, answers only", "", words.numbers(auc), "", accuracy, said, "")]
+
+
 def _sentences(found: Remedies) -> list[str]:
     if found.undefended.auc is None:
         return []
@@ -135,7 +152,11 @@ def _sentences(found: Remedies) -> list[str]:
         f"{words.plural(len(done), 'setting')} of defenses had to stand {words.plural(len(found.attacks), 'attack')} "
         f"on this model and this data. For each, the table shows the attack that does best against it."
     ]
-    helped = [tried for tried in done if tried.auc is not None and _apart(turned(tried.auc), found.undefended.auc) < 0]
+    helped = [
+        tried
+        for tried in done
+        if tried.auc is not None and _apart(turned(tried.auc), _against(tried, found.undefended)) < 0
+    ]
     free = [tried for tried in helped if _apart(tried.accuracy, found.undefended.accuracy) >= 0]
     if not helped:
         said.append("None of them is shown to lower the strongest attack: their intervals meet that without a defense.")
@@ -144,10 +165,13 @@ def _sentences(found: Remedies) -> list[str]:
     assert best.auc is not None  # it helped
     cost = "without a measurable loss of accuracy" if best in free else "at a measurable cost in accuracy"
     name = _row(best, found.undefended).name
+    against = _against(best, found.undefended)
+    assert against is not None  # it is below that
+    among = "" if best.against in (None, found.undefended.auc) else " that needs answers only,"
     said.append(
         f"{len(helped)} of them lower the strongest attack beyond its interval. The best {cost} is {name}: the AUC of "
-        f"{best.attack} is {best.auc.value:.3f} ({best.auc.low:.3f} to {best.auc.high:.3f}), that of "
-        f"{found.undefended.attack} without a defense {found.undefended.auc.value:.3f}. It was chosen among "
+        f"{best.attack} is {best.auc.value:.3f} ({best.auc.low:.3f} to {best.auc.high:.3f}), that of the strongest "
+        f"attack{among} without a defense {against.value:.3f}. It was chosen among "
         f"{len(done)} by that same number, which flatters it: measure it again on the model that you release."
     )
     return said

@@ -104,6 +104,11 @@ class Tried(Record):
     same_attack_auc: Measurement | None = Field(
         default=None, description="Of the attack that is the strongest without a defense."
     )
+    against: Measurement | None = Field(
+        default=None,
+        description="What the AUC is compared with: of the strongest attack without a defense, among those that this "
+        "one had to stand (of defenses of the answers: those that need no more than answers).",
+    )
     worked: int = Field(default=0, description="Attacks that still worked.")
     denied: tuple[str, ...] = Field(default=(), description="Attacks that were denied what they need.")
     epsilon: float | None = Field(default=None, description="Spent by DP-SGD.")

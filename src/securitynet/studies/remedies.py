@@ -28,6 +28,7 @@ from securitynet.results.document import Remedies, Tried
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
 from securitynet.studies.subject import trial_data
+from securitynet.studies.trials import is_full_disk
 
 if TYPE_CHECKING:
     from securitynet.studies.assessment import Assessment
@@ -103,11 +104,21 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
     if any(task not in training for task in tasks):
         notes.append("Defenses of the answers hold up nobody who has the weights.")
     undefended = _tried("none", "none", {}, *_subject(assessment), rivals, assessment)
+    asking = [rival for rival in rivals if rival[2].access is not Access.WHITE_BOX]
+    if any(task not in training for task in tasks) and len(asking) < len(rivals):
+        notes.append(
+            "Behind a defense of the answers, attacks that need the model itself do not count, with it or without: the "
+            "AUC is compared with that of the strongest other attack on the model as it is."
+        )
+        answering = _tried("none", "output", {}, *_subject(assessment), rivals, assessment).auc
+    else:
+        answering = undefended.auc
     tried = []
     for number, (name, settings) in enumerate(tasks if rivals else []):
         if progress:
             progress("trying defenses", number, len(tasks))
-        tried.append(_try(name, settings, rivals, undefended, assessment))
+        found = _try(name, settings, rivals, undefended, assessment)
+        tried.append(found.model_copy(update={"against": answering if found.stage == "output" else undefended.auc}))
     if progress and tasks:
         progress("trying defenses", len(tasks), len(tasks))
     return Remedies(
@@ -132,7 +143,7 @@ def _rivals(assessment: Assessment) -> list[Rival]:
         spec = trial.result.spec
         method = make_method("attack", spec.method, spec.configuration)
         found.append((auc, method.costs is None, (trial.name, method, spec.threat_model)))
-    found.sort(key=lambda item: -item[0])
+    found.sort(key=lambda item: -abs(item[0] - 0.5))  # who knows better turns scores that point the wrong way
     return [rival for place, (_, cheap, rival) in enumerate(found) if cheap or place < STRONGEST]
 
 
@@ -162,8 +173,13 @@ def _try(name: str, settings: dict[str, Any], rivals: list[Rival], undefended: T
             spent = data.trained.defense if data.trained else None
             if spent is not None and spent.privacy is not None:
                 found = found.model_copy(update={"epsilon": spent.privacy.epsilon})
-    except SecurityNetError as error:  # what can't be done here must not cost the others
-        return Tried(name=name, stage=stage, settings=settings, reason=error.message)
+    except Exception as error:  # what can't be done here must not cost the others
+        if is_full_disk(error):
+            raise
+        if not isinstance(error, SecurityNetError):
+            logger.error("%s could not be tried.", name, exc_info=error)
+        reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
+        return Tried(name=name, stage=stage, settings=settings, reason=reason)
     return found.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
@@ -173,11 +189,12 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     trained = subject.trained
     assert trained is not None  # there was no obstacle
     stated = trained.split
+    recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
     facts = {
         "version": 1,
         "defense": defense.protected().model_dump(mode="json"),
         "architecture": trained.architecture,
-        "recipe": trained.recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
         "dataset": subject.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
@@ -185,7 +202,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     target = train_target(
         trained.architecture,
         subject.dataset,
-        recipe=trained.recipe,
+        recipe=recipe,
         split=stated.protocol,
         split_seed=stated.seed,
         known=stated.known,
