@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from harness.row import AtMost, Row, near, require
 from rows._networks import SimpleCNN, bare_loop, loaded
 
-RECIPE = {"epochs": 8, "learning_rate": 0.01, "schedule": "constant"}
+RECIPE = {"epochs": 20, "learning_rate": 0.01, "schedule": "constant"}
+MISLABELLED = 0.3
 MEMBERS, NON_MEMBERS, KNOWN = 650, 1060, 60
 
 ROW = Row(
@@ -30,7 +33,12 @@ def subject(case):
     from securitynet.models.shadows import ShadowPlan, obtain_shadow
 
     digits = load("digits")
-    order = np.random.default_rng(0).permutation(len(digits))
+    draws = np.random.default_rng(0)
+    order = draws.permutation(len(digits))
+    # Digits are learned without remembering them: some are mislabelled, so that there is something to find.
+    wrong = draws.random(len(digits)) < MISLABELLED
+    labels = np.where(wrong, draws.integers(0, 10, len(digits)), digits.labels)
+    digits = dataclasses.replace(digits, labels=labels, reference="digits/mislabelled")
     # A thousand non-members that tune nothing: fewer could not resolve a rate of false positives of 0.1%.
     members, non_members = order[:MEMBERS], order[MEMBERS : MEMBERS + NON_MEMBERS]
     nobody = np.empty(0, dtype=np.int64)
@@ -40,9 +48,8 @@ def subject(case):
         nobody,
         nobody,
     )
-    recipe = Recipe(**{**RECIPE, "epochs": 40, "learning_rate": 0.02})
     target = obtain_shadow(
-        digits, splits.members, "simple-cnn", recipe, device="cpu", cache=case.folder.parent / "target"
+        digits, splits.members, "simple-cnn", Recipe(**RECIPE), device="cpu", cache=case.folder.parent / "target"
     ).target
     plan = ShadowPlan(count=case.size, architecture="simple-cnn", recipe=RECIPE)
     return target, TrialData(digits, splits), LiRA(shadows=plan)
