@@ -1,17 +1,19 @@
 """STRIP against plain loops, on a network with a trigger and on one without."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from _backdoored import PATCH
+from pydantic import ValidationError
 from scipy import stats
 
 from securitynet.detectors._filters import CleanImages
 from securitynet.detectors._questions import Questions
 from securitynet.detectors.base import Context
-from securitynet.detectors.strip import Strip
+from securitynet.detectors.strip import FittedStrip, Strip, margin_of
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -48,8 +50,6 @@ def test_entropies_are_those_of_a_plain_loop(patched, mix):
 
 def test_addition_is_cut_at_white():
     strip = Strip(overlays=1)
-    from securitynet.detectors.strip import FittedStrip
-
     fitted = FittedStrip(strip, None, torch.zeros(1, 1, 1, 1, dtype=torch.uint8), 0)
     first = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).repeat_interleave(256, 0)
     second = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(256, 1, 1, 1)
@@ -100,6 +100,77 @@ def test_stopping_early_changes_no_verdict_and_saves_questions(patched):
     assert second.queries().total < first.queries().total
     assert bounded.facts["clean asked"].mean() < 0.7 * 20 and (complete.facts["clean asked"] == 20).all()
     assert (bounded.facts["clean asked"][bounded.clean.flagged] == 20).all()
+
+
+@pytest.mark.parametrize("threshold", ["quantile", "auto"])
+def test_screening_in_bf16_changes_no_verdict(patched, threshold):
+    settings = {"trigger": PATCH, "overlays": 20, "threshold": threshold, "false_rejection_rate": 0.1}
+    _, complete, _ = run(*patched[:2], **settings)
+    quick, screened, context = run(*patched[:2], stop_early=True, screen="bf16", **settings)
+    assert screened.threshold == complete.threshold, "the threshold is that of full precision"
+    np.testing.assert_array_equal(complete.clean.flagged, screened.clean.flagged)
+    np.testing.assert_array_equal(complete.stamped.flagged, screened.stamped.flagged)
+    assert complete.clean.flagged.any() and complete.stamped.flagged.any()
+    assert "bf16" in quick["false-rejection-rate"].note
+    # Where there was a doubt, questions were asked again; those are on the bill, and no new images.
+    asked = context.queries()
+    assert asked.total > asked.unique
+    with pytest.raises(ValidationError, match="stop_early"):
+        Strip(screen="bf16")
+
+
+def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
+    target, data = patched[:2]
+    half = target.in_half()
+    assert half.precision == "bf16" and half.in_half() is None and half.ledger is target.ledger
+    assert half.backend.module is target.backend.module
+    known = data.dataset.batch(data.splits.known_non_members[:60])
+    found = Strip(stop_early=True, screen="bf16").deploy(half, known)
+    assert found.margin is None and "can't be asked" in found.notes[-1]
+    with torch.no_grad():
+        gap = (half.logits(known) - target.logits(known)).abs().max()
+    assert 0 < gap < 1, "it computes in another precision, and nearly the same"
+
+
+class Told:
+    """Questions whose answers are known: posteriors with the entropies of a table, by the images' first pixel."""
+
+    def __init__(self, low, high):
+        self.target = SimpleNamespace(batch_size=64, num_classes=2, head="logits")
+        self.half, self.low, self.high = None, low, high
+
+    def posteriors(self, images, *, half=False):
+        dark = images.flatten(1)[:, 0] < 100
+        return torch.where(dark[:, None], torch.tensor(self.low), torch.tensor(self.high)).float()
+
+
+def test_both_verdicts_are_sure_as_soon_as_they_can_be():
+    """By hand: of two classes no entropy is above 1 bit, and none below 0."""
+    strip = Strip(overlays=40, stop_early=True, threshold="quantile")
+    pool = torch.zeros(40, 1, 1, 1, dtype=torch.uint8)
+    images = torch.tensor([0, 200], dtype=torch.uint8).view(-1, 1, 1, 1)
+    filtering = FittedStrip(strip, Told([0.0, 1.0], [0.5, 0.5]), pool, 0)
+    filtering.threshold = -0.5
+    found = filtering.examine(images, np.arange(2), "incoming")
+    np.testing.assert_array_equal(found["flagged"], [True, False])
+    # Eight at once, 16 for two images; the bound is a sum of 20. At 1 bit each it is passed with the third eight; at 0
+    # bits it can't be reached any more with the 16 that are left then, and could be with the 24 before.
+    np.testing.assert_array_equal(found["asked"], [24, 24])
+
+
+def test_overlays_that_tell_most_come_first():
+    strip = Strip(overlays=3, stop_early=True, threshold="quantile")
+    fitted = FittedStrip(strip, None, torch.zeros(3, 1, 1, 1, dtype=torch.uint8), 0)
+    fitted._rank(np.array([[0, 1, 2], [2, 1, 0]]), np.array([[0.1, 0.5, 0.9], [0.7, 0.5, 0.3]]))
+    # (sum + 4 times the mean of all) / (2 + 4)
+    np.testing.assert_allclose(fitted.expected, [(0.4 + 2) / 6, (1.0 + 2) / 6, (1.6 + 2) / 6])
+
+
+def test_the_margin_is_wide():
+    assert margin_of(np.array([0.01, -0.01])) == pytest.approx(6 * np.sqrt(2) * 0.01)
+    assert margin_of(np.array([0.02])) == pytest.approx(0.04)
+    errors = np.random.default_rng(0).normal(0.001, 0.01, 1000)
+    assert margin_of(errors[:64]) > np.abs(errors).max()
 
 
 def test_questions_are_counted_exactly(patched):

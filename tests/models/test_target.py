@@ -123,6 +123,12 @@ def test_keys_of_bytes_and_floats_agree():
     assert image_keys(images) != image_keys(images.reshape(1, 1, 8, 32)), "the shape is part of the key"
     outside = torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1)
     assert len(set(image_keys(outside))) == 3, "values beyond 1 are not folded into one"
+    images = images.repeat(3, 1, 1, 1)
+    nearly = images.float() / 255
+    nearly[1].view(-1)[1] += 0.3 / 255  # not among the values that are looked at first in larger images
+    large = nearly.repeat(1, 1, 12, 12)
+    mixed, plain = image_keys(large), image_keys(images.repeat(1, 1, 12, 12))
+    assert [a == b for a, b in zip(mixed, plain, strict=True)] == [row != 1 for row in range(len(images))]
 
 
 def test_cap_is_never_overrun_and_nothing_is_sent(images):

@@ -1,0 +1,152 @@
+"""What the rows on FGSM and PGD share: one attack at one setting, by each tool, and the arithmetic alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.row import AtMost, Case, Faster, Row, near, require
+from rows import _material
+
+BATCH = 64
+"""Images a batch, for those who take a batch size."""
+
+AIMS = (AtMost(1.1, "bare loop"), Faster(1, "torchattacks"), Faster(1, "foolbox"), Faster(1, "ART"))
+
+
+def evasion_row(
+    title: str, sizes: tuple[int, ...], *, epsilon: float, steps: int, step: float, allowance: float
+) -> Row:
+    """A row on one attack.
+
+    Args:
+        title: Of the row.
+        sizes: Images.
+        epsilon: Bound in L∞.
+        steps: 1 is FGSM, which takes the whole bound in one step.
+        step: Size of each.
+        allowance: See `Row`.
+    """
+    row = Row(title, unit="images", sizes=sizes, aims=AIMS, rounds=7, allowance=allowance, devices=("cpu", "cuda"))
+    row.inputs(lambda case: _material.write(case, case.size))
+
+    @row.side("ours")
+    def ours(case: Case) -> Callable:
+        from securitynet.attacks.evasion._gradient import iterate, one_step, signs
+        from securitynet.models.input_gradients import InputGradients, cross_entropy, log_odds
+
+        target = _material.target(case)
+        images, labels = _material.images(case)
+        take, spare = InputGradients(target, loss=cross_entropy), InputGradients(target, loss=log_odds)
+
+        def run() -> dict:
+            if steps == 1:
+                return _told(one_step(images, signs(take, spare, images, labels).signs, epsilon))
+            settings = {"epsilon": epsilon, "norm": "linf", "steps": steps, "step": step, "stop_early": False}
+            return _told(iterate(take, images, labels, start=images, **settings)[0])
+
+        return run
+
+    @row.side("bare loop")
+    def bare_loop(case: Case) -> Callable:
+        """Forward, backward to the images, step and clipping on the frozen, folded network, in the best batch size."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        network = _material.target(case).module
+        images, labels = _material.images(case)
+        size = len(images) if case.device != "cpu" else BATCH // 2
+
+        def run() -> dict:
+            found = []
+            for part, truth in zip(images.split(size), labels.split(size), strict=True):
+                now = part
+                for _ in range(steps):
+                    leaf = now.detach().requires_grad_()
+                    (gradient,) = torch.autograd.grad(cross_entropy(network(leaf), truth), leaf)
+                    moved = now + step * gradient.sign()
+                    now = torch.clamp(moved, part - epsilon, part + epsilon).clamp_(0, 1)
+                found.append(now)
+            return _told(torch.cat(found))
+
+        return run
+
+    @row.side("torchattacks", environment="torchattacks")
+    def torchattacks(case: Case) -> Callable:
+        import torch
+
+        tool = importlib.import_module("torchattacks")
+        network = _material.network(case)
+        images, labels = _material.images(case)
+        if steps == 1:
+            attack = tool.FGSM(network, eps=epsilon)
+        else:
+            attack = tool.PGD(network, eps=epsilon, alpha=step, steps=steps, random_start=False)
+        parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
+        return lambda: _told(torch.cat([attack(part, truth) for part, truth in parts]))
+
+    @row.side("foolbox", environment="foolbox")
+    def foolbox(case: Case) -> Callable:
+        import torch
+
+        tool = importlib.import_module("foolbox")
+        model = tool.PyTorchModel(_material.network(case), bounds=(0, 1), device=case.device)
+        images, labels = _material.images(case)
+        if steps == 1:
+            attack = tool.attacks.LinfFastGradientAttack(random_start=False)
+        else:
+            attack = tool.attacks.LinfPGD(abs_stepsize=step, steps=steps, random_start=False)
+        parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
+
+        def run() -> dict:
+            return _told(torch.cat([attack(model, part, truth, epsilons=epsilon)[1] for part, truth in parts]))
+
+        return run
+
+    @row.side("ART", environment="art")
+    def art(case: Case) -> Callable:
+        import torch
+
+        evasion = importlib.import_module("art.attacks.evasion")
+        from art.estimators.classification import PyTorchClassifier
+
+        classifier = PyTorchClassifier(
+            _material.network(case),
+            torch.nn.CrossEntropyLoss(),
+            input_shape=(3, 32, 32),
+            nb_classes=10,
+            clip_values=(0.0, 1.0),
+            device_type="cpu" if case.device == "cpu" else "gpu",
+        )
+        images, labels = _material.images(case)
+        pixels, truth = images.cpu().numpy(), np.eye(10, dtype=np.float32)[labels.cpu().numpy()]
+        if steps == 1:
+            attack = evasion.FastGradientMethod(classifier, eps=epsilon, batch_size=BATCH)
+        else:
+            attack = evasion.ProjectedGradientDescentPyTorch(
+                classifier, eps=epsilon, eps_step=step, max_iter=steps, batch_size=BATCH, verbose=False
+            )
+        return lambda: {"examples": attack.generate(pixels, truth)}
+
+    @row.check
+    def check(case: Case, found: dict) -> str:
+        """Pixels whose gradient is 0 but for rounding may take either sign, and PGD then goes another way."""
+        mine = found["ours"]["examples"]
+        require(np.abs(mine).max() <= 1, "examples leave [0, 1]")
+        told = []
+        for name, side in found.items():
+            if name == "ours":
+                continue
+            near(mine, side["examples"], 2 * epsilon + 1e-5, f"examples of {name}")
+            apart = float((np.abs(mine - side["examples"]) > 1e-5).mean())
+            require(apart <= 0.02, f"{100 * apart:.2g}% of the pixels differ from those of {name}")
+            told.append(f"{name} {100 * apart:.2g}%")
+        return "pixels that differ by more than 1e-5 from ours: " + ", ".join(told)
+
+    return row
+
+
+def _told(examples: object) -> dict:
+    return {"examples": examples.detach().cpu().numpy()}  # type: ignore[attr-defined]
