@@ -101,3 +101,113 @@ def test_clustered_p_values_agree_with_their_intervals():
         x, y = (random.normal(size=(10, 2))[family] + 0.3 * random.normal(size=(60, 2))).T
         found = statistics.correlation(x, y, clusters=family, resamples=500, seed=seed)
         assert (found.p > 0.055) == (found.low < 0 < found.high) or 0.045 < found.p < 0.055
+
+
+def test_intervals_of_few_models_are_the_formulas():
+    random = np.random.default_rng(7)
+    values, others = random.normal(0.7, 0.1, 6), random.normal(0.6, 0.2, 5)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = statistics.mean(values)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high)) and "Student" in found.method
+    assert statistics.mean(np.array([0.9, 1.0, 1.0]), bounds=(0, 1)).high == 1
+    expected = stats.ttest_rel(others, values[:5]).confidence_interval(0.95)
+    paired = statistics.paired_difference(values[:5], others)
+    assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high))
+    expected = stats.ttest_ind(others, values, equal_var=False).confidence_interval(0.95)
+    groups = statistics.group_difference(values, others)
+    assert (groups.low, groups.high) == pytest.approx((expected.low, expected.high)) and "Welch" in groups.method
+    x = random.normal(size=9)
+    y = x + random.normal(size=9)
+    expected = stats.pearsonr(x, y).confidence_interval(0.95)
+    found = statistics.correlation(x, y)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high)) and "Fisher" in found.method
+
+
+def test_intervals_of_few_models_hold_the_truth():
+    random = np.random.default_rng(11)
+    held = {"mean": 0, "correlation": 0, "difference": 0}
+    for _ in range(200):
+        a, b = random.normal(size=(2, 6))
+        for name, found in (
+            ("mean", statistics.mean(a)),
+            ("correlation", statistics.correlation(a, b, resamples=20)),
+            ("difference", statistics.group_difference(a, b, resamples=20)),
+        ):
+            held[name] += found.low <= 0 <= found.high
+    assert min(held.values()) >= 180
+
+
+def test_the_cluster_bootstrap_is_one_written_with_loops():
+    random = np.random.default_rng(13)
+    family = np.repeat(np.arange(8), 5)
+    values = random.normal(size=8)[family] + 0.1 * random.normal(size=40)
+    drawn = []
+    for _ in range(4000):
+        families = random.integers(0, 8, 8)
+        drawn.append(np.concatenate([values[family == one] for one in families]).mean())
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    found = statistics.mean(values, clusters=family)
+    assert found.clusters == 8
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.06 * (high - low))
+
+
+def test_p_values_by_permutation_are_scipys():
+    random = np.random.default_rng(17)
+    a, b = random.normal(size=20), random.normal(0.6, 1, 20)
+
+    def means(x, y, axis):
+        return np.mean(y, axis=axis) - np.mean(x, axis=axis)
+
+    options = {"vectorized": True, "n_resamples": 4000, "rng": np.random.default_rng(1)}
+    expected = stats.permutation_test((a, b), means, **options).pvalue
+    assert statistics.group_difference(a, b).p == pytest.approx(expected, abs=0.02)
+    paired = stats.permutation_test((a, b), means, permutation_type="samples", **options).pvalue
+    assert statistics.paired_difference(a, b).p == pytest.approx(paired, abs=0.02)
+
+
+def test_families_in_both_groups_are_drawn_together():
+    random = np.random.default_rng(19)
+    family = np.repeat(np.arange(10), 4)
+    level = random.normal(0, 1, 10)[family]
+    first, second = level + 0.1 * random.normal(size=40), level + 0.3 + 0.1 * random.normal(size=40)
+    together = statistics.group_difference(first, second, clusters=(family, family))
+    alone = statistics.group_difference(first, second)
+    assert together.clusters == 10 and "10 families" in together.method
+    assert together.high - together.low < 0.3 * (alone.high - alone.low)  # what families have in common drops out
+    assert together.low < 0.3 < together.high and together.p < 0.01
+
+
+def test_groups_are_compared_by_families():
+    random = np.random.default_rng(23)
+    values, names = random.normal(size=60), np.repeat(["a", "b", "c"], 20)
+    h, p = statistics.equal_groups(values, names)
+    expected = stats.kruskal(*(values[names == name] for name in "abc"))
+    assert h == pytest.approx(expected.statistic) and p == pytest.approx(expected.pvalue, abs=0.03)
+    small = {"models": 0, "families": 0}
+    for seed in range(60):  # families differ, groups do not
+        random = np.random.default_rng(seed)
+        family = np.repeat(np.arange(12), 8)
+        values = random.normal(size=12)[family] + 0.1 * random.normal(size=96)
+        names = np.array(list("abc"))[family % 3]
+        small["models"] += statistics.equal_groups(values, names, resamples=99)[1] <= 0.05
+        small["families"] += statistics.equal_groups(values, names, clusters=family, resamples=99)[1] <= 0.05
+    assert small["families"] <= 8 and small["models"] >= 30
+    with pytest.raises(ValueError, match="one group"):
+        statistics.equal_groups(np.arange(4.0), ["a"] * 4)
+
+
+def test_adjusted_p_values_by_hand():
+    p = [0.01, 0.04, 0.03, 0.5]
+    assert statistics.adjusted(p) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert statistics.adjusted(p, "fdr_bh") == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+
+
+def test_ratios_of_means_have_the_delta_methods_interval():
+    random = np.random.default_rng(29)
+    below = random.uniform(0.6, 0.9, 60)
+    above = 0.5 * below + random.normal(0, 0.05, 60)
+    found = statistics.ratio_of_means(above, below)
+    rest = above - found.value * below  # the delta method
+    reach = 1.96 * rest.std(ddof=1) / np.sqrt(60) / below.mean()
+    assert found.value == pytest.approx(above.mean() / below.mean())
+    assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach), abs=0.3 * reach)

@@ -184,9 +184,12 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
             box = re.search(r'viewBox="\S+ \S+ (\S+) ', svg)
             width = round(1.15 * float(box[1])) if box else 0
         table = drawn.data if drawn.chart is None else drawn.statistics
-        columns = [str(name) for name in table.columns if not str(name).startswith("_")]
+        shown_columns = [name for name in table.columns if not str(name).startswith("_")]
+        columns = [str(name) for name in shown_columns if drawn.chart is None or table[name].notna().any()]
         rows = tuple(tuple(_cell(value) for value in row) for row in table[columns].itertuples(index=False))
-        shown.append(ShownFigure(figure, picture, drawn.caption, width, tuple(columns), rows))
+        shown.append(
+            ShownFigure(figure, picture, drawn.caption, width, tuple(name.replace("_", " ") for name in columns), rows)
+        )
     return shown, lacking
 
 
@@ -261,8 +264,16 @@ def _facts(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) -> 
         ("Methods", f"{len({trial.spec.method for trial in trials}):,}"),
         ("Images asked about", f"{sum(trial.queries.total for trial in trials):,}, repeats included"),
         ("Time in trials", words.duration(seconds)),
-        ("Finished", f"{finished[0]} to {finished[-1]}" if finished else "nothing yet"),
+        ("Finished", _between(finished[0], finished[-1]) if finished else "nothing yet"),
     ]  # fmt: skip
+
+
+def _between(first: str, last: str) -> str:
+    """Two times in ISO format, as ``2026-01-01 10:20 to 10:45 UTC``."""
+    start, end = first[:16].replace("T", " "), last[:16].replace("T", " ")
+    if start == end:
+        return f"{end} UTC"
+    return f"{start} to {end[11:] if start[:10] == end[:10] else end} UTC"
 
 
 def _failures(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult], named: dict[str, str]) -> list[Failure]:

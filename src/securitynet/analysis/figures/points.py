@@ -16,6 +16,8 @@ from securitynet.catalog.compare import find_clusters
 MOST_GROUPS = 6
 OTHERS = "others"
 WIDTH, HEIGHT = 420, 300
+SMALL = (250, 210)
+"""Of a panel among several: three side by side are as wide as a page."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -43,7 +45,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         rows = data[data[x_name].notna() & data[y_name].notna()]
         found += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
         diagonal = bool(figure.options.get("diagonal"))
-        panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal))
+        size = SMALL if len(pairs) > 1 else (WIDTH, HEIGHT)
+        panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=size))
     table = pandas.DataFrame(found)
     table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
     rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
@@ -108,10 +111,11 @@ def panel(
     order: list[str],
     *,
     diagonal: bool = False,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Chart:
     """One scatter plot; each group has its colour and its shape."""
     axes = [
-        alt.X(f"{x[0]}:Q", title=x[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(x[1])),
+        alt.X(f"{x[0]}:Q", title=x[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(x[1], size[0] // 70)),
         alt.Y(f"{y[0]}:Q", title=y[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(y[1])),
     ]
     shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
@@ -136,14 +140,14 @@ def panel(
             max(rows[x[0]].min(), rows[y[0]].min()),
             min(rows[x[0]].max(), rows[y[0]].max()),
         ]
-        line = alt.Chart(pandas.DataFrame({x[0]: ends, y[0]: ends}))
+        line = alt.Chart(pandas.DataFrame({x[0]: ends, y[0]: ends} if ends[0] < ends[1] else {x[0]: [], y[0]: []}))
         layers.append(line.mark_line(strokeDash=[3, 3], color=style.CHANCE.light).encode(x=f"{x[0]}:Q", y=f"{y[0]}:Q"))
-    return alt.layer(*layers, marks).properties(width=WIDTH, height=HEIGHT)
+    return alt.layer(*layers, marks).properties(width=size[0], height=size[1])
 
 
-def axis(quantity: Quantity) -> alt.Axis:
+def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
     """Shares are written as percentages."""
-    return alt.Axis(format="~%" if quantity.unit in ("share", "points") else "~g", tickCount=6)
+    return alt.Axis(format="~%" if quantity.unit in ("share", "points") else "~g", tickCount=ticks)
 
 
 def caption(figure: Figure, table: pandas.DataFrame) -> str:

@@ -43,8 +43,9 @@ SERIES = (
 DASHES: tuple[tuple[int, ...], ...] = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 2), (12, 4))
 """With the series' colours, so that lines differ in grey too. The first is a whole line."""
 
-FONT = "sans-serif"
-"""Generic: figures must look alike wherever they are drawn, and load nothing."""
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+"""Three fonts of the same widths, none of them loaded: places are computed for the first, and a wider one (what is
+``sans-serif`` on many a Linux machine) would run over them."""
 
 
 def ink(number: int) -> Ink:
