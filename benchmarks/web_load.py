@@ -6,7 +6,9 @@
 Starts `securitynet serve` on the database, and asks it over eight connections, each sending its next request when it
 has its answer, for searches (words, facets, ranges, orders: `catalog_search.py`'s, with as many filters and as many
 different words), for models' pages, and for plots. No request is sent twice within a kind, so that none is answered
-from what an earlier one left, other than the single conditions. Prints milliseconds.
+from what an earlier one left, other than the single conditions. It does so twice: after a first start on this database,
+when the server has to read all of it, and after a second one, when it finds what it kept. Prints milliseconds, and the
+server's processor time a request, which does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ import platform
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -73,6 +77,15 @@ def memory(process: int) -> int | None:
     return int(line.split()[1]) // 1000
 
 
+def processor(process: int) -> float:
+    """Seconds of processor time that a process took; 0 where the system does not say."""
+    status = Path(f"/proc/{process}/stat")
+    if not status.exists():
+        return 0.0
+    user, system = status.read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Serve, ask, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,42 +94,52 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--port", type=int, default=8499)
     arguments = parser.parse_args()
-    command = [
-        sys.executable,
-        "-m",
-        "securitynet.cli.main",
-        "serve",
-        "--db",
-        arguments.db,
-        "--port",
-        str(arguments.port),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as cache:
+        for start in ("first start", "second start"):
+            serve_and_ask(arguments, start, cache)
+    print(platform.platform(), platform.python_version(), "load of the machine:", os.getloadavg())
+
+
+def serve_and_ask(arguments: argparse.Namespace, which: str, cache: str) -> None:
+    """One start of the server, and all kinds of requests."""
+    program = (sys.executable, "-m", "securitynet.cli.main", "serve")
+    command = [*program, "--db", arguments.db, "--port", str(arguments.port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SECURITYNET_CACHE": cache}
     start = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     try:
         assert server.stdout is not None
         server.stdout.readline()
         host = "127.0.0.1"
+        listening = time.perf_counter() - start
         total = _get(arguments.port, "/api/models?per_page=1")["total"]
-        print(json.dumps({"entries": total, "server ready after s": round(time.perf_counter() - start, 1)}))
+        ready = time.perf_counter() - start
+        print(
+            json.dumps(
+                {
+                    which: f"{total:,} entries",
+                    "listens after s": round(listening, 1),
+                    "first search after s": round(ready, 1),
+                }
+            ),
+            flush=True,
+        )
         draw = random.Random(5)
         count = arguments.requests
-        ids = [
-            _get(arguments.port, f"/api/models?per_page=1&page={draw.randint(1, total)}")["models"][0]["id"]
-            for _ in range(count)
-        ]
         fields = ("claimed_accuracy", "parameters", "year")
         plots = [
             "/plot?" + urlencode({"x": x, "y": y, "colour": c, "year": f"{year}.."})
             for x in fields for y in fields if x != y for c in ("", "dataset", "family") for year in (2012, 2014)
         ]  # fmt: skip
-        for kind, paths in (
-            ("search", searches(count, 11)),
-            ("search, page 2 to 9", [f"{path}&page={draw.randint(2, 9)}" for path in searches(count, 12)]),
-            ("model page", [f"/models/{identifier}" for identifier in ids]),
-            ("plot of all", plots),
-        ):
+        kinds = {
+            "search": lambda: searches(count, 11),
+            "search, page 2 to 9": lambda: [f"{path}&page={draw.randint(2, 9)}" for path in searches(count, 12)],
+            "model page": lambda: [f"/models/{_any_id(arguments.port, draw.randint(1, total))}" for _ in range(count)],
+            "plot of all": lambda: plots,
+        }
+        for kind, make in kinds.items():  # searches first: nothing was asked before
+            paths = make()
+            before = processor(server.pid)
             seconds, sizes = asyncio.run(load(host, arguments.port, list(paths), arguments.connections))
             print(
                 json.dumps(
@@ -126,6 +149,7 @@ def main() -> None:
                         "median ms": round(1000 * seconds[len(seconds) // 2], 1),
                         "p95 ms": round(1000 * seconds[int(0.95 * len(seconds))], 1),
                         "max ms": round(1000 * seconds[-1], 1),
+                        "processor ms a request": round(1000 * (processor(server.pid) - before) / len(seconds), 1),
                         "largest answer kB": max(sizes) // 1000,
                         "server's memory so far MB": memory(server.pid),
                     }
@@ -135,10 +159,13 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait(10)
-    print(platform.platform(), platform.python_version())
 
 
-def _get(port: int, path: str) -> dict[str, object]:
+def _any_id(port: int, page: int) -> str:
+    return str(_get(port, f"/api/models?per_page=1&page={page}")["models"][0]["id"])
+
+
+def _get(port: int, path: str) -> dict[str, Any]:
     from urllib.request import urlopen
 
     with urlopen(f"http://127.0.0.1:{port}{path}") as answer:

@@ -11,7 +11,7 @@ import pytest
 
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.store import Measured
-from securitynet.web import reading, snapshot
+from securitynet.web import columns, reading, snapshot
 from securitynet.web.search import Search
 from securitynet.web.state import State
 from securitynet.web.terms import Builder
@@ -48,20 +48,20 @@ def test_every_value_arrives_as_it_is(catalog: Catalog, monkeypatch: pytest.Monk
     catalog.record(ids[1], [Measured("accuracy.test", 0.1 + 0.2, "published", "paper")])
     catalog.record(ids[1], [Measured("accuracy.test", 1 / 3, "trial", "ours")])
     catalog.record(ids[4], [Measured("accuracy.test", 0.5, "trial", "hidden")])
-    columns = reading.read(catalog.database)
+    found = reading.read(catalog.database)
     expected = list(catalog.query())
-    assert len(columns) == len(expected) == len(ODD) - 1
+    assert len(found) == len(expected) == len(ODD) - 1
     for place, entry in enumerate(expected):
         for name in ("dataset", "family"):
-            facet = columns.facets[name]
+            facet = found.facets[name]
             assert facet.values[facet.codes[place]] == getattr(entry, name)
-        assert columns.numeric["parameters"][place] == entry.parameters
-        claimed = columns.numeric["claimed_accuracy"][place]
+        assert found.numeric["parameters"][place] == entry.parameters
+        claimed = found.numeric["claimed_accuracy"][place]
         assert claimed == entry.claimed_accuracy if entry.claimed_accuracy else np.isnan(claimed)
-    countries = columns.facets["countries"]
+    countries = found.facets["countries"]
     assert dict(zip(countries.values, countries.totals.tolist(), strict=True)) == {"": 5, "USA": 5, "China": 5}
-    assert columns.numeric["accuracy.test"][1] == 1 / 3 and np.isnan(columns.numeric["accuracy.test"][2])
-    assert columns.known >= {"parameters", "claimed_accuracy", "accuracy.test"} and "flops" not in columns.known
+    assert found.numeric["accuracy.test"][1] == 1 / 3 and np.isnan(found.numeric["accuracy.test"][2])
+    assert found.known >= {"parameters", "claimed_accuracy", "accuracy.test"} and "flops" not in found.known
 
 
 @pytest.mark.parametrize("text", ["odd1", "odd", "od", "odd9 odd8", "2 odd2", "quoted one", "uni", "漢字", "nothing"])
@@ -99,6 +99,7 @@ def test_a_snapshot_is_of_one_state(catalog: Catalog, tmp_path: Path, monkeypatc
     ids = _odd(catalog)
     assert snapshot.load(catalog.database) is None
     read = reading.read(catalog.database)
+    read.orders["name"] = columns.order(catalog.database, read, "name")
     snapshot.save(catalog.database, read)
     kept = snapshot.load(catalog.database)
     assert kept is not None and kept.change == read.change and kept.measured == read.measured
@@ -107,6 +108,7 @@ def test_a_snapshot_is_of_one_state(catalog: Catalog, tmp_path: Path, monkeypatc
         assert np.array_equal(kept.numeric[name], values, equal_nan=True)
     for name, facet in read.facets.items():
         assert kept.facets[name].values == facet.values and (kept.facets[name].codes == facet.codes).all()
+    assert all((a == b).all() for a, b in zip(kept.orders["name"], read.orders["name"], strict=True))
     asked = [(["odd1"], True)]
     assert (kept.terms.having(asked) == read.terms.having(asked)).all() and kept.terms.having(asked).sum() == 2
     catalog.edit(ids[0], {"dataset": "MNIST"})

@@ -129,6 +129,8 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    for name in environment.list_templates(extensions=["html"]):
+        environment.get_template(name)  # translated now, and not while the first visitor waits
     environment.globals |= words.GLOBALS | {"version": securitynet.__version__}
     return environment
 

@@ -24,6 +24,7 @@ from securitynet.web.terms import Terms
 Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Places = NDArray[np.int32]
 Codes = NDArray[np.unsignedinteger]
 
 UNKNOWN = 0
@@ -109,6 +110,8 @@ class Columns:
     measured: tuple[str, ...] = ()
     known: frozenset[str] = field(default_factory=frozenset)
     """Names of numeric columns in which some entry has a value."""
+    orders: dict[str, tuple[Places, Places]] = field(default_factory=dict)
+    """Code -> positions in its order, and positions of the entries without it."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -121,6 +124,24 @@ class Columns:
             found[found == len(self)] = 0
             mask[found[self.numbers[found] == numbers]] = True
         return mask
+
+
+def order(database: Database, current: Columns, name: str) -> tuple[Places, Places]:
+    """Positions in the order of a code, and positions of the entries without it."""
+    if name in current.orders:
+        return current.orders[name]
+    if name in current.numeric:
+        values = current.numeric[name]
+        places = np.argsort(values, kind="stable").astype(np.int32)
+        known = int(np.isfinite(values).sum())
+        return places[:known], places[known:]
+    numbers = order_by_text(database, name)
+    found = np.searchsorted(current.numbers, numbers)
+    found[found == len(current)] = 0
+    present = found[current.numbers[found] == numbers] if len(current) else found[:0]
+    rest = np.ones(len(current), dtype=bool)
+    rest[present] = False
+    return present.astype(np.int32), np.flatnonzero(rest).astype(np.int32)
 
 
 def numbers_of(database: Database, selection: sa.Select[Any]) -> Integers:

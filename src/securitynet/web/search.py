@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 import time
@@ -22,7 +21,7 @@ from securitynet.catalog.store import entry_of
 from securitynet.catalog.tables import entries
 from securitynet.catalog.text import code_term
 from securitynet.web import columns, ranges, reading, snapshot
-from securitynet.web.columns import UNKNOWN, Columns, Facet, Floats, Integers, Mask
+from securitynet.web.columns import UNKNOWN, Columns, Facet, Floats, Integers, Mask, Places
 from securitynet.web.kept import Kept
 from securitynet.web.state import PER_PAGE, State
 
@@ -41,8 +40,8 @@ _STRETCH = 1 << 15
 """Entries of an order that are looked at at a time."""
 
 _PLOTS = 32
-_WARM = ("claimed_accuracy", "year", "parameters", "name")
-"""Codes whose orders are made before the first visitor asks for them."""
+_ORDERED = ("claimed_accuracy", "year", "parameters", "name")
+"""Codes whose orders are made, and kept on disk, before the first visitor asks for them."""
 
 _SHOWN = 8
 _MOST_SHOWN = 24
@@ -150,7 +149,7 @@ class Search:
         """Read the columns anew, or map them from where they were kept."""
         database = self.catalog.database
         try:
-            self._columns = snapshot.load(database) or snapshot.save(database, reading.read(database))
+            self._columns = snapshot.load(database) or snapshot.save(database, self._read())
             self._failure = None
         except Exception as error:  # whoever asks is told, and the next one who asks makes it be tried again
             self._failure = error
@@ -158,10 +157,11 @@ class Search:
             self._looked = time.monotonic()
             self._reading = False
             self._ready.set()
-        if self._columns is not None:
-            with contextlib.suppress(sa.exc.SQLAlchemyError):  # whoever needs an order asks again, and is told
-                for name in _WARM:
-                    self._order(self._columns, name)
+
+    def _read(self) -> Columns:
+        read = reading.read(self.catalog.database)
+        read.orders = {name: columns.order(self.catalog.database, read, name) for name in _ORDERED}
+        return read
 
     def query(self, state: State) -> Query:
         """The catalog's own query for a state: says whether it makes sense, and serves downloads.
@@ -192,7 +192,7 @@ class Search:
         known, rest = self._order(here, code(sort.lstrip("-")).name)
         if sort.startswith("-"):
             known = known[::-1]
-        pieces: list[Integers] = []
+        pieces: list[Places] = []
         wanted = start + count
         for order in (known, rest):
             # Of many matches a page is soon full: most of the order need not be looked at.
@@ -204,7 +204,7 @@ class Search:
                     break
             if wanted <= 0:
                 break
-        inside = np.concatenate(pieces) if pieces else here.numbers[:0]
+        inside = np.concatenate(pieces) if pieces else known[:0]
         page: Integers = here.numbers[inside[start : start + count]]
         return page
 
@@ -339,26 +339,12 @@ class Search:
             )
         return kept
 
-    def _order(self, current: Columns, name: str) -> tuple[Integers, Integers]:
+    def _order(self, current: Columns, name: str) -> tuple[Places, Places]:
         """Positions in the order of a code, and positions of those without it."""
-        key = ("order", current.change, name)
-        kept: tuple[Integers, Integers] = self._orders.get(key, lambda: self._ordered(current, name))
+        kept: tuple[Places, Places] = self._orders.get(
+            ("order", current.change, name), lambda: columns.order(self.catalog.database, current, name)
+        )
         return kept
-
-    def _ordered(self, current: Columns, name: str) -> tuple[Integers, Integers]:
-        if name in current.numeric:
-            values = current.numeric[name]
-            order = np.argsort(values, kind="stable")
-            known = int(np.isfinite(values).sum())
-            order = order.astype(np.int32)
-            return order[:known], order[known:]
-        numbers = columns.order_by_text(self.catalog.database, name)
-        places = np.searchsorted(current.numbers, numbers)
-        places[places == len(current)] = 0
-        known_places = places[current.numbers[places] == numbers] if len(current) else places[:0]
-        rest = np.ones(len(current), dtype=bool)
-        rest[known_places] = False
-        return known_places.astype(np.int32), np.flatnonzero(rest).astype(np.int32)
 
 
 def _shown(facet: Facet, counts: Integers, wanted: Mask) -> FacetShown:

@@ -30,7 +30,7 @@ from securitynet.web.terms import Terms
 FEWEST = 50_000
 """Entries below which reading them is as quick as any file."""
 
-_FORM = 1
+_FORM = 2
 _TERMS = tuple(field.name for field in fields(Terms) if field.name != "size")
 
 
@@ -88,6 +88,8 @@ def _write(folder: Path, columns: Columns) -> None:
     arrays |= {f"numeric-{place}": columns.numeric[name] for place, name in enumerate(numeric)}
     arrays |= {f"codes-{place}": facet.codes for place, facet in enumerate(facets)}
     arrays |= {f"owners-{place}": facet.owners for place, facet in enumerate(facets) if facet.owners is not None}
+    for place, (known, rest) in enumerate(columns.orders.values()):
+        arrays |= {f"order-{place}": known, f"rest-{place}": rest}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     about = {
@@ -97,6 +99,7 @@ def _write(folder: Path, columns: Columns) -> None:
         "numeric": numeric,
         "empty": [name for name in columns.numeric if name not in columns.known],
         "measured": columns.measured,
+        "orders": list(columns.orders),
         "facets": [[facet.name, facet.values, facet.owners is not None] for facet in facets],
     }
     (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
@@ -124,6 +127,7 @@ def _loaded(folder: Path) -> Columns:
         terms=Terms(int(about["indexed"]), **{name: array(f"terms-{name}") for name in _TERMS}),
         measured=tuple(about["measured"]),
         known=frozenset(about["numeric"]),
+        orders={name: (array(f"order-{place}"), array(f"rest-{place}")) for place, name in enumerate(about["orders"])},
     )
     if len(found) != count or any(len(found.numeric[name]) != count for name in found.known):
         raise ValueError("a snapshot of another size")
