@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.row import AtMost, Case, Faster, Row, near, require
 from rows import _material
+from rows._torchvision import imported
 
 BATCH = 64
 """Images a batch, for those who take a batch size."""
@@ -77,7 +78,7 @@ def evasion_row(
     def torchattacks(case: Case) -> Callable:
         import torch
 
-        tool = importlib.import_module("torchattacks")
+        tool = imported("torchattacks")
         network = _material.network(case)
         images, labels = _material.images(case)
         if steps == 1:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from rows._torchvision import imported
+
 SIDE = 4
 """Of the regions that NEO covers."""
 
 
 def make_importable() -> None:
-    """It imports a name that newer versions of matplotlib have moved."""
+    """Import what it imports: torchvision, and a name that newer versions of matplotlib have moved."""
+    imported("torchvision")
     import matplotlib
     import matplotlib.cm
 

@@ -135,9 +135,12 @@ ROW.side("ours, bf16")(searching("bf16"))
 @ROW.side("TrojanZoo", environment="trojanzoo")
 def trojanzoo(case: Case) -> Callable:
     import torch
-    from trojanzoo.utils.metric import normalize_mad
 
     from rows import _trojanzoo
+
+    _trojanzoo.make_importable()
+    from trojanzoo.utils.metric import normalize_mad
+
     from rows._networks import SimpleCNN, loaded
 
     images, labels = _material.images(case)
