@@ -10,6 +10,7 @@ from securitynet.files import stable_hash
 from securitynet.models.method import Context, SharedWork, TrialData
 from securitynet.models.shadows.outputs import part_job, plan_jobs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
+from securitynet.models.shadows.store import check_shadow
 from securitynet.models.signals import Progress
 from securitynet.models.stored import Job, obtain_model
 from securitynet.models.target import Target
@@ -63,6 +64,8 @@ def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: C
     """
     training = resolve_training(plan, target, data.trained, data.protection)
     jobs = plan_jobs(data.dataset, data.splits, plan, training, context.seed)
+    for job in jobs:
+        check_shadow(job)
     return [
         shared_model(job, "shadows", f"shadow model {number} of {plan.count}", context)
         for number, job in enumerate(jobs, start=1)
@@ -73,4 +76,5 @@ def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, con
     """The one shadow model on the shadow-train part, as `securitynet.models.shadows.shadow_model` trains it."""
     resolved = resolve_training(training, target, data.trained, data.protection)
     job = part_job(data.dataset, data.splits, resolved, context.seed)
+    check_shadow(job)
     return [shared_model(job, "shadows", "the shadow model", context)]
