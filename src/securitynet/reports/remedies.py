@@ -119,7 +119,9 @@ def _apart(one: Measurement | None, other: Measurement | None) -> int:
 
 
 def _row(tried: Tried, undefended: Tried) -> TriedRow:
-    settings = ", ".join(f"{field} = {value}" for field, value in tried.settings.items())
+    settings = ", ".join(
+        f"{field} = {f'{value:g}' if isinstance(value, float) else value}" for field, value in tried.settings.items()
+    )
     name = "no defense" if tried.name == "none" else f"{tried.name} ({settings})" if settings else tried.name
     if tried.epsilon is not None:
         name += f", epsilon {tried.epsilon:.3g} spent"

@@ -97,8 +97,10 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
         assert trained is not None  # `_obstacle_to_training` has said so
         words = (
             f"{len(training)} trainings of {trained.recipe.epochs} epochs, each about {trained.history.seconds:.0f} "
-            "seconds as the model itself took; DP-SGD and distillation take several times as long"
+            "seconds as the model itself took"
         )
+        if longer := sorted({name for name, _ in training} & {"dp-sgd", "distillation", "adversarial-regularisation"}):
+            words += f"; {' and '.join(longer)} several times as long"
         logger.warning("Trying defenses takes %s.", words)
         notes.append(f"Defenses that train took {words}.")
     if any(task not in training for task in tasks):
