@@ -9,7 +9,7 @@ import numpy as np
 from harness.row import AtMost, Row, near, require
 from rows._networks import SimpleCNN, bare_loop, loaded
 
-RECIPE = {"epochs": 20, "learning_rate": 0.01, "schedule": "constant"}
+RECIPE = {"epochs": 12, "learning_rate": 0.01, "schedule": "constant"}
 MISLABELLED = 0.3
 MEMBERS, NON_MEMBERS, KNOWN = 650, 1060, 60
 
@@ -163,5 +163,5 @@ def check(case, found):
     alike = np.corrcoef(mine["scores"], theirs)[0, 1]
     # The last bit of a sum decides now and then which unit dies, and a network takes another way from there.
     require(alike > 0.9, f"scores correlate with {alike:.3f} only")
-    near(aucs[0], aucs[1], 0.01, "AUC")
+    near(aucs[0], aucs[1], 0.02, "AUC")
     return f"TPR at 0.1% FPR: {'; '.join(told)}; scores correlate with {alike:.4f}"
