@@ -50,7 +50,7 @@ def test_where_takes_some_models(run_cli, catalog, tmp_path):
     "arguments, said",
     [
         (("securitynet-5", "--out", "x.gif"), "kind of file"),
-        (("securitynet-14", "--out", "x.svg"), "needs what was measured on no model"),
+        (("securitynet-14", "--out", "x.svg"), "needs what no model here has"),
         (("securitynet-55", "--out", "x.svg"), "Did you mean"),
         (("securitynet-5", "--out", "x.svg", "--where", "colour=red"), "no column"),
         (("securitynet-5", "--out", "x.svg", "--from", "nowhere"), "neither"),

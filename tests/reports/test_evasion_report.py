@@ -9,6 +9,7 @@ from securitynet.metrics import evasion as metrics
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel
 from securitynet.reports import families, words
 from securitynet.reports.families import evasion
+from securitynet.reports.robustness import robustness
 from securitynet.results.document import ResultDocument, TrialSummary
 
 LABELS = np.zeros(200, dtype=np.int64)
@@ -92,3 +93,18 @@ def test_every_measurement_of_an_attack_has_a_name():
     for measurement in [*found, *checks, extra]:
         own = measurement.name.removeprefix("evasion.fgsm.")
         assert families.kind(f"evasion.fgsm.{own}") is not None, own
+
+
+def test_accuracy_over_epsilon_is_drawn_for_each_norm_with_two_budgets():
+    names = [f"fgsm-{number}" for number in range(8)]
+    trials = (*map(trial, names), trial("pgd", norm="l2"))
+    groups = [measured(name, 10 * number, 100) for number, name in enumerate(names)]
+    found = ResultDocument.model_construct(
+        measurements=tuple(m for group in [*groups, measured("pgd", 150, epsilons=(0.5,))] for m in group),
+        trials=trials,
+    )
+    (figure,) = robustness(found, "t0")  # none for l2, of which there is one budget
+    assert figure.left_out == 2 and len(figure.legend) == len(figure.table) == 6
+    assert figure.table[0][0] == "FGSM-7" or "7" in figure.table[0][0]  # the strongest first
+    assert figure.table[0][1][0].startswith("65.0%") and figure.header == ["0.01", "0.1"]
+    assert "<svg" in figure.picture and "fgsm" not in figure.picture.partition("</desc>")[2]

@@ -72,10 +72,10 @@ def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend:
         axis=alt.Axis(title="ε", values=ticks, labelExpr=_labels(ticks)),
     )
     y = alt.Y("value:Q", scale=alt.Scale(domain=[0, 1], clamp=True), axis=alt.Axis(title=title, format=".0%"))
-    shown = {} if legend else {"legend": None}
-    base = alt.Chart(data).encode(x=x, color=alt.Color("line:N", scale=colours, **shown))
+    shown = alt.Undefined if legend else None
+    base = alt.Chart(data).encode(x=x, color=alt.Color("line:N", scale=colours, legend=shown))
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q")
-    lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=alt.StrokeDash("line:N", scale=dashes, **shown))
+    lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=alt.StrokeDash("line:N", scale=dashes, legend=shown))
     marks = base.mark_point(filled=True, size=40).encode(y=y)
     return style.styled(alt.layer(band, lines, marks).properties(width=width, height=height))
 
@@ -100,7 +100,7 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
     for line, part in table.groupby("line", sort=True):
         first, last = part.iloc[0], part.iloc[-1]
         said.append(
-            f"{line}: {estimate(first['value'], first['low'], first['high'])} at {epsilon_text(first['epsilon'])}, "
+            f"{line!s}: {estimate(first['value'], first['low'], first['high'])} at {epsilon_text(first['epsilon'])}, "
             f"{estimate(last['value'], last['low'], last['high'])} at {epsilon_text(last['epsilon'])}, n = {last['n']}"
         )
     caption = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+
 import altair as alt
 import pandas
 
@@ -105,7 +107,7 @@ def lacking(tidy: pandas.DataFrame) -> list[str]:
     return [] if columns(tidy) else ["measurements of attacks"]
 
 
-def _name(row: dict[str, object]) -> str:
+def _name(row: Mapping[Hashable, object]) -> str:
     """A model and its dataset, unless its name says it."""
     model, dataset = str(row["model"]), str(row["dataset"])
     return model if dataset.casefold() in model.casefold() else f"{model} · {dataset}"

@@ -1,0 +1,146 @@
+"""Figures of one's own studies: which surrogate is the larger one, what tags say, several studies together."""
+
+import json
+
+import pytest
+
+from securitynet.analysis import frames, sources, study_frames
+from securitynet.analysis.figures.base import MissingData
+from securitynet.analysis.figures.declared import figure
+from securitynet.errors import ConfigurationError
+from securitynet.records import (
+    Access,
+    Auxiliary,
+    DatasetIdentity,
+    Direction,
+    Measurement,
+    SplitIdentity,
+    TargetIdentity,
+    ThreatModel,
+    TrialResult,
+    TrialSpec,
+)
+from securitynet.results.store import TrialStore
+from securitynet.results.subjects import Means, SubjectRecord, SubjectStore
+
+WHEN = "2026-01-01T00:00:00+00:00"
+
+
+def measurement(name, value):
+    low, high = value - 0.02, value + 0.02
+    return Measurement(name=name, value=value, low=low, high=high, n=100, direction=Direction.LOWER, method="by hand")
+
+
+def fill(folder, count=6, purpose="benchmark", surrogates=("simple-cnn", "cifar-resnet20"), start=0):
+    """Targets, each stolen by two surrogates; the smaller one once more with a budget of queries."""
+    for number in range(start, start + count):
+        means = Means(
+            target=TargetIdentity(
+                reference="arch:simple-cnn", checksum=f"{number:04}", preprocessing={}, head="logits"
+            ),
+            dataset=DatasetIdentity(reference="digits", fingerprint="f"),
+            split=SplitIdentity(name="public", fingerprint="s"),
+            access=Access.WHITE_BOX,
+            shadow_data=False,
+        )
+        accuracy = 0.9 - 0.03 * number
+        SubjectStore(folder).save(
+            SubjectRecord(
+                key=f"k{number}", label=f"m{number}", status="ok", means=means, membership="known", finished=WHEN,
+                codes={"purpose": purpose}, measurements=(measurement("target.test_accuracy", accuracy),),
+            )
+        )  # fmt: skip
+        for place, surrogate in enumerate(surrogates):
+            for budgets in ([], [50]) if place == 0 else ([],):
+                name = "stealing.securitynet-surrogate@partial"
+                found = [measurement(f"{name}.accuracy", accuracy - 0.1 - 0.2 * place)]
+                found += [measurement(f"{name}.accuracy@budget=50", 0.3)] if budgets else []
+                spec = TrialSpec(
+                    target=means.target, dataset=means.dataset, split=means.split, kind="attack",
+                    method="stealing.securitynet-surrogate",
+                    threat_model=ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
+                    configuration={"architecture": surrogate, "budgets": budgets},
+                )  # fmt: skip
+                result = TrialResult(spec=spec, status="ok", measurements=tuple(found), finished=WHEN)
+                TrialStore(folder).save(result)
+
+
+def test_the_usual_surrogate_and_the_larger_one(tmp_path):
+    fill(tmp_path)
+    tidy = sources.load(str(tmp_path))
+    usual = figure("securitynet-5").make(tidy).data.set_index("case")["stealing"]
+    larger = figure("securitynet-7").make(tidy).data.set_index("case")["stealing"]
+    assert usual["k0"] == pytest.approx(0.8) and larger["k0"] == pytest.approx(0.6)
+    assert set(figure("securitynet-19").make(tidy).data["budget"]) == {50}
+    assert study_frames._depth("wrn-50-2") > study_frames._depth("resnet18") > study_frames._depth("simple-cnn")
+
+
+def test_one_surrogate_is_the_usual_one(tmp_path):
+    fill(tmp_path, surrogates=("cifar-resnet20",))
+    tidy = sources.load(str(tmp_path))
+    assert not figure("securitynet-5").missing(tidy)
+    with pytest.raises(MissingData, match="larger surrogate"):
+        figure("securitynet-7").make(tidy)
+
+
+def test_several_studies_together_count_a_trial_once(tmp_path):
+    fill(tmp_path / "a")
+    fill(tmp_path / "b", count=8, purpose="security", start=4)  # two targets are in both
+    one = sources.load(str(tmp_path / "a"))
+    with pytest.raises(MissingData, match="security models"):
+        figure("securitynet-9").make(one)
+    both = sources.load([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert both["case"].nunique() == 12
+    assert len(both) == len(both.drop_duplicates(["case", *frames.HOW]))
+    assert set(figure("securitynet-9").make(both).data["cluster"].str.partition(",")[0]) == {"benchmark", "security"}
+    with pytest.raises(ConfigurationError, match="neither"):
+        sources.load([str(tmp_path / "a"), "nowhere"])
+
+
+def rows(attack, method, measure, values, at=None, auxiliary=None):
+    return [
+        {"case": f"c{n}", "model": f"m{n}", "dataset": "digits", "attack": attack, "method": method, "at": at,
+         "measure": measure, "value": value, "low": value, "high": value, "auxiliary": auxiliary, "settings": "{}"}
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_the_heat_map_shows_whatever_attacks_there_are():
+    frame = frames.tidy(
+        rows("membership", "lira", "auc", [0.9, 0.5, 0.6], auxiliary="shadow")
+        + rows("inversion", "generative", "accuracy", [0.7, 0.1, 0.2])
+        + rows("evasion", "fgsm", "accuracy-drop", [0.5, 0.1, 0.2], at="epsilon=0.03")
+    )
+    drawn = figure("risk-heat-map").make(frame)
+    assert list(drawn.data["attack"].unique()) == [
+        "lira: AUC",
+        "generative: accuracy",
+        "fgsm: accuracy drop at ε = 0.03",
+    ]
+    assert list(drawn.data["_name"].unique()) == ["m0 · digits", "m2 · digits", "m1 · digits"]
+
+
+def test_accuracy_under_attack_is_the_mean_over_models():
+    frame = frames.tidy(
+        rows("evasion", "fgsm", "robust-accuracy", [0.8, 0.9, 0.7], at="epsilon=0.01")
+        + rows("evasion", "fgsm", "robust-accuracy", [0.2, 0.4, 0.3], at="epsilon=0.1")
+        + rows("evasion", "pgd", "robust-accuracy", [0.1], at="epsilon=0.1")  # one epsilon makes no curve
+    )
+    drawn = figure("accuracy-under-attack").make(frame)
+    assert drawn.statistics["value"].tolist() == pytest.approx([0.8, 0.3]) and set(drawn.statistics["n"]) == {3}
+    assert "fgsm: 0.800" in drawn.caption and "pgd" not in drawn.caption
+
+
+def test_each_panel_has_its_own_line_of_chance():
+    frame = frames.tidy(
+        rows("membership", "ml-doctor-white-box", "balanced-accuracy", [0.6, 0.7], auxiliary="shadow")
+        + rows("inversion", "generative", "accuracy", [0.1, 0.2])
+    )
+    text = json.dumps(figure("ml-doctor-7").make(frame.assign(architecture="vgg19")).chart.to_dict(validate=False))
+    assert text.count('"chance": 0.5') == 1  # membership's panel alone
+
+
+def test_no_column_of_a_figure_holds_a_dot():
+    """In the name of a field Vega takes a dot for a path, and draws nothing."""
+    for number in (20, 21):
+        assert not any("." in name for name in figure(f"securitynet-{number}").quantities)
