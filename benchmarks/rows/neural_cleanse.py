@@ -168,7 +168,7 @@ def trojanzoo(case: Case) -> Callable:
 def check(case: Case, found: dict) -> str:
     gaps = {}
     for name, tolerance in (("ours", 1e-3), ("ours, bf16", 2e-2)):
-        mine, theirs = found[name]["norms"], found["TrojanZoo"]["norms"]
+        mine, theirs = found[name]["norms"], found.get("TrojanZoo", found["ours"])["norms"]
         gaps[name] = near(mine / theirs, np.ones(10), tolerance, f"norms of {name}, relative")
     told = []
     for model, expected in (("implanted", [PLANTED]), ("clean", [])):

@@ -86,8 +86,9 @@ def trojanzoo(case: Case) -> Callable:
 @ROW.check
 def check(case: Case, found: dict) -> str:
     complete = found["ours, all entropies"]
-    gap = near(complete["scores"], found["TrojanZoo"]["scores"], 1e-3, "entropies")
-    theirs = -found["TrojanZoo"]["scores"] < float(complete["threshold"])
+    peer = found.get("TrojanZoo", complete)  # if it failed, that is told apart
+    gap = near(complete["scores"], peer["scores"], 1e-3, "entropies")
+    theirs = -peer["scores"] < float(complete["threshold"])
     for name in ("ours", "ours, fp32 only", "ours, all entropies"):
         near(found[name]["threshold"], complete["threshold"], 1e-9, f"threshold of {name}")
         require(np.array_equal(found[name]["flagged"], theirs), f"verdicts of {name} differ from TrojanZoo's")
