@@ -110,7 +110,7 @@ def test_what_is_not_stated_of_the_recipe_is_as_it_suits_the_defense():
 def test_lira_is_at_chance_where_it_was_well_above(digits, tmp_path):
     """The strongest attack on the undefended model, in a natural setting: the dataset's own parts, the defaults.
 
-    It is chosen beforehand, and shadow models imitate DP-SGD: nothing is selected by its outcome.
+    For seed 0; over five seeds the interval holds 0.5 in three (docs/defenses.md): something is left at epsilon 8.
     """
     found = {}
     for name, defense, recipe in (("plain", None, {"epochs": 60}), ("private", DpSgd(), {})):
@@ -118,7 +118,7 @@ def test_lira_is_at_chance_where_it_was_well_above(digits, tmp_path):
         target = train_target("simple-cnn", digits, split="public", out=out, protection=defense, device="cpu", **recipe)
         trained = read_artefact(out)
         data = TrialData(digits, trained_splits(trained, digits), trained, protection=defense)
-        attack = LiRA(shadows=ShadowPlan(count=8))
+        attack = LiRA(shadows=ShadowPlan(count=16))
         context = Context(cache=tmp_path, device="cpu")
         measured = attack(target, data, context, attack.threat_models[0]).measurements(level=0.95, fprs=(0.1,), seed=0)
         found[name] = next(one for one in measured if one.name == "auc")

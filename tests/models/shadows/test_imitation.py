@@ -42,7 +42,8 @@ def weights(target):
 
 def trained_with(defense, digits, tmp_path, architecture="simple-cnn", **changes):
     out = tmp_path / "target.safetensors"
-    target = train_target(architecture, digits, out=out, protection=defense, device="cpu", **{**FAST, **changes})
+    recipe = Recipe(**{**FAST, **changes})
+    target = train_target(architecture, digits, recipe=recipe, out=out, protection=defense, device="cpu")
     return target, read_artefact(out)
 
 
