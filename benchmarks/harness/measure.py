@@ -196,7 +196,10 @@ def _at_one_size(
                 timings[side].add(first)
             with np.load(path, allow_pickle=False) as archive:
                 outputs[side] = dict(archive)
-        agreement = "" if row.compare is None else row.compare(case, outputs)
+        try:
+            agreement = "" if row.compare is None else row.compare(case, outputs)
+        except KeyError as error:  # a side that failed has nothing to be compared
+            raise Disagreement(f"nothing of {error} to compare") from error
         tell(f"  {case.size:,} {row.unit}: {agreement or 'one side only'}")
         started = time.perf_counter()
         for number in range(0 if row.warm_up else 1, rounds):
