@@ -30,7 +30,8 @@ ROW = Row(
     unit="images an epoch",
     sizes=(32, 64, 128),
     aims=(Faster(4, "TrojanZoo"), Faster(4, "TrojanZoo", ours="ours, bf16")),
-    tried="TrojanZoo's model has frozen weights, so that it too takes gradients of inputs alone: with equal steps what is "
+    tried="TrojanZoo's model has frozen weights, "
+    "so that it too takes gradients of inputs alone: with equal steps what is "
     "left to gain is the folded network, its layout, batches side by side, and bf16.",
     rounds=5,
     allowance=60,

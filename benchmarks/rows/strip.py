@@ -22,7 +22,8 @@ ROW = Row(
     unit="images",
     sizes=(16, 32, 64),
     aims=(Faster(5, "TrojanZoo"), Faster(1, "TrojanZoo", ours="ours, all entropies")),
-    tried="Both sides' time is forward passes. Folding and batches that stay in the caches, overlays that tell most first, "
+    tried="Both sides' time is forward passes. "
+    "Folding and batches that stay in the caches, overlays that tell most first, "
     "stopping for both verdicts, and bf16 with a second look near the threshold are in the product; fusing ReLU and "
     "additions into convolutions gained less than a tenth.",
     rounds=5,
