@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.environments import Environment, EnvironmentFailed
+from harness.environments import BENCHMARKS, Environment, EnvironmentFailed
 from harness.row import PROJECT, AtMost, Case, Disagreement, Faster, Row, Within
 from harness.session import Session, SideFailed
 
@@ -156,7 +156,8 @@ def measure(
             )
     except (Disagreement, SideFailed, EnvironmentFailed) as error:
         failures[type(error).__name__] = str(error)
-    found.failure = "\n".join(f"{what}: {why}" for what, why in failures.items())
+    told = "\n".join(f"{what}: {why}" for what, why in failures.items())
+    found.failure = told.replace(str(BENCHMARKS.parent), ".").replace(str(folder.parent), ".")  # no machine's paths
     found.growth = growth(found.sized)
     found.aims = [judged for aim in row.aims if (judged := _judge(aim, found.sized)) is not None]
     found.seconds = time.perf_counter() - started
@@ -201,9 +202,10 @@ def _at_one_size(
         except KeyError as error:  # a side that failed has nothing to be compared
             raise Disagreement(f"nothing of {error} to compare") from error
         tell(f"  {case.size:,} {row.unit}: {agreement or 'one side only'}")
+        least = LEAST_ROUNDS if row.warm_up else LEAST_ROUNDS - 1
         started = time.perf_counter()
         for number in range(0 if row.warm_up else 1, rounds):
-            if number >= min(LEAST_ROUNDS, rounds) and time.perf_counter() - started > row.allowance:
+            if number >= min(least, rounds) and time.perf_counter() - started > row.allowance:
                 break
             # Each round begins with another side, so that none always follows the same one.
             order = list(sessions)[number % len(sessions) :] + list(sessions)[: number % len(sessions)]

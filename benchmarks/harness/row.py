@@ -155,7 +155,7 @@ class Row:
         aims: As stated in the issue of that part.
         tried: For a row that falls short: what was found and tried.
         rounds: At most this many of each side; fewer if the allowance runs out.
-        allowance: Seconds for the rounds of one size. At least three rounds are run in any case.
+        allowance: Seconds for the rounds of one size. At least three runs of each side are made in any case.
         warm_up: Whether the first run of a side, which is compared, is left out of the times. Not where it takes long,
             or is a process of its own in any case.
         threads: For all sides; None takes the harness's.

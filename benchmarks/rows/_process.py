@@ -36,6 +36,8 @@ def timed(
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {errors[-1500:]}")
+        print(errors[-3000:], file=sys.stderr)
+        last = errors.strip().splitlines()[-1:] or ["no word"]
+        raise RuntimeError(f"{Path(command[0]).name} ended with {process.returncode}: {last[0]}")
     unit = 1 if sys.platform == "darwin" else 1024
     return {"seconds": seconds, "processor": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss * unit}
