@@ -6,17 +6,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH
+from _backdoored import PATCH, Sealed
 from pydantic import ValidationError
 from scipy import stats
 
 from securitynet.detectors._filters import CleanImages
+from securitynet.detectors._likely import Foresight
 from securitynet.detectors._questions import Questions
 from securitynet.detectors.base import Context
 from securitynet.detectors.strip import FittedStrip, Strip, margin_of
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
+from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
+from securitynet.studies.methods import make_method, parse_settings
 
 MODEL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 
@@ -156,6 +159,162 @@ def test_both_verdicts_are_sure_as_soon_as_they_can_be():
     # Eight at once, 16 for two images; the bound is a sum of 20. At 1 bit each it is passed with the third eight; at 0
     # bits it can't be reached any more with the 16 that are left then, and could be with the 24 before.
     np.testing.assert_array_equal(found["asked"], [24, 24])
+
+
+@pytest.mark.parametrize("screen", ["none", "bf16"])
+def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patched, screen):
+    settings = {"trigger": PATCH, "overlays": 48, "threshold": "quantile", "images": 200, "screen": screen}
+    _, complete, _ = run(*patched[:2], **{**settings, "screen": "none"})
+    _, certain, _ = run(*patched[:2], stop_early="certain", **settings)
+    found, likely, _ = run(*patched[:2], stop_early="likely", **settings)
+    assert likely.threshold == certain.threshold == complete.threshold
+    np.testing.assert_array_equal(complete.clean.flagged, likely.clean.flagged)
+    np.testing.assert_array_equal(complete.stamped.flagged, likely.stamped.flagged)
+    assert complete.clean.flagged.any() and complete.stamped.flagged.any()
+    assert likely.facts["clean asked"].mean() < 0.9 * certain.facts["clean asked"].mean()
+    assert (likely.facts["clean asked"] <= certain.facts["clean asked"] + 1).all()
+    note = found["false-rejection-rate"].note
+    assert "by prediction" in note and "deviations" in note
+    assert f"{likely.facts['clean asked'].mean():.3g} times on average" in note
+
+
+def test_verdicts_by_prediction_do_not_depend_on_what_is_judged_together(patched):
+    target, data = patched[:2]
+    known, images = data.dataset.batch(data.splits.known_non_members), data.dataset.batch(data.splits.non_members[:40])
+    fitted = Strip(overlays=24, stop_early="likely", threshold="quantile").deploy(target, known)
+    rows = np.arange(40)
+    together = fitted.examine(images, rows, "incoming")
+    alone = [fitted.examine(images[row : row + 1], rows[row : row + 1], "incoming") for row in rows]
+    np.testing.assert_array_equal(together["flagged"], [one["flagged"][0] for one in alone])
+    again = fitted.examine(images[10:20], rows[10:20], "incoming")
+    np.testing.assert_array_equal(together["flagged"][10:20], again["flagged"])
+
+
+def foreseen(entropies, table, threshold=None):
+    """STRIP that has measured ``entropies``, N×K, in front of images whose entropies are the rows of ``table``."""
+    count = table.shape[1]
+    strip = Strip(overlays=count, stop_early="likely", threshold="quantile")
+    fitted = FittedStrip(strip, Told([1.0, 0.0], [0.5, 0.5]), torch.zeros(count, 1, 1, 1, dtype=torch.uint8), 0)
+    fitted._choose(entropies.mean(axis=1))
+    fitted._foresee(np.tile(np.arange(count), (len(entropies), 1)), entropies)
+    fitted.threshold = fitted.threshold if threshold is None else threshold
+    taken = [0] * len(table)
+
+    def told(images, live, picks, half):
+        found = []
+        for row in live.tolist():
+            found.append(table[row, taken[row] : taken[row] + picks.shape[1]])
+            taken[row] += picks.shape[1]
+        return torch.from_numpy(np.stack(found))
+
+    fitted._entropies = told
+    images = torch.zeros(len(table), 1, 1, 1, dtype=torch.uint8)
+    return fitted, fitted.examine(images, np.arange(len(table)), "incoming")
+
+
+def clean_entropies(count=200, overlays=40):
+    draw = np.random.default_rng(0)
+    return draw.gamma(9, 0.5 / 9, (count, 1)) * draw.gamma(4, 1 / 4, (count, overlays)).clip(0, 1.9)
+
+
+def test_prediction_may_miss_an_image_and_never_stops_one():
+    """Two images that clean ones say nothing about: all of the entropy first, and all of it last."""
+    clean = clean_entropies()
+    bound = np.sort(clean.mean(axis=1))[10]
+    first, last = np.zeros(40), np.zeros(40)
+    first[:12], last[-24:] = 2 * bound, 2 * bound
+    fitted, found = foreseen(clean, np.stack([first, last, np.zeros(40)]))
+    assert -fitted.threshold == bound
+    assert first.mean() < bound < last.mean()
+    # The first ought to be stopped. After half of what it shows its mean is twice the bound: that is believed.
+    np.testing.assert_array_equal(found["flagged"], [False, False, True])
+    assert found["asked"][0] <= 12
+    # Nothing could be predicted of the second that stops it, nor the third: all the overlays are seen, or enough for
+    # certainty: one bit each at most of those left.
+    assert found["asked"][1] > 20 and (40 - found["asked"][2]) < 40 * bound
+
+
+def test_predicted_bounds_are_those_of_a_plain_regression():
+    clean = clean_entropies()
+    foresight = Foresight.measured(clean)
+    number = 10
+    x, y = np.cbrt(clean[:, :number].mean(axis=1)), np.cbrt(clean[:, number:].mean(axis=1))
+    left_out = []
+    for one in range(len(clean)):
+        others = np.arange(len(clean)) != one
+        fit = stats.linregress(x[others], y[others])
+        left_out.append(y[one] - fit.intercept - fit.slope * x[one])
+    left_out, fit = np.array(left_out), stats.linregress(x, y)
+    deviation = np.sqrt((left_out**2).sum() / (len(clean) - 2))
+    margin = max(stats.t.isf(stats.norm.sf(4), len(clean) - 2) * deviation, -1.25 * left_out.min())
+    assert float(foresight.margins[number]) == pytest.approx(margin)
+    seen = np.array([0.0, 3.0, 5.0, 9.0])
+    least = np.maximum(fit.intercept + fit.slope * np.cbrt(seen / number) - margin, 0) ** 3
+    expected = seen + 30 * np.minimum(least, seen / number)
+    found = foresight.totals(torch.from_numpy(seen)[:, None], torch.tensor([number]))
+    np.testing.assert_allclose(found[:, 0], expected)
+    assert (found[:, 0].numpy() > seen).any()
+    # When all are seen, or too few of them, nothing is added.
+    for edge in (1, 3, 40):
+        found = foresight.totals(torch.from_numpy(seen)[:, None], torch.tensor([edge]))
+        np.testing.assert_array_equal(found[:, 0], seen)
+
+
+def test_predicted_bounds_hold_for_other_clean_images():
+    clean = clean_entropies(1200)
+    foresight = Foresight.measured(clean[:200])
+    sums = torch.from_numpy(clean[200:]).cumsum(dim=1)
+    below = foresight.totals(sums, torch.arange(1, 41)) <= sums[:, -1:] + 1e-9
+    assert below.double().mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    "entropies", [clean_entropies()[:19], clean_entropies()[:, :4], np.full((60, 20), 0.7), np.zeros((60, 20))]
+)
+def test_nothing_is_predicted_from_few_images_few_overlays_or_equal_ones(entropies):
+    assert Foresight.measured(entropies) is None
+    fitted, found = foreseen(entropies, np.full((2, entropies.shape[1]), 0.1))
+    assert "Nothing could be predicted" in fitted.notes[-1] and "certain only" in fitted.notes[-1]
+    np.testing.assert_array_equal(found["flagged"], entropies.mean() > 0.1)
+
+
+def test_a_threshold_above_all_stops_all():
+    clean = clean_entropies()
+    # No mean of two classes is above one bit; and where it could be, none is predicted to be.
+    _, found = foreseen(clean, clean[:20].clip(max=1), threshold=-1.5)
+    assert found["flagged"].all() and (found["asked"] == 1).all()
+    _, found = foreseen(clean, np.full((3, 40), 0.9), threshold=-0.95)
+    assert found["flagged"].all()
+    _, found = foreseen(clean, clean[:20], threshold=-0.0)
+    assert not found["flagged"].any() and (found["asked"] == 1).all()
+
+
+def test_words_for_stopping_early_are_kept_as_before():
+    for given, kept in (("no", False), ("certain", True), (True, True), (False, False), ("likely", "likely")):
+        assert Strip(stop_early=given).model_dump(mode="json")["stop_early"] == kept
+        assert Strip.model_validate(Strip(stop_early=given).model_dump(mode="json")) == Strip(stop_early=given)
+    assert Strip.model_validate({"stop_early": "true"}).stop_early is True
+    assert make_method("detector", "strip", parse_settings(["strip.stop_early=likely"])["strip"]).stop_early == "likely"
+    with pytest.raises(ValidationError, match="stop_early"):
+        Strip(stop_early="sometimes")
+
+
+def test_a_killed_run_by_prediction_goes_on_with_the_same_verdicts(patched, tmp_path):
+    target, data = patched[:2]
+    strip = Strip(overlays=20, images=120, calibration=80, stop_early="likely", threshold="quantile")
+
+    def attempt(cache, most=None):
+        sealed = Target(Sealed(target.backend, most), access=Access.BLACK_BOX)
+        context = Context(seed=0, cache=cache)
+        return strip(sealed, data, context, MODEL), context.queries()
+
+    whole, billed = attempt(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        attempt(tmp_path / "killed", most=billed.total // 2)
+    resumed, again = attempt(tmp_path / "killed")
+    for name, values in whole.arrays().items():
+        np.testing.assert_array_equal(values, resumed.arrays()[name], err_msg=name)
+    assert again == billed
 
 
 def test_overlays_that_tell_most_come_first():

@@ -119,7 +119,13 @@ class Screening(Output):
             found.append(filtering.mean_share("localisation", self.overlaps, level=level, seed=seed))
         if self.suspects is not None:
             found += filtering.suspects(self.clean, self.suspects, level=level)
-        return [measurement.with_notes(*self.notes) for measurement in found]
+        return [measurement.with_notes(*self.notes, *self._asked()) for measurement in found]
+
+    def _asked(self) -> tuple[str, ...]:
+        """How much was asked about a clean image, where questions stop early."""
+        if self.exact or "clean asked" not in self.facts:
+            return ()
+        return (f"Asked about a clean image {self.facts['clean asked'].mean():.3g} times on average.",)
 
     def galleries(self) -> list[Gallery]:
         """Examples of what the filter looked at."""

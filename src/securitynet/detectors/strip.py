@@ -8,9 +8,10 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough, in_pieces
+from securitynet.detectors._likely import DEVIATIONS, FEWEST_KNOWN, Foresight
 from securitynet.detectors._questions import Arrays, Questions
 from securitynet.metrics import filtering
 from securitynet.models.signals import Progress
@@ -49,8 +50,10 @@ class Strip(InputFilter):
         false_rejection_rate: Share of clean images that may be stopped; the threshold is chosen for it.
         threshold: How; see `securitynet.metrics.filtering.low_threshold`.
         calibration: Clean images, beside those judged, from which the threshold is chosen, at most.
-        stop_early: Stop asking about an image as soon as it is sure to pass, or to be stopped. The verdicts are the
-            same, with a fraction of the questions; there is no AUC then.
+        stop_early: ``certain`` (or true): stop asking about an image as soon as it is sure to pass, or to be stopped.
+            The verdicts are the same, with a fraction of the questions; there is no AUC then. ``likely``: let it pass,
+            too, where the overlays seen predict that it will, by a margin measured on the clean images that the
+            threshold comes from. Such a prediction may miss an image, and never stops one. ``no`` (or false): ask all.
         screen: ``bf16``: where questions stop early, ask the network in bf16, and in its own precision only about
             images whose mean entropy lies near the threshold: nearer than the precisions were ever apart on clean
             images, six deviations of that difference at least. For networks that run here.
@@ -64,10 +67,18 @@ class Strip(InputFilter):
     false_rejection_rate: float = Field(default=0.05, gt=0, lt=1, description="Share of clean images to be stopped.")
     threshold: filtering.Fit = Field(default="auto", description="From a normal fit, a quantile, or auto.")
     calibration: int = Field(default=2000, ge=FEWEST_TUNING, description="Clean images for the threshold, at most.")
-    stop_early: bool = Field(default=False, description="Stop asking as soon as the verdict is sure.")
+    stop_early: bool | Literal["likely"] = Field(
+        default=False, description="no; certain: stop asking once the verdict is sure; likely: also pass by prediction."
+    )
     screen: Literal["none", "bf16"] = Field(
         default="none", description="With stop_early, ask in bf16 first, and again only where that leaves a doubt."
     )
+
+    @field_validator("stop_early", mode="before")
+    @classmethod
+    def _as_words(cls, value: object) -> object:
+        # Kept as true and false, as they were before there was a third choice: trials and pieces keep their names.
+        return {"no": False, "certain": True}.get(value, value) if isinstance(value, str) else value
 
     @property
     def tuning_images(self) -> int:
@@ -130,6 +141,7 @@ class FittedStrip(Fitted):
         self.threshold = math.inf  # until it is known nothing is stopped
         self.expected = torch.zeros(len(pool), dtype=torch.float64)
         self.margin: float | None = None
+        self.foresight: Foresight | None = None
         self.piece = 256 if settings.stop_early else 64  # as questions stop, batches become small
 
     def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedStrip:
@@ -176,8 +188,39 @@ class FittedStrip(Fitted):
             self.notes = (*self.notes, f"Decided in bf16 beyond {self.margin:.2g} bits of the threshold, else in fp32.")
         elif self.settings.screen == "bf16":
             self.notes = (*self.notes, "The target can't be asked in bf16 beside its own precision.")
-        self._rank(self._picked(rows, "calibration").numpy(), entropies)
+        picks = self._picked(rows, "calibration").numpy()
+        self._rank(picks, entropies)
+        if self.settings.stop_early == "likely":
+            self._foresee(picks, entropies)
         return self
+
+    def _foresee(self, picks: np.ndarray, entropies: np.ndarray) -> None:
+        """Measure how well the overlays seen predict the others, if there are enough images."""
+        # An image's own entropies must not decide its order, as they don't for an incoming one.
+        counts = np.bincount(picks.ravel(), minlength=len(self.pool))
+        sums = np.bincount(picks.ravel(), entropies.ravel(), len(self.pool))
+        others = (sums[picks] - entropies + PRIOR * entropies.mean()) / (counts[picks] - 1 + PRIOR)
+        ordered = np.take_along_axis(entropies, np.argsort(-others, axis=1, kind="stable"), axis=1)
+        self.foresight = Foresight.measured(ordered)
+        if self.foresight is None:
+            why = "too few" if len(ordered) < FEWEST_KNOWN else "too few overlays, or too much alike"
+            note = f"Nothing could be predicted ({len(ordered)} clean images, {why}): passed when certain only."
+            self.notes = (*self.notes, note)
+            return
+        numbers = torch.arange(1, ordered.shape[1] + 1)
+        seen = torch.from_numpy(ordered).cumsum(dim=1)
+        bound = -self.threshold * ordered.shape[1]
+        below = seen[:, -1] < bound
+        missed = below & (self.foresight.totals(seen, numbers) >= bound).any(dim=1)
+        half = ordered.shape[1] // 2
+        margin = float(self.foresight.margins[half])
+        at = f" ({margin:.2g} in cube roots of bits after {half} overlays)" if math.isfinite(margin) else ""
+        self.notes = (
+            *self.notes,
+            "Images also passed by prediction from the overlays seen; stopped ones were certain. The margin is "
+            f"{DEVIATIONS:g} deviations or more of {len(ordered):,} clean images{at}; of the {int(below.sum())} of "
+            f"them below the threshold it let {int(missed.sum())} pass.",
+        )
 
     def _choose(self, entropies: np.ndarray) -> None:
         """Take the threshold from mean entropies of clean images, in bits."""
@@ -203,6 +246,7 @@ class FittedStrip(Fitted):
         """See `Fitted.examine`; ``asked`` is the number of superpositions of each image.
 
         Where questions stop early, scores depend on what is examined together, as they are bounds; verdicts do not.
+        An image that passes by prediction has the negative of the least mean predicted as its score.
         """
         picks = self._picked(rows, purpose)
         if not self.settings.stop_early:
@@ -222,24 +266,34 @@ class FittedStrip(Fitted):
             return sums, asked
         sums, asked, doubtful = self._narrowed(images, picks, self.margin, half=True)
         if len(doubtful):
-            exact, more, _ = self._narrowed(images[doubtful], picks[doubtful], 0.0, half=False)
+            exact, more, _ = self._narrowed(images[doubtful], picks[doubtful], 0.0, half=False, certain=True)
             sums[doubtful] = exact
             asked[doubtful] += more
         return sums, asked
 
     def _narrowed(
-        self, images: torch.Tensor, picks: torch.Tensor, margin: float, *, half: bool
+        self, images: torch.Tensor, picks: torch.Tensor, margin: float, *, half: bool, certain: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ask until each mean is sure to lie more than a margin above the bound, or below; the third are the others."""
+        """Ask until each mean is sure to lie more than a margin above the bound, or below; the third are the others.
+
+        Unless ``certain``, one that is predicted above ends the questions, too; its sum is the predicted one then.
+        """
         count, bound = self.settings.overlays, -self.threshold
         sums = torch.zeros(len(images), dtype=torch.float64)
         asked = torch.zeros(len(images), dtype=torch.int64)
         live, start = torch.arange(len(images)), 0
         while len(live) and start < count:
             chosen = picks[live, start : start + max(1, -(-FEWEST_ASKED // len(live)))]
-            sums[live] += self._entropies(images, live, chosen, half).sum(dim=1)
+            seen = sums[live, None] + self._entropies(images, live, chosen, half).cumsum(dim=1)
+            sums[live] = seen[:, -1]
             asked[live] += chosen.shape[1]
+            numbers = torch.arange(start + 1, start + chosen.shape[1] + 1)
             start += chosen.shape[1]
+            if self.foresight is not None and not certain:
+                # At each number of overlays, also within what was asked at once: that depends on the other images.
+                totals = self.foresight.totals(seen, numbers).amax(dim=1)
+                passed = totals / count >= bound + margin
+                sums[live[passed]] = torch.maximum(totals[passed], sums[live[passed]])
             # Entropies are not negative: above the bound a sum stays above. And none exceeds that of equal posteriors.
             means = sums[live] / count
             rest = (count - start) / count * self._highest() if start < count else 0.0
