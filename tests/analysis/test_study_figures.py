@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from securitynet.analysis import frames, sources, study_frames
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import figure
 from securitynet.errors import ConfigurationError
+from securitynet.metrics import roc
 from securitynet.records import (
     Access,
     Auxiliary,
@@ -144,3 +146,24 @@ def test_no_column_of_a_figure_holds_a_dot():
     """In the name of a field Vega takes a dot for a path, and draws nothing."""
     for number in (20, 21):
         assert not any("." in name for name in figure(f"securitynet-{number}").quantities)
+
+
+def test_roc_curves_of_kept_scores_agree_with_the_measured_rates():
+    random = np.random.default_rng(0)
+    members, non_members = random.normal(0.7, 1, 300).round(1), random.normal(0, 1, 500).round(1)  # rounded: with ties
+    arrays = {
+        "scores": np.concatenate([members, non_members]),
+        "is_member": np.arange(800) < 300,
+        "held_out": np.zeros(800, dtype=bool),
+    }
+    row = {"case": "a", "attack": "membership", "method": "entropy", "measure": "auc", "at": None, "value": 0.7}
+    rows = study_frames.curve_rows(arrays, row)
+    assert {item["measure"] for item in rows} == {"roc"} and rows[-1]["value"] == 1.0
+    assert min(float(item["at"].partition("=")[2]) for item in rows) >= 1 / 500
+    for item, rate in zip(rows[:-1], study_frames.CURVE_RATES[-len(rows) : -1], strict=True):
+        assert item["at"] == f"fpr={rate:.4g}"
+        assert item["value"] == pytest.approx(roc.tpr_at_fpr(members, non_members, float(rate)).value, abs=1e-12)
+    assert study_frames.curve_rows({}, row) == []
+    measured = {**row, "measure": "tpr", "at": "fpr=0.1", "value": 0.5}
+    drawn = figure("roc-bands").make(frames.tidy([row, measured, *rows]))
+    assert len(drawn.statistics) == len(rows)  # whole curves, where they are known

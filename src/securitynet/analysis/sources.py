@@ -14,7 +14,11 @@ from securitynet.errors import ConfigurationError
 
 
 def load(
-    source: str | Sequence[str], *, db: str | None = None, where: dict[str, Any] | None = None
+    source: str | Sequence[str],
+    *,
+    db: str | None = None,
+    where: dict[str, Any] | None = None,
+    curves: bool = False,
 ) -> pandas.DataFrame:
     """The tidy frame of a source, or of several together.
 
@@ -22,12 +26,13 @@ def load(
         source: ``catalog``, or the folder of a study; a target that several studies share is one case.
         db: The catalog's database; the user's own by default.
         where: Column -> value or values: annotations and conditions that a model must have.
+        curves: Add whole ROC curves of studies (`study_frames.from_study`).
 
     Raises:
         ConfigurationError: If there is nothing, or a column does not exist.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    parts = [_one(name, db) for name in sources]
+    parts = [_one(name, db, curves) for name in sources]
     frame = parts[0]
     if len(parts) > 1:  # a trial that is in several studies counts once
         together = pandas.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
@@ -48,7 +53,7 @@ def load(
     return chosen
 
 
-def _one(source: str, db: str | None) -> pandas.DataFrame:
+def _one(source: str, db: str | None, curves: bool) -> pandas.DataFrame:
     """The tidy frame of one source."""
     if source == "catalog":
         import securitynet.catalog
@@ -56,7 +61,7 @@ def _one(source: str, db: str | None) -> pandas.DataFrame:
         with securitynet.catalog.open(db) as catalog:
             return frames.from_catalog(catalog)
     if Path(source).is_dir():
-        return study_frames.from_study(Path(source))
+        return study_frames.from_study(Path(source), curves=curves)
     raise ConfigurationError(
         f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
 from securitynet.catalog.known import completed, dataset_name
+from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore, subject_key
@@ -19,15 +22,27 @@ from securitynet.results.subjects import SubjectRecord, SubjectStore, subject_ke
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 """Layers of architectures whose names do not tell."""
 
+CURVE_MEASURE = "roc"
+"""True-positive rates all along an ROC curve, as `from_study` adds them."""
 
-def from_study(folder: Path | str) -> pandas.DataFrame:
+CURVE_RATES = np.logspace(-5, 0, 26)
+"""False-positive rates at which curves of several targets are taken, so that they can be averaged: five a decade."""
+
+
+def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
     """All measured values under a study's root: one case a subject, and its annotations as far as they are known.
 
     Annotations come from the catalog where the study file links a model to it, and else from the name of the
     architecture and of the dataset. Of trials that failed or were skipped there are no rows.
+
+    Args:
+        folder: The study's root.
+        curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores that trials keep; these must
+            be read then, which takes a while where there are thousands.
     """
     rows: list[dict[str, Any]] = []
-    results = list(TrialStore(folder))
+    store = TrialStore(folder)
+    results = list(store)
     larger = _larger(results)
     known: dict[str, dict[str, Any]] = {}
     for record in SubjectStore(folder):
@@ -42,6 +57,8 @@ def from_study(folder: Path | str) -> pandas.DataFrame:
         of = known.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status == "ok" and of is not None:
             rows += list(_trial_rows(result, of, larger))
+            if curves and result.spec.method.startswith("membership.") and rows:
+                rows += curve_rows(store.load_arrays(result) or {}, rows[-1])
     return tidy(rows)
 
 
@@ -90,6 +107,29 @@ def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> 
         found = values(measurement)
         settings = {**changed, **json.loads(found["settings"])}
         yield {**case, **found, **how, "settings": json.dumps(settings, sort_keys=True)}
+
+
+def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An ROC curve at those of `CURVE_RATES` that its non-members resolve, on the records of the measured rates: all.
+
+    Args:
+        arrays: Of a membership attack's output: ``scores`` and ``is_member``, N each.
+        row: Of a tidy frame, for the trial's columns.
+    """
+    if not {"scores", "is_member"} <= arrays.keys():
+        return []
+    scores, is_member = arrays["scores"], arrays["is_member"]
+    members, non_members = scores[is_member], scores[~is_member]
+    if not len(members) or not len(non_members):
+        return []
+    resolved = CURVE_RATES[np.greater_equal(CURVE_RATES, 1 / len(non_members))]
+    whole = roc.curve(members, non_members)
+    # The lowest threshold whose false-positive rate does not exceed the bound, as `roc.tpr_at_fpr` takes it.
+    values = whole.tpr[np.searchsorted(whole.fpr, resolved + 1e-12, side="right") - 1]
+    how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
+    return [
+        {**how, "at": f"fpr={rate:.4g}", "value": float(value)} for rate, value in zip(resolved, values, strict=True)
+    ]
 
 
 def _larger(results: Sequence[TrialResult]) -> set[str]:

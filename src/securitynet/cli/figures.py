@@ -93,7 +93,8 @@ def draw(
     else:
         chosen = list(figures().values())
         check_folder(out)
-    tidy = sources.load(source or ["catalog"], db=db, where=sources.parse_where(where or []))
+    curves = name in ("all", "roc-bands")
+    tidy = sources.load(source or ["catalog"], db=db, where=sources.parse_where(where or []), curves=curves)
     for one in chosen:
         try:
             drawn = one.make(tidy)

@@ -139,7 +139,7 @@ def study_page(folder: Path) -> StudyPage:
         raise ConfigurationError(
             f"There are no results of a study in {folder}.", hint="Run one: securitynet study run FILE --out FOLDER."
         )
-    tidy = study_frames.from_study(folder)
+    tidy = study_frames.from_study(folder, curves=True)
     shown, lacking = _figures(tidy)
     judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
     named = _names(subjects)

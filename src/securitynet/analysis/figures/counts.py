@@ -47,7 +47,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 def _panel(long: pandas.DataFrame, title: str, purposes: list[str], order: list[str]) -> alt.Chart:
     inks = [style.ink(number).light for number in range(len(purposes))]
     panel: alt.Chart = (
-        alt.Chart(long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal"))
+        alt.Chart(
+            long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
+        )
         .mark_bar()
         .encode(
             y=alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=130)),

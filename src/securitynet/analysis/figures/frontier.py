@@ -26,8 +26,8 @@ _PIXELS, _LINE = 5.5, 12.0
 
 BOXES = {"black-box": "asking the model (black-box)", "white-box": "having its weights (white-box)"}
 BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
-KINDS = (BEST, OTHER, PLAIN)
-LEGEND = alt.Legend(symbolType="circle", symbolSize=70)
+KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN: (style.TEXT, "diamond")}
+"""Kind -> colour and shape: each can be told by its shape where a page is grey."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -49,7 +49,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             found = found.assign(dataset=dataset, adversary=box)
             tables.append(found)
             panels.append((f"{dataset}, {words}", found))
-    charts = [_panel(found, title, figure) for title, found in panels]
+    there = {kind for found in tables for kind in found["kind"]}
+    charts = [_panel(found, title, figure, [kind for kind in KINDS if kind in there]) for title, found in panels]
     columns = 1 if len(charts) == 1 else 2
     rows = [alt.hconcat(*charts[start : start + columns], spacing=28) for start in range(0, len(charts), columns)]
     table = pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
@@ -125,7 +126,7 @@ def frontier(utility: NDArray[np.float64], risk: NDArray[np.float64]) -> NDArray
     return np.asarray(~(better & strictly).any(axis=1))
 
 
-def _panel(table: pandas.DataFrame, title: str, figure: Figure) -> Chart:
+def _panel(table: pandas.DataFrame, title: str, figure: Figure, kinds: Sequence[str]) -> Chart:
     utility, risk = figure.quantities.values()
     x_domain = _domain(table, "accuracy", (), 1.0)
     y_domain = _domain(table, "risk", (0.5,), 1.0)
@@ -139,11 +140,12 @@ def _panel(table: pandas.DataFrame, title: str, figure: Figure) -> Chart:
     line = alt.Chart(table[table["best"]].sort_values("accuracy")).mark_line(
         interpolate="step-before", color=style.ink(1).light, strokeWidth=1.2
     )
-    inks, shapes = [style.ink(1).light, style.ink(0).light, style.TEXT.light], ["circle", "circle", "diamond"]
+    inks, shapes = [KINDS[kind][0].light for kind in kinds], [KINDS[kind][1] for kind in kinds]
+    legend = alt.Legend(symbolType=alt.Undefined, symbolSize=70)
     marks = alt.Chart(table).mark_point(filled=True, size=52, opacity=0.9).encode(
         x, y,
-        color=alt.Color("kind:N", scale=alt.Scale(domain=KINDS, range=inks), legend=LEGEND),
-        shape=alt.Shape("kind:N", scale=alt.Scale(domain=KINDS, range=shapes), legend=None),
+        color=alt.Color("kind:N", scale=alt.Scale(domain=list(kinds), range=inks), legend=legend),
+        shape=alt.Shape("kind:N", scale=alt.Scale(domain=list(kinds), range=shapes), legend=legend),
         tooltip=["name:N", "accuracy:Q", "risk:Q", "attack:N", "targets:Q"],
     )  # fmt: skip
     layers: list[alt.Chart] = [
@@ -154,7 +156,7 @@ def _panel(table: pandas.DataFrame, title: str, figure: Figure) -> Chart:
     ]  # fmt: skip
     shown = table if len(table) <= MOST_LABELS else table[table["best"] | (table["kind"] == PLAIN)].head(MOST_LABELS)
     layers += _labels(shown, x_domain, y_domain)
-    heading = alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal")
+    heading = alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
 
 

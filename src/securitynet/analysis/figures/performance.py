@@ -114,7 +114,9 @@ def _panel(
     shape = alt.Shape(f"{colour_name}:N", scale=shapes, sort=colours, legend=legend)
     offset = [] if ordered else [alt.XOffset(f"{colour_name}:N", sort=colours)]
     y_axis = axis(quantity)
-    base = alt.Chart(long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal"))
+    base = alt.Chart(
+        long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
+    )
     y = alt.Y("value:Q", title=None, axis=y_axis, scale=alt.Scale(zero=False))
     points = base.mark_point(filled=True, size=40, opacity=0.85).encode(
         x, y, colour, shape, *offset, tooltip=["model:N", "dataset:N", "condition:N", "value:Q"]

@@ -20,8 +20,9 @@ def to_svg(chart: Chart) -> str:
 
 
 def to_png(chart: Chart, scale: float = PNG_SCALE) -> bytes:
-    """A PNG with ``scale`` pixels per unit."""
-    return bytes(vl_convert.vegalite_to_png(_specification(chart), scale=scale))
+    """A PNG with ``scale`` pixels per unit, on white: a picture is seen by itself, also in a dark viewer."""
+    specification = {**_specification(chart), "background": "white"}
+    return bytes(vl_convert.vegalite_to_png(specification, scale=scale))
 
 
 def to_pdf(chart: Chart) -> bytes:

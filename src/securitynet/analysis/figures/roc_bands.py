@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 import numpy as np
 import pandas
@@ -9,16 +11,20 @@ import pandas
 from securitynet.analysis.figures import points, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import number
+from securitynet.analysis.study_frames import CURVE_MEASURE
 
 WIDTH, HEIGHT = 420, 320
-LEAST_RATE = 1e-4
-"""A true-positive rate of 0 has no place on a logarithmic axis, and is drawn here."""
+FLOOR = 0.2
+"""A true-positive rate of 0 has no place on a logarithmic axis: rates below this part of the least false-positive rate
+are drawn there."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """One line a membership attack: the median over targets of its TPR at each FPR that was measured, with a band.
+    """One line a membership attack: the median over targets of its TPR at each FPR, with a band.
 
-    Rates that too few non-members resolve have no value, and are not there.
+    From whole curves where the frame has them (`study_frames.from_study`), else from the rates that were measured.
+    Rates that too few non-members resolve have no value, and are not there; nor are those that fewer than half of an
+    attack's targets resolve, whose median would be of other targets.
     """
     long = _rates(tidy)
     if long.empty:
@@ -29,36 +35,47 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         low, middle, high = np.quantile(part["value"].to_numpy(float), [0.25, 0.5, 0.75])
         found.append({"method": method, "fpr": fpr, "median": middle, "low": low, "high": high, "n": len(part)})
     table = pandas.DataFrame(found)
-    shown = table.assign(**{name: table[name].clip(lower=LEAST_RATE) for name in ("median", "low", "high")})
+    table = table[table["n"] >= table.groupby("method")["n"].transform("max") / 2]
+    whole = (long["measure"] == CURVE_MEASURE).all()
+    least = float(table["fpr"].min())
+    floor = FLOOR * least
+    shown = table.assign(**{name: table[name].clip(lower=floor) for name in ("median", "low", "high")})
     order = sorted(table["method"].unique())
     inks = alt.Scale(domain=order, range=[style.ink(n).light for n in range(len(order))])
     dashes = alt.Scale(domain=order, range=[list(style.dash(n)) for n in range(len(order))])
     log = alt.Scale(type="log", nice=False)
+    tens = [10.0**power for power in range(math.floor(math.log10(floor)), 1)]
+    axis = alt.Axis(format="~%", values=tens)
     base = alt.Chart(shown).encode(
-        x=alt.X("fpr:Q", title="False-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4)),
+        x=alt.X("fpr:Q", title="False-positive rate", scale=log, axis=axis),
     )
-    title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=alt.Axis(format="~%", tickCount=4))
+    title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=axis)
+    legend = alt.Legend(symbolOpacity=1)  # which else would be as faint as the bands
     bands = base.mark_area(opacity=0.14).encode(
-        alt.Color("method:N", scale=inks, sort=order), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
+        alt.Color("method:N", scale=inks, sort=order, legend=legend), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
     )
-    lines = base.mark_line(point=alt.OverlayMarkDef(size=34)).encode(
+    dots = alt.OverlayMarkDef(size=34) if not whole else False
+    lines = base.mark_line(point=dots, strokeWidth=2).encode(
         title,
-        color=alt.Color("method:N", scale=inks, sort=order),
-        strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order),
+        color=alt.Color("method:N", scale=inks, sort=order, legend=legend),
+        strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order, legend=legend),
     )
     ends = [float(table["fpr"].min()), float(table["fpr"].max())]
     guess = alt.Chart(pandas.DataFrame({"fpr": ends, "median": ends}))
     guessing = guess.mark_line(strokeDash=[2, 3], color=style.CHANCE.light).encode(x="fpr:Q", y="median:Q")
-    least = table["fpr"].min()
     said = "; ".join(
         f"{row['method']} {number(row['median'])} ({number(row['low'])} to {number(row['high'])}, n = {row['n']})"
         for _, row in table[table["fpr"] == least].iterrows()
     )
-    measured = ", ".join(f"{rate:g}" for rate in sorted(table["fpr"].unique()))
+    rates = sorted(table["fpr"].unique())
+    measured = (
+        f"Each curve is taken at {len(rates)} false-positive rates from {least:.2g} on, those that its target resolves"
+        if whole
+        else f"Rates were measured at false-positive rates of {', '.join(f'{rate:g}' for rate in rates)}"
+    )
     caption = (
         f"{figure.title}: {long['case'].nunique():,} targets. Lines: medians over targets; bands: the middle half of "
-        f"them; dotted: guessing. Rates were measured at false-positive rates of {measured}. At {least:g}: {said}. "
-        f"Rates below {LEAST_RATE:g} are drawn there."
+        f"them; dotted: guessing. {measured}. At {least:.2g}: {said}. Rates below {floor:.2g} are drawn there."
     )
     chart = alt.layer(guessing, bands, lines).properties(width=WIDTH, height=HEIGHT)
     return Drawn(style.styled(chart), caption, long, table)
@@ -77,6 +94,9 @@ def lacking(tidy: pandas.DataFrame) -> list[str]:
 
 def _rates(tidy: pandas.DataFrame) -> pandas.DataFrame:
     fpr = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^fpr=([0-9.e-]+)$")[0]
-    chosen = (tidy["attack"] == "membership") & (tidy["measure"] == "tpr") & fpr.notna() & tidy["value"].notna()
+    known = (tidy["attack"] == "membership") & fpr.notna() & tidy["value"].notna()
+    chosen = known & (tidy["measure"] == CURVE_MEASURE)
+    if not chosen.any():
+        chosen = known & (tidy["measure"] == "tpr")
     found = tidy[chosen].assign(fpr=fpr[chosen].astype(float))
     return found[found["fpr"] > 0]

@@ -12,17 +12,21 @@ from securitynet.metrics import rates
 from securitynet.records import Direction
 
 NONE = "no defense"
+MOST_ROWS, LEAST_MODELS = 40, 5
+"""A table of more rows, as from a catalog, lists those with some models only."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """Rows and columns by options ``rows`` and ``columns`` (lists of columns, or ``condition`` for the quantities).
 
-    A cell is a measurement with its interval; where several models fall into it, their mean with its interval.
+    A cell is a measurement with its interval; where several models fall into it, their mean with its interval. Where
+    there would be more than `MOST_ROWS` rows, those with `LEAST_MODELS` models or more are listed, if there are any.
     """
     rows, columns = list(figure.options["rows"]), list(figure.options["columns"])
     quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
     long = melted(wide, quantities)
     long["defense"] = long["defense"].fillna(NONE)
+    long, left_out = _listed(long, [name for name in rows if name != "condition"])
     order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
     table = cells(long, rows, columns)
     pivot = table.pivot(index=rows, columns=columns, values=["cell"]).droplevel(0, axis=1)
@@ -32,7 +36,22 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         [" · ".join([c] if isinstance(c, str) else map(str, c)) for c in pivot.columns.to_flat_index()]
     )
     shown = pivot.fillna("").reset_index()
-    return Drawn(None, caption(figure, long), shown, table)
+    return Drawn(None, caption(figure, long) + left_out, shown, table)
+
+
+def _listed(long: pandas.DataFrame, by: list[str]) -> tuple[pandas.DataFrame, str]:
+    """The part of a frame whose rows a table lists, and a sentence on what it leaves out."""
+    if not by or long.groupby(by).ngroups <= MOST_ROWS:
+        return long, ""
+    listed = long[long.groupby(by)["case"].transform("nunique") >= LEAST_MODELS]
+    if listed.empty:
+        return long, ""
+    fewer = long.groupby(by).ngroups - listed.groupby(by).ngroups
+    what = " × ".join(name.replace("_", " ") for name in by)
+    return (
+        listed,
+        f" Not listed: {fewer:,} of {long.groupby(by).ngroups:,} by {what}, of fewer than {LEAST_MODELS} models.",
+    )
 
 
 def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
