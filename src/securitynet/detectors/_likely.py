@@ -76,15 +76,19 @@ class Foresight:
             return None
         return cls(torch.from_numpy(intercepts), torch.from_numpy(slopes), torch.from_numpy(margins), known)
 
-    def totals(self, seen: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Sums over all overlays that an image's own is nearly sure to reach; not below what was seen, N×S.
+    def totals(self, seen: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums over all overlays: as predicted, and such as an image's own is nearly sure to reach, both N×S.
+
+        Where nothing is predicted both are what was seen.
 
         Args:
             seen: Sums of the entropies seen, N×S.
             numbers: Of the overlays in each column of sums, S, from 1 to K.
         """
-        means = seen / numbers
-        roots = self.intercepts[numbers] + self.slopes[numbers] * means.clamp(min=0) ** (1 / 3) - self.margins[numbers]
+        means, margins = seen / numbers, self.margins[numbers]
+        roots = self.intercepts[numbers] + self.slopes[numbers] * means.clamp(min=0) ** (1 / 3)
+        roots = roots.where(margins.isfinite(), 0.0)
         # Those that tell most come first, so none is credited with more than it has shown.
-        left = torch.minimum(roots.clamp(min=0) ** 3, means)
-        return seen + (len(self.margins) - 1 - numbers) * left
+        left = len(self.margins) - 1 - numbers
+        predicted, least = (torch.minimum(part.clamp(min=0) ** 3, means) for part in (roots, roots - margins))
+        return seen + left * predicted, seen + left * least

@@ -211,7 +211,7 @@ class FittedStrip(Fitted):
         seen = torch.from_numpy(ordered).cumsum(dim=1)
         bound = -self.threshold * ordered.shape[1]
         below = seen[:, -1] < bound
-        missed = below & (self.foresight.totals(seen, numbers) >= bound).any(dim=1)
+        missed = below & (self.foresight.totals(seen, numbers)[1] >= bound).any(dim=1)
         half = ordered.shape[1] // 2
         margin = float(self.foresight.margins[half])
         at = f" ({margin:.2g} in cube roots of bits after {half} overlays)" if math.isfinite(margin) else ""
@@ -246,7 +246,7 @@ class FittedStrip(Fitted):
         """See `Fitted.examine`; ``asked`` is the number of superpositions of each image.
 
         Where questions stop early, scores depend on what is examined together, as they are bounds; verdicts do not.
-        An image that passes by prediction has the negative of the least mean predicted as its score.
+        An image that passes by prediction has the negative of the mean predicted as its score.
         """
         picks = self._picked(rows, purpose)
         if not self.settings.stop_early:
@@ -285,19 +285,22 @@ class FittedStrip(Fitted):
         while len(live) and start < count:
             chosen = picks[live, start : start + max(1, -(-FEWEST_ASKED // len(live)))]
             seen = sums[live, None] + self._entropies(images, live, chosen, half).cumsum(dim=1)
-            sums[live] = seen[:, -1]
+            sums[live], passed = seen[:, -1], torch.zeros(len(live), dtype=torch.bool)
             asked[live] += chosen.shape[1]
             numbers = torch.arange(start + 1, start + chosen.shape[1] + 1)
             start += chosen.shape[1]
             if self.foresight is not None and not certain:
                 # At each number of overlays, also within what was asked at once: that depends on the other images.
-                totals = self.foresight.totals(seen, numbers).amax(dim=1)
-                passed = totals / count >= bound + margin
-                sums[live[passed]] = torch.maximum(totals[passed], sums[live[passed]])
+                predicted, least = self.foresight.totals(seen, numbers)
+                # What the prediction may miss and what the precision may change are independent.
+                gaps = torch.hypot((predicted - least) / count, torch.tensor(margin, dtype=torch.float64))
+                passing = predicted / count - gaps >= bound
+                passed = passing.any(dim=1)
+                sums[live] = sums[live].maximum(predicted.where(passing, 0.0).amax(dim=1))
             # Entropies are not negative: above the bound a sum stays above. And none exceeds that of equal posteriors.
             means = sums[live] / count
             rest = (count - start) / count * self._highest() if start < count else 0.0
-            live = live[~((means >= bound + margin) | (means + rest < bound - margin))]
+            live = live[~(passed | (means >= bound + margin) | (means + rest < bound - margin))]
         return sums, asked, live
 
     def _highest(self) -> float:
