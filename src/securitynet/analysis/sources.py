@@ -37,6 +37,8 @@ def load(
     if len(parts) > 1:  # a trial that is in several studies counts once
         together = pandas.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
         frame = together.drop_duplicates(["case", *HOW, "value", "low", "high"], ignore_index=True)
+        for name in ANNOTATIONS:  # what one study knows of a target holds in the others too
+            frame[name] = frame[name].where(frame[name].notna(), frame["case"].map(_first(frame, name)))
     unknown = [name for name in where or {} if name not in (*ANNOTATIONS, *CONDITIONS, "model")]
     if unknown:
         raise ConfigurationError(
@@ -51,6 +53,12 @@ def load(
             hint="Fill the catalog with `securitynet catalog import` or `collect`, or run the study.",
         )
     return chosen
+
+
+def _first(frame: pandas.DataFrame, name: str) -> dict[str, Any]:
+    """Case -> the first value of a column that is known of it."""
+    known = frame[frame[name].notna()].drop_duplicates("case")
+    return dict(zip(known["case"], known[name], strict=True))
 
 
 def _one(source: str, db: str | None, curves: bool) -> pandas.DataFrame:

@@ -25,6 +25,9 @@ from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore
+from securitynet.studies.study_run import place_of
+from securitynet.studies.study_status import Status
+from securitynet.studies.study_view import look
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
@@ -96,6 +99,7 @@ class StudyPage:
     limits: list[str]
     settings: str
     environments: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: str = ""
 
 
 def write_study_report(folder: Path, path: Path | None = None) -> Path:
@@ -143,13 +147,15 @@ def study_page(folder: Path) -> StudyPage:
     shown, lacking = _figures(tidy)
     judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
     named = _names(subjects)
-    columns, rows = _table(tidy)
+    columns, rows = _table(tidy[tidy["measure"] != study_frames.CURVE_MEASURE])
+    status = look(place_of(folder))
     text = _study_file(folder)
     study = _declared(text)
     return StudyPage(
         title=str(study.get("name") or folder.name),
         description=str(study.get("description") or ""),
-        facts=_facts(subjects, trials),
+        facts=_facts(subjects, trials, status),
+        unfinished=_unfinished(trials, status),
         findings={status: [f for f in judged if f.status == status] for status in _STATUSES},
         shown=shown,
         lacking=lacking,
@@ -252,19 +258,34 @@ def _names(subjects: Sequence[SubjectRecord]) -> dict[str, str]:
     return {subject.means.target.checksum: subject.label for subject in subjects if subject.means}
 
 
-def _facts(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) -> list[tuple[str, str]]:
+def _unfinished(trials: Sequence[TrialResult], status: Status) -> str:
+    """That more trials are to come, in a sentence; empty where a study is finished, or nothing tells what it plans."""
+    if status.state in ("finished", "not running"):
+        return ""
+    state = {"killed": "was killed", "stopped": "was stopped", "stopping": "is being stopped"}
+    there = f"{len(trials):,} of {max(status.total, len(trials)):,} trials are here"
+    return (
+        f"This study is not finished: it {state.get(status.state, 'still runs')}, and {there}. Everything on this page "
+        "may change when the others are. `securitynet study run` goes on where it was."
+    )
+
+
+def _facts(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult], status: Status) -> list[tuple[str, str]]:
     statuses = Counter(trial.status for trial in trials)
     opened = sum(subject.status == "ok" for subject in subjects)
     seconds = sum(sum(trial.seconds.values()) for trial in trials)
     finished = sorted(trial.finished for trial in trials)
     closed = len(subjects) - opened
+    counts = [f"{count:,} {name}" for name, count in sorted(statuses.items(), key=str)]
+    unopened = status.failed - statuses["failed"]  # they have no files of their own
+    counts += [f"{unopened:,} failed with their targets"] if unopened > 0 and closed else []
     return [
         ("Targets", f"{opened:,}" + (f", and {closed:,} that could not be opened" if closed else "")),
-        ("Trials", ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items(), key=str)) or "none"),
+        ("Trials", ", ".join(counts) or "none"),
         ("Methods", f"{len({trial.spec.method for trial in trials}):,}"),
         ("Images asked about", f"{sum(trial.queries.total for trial in trials):,}, repeats included"),
         ("Time in trials", words.duration(seconds)),
-        ("Finished", _between(finished[0], finished[-1]) if finished else "nothing yet"),
+        ("Trials ended", _between(finished[0], finished[-1]) if finished else "nothing yet"),
     ]  # fmt: skip
 
 

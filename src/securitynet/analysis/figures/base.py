@@ -91,10 +91,20 @@ class Figure:
         return frames.preferring(tidy, self.restrict, needed)
 
 
-def both_purposes(tidy: pandas.DataFrame) -> list[str]:
-    """What a frame lacks for a comparison of benchmark with security models."""
-    there = set(tidy["purpose"].dropna())
-    return [f"{purpose} models" for purpose in ("benchmark", "security") if purpose not in there]
+def both_purposes(*quantities: Quantity) -> Callable[[pandas.DataFrame], list[str]]:
+    """Says what is lacking for a comparison of benchmark with security models, both with all quantities."""
+
+    def check(tidy: pandas.DataFrame) -> list[str]:
+        cases = set(tidy["case"])
+        for quantity in quantities:
+            cases &= set(frames.take(tidy, quantity).index)
+        there = set(tidy.loc[tidy["case"].isin(cases), "purpose"].dropna())
+        of = f" with {', '.join(quantity.label for quantity in quantities)}"
+        return [
+            f"{purpose} models{of if cases else ''}" for purpose in ("benchmark", "security") if purpose not in there
+        ]
+
+    return check
 
 
 class MissingData(ConfigurationError):

@@ -49,15 +49,16 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
         ),
     )
     share = alt.Axis(format="~%")
+    legend = alt.Legend(symbolOpacity=1)  # which else would be as faint as the bands
     bands = base.mark_area(opacity=0.16).encode(
-        alt.Color("method:N", scale=scale, sort=order),
+        alt.Color("method:N", scale=scale, sort=order, legend=legend),
         alt.Y("low:Q", title="Agreement", axis=share),
         alt.Y2("high:Q"),
     )
     lines = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
         alt.Y("mean:Q", axis=share, scale=alt.Scale(zero=False)),
-        color=alt.Color("method:N", scale=scale, sort=order),
-        strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order),
+        color=alt.Color("method:N", scale=scale, sort=order, legend=legend),
+        strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order, legend=legend),
     )
     said = [
         f"{method}: {estimate(first['mean'], first['low'], first['high'])} with {first['budget']:,} queries, "

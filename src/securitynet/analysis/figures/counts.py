@@ -53,7 +53,11 @@ def _panel(long: pandas.DataFrame, title: str, purposes: list[str], order: list[
         .mark_bar()
         .encode(
             y=alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=130)),
-            x=alt.X("models:Q", title=None, axis=alt.Axis(tickCount=4, format="~d")),
+            x=alt.X(
+                "models:Q",
+                title=None,
+                axis=alt.Axis(tickCount=4, format="~d", labelExpr="datum.value % 1 ? '' : datum.label"),
+            ),
             color=alt.Color(
                 "purpose:N", scale=alt.Scale(domain=purposes, range=inks), legend=alt.Legend(symbolType="square")
             ),

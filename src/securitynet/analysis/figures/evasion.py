@@ -72,7 +72,7 @@ def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend:
         axis=alt.Axis(title="ε", values=ticks, labelExpr=_labels(ticks)),
     )
     y = alt.Y("value:Q", scale=alt.Scale(domain=[0, 1], clamp=True), axis=alt.Axis(title=title, format=".0%"))
-    shown = alt.Undefined if legend else None
+    shown = alt.Legend(symbolOpacity=1) if legend else None  # it would be as faint as the bands
     base = alt.Chart(data).encode(x=x, color=alt.Color("line:N", scale=colours, legend=shown))
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q")
     lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=alt.StrokeDash("line:N", scale=dashes, legend=shown))

@@ -16,6 +16,13 @@ from securitynet.analysis.figures.texts import counted, estimate, lowered, p_val
 
 WIDTH, HEIGHT = 420, 300
 MOST_PAIRS = 10
+MANY = 100
+"""Points of more models are smaller and fainter."""
+
+PADDED = alt.Scale(zero=False, nice=False, padding=8)
+"""No point is cut by the edge."""
+
+SHAPES = ("circle", "square", "triangle-up", "triangle-down")
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -55,18 +62,21 @@ def _strips(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity
     order = sorted(rows["_group"].unique(), key=lambda group: (group == "others", str(group)))
     splits = sorted(rows["_split"].unique())
     scale = alt.Scale(domain=splits, range=[style.ink(n).light for n in range(len(splits))])
-    legend = alt.Legend(symbolType="circle", symbolSize=70) if split else None
+    shapes = alt.Scale(domain=splits, range=[SHAPES[n % len(SHAPES)] for n in range(len(splits))])
+    legend = alt.Legend(symbolType=alt.Undefined, symbolSize=70, symbolOpacity=1) if split else None
     colour = alt.Color("_split:N", scale=scale, legend=legend)
+    shape = alt.Shape("_split:N", scale=shapes, legend=legend)
+    size, opacity = (18, 0.45) if len(rows) > MANY else (34, 0.8)
     x = alt.X("_group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelLimit=110))
-    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=alt.Scale(zero=False), axis=axis(quantity))  # type: ignore[arg-type]
+    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=PADDED, axis=axis(quantity))  # type: ignore[arg-type]
     offset = alt.XOffset("_place:Q", scale=alt.Scale(domain=[-1, len(splits) * 2 - 1]))
     places = {value: 2 * number for number, value in enumerate(splits)}
     rows = rows.assign(_place=rows["_split"].map(places) + 0.55 * rows["_aside"])
     table = table.assign(_place=table["_split"].map(places))
     points = (
         alt.Chart(rows)
-        .mark_point(filled=True, size=18, opacity=0.45)
-        .encode(x=x, y=y, xOffset=offset, color=colour, tooltip=["model:N", "dataset:N", f"{name}:Q"])
+        .mark_point(filled=True, size=size, opacity=opacity)
+        .encode(x=x, y=y, xOffset=offset, color=colour, shape=shape, tooltip=["model:N", "dataset:N", f"{name}:Q"])
     )
     spans = (
         alt.Chart(table)
@@ -87,7 +97,7 @@ def _ordered(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantit
     ticks = sorted({int(value) for value in table["_x"]})
     x = alt.X("_x:Q", title=by.replace("_", " ").capitalize(), scale=alt.Scale(zero=False, nice=False, padding=20),
               axis=alt.Axis(format="d", values=ticks))  # fmt: skip
-    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=alt.Scale(zero=False), axis=axis(quantity))  # type: ignore[arg-type]
+    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=PADDED, axis=axis(quantity))  # type: ignore[arg-type]
     points = (
         alt.Chart(rows)
         .mark_point(filled=True, size=18, opacity=0.45, color=style.ink(0).light)

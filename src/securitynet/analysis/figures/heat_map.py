@@ -65,6 +65,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     names = list(quantities)
     measured = frames.wide(tidy, quantities)
     rows = measured[measured[names].notna().sum(axis=1) >= max(len(names) / 2, 1)].copy()
+    every = int(measured[names].notna().any(axis=1).sum())
     if rows.empty:  # attacks on different models: all of them, with gaps
         rows = measured[measured[names].notna().any(axis=1)].copy()
     ranks = rows[names].rank(pct=True)
@@ -94,10 +95,13 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     )  # fmt: skip
     chart = alt.layer(cells, values).properties(width=max(60 * len(names), 90), height=15 * len(rows))
     shown = f" (the first and the last {MOST_MODELS // 2} are shown)" if total > MOST_MODELS else ""
+    fewer = (
+        "" if total == every else f" Not listed: {every - total:,}, on which fewer than half of these were measured."
+    )
     caption = (
         f"{figure.title}: {counted(total, 'model')}, most at risk first{shown}. Numbers are the measurements; colours "
         "are ranks among the models, brighter for a higher rank. Order: the mean rank. Empty: not measured. Ranks say "
-        "who is more exposed here, not whether a difference is beyond chance."
+        f"who is more exposed here, not whether a difference is beyond chance.{fewer}"
     )
     return Drawn(style.styled(chart), caption, long)
 

@@ -34,6 +34,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
     quantity = next(iter(quantities.values()))
+    measures = {quantity.measure[0] for quantity in quantities.values()}
+    measured = measures.pop().replace("-", " ").capitalize() if len(measures) == 1 else None
     by_label = {quantity.label: quantity for quantity in quantities.values()}
     charts = [
         _panel(
@@ -44,6 +46,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             str(name),
             by_label[str(name)] if panel == "condition" else quantity,
             ordered,
+            measured,
         )
         for name in panels
     ]
@@ -92,6 +95,7 @@ def _panel(
     title: str,
     quantity: Quantity,
     ordered: bool,
+    measured: str | None,
 ) -> Chart:
     x_name, colour_name = columns
     x: alt.X
@@ -117,15 +121,17 @@ def _panel(
     base = alt.Chart(
         long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
     )
-    y = alt.Y("value:Q", title=None, axis=y_axis, scale=alt.Scale(zero=False))
+    y = alt.Y("value:Q", title=measured, axis=y_axis, scale=alt.Scale(zero=False))
     points = base.mark_point(filled=True, size=40, opacity=0.85).encode(
         x, y, colour, shape, *offset, tooltip=["model:N", "dataset:N", "condition:N", "value:Q"]
     )
-    spans = base.mark_rule(opacity=0.6).encode(x, alt.Y("low:Q", axis=y_axis), alt.Y2("high:Q"), colour, *offset)
+    spans = base.mark_rule(opacity=0.6).encode(
+        x, alt.Y("low:Q", title=measured, axis=y_axis), alt.Y2("high:Q"), colour, *offset
+    )
     layers: list[alt.Chart] = [spans, points]
     if ordered:
         line = alt.Chart(table).mark_line(strokeWidth=1.5)
-        layers.insert(0, line.encode(x, alt.Y("mean:Q", axis=y_axis), colour))
+        layers.insert(0, line.encode(x, alt.Y("mean:Q", title=measured, axis=y_axis), colour))
     if quantity.chance is not None:
         level = alt.Chart(pandas.DataFrame({"chance": [quantity.chance]}))
         layers.insert(0, level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))

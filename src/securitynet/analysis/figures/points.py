@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import altair as alt
+import numpy as np
 import pandas
 
 from securitynet.analysis import frames, statistics
@@ -34,6 +35,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             figure.name, [f"two of: {', '.join(quantity.label for quantity in figure.quantities.values())}"]
         )
     colour = str(figure.options.get("colour", "dataset"))
+    wide = wide[np.any([wide[x].notna() & wide[y].notna() for x, y in pairs], axis=0)]
     data = grouped(with_clusters(wide, tidy) if colour == "cluster" else wide, colour)
     order = list(data[colour].value_counts().index)
     if colour == "cluster":
@@ -114,9 +116,10 @@ def panel(
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Chart:
     """One scatter plot; each group has its colour and its shape."""
+    scale = alt.Scale(zero=False, nice=False, padding=8)  # no point is cut by the edge
     axes = [
-        alt.X(f"{x[0]}:Q", title=x[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(x[1], size[0] // 70)),
-        alt.Y(f"{y[0]}:Q", title=y[1].label, scale=alt.Scale(zero=False, nice=True), axis=axis(y[1])),
+        alt.X(f"{x[0]}:Q", title=x[1].label, scale=scale, axis=axis(x[1], size[0] // 70)),
+        alt.Y(f"{y[0]}:Q", title=y[1].label, scale=scale, axis=axis(y[1])),
     ]
     shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
     inks = [style.ink(number).light for number in range(len(order))]

@@ -50,7 +50,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         x=alt.X("fpr:Q", title="False-positive rate", scale=log, axis=axis),
     )
     title = alt.Y("median:Q", title="True-positive rate", scale=log, axis=axis)
-    legend = alt.Legend(symbolOpacity=1)  # which else would be as faint as the bands
+    legend = alt.Legend(symbolOpacity=1, columns=3)  # it would be as faint as the bands
     bands = base.mark_area(opacity=0.14).encode(
         alt.Color("method:N", scale=inks, sort=order, legend=legend), alt.Y("low:Q", scale=log), alt.Y2("high:Q")
     )
