@@ -167,3 +167,28 @@ def test_roc_curves_of_kept_scores_agree_with_the_measured_rates():
     measured = {**row, "measure": "tpr", "at": "fpr=0.1", "value": 0.5}
     drawn = figure("roc-bands").make(frames.tidy([row, measured, *rows]))
     assert len(drawn.statistics) == len(rows)  # whole curves, where they are known
+
+
+def test_a_long_table_lists_architectures_of_several_models():
+    rows = [
+        {"case": f"{n}", "model": f"m{n}", "architecture": "resnet" if n < 6 else f"a{n}", "dataset": "digits",
+         "attack": "target", "measure": measure, "value": 0.5 + n / 1000}
+        for n in range(60) for measure in ("test_accuracy", "train_accuracy")
+    ]  # fmt: skip
+    frame = frames.tidy(rows)
+    wanted = [figure("ml-doctor-table-2").missing(frame)]
+    assert wanted == [[]]
+    drawn = figure("ml-doctor-table-2").make(frame)
+    assert list(drawn.data["architecture"]) == ["resnet"] and "Not listed: 54 of 55 by architecture" in drawn.caption
+    with pytest.raises(MissingData, match="defended"):
+        figure("ml-doctor-table-5").make(frame)
+
+
+def test_purposes_are_compared_where_models_of_both_were_measured():
+    rows = [
+        {"case": str(n), "dataset": "digits", "purpose": purpose, "attack": "target", "measure": "test_accuracy",
+         "value": 0.9} for n, purpose in enumerate(["benchmark", "benchmark", "security"])
+    ]  # fmt: skip
+    frame = frames.tidy(rows)
+    assert figure("securitynet-2").missing(frame) == []
+    assert figure("securitynet-2").missing(frame[:2]) == ["security models with Target's test accuracy"]
