@@ -55,6 +55,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder for RESULTS.md and results.json")
     parser.add_argument("--work", type=Path, default=BENCHMARKS, help="folder for .environments and .work")
     parser.add_argument("--resume", action="store_true", help="keep the rows that an interrupted run has finished")
+    parser.add_argument("--update", action="store_true", help="keep other rows of --out than --rows as they are")
     parser.add_argument("--environments", action="store_true", help="only make the environments")
     parser.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help="say whether two runs agree, and stop")
     return parser.parse_args(arguments)
@@ -85,7 +86,6 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     data = options.data.resolve() if (options.data / "cifar10-jpeg").is_dir() else None
-    measured: list[Measured] = []
     facts = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "revision": revision(BENCHMARKS),
@@ -95,7 +95,14 @@ def main() -> int:
         "material": "images and ResNet-20 of CIFAR-10" if data else "digits at 32×32 and a ResNet-20 trained on them",
         "seconds": 0.0,
     }
-    kept = _kept(out / "results.json", facts) if options.resume else {}
+    same = ("device", "threads", "machine", "material")
+    kept = {}
+    if options.resume or options.update:
+        kept = _kept(out / "results.json", facts, same if options.update else (*same, "revision"))
+    if options.update:
+        kept = {name: row for name, row in kept.items() if name not in rows}
+        rows = {name: load(name) for name in names() if name in kept or name in rows}
+    measured = dict(kept)
     for number, (name, row) in enumerate(rows.items(), 1):
         print(f"[{number}/{len(rows)}] {row.title}", file=sys.stderr, flush=True)
         found = kept.get(name) or measure(
@@ -110,21 +117,24 @@ def main() -> int:
             sizes=tuple(options.sizes) if options.sizes else None,
             tell=functools.partial(print, file=sys.stderr, flush=True),
         )
+        found.revision = found.revision or str(facts["revision"])
         if found.failure:
             print(f"  NOT MEASURED: {found.failure}", file=sys.stderr, flush=True)
-        measured.append(found)
-        facts["seconds"] = time.perf_counter() - started
-        results.write(out, measured, facts)
-    print(f"{out / 'RESULTS.md'} after {facts['seconds'] / 60:.1f} minutes", file=sys.stderr)
-    return 1 if any(row.failure for row in measured) else 0
+        measured[name] = found
+        facts["seconds"] = sum(row.seconds for row in measured.values())
+        results.write(
+            out, [measured[name] for name in rows if name in measured], facts
+        )  # kept ones, too, if this is killed
+    print(f"{out / 'RESULTS.md'} after {(time.perf_counter() - started) / 60:.1f} minutes", file=sys.stderr)
+    return 1 if any(measured[name].failure for name in rows) else 0
 
 
-def _kept(path: Path, facts: dict) -> dict[str, Measured]:
-    """Rows that an interrupted run of the same code on the same machine has finished."""
+def _kept(path: Path, facts: dict, same: tuple[str, ...]) -> dict[str, Measured]:
+    """Rows that an earlier run has finished, if those facts are the same."""
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    if any(document[name] != facts[name] for name in ("revision", "device", "threads", "machine", "material")):
+    if any(document[name] != facts[name] for name in same):
         return {}
     found = {}
     for row in document["rows"]:

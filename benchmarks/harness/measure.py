@@ -95,6 +95,7 @@ class Measured:
         tried: What the row's file says of a shortfall.
         failure: Why there are no, or not all, results; empty if all went well.
         seconds: That the row took in all.
+        revision: Commit of the checkout that measured it.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Measured:
     tried: str = ""
     failure: str = ""
     seconds: float = 0.0
+    revision: str = ""
 
     def as_json(self) -> dict:
         """Plain values."""

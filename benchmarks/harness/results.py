@@ -28,7 +28,7 @@ def write(folder: Path, rows: list[Measured], facts: dict[str, Any]) -> None:
 
 def page(rows: list[Measured], facts: dict[str, Any]) -> str:
     """``RESULTS.md``."""
-    parts = [HEAD, _facts(facts), _aims(rows), *(_row(row) for row in rows)]
+    parts = [HEAD, _facts(facts), _aims(rows), *(_row(row, facts["revision"]) for row in rows)]
     return "\n".join(parts)
 
 
@@ -40,7 +40,7 @@ def _facts(facts: dict[str, Any]) -> str:
         f"Python {machine['python']}, torch {machine['torch']}",
         f"{facts['date']}, commit {facts['revision'] or 'unknown'}",
         f"{facts['material']}",
-        f"{facts['seconds'] / 60:.0f} minutes in all",
+        f"{facts['seconds'] / 60:.0f} minutes for all rows, without making the environments",
     ]
     return "".join(f"- {word}\n" for word in words)
 
@@ -69,8 +69,10 @@ def _measured(judged: Any) -> str:
     return f"{1 / middle:.1f} times faster ({1 / high:.1f} to {1 / low:.1f})"
 
 
-def _row(row: Measured) -> str:
+def _row(row: Measured, revision: str) -> str:
     lines = [f"## {row.title}\n"]
+    if row.revision not in ("", revision):
+        lines.append(f"Measured with commit {row.revision}.")
     for sized in row.sized:
         if sized.agreement:
             lines.append(f"At {sized.size:,} {row.unit}: {sized.agreement}.")

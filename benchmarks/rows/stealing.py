@@ -18,7 +18,7 @@ TARGET, SURROGATE = "target.", "surrogate."
 ROW = Row(
     "Model stealing with a fixed budget",
     unit="queries",
-    sizes=(200, 700),
+    sizes=(100, 200, 400),
     aims=(
         AtMost(1.1, "bare loop"),
         Faster(1, "ART KnockoffNets"),

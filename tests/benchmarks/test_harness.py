@@ -146,8 +146,8 @@ def test_results_can_be_read_back_and_compared(tmp_path):
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| Sum | 10 numbers | 5 times faster than loop | 5.3 times faster (5.0 to 5.6) | yes |" in page
     assert "| loop (b 2) | 10 | 5.86 (5.00 to 6.72) | 5.3 (5.0 to 5.6) |" in page
-    assert run._kept(tmp_path / "results.json", FACTS) == {"_sum": found}
-    assert run._kept(tmp_path / "results.json", {**FACTS, "revision": "other"}) == {}
+    assert run._kept(tmp_path / "results.json", FACTS, ("device", "revision")) == {"_sum": found}
+    assert run._kept(tmp_path / "results.json", {**FACTS, "revision": "other"}, ("device", "revision")) == {}
     other = json.loads((tmp_path / "results.json").read_text())
     other["rows"][0]["aims"][0].update(ratio=[0.3, 0.25, 0.35], met=False)
     (tmp_path / "second.json").write_text(json.dumps(other))

@@ -139,7 +139,15 @@ class InputGradients:
             raise self._explained(error) from error
 
     def _size(self, images: torch.Tensor) -> int:
-        return self._part or suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
+        if self._part:
+            return self._part
+        most = suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
+        if self._lanes is None:
+            return most
+        # An even number of equal batches: one alone would leave all cores but one idle. Not as many as there are cores,
+        # so that results do not depend on those.
+        parts = 2 * -(-len(images) // (2 * most))
+        return max(1, -(-len(images) // parts))
 
     def _pass(
         self, module: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
