@@ -153,3 +153,14 @@ def test_results_can_be_read_back_and_compared(tmp_path):
     (tmp_path / "second.json").write_text(json.dumps(other))
     line = results.compare(tmp_path / "results.json", tmp_path / "second.json").splitlines()[-1]
     assert line == "| _sum | 5 times faster than loop | 0.190 | 0.300 | **no** | **no** |"
+
+
+def test_a_process_is_measured_without_its_parent():
+    from rows._process import timed
+
+    large = b"x" * 300_000_000  # of the parent: no part of the child's
+    found = timed([sys.executable, "-c", "import time; y = b'y' * 100_000_000; time.sleep(0.3)"])
+    assert 1e8 < found["peak"] < 2e8 < len(large)
+    assert found["seconds"] > 0.3 > found["processor"] / 2
+    with pytest.raises(RuntimeError, match=r"ended with 1: ValueError: why"):
+        timed([sys.executable, "-c", "raise ValueError('why')"])
