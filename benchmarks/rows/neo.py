@@ -1,7 +1,7 @@
 """NEO with regions drawn at random, as TrojanZoo draws them, and the same threshold.
 
-Each side draws its own regions, so single verdicts may differ where the trigger region is only just decisive. Both cover
-a quarter of the 200 regions that are usual: TrojanZoo takes its time with more.
+Each side draws its own regions, so single verdicts may differ where the trigger region is only just decisive. Both
+cover a quarter of the 200 regions that are usual: TrojanZoo takes its time with more.
 """
 
 from __future__ import annotations

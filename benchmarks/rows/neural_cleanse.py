@@ -30,12 +30,12 @@ ROW = Row(
     unit="images an epoch",
     sizes=(32, 64, 128),
     aims=(Faster(4, "TrojanZoo"), Faster(4, "TrojanZoo", ours="ours, bf16")),
-    tried="TrojanZoo's model has frozen weights, so that it too takes gradients of inputs alone, and both sides do the "
-    "same arithmetic, which is near the processor's limit (130 GFLOP/s on a core in single precision). With equal steps "
+    tried="TrojanZoo's model has frozen weights, so that it too takes gradients of inputs alone. Both sides do the "
+    "same arithmetic, near the processor's limit (130 GFLOP/s on a core in single precision). With equal steps "
     "what is left to gain is the folded network, its layout and batches side by side (together 1.6), and bf16. "
-    "Ending labels whose norms have settled (less than 1% in 8 epochs) would save an eighth of 50 epochs at norms up to "
-    "7% larger, and was not built. By default TrojanZoo takes 10 epochs over the training set, ours 50 over 1,000 images: "
-    "on CIFAR-10 a tenth of the passes, which this row does not count.",
+    "Ending labels whose norms have settled (less than 1% in 8 epochs) would save an eighth of 50 epochs at norms "
+    "up to 7% larger, and was not built. By default TrojanZoo takes 10 epochs over the training set, ours 50 over "
+    "1,000 images: on CIFAR-10 a tenth of the passes, which this row does not count.",
     rounds=5,
     allowance=60,
     devices=("cpu", "cuda"),
