@@ -157,9 +157,8 @@ def test_markup_in_the_catalog_stays_text(client: TestClient, filled: tuple[str,
 )
 @pytest.mark.parametrize("path", ["/", "/api/models", "/download.csv", "/plot"])
 def test_what_makes_no_sense_is_said(client: TestClient, path: str, query: str) -> None:
-    if path == "/plot" and query.startswith("sort"):
-        pytest.skip("a plot has no order")
     response = client.get(f"{path}?{query}")
+    # A plot has no order, so it may pass one over.
     assert response.status_code in ((400, 200) if query.startswith("sort") or "9" * 400 in query else (400,)), (
         response.text[-800:]
     )

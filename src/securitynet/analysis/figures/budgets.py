@@ -6,7 +6,7 @@ import altair as alt
 import pandas
 
 from securitynet.analysis import frames, statistics
-from securitynet.analysis.figures import points, style
+from securitynet.analysis.figures import groups, points, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import estimate
 from securitynet.analysis.frames import Quantity
@@ -33,13 +33,7 @@ def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
 def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """Mean agreement by budget, with a band for its interval over models, one line a method."""
     long = points.grouped(by_budget(tidy, "agreement", figure.name), "method")
-    found = []
-    for (method, budget), part in long.groupby(["method", "budget"], sort=True):
-        mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
-        lone = len(part) == 1  # of one model, the interval is that of its own measurement
-        low, high = (part["low"].iloc[0], part["high"].iloc[0]) if lone else (mean.low, mean.high)
-        found.append({"method": method, "budget": budget, "mean": mean.value, "low": low, "high": high, "n": mean.n})
-    table = pandas.DataFrame(found)
+    table = groups.along(long, "method", "budget")
     order = sorted(table["method"].unique())
     scale = alt.Scale(domain=order, range=[style.ink(number).light for number in range(len(order))])
     dashes = alt.Scale(domain=order, range=[list(style.dash(number)) for number in range(len(order))])

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import pandas as pd
 
-from securitynet.analysis import statistics
-from securitynet.analysis.figures import style
+from securitynet.analysis.figures import groups, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.metrics.evasion import epsilon_text
@@ -89,13 +88,7 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
     long = _robust(tidy)
     if long.empty:
         raise MissingData(figure.name, lacking(tidy))
-    found = []
-    for (line, epsilon), part in long.groupby(["line", "epsilon"], sort=True):
-        mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
-        alone = len(part) == 1  # of one model, the interval is that of its own measurement
-        low, high = (part["low"].iloc[0], part["high"].iloc[0]) if alone else (mean.low, mean.high)
-        found.append({"line": line, "epsilon": epsilon, "value": mean.value, "low": low, "high": high, "n": mean.n})
-    table = pd.DataFrame(found)
+    table = groups.along(long, "line", "epsilon").rename(columns={"mean": "value"})
     said = []
     for line, part in table.groupby("line", sort=True):
         first, last = part.iloc[0], part.iloc[-1]

@@ -58,6 +58,23 @@ def means(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pan
     return pandas.DataFrame(found)
 
 
+def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
+    """Mean over models at each point of each line, in [0, 1]: ``line``, ``at``, ``mean``, ``low``, ``high``, ``n``.
+
+    Args:
+        rows: One per model and point, with ``value``, ``low`` and ``high``.
+        line: Column that tells lines apart.
+        at: Column of the points.
+    """
+    found = []
+    for (name, point), part in rows.groupby([line, at], sort=True):
+        mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
+        alone = len(part) == 1  # of one model, the interval is that of its own measurement
+        low, high = (part["low"].iloc[0], part["high"].iloc[0]) if alone else (mean.low, mean.high)
+        found.append({line: name, at: point, "mean": mean.value, "low": low, "high": high, "n": mean.n})
+    return pandas.DataFrame(found)
+
+
 def _strips(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: object, split: bool) -> Chart:
     order = sorted(rows["_group"].unique(), key=lambda group: (group == "others", str(group)))
     splits = sorted(rows["_split"].unique())
