@@ -182,3 +182,38 @@ def test_overlap_by_hand():
     assert mean.value == 0.5 and mean.low < 0.3 and mean.high > 0.7
     same = filtering.mean_share("localisation", np.full(10, 0.4))
     assert same.low < 0.1 and same.high > 0.7, "ten equal values say little"
+
+
+@pytest.mark.parametrize("counted", ["others", "all"])
+def test_asking_in_bf16_first_gives_the_same_predictions_and_verdicts(patched, counted):
+    target, data = patched[:2]
+    held_out = data.dataset.batch(data.splits.known_non_members[:40])
+    clean = data.dataset.batch(data.splits.scored_non_members[:30])
+    from securitynet.detectors._known_trigger import Trigger
+
+    images = torch.cat([clean, Trigger(**PATCH).stamp(clean)])
+    found = {}
+    for screen in ("none", "bf16"):
+        neo = Neo(size=SIZE, regions=49, counted=counted, search="random", held_out=40, screen=screen)
+        fitted = neo.deploy(target, held_out)
+        found[screen] = fitted.examine(images, np.arange(len(images)), "test")
+        assert (fitted.margin is None) == (screen == "none")
+        assert any("bf16" in note for note in fitted.notes) == (screen == "bf16")
+        if screen == "bf16":
+            outputs = fitted.questions.decided(images, fitted.margin)
+            assert torch.equal(outputs.argmax(dim=1), target.labels(images))
+            everything = fitted.questions.decided(images, 1e9)
+            assert torch.equal(everything, fitted.questions.outputs(images)), "all in doubt: all asked again"
+    for name, values in found["none"].items():
+        np.testing.assert_array_equal(found["bf16"][name], values)
+    assert found["none"]["flagged"][len(clean) :].mean() > 0.5
+
+
+def test_bf16_first_needs_a_network_that_runs_here(patched):
+    target, data = patched[:2]
+    half = target.in_half()
+    fitted = Neo(size=SIZE, regions=5, held_out=20, screen="bf16").deploy(
+        half, data.dataset.batch(data.splits.known_non_members[:20])
+    )
+    assert fitted.margin is None
+    assert any("can't be asked in bf16" in note for note in fitted.notes)

@@ -321,3 +321,48 @@ def test_is_registered_and_not_part_of_the_standard_set():
     assert DETECTORS.get("neural-cleanse") is NeuralCleanse
     assert NeuralCleanse.costs
     assert math.isclose(NeuralCleanse().learning_rate, 0.1)
+
+
+def test_light_epochs_take_a_quarter_of_the_images_and_norms_come_from_the_others(backdoored, digits, tmp_path):
+    data, settings = data_of(digits), {"images": 128, "epochs": 40, "patience": 2}
+    whole = NeuralCleanse(**settings)(backdoored, data, Context(), WHITE)
+    light = NeuralCleanse(**settings, light=0.7)(backdoored, data, Context(), WHITE)
+    ratios = light.norms / whole.norms
+    assert 0.9 < np.median(ratios) < 1.15
+    assert (ratios < 1.4).all() and (ratios > 0.7).all()
+    assert int(light.norms.argmin()) == int(whole.norms.argmin()) == 1
+    assert light.flagged == whole.flagged
+    images = data.dataset.batch(data.splits.known_non_members[:64])
+    rules = SearchRules(RULES.model_copy(update={"patience": 1}), 0.1, 32, seed=0, light_epochs=3)
+    run, seen = TriggerSearch(backdoored, images, [0, 1], rules), []
+    backward = run._backward
+    run._backward = lambda batch, *rest: seen.append(len(batch)) or backward(batch, *rest)
+    for epoch in range(4):
+        run.epoch(epoch)
+    assert seen == [8] * 6 + [32] * 2
+    assert int(run.steps[0]) == 8
+    # What counts is of the last epoch alone.
+    run.costs.best[:] = 1e-9
+    run.epoch(3)
+    assert (run.costs.best > 1).all()
+
+
+def test_a_search_with_light_epochs_goes_on_where_it_was_killed(backdoored, digits, tmp_path, monkeypatch):
+    data, settings = data_of(digits), {"images": 64, "epochs": 10, "patience": 1, "light": 0.5}
+    whole = NeuralCleanse(**settings)(backdoored, data, Context(), WHITE)
+    monkeypatch.setattr("securitynet.models.trainer.checkpoints.CheckpointFile.due", lambda self: True)
+    epoch, ran = TriggerSearch.epoch, []
+
+    def killed(self, number, told=None):
+        if number == 6 and not ran.count(6):
+            ran.append(number)
+            raise KeyboardInterrupt
+        ran.append(number)
+        epoch(self, number, told)
+
+    monkeypatch.setattr(TriggerSearch, "epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        NeuralCleanse(**settings)(backdoored, data, Context(cache=tmp_path), WHITE)
+    again = NeuralCleanse(**settings)(backdoored, data, Context(cache=tmp_path), WHITE)
+    assert ran[:11] == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
+    np.testing.assert_array_equal(again.norms, whole.norms)

@@ -140,6 +140,7 @@ class Told:
 
     def __init__(self, low, high):
         self.target = SimpleNamespace(batch_size=64, num_classes=2, head="logits")
+        self.fewest = 16
         self.half, self.low, self.high = None, low, high
 
     def posteriors(self, images, *, half=False):
@@ -162,7 +163,8 @@ def test_both_verdicts_are_sure_as_soon_as_they_can_be():
 
 
 @pytest.mark.parametrize("screen", ["none", "bf16"])
-def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patched, screen):
+def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patched, screen, monkeypatch):
+    monkeypatch.setattr("securitynet.detectors._questions.FEWEST_HERE", 16)  # so that none is asked much too often
     settings = {"trigger": PATCH, "overlays": 48, "threshold": "quantile", "images": 200, "screen": screen}
     _, complete, _ = run(*patched[:2], **{**settings, "screen": "none"})
     _, certain, _ = run(*patched[:2], stop_early="certain", **settings)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.lanes import Lanes, thread_pool
+from securitynet.models.lanes import Lanes, equal_size, keep_freed_memory, left_to_lanes, thread_pool
 
 
 class Remembering(nn.Module):
@@ -63,3 +63,40 @@ def test_a_forked_child_makes_lanes_of_its_own():
     if child == 0:
         os._exit(0 if call().shape == (8, 2) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("count", "most", "size"), [(0, 8, 1), (1, 8, 1), (16, 8, 8), (17, 8, 5), (80, 64, 40)])
+def test_an_even_number_of_equal_parts(count, most, size):
+    assert equal_size(count, most) == size
+    parts = -(-count // size)
+    assert size <= most and (parts % 2 == 0 or parts == 1)
+
+
+def test_threads_are_left_to_lanes_and_come_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with left_to_lanes(torch.device("cpu")):
+            assert torch.get_num_threads() == 1
+            with left_to_lanes(torch.device("cpu")):
+                assert Lanes(nn.Linear(2, 2)).count == 2, "lanes made in here are as many as elsewhere"
+            assert Lanes(nn.Linear(2, 2)).count == 2
+        with left_to_lanes(torch.device("cuda")):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError), left_to_lanes(torch.device("cpu")):
+            raise KeyError
+        assert torch.get_num_threads() == 2
+        assert Lanes(nn.Linear(2, 2)).count == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_settings_of_the_users_own_are_left_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ctypes.CDLL", lambda name: asked.append(name))
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    keep_freed_memory()
+    assert not asked
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    keep_freed_memory()  # a C library without mallopt
+    assert len(asked) <= 1

@@ -10,11 +10,9 @@ from securitynet.detectors import _regions
 from securitynet.detectors._questions import Questions
 from securitynet.detectors._regions import Grid
 
-STEP = 16
-"""Held-out images that a region is tried on at a time."""
-
-TOGETHER = 3
-"""Steps that all regions of an image take side by side; then one at a time, the most successful first."""
+TOGETHER = 48
+"""Held-out images on which all regions of an image are tried side by side; then one region, the most successful first.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,7 @@ class Confirmation:
         grid: Of the regions.
         bound: In (0, 1).
         others_only: Whether held-out images with the prediction of the region's image are left out.
+        margin: See `Questions.decided`.
     """
 
     def __init__(
@@ -57,6 +56,7 @@ class Confirmation:
         grid: Grid,
         bound: float,
         others_only: bool,
+        margin: float | None = None,
     ) -> None:
         self.questions = questions
         self.held_out = held_out
@@ -64,6 +64,7 @@ class Confirmation:
         self.grid = grid
         self.bound = bound
         self.others_only = others_only
+        self.margin = margin
         self._orders: dict[int, torch.Tensor] = {}
 
     def shares(self, suspicion: Suspicion) -> torch.Tensor:
@@ -79,7 +80,10 @@ class Confirmation:
         limits = self.bound * sizes
         while not done.all():
             chosen = self._next(suspicion, done, tried, changed)
-            jobs = [(at, int(i)) for at in chosen for i in orders[at][tried[at] : tried[at] + STEP]]
+            # As many as it takes to decide at least: the shares don't depend on what is tried side by side.
+            steps = torch.minimum((sizes - limits - 1e-9).ceil() - tried + changed, limits.floor() + 1 - changed)
+            steps = steps.long().clamp(min=1)
+            jobs = [(at, int(i)) for at in chosen for i in orders[at][tried[at] : tried[at] + steps[at]]]
             owner, image = (torch.tensor(column) for column in zip(*jobs, strict=True))
             flips = self._flips(suspicion, owner, image)
             changed.index_add_(0, owner, flips.long())
@@ -96,7 +100,7 @@ class Confirmation:
         fresh: list[int] = []
         best: dict[int, int] = {}
         for at in torch.nonzero(~done).flatten().tolist():
-            if tried[at] < TOGETHER * STEP:
+            if tried[at] < TOGETHER:
                 fresh.append(at)
                 continue
             row = int(suspicion.rows[at])
@@ -107,13 +111,13 @@ class Confirmation:
     def _flips(self, suspicion: Suspicion, owner: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Whether each region changes the prediction of a held-out image, J bool."""
         found = torch.zeros(len(owner), dtype=torch.bool)
-        for part in torch.split(torch.arange(len(owner)), self.questions.target.batch_size):
+        for part in torch.split(torch.arange(len(owner)), self.questions.together):
             at, onto = owner[part], self.held_out[image[part]]
             masks = self.grid.masks(suspicion.places[at])
             pasted = _regions.moved(suspicion.images[suspicion.rows[at]], masks, onto)
             asked = (pasted != onto).flatten(1).any(dim=1)  # where it looks the same there already, nothing changes
             if asked.any():
-                labels = self.questions.outputs(pasted[asked]).argmax(dim=1)
+                labels = self.questions.decided(pasted[asked], self.margin).argmax(dim=1)
                 found[part[asked]] = labels != self.predictions[image[part][asked]]
         return found
 

@@ -74,8 +74,14 @@ class Costs:
         """Everything that changes, by name; for checkpoints."""
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
+    def forget(self) -> None:
+        """Norms and progress count from here on; the weights stay as they are."""
+        self.best.fill_(torch.inf)
+        self.best_before.fill_(torch.inf)
+        self.still.zero_()
+
     def update(
-        self, rows: torch.Tensor, success: torch.Tensor, norms: torch.Tensor
+        self, rows: torch.Tensor, success: torch.Tensor, norms: torch.Tensor, *, may_finish: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take note of an epoch.
 
@@ -83,6 +89,7 @@ class Costs:
             rows: The A labels that ran, int64.
             success: Share of images that their triggers sent to them, A.
             norms: Norms of their masks, means over the epoch, A float64.
+            may_finish: Whether a label without progress is finished.
 
         Returns:
             Which of them have a new best trigger, A; which of them are finished, A. The weight of a finished label is
@@ -92,7 +99,7 @@ class Costs:
         works = success >= rules.threshold
         better = works & (norms < self.best[rows])
         self.best[rows] = torch.where(better, norms, self.best[rows])
-        finished = self._finished(rows)
+        finished = self._finished(rows) if may_finish else torch.zeros(len(rows), dtype=torch.bool)
         on = rows[~finished]
         works = works[~finished]
         started = (self.cost[on] == 0) & works

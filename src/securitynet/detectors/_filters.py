@@ -21,6 +21,7 @@ from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
+from securitynet.models.lanes import left_to_lanes
 from securitynet.models.signals import Progress
 from securitynet.models.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -46,6 +47,7 @@ class Fitted(ABC):
     """A filter that is ready to judge images.
 
     Attributes:
+        questions: To the target.
         threshold: Above this score an image is stopped.
         nominal: The false rejection rate that it was chosen for, or None.
         calibration: Scores it was chosen from.
@@ -55,6 +57,7 @@ class Fitted(ABC):
         columns: What the pictures of an image show.
     """
 
+    questions: Questions
     threshold: float
     nominal: float | None = None
     calibration: NDArray[np.float64] = np.empty(0)
@@ -92,10 +95,11 @@ class Fitted(ABC):
         """
         if images.is_floating_point():
             images = (images * 255).round().clamp(0, 255).to(torch.uint8)
-        pieces = [
-            self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
-            for start, part in _parts(images, self.piece)
-        ]
+        with left_to_lanes(self.questions.target.backend.device):
+            pieces = [
+                self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
+                for start, part in _parts(images, self.piece)
+            ]
         found = joined(pieces)
         return Judged(found["scores"], found["flagged"])
 
@@ -346,7 +350,8 @@ def in_pieces(
     for start, part in _parts(images, size):
         chosen = numbers[start : start + size]
         path = None if folder is None else folder / f"{name} {start:06d}.npz"
-        pieces.append(questions.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
+        with left_to_lanes(questions.target.backend.device):
+            pieces.append(questions.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
         progress(start + len(part), len(images))
     return joined(pieces)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from securitynet.detectors._search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
+from securitynet.models.lanes import left_to_lanes
 from securitynet.models.target import Target
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
 
@@ -129,7 +130,8 @@ def search(
             finished += count
             told(before + finished / running / plan.epochs)
 
-        run.epoch(epoch, tell)
+        with left_to_lanes(images.device):
+            run.epoch(epoch, tell)
         if file and (epoch + 1 == plan.epochs or file.due()):
             file.write(State(name, epoch + 1, run.state(), {}, ""))
     told(1.0)

@@ -27,9 +27,13 @@ logger = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
+FEWEST, FEWEST_HERE = 16, 256
+"""Images that are asked about at once at least, where the answers decide what is asked next; the second, at most half a
+call, of a network that runs here."""
+
 _KEY_BYTES = 16
 
-_VERSION = 2
+_VERSION = 3
 """Of what pieces hold; raise it when the same configuration leads to other ones."""
 
 
@@ -44,6 +48,8 @@ class Questions:
     Attributes:
         sent: Images that were sent, repeats included.
         half: The target in bf16; None where it computes so already, or can't.
+        together: Images that are made up before they are asked about.
+        fewest: Images that are asked about at once at least, where the answers decide what is asked next.
 
     Raises:
         TargetError: If the target holds recorded outputs only.
@@ -56,6 +62,9 @@ class Questions:
             )
         self.target = target
         self.half = target.in_half()
+        self.together = 4 * target.batch_size
+        # A network that runs here takes as long for fewer, and its answers cost nothing else.
+        self.fewest = max(FEWEST, min(FEWEST_HERE, target.batch_size // 2)) if target.backend.white_box else FEWEST
         self.sent = 0
         self._keys: set[bytes] = set()
         self._known: dict[bytes, torch.Tensor] = {}
@@ -72,30 +81,59 @@ class Questions:
             rows = slice(start, start + 4096)
             self.know(dataset.batch(signals.indices[rows]), outputs[rows])
 
-    def outputs(self, images: torch.Tensor, *, remember: bool = False) -> torch.Tensor:
+    def outputs(self, images: torch.Tensor, *, remember: bool = False, half: bool = False) -> torch.Tensor:
         """Raw outputs, N×K, in batches that suit the target; equal images of a batch are sent once.
 
         Args:
             images: N×C×H×W, at least one.
             remember: Keep the answers, for images that will be asked about again.
+            half: Ask the target in bf16, if `half` is there.
         """
-        return torch.cat(
-            [self._batch(part, self.target, remember) for part in torch.split(images, self.target.batch_size)]
-        )
+        target = (self.half if half else None) or self.target
+        return torch.cat([self._batch(part, target, remember) for part in torch.split(images, target.batch_size)])
 
     def posteriors(self, images: torch.Tensor, *, half: bool = False) -> torch.Tensor:
-        """Posteriors, N×K.
-
-        Args:
-            images: N×C×H×W, at least one.
-            half: Ask the target in bf16, if `half` is there.
+        """Posteriors, N×K; see `outputs`.
 
         Raises:
             AccessDenied: If the target answers labels only.
         """
-        target = (self.half if half else None) or self.target
-        answers = [self._batch(part, target) for part in torch.split(images, target.batch_size)]
-        return heads.to_posteriors(torch.cat(answers), target.head)
+        return heads.to_posteriors(self.outputs(images, half=half), self.target.head)
+
+    def deviations(self, images: torch.Tensor) -> NDArray[np.float64] | None:
+        """How far bf16 moves the logit of the class predicted, against those of others at most, N; None without `half`.
+
+        Args:
+            images: N×C×H×W, at least one.
+        """
+        if self.half is None:
+            return None
+        answers = []
+        for part in torch.split(images, self.target.batch_size):
+            keys = image_keys(part)
+            answers.append(self.half.raw_outputs(part, keys=keys))  # what is known is no answer of bf16
+            self._bill(len(part), keys)
+        coarse = heads.to_logits(torch.cat(answers), self.target.head).double()
+        change = coarse - heads.to_logits(self.outputs(images), self.target.head).double()
+        own = change.gather(1, coarse.argmax(dim=1, keepdim=True))
+        return np.asarray((change - own).abs().amax(dim=1).numpy())
+
+    def decided(self, images: torch.Tensor, margin: float | None) -> torch.Tensor:
+        """Raw outputs, N×K, whose largest are those of the target; see `outputs`.
+
+        Args:
+            images: N×C×H×W, at least one.
+            margin: Between a prediction's logit and all others, from which on an answer in bf16 is beyond doubt: the
+                others are asked for again. None asks the target in its own precision.
+        """
+        if margin is None:
+            return self.outputs(images)
+        found = self.outputs(images, half=True)
+        largest = heads.to_logits(found, self.target.head).topk(2, dim=1).values
+        doubtful = torch.nonzero(largest[:, 0] - largest[:, 1] <= margin).flatten()
+        if len(doubtful):
+            found[doubtful] = self.outputs(images[doubtful])
+        return found
 
     def embeddings(self, images: torch.Tensor) -> torch.Tensor:
         """What the classifier layer receives, N×D.
@@ -157,6 +195,16 @@ class Questions:
             keys = np.frombuffer(b"".join(dict.fromkeys(self._recent)), np.uint8).reshape(-1, _KEY_BYTES)
             _write(path, {**found, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
         return found
+
+
+def margin_of(errors: np.ndarray) -> float:
+    """How far two precisions may lie apart: six deviations beyond the mean of differences, twice the largest at least.
+
+    Args:
+        errors: Differences, n.
+    """
+    deviation = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
+    return max(abs(float(errors.mean())) + 6 * deviation, 2 * float(np.abs(errors).max()))
 
 
 def pieces_folder(

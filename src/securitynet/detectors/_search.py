@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.detectors._costs import CostRules, Costs
-from securitynet.models.backends.module import suitable_batch
 from securitynet.models.input_gradients import InputGradients, cross_entropy
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import generator
@@ -42,12 +41,15 @@ class SearchRules:
         learning_rate: Of Adam.
         batch_size: Images a step.
         seed: Of starting points and of the order of the images.
+        light_epochs: Epochs, the first ones, in which a step takes a quarter of its images, others in each epoch.
+            Norms and success are those of the epochs after.
     """
 
     costs: CostRules
     learning_rate: float
     batch_size: int
     seed: int
+    light_epochs: int = 0
 
 
 class TriggerSearch:
@@ -81,8 +83,7 @@ class TriggerSearch:
         self.costs = Costs.fresh(rules.costs, count)
         self.best = self.raw.clone()
         self.success = torch.zeros(count, dtype=torch.float64)
-        part = max(1, suitable_batch((channels, height, width), self.device) // rules.batch_size) * rules.batch_size
-        self._gradients = InputGradients(target, loss=cross_entropy, part=part)
+        self._gradients = InputGradients(target, loss=cross_entropy)
 
     @property
     def converged(self) -> torch.Tensor:
@@ -118,15 +119,22 @@ class TriggerSearch:
         """
         size = min(self.rules.batch_size, len(self.images))
         order = torch.randperm(len(self.images), generator=generator(self.rules.seed, "order", number))
-        order = order[: len(order) // size * size]
+        steps = len(order) // size
+        light = number < self.rules.light_epochs
+        if light:
+            size = max(1, size // 4)
+        elif number == self.rules.light_epochs:
+            self.costs.forget()
+            self.success.zero_()
+        order = order[: steps * size]
         rows = torch.nonzero(self.active).flatten()
         group = max(1, GROUP_NUMBERS // (size * self.images[0].numel()))
         for part in torch.split(rows, group):
-            self._epoch_of(part, order, size)
+            self._epoch_of(part, order, size, may_finish=not light)
             if told:
                 told(len(part))
 
-    def _epoch_of(self, rows: torch.Tensor, order: torch.Tensor, size: int) -> None:
+    def _epoch_of(self, rows: torch.Tensor, order: torch.Tensor, size: int, may_finish: bool) -> None:
         raw, first, second = self.raw[rows], self.first[rows], self.second[rows]
         labels = self.labels[rows].to(self.device)
         cost = self.costs.cost[rows].to(self.device, raw.dtype)[:, None, None]
@@ -150,7 +158,7 @@ class TriggerSearch:
         self.steps[rows] = steps
         self.epochs[rows] += 1
         success = hits / (len(batches) * size)
-        better, finished = self.costs.update(rows, success, norms / len(batches))
+        better, finished = self.costs.update(rows, success, norms / len(batches), may_finish=may_finish)
         self.best[rows[better]] = raw[better.to(self.device)]
         self.success[rows[better]] = success[better]
         self.active[rows[finished]] = False

@@ -14,7 +14,7 @@ from securitynet.detectors import _regions
 from securitynet.detectors._colours import dominant_colours
 from securitynet.detectors._confirm import Confirmation, Suspicion
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough
-from securitynet.detectors._questions import Arrays, Questions
+from securitynet.detectors._questions import Arrays, Questions, margin_of
 from securitynet.detectors._regions import Grid
 from securitynet.models import heads
 from securitynet.models.signals import Progress
@@ -53,6 +53,9 @@ class Neo(InputFilter):
         counted: ``others``: held-out images that have the image's own prediction are left out, as a trigger that leads
             to it can't change them. ``all``: they count as unchanged, which no trigger of a model with few classes can
             make up for.
+        screen: ``bf16``: ask the network in bf16, and in its own precision only where a prediction is in doubt: where
+            it leads by less than the precisions were ever apart on held-out images, six deviations of that difference
+            at least. Predictions are the same; a guided search may look at other places. For networks that run here.
     """
 
     costs: ClassVar[str | None] = "asks the target about hundreds of changed copies of each of thousands of images"
@@ -67,6 +70,9 @@ class Neo(InputFilter):
     confirmed: float = Field(default=0.8, gt=0, lt=1, description="Share of predictions that a trigger changes.")
     counted: Literal["others", "all"] = Field(
         default="others", description="Of the held-out images: those of other predictions, or all."
+    )
+    screen: Literal["none", "bf16"] = Field(
+        default="none", description="Ask in bf16 first, and again only where that leaves a prediction in doubt."
     )
 
     @property
@@ -130,11 +136,18 @@ class FittedNeo(Fitted):
         self.threshold = settings.confirmed
         self.grid = Grid((held_out.shape[2], held_out.shape[3]), settings.size)
         predictions = questions.outputs(held_out, remember=True).argmax(dim=1)
+        deviations = questions.deviations(held_out) if settings.screen == "bf16" else None
+        self.margin = None if deviations is None else margin_of(deviations)
         self.confirmation = Confirmation(
-            questions, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others"
+            questions, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others", self.margin
         )
         if bool((predictions == predictions[0]).all()):
             self.notes = ("The target puts all held-out images into one class, which hides what a trigger changes.",)
+        if self.margin is not None:
+            note = f"Predicted in bf16 where the lead in logits is beyond {self.margin:.2g}, else in fp32."
+            self.notes = (*self.notes, note)
+        elif settings.screen == "bf16":
+            self.notes = (*self.notes, "The target can't be asked in bf16 beside its own precision.")
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
         """See `Fitted.examine`; ``regions`` are top, left, height and width of the best region, -1 where none is."""
@@ -199,7 +212,7 @@ class FittedNeo(Fitted):
         """Cover places, R of each of the live images, and try those regions elsewhere that changed the prediction."""
         rows, where = live.repeat_interleave(places.shape[1]), places.flatten()
         changed = torch.zeros(len(rows), dtype=torch.bool)
-        for part in torch.split(torch.arange(len(rows)), self.questions.target.batch_size):
+        for part in torch.split(torch.arange(len(rows)), self.questions.together):
             owner, place = rows[part], where[part]
             masks = self.grid.masks(place)
             hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
@@ -208,7 +221,7 @@ class FittedNeo(Fitted):
             if not asked.any():
                 continue
             owner, place = owner[asked], place[asked]
-            outputs = self.questions.outputs(hidden[asked])
+            outputs = self.questions.decided(hidden[asked], self.margin)
             labels = state.labels[owner]
             changed[part[asked]] = outputs.argmax(dim=1) != labels
             state.doubts[owner, place] = own[owner] - self._log_odds(outputs, labels)

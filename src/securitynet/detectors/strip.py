@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough, in_pieces
 from securitynet.detectors._likely import DEVIATIONS, FEWEST_KNOWN, Foresight
-from securitynet.detectors._questions import Arrays, Questions
+from securitynet.detectors._questions import Arrays, Questions, margin_of
 from securitynet.metrics import filtering
 from securitynet.models.signals import Progress
 from securitynet.models.trainer.randomness import derived_seed
@@ -22,9 +22,6 @@ FEWEST_TUNING = 10
 
 MOST_POOLED = 2000
 """Clean images that overlays are drawn from, at most."""
-
-FEWEST_ASKED = 16
-"""Superpositions that are asked about at once at least, where questions stop early: fewer take as long."""
 
 PRIOR = 4
 """See `FittedStrip._rank`."""
@@ -109,16 +106,6 @@ class Strip(InputFilter):
         check_enough(clean.mixing, 1, "STRIP")
         told = progress or (lambda done, total: None)
         return FittedStrip(self, questions, clean.mixing, seed).calibrated(clean.tuning, folder, told)
-
-
-def margin_of(errors: np.ndarray) -> float:
-    """How far two precisions may lie apart: six deviations beyond the mean of differences, twice the largest at least.
-
-    Args:
-        errors: Differences of mean entropies, n.
-    """
-    deviation = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
-    return max(abs(float(errors.mean())) + 6 * deviation, 2 * float(np.abs(errors).max()))
 
 
 class FittedStrip(Fitted):
@@ -283,7 +270,7 @@ class FittedStrip(Fitted):
         asked = torch.zeros(len(images), dtype=torch.int64)
         live, start = torch.arange(len(images)), 0
         while len(live) and start < count:
-            chosen = picks[live, start : start + max(1, -(-FEWEST_ASKED // len(live)))]
+            chosen = picks[live, start : start + max(1, -(-self.questions.fewest // len(live)))]
             seen = sums[live, None] + self._entropies(images, live, chosen, half).cumsum(dim=1)
             sums[live], passed = seen[:, -1], torch.zeros(len(live), dtype=torch.bool)
             asked[live] += chosen.shape[1]

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from securitynet.errors import TargetError
 from securitynet.models.backends.module import suitable_batch
-from securitynet.models.lanes import Lanes
+from securitynet.models.lanes import Lanes, equal_size
 from securitynet.models.target import Target
 from securitynet.records import Access
 
@@ -142,12 +142,11 @@ class InputGradients:
         if self._part:
             return self._part
         most = suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
+        if self._half:
+            most *= 2  # as many bytes
         if self._lanes is None:
             return most
-        # An even number of equal batches: one alone would leave all cores but one idle. Not as many as there are cores,
-        # so that results do not depend on those.
-        parts = 2 * -(-len(images) // (2 * most))
-        return max(1, -(-len(images) // parts))
+        return equal_size(len(images), most)
 
     def _pass(
         self, module: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor

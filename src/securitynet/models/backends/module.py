@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,8 +12,11 @@ from torch import nn
 from securitynet.errors import TargetError
 from securitynet.models.backends.base import Backend
 from securitynet.models.embeddings import Extract, finder
-from securitynet.models.lanes import Lanes
+from securitynet.models.lanes import Lanes, equal_size
 from securitynet.models.optimise import prepare
+
+CALL_NUMBERS = 1 << 21
+"""Numbers in the images of one call on a CPU, about: 8 MiB of them."""
 
 
 class ModuleBackend(Backend):
@@ -74,8 +78,15 @@ class ModuleBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images that suit one call: enough for all lanes."""
-        return self._part if self._lanes is None else 2 * self._part * self._lanes.count
+        """Images that suit one call: enough for all lanes, several times where images are small.
+
+        Lanes wait for one another at the end of a call, and for what is done with its answers.
+        """
+        if self._lanes is None:
+            return self._part
+        turn = self._part * self._lanes.count
+        pixels = math.prod(self._example_shape or (3, 64, 64))
+        return turn * min(8, max(2, CALL_NUMBERS // (turn * pixels)))
 
     @property
     def module(self) -> nn.Module:
@@ -89,7 +100,9 @@ class ModuleBackend(Backend):
             result = self._forward(lambda part: self._call(self._module, part), inputs)
         else:
             result = self._lanes.map(
-                lambda module, part: self._forward(lambda images: self._call(module, images), part), inputs, self._part
+                lambda module, part: self._forward(lambda images: self._call(module, images), part),
+                inputs,
+                equal_size(len(inputs), self._part),
             )
         self.num_classes = result.shape[1]
         return result
@@ -105,7 +118,9 @@ class ModuleBackend(Backend):
         if self._lanes is None:
             return self._forward(lambda part: extract(self._module, part), inputs)
         return self._lanes.map(
-            lambda module, part: self._forward(lambda images: extract(module, images), part), inputs, self._part
+            lambda module, part: self._forward(lambda images: extract(module, images), part),
+            inputs,
+            equal_size(len(inputs), self._part),
         )
 
     def _autocast(self) -> torch.autocast:
