@@ -31,7 +31,7 @@ ROW = Row(
         AtMost(0.5, "bare loop", ours="ours: second assess"),
     ),
     rounds=3,
-    allowance=30,
+    allowance=180,
     warm_up=False,
     devices=("cpu", "cuda"),
 )
