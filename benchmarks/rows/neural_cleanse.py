@@ -23,11 +23,11 @@ COST = 1e-3
 COMPARED = 64
 """Images of the epoch on ResNet-20."""
 
-NETWORKS = {"implanted": [3], "clean": []}
-"""Names, and the labels that must be flagged."""
-
 PLANTED = 3
 """The label that the trigger leads to."""
+
+NETWORKS = {"implanted": [PLANTED], "clean": []}
+"""Names, and the labels that must be flagged."""
 
 SIDE = 16
 
