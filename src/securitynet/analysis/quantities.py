@@ -6,8 +6,6 @@ from typing import Literal
 
 from securitynet.analysis.frames import Quantity
 
-IN_DISTRIBUTION = ("partial", "shadow", None)
-
 TARGET_ACCURACY = Quantity("Target's test accuracy", ("test_accuracy",), {"attack": ("target",)})
 TRAIN_ACCURACY = Quantity("Target's training accuracy", ("train_accuracy",), {"attack": ("target",)})
 OVERFITTING = Quantity("Overfitting level", ("overfitting",), {"attack": ("target",)}, "points", 0.0)

@@ -144,29 +144,6 @@ def mean(
     return Estimate(value, low, high, None, len(values), resampled, f"mean, {how}")
 
 
-def ratio_of_means(
-    numerator: Floats,
-    denominator: Floats,
-    *,
-    clusters: Labels | None = None,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of one quantity over the mean of another on the same models (SecurityNet, section 4.1)."""
-    above, below, (cluster_of, _) = resampling.complete(numerator, denominator, clusters, None)
-    if len(above) == 0 or below.mean() == 0:
-        return Estimate(np.nan, np.nan, np.nan, None, len(above), None, "no model")
-
-    def statistic(weights: Floats) -> Floats:
-        return np.asarray(resampling.average(above, weights) / resampling.average(below, weights))
-
-    value = float(above.mean() / below.mean())
-    low, high, resampled = resampling.bootstrap(statistic, len(above), cluster_of, resamples, seed).interval(level)
-    method = f"ratio of means, {resampling.how(resampled, resamples)}"
-    return Estimate(value, min(low, value), max(high, value), None, len(above), resampled, method)
-
-
 def paired_difference(
     first: Floats,
     second: Floats,

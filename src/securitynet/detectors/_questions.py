@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import TargetError
-from securitynet.files import atomic_write, stable_hash
+from securitynet.files import read_with_digest, stable_hash, write_with_digest
 from securitynet.models import heads
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.ledger import image_keys
@@ -241,17 +241,17 @@ def joined(pieces: list[Arrays]) -> Arrays:
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    with atomic_write(path) as stream:
-        stream.write(buffer.getvalue())
+    write_with_digest(path, buffer.getvalue())
 
 
 def _read(path: Path) -> Arrays | None:
-    """The arrays of a piece, or None if it is absent or damaged (zip files carry checksums)."""
+    """The arrays of a piece, or None if it is absent or damaged (or of a version that wrote no digest)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        payload = read_with_digest(path)
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
-        logger.warning("A piece of a screening is damaged and is computed again: %s (%s)", path.name, error)
+    if payload is None:
+        logger.warning("A piece of a screening is damaged or of an old version, and is computed again: %s", path.name)
         return None
+    with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

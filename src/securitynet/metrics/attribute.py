@@ -99,19 +99,6 @@ def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
     return np.asarray(np.where(ranked[:, -1] - ranked[:, -2] >= 2, votes.argmax(axis=1), overall), dtype=np.int64)
 
 
-def macro_f1(truth: Values, predicted: Values) -> float:
-    """Mean over the values that occur in ``truth`` of the harmonic mean of precision and recall; 0 if never said."""
-    return float(_Table(truth, predicted, np.zeros_like(truth)).scores()[0][0])
-
-
-def dealt_macro_f1(truth: Values, predicted: Values, labels: Values) -> float:
-    """Macro-F1 where the answers are dealt out anew among the records of each class: of the expected counts of hits.
-
-    Where ``predicted`` depends on nothing but the class, and on chance, it is the macro-F1 to be expected.
-    """
-    return float(_Table(truth, predicted, labels).scores()[1][0])
-
-
 def _f1_measures(
     truth: Values, predicted: Values, labels: Values, level: float, seed: int
 ) -> tuple[Measurement, Measurement, Measurement]:

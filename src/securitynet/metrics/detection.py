@@ -65,12 +65,6 @@ def trigger_norms(
     ]
 
 
-def p_value_of(norms: Values, sampled: NDArray[np.bool_], population: int | None) -> low_outliers.LowOutlier | None:
-    """The calibrated test on finite norms, of which only some may be a random sample of a population."""
-    values, size = _sample(norms, sampled, population)
-    return low_outliers.low_outlier(values, population=size)
-
-
 def suspects(norms: Values, sampled: NDArray[np.bool_], population: int | None, alpha: float = 0.05) -> list[int]:
     """Positions of the labels that the calibrated test calls outliers, ascending by norm; infinite norms never are."""
     found = np.flatnonzero(np.isfinite(norms))

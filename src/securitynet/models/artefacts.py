@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from torch import nn
 
 import securitynet.datasets
-from securitynet import __version__
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
@@ -52,6 +51,7 @@ from securitynet.models.trainer.randomness import derived_seed, isolated
 from securitynet.models.training import Indices, Note, Progress, evaluate
 from securitynet.models.weights import read_state_dict, state_checksum
 from securitynet.records import Access, DatasetIdentity
+from securitynet.version import __version__
 
 __all__ = [
     "TrainedModel",

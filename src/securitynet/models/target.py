@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied, TargetError
 from securitynet.models import heads
 from securitynet.models.backends.base import Backend
+from securitynet.models.backends.restricted import InterfaceBackend
 from securitynet.models.heads import Head
+from securitynet.models.interface import Interface
 from securitynet.models.ledger import QueryLedger, image_keys
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.records import Access, TargetIdentity
-
-if TYPE_CHECKING:
-    from securitynet.models.interface import Interface
 
 
 class Target:
@@ -112,8 +109,6 @@ class Target:
         the ledger, has a checksum of its own, and its signals are made of this target's: a record that this target was
         asked about is not asked about again. Where the target has an interface already, the new one comes after it.
         """
-        from securitynet.models.interface import InterfaceBackend
-
         inner = self.backend
         if isinstance(inner, InterfaceBackend):
             backend = inner.with_interface(interface)
@@ -126,8 +121,6 @@ class Target:
 
         No attack may take this view: it is what the interface hides.
         """
-        from securitynet.models.interface import InterfaceBackend
-
         backend = self.backend
         if not isinstance(backend, InterfaceBackend):
             return self

@@ -27,8 +27,6 @@ from securitynet.errors import ModelError, UnsafeFile
 
 StateDict = dict[str, torch.Tensor]
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin")
-"""Usual endings of files of weights; only for messages."""
 
 # In this order: the weights as trained come before their running average.
 _NESTS = (

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
-from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE
 from securitynet.models.input_gradients import InputGradients, log_odds
 from securitynet.models.target import Target

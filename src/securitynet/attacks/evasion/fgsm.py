@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 
 from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle
-from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.models.input_gradients import InputGradients, log_odds
 from securitynet.models.target import Target
 

@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, field_validator
 
 from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_job, trained_surrogate
-from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
+from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.models.input_gradients import InputGradients, log_odds
 from securitynet.models.method import SharedWork

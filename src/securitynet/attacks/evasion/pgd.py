@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 
 from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import (
     LOSSES,
     GradientAttack,
@@ -21,7 +22,7 @@ from securitynet.attacks.evasion._gradient import (
 )
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
-from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.models.input_gradients import InputGradients
 from securitynet.models.target import Target
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from securitynet.attacks.base import Context, TrialData
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
-from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
+from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
 from securitynet.errors import ConfigurationError
 from securitynet.models.target import Target
 from securitynet.models.trainer.randomness import derived_seed

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied
-
-if TYPE_CHECKING:
-    from securitynet.models.interface import Interface
+from securitynet.models.interface import Interface
 
 
 class Backend(ABC):

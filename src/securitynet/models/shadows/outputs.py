@@ -13,7 +13,6 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
-from securitynet.models.interface import seen_as
 from securitynet.models.protection import Protection
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
@@ -112,7 +111,7 @@ def shadow_outputs(
             device=device,
             progress=_after(progress, number * epochs, plan.count * epochs),
         )
-        signals = collect(seen_as(shadow.target, target), dataset, np.union1d(pool, records), cache=cache)
+        signals = collect(restrict_like(shadow.target, target), dataset, np.union1d(pool, records), cache=cache)
         accuracies.append(Accuracies.of(signals, shadow.members, pool[~chosen[number]]))
         included[number] = np.isin(records, shadow.members)
         outputs[number] = signals.select(records).logits
@@ -177,7 +176,7 @@ def shadow_model(
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
     )
-    shadow = replace(shadow, target=seen_as(shadow.target, target))
+    shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
     fidelity = compare(target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
@@ -214,3 +213,8 @@ def _logged(fidelity: tuple[str, ...]) -> tuple[str, ...]:
     for warning in fidelity:
         logger.warning("%s", warning)
     return fidelity
+
+
+def restrict_like(shadow: Target, target: Target) -> Target:
+    """A shadow model behind the interface of the target: an adversary who imitates the target imitates that as well."""
+    return shadow if target.interface is None else shadow.through(target.interface)
