@@ -33,8 +33,10 @@ def assess(
 
     Exit codes: 0 done, 1 something is wrong with the input, 2 usage, 3 the policy is not met, 4 some trials failed.
     """
+    from securitynet.memory import keep_freed_memory
     from securitynet.reports.assessment import assess as run
 
+    keep_freed_memory()
     with console.progress_bar() as progress:
         outcome = run(config, progress=progress)
     document = outcome.document

@@ -31,9 +31,11 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
+    from securitynet.memory import keep_freed_memory
     from securitynet.models.artefacts import train_model
     from securitynet.studies.training import prepared_training
 
+    keep_freed_memory()
     asked = config
     config, protection, implant = prepared_training(config)
     if advised := [

@@ -8,7 +8,6 @@ thread needs no waiting. And as each batch is computed by one thread, the output
 from __future__ import annotations
 
 import copy
-import ctypes
 import itertools
 import os
 import queue
@@ -19,9 +18,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-"""Names of glibc's mallopt(3)."""
 
 _here = threading.local()
 
@@ -99,7 +95,6 @@ def thread_pool(count: int) -> ThreadPoolExecutor:
     key = (os.getpid(), count)
     with _lock:
         if key not in _pools:
-            keep_freed_memory()
             before = torch.get_num_threads()
             pool = ThreadPoolExecutor(count, thread_name_prefix="securitynet-lane")
             started = threading.Barrier(count)
@@ -113,20 +108,3 @@ def thread_pool(count: int) -> ThreadPoolExecutor:
             torch.set_num_threads(before)  # for this thread and for new ones; those of the pool keep theirs
             _pools[key] = pool
         return _pools[key]
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 512 MiB a thread of what was freed, for the next batch.
-
-    A pass takes and frees the same tens of MiB again and again. On threads other than the first, glibc hands them back
-    to the system after each, which then clears every page anew: a quarter of the time of a small network. Does nothing
-    with another C library, or where the user has settings of his own.
-    """
-    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option, value in (_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, 1 << 29), (_TOP_PAD, 1 << 26):
-        mallopt(option, value)

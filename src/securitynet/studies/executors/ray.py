@@ -33,9 +33,11 @@ class Worker:
         import torch
 
         from securitynet.files import cache_folder
+        from securitynet.memory import keep_freed_memory
         from securitynet.results.root import open_root
         from securitynet.studies.work import Workbench
 
+        keep_freed_memory()
         torch.set_num_threads(hello["threads"])
         root = open_root(hello["root"])
         check_term_is_seen(root, hello["term"])

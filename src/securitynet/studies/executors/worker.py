@@ -33,9 +33,11 @@ def main() -> None:
         os.sched_setaffinity(0, hello["cores"])
     import torch
 
+    from securitynet.memory import keep_freed_memory
     from securitynet.results.root import open_root
     from securitynet.studies.work import BEGAN, Workbench
 
+    keep_freed_memory()
     torch.set_num_threads(hello["threads"])
     bench = Workbench(
         open_root(hello["root"]),
