@@ -65,7 +65,7 @@ import importlib, pkgutil
 import securitynet, torch
 for module in pkgutil.walk_packages(securitynet.models.__path__, "securitynet.models."):
     importlib.import_module(module.name)
-from securitynet.models.lanes import Lanes, thread_pool
+from securitynet.models.targets.threads import Lanes, thread_pool
 network = torch.nn.Linear(4, 3).requires_grad_(False)
 Lanes(network, 2).map(lambda layer, part: layer(part), torch.rand(8, 4), 2)
 thread_pool(2)

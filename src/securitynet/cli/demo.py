@@ -21,8 +21,8 @@ def demo(
     Needs no download and takes well under two minutes on two cores. A second run reuses what is there.
     """
     from securitynet.cli.assess import show
+    from securitynet.demo import run
     from securitynet.memory import keep_freed_memory
-    from securitynet.reports.demo import run
 
     keep_freed_memory()
     with console.progress_bar() as progress:
