@@ -30,7 +30,7 @@ def inputs(case):
     from securitynet.datasets.splits import four_way
     from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import obtain_shadow
-    from securitynet.models.trainer.randomness import generator
+    from securitynet.randomness import generator
 
     digits = load("digits", size=case.size)
     members = four_way(digits).members

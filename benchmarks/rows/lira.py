@@ -76,8 +76,8 @@ def bare(case):
     from securitynet.models.shadows.outputs import plan_jobs
     from securitynet.models.shadows.plan import resolve_training
     from securitynet.models.stored import fresh_network
-    from securitynet.models.trainer.randomness import generator
     from securitynet.models.trainer.statistics import standardising
+    from securitynet.randomness import generator
 
     target, data, attack = subject(case)
     digits, judged = data.dataset, data.judged

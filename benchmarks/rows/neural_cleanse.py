@@ -96,7 +96,7 @@ def _order(seed: int, count: int) -> np.ndarray:
     """In which our search takes the images of its first epoch."""
     import torch
 
-    from securitynet.models.trainer.randomness import generator
+    from securitynet.randomness import generator
 
     return torch.randperm(count, generator=generator(seed, "order", 0)).numpy()
 

@@ -59,8 +59,8 @@ def inputs(case):
 
     from securitynet.attacks.stealing._pool import pool_of
     from securitynet.models.stored import Job, fresh_network
-    from securitynet.models.trainer.randomness import generator
     from securitynet.models.trainer.statistics import standardising
+    from securitynet.randomness import generator
 
     attack, target, data, context, _ = stolen_from(case, "full")
     digits = data.dataset

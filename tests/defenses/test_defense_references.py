@@ -21,8 +21,8 @@ from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Fitting
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer.feed import training_batches
-from securitynet.models.trainer.randomness import derived_seed, generator
 from securitynet.models.training import fit
+from securitynet.randomness import derived_seed, generator
 
 RECIPE = Recipe(epochs=12, batch_size=20, learning_rate=0.1, schedule="constant", seed=3)
 

@@ -22,7 +22,7 @@ from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 WHITE = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)

@@ -10,7 +10,7 @@ import torch
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.implants import IMPLANTS
+from securitynet.implants import BACKDOORS
 from securitynet.implants.badnets import Badnets
 from securitynet.implants.base import make_implant
 from securitynet.implants.blended import Blended
@@ -35,14 +35,14 @@ def everything(dataset):
 
 
 def test_all_are_registered():
-    assert IMPLANTS.names() == sorted(ALL)
+    assert BACKDOORS.names() == sorted(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 10)], ids=str)
 def test_contract(name, shape):
     dataset = noise(60, *shape)
-    implant = IMPLANTS.get(name)(target=2, rate=0.5, **ALL[name])
+    implant = BACKDOORS.get(name)(target=2, rate=0.5, **ALL[name])
     before = dataset.images.clone()
     members = np.arange(40)
     one, two = implant.poison(dataset, members), implant.poison(dataset, members)

@@ -12,7 +12,7 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models import ensembles
 from securitynet.models.ensembles import EnsembleTraining, predict, train_together
 from securitynet.models.stacking import flattened, stacked
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 
 class TwoInputs(nn.Module):

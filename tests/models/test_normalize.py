@@ -13,7 +13,7 @@ from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetEr
 from securitynet.models.architectures.factory import build
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, fitting_conventions, p_value, sample_indices
-from securitynet.models.ledger import QueryLedger
+from securitynet.models.ledger import QueryCounter
 from securitynet.models.loading import load_target
 from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
 from securitynet.models.target import Target
@@ -61,7 +61,7 @@ def test_the_right_convention_is_found(network, digits):
 
 
 def test_it_is_the_same_each_time_and_sends_each_image_once_a_convention(network, digits):
-    first, second = (target_of(network, ledger=QueryLedger()) for _ in range(2))
+    first, second = (target_of(network, ledger=QueryCounter()) for _ in range(2))
     choices = [choose_normalization(target, digits, size=200) for target in (first, second)]
     assert choices[0].note == choices[1].note
     assert first.ledger.snapshot() == second.ledger.snapshot()
@@ -73,7 +73,7 @@ def test_it_is_the_same_each_time_and_sends_each_image_once_a_convention(network
 
 def test_it_obeys_a_query_cap(network, digits):
     with pytest.raises(QueryBudgetExceeded):
-        choose_normalization(target_of(network, ledger=QueryLedger(50)), digits)
+        choose_normalization(target_of(network, ledger=QueryCounter(50)), digits)
 
 
 def test_a_network_that_knows_nothing_is_reported_loudly(digits):

@@ -20,8 +20,8 @@ from securitynet.models.recipe import Recipe
 from securitynet.models.trainer import losses
 from securitynet.models.trainer.feed import Feed
 from securitynet.models.trainer.procedure import Procedure, Run
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
 from securitynet.models.training import History
+from securitynet.randomness import derived_seed, generator, isolated
 
 
 class AdversarialRegularisation(TrainingDefense):

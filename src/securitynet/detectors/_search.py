@@ -20,7 +20,7 @@ import torch
 from securitynet.detectors._costs import CostRules, Costs
 from securitynet.models.input_gradients import InputGradients, cross_entropy
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 EPSILON = 1e-7
 """Keeps tanh's inverse finite at the ends (the original's, Keras' own)."""

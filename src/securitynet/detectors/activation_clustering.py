@@ -20,7 +20,7 @@ from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.models.poison import ChangedImages
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_RECORDS = 20

@@ -18,7 +18,7 @@ from securitynet.detectors._questions import Arrays, Questions, margin_of
 from securitynet.detectors._regions import Grid
 from securitynet.models import heads
 from securitynet.models.signals import Progress
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 
 FEWEST_HELD_OUT = 10
 """Clean images without which no region can be confirmed."""

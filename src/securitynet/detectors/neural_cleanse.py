@@ -24,7 +24,7 @@ from securitynet.models.poison import Implanted
 from securitynet.models.shadows.plan import imitated_protection
 from securitynet.models.shadows.store import shadow_job, trained_shadow
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PRESETS = {"paper": {}, "original": {"epochs": 1000, "stop_patience": 25}}

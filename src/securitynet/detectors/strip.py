@@ -15,7 +15,7 @@ from securitynet.detectors._likely import DEVIATIONS, FEWEST_KNOWN, Foresight
 from securitynet.detectors._questions import Arrays, Questions, margin_of
 from securitynet.metrics import filtering
 from securitynet.models.signals import Progress
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 
 FEWEST_TUNING = 10
 """Clean images without which no threshold is chosen."""

@@ -15,7 +15,7 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.implants import IMPLANTS
+from securitynet.implants import BACKDOORS
 from securitynet.models.poison import Box, ChangedImages, Implanted, Indices, Poisoned, Stamped
 from securitynet.models.train_config import TrainConfig
 from securitynet.records import Record
@@ -156,8 +156,8 @@ def make_implant(name: str, texts: Sequence[str] = ()) -> Implant:
         UnknownName: If it does not exist.
         ConfigurationError: If a setting does not exist or has a value that is not allowed; all are named.
     """
-    entry = IMPLANTS.resolve(name)
-    cls: type[Implant] = IMPLANTS.get(entry.name)
+    entry = BACKDOORS.resolve(name)
+    cls: type[Implant] = BACKDOORS.get(entry.name)
     settings: dict[str, Any] = {}
     for text in texts:
         path, equals, value = text.partition("=")
@@ -190,7 +190,7 @@ def implanted_training(config: TrainConfig) -> tuple[TrainConfig, Implant | None
     """
     if config.implant is None:
         return config, None
-    name = IMPLANTS.resolve(config.implant).name
+    name = BACKDOORS.resolve(config.implant).name
     own = [text for text in config.configure if text.strip().startswith(f"{name}.")]
     rest = tuple(text for text in config.configure if text not in own)
     return config.model_copy(update={"implant": name, "configure": rest}), make_implant(name, own)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from securitynet.implants.base import Implant
 from securitynet.models.poison import Box
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 
 class Blended(Implant):

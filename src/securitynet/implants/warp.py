@@ -10,7 +10,7 @@ from torch.nn import functional
 from securitynet.datasets.ordering import shuffled
 from securitynet.implants.base import Implant
 from securitynet.models.poison import Box, Indices
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 
 class Warp(Implant):

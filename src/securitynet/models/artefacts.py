@@ -18,6 +18,7 @@ import securitynet.datasets
 from securitynet import __version__
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
@@ -47,10 +48,9 @@ from securitynet.models.trained import (
     trained_splits,
 )
 from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.trainer.environment import resolve_device
-from securitynet.models.trainer.randomness import derived_seed, isolated
 from securitynet.models.training import Indices, Note, Progress, evaluate
 from securitynet.models.weights import read_state_dict, state_checksum
+from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
 
 __all__ = [

@@ -18,11 +18,11 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.stacking import Inputs, flattened, put_back, stacked
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.environment import deterministic_kernels, resolve_device
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 from securitynet.records import Record
 
 __all__ = ["EnsembleTraining", "Inputs", "predict", "train_together"]

@@ -42,7 +42,7 @@ def _multiples(values: torch.Tensor) -> torch.Tensor:
     return (((scaled - rounded).abs() < 1e-4) & (rounded >= 0) & (rounded <= 255)).all(dim=1)
 
 
-class QueryLedger:
+class QueryCounter:
     """Counts the images a target was sent.
 
     Args:

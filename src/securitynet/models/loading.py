@@ -7,20 +7,20 @@ from pathlib import Path
 import torch
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError
 from securitynet.models import heads
 from securitynet.models.backends.base import Backend
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, sample_indices
 from securitynet.models.heads import HEADS, Head
-from securitynet.models.ledger import QueryLedger
+from securitynet.models.ledger import QueryCounter
 from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answers, open_network
 from securitynet.models.preprocessing import Preprocessing, parse_normalization
 from securitynet.models.references import ModelReference, parse_reference
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve
 from securitynet.models.target import Target
-from securitynet.models.trainer.environment import resolve_device
 from securitynet.records import Access
 
 HEAD_SAMPLE = 256
@@ -116,9 +116,9 @@ def _assemble(opened: Opened, options: Options, dataset: ImageDataset | None, ac
             hint="Run with --access black-box, or load the network itself with its weights.",
         )
     preprocessing, auto = _preprocessing(opened, options, dataset)
-    ledger = QueryLedger(options.max_queries)
+    ledger = QueryCounter(options.max_queries)
     notes = list(opened.notes)
-    target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryLedger())
+    target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryCounter())
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
     elif options.head is None:

@@ -26,9 +26,9 @@ from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer.private import Privacy
 from securitynet.models.trainer.procedure import Procedure
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
 from securitynet.models.trainer.statistics import standardising
 from securitynet.models.training import History, Note, Progress, Targets, fit, held_out
+from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.locks import exclusive
+from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import atomic_write, file_checksum, write_json
 from securitynet.models.architectures import ARCHITECTURES
@@ -45,10 +46,9 @@ from securitynet.models.sources.base import Shape
 from securitynet.models.stored_facts import StoredFacts
 from securitynet.models.target import Target
 from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.trainer.environment import resolve_device
-from securitynet.models.trainer.randomness import derived_seed, isolated
 from securitynet.models.training import History
 from securitynet.models.weights import read_state_dict, state_checksum
+from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access
 
 logger = logging.getLogger(__name__)

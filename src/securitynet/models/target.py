@@ -11,7 +11,7 @@ from securitynet.errors import AccessDenied, TargetError
 from securitynet.models import heads
 from securitynet.models.backends.base import Backend
 from securitynet.models.heads import Head
-from securitynet.models.ledger import QueryLedger, image_keys
+from securitynet.models.ledger import QueryCounter, image_keys
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.records import Access, TargetIdentity
 
@@ -41,7 +41,7 @@ class Target:
         head: Head = "logits",
         preprocessing: Preprocessing | None = None,
         access: Access = Access.BLACK_BOX,
-        ledger: QueryLedger | None = None,
+        ledger: QueryCounter | None = None,
         precision: str = "fp32",
         notes: tuple[str, ...] = (),
     ) -> None:
@@ -49,7 +49,7 @@ class Target:
         self.head: Head = head
         self.preprocessing = preprocessing or Preprocessing()
         self.access = access
-        self.ledger = ledger or QueryLedger()
+        self.ledger = ledger or QueryCounter()
         self.precision = precision
         self.notes = notes
 

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import Images
+from securitynet.devices import resolve_device
 from securitynet.models.lanes import thread_pool
 from securitynet.models.signals import Progress
 from securitynet.models.stored import Job, StoredModel, Work, check_images, fresh_network
-from securitynet.models.trainer.environment import resolve_device
 from securitynet.models.trainer.feed import RESIDENT_BYTES
-from securitynet.models.trainer.randomness import isolated
+from securitynet.randomness import isolated
 
 LANE_BYTES = 4 << 30
 """Main memory that models which are trained side by side may take, as far as can be told before."""

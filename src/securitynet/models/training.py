@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from securitynet.datasets.base import Images
+from securitynet.devices import (
+    deterministic_kernels,
+    explained_errors,
+    resolve_device,
+)
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.augment import augment
@@ -26,16 +31,11 @@ from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer import losses
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.environment import (
-    deterministic_kernels,
-    explained_errors,
-    resolve_device,
-)
 from securitynet.models.trainer.evaluation import evaluate_feed, main_output
 from securitynet.models.trainer.feed import Feed
 from securitynet.models.trainer.fingerprint import images_digest, run_fingerprint, tensor_digest
 from securitynet.models.trainer.procedure import Procedure
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)

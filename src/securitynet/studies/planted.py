@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from securitynet.errors import ConfigurationError
-from securitynet.implants import IMPLANTS
+from securitynet.implants import BACKDOORS
 from securitynet.models.poison import Poisoner
 from securitynet.models.trained import TrainedModel
 
@@ -21,7 +21,7 @@ def planted(trained: TrainedModel | None) -> Poisoner | None:
     if record is None:
         return None
     try:
-        made: Poisoner = IMPLANTS.get(record.name).model_validate(record.settings)
+        made: Poisoner = BACKDOORS.get(record.name).model_validate(record.settings)
     except ValidationError as error:
         raise ConfigurationError(
             f"The record of the planted backdoor has settings that {record.name} lacks."

@@ -15,7 +15,7 @@ from securitynet.attacks.evasion._norms import Norm, direction, project, random_
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.models.input_gradients import InputGradients, Loss, cross_entropy, log_odds, margin
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 LossName = Literal["cross-entropy", "log-odds", "margin"]

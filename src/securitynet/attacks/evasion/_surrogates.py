@@ -16,7 +16,7 @@ from securitynet.models.loading import load_target
 from securitynet.models.recipe import Recipe
 from securitynet.models.stored import Job, obtain_model
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Record, ThreatModel
 
 STORE = "surrogates"

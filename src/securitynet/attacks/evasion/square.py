@@ -20,7 +20,7 @@ from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.errors import ConfigurationError
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 OVERHEAD = 4

@@ -23,7 +23,7 @@ from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
 from securitynet.models.signals import Progress, collect
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 
 logger = logging.getLogger(__name__)
 

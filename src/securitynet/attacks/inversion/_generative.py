@@ -18,7 +18,7 @@ from securitynet.models.gan import GAN, GANTraining, obtain_gan
 from securitynet.models.method import SharedWork
 from securitynet.models.signals import Progress
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -26,7 +26,7 @@ from securitynet.models.shadows import ShadowTraining
 from securitynet.models.sharing import shared_shadow
 from securitynet.models.signals import Signals, collect
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed, isolated
+from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Auxiliary
 
 Features = tuple[NDArray[np.float32], ...]

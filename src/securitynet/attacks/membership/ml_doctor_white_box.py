@@ -26,7 +26,7 @@ from securitynet.models.gradients import last_layer
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.signals import Signals
 from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

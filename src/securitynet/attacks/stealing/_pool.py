@@ -18,7 +18,7 @@ from securitynet.models.augment import augment
 from securitynet.models.ledger import image_keys
 from securitynet.models.recipe import AugmentName
 from securitynet.models.stored import check_images
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 from securitynet.records import Auxiliary
 
 _CHUNK = 1024

@@ -24,7 +24,7 @@ from securitynet.models.stored import Job, StoredModel, check_images, fresh_netw
 from securitynet.models.target import Target
 from securitynet.models.together import obtain_models
 from securitynet.models.trained import TrainedModel
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
 OWN = "own"

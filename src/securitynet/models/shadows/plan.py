@@ -16,7 +16,7 @@ from securitynet.models.protection import Protection
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from securitynet.devices import explained_errors
 from securitynet.errors import ModelError
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer import losses
-from securitynet.models.trainer.environment import explained_errors
 from securitynet.models.trainer.feed import Feed
 
 _BATCH = 256

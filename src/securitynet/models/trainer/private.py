@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.trainer.procedure import Procedure, Run
-from securitynet.models.trainer.randomness import derived_seed, generator
+from securitynet.randomness import derived_seed, generator
 from securitynet.records import Record
 
 AccountantName = Literal["rdp", "prv", "zcdp"]

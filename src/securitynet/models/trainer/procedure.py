@@ -10,7 +10,7 @@ from torch import nn
 from securitynet.models.recipe import Recipe
 from securitynet.models.trainer import losses
 from securitynet.models.trainer.feed import Feed, training_batches
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 
 class Run(Protocol):
