@@ -14,9 +14,9 @@ from securitynet.defenses.base import make_defense
 from securitynet.defenses.memguard import MemGuardInterface
 from securitynet.defenses.relaxloss import Relaxing, relaxed
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Context, TrialData
 from securitynet.metrics.roc import auc
 from securitynet.models.artefacts import train_target
-from securitynet.models.method import Context, TrialData
 from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Fitting
 from securitynet.models.recipe import Recipe

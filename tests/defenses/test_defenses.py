@@ -16,10 +16,10 @@ from securitynet.defenses.distillation import Distillation, Distilling
 from securitynet.defenses.dropout import Dropout
 from securitynet.defenses.relaxloss import relaxed
 from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.artefacts import read_artefact, train_model, train_target
 from securitynet.models.loading import load_target
-from securitynet.models.method import Context, TrialData
 from securitynet.models.protection import Fitting, count_weights, set_aside
 from securitynet.models.recipe import Recipe
 from securitynet.models.train_config import TrainConfig

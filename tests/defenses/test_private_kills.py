@@ -12,8 +12,8 @@ from opacus.accountants import RDPAccountant
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.base import defended_training
 from securitynet.defenses.dp_sgd import RECIPE, DpSgd
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.artefacts import train_target
-from securitynet.models.method import Context, TrialData
 from securitynet.models.shadows import ShadowPlan
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import read_artefact, trained_splits

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from securitynet.defenses import DEFENSES
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.interface import Interface
-from securitynet.models.method import Context, TrialData
 from securitynet.models.protection import Protection
 from securitynet.models.recipe import RecipeOptions
 from securitynet.models.target import Target

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from securitynet.defenses.base import OutputDefense
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.interface import Interface, LabelsOnly
-from securitynet.models.method import Context, TrialData
 from securitynet.models.target import Target
 
 

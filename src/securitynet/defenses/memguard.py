@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Context, TrialData
 from securitynet.models import heads
 from securitynet.models.interface import Interface
-from securitynet.models.method import Context, TrialData
 from securitynet.models.target import Target
 from securitynet.models.weights import state_checksum
 from securitynet.randomness import derived_seed, generator, isolated

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.interface import Interface, Rounded
-from securitynet.models.method import Context, TrialData
 from securitynet.models.target import Target
 
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.interface import Interface
 from securitynet.models.interface import Temperature as TemperatureInterface
-from securitynet.models.method import Context, TrialData
 from securitynet.models.target import Target
 
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.interface import Interface, TopK
-from securitynet.models.method import Context, TrialData
 from securitynet.models.target import Target
 
 

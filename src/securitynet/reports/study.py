@@ -249,7 +249,7 @@ def _galleries(
 
 
 def _has_pictures(output: type) -> bool:
-    from securitynet.models.method import Output
+    from securitynet.methods.base import Output
 
     return getattr(output, "galleries", None) is not Output.galleries
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from securitynet.files import cache_folder
+from securitynet.methods.base import Context, TrialData
 from securitynet.metrics import rates
-from securitynet.models.method import Context, TrialData
 from securitynet.models.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.document import NotAssessed, Remedies

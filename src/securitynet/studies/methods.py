@@ -14,7 +14,7 @@ from securitynet.files import parse_toml
 from securitynet.registry import Registry
 
 if TYPE_CHECKING:
-    from securitynet.models.method import Method
+    from securitynet.methods.base import Method
 
 Kind = Literal["attack", "detector"]
 

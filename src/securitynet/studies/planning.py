@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
-from securitynet.models.method import Method
+from securitynet.methods.base import Method
 from securitynet.models.trained import TrainedModel
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed

@@ -17,9 +17,9 @@ from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import OutputDefense, TrainingDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
 from securitynet.files import cache_folder, stable_hash
+from securitynet.methods.base import Context, Method, TrialData
 from securitynet.metrics import rates
 from securitynet.models.artefacts import train_target
-from securitynet.models.method import Context, Method, TrialData
 from securitynet.models.signals import collect
 from securitynet.models.target import Target
 from securitynet.models.trained import read_artefact, trained_splits

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ConfigurationError, SecurityNetError
-from securitynet.models.method import Method
+from securitynet.methods.base import Method
 from securitynet.models.references import parse_reference
 from securitynet.models.train_config import TrainConfig
 from securitynet.records import (

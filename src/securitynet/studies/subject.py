@@ -11,9 +11,9 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
+from securitynet.methods.base import TrialData
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
-from securitynet.models.method import TrialData
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from securitynet.errors import AccessDenied, SecurityNetError
-from securitynet.models.method import Context, Output, TrialData
+from securitynet.methods.base import Context, Output, TrialData
 from securitynet.models.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore

@@ -21,7 +21,7 @@ import securitynet.datasets
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
-from securitynet.models.method import Context, SharedWork, TrialData
+from securitynet.methods.base import Context, SharedWork, TrialData
 from securitynet.models.signals import collect
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import facts_path

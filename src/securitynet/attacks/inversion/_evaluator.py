@@ -18,7 +18,7 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
 from securitynet.files import stable_hash
-from securitynet.models.method import SharedWork
+from securitynet.methods.base import SharedWork
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
 from securitynet.models.signals import Progress, collect

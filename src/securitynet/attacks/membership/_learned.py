@@ -20,10 +20,10 @@ from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError, SplitError
+from securitynet.methods.base import SharedWork
+from securitynet.methods.shared_models import shared_shadow
 from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
-from securitynet.models.method import SharedWork
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.sharing import shared_shadow
 from securitynet.models.signals import Signals, collect
 from securitynet.models.target import Target
 from securitynet.randomness import derived_seed, isolated

@@ -1,4 +1,4 @@
-"""Models that several trials need, as pieces of shared work: see `securitynet.models.method.SharedWork`."""
+"""Models that several trials need, as pieces of shared work: see `securitynet.methods.base.SharedWork`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from securitynet.files import stable_hash
-from securitynet.models.method import Context, SharedWork, TrialData
+from securitynet.methods.base import Context, SharedWork, TrialData
 from securitynet.models.shadows.outputs import part_job, plan_jobs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import check_shadow
