@@ -58,7 +58,7 @@ def ours(case):
     from securitynet.datasets.splits import four_way
     from securitynet.models.architectures.factory import build
     from securitynet.models.backends.module import ModuleBackend
-    from securitynet.models.preprocessing import Preprocessing
+    from securitynet.models.sources.preprocessing import Preprocessing
     from securitynet.models.target import Target
     from securitynet.records import Access
 

@@ -17,9 +17,9 @@ from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Context, TrialData
 from securitynet.metrics.roc import auc
 from securitynet.models.artefacts import train_target
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Fitting
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.trainer.feed import training_batches
 from securitynet.models.training import fit
 from securitynet.randomness import derived_seed, generator

@@ -10,7 +10,7 @@ from torch import nn
 from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum
 from securitynet.models.backends.onnx import OnnxBackend
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.target import Target
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")

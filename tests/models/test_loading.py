@@ -22,7 +22,7 @@ from securitynet.errors import (
 )
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading import load_target
-from securitynet.models.weights import state_checksum
+from securitynet.models.sources.weights import state_checksum
 from securitynet.records import Access
 
 CLASSES = 4

@@ -15,7 +15,7 @@ from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, fitting_conventions, p_value, sample_indices
 from securitynet.models.ledger import QueryCounter
 from securitynet.models.loading import load_target
-from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
+from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
 from securitynet.models.target import Target
 
 

@@ -17,7 +17,7 @@ from securitynet.errors import QueryBudgetExceeded, TargetError
 from securitynet.models import signals
 from securitynet.models.backends.base import Backend
 from securitynet.models.ledger import QueryCounter
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.target import Target
 
 CLASSES = 4

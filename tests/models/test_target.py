@@ -11,7 +11,7 @@ from securitynet.models.backends.base import Backend
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.ledger import QueryCounter, image_keys
 from securitynet.models.optimise import prepare
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.target import Target
 from securitynet.records import Access
 

@@ -14,9 +14,9 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Fitting, Protected
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.trainer.private import (
     AccountantName,
     ClippingName,

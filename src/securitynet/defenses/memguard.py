@@ -17,8 +17,8 @@ from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Context, TrialData
 from securitynet.models import heads
 from securitynet.models.interface import Interface
+from securitynet.models.sources.weights import state_checksum
 from securitynet.models.target import Target
-from securitynet.models.weights import state_checksum
 from securitynet.randomness import derived_seed, generator, isolated
 
 _ROWS = 256

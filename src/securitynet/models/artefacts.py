@@ -35,6 +35,7 @@ from securitynet.models.protection import (
     train_protected,
 )
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.target import Target
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import (
@@ -49,7 +50,6 @@ from securitynet.models.trained import (
 )
 from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.training import Indices, Note, Progress, evaluate
-from securitynet.models.weights import read_state_dict, state_checksum
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
 

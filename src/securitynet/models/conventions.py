@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.preprocessing import CONVENTIONS, Constants
+from securitynet.models.sources.preprocessing import CONVENTIONS, Constants
 from securitynet.models.target import Target
 
 SAMPLE = 1000

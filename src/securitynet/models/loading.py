@@ -16,10 +16,10 @@ from securitynet.models.conventions import choose_normalization, sample_indices
 from securitynet.models.heads import HEADS, Head
 from securitynet.models.ledger import QueryCounter
 from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answers, open_network
-from securitynet.models.preprocessing import Preprocessing, parse_normalization
-from securitynet.models.references import ModelReference, parse_reference
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve
+from securitynet.models.sources.preprocessing import Preprocessing, parse_normalization
+from securitynet.models.sources.references import ModelReference, parse_reference
 from securitynet.models.target import Target
 from securitynet.records import Access
 
@@ -56,7 +56,7 @@ def load_target(
     Nothing in a model file is executed; the one code that runs is a factory that the user names (``python:``).
 
     Args:
-        reference: See `securitynet.models.references.FORMS`.
+        reference: See `securitynet.models.sources.references.FORMS`.
         weights: File of weights for a network; the library's own by default.
         dataset: Labelled images of the model's kind: they decide ``auto`` choices, and the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``

@@ -10,19 +10,19 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.files import cache_folder
-from securitynet.models import fitting
 from securitynet.models.backends.base import Backend
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.heads import Head
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
+from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import Progress, Shape, Source
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.suggestions import suggest
+from securitynet.models.sources.weights import StateDict, read_state_dict, state_checksum
 from securitynet.models.stored_facts import StoredFacts, read_facts
-from securitynet.models.suggestions import suggest
 from securitynet.models.trained import TrainedModel, read_artefact
 from securitynet.models.trainer.private import with_group_norms
-from securitynet.models.weights import StateDict, read_state_dict, state_checksum
 
 DEFAULT_SIZE = 32
 """Height and width of images where nothing states them."""

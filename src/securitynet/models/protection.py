@@ -22,8 +22,8 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.trainer.private import Privacy
 from securitynet.models.trainer.procedure import Procedure
 from securitynet.models.trainer.statistics import standardising

@@ -40,14 +40,14 @@ from securitynet.models.protection import (
     train_protected,
 )
 from securitynet.models.recipe import Recipe
-from securitynet.models.references import parse_reference
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Shape
+from securitynet.models.sources.references import parse_reference
+from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.stored_facts import StoredFacts
 from securitynet.models.target import Target
 from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.training import History
-from securitynet.models.weights import read_state_dict, state_checksum
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum, stable_hash
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Protected
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training import History
 from securitynet.records import Record
 

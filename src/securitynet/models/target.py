@@ -12,7 +12,7 @@ from securitynet.models import heads
 from securitynet.models.backends.base import Backend
 from securitynet.models.heads import Head
 from securitynet.models.ledger import QueryCounter, image_keys
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.records import Access, TargetIdentity
 
 if TYPE_CHECKING:

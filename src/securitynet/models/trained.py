@@ -18,9 +18,9 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, write_json
 from securitynet.models.poison import Implanted
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.protection import Protected, set_aside
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training import History, held_out
 from securitynet.records import DatasetIdentity, Record
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import read_toml, stable_hash
-from securitynet.models.references import parse_reference
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.train_config import TrainConfig
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.stamps import Stamps

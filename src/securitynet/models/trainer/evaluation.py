@@ -7,8 +7,8 @@ from torch import nn
 
 from securitynet.devices import explained_errors
 from securitynet.errors import ModelError
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.recipe import Recipe
+from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.trainer import losses
 from securitynet.models.trainer.feed import Feed
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Preprocessing
 
 _DIGITS = 4
 _SMALLEST_DEVIATION = 1e-3

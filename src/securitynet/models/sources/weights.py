@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
     """The tensors of a file of weights, by name, and their digest.
 
     Nested checkpoints (``{"state_dict": {...}, "epoch": ...}``) are opened; floating-point tensors of any precision
-    become float32. Names are as in the file: `securitynet.models.fitting` removes prefixes.
+    become float32. Names are as in the file: `securitynet.models.sources.state_dicts` removes prefixes.
 
     Returns:
         Tensors on the CPU by name, and their `state_checksum`, the same for the same weights in another kind of file.

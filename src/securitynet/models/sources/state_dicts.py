@@ -15,7 +15,7 @@ from torch import nn
 
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import Shape, Source
-from securitynet.models.weights import StateDict
+from securitynet.models.sources.weights import StateDict
 
 _PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.", "classifier.", "student.")
 _INFIXES = ("module.", "_orig_mod.")

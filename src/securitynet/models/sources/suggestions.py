@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from securitynet.errors import SecurityNetError
-from securitynet.models import fitting
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
+from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import Shape
-from securitynet.models.weights import StateDict
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.weights import StateDict
 
 _SIZES = (32, 28, 64, 224, 8, 16, 48, 96)
 # Networks of torchvision whose checkpoints, trained by anyone on anything, are common.
