@@ -27,8 +27,8 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.models.artefacts import train_target
-from securitynet.models.signals import collect
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
 from securitynet.models.trained import read_artefact
 
 

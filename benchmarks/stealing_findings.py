@@ -28,8 +28,8 @@ from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
 from securitynet.metrics import stealing
 from securitynet.models.loading import load_target
-from securitynet.models.signals import collect
 from securitynet.models.stored import Job, fresh_network
+from securitynet.models.targets.signals import collect
 from securitynet.models.trainer.statistics import standardising
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 

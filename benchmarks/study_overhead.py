@@ -178,7 +178,7 @@ import sys, time
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from securitynet.models.ledger import image_keys
+from securitynet.models.targets.query_count import image_keys
 from pathlib import Path
 from securitynet.datasets import load
 from securitynet.models.loading import load_target

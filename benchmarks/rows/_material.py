@@ -75,9 +75,9 @@ def images(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 def target(case: Case, **options: Any) -> Any:
     """The same network as our `Target`, under white-box access if nothing else is said (project environment)."""
-    from securitynet.models.backends.module import ModuleBackend
     from securitynet.models.sources.preprocessing import Preprocessing
-    from securitynet.models.target import Target
+    from securitynet.models.targets.backends.module import ModuleBackend
+    from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     wrapped = network(case)

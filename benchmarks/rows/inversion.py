@@ -57,9 +57,9 @@ def ours(case):
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
     from securitynet.models.architectures.factory import build
-    from securitynet.models.backends.module import ModuleBackend
     from securitynet.models.sources.preprocessing import Preprocessing
-    from securitynet.models.target import Target
+    from securitynet.models.targets.backends.module import ModuleBackend
+    from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     given = case.load("target")

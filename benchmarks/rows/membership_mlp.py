@@ -51,8 +51,8 @@ def inputs(case):
 def recorded(case, number):
     from securitynet.attacks.base import TrialData
     from securitynet.datasets.splits import public
-    from securitynet.models.backends.recorded import RecordedBackend
-    from securitynet.models.target import Target
+    from securitynet.models.targets.backends.recorded import RecordedBackend
+    from securitynet.models.targets.target import Target
 
     path = case.folder / f"recorded-{number}.npz"
     backend = RecordedBackend(path, reference=f"outputs:{path.name}")

@@ -113,8 +113,8 @@ def searching(**settings: object) -> Callable:
         from securitynet.detectors.neural_cleanse import NeuralCleanse
         from securitynet.metrics import detection
         from securitynet.models.architectures.factory import build
-        from securitynet.models.backends.module import ModuleBackend
-        from securitynet.models.target import Target
+        from securitynet.models.targets.backends.module import ModuleBackend
+        from securitynet.models.targets.target import Target
         from securitynet.records import Access
 
         detector = NeuralCleanse(batch_size=BATCH, **settings)

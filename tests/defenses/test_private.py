@@ -18,11 +18,11 @@ from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
 from securitynet.models.artefacts import read_artefact, train_model, train_target
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.loading import load_target
 from securitynet.models.protection import Fitting
 from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trainer import private
 from securitynet.models.trainer.private import PrivateSteps, noise_for, plan_steps, spent

@@ -20,8 +20,8 @@ from securitynet.detectors._triggers import Triggers
 from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 

@@ -17,7 +17,7 @@ from securitynet.detectors.base import Context
 from securitynet.detectors.strip import FittedStrip, Strip, margin_of
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 from securitynet.studies.methods import make_method, parse_settings
 

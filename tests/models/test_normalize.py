@@ -11,12 +11,12 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, fitting_conventions, p_value, sample_indices
-from securitynet.models.ledger import QueryCounter
 from securitynet.models.loading import load_target
 from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, QueryBudgetExceeded, TargetError
-from securitynet.models import heads
-from securitynet.models.backends.base import Backend
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.ledger import QueryCounter, image_keys
-from securitynet.models.optimise import prepare
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 CLASSES = 5

@@ -323,7 +323,7 @@ class Catalog:
         return new
 
     def load(self, entry: CatalogEntry | str, **options: Any) -> Any:
-        """Load the model of an entry as a `securitynet.models.target.Target`.
+        """Load the model of an entry as a `securitynet.models.targets.target.Target`.
 
         Args:
             entry: An entry, or what `get` takes.

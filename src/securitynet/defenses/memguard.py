@@ -15,10 +15,10 @@ from torch.nn import functional
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Context, TrialData
-from securitynet.models import heads
-from securitynet.models.interface import Interface
 from securitynet.models.sources.weights import state_checksum
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed, generator, isolated
 
 _ROWS = 256

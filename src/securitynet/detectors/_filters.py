@@ -21,9 +21,9 @@ from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
-from securitynet.models.lanes import left_to_lanes
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
+from securitynet.models.targets.threads import left_to_lanes
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 MOST_EXAMPLES = 4

@@ -16,11 +16,11 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import TargetError
 from securitynet.files import atomic_write, stable_hash
-from securitynet.models import heads
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.ledger import image_keys
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Queries
 
 logger = logging.getLogger(__name__)

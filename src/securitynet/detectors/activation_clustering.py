@@ -19,7 +19,7 @@ from securitynet.detectors._questions import Arrays, Questions, joined, pieces_f
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.models.poison import ChangedImages
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 

@@ -16,8 +16,8 @@ from securitynet.detectors._confirm import Confirmation, Suspicion
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough
 from securitynet.detectors._questions import Arrays, Questions, margin_of
 from securitynet.detectors._regions import Grid
-from securitynet.models import heads
-from securitynet.models.signals import Progress
+from securitynet.models.targets import heads
+from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derived_seed
 
 FEWEST_HELD_OUT = 10

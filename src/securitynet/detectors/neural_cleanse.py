@@ -23,7 +23,7 @@ from securitynet.metrics import detection
 from securitynet.models.poison import Implanted
 from securitynet.models.shadows.plan import imitated_protection
 from securitynet.models.shadows.store import shadow_job, trained_shadow
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 

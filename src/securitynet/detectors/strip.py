@@ -14,7 +14,7 @@ from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, che
 from securitynet.detectors._likely import DEVIATIONS, FEWEST_KNOWN, Foresight
 from securitynet.detectors._questions import Arrays, Questions, margin_of
 from securitynet.metrics import filtering
-from securitynet.models.signals import Progress
+from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derived_seed
 
 FEWEST_TUNING = 10

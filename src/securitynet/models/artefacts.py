@@ -23,7 +23,6 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.poison import Poisoner
 from securitynet.models.protection import (
     UNPROTECTED,
@@ -36,7 +35,8 @@ from securitynet.models.protection import (
 )
 from securitynet.models.recipe import Recipe
 from securitynet.models.sources.weights import read_state_dict, state_checksum
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import (
     TrainedModel,

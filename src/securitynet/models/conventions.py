@@ -18,7 +18,7 @@ from torch.nn import functional
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
 from securitynet.models.sources.preprocessing import CONVENTIONS, Constants
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 
 SAMPLE = 1000
 """Most images that are tried."""

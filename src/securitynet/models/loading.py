@@ -9,18 +9,18 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError
-from securitynet.models import heads
-from securitynet.models.backends.base import Backend
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, sample_indices
-from securitynet.models.heads import HEADS, Head
-from securitynet.models.ledger import QueryCounter
 from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answers, open_network
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve
 from securitynet.models.sources.preprocessing import Preprocessing, parse_normalization
 from securitynet.models.sources.references import ModelReference, parse_reference
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.heads import HEADS, Head
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 HEAD_SAMPLE = 256

@@ -10,9 +10,6 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.files import cache_folder
-from securitynet.models.backends.base import Backend
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.heads import Head
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import Progress, Shape, Source
@@ -21,6 +18,9 @@ from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.suggestions import suggest
 from securitynet.models.sources.weights import StateDict, read_state_dict, state_checksum
 from securitynet.models.stored_facts import StoredFacts, read_facts
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.heads import Head
 from securitynet.models.trained import TrainedModel, read_artefact
 from securitynet.models.trainer.private import with_group_norms
 
@@ -191,16 +191,16 @@ def open_answers(reference: ModelReference, options: Options) -> Opened:
     """Open a model that only answers: an ONNX file, an endpoint, or recorded outputs."""
     name = reference.name
     if reference.scheme == "outputs":
-        from securitynet.models.backends.recorded import RecordedBackend
+        from securitynet.models.targets.backends.recorded import RecordedBackend
 
         recorded = RecordedBackend(Path(name), reference=short(reference))
         return Opened(recorded, preprocessing=Preprocessing(), head=recorded.head, recorded=True)
     if reference.scheme == "onnx":
-        from securitynet.models.backends.onnx import OnnxBackend
+        from securitynet.models.targets.backends.onnx import OnnxBackend
 
         onnx = OnnxBackend(Path(name), reference=short(reference), batch_size=options.batch_size)
         return Opened(onnx, input_size=onnx.input_size)
-    from securitynet.models.backends.http import HttpBackend
+    from securitynet.models.targets.backends.http import HttpBackend
 
     http = HttpBackend(
         name,

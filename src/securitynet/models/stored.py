@@ -29,7 +29,6 @@ from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import atomic_write, file_checksum, write_json
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.protection import (
     UNPROTECTED,
     Fitting,
@@ -45,7 +44,8 @@ from securitynet.models.sources.base import Shape
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.stored_facts import StoredFacts
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.training import History
 from securitynet.randomness import derived_seed, isolated

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Images
 from securitynet.devices import resolve_device
-from securitynet.models.lanes import thread_pool
-from securitynet.models.signals import Progress
 from securitynet.models.stored import Job, StoredModel, Work, check_images, fresh_network
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.threads import thread_pool
 from securitynet.models.trainer.feed import RESIDENT_BYTES
 from securitynet.randomness import isolated
 

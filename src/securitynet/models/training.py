@@ -26,9 +26,9 @@ from securitynet.devices import (
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.augment import augment
-from securitynet.models.optimise import memory_format
 from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.optimise import memory_format
 from securitynet.models.trainer import losses
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
 from securitynet.models.trainer.evaluation import evaluate_feed, main_output

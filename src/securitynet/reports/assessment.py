@@ -11,7 +11,7 @@ from typing import Any
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.reports.build import write_report
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
 from securitynet.results.store import TrialStore

@@ -16,7 +16,7 @@ from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.models.signals import Signals
+    from securitynet.models.targets.signals import Signals
     from securitynet.studies.assessment import Assessment
     from securitynet.studies.trials import Trial
 

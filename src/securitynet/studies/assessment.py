@@ -11,7 +11,7 @@ import numpy as np
 from securitynet.files import cache_folder
 from securitynet.methods.base import Context, TrialData
 from securitynet.metrics import rates
-from securitynet.models.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.document import NotAssessed, Remedies
 from securitynet.results.store import TrialStore

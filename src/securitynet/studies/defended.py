@@ -11,7 +11,7 @@ from securitynet.defenses.base import output_defense, settings_of
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.base import Context, TrialData
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 from securitynet.studies.config import AssessConfig
 

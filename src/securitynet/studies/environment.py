@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import securitynet
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 
 
 def version() -> str:

@@ -12,9 +12,9 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.base import TrialData
-from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.target import Target
 from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.defended import check_defense, defend
@@ -22,7 +22,7 @@ from securitynet.studies.imitated import defense_of
 from securitynet.studies.planted import planted
 
 if TYPE_CHECKING:
-    from securitynet.models.signals import Progress
+    from securitynet.models.targets.signals import Progress
 
 
 @dataclass(frozen=True, eq=False)

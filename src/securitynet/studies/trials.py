@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Context, Output, TrialData
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
 from securitynet.studies import environment

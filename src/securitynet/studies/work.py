@@ -22,7 +22,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import Context, SharedWork, TrialData
-from securitynet.models.signals import collect
+from securitynet.models.targets.signals import collect
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import facts_path
 from securitynet.records import Measurement, TrialResult

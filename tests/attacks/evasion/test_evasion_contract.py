@@ -14,9 +14,9 @@ from torch import nn
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded, SplitError, TargetError
-from securitynet.models.backends.base import Backend
-from securitynet.models.ledger import QueryCounter
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 QUICK_SURROGATE = {"architecture": "simple-cnn", "recipe": {"epochs": 15, "optimizer": "adam", "learning_rate": 5e-3}}

@@ -14,7 +14,7 @@ from securitynet.attacks.evasion._norms import direction, project, sizes
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.pgd import L2_EPSILONS, Pgd
 from securitynet.metrics.evasion import WARNING
-from securitynet.models.input_gradients import InputGradients
+from securitynet.models.targets.input_gradients import InputGradients
 
 WHITE = Fgsm.threat_models[0]
 

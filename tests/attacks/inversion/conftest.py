@@ -13,7 +13,7 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import obtain_shadow
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 
 
 @pytest.fixture(scope="session")

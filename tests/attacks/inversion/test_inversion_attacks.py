@@ -20,8 +20,8 @@ from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, 
 from securitynet.attacks.inversion.base import Reconstructions
 from securitynet.attacks.inversion.plug_and_play import margins, transformed
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError, TargetError
-from securitynet.models.backends.base import Backend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 NAMES = ("fredrikson", "generative", "plug-and-play")

@@ -9,8 +9,8 @@ from conftest_stealing import FAST, Dice, Sealed, context, measured
 
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded
-from securitynet.models.ledger import QueryCounter
-from securitynet.models.target import Target
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 NAMES = ATTACKS.names("stealing")

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from securitynet.datasets import splits as make_splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.models.artefacts import train_target
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import (
     Accuracies,
@@ -24,7 +23,8 @@ from securitynet.models.shadows import (
     shadow_model,
     shadow_outputs,
 )
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 
 FAST = {"epochs": 3, "learning_rate": 0.05, "schedule": "constant"}
 

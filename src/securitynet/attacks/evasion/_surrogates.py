@@ -15,7 +15,7 @@ from securitynet.files import file_checksum
 from securitynet.models.loading import load_target
 from securitynet.models.recipe import Recipe
 from securitynet.models.stored import Job, obtain_model
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Record, ThreatModel
 

@@ -16,8 +16,8 @@ from securitynet.errors import SplitError
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 

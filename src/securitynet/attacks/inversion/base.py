@@ -19,7 +19,7 @@ from securitynet.attacks.inversion._search import Found, Search
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.methods.base import SharedWork
 from securitynet.metrics import inversion
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from securitynet.methods.base import SharedWork
 from securitynet.methods.shared_models import shared_shadow
 from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.signals import Signals, collect
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Auxiliary
 

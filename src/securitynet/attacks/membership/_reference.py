@@ -25,7 +25,7 @@ from securitynet.methods.base import SharedWork
 from securitynet.methods.shared_models import shared_shadows
 from securitynet.metrics import roc
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_SHADOWS = 4

@@ -20,9 +20,9 @@ from torch.nn import functional
 from securitynet.attacks.stealing._interface import completed
 from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.models.architectures.factory import build
-from securitynet.models.ledger import image_keys
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
 from securitynet.models.trainer.checkpoints import CheckpointFile, State
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Queries

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
-from securitynet.models.input_gradients import InputGradients, log_odds
-from securitynet.models.ledger import QueryCounter
-from securitynet.models.signals import Signals, collect
-from securitynet.models.target import Target
+from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
 from securitynet.records import Access
 

@@ -11,7 +11,7 @@ from securitynet.attacks.stealing._pool import pool_of, with_copies
 from securitynet.attacks.stealing.base import POOLS, Answered, StealingAttack, ask_about, surrogate_recipe
 from securitynet.errors import ConfigurationError
 from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import ThreatModel
 
 

@@ -19,9 +19,9 @@ from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.metrics import stealing
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
-from securitynet.models.signals import collect
 from securitynet.models.stored import Job, StoredModel, check_images, fresh_network, qualified
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
 from securitynet.models.together import obtain_models
 from securitynet.models.trained import TrainedModel
 from securitynet.randomness import derived_seed

@@ -19,7 +19,7 @@ from securitynet.attacks.stealing.base import Answered, StealingAttack
 from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 DEFAULT_QUERIES = 20_000

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
 
 Reward = Literal["certainty", "diversity", "loss"]

@@ -14,7 +14,7 @@ from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.protection import Protection
 from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.models.trained import TrainedModel
 from securitynet.randomness import derived_seed
 from securitynet.records import Record

@@ -16,7 +16,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.models.protection import Protection
 from securitynet.models.recipe import Recipe
 from securitynet.models.stored import Epochs, Job, check_images, obtain_model
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.models.training import History
 
 __all__ = ["Epochs", "Shadow", "check_images", "check_shadow", "obtain_shadow", "shadow_job", "trained_shadow"]

@@ -24,12 +24,12 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.errors import TargetError
 from securitynet.files import atomic_write, stable_hash
-from securitynet.models import heads
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.heads import Head
-from securitynet.models.interface import InterfaceBackend
-from securitynet.models.ledger import image_keys
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.heads import Head
+from securitynet.models.targets.interface import InterfaceBackend
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Queries
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def collect_embeddings(
         target: Under white-box access.
         dataset: Where the images are; its classes need not be the target's.
         indices: Which records; all by default.
-        layer: Name of the layer to take; see `securitynet.models.embeddings.finder`. By default what the final
+        layer: Name of the layer to take; see `securitynet.models.targets.embeddings.finder`. By default what the final
             classifier receives.
         cache: Folder for signals of all targets; None keeps nothing.
         progress: Called as the work goes on.

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied, TargetError
-from securitynet.models import heads
-from securitynet.models.backends.base import Backend
-from securitynet.models.heads import Head
-from securitynet.models.ledger import QueryCounter, image_keys
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.heads import Head
+from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.records import Access, TargetIdentity
 
 if TYPE_CHECKING:
-    from securitynet.models.interface import Interface
+    from securitynet.models.targets.interface import Interface
 
 
 class Target:
@@ -112,7 +112,7 @@ class Target:
         the ledger, has a checksum of its own, and its signals are made of this target's: a record that this target was
         asked about is not asked about again. Where the target has an interface already, the new one comes after it.
         """
-        from securitynet.models.interface import InterfaceBackend
+        from securitynet.models.targets.interface import InterfaceBackend
 
         inner = self.backend
         if isinstance(inner, InterfaceBackend):
@@ -126,7 +126,7 @@ class Target:
 
         No attack may take this view: it is what the interface hides.
         """
-        from securitynet.models.interface import InterfaceBackend
+        from securitynet.models.targets.interface import InterfaceBackend
 
         backend = self.backend
         if not isinstance(backend, InterfaceBackend):
@@ -184,7 +184,7 @@ class Target:
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
-            layer: Name of another layer to take instead; see `securitynet.models.embeddings.finder`.
+            layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.finder`.
             keys: Their `image_keys`, if the caller has them already.
 
         Raises:

@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
 from securitynet.files import stable_hash
-from securitynet.models.backends._answers import Answers, Row
-from securitynet.models.backends._protocol import ModelMetadata, parse_endpoint, question, read_answer, read_metadata
-from securitynet.models.backends._transport import BatchTooLarge, Transport, Unreachable
-from securitynet.models.backends.base import Backend
+from securitynet.models.targets.backends._answers import Answers, Row
+from securitynet.models.targets.backends._protocol import (
+    ModelMetadata,
+    parse_endpoint,
+    question,
+    read_answer,
+    read_metadata,
+)
+from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
+from securitynet.models.targets.backends.base import Backend
 
 logger = logging.getLogger(__name__)
 

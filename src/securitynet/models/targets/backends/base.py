@@ -11,7 +11,7 @@ from torch import nn
 from securitynet.errors import AccessDenied
 
 if TYPE_CHECKING:
-    from securitynet.models.interface import Interface
+    from securitynet.models.targets.interface import Interface
 
 
 class Backend(ABC):
@@ -75,7 +75,7 @@ class Backend(ABC):
 
         Args:
             inputs: N×C×H×W float32, on any device.
-            layer: Name of another layer to take instead; see `securitynet.models.embeddings.finder`.
+            layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.finder`.
 
         Returns:
             N×D float32 on the CPU.

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from securitynet.errors import TargetError, UnsafeFile
 from securitynet.files import file_checksum
-from securitynet.models import heads
-from securitynet.models.heads import Head
+from securitynet.models.targets import heads
+from securitynet.models.targets.heads import Head
 
 ARRAYS: dict[str, Head] = {
     "posteriors": "probabilities",

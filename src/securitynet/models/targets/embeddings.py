@@ -1,4 +1,4 @@
-"""Embeddings of a network: what its second-to-last layer emits, found by `securitynet.models.tracing` or by name."""
+"""Embeddings of a network: what its second-to-last layer emits, found by `securitynet.models.targets.tracing` or by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from securitynet.errors import ModelError
-from securitynet.models.tracing import OpaqueHeadError, Traced, pooled, received, trace
+from securitynet.models.targets.tracing import OpaqueHeadError, Traced, pooled, received, trace
 
 Extract = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """From a network and N of its inputs to their embeddings, N×D float32."""

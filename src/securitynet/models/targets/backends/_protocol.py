@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError, ModelError, TargetError
 from securitynet.files import stable_hash
-from securitynet.models.backends._layout import Layout, read_layout
+from securitynet.models.targets.backends._layout import Layout, read_layout
 
 _MODEL_PATH = re.compile(r"(?P<base>.*/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)(?:/infer)?/?")
 _INPUT_TYPES = ("FP32", "FP64")

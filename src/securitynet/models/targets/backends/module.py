@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from securitynet.errors import TargetError
-from securitynet.models.backends.base import Backend
-from securitynet.models.embeddings import Extract, finder
-from securitynet.models.lanes import Lanes, equal_size
-from securitynet.models.optimise import prepare
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.embeddings import Extract, finder
+from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.threads import Lanes, equal_size
 
 CALL_NUMBERS = 1 << 21
 """Numbers in the images of one call on a CPU, about: 8 MiB of them."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, TargetError
-from securitynet.models.backends._recordings import Recording, read_recording
-from securitynet.models.backends.base import Backend
-from securitynet.models.heads import Head
+from securitynet.models.targets.backends._recordings import Recording, read_recording
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.heads import Head
 
 
 class RecordedBackend(Backend):

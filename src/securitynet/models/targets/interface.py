@@ -15,10 +15,10 @@ from pydantic import Field, SerializeAsAny
 from torch.nn import functional
 
 from securitynet.files import stable_hash
-from securitynet.models import heads
-from securitynet.models.backends.base import Backend
-from securitynet.models.heads import Head
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.heads import Head
+from securitynet.models.targets.target import Target
 from securitynet.records import Record
 
 _TOLD_LABEL = 2.0**-20
@@ -70,7 +70,7 @@ class Interface(Record, ABC):
 
     @property
     def head(self) -> Head:
-        """What answers are, for `securitynet.models.heads`."""
+        """What answers are, for `securitynet.models.targets.heads`."""
         return "labels" if self.labels_only else "answers"
 
     def then(self, other: Interface) -> Chain:

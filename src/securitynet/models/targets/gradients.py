@@ -18,8 +18,8 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 

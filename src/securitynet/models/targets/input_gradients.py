@@ -1,7 +1,7 @@
 """Gradients of a loss with respect to the images that a frozen network is shown: what evasion and transfer stand on.
 
 Weights are frozen, so a backward pass computes the gradients of activations and nothing else. On a CPU whole batches
-run side by side in lanes (`securitynet.models.lanes`), each forward and backward on one thread.
+run side by side in lanes (`securitynet.models.targets.threads`), each forward and backward on one thread.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from securitynet.errors import TargetError
-from securitynet.models.backends.module import suitable_batch
-from securitynet.models.lanes import Lanes, equal_size
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.target import Target
+from securitynet.models.targets.threads import Lanes, equal_size
 from securitynet.records import Access
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum
-from securitynet.models.backends._external_data import external_files
-from securitynet.models.backends._layout import read_layout
-from securitynet.models.backends.base import Backend
-from securitynet.models.backends.module import suitable_batch
+from securitynet.models.targets.backends._external_data import external_files
+from securitynet.models.targets.backends._layout import read_layout
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import suitable_batch
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FLOAT_OUTPUTS = (*_FLOATS, "tensor(double)")
