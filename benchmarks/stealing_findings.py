@@ -30,7 +30,7 @@ from securitynet.metrics import stealing
 from securitynet.models.loading import load_target
 from securitynet.models.stored import Job, fresh_network
 from securitynet.models.targets.signals import collect
-from securitynet.models.trainer.statistics import standardising
+from securitynet.models.training.pixel_statistics import standardising
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 SHOWN = ("agreement", "accuracy", "accuracy-ratio", "agreement-on-errors", "calibration-gap", "posterior-distance")

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.recipe import Recipe
 from securitynet.models.stored import Job, obtain_model
 from securitynet.models.together import obtain_models
+from securitynet.models.training.recipe import Recipe
 
 
 class Decoded:

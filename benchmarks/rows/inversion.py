@@ -28,8 +28,8 @@ def inputs(case):
 
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
-    from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import obtain_shadow
+    from securitynet.models.training.recipe import Recipe
     from securitynet.randomness import generator
 
     digits = load("digits", size=case.size)

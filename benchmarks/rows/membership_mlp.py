@@ -30,8 +30,8 @@ def inputs(case):
     """Outputs of targets that were trained on different halves of half of the digits."""
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
-    from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import obtain_shadow
+    from securitynet.models.training.recipe import Recipe
 
     digits = load("digits")
     cache = case.folder.parent / "targets"

@@ -20,7 +20,7 @@ _EXPORTS = {
     "train": "securitynet.models.artefacts:train_target",
     "AssessConfig": "securitynet.studies.config:AssessConfig",
     "Measurement": "securitynet.records:Measurement",
-    "Recipe": "securitynet.models.recipe:Recipe",
+    "Recipe": "securitynet.models.training.recipe:Recipe",
     "SecurityNetError": "securitynet.errors:SecurityNetError",
     "ThreatModel": "securitynet.records:ThreatModel",
 }
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from securitynet.errors import SecurityNetError
     from securitynet.models.artefacts import train_target as train
     from securitynet.models.loading import load_target
-    from securitynet.models.recipe import Recipe
+    from securitynet.models.training.recipe import Recipe
     from securitynet.records import Measurement, ThreatModel
     from securitynet.reports.assessment import assess
     from securitynet.studies.config import AssessConfig

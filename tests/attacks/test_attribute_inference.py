@@ -17,12 +17,12 @@ from securitynet.datasets.base import Attribute
 from securitynet.datasets.splits import four_way
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.models.architectures.factory import build
-from securitynet.models.recipe import Recipe
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.signals import collect_embeddings
 from securitynet.models.targets.target import Target
-from securitynet.models.training import fit
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PARTIAL = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)

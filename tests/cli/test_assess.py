@@ -45,7 +45,7 @@ def invoke(monkeypatch, capsys):
 def weights(tmp_path_factory):
     """A briefly trained network of digits, written by the trainer."""
     from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.training.config import TrainConfig
 
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     train_model(TrainConfig(architecture="simple-cnn", dataset="digits", out=path, epochs=15, learning_rate=0.05))

@@ -17,11 +17,11 @@ from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Context, TrialData
 from securitynet.metrics.roc import auc
 from securitynet.models.artefacts import train_target
-from securitynet.models.protection import Fitting
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.trainer.feed import training_batches
-from securitynet.models.training import fit
+from securitynet.models.training.batches import training_batches
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting
 from securitynet.randomness import derived_seed, generator
 
 RECIPE = Recipe(epochs=12, batch_size=20, learning_rate=0.1, schedule="constant", seed=3)

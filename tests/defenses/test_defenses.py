@@ -20,11 +20,11 @@ from securitynet.methods.base import Context, TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.artefacts import read_artefact, train_model, train_target
 from securitynet.models.loading import load_target
-from securitynet.models.protection import Fitting, count_weights, set_aside
-from securitynet.models.recipe import Recipe
-from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import trained_splits
-from securitynet.models.training import fit
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting, count_weights, set_aside
 
 TRAINING = [name for name in DEFENSES if DEFENSES.get(name).stage == "training"]
 OUTPUT = [name for name in DEFENSES if DEFENSES.get(name).stage == "output"]

@@ -19,14 +19,14 @@ from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
 from securitynet.models.artefacts import read_artefact, train_model, train_target
 from securitynet.models.loading import load_target
-from securitynet.models.protection import Fitting
-from securitynet.models.recipe import Recipe
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
-from securitynet.models.train_config import TrainConfig
-from securitynet.models.trainer import private
-from securitynet.models.trainer.private import PrivateSteps, noise_for, plan_steps, spent
-from securitynet.models.training import fit
+from securitynet.models.training import dp_sgd as private
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.dp_sgd import PrivateSteps, noise_for, plan_steps, spent
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting
 from securitynet.records import Access
 
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.1, momentum=0.0, weight_decay=0.0, schedule="constant")

@@ -15,8 +15,8 @@ from securitynet.defenses.dp_sgd import RECIPE, DpSgd
 from securitynet.methods.base import Context, TrialData
 from securitynet.models.artefacts import train_target
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.training.config import TrainConfig
 
 EPOCHS = 40
 

@@ -39,8 +39,8 @@ def measured(output, seed=0):
 
 
 def train_facts(dataset):
-    from securitynet.models.recipe import Recipe
     from securitynet.models.trained import TrainedModel
+    from securitynet.models.training.recipe import Recipe
 
     recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)
     return TrainedModel.model_construct(architecture="simple-cnn", recipe=recipe)
@@ -196,7 +196,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits,
             raise KeyboardInterrupt
         epoch(self, number, told)
 
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints.CheckpointFile.due", lambda self: True)
+    monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self: True)
     monkeypatch.setattr(TriggerSearch, "epoch", dying)
     with pytest.raises(KeyboardInterrupt):
         method(innocent, data, Context(cache=tmp_path), WHITE)
@@ -350,7 +350,7 @@ def test_light_epochs_take_a_quarter_of_the_images_and_norms_come_from_the_other
 def test_a_search_with_light_epochs_goes_on_where_it_was_killed(backdoored, digits, tmp_path, monkeypatch):
     data, settings = data_of(digits), {"images": 64, "epochs": 10, "patience": 1, "light": 0.5}
     whole = NeuralCleanse(**settings)(backdoored, data, Context(), WHITE)
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints.CheckpointFile.due", lambda self: True)
+    monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self: True)
     epoch, ran = TriggerSearch.epoch, []
 
     def killed(self, number, told=None):

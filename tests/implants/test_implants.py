@@ -17,7 +17,7 @@ from securitynet.implants.blended import Blended
 from securitynet.implants.sinusoid import Sinusoid
 from securitynet.implants.warp import Warp
 from securitynet.models.artefacts import read_artefact, train_model
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 from securitynet.studies.training import prepared_training
 
 ALL = {"badnets": {}, "blended": {}, "sinusoid": {"frequency": 3}, "warp": {"strength": 2.0}}
@@ -179,7 +179,7 @@ def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch
     assert read_artefact(path) == trained
     kept = json.loads(path.with_suffix(".json").read_text())["implant"]
     assert (kept["name"], kept["target"], kept["box"], kept["poisoned"]) == ("badnets", 4, [5, 5, 2, 2], 216)
-    monkeypatch.setattr("securitynet.models.training._Run.epoch", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr("securitynet.models.training.fit._Run.epoch", lambda self: pytest.fail("trained again"))
     assert train_model(config, implant=implant)[1] == trained
     with pytest.raises(ConfigurationError, match="implant"):
         train_model(config, implant=Badnets(target=5, rate=0.15))

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.models.artefacts import read_artefact, train_model, train_target, trained_splits
-from securitynet.models.recipe import Recipe
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access
 
 DIGITS = load("digits")
@@ -241,7 +241,7 @@ def test_command_writes_the_model_and_prints_its_facts(tmp_path):
 
 
 def test_describing_a_training_loads_no_torch():
-    code = "import securitynet.models.train_config, sys; sys.exit('torch' in sys.modules)"
+    code = "import securitynet.models.training.config, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 

@@ -13,10 +13,10 @@ import securitynet.models.together as together
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading import load_target
-from securitynet.models.recipe import Recipe
 from securitynet.models.stored import Job, obtain_model
 from securitynet.models.stored_facts import read_facts
 from securitynet.models.together import obtain_models
+from securitynet.models.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")
 RECORDS = np.arange(0, 300, 2, dtype=np.int64)

@@ -106,7 +106,7 @@ def test_names_of_attacks():
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):
     from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.training.config import TrainConfig
 
     weights = tmp_path / "m.safetensors"
     settings = {"architecture": "simple-cnn", "dataset": "digits", "out": weights, "epochs": 2, "split_seed": 3}

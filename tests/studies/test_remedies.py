@@ -11,7 +11,7 @@ import pytest
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.models.artefacts import train_model
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 from securitynet.records import Access, Direction, Measurement
 from securitynet.reports.assessment import assess
 from securitynet.reports.remedies import outcome

@@ -10,8 +10,8 @@ from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.models.artefacts import train_model
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import read_artefact
+from securitynet.models.training.config import TrainConfig
 from securitynet.reports.assessment import assess
 from securitynet.studies.planning import training_digest
 

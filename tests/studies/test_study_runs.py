@@ -141,7 +141,7 @@ weights = "absent.safetensors"
     assert set(frame[frame["status"] == "failed"]["model"]) == {"python:broken.py:make", "arch:simple-cnn absent"}
     # What was missing is there now: no trace of the failure is left.
     from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.training.config import TrainConfig
 
     train_model(
         TrainConfig(

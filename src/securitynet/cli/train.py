@@ -11,13 +11,13 @@ import typer
 
 from securitynet.cli import console
 from securitynet.cli.options import configured
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from securitynet.models.poison import Implanted
-    from securitynet.models.protection import Protected
     from securitynet.models.trained import TrainedModel
-    from securitynet.models.training import History
+    from securitynet.models.training.fit import History
+    from securitynet.models.training.poisoned_dataset import Implanted
+    from securitynet.models.training.training_defense import Protected
 
 
 @configured(TrainConfig, positional=("architecture",))

@@ -16,7 +16,7 @@ from securitynet.detectors._search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
 from securitynet.models.targets.threads import left_to_lanes
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, State
 
 logger = logging.getLogger(__name__)
 

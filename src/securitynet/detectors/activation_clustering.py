@@ -18,8 +18,8 @@ from securitynet.detectors._known_trigger import Trigger
 from securitynet.detectors._questions import Arrays, Questions, joined, pieces_folder
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
-from securitynet.models.poison import ChangedImages
 from securitynet.models.targets.target import Target
+from securitynet.models.training.poisoned_dataset import ChangedImages
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 

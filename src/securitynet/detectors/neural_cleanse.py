@@ -20,10 +20,10 @@ from securitynet.detectors._triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import detection
-from securitynet.models.poison import Implanted
 from securitynet.models.shadows.plan import imitated_protection
 from securitynet.models.shadows.store import shadow_job, trained_shadow
 from securitynet.models.targets.target import Target
+from securitynet.models.training.poisoned_dataset import Implanted
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 

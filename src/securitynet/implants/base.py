@@ -16,8 +16,8 @@ from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
 from securitynet.implants import BACKDOORS
-from securitynet.models.poison import Box, ChangedImages, Implanted, Indices, Poisoned, Stamped
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.poisoned_dataset import Box, ChangedImages, Implanted, Indices, Poisoned, Stamped
 from securitynet.records import Record
 
 

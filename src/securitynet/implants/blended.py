@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from securitynet.implants.base import Implant
-from securitynet.models.poison import Box
+from securitynet.models.training.poisoned_dataset import Box
 from securitynet.randomness import generator
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from securitynet.errors import ConfigurationError
 from securitynet.implants.base import Implant
-from securitynet.models.poison import Box
+from securitynet.models.training.poisoned_dataset import Box
 
 
 class Sinusoid(Implant):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.implants.base import Implant
-from securitynet.models.poison import Box, Indices
+from securitynet.models.training.poisoned_dataset import Box, Indices
 from securitynet.randomness import generator
 
 

@@ -21,8 +21,8 @@ from securitynet.models.trained import TrainedModel
 from securitynet.records import Measurement, Queries, Record, ThreatModel
 
 if TYPE_CHECKING:
-    from securitynet.models.poison import Poisoner
-    from securitynet.models.protection import Protection
+    from securitynet.models.training.poisoned_dataset import Poisoner
+    from securitynet.models.training.training_defense import Protection
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,21 +23,9 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
-from securitynet.models.poison import Poisoner
-from securitynet.models.protection import (
-    UNPROTECTED,
-    Fitting,
-    Protected,
-    Protection,
-    has_group_norms,
-    parts,
-    train_protected,
-)
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
-from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import (
     TrainedModel,
     TrainedSplit,
@@ -48,8 +36,20 @@ from securitynet.models.trained import (
     save_artefact,
     trained_splits,
 )
-from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.training import Indices, Note, Progress, evaluate
+from securitynet.models.training.checkpoints import CheckpointFile
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.fit import Indices, Note, Progress, evaluate
+from securitynet.models.training.poisoned_dataset import Poisoner
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import (
+    UNPROTECTED,
+    Fitting,
+    Protected,
+    Protection,
+    has_group_norms,
+    parts,
+    train_protected,
+)
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
 

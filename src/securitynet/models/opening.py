@@ -22,7 +22,7 @@ from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import Head
 from securitynet.models.trained import TrainedModel, read_artefact
-from securitynet.models.trainer.private import with_group_norms
+from securitynet.models.training.dp_sgd import with_group_norms
 
 DEFAULT_SIZE = 32
 """Height and width of images where nothing states them."""

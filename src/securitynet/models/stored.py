@@ -29,7 +29,17 @@ from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import atomic_write, file_checksum, write_json
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.protection import (
+from securitynet.models.sources import open_source
+from securitynet.models.sources.base import Shape
+from securitynet.models.sources.references import parse_reference
+from securitynet.models.sources.weights import read_state_dict, state_checksum
+from securitynet.models.stored_facts import StoredFacts
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.models.training.checkpoints import CheckpointFile
+from securitynet.models.training.fit import History
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import (
     UNPROTECTED,
     Fitting,
     Parts,
@@ -38,16 +48,6 @@ from securitynet.models.protection import (
     parts,
     train_protected,
 )
-from securitynet.models.recipe import Recipe
-from securitynet.models.sources import open_source
-from securitynet.models.sources.base import Shape
-from securitynet.models.sources.references import parse_reference
-from securitynet.models.sources.weights import read_state_dict, state_checksum
-from securitynet.models.stored_facts import StoredFacts
-from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.target import Target
-from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.training import History
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access
 

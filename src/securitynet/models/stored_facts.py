@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum, stable_hash
-from securitynet.models.protection import Protected
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.training import History
+from securitynet.models.training.fit import History
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protected
 from securitynet.records import Record
 
 FORMAT: Final = "securitynet-stored-model"

@@ -22,7 +22,7 @@ from securitynet.devices import resolve_device
 from securitynet.models.stored import Job, StoredModel, Work, check_images, fresh_network
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.threads import thread_pool
-from securitynet.models.trainer.feed import RESIDENT_BYTES
+from securitynet.models.training.batches import RESIDENT_BYTES
 from securitynet.randomness import isolated
 
 LANE_BYTES = 4 << 30

@@ -17,11 +17,11 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, write_json
-from securitynet.models.poison import Implanted
-from securitynet.models.protection import Protected, set_aside
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.training import History, held_out
+from securitynet.models.training.fit import History, held_out
+from securitynet.models.training.poisoned_dataset import Implanted
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protected, set_aside
 from securitynet.records import DatasetIdentity, Record
 
 FORMAT: Final = "securitynet-trained-model"

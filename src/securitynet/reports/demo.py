@@ -9,8 +9,8 @@ from pathlib import Path
 import securitynet.datasets
 from securitynet.files import write_json
 from securitynet.models.artefacts import train_model
-from securitynet.models.train_config import TrainConfig
-from securitynet.models.training import History
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.fit import History
 from securitynet.reports.assessment import to_document
 from securitynet.reports.build import write_report
 from securitynet.results.document import ResultDocument

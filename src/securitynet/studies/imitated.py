@@ -6,8 +6,8 @@ import logging
 
 from securitynet.defenses.base import TrainingDefense, make_defense
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.protection import Protection
 from securitynet.models.trained import TrainedModel
+from securitynet.models.training.training_defense import Protection
 
 logger = logging.getLogger(__name__)
 

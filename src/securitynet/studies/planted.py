@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from securitynet.errors import ConfigurationError
 from securitynet.implants import BACKDOORS
-from securitynet.models.poison import Poisoner
 from securitynet.models.trained import TrainedModel
+from securitynet.models.training.poisoned_dataset import Poisoner
 
 
 def planted(trained: TrainedModel | None) -> Poisoner | None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
 from securitynet.metrics.defaults import DEFAULT_FPRS
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
 from securitynet.studies.config import AssessConfig, Once
 

@@ -17,7 +17,7 @@ from typing import Any
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.methods.base import Method
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 from securitynet.records import (
     Access,
     Auxiliary,

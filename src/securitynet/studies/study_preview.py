@@ -14,7 +14,7 @@ from typing import Any
 import securitynet.datasets
 from securitynet.defenses.base import defended_training
 from securitynet.files import cache_folder
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 from securitynet.results.index import Index
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from securitynet.defenses.base import TrainingDefense, defended_training
 from securitynet.implants.base import Implant, implanted_training
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 
 
 def prepared_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None, Implant | None]:

@@ -23,8 +23,8 @@ from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import Context, SharedWork, TrialData
 from securitynet.models.targets.signals import collect
-from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import facts_path
+from securitynet.models.training.config import TrainConfig
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore

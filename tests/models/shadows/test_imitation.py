@@ -15,8 +15,6 @@ from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.errors import ConfigurationError
 from securitynet.models.artefacts import train_target
 from securitynet.models.loading import load_target
-from securitynet.models.protection import Protected
-from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import (
     ShadowPlan,
     ShadowTraining,
@@ -30,6 +28,8 @@ from securitynet.models.stored import Job, obtain_model
 from securitynet.models.stored_facts import read_facts
 from securitynet.models.together import side_by_side
 from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protected
 
 FAST = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "schedule": "constant"}
 SETTINGS = {"distillation": {"data": "held-out"}}

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from securitynet.datasets import splits as make_splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.models.artefacts import train_target
-from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import (
     Accuracies,
     ShadowPlan,
@@ -25,6 +24,7 @@ from securitynet.models.shadows import (
 )
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 
 FAST = {"epochs": 3, "learning_rate": 0.05, "schedule": "constant"}
 

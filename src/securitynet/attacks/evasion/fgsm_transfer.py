@@ -22,9 +22,9 @@ from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Pe
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
 from securitynet.methods.shared_models import shared_model
-from securitynet.models.recipe import Recipe
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 RECIPE = Recipe(epochs=30, batch_size=128, learning_rate=0.1, schedule="cosine", augment="crop-flip")

@@ -19,10 +19,10 @@ from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
-from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.randomness import derived_seed
 
 logger = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.shared_models import shared_shadow
-from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target
+from securitynet.models.training.ensembles import EnsembleTraining, Inputs, predict, train_together
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Auxiliary
 

@@ -23,7 +23,7 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, State
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Queries
 

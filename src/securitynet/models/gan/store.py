@@ -27,8 +27,8 @@ from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
 from securitynet.models.shadows.store import check_images
 from securitynet.models.sources.weights import read_state_dict
-from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.trainer.feed import Feed
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)

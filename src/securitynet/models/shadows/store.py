@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.models.protection import Protection
-from securitynet.models.recipe import Recipe
 from securitynet.models.stored import Epochs, Job, check_images, obtain_model
 from securitynet.models.targets.target import Target
-from securitynet.models.training import History
+from securitynet.models.training.fit import History
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protection
 
 __all__ = ["Epochs", "Shadow", "check_images", "check_shadow", "obtain_shadow", "shadow_job", "trained_shadow"]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.recipe import Recipe
+from securitynet.models.training.recipe import Recipe
 
 _SUM_TOLERANCE = 1e-3
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.trainer.procedure import Procedure, Run
+from securitynet.models.training.step import Procedure, Run
 from securitynet.randomness import derived_seed, generator
 from securitynet.records import Record
 

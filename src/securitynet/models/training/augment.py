@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from securitynet.models.recipe import AugmentName
+from securitynet.models.training.recipe import AugmentName
 
 
 def augment(images: torch.Tensor, kind: AugmentName, generator: torch.Generator) -> torch.Tensor:

@@ -7,10 +7,10 @@ from torch import nn
 
 from securitynet.devices import explained_errors
 from securitynet.errors import ModelError
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.trainer import losses
-from securitynet.models.trainer.feed import Feed
+from securitynet.models.training import losses
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.recipe import Recipe
 
 _BATCH = 256
 """Records at once, at least: without gradients there is room for more than in training."""

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.stacking import Inputs, flattened, put_back, stacked
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
+from securitynet.models.training.batched import Inputs, flattened, put_back, stacked
+from securitynet.models.training.checkpoints import CheckpointFile, State
 from securitynet.randomness import generator
 from securitynet.records import Record
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from securitynet.datasets.base import Images
 from securitynet.files import stable_hash
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.weights import state_checksum
+from securitynet.models.training.recipe import Recipe
 
 
 def images_digest(images: Images, indices: NDArray[np.int64] | None, preprocessing: Preprocessing) -> str:

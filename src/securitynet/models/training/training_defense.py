@@ -22,12 +22,12 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.trainer.private import Privacy
-from securitynet.models.trainer.procedure import Procedure
-from securitynet.models.trainer.statistics import standardising
-from securitynet.models.training import History, Note, Progress, Targets, fit, held_out
+from securitynet.models.training.dp_sgd import Privacy
+from securitynet.models.training.fit import History, Note, Progress, Targets, fit, held_out
+from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 

@@ -36,7 +36,7 @@ class State:
         optimizer: State of the optimizer.
         history: JSON of the history so far.
         best: State of the network at its best validation loss; None without early stopping.
-        procedure: What a `securitynet.models.trainer.procedure.Procedure` of its own keeps.
+        procedure: What a `securitynet.models.training.step.Procedure` of its own keeps.
     """
 
     fingerprint: str

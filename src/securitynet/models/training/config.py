@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from securitynet.files import data_folder, stable_hash
-from securitynet.models.recipe import Recipe, RecipeOptions
+from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
 
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer import losses
-from securitynet.models.trainer.feed import Feed, training_batches
+from securitynet.models.training import losses
+from securitynet.models.training.batches import Feed, training_batches
+from securitynet.models.training.recipe import Recipe
 from securitynet.randomness import generator
 
 

@@ -25,16 +25,16 @@ from securitynet.devices import (
 )
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
-from securitynet.models.augment import augment
-from securitynet.models.recipe import Recipe
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.optimise import memory_format
-from securitynet.models.trainer import losses
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.evaluation import evaluate_feed, main_output
-from securitynet.models.trainer.feed import Feed
-from securitynet.models.trainer.fingerprint import images_digest, run_fingerprint, tensor_digest
-from securitynet.models.trainer.procedure import Procedure
+from securitynet.models.training import losses
+from securitynet.models.training.augment import augment
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.evaluation import evaluate_feed, main_output
+from securitynet.models.training.fingerprint import images_digest, run_fingerprint, tensor_digest
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
@@ -109,7 +109,7 @@ def fit(
         module: A network from preprocessed images to N×K logits, with its initial weights.
         images: N×C×H×W, uint8 in 0 to 255 (or floating point in [0, 1]): a tensor, a memory map, or decoded lazily.
         targets: One per training record: labels in [0, K), or posteriors N×K. Which of them a loss takes:
-            `securitynet.models.trainer.losses.check_targets`.
+            `securitynet.models.training.losses.check_targets`.
         recipe: How.
         indices: Records of ``images`` to train on, as many as there are targets; all by default.
         preprocessing: Between an image and the network's input; only the scaling to [0, 1] by default.
