@@ -75,7 +75,7 @@ def bare(case):
 
     from securitynet.models.shadows.outputs import plan_jobs
     from securitynet.models.shadows.plan import resolve_training
-    from securitynet.models.stored import fresh_network
+    from securitynet.models.store.cached_model import fresh_network
     from securitynet.models.training.pixel_statistics import standardising
     from securitynet.randomness import generator
 

@@ -58,7 +58,7 @@ def inputs(case):
     import torch
 
     from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.stored import Job, fresh_network
+    from securitynet.models.store.cached_model import Job, fresh_network
     from securitynet.models.training.pixel_statistics import standardising
     from securitynet.randomness import generator
 

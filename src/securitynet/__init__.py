@@ -17,7 +17,7 @@ _EXPORTS = {
     "load_dataset": "securitynet.datasets:load",
     "load_target": "securitynet.models.loading:load_target",
     "public": "securitynet.datasets.splits:public",
-    "train": "securitynet.models.artefacts:train_target",
+    "train": "securitynet.models.store.train_target:train_target",
     "AssessConfig": "securitynet.studies.config:AssessConfig",
     "Measurement": "securitynet.records:Measurement",
     "Recipe": "securitynet.models.training.recipe:Recipe",
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from securitynet.datasets import load as load_dataset
     from securitynet.datasets.splits import four_way, public
     from securitynet.errors import SecurityNetError
-    from securitynet.models.artefacts import train_target as train
     from securitynet.models.loading import load_target
+    from securitynet.models.store.train_target import train_target as train
     from securitynet.models.training.recipe import Recipe
     from securitynet.records import Measurement, ThreatModel
     from securitynet.reports.assessment import assess

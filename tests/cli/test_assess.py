@@ -44,7 +44,7 @@ def invoke(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A briefly trained network of digits, written by the trainer."""
-    from securitynet.models.artefacts import train_model
+    from securitynet.models.store.train_target import train_model
     from securitynet.models.training.config import TrainConfig
 
     path = tmp_path_factory.mktemp("model") / "model.safetensors"

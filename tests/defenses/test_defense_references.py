@@ -16,8 +16,8 @@ from securitynet.defenses.relaxloss import Relaxing, relaxed
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Context, TrialData
 from securitynet.metrics.roc import auc
-from securitynet.models.artefacts import train_target
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.store.train_target import train_target
 from securitynet.models.training.batches import training_batches
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe

@@ -39,7 +39,7 @@ def measured(output, seed=0):
 
 
 def train_facts(dataset):
-    from securitynet.models.trained import TrainedModel
+    from securitynet.models.store.model_record import TrainedModel
     from securitynet.models.training.recipe import Recipe
 
     recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)

@@ -16,7 +16,7 @@ from securitynet.implants.base import make_implant
 from securitynet.implants.blended import Blended
 from securitynet.implants.sinusoid import Sinusoid
 from securitynet.implants.warp import Warp
-from securitynet.models.artefacts import read_artefact, train_model
+from securitynet.models.store.train_target import read_artefact, train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.studies.training import prepared_training
 

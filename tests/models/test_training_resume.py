@@ -176,7 +176,7 @@ RUNS = """
     import torch, torch._dynamo  # the optimizers import it on first use, which takes a second
     torch.set_num_threads(1)
     from securitynet.datasets import load
-    from securitynet.models.artefacts import train_target
+    from securitynet.models.store.train_target import train_target
     digits = load("digits")
     for line in sys.stdin:
         pid = os.fork()

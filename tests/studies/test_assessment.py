@@ -105,7 +105,7 @@ def test_names_of_attacks():
 
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):
-    from securitynet.models.artefacts import train_model
+    from securitynet.models.store.train_target import train_model
     from securitynet.models.training.config import TrainConfig
 
     weights = tmp_path / "m.safetensors"

@@ -10,7 +10,7 @@ import pytest
 
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.artefacts import train_model
+from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Access, Direction, Measurement
 from securitynet.reports.assessment import assess

@@ -8,9 +8,9 @@ import pytest
 
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
-from securitynet.models.artefacts import train_model
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.trained import read_artefact
+from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.reports.assessment import assess
 from securitynet.studies.planning import training_digest

@@ -140,7 +140,7 @@ weights = "absent.safetensors"
     frame = box.table()
     assert set(frame[frame["status"] == "failed"]["model"]) == {"python:broken.py:make", "arch:simple-cnn absent"}
     # What was missing is there now: no trace of the failure is left.
-    from securitynet.models.artefacts import train_model
+    from securitynet.models.store.train_target import train_model
     from securitynet.models.training.config import TrainConfig
 
     train_model(

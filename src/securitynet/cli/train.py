@@ -14,7 +14,7 @@ from securitynet.cli.options import configured
 from securitynet.models.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from securitynet.models.trained import TrainedModel
+    from securitynet.models.store.model_record import TrainedModel
     from securitynet.models.training.fit import History
     from securitynet.models.training.poisoned_dataset import Implanted
     from securitynet.models.training.training_defense import Protected
@@ -31,7 +31,7 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
-    from securitynet.models.artefacts import train_model
+    from securitynet.models.store.train_target import train_model
     from securitynet.studies.training import prepared_training
 
     asked = config

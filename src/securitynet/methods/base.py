@@ -15,9 +15,9 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.models.store.model_record import TrainedModel
 from securitynet.models.targets.signals import Embeddings, Progress, Signals, collect, collect_embeddings
 from securitynet.models.targets.target import Target
-from securitynet.models.trained import TrainedModel
 from securitynet.records import Measurement, Queries, Record, ThreatModel
 
 if TYPE_CHECKING:

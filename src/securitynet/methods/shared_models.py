@@ -11,7 +11,7 @@ from securitynet.methods.base import Context, SharedWork, TrialData
 from securitynet.models.shadows.outputs import part_job, plan_jobs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import check_shadow
-from securitynet.models.stored import Job, obtain_model
+from securitynet.models.store.cached_model import Job, obtain_model
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 

@@ -17,11 +17,11 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.suggestions import suggest
 from securitynet.models.sources.weights import StateDict, read_state_dict, state_checksum
-from securitynet.models.stored_facts import StoredFacts, read_facts
+from securitynet.models.store.model_record import TrainedModel, read_artefact
+from securitynet.models.store.stored_facts import StoredFacts, read_facts
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import Head
-from securitynet.models.trained import TrainedModel, read_artefact
 from securitynet.models.training.dp_sgd import with_group_norms
 
 DEFAULT_SIZE = 32

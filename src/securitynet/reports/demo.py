@@ -8,7 +8,7 @@ from pathlib import Path
 
 import securitynet.datasets
 from securitynet.files import write_json
-from securitynet.models.artefacts import train_model
+from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import History
 from securitynet.reports.assessment import to_document

@@ -6,7 +6,7 @@ import logging
 
 from securitynet.defenses.base import TrainingDefense, make_defense
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.trained import TrainedModel
+from securitynet.models.store.model_record import TrainedModel
 from securitynet.models.training.training_defense import Protection
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.methods.base import Method
-from securitynet.models.trained import TrainedModel
+from securitynet.models.store.model_record import TrainedModel
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
 from securitynet.results.subjects import Means

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from securitynet.errors import ConfigurationError
 from securitynet.implants import BACKDOORS
-from securitynet.models.trained import TrainedModel
+from securitynet.models.store.model_record import TrainedModel
 from securitynet.models.training.poisoned_dataset import Poisoner
 
 

@@ -19,10 +19,10 @@ from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetErro
 from securitynet.files import cache_folder, stable_hash
 from securitynet.methods.base import Context, Method, TrialData
 from securitynet.metrics import rates
-from securitynet.models.artefacts import train_target
+from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
-from securitynet.models.trained import read_artefact, trained_splits
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
 from securitynet.studies.config import AssessConfig

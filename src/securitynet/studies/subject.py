@@ -13,9 +13,9 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.base import TrialData
 from securitynet.models.loading import load_target
+from securitynet.models.store.model_record import TrainedModel, read_artefact, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
-from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.defended import check_defense, defend
 from securitynet.studies.imitated import defense_of

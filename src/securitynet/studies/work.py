@@ -22,8 +22,8 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import Context, SharedWork, TrialData
+from securitynet.models.store.model_record import facts_path
 from securitynet.models.targets.signals import collect
-from securitynet.models.trained import facts_path
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.root import Root
@@ -154,7 +154,7 @@ class Workbench:
 
     def _trained(self, config: TrainConfig, progress: Progress | None) -> Path:
         """The weights of a recipe: in the cache, else from the results, else trained now."""
-        from securitynet.models.artefacts import train_model
+        from securitynet.models.store.train_target import train_model
         from securitynet.studies.training import prepared_training
 
         config, protection, implant = prepared_training(config)

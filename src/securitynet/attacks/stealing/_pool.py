@@ -14,7 +14,7 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import stable_hash
-from securitynet.models.stored import check_images
+from securitynet.models.store.cached_model import check_images
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.training.augment import augment
 from securitynet.models.training.recipe import AugmentName

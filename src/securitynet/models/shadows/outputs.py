@@ -16,11 +16,11 @@ from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import Epochs, Shadow, check_images, check_shadow, shadow_job, trained_shadow
-from securitynet.models.stored import Job
+from securitynet.models.store.cached_model import Job
+from securitynet.models.store.model_record import TrainedModel
 from securitynet.models.targets.interface import seen_as
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
-from securitynet.models.trained import TrainedModel
 from securitynet.models.training.training_defense import Protection
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Shape
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.weights import read_state_dict, state_checksum
-from securitynet.models.stored_facts import StoredFacts
+from securitynet.models.store.stored_facts import StoredFacts
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile

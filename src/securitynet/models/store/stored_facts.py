@@ -1,4 +1,4 @@
-"""What is written beside the weights of a stored model; see `securitynet.models.stored`."""
+"""What is written beside the weights of a stored model; see `securitynet.models.store.cached_model`."""
 
 from __future__ import annotations
 

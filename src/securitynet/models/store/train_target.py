@@ -1,6 +1,6 @@
 """Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
 
-The files that training leaves are described in `securitynet.models.trained`, whose names can be imported from here.
+The files that training leaves are described in `securitynet.models.store.model_record`, whose names can be imported from here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weights import read_state_dict, state_checksum
-from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.target import Target
-from securitynet.models.trained import (
+from securitynet.models.store.model_record import (
     TrainedModel,
     TrainedSplit,
     check_path,
@@ -36,6 +34,8 @@ from securitynet.models.trained import (
     save_artefact,
     trained_splits,
 )
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Images
 from securitynet.devices import resolve_device
-from securitynet.models.stored import Job, StoredModel, Work, check_images, fresh_network
+from securitynet.models.store.cached_model import Job, StoredModel, Work, check_images, fresh_network
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.threads import thread_pool
 from securitynet.models.training.batches import RESIDENT_BYTES
