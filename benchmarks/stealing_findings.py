@@ -27,7 +27,7 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
 from securitynet.metrics import stealing
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import Job, fresh_network
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.pixel_statistics import standardising

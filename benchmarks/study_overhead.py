@@ -181,7 +181,7 @@ torch.set_num_threads(1)
 from securitynet.models.targets.query_count import image_keys
 from pathlib import Path
 from securitynet.datasets import load
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 folder, data, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 dataset = load(data, limit=limit, cache=folder / "cache")
 target = load_target(f"python:{folder}/m0.py:make", dataset=dataset, normalize="none", head="logits")

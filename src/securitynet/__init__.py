@@ -15,7 +15,7 @@ _EXPORTS = {
     "catalog": "securitynet.catalog",
     "four_way": "securitynet.datasets.splits:four_way",
     "load_dataset": "securitynet.datasets:load",
-    "load_target": "securitynet.models.loading:load_target",
+    "load_target": "securitynet.models.loading.load:load_target",
     "public": "securitynet.datasets.splits:public",
     "train": "securitynet.models.store.train_target:train_target",
     "AssessConfig": "securitynet.studies.config:AssessConfig",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from securitynet.datasets import load as load_dataset
     from securitynet.datasets.splits import four_way, public
     from securitynet.errors import SecurityNetError
-    from securitynet.models.loading import load_target
+    from securitynet.models.loading.load import load_target
     from securitynet.models.store.train_target import train_target as train
     from securitynet.models.training.recipe import Recipe
     from securitynet.records import Measurement, ThreatModel

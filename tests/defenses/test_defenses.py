@@ -18,7 +18,7 @@ from securitynet.defenses.relaxloss import relaxed
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.methods.base import Context, TrialData
 from securitynet.models.architectures.factory import build
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.store.model_record import trained_splits
 from securitynet.models.store.train_target import read_artefact, train_model, train_target
 from securitynet.models.training.config import TrainConfig

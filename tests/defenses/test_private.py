@@ -17,7 +17,7 @@ from securitynet.defenses.dp_sgd import PRESETS, DpSgd
 from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.store.train_target import read_artefact, train_model, train_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target

@@ -65,7 +65,7 @@ def test_train_target_is_accurate_and_records_its_overfitting(tmp_path):
 
 
 def test_a_loaded_target_is_the_same_as_the_trained_one(made):
-    from securitynet.models.loading import load_target
+    from securitynet.models.loading.load import load_target
 
     path, _ = made
     fresh = train_target("simple-cnn", "digits", epochs=2, device="cpu")

@@ -21,7 +21,7 @@ from securitynet.errors import (
     WeightsMismatch,
 )
 from securitynet.models.architectures.factory import build
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.sources.weights import state_checksum
 from securitynet.records import Access
 

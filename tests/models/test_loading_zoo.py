@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.sources import open_source
 from securitynet.models.sources._download import fetch, models_folder
 from securitynet.models.sources.preprocessing import CONVENTIONS

@@ -11,8 +11,8 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
 from securitynet.models.architectures.factory import build
-from securitynet.models.conventions import choose_normalization, fitting_conventions, p_value, sample_indices
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
+from securitynet.models.loading.normalization import choose_normalization, fitting_conventions, p_value, sample_indices
 from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.query_count import QueryCounter
@@ -147,7 +147,7 @@ def test_the_sample_is_of_the_test_part_and_fixed(digits):
 def test_mcnemar_against_scipy():
     from scipy.stats import binom
 
-    from securitynet.models.conventions import Candidate
+    from securitynet.models.loading.normalization import Candidate
 
     first = np.array([True] * 30 + [False] * 8 + [True] * 62)
     second = np.array([False] * 30 + [True] * 8 + [True] * 62)

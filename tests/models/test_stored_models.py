@@ -12,7 +12,7 @@ import torch
 import securitynet.models.store.parallel as together
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import Job, obtain_model
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.store.stored_facts import read_facts

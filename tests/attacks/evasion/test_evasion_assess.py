@@ -14,7 +14,7 @@ from securitynet.attacks.evasion.fgsm_transfer import FgsmTransfer
 from securitynet.attacks.evasion.square import Square
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.studies.config import split_commas
 
 

@@ -19,7 +19,7 @@ from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrog
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError, SplitError, UnknownName
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe

@@ -13,7 +13,7 @@ from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import make_defense
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.errors import ConfigurationError
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.shadows import (
     ShadowPlan,
     ShadowTraining,

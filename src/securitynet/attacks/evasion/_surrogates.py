@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import file_checksum
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import Job, obtain_model
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe

@@ -9,8 +9,8 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError
-from securitynet.models.conventions import choose_normalization, sample_indices
-from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answers, open_network
+from securitynet.models.loading.normalization import choose_normalization, sample_indices
+from securitynet.models.loading.open import DEFAULT_SIZE, Opened, Options, open_answers, open_network
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve
 from securitynet.models.sources.preprocessing import Preprocessing, parse_normalization
