@@ -117,9 +117,9 @@ from pathlib import Path
 from securitynet.records import TrialResult
 from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore, trial_text
-from securitynet.studies.environment import version
+from securitynet.assessments.environment import version
 from securitynet.studies.study_plan import plan_study
-from securitynet.studies.trials import Measures, now
+from securitynet.assessments.run_trial import Measures, now
 from securitynet.studies.work import Workbench
 from securitynet.results.subjects import SubjectRecord
 from securitynet_noop import Nothing

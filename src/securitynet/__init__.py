@@ -18,7 +18,7 @@ _EXPORTS = {
     "load_target": "securitynet.models.loading.load:load_target",
     "public": "securitynet.datasets.splits:public",
     "train": "securitynet.models.store.train_target:train_target",
-    "AssessConfig": "securitynet.studies.config:AssessConfig",
+    "AssessConfig": "securitynet.assessments.config:AssessConfig",
     "Measurement": "securitynet.records:Measurement",
     "Recipe": "securitynet.models.training.recipe:Recipe",
     "SecurityNetError": "securitynet.errors:SecurityNetError",
@@ -28,6 +28,7 @@ _EXPORTS = {
 __all__ = [*sorted(_EXPORTS), "__version__"]
 
 if TYPE_CHECKING:
+    from securitynet.assessments.config import AssessConfig
     from securitynet.datasets import load as load_dataset
     from securitynet.datasets.splits import four_way, public
     from securitynet.errors import SecurityNetError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from securitynet.models.training.recipe import Recipe
     from securitynet.records import Measurement, ThreatModel
     from securitynet.reports.assessment import assess
-    from securitynet.studies.config import AssessConfig
 
 
 def __getattr__(name: str) -> Any:

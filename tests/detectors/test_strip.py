@@ -10,6 +10,7 @@ from _backdoored import PATCH, Sealed
 from pydantic import ValidationError
 from scipy import stats
 
+from securitynet.assessments.method_settings import make_method, parse_settings
 from securitynet.detectors._filters import CleanImages
 from securitynet.detectors._likely import Foresight
 from securitynet.detectors._questions import Questions
@@ -19,7 +20,6 @@ from securitynet.errors import SplitError
 from securitynet.metrics import filtering
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
-from securitynet.studies.methods import make_method, parse_settings
 
 MODEL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 

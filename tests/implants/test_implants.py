@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from securitynet.assessments.prepare_training import prepared_training
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.implants import BACKDOORS
@@ -18,7 +19,6 @@ from securitynet.implants.sinusoid import Sinusoid
 from securitynet.implants.warp import Warp
 from securitynet.models.store.train_target import read_artefact, train_model
 from securitynet.models.training.config import TrainConfig
-from securitynet.studies.training import prepared_training
 
 ALL = {"badnets": {}, "blended": {}, "sinusoid": {"frequency": 3}, "warp": {"strength": 2.0}}
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from securitynet.assessments import assess as assessment
+from securitynet.assessments import method_settings as methods
+from securitynet.assessments import trial_plan as planning
+from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.config import AssessConfig
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment, methods, planning
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import Subject, prepare
 
 
 @pytest.fixture

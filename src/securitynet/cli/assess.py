@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from securitynet.assessments.config import AssessConfig
 from securitynet.cli import console
 from securitynet.cli.options import configured
-from securitynet.studies.config import AssessConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -171,8 +171,8 @@ def export(
     db: Db = None,
 ) -> None:
     """Write all results as one tidy table: a row a measured value, with its target, method, settings and cost."""
+    from securitynet.assessments.method_settings import default_settings
     from securitynet.results.export import to_frame, write_table
-    from securitynet.studies.methods import default_settings
     from securitynet.studies.study_view import open_index
 
     with open_index(find_results(what, out, db), _note) as index:

@@ -31,8 +31,8 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
+    from securitynet.assessments.prepare_training import prepared_training
     from securitynet.models.store.train_target import train_model
-    from securitynet.studies.training import prepared_training
 
     asked = config
     config, protection, implant = prepared_training(config)

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from securitynet.assessments import assess as assessment
+from securitynet.assessments import environment, policy
+from securitynet.assessments.assess import Assessment, Progress
+from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.run_trial import Trial
+from securitynet.assessments.trial_plan import asked_for
+from securitynet.assessments.what_helps import check_remedies
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
@@ -15,13 +23,6 @@ from securitynet.models.targets.target import Target
 from securitynet.reports.build import write_report
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment, environment, policy
-from securitynet.studies.assessment import Assessment, Progress
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.planning import asked_for
-from securitynet.studies.remedies import check_remedies
-from securitynet.studies.subject import Subject, prepare
-from securitynet.studies.trials import Trial
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import securitynet.datasets
+from securitynet.assessments import assess as assessment
+from securitynet.assessments.assess import Progress
+from securitynet.assessments.assessed_target import prepare
+from securitynet.assessments.config import AssessConfig
 from securitynet.files import write_json
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
@@ -15,10 +19,6 @@ from securitynet.reports.assessment import to_document
 from securitynet.reports.build import write_report
 from securitynet.results.document import ResultDocument
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment
-from securitynet.studies.assessment import Progress
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import prepare
 
 ARCHITECTURE = "simple-cnn"
 

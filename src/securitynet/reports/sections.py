@@ -22,8 +22,8 @@ from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
+    from securitynet.assessments.assess import Assessment
     from securitynet.methods.base import Output
-    from securitynet.studies.assessment import Assessment
 
 MOST_CLASSES = 20
 

@@ -225,8 +225,8 @@ def _galleries(
     folder: Path, trials: Sequence[TrialResult], named: dict[str, str]
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that have any."""
+    from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.reports.galleries import shown
-    from securitynet.studies.methods import REGISTRIES
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
     for trial in trials:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from securitynet.assessments.environment import version
 from securitynet.results.index import Index, Kept
 from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies.environment import version
 from securitynet.studies.study_models import SubjectPlan
 from securitynet.studies.study_plan import StudyPlan, StudyTrial
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from securitynet.assessments.environment import version
+from securitynet.assessments.run_trial import is_full_disk, now
 from securitynet.files import write_json
 from securitynet.records import TrialResult
 from securitynet.results.index import Index
@@ -23,14 +25,12 @@ from securitynet.results.root import FolderRoot, Root
 from securitynet.results.store import FOLDER, TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore
 from securitynet.studies import study_lock, study_status
-from securitynet.studies.environment import version
 from securitynet.studies.executors.base import Bench, Died, Event, Executor, Finished, Progressed
 from securitynet.studies.ledger import Ledger, Sorted
 from securitynet.studies.run_options import Note, RunOptions, StudyStopped, no_storage, refresh_index, write_study
 from securitynet.studies.schedule import Schedule, Subject, Task
 from securitynet.studies.study_plan import StudyPlan, StudyTrial
 from securitynet.studies.study_status import Status
-from securitynet.studies.trials import is_full_disk, now
 from securitynet.studies.work import BEGAN, TERM, Job, reason_of
 
 _STATUS_EVERY = 1.0

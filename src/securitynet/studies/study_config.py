@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from securitynet.assessments.config import AssessConfig, Once
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
-from securitynet.studies.config import AssessConfig, Once
 
 SUBJECT_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from securitynet.assessments.config import AssessConfig
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import read_toml, stable_hash
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.training.config import TrainConfig
-from securitynet.studies.config import AssessConfig
 from securitynet.studies.stamps import Stamps
 from securitynet.studies.study_config import SUBJECT_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
 

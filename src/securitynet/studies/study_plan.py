@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from securitynet.assessments.method_settings import REGISTRIES, Kind, chosen, make_method
+from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.trial_plan import trials_of
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.methods.base import Method
 from securitynet.models.sources.references import parse_reference
@@ -28,12 +31,9 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.subjects import Means, SubjectRecord
-from securitynet.studies.methods import REGISTRIES, Kind, chosen, make_method
-from securitynet.studies.planning import trials_of
 from securitynet.studies.stamps import Stamps
 from securitynet.studies.study_config import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.study_models import SubjectPlan, subjects_of
-from securitynet.studies.training import prepared_training
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import securitynet.datasets
+from securitynet.assessments import environment
+from securitynet.assessments.assess import accuracies
+from securitynet.assessments.assessed_target import Subject, prepare, trial_data
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.method_settings import make_method
+from securitynet.assessments.run_trial import Measures, is_full_disk, now, reuse, run_trial
+from securitynet.assessments.trial_plan import PlannedTrial, means_of, specification
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
@@ -29,14 +36,7 @@ from securitynet.records import Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import Check, SubjectRecord, SubjectStore
-from securitynet.studies import environment
-from securitynet.studies.assessment import accuracies
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.methods import make_method
-from securitynet.studies.planning import PlannedTrial, means_of, specification
 from securitynet.studies.study_config import parse_threat_model
-from securitynet.studies.subject import Subject, prepare, trial_data
-from securitynet.studies.trials import Measures, is_full_disk, now, reuse, run_trial
 
 Job = dict[str, Any]
 Outcome = dict[str, Any]
@@ -154,8 +154,8 @@ class Workbench:
 
     def _trained(self, config: TrainConfig, progress: Progress | None) -> Path:
         """The weights of a recipe: in the cache, else from the results, else trained now."""
+        from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
-        from securitynet.studies.training import prepared_training
 
         config, protection, implant = prepared_training(config)
         path = weights_path(config, self.cache)

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from securitynet.assessments.assessed_target import trial_data
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.method_settings import make_method
+from securitynet.assessments.run_trial import is_full_disk
 from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import OutputDefense, TrainingDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
@@ -25,13 +29,9 @@ from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.methods import make_method
-from securitynet.studies.subject import trial_data
-from securitynet.studies.trials import is_full_disk
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from securitynet.assessments.config import AssessConfig
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.defenses import DEFENSES
@@ -13,7 +14,6 @@ from securitynet.files import cache_folder
 from securitynet.methods.base import Context, TrialData
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
-from securitynet.studies.config import AssessConfig
 
 
 def settings_of_methods(config: AssessConfig) -> tuple[str, ...]:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import securitynet.datasets
+from securitynet.assessments.backdoor import planted
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.output_defense import check_defense, defend
+from securitynet.assessments.training_defense import defense_of
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
@@ -16,10 +20,6 @@ from securitynet.models.loading.load import load_target
 from securitynet.models.store.model_record import TrainedModel, read_artefact, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.defended import check_defense, defend
-from securitynet.studies.imitated import defense_of
-from securitynet.studies.planted import planted
 
 if TYPE_CHECKING:
     from securitynet.models.targets.signals import Progress

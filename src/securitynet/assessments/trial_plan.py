@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from securitynet.assessments.assessed_target import Subject
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.method_settings import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
+from securitynet.assessments.output_defense import settings_of_methods
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
@@ -13,10 +17,6 @@ from securitynet.models.store.model_record import TrainedModel
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
 from securitynet.results.subjects import Means
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.defended import settings_of_methods
-from securitynet.studies.methods import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
-from securitynet.studies.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from securitynet.assessments import environment
+from securitynet.assessments.trial_plan import PlannedTrial
 from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Context, Output, TrialData
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
-from securitynet.studies import environment
-from securitynet.studies.planning import PlannedTrial
 
 logger = logging.getLogger(__name__)
 

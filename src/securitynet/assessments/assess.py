@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from securitynet.assessments.assessed_target import Subject, trial_data
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.run_trial import Measures, Trial, reuse, run_trial, skip
+from securitynet.assessments.trial_plan import absent_families, left_out, plan
+from securitynet.assessments.what_helps import try_defenses
 from securitynet.files import cache_folder
 from securitynet.methods.base import Context, TrialData
 from securitynet.metrics import rates
@@ -15,11 +20,6 @@ from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.document import NotAssessed, Remedies
 from securitynet.results.store import TrialStore
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.planning import absent_families, left_out, plan
-from securitynet.studies.remedies import try_defenses
-from securitynet.studies.subject import Subject, trial_data
-from securitynet.studies.trials import Measures, Trial, reuse, run_trial, skip
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
