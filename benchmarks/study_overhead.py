@@ -118,9 +118,9 @@ from securitynet.records import TrialResult
 from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore, trial_text
 from securitynet.assessments.environment import version
-from securitynet.studies.study_plan import plan_study
+from securitynet.studies.definition.plan import plan_study
 from securitynet.assessments.run_trial import Measures, now
-from securitynet.studies.work import Workbench
+from securitynet.studies.execution.worker_tasks import Workbench
 from securitynet.results.subjects import SubjectRecord
 from securitynet_noop import Nothing
 

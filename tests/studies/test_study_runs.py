@@ -18,10 +18,10 @@ from securitynet.results.store import SCHEMA_FILE, TrialStore, schema_text
 from securitynet.results.subjects import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
 from securitynet.results.subjects import SubjectStore
 from securitynet.results.subjects import schema_text as subject_schema_text
-from securitynet.studies.study_lock import StudyRuns
-from securitynet.studies.study_preview import look_ahead
-from securitynet.studies.study_run import find_results
-from securitynet.studies.study_view import look, reindex
+from securitynet.studies.execution.inspect import look, reindex
+from securitynet.studies.execution.lock import StudyRuns
+from securitynet.studies.execution.preview import look_ahead
+from securitynet.studies.execution.run import find_results
 
 NONE = 'threat_models = ["black-box/none"]'
 NUMBERS = f"""

@@ -25,9 +25,9 @@ from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies.study_run import place_of
-from securitynet.studies.study_status import Status
-from securitynet.studies.study_view import look
+from securitynet.studies.execution.inspect import look
+from securitynet.studies.execution.run import place_of
+from securitynet.studies.execution.status import Status
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery

@@ -18,8 +18,8 @@ import ray
 import ray.exceptions
 
 from securitynet.errors import ConfigurationError
-from securitynet.studies.executors.base import Bench, Died, Event, Executor, Finished, Progressed
-from securitynet.studies.work import BEGAN, Job, Outcome, check_term
+from securitynet.studies.execution.executors.base import Bench, Died, Event, Executor, Finished, Progressed
+from securitynet.studies.execution.worker_tasks import BEGAN, Job, Outcome, check_term
 
 _LOST_MACHINE = ("node has died", "node was terminated", "node is dead", "node failure", "the node")
 
@@ -34,7 +34,7 @@ class Worker:
 
         from securitynet.files import cache_folder
         from securitynet.results.root import open_root
-        from securitynet.studies.work import Workbench
+        from securitynet.studies.execution.worker_tasks import Workbench
 
         torch.set_num_threads(hello["threads"])
         root = open_root(hello["root"])

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from securitynet.studies.executors.base import Bench, Died, Event, Executor, Finished, Progressed
-from securitynet.studies.study_config import RunSettings
-from securitynet.studies.work import Job
+from securitynet.studies.definition.file import RunSettings
+from securitynet.studies.execution.executors.base import Bench, Died, Event, Executor, Finished, Progressed
+from securitynet.studies.execution.worker_tasks import Job
 
 _TAIL = 4000
 _MEMORY_EVERY = 0.25
@@ -97,7 +97,7 @@ class LocalExecutor(Executor):
         environment = {**os.environ, "PYTHONSAFEPATH": "1", **self.places[slot].environment}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "securitynet.studies.executors.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "securitynet.studies.execution.executors.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from securitynet.studies.study_config import RunSettings
-from securitynet.studies.work import Job, Outcome
+from securitynet.studies.definition.file import RunSettings
+from securitynet.studies.execution.worker_tasks import Job, Outcome
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job is done; see `securitynet.studies.work.Workbench.do` for the outcome."""
+    """A job is done; see `securitynet.studies.execution.worker_tasks.Workbench.do` for the outcome."""
 
     slot: int
     outcome: Outcome

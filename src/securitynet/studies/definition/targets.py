@@ -17,8 +17,8 @@ from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import read_toml, stable_hash
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.training.config import TrainConfig
-from securitynet.studies.stamps import Stamps
-from securitynet.studies.study_config import SUBJECT_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
+from securitynet.studies.definition.file import SUBJECT_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
+from securitynet.studies.definition.file_digests import Stamps
 
 if TYPE_CHECKING:
     from securitynet.catalog import Catalog, CatalogEntry

@@ -20,9 +20,9 @@ import securitynet
 from securitynet.files import stable_hash, write_json
 from securitynet.results import store, subjects
 from securitynet.results.root import Root
-from securitynet.studies.study_config import StudyConfig
-from securitynet.studies.study_models import SubjectPlan
-from securitynet.studies.study_status import Status
+from securitynet.studies.definition.file import StudyConfig
+from securitynet.studies.definition.targets import SubjectPlan
+from securitynet.studies.execution.status import Status
 
 FILE = "nothing-left.json"
 

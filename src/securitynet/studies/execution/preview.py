@@ -18,14 +18,14 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.results.index import Index
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord
-from securitynet.studies.executors.base import Bench, Died, Event, Finished
-from securitynet.studies.executors.local import LocalExecutor, memory_peak, places
-from securitynet.studies.ledger import Counts, Ledger
-from securitynet.studies.study_models import SubjectPlan
-from securitynet.studies.study_plan import StudyPlan, StudyTrial, plan_study
-from securitynet.studies.study_run import Place, out_of, place_of
-from securitynet.studies.study_status import words_of
-from securitynet.studies.work import weights_path
+from securitynet.studies.definition.plan import StudyPlan, StudyTrial, plan_study
+from securitynet.studies.definition.targets import SubjectPlan
+from securitynet.studies.execution.executors.base import Bench, Died, Event, Finished
+from securitynet.studies.execution.executors.local import LocalExecutor, memory_peak, places
+from securitynet.studies.execution.progress import Counts, Ledger
+from securitynet.studies.execution.run import Place, out_of, place_of
+from securitynet.studies.execution.status import words_of
+from securitynet.studies.execution.worker_tasks import weights_path
 
 RECORDS = 200
 """Records of each part on which methods are tried for an estimate."""

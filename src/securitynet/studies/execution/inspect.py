@@ -13,9 +13,9 @@ from securitynet.results.merge import Merged
 from securitynet.results.merge import merge as merge_roots
 from securitynet.results.store import FOLDER, parse_trial
 from securitynet.results.subjects import SubjectStore
-from securitynet.studies import study_lock
-from securitynet.studies.study_run import Place, find_results, place_of
-from securitynet.studies.study_status import Status, read_status
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution.run import Place, find_results, place_of
+from securitynet.studies.execution.status import Status, read_status
 
 Note = Callable[[str], None]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from securitynet.errors import SecurityNetError
 from securitynet.results.index import Index
 from securitynet.results.root import Root
-from securitynet.studies.study_config import RunSettings
-from securitynet.studies.study_plan import StudyPlan
+from securitynet.studies.definition.file import RunSettings
+from securitynet.studies.definition.plan import StudyPlan
 
 Note = Callable[[str], None]
 

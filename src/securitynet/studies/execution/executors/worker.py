@@ -34,7 +34,7 @@ def main() -> None:
     import torch
 
     from securitynet.results.root import open_root
-    from securitynet.studies.work import BEGAN, Workbench
+    from securitynet.studies.execution.worker_tasks import BEGAN, Workbench
 
     torch.set_num_threads(hello["threads"])
     bench = Workbench(

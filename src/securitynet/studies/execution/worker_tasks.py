@@ -36,7 +36,7 @@ from securitynet.records import Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import Check, SubjectRecord, SubjectStore
-from securitynet.studies.study_config import parse_threat_model
+from securitynet.studies.definition.file import parse_threat_model
 
 Job = dict[str, Any]
 Outcome = dict[str, Any]

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from securitynet.studies.study_models import SubjectPlan
-from securitynet.studies.study_plan import StudyTrial
+from securitynet.studies.definition.plan import StudyTrial
+from securitynet.studies.definition.targets import SubjectPlan
 
 TaskKind = Literal["train", "open", "survey", "share", "trial", "measure"]
 

@@ -24,14 +24,22 @@ from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot, Root
 from securitynet.results.store import FOLDER, TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies import study_lock, study_status
-from securitynet.studies.executors.base import Bench, Died, Event, Executor, Finished, Progressed
-from securitynet.studies.ledger import Ledger, Sorted
-from securitynet.studies.run_options import Note, RunOptions, StudyStopped, no_storage, refresh_index, write_study
-from securitynet.studies.schedule import Schedule, Subject, Task
-from securitynet.studies.study_plan import StudyPlan, StudyTrial
-from securitynet.studies.study_status import Status
-from securitynet.studies.work import BEGAN, TERM, Job, reason_of
+from securitynet.studies.definition.plan import StudyPlan, StudyTrial
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution import status as study_status
+from securitynet.studies.execution.executors.base import Bench, Died, Event, Executor, Finished, Progressed
+from securitynet.studies.execution.progress import Ledger, Sorted
+from securitynet.studies.execution.run_options import (
+    Note,
+    RunOptions,
+    StudyStopped,
+    no_storage,
+    refresh_index,
+    write_study,
+)
+from securitynet.studies.execution.scheduler import Schedule, Subject, Task
+from securitynet.studies.execution.status import Status
+from securitynet.studies.execution.worker_tasks import BEGAN, TERM, Job, reason_of
 
 _STATUS_EVERY = 1.0
 _INDEX_EVERY = 30.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from securitynet.assessments.environment import version
 from securitynet.results.index import Index, Kept
 from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies.study_models import SubjectPlan
-from securitynet.studies.study_plan import StudyPlan, StudyTrial
+from securitynet.studies.definition.plan import StudyPlan, StudyTrial
+from securitynet.studies.definition.targets import SubjectPlan
 
 
 @dataclass

@@ -12,14 +12,15 @@ from pydantic import Field
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
 from securitynet.results.root import Root, open_root
-from securitynet.studies import memo, study_lock
-from securitynet.studies.stamps import Stamps
-from securitynet.studies.study_config import RunSettings, StudyConfig, read_study
-from securitynet.studies.study_models import subjects_of
-from securitynet.studies.study_status import Status
+from securitynet.studies.definition.file import RunSettings, StudyConfig, read_study
+from securitynet.studies.definition.file_digests import Stamps
+from securitynet.studies.definition.targets import subjects_of
+from securitynet.studies.execution import finished_marker as memo
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution.status import Status
 
 if TYPE_CHECKING:
-    from securitynet.studies.executors.base import Bench, Executor
+    from securitynet.studies.execution.executors.base import Bench, Executor
 
 
 class StudyRunConfig(RunSettings):
@@ -126,9 +127,9 @@ def run_study(
     if earlier is not None and not (config.retry_failed and earlier.failed):
         return earlier, place
 
-    from securitynet.studies.run_options import RunOptions
-    from securitynet.studies.runner import Runner
-    from securitynet.studies.study_plan import expand
+    from securitynet.studies.definition.plan import expand
+    from securitynet.studies.execution.run_options import RunOptions
+    from securitynet.studies.execution.runner import Runner
 
     plan = expand(study, base, config.study.read_text(encoding="utf-8"), stamps, subjects)
     settings = config.settings(study)
@@ -149,13 +150,13 @@ def executor_of(settings: RunSettings) -> Callable[[Bench], Executor]:
         MissingExtra: If Ray is asked for and not installed.
     """
     if settings.executor == "local":
-        from securitynet.studies.executors.local import LocalExecutor
+        from securitynet.studies.execution.executors.local import LocalExecutor
 
         return LocalExecutor
     try:
         import ray  # noqa: F401
     except ImportError as error:
         raise MissingExtra("ray", "ray", "The ray executor") from error
-    from securitynet.studies.executors.ray import RayExecutor
+    from securitynet.studies.execution.executors.ray import RayExecutor
 
     return RayExecutor

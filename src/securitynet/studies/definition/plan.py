@@ -31,9 +31,9 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.subjects import Means, SubjectRecord
-from securitynet.studies.stamps import Stamps
-from securitynet.studies.study_config import MethodSource, StudyConfig, parse_threat_model, read_study
-from securitynet.studies.study_models import SubjectPlan, subjects_of
+from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
+from securitynet.studies.definition.file_digests import Stamps
+from securitynet.studies.definition.targets import SubjectPlan, subjects_of
 
 
 @dataclass(frozen=True)
