@@ -8,7 +8,7 @@ from _backdoored import GOAL, PATCH
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from securitynet.detectors._clusters import divide
+from securitynet.detectors._activation_clustering.clusters import divide
 from securitynet.detectors.activation_clustering import ActivationClustering
 from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import SplitError

@@ -14,9 +14,9 @@ from torch import nn
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
-from securitynet.detectors._costs import CostRules, Costs
-from securitynet.detectors._search import SearchRules, TriggerSearch
-from securitynet.detectors._triggers import Triggers
+from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
+from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._known_trigger import Suspects, Trigger
-from securitynet.detectors._questions import Arrays, Questions, joined, pieces_folder
-from securitynet.detectors._screening import Screening
+from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
+from securitynet.detectors._verdicts import Screening
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering

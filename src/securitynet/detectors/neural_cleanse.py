@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
-from securitynet.detectors._costs import CostRules
-from securitynet.detectors._labels import Found, Plan, search
-from securitynet.detectors._search import SearchRules
-from securitynet.detectors._triggers import MOST_PICTURES, Triggers
+from securitynet.detectors._neural_cleanse.costs import CostRules
+from securitynet.detectors._neural_cleanse.labels import Found, Plan, search
+from securitynet.detectors._neural_cleanse.search import SearchRules
+from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import detection

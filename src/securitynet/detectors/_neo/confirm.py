@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from securitynet.detectors import _regions
-from securitynet.detectors._questions import Questions
-from securitynet.detectors._regions import Grid
+from securitynet.detectors._neo import regions as _regions
+from securitynet.detectors._neo.regions import Grid
+from securitynet.detectors._queries import Questions
 
 TOGETHER = 48
 """Held-out images on which all regions of an image are tried side by side; then one region, the most successful first.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.detectors._search import SearchRules, TriggerSearch
+from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
 from securitynet.models.targets.threads import left_to_lanes

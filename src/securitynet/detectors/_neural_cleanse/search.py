@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from securitynet.detectors._costs import CostRules, Costs
+from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.models.targets.input_gradients import InputGradients, cross_entropy
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
