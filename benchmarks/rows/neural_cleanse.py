@@ -74,7 +74,7 @@ def _trained(digits: object, records: np.ndarray, implanted: bool) -> dict:
     """Weights of a SimpleCNN; a tenth of the images of an implanted one bears a white square and the planted label."""
     import torch
 
-    from securitynet.implants.badnets import Badnets
+    from securitynet.backdoors.badnets import Badnets
     from securitynet.models.architectures.factory import build
 
     images, labels = digits.batch(records), torch.from_numpy(digits.labels[records]).clone()

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from securitynet.assessments.prepare_training import prepared_training
+from securitynet.backdoors import BACKDOORS
+from securitynet.backdoors.badnets import Badnets
+from securitynet.backdoors.base import make_implant
+from securitynet.backdoors.blended import Blended
+from securitynet.backdoors.sinusoid import Sinusoid
+from securitynet.backdoors.warp import Warp
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.implants import BACKDOORS
-from securitynet.implants.badnets import Badnets
-from securitynet.implants.base import make_implant
-from securitynet.implants.blended import Blended
-from securitynet.implants.sinusoid import Sinusoid
-from securitynet.implants.warp import Warp
 from securitynet.models.store.train_target import read_artefact, train_model
 from securitynet.models.training.config import TrainConfig
 

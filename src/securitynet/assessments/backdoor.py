@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from securitynet.backdoors import BACKDOORS
 from securitynet.errors import ConfigurationError
-from securitynet.implants import BACKDOORS
 from securitynet.models.store.model_record import TrainedModel
 from securitynet.models.training.poisoned_dataset import Poisoner
 

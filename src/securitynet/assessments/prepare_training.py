@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from securitynet.backdoors.base import Implant, implanted_training
 from securitynet.defenses.base import TrainingDefense, defended_training
-from securitynet.implants.base import Implant, implanted_training
 from securitynet.models.training.config import TrainConfig
 
 

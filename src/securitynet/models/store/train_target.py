@@ -104,7 +104,7 @@ def train_target(
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
         protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
-        implant: The backdoor to plant, such as `securitynet.implants.badnets.Badnets`.
+        implant: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -165,7 +165,7 @@ def train_model(
     Args:
         config: The configuration.
         protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
-        implant: The backdoor that it names, configured: see `securitynet.implants.base.implanted_training`.
+        implant: The backdoor that it names, configured: see `securitynet.backdoors.base.implanted_training`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
 

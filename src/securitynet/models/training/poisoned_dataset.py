@@ -1,6 +1,6 @@
 """A poisoned training set as the trainer sees it, and what a model's record says of it.
 
-What plants a backdoor lives in `securitynet.implants`, above this layer.
+What plants a backdoor lives in `securitynet.backdoors`, above this layer.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from securitynet.backdoors import BACKDOORS
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.implants import BACKDOORS
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.poisoned_dataset import Box, ChangedImages, Implanted, Indices, Poisoned, Stamped
 from securitynet.records import Record

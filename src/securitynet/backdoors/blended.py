@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from securitynet.implants.base import Implant
+from securitynet.backdoors.base import Implant
 from securitynet.models.training.poisoned_dataset import Box
 from securitynet.randomness import generator
 

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from securitynet.backdoors.base import Implant
 from securitynet.datasets.ordering import shuffled
-from securitynet.implants.base import Implant
 from securitynet.models.training.poisoned_dataset import Box, Indices
 from securitynet.randomness import generator
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from securitynet.backdoors.base import Implant
 from securitynet.errors import ConfigurationError
-from securitynet.implants.base import Implant
 from securitynet.models.training.poisoned_dataset import Box
 
 SHARE_OF_SIDE = 3 / 32

@@ -2,4 +2,4 @@
 
 from securitynet.registry import Registry
 
-BACKDOORS = Registry("implant", package="securitynet.implants", base="Implant")
+BACKDOORS = Registry("implant", package="securitynet.backdoors", base="Implant")
