@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "assess": "securitynet.reports.assessment:assess",
+    "assess": "securitynet.api:assess",
     "catalog": "securitynet.catalog",
     "four_way": "securitynet.datasets.splits:four_way",
     "load_dataset": "securitynet.datasets:load",
@@ -28,6 +28,7 @@ _EXPORTS = {
 __all__ = [*sorted(_EXPORTS), "__version__"]
 
 if TYPE_CHECKING:
+    from securitynet.api import assess
     from securitynet.assessments.config import AssessConfig
     from securitynet.datasets import load as load_dataset
     from securitynet.datasets.splits import four_way, public
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from securitynet.models.store.train_target import train_target as train
     from securitynet.models.training.recipe import Recipe
     from securitynet.records import Measurement, ThreatModel
-    from securitynet.reports.assessment import assess
 
 
 def __getattr__(name: str) -> Any:

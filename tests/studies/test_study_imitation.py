@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from securitynet.api import assess
 from securitynet.assessments.trial_plan import training_digest
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
@@ -13,7 +14,6 @@ from securitynet.models.shadows import ShadowPlan
 from securitynet.models.store.model_record import read_artefact
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
-from securitynet.reports.assessment import assess
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.galleries import ShownGallery, shown
-from securitynet.reports.remedies import RemediesPart, remedies, training_sentences
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
+from securitynet.reports.what_helps import RemediesPart, remedies, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import securitynet.datasets
+from securitynet.api import to_document
 from securitynet.assessments import assess as assessment
 from securitynet.assessments.assess import Progress
 from securitynet.assessments.assessed_target import prepare
@@ -15,7 +16,6 @@ from securitynet.files import write_json
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import History
-from securitynet.reports.assessment import to_document
 from securitynet.reports.build import write_report
 from securitynet.results.document import ResultDocument
 from securitynet.results.store import TrialStore
