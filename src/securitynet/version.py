@@ -1,5 +1,3 @@
-"""The version of this package, apart from its public names, so that any layer can record it."""
-
-from __future__ import annotations
+"""The version of the package: one place, which loads nothing."""
 
 __version__ = "0.1.0"

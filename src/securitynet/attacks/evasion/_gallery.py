@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Gallery
 from securitynet.attacks.evasion._batch import Batch
+from securitynet.methods.base import Gallery
 from securitynet.metrics.evasion import epsilon_text
 
 ROWS = 8

@@ -1,6 +1,6 @@
 """Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
 
-The files that training leaves are described in `securitynet.models.store.model_record`, whose names can be imported from here.
+The files that training leaves are described in `securitynet.models.store.model_record`.
 """
 
 from __future__ import annotations
