@@ -99,7 +99,7 @@ def test_refuses_a_threat_model_that_it_does_not_serve(name, patched):
 def test_a_killed_run_goes_on_where_it_stopped(name, patched, tmp_path, monkeypatch):
     from securitynet.detectors import _filters
 
-    monkeypatch.setattr(_filters.Fitted, "piece", 4)
+    monkeypatch.setattr(_filters.FittedFilter, "piece", 4)
     target, data = patched[:2]
     whole, context = run(name, target, data, tmp_path / "undisturbed")
     counted = Sealed(target.backend)

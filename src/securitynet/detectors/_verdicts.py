@@ -18,7 +18,7 @@ NO_REGION = (-1, -1, -1, -1)
 
 
 @dataclass(frozen=True, eq=False)
-class Screening(Output):
+class FilterVerdicts(Output):
     """Verdicts of an input filter.
 
     Attributes:
@@ -78,7 +78,7 @@ class Screening(Output):
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Screening:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FilterVerdicts:
         """See `Output.from_arrays`."""
 
         def group(name: str) -> Judged | None:
