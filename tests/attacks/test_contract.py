@@ -178,8 +178,10 @@ def test_works_with_no_more_than_its_access(name, model, overfitted_data, fresh)
 def test_refuses_a_threat_model_that_it_does_not_serve(name, overfitted_data, fresh):
     target, data = overfitted_data
     attack = make(name)
-    foreign = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.OUT_OF_DISTRIBUTION)
-    if foreign not in attack.threat_models:
+    every = {ThreatModel(access=access, auxiliary=auxiliary) for access in Access for auxiliary in Auxiliary}
+    others = every - set(attack.threat_models)
+    assert others, "no attack serves every threat model"
+    for foreign in others:
         with pytest.raises(ConfigurationError, match="does not serve"):
             attack(target, data, Context(cache=fresh()), foreign)
 

@@ -24,12 +24,12 @@ class PartsProgress:
         """Progress of the next part."""
         self._before = self._now
 
-        def tell(done: int, _total: int) -> None:
+        def report_progress(done: int, _total: int) -> None:
             self._now = self._before + done
             if self._progress:
                 self._progress(self._now, self._total)
 
-        return tell
+        return report_progress
 
 
 Examine = Callable[[torch.Tensor, NDArray[np.int64]], Arrays]
@@ -53,9 +53,9 @@ def in_pieces(
         examine: Finds it out.
         images: N×C×H×W uint8.
         name: Of the pieces.
-        client: Those that ``examine`` asks.
+        client: The one that ``examine`` queries.
         folder: For the pieces; None keeps nothing.
-        progress: Told about images done.
+        progress: Called with the numbers of images done and of all images.
         size: Images a piece.
         rows: Numbers of the images, N; from 0 on if None.
     """
@@ -71,5 +71,6 @@ def in_pieces(
 
 
 def split_images(images: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """Consecutive parts of at most ``size`` images, each after the number of its first image."""
     for start in range(0, len(images), size):
         yield start, images[start : start + size]

@@ -106,8 +106,8 @@ class Strip(InputFilter):
         """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
-        told = progress or (lambda done, total: None)
-        return FittedStrip(self, client, clean.mixing, seed).calibrated(clean.tuning, folder, told)
+        report_progress = progress or (lambda done, total: None)
+        return FittedStrip(self, client, clean.mixing, seed).calibrated(clean.tuning, folder, report_progress)
 
 
 class FittedStrip(FittedFilter):
