@@ -13,7 +13,7 @@ from securitynet.models.backends.base import Backend
 from securitynet.models.heads import Head
 from securitynet.models.ledger import QueryLedger, image_keys
 from securitynet.models.preprocessing import Preprocessing
-from securitynet.records import Access, TargetIdentity
+from securitynet.records import Access, Check, TargetIdentity
 
 if TYPE_CHECKING:
     from securitynet.models.interface import Interface
@@ -32,6 +32,7 @@ class Target:
         ledger: Counts queries; shared by all views of one target.
         precision: Arithmetic of the backend, part of the cache key of its signals.
         notes: What was found out while loading, for the report ("auto normalisation chose ...").
+        checks: Whether it answers as a model must, and is as accurate as it is said to be.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Target:
         ledger: QueryLedger | None = None,
         precision: str = "fp32",
         notes: tuple[str, ...] = (),
+        checks: tuple[Check, ...] = (),
     ) -> None:
         self.backend = backend
         self.head: Head = head
@@ -52,6 +54,7 @@ class Target:
         self.ledger = ledger or QueryLedger()
         self.precision = precision
         self.notes = notes
+        self.checks = checks
 
     def __repr__(self) -> str:
         return f"Target({self.reference!r}, {self.head}, {self.preprocessing.describe()}, {self.access.value})"
@@ -142,22 +145,27 @@ class Target:
             ledger=self.ledger,
             precision=self.precision,
             notes=self.notes,
+            checks=self.checks,
         )
 
-    def raw_outputs(self, images: torch.Tensor, *, keys: list[bytes] | None = None) -> torch.Tensor:
+    def raw_outputs(
+        self, images: torch.Tensor, *, keys: list[bytes] | None = None, fresh: bool = False
+    ) -> torch.Tensor:
         """What the model emits, N×K float32 on the CPU, counted and checked.
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
             keys: Their `image_keys`, if the caller has them already.
+            fresh: Have them computed anew where answers are remembered.
 
         Raises:
             TargetError: If the images do not suit the model, or an output is not finite.
             QueryBudgetExceeded: If a query cap would be overrun.
         """
         self._check(images)
-        self.ledger.charge(keys or image_keys(images))
-        outputs = self.backend.outputs(self.preprocessing(images.to(self.backend.device)))
+        self.ledger.charge((keys or image_keys(images)) * self.backend.repeats)
+        inputs = self.preprocessing(images.to(self.backend.device))
+        outputs = self.backend.fresh_outputs(inputs) if fresh else self.backend.outputs(inputs)
         if outputs.ndim != 2 or len(outputs) != len(images):
             raise TargetError(
                 f"{self.reference} answered {tuple(outputs.shape)} for {len(images)} images; one row each is expected."
