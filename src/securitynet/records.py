@@ -248,6 +248,7 @@ class TrialResult(Record):
         spec: What was to be measured.
         status: ``ok``, ``failed`` (``reason`` holds the error) or ``skipped`` (``reason`` says why).
         measurements: Named values, family and method before the name.
+        doubts: What speaks against believing them: failed checks of the target, a sentence each.
         queries: Cost in queries.
         seconds: Wall-clock seconds by phase.
         environment: Versions and device under which it ran.
@@ -261,6 +262,7 @@ class TrialResult(Record):
     reason: str | None = None
     traceback: str | None = None
     measurements: tuple[Measurement, ...] = ()
+    doubts: tuple[str, ...] = ()
     queries: Queries = Queries()
     seconds: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)

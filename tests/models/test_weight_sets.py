@@ -9,7 +9,11 @@ from securitynet.models.weights import read_weights
 
 
 def weights(value=0.0):
-    return {"conv.weight": torch.full((4, 3, 3, 3), float(value)), "bn.weight": torch.ones(4), "fc.weight": torch.eye(4) + value}
+    return {
+        "conv.weight": torch.full((4, 3, 3, 3), float(value)),
+        "bn.weight": torch.ones(4),
+        "fc.weight": torch.eye(4) + value,
+    }
 
 
 def prefixed(prefix, state):
@@ -80,7 +84,9 @@ def test_a_part_of_the_network_is_no_average_of_it():
 
 
 def test_parts_in_dictionaries_of_their_own_are_one_network():
-    chosen = choose_set({"encoder": {"conv.weight": torch.eye(2)}, "classifier": {"fc.weight": torch.eye(3)}, "epoch": 1})
+    chosen = choose_set(
+        {"encoder": {"conv.weight": torch.eye(2)}, "classifier": {"fc.weight": torch.eye(3)}, "epoch": 1}
+    )
     assert chosen.content.keys() == {"encoder.conv.weight", "classifier.fc.weight"}
 
 

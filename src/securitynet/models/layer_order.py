@@ -119,7 +119,9 @@ def find_shape(source: Source, state: StateDict, start: Shape) -> tuple[Shape, R
     layers = [tensor for tensor in state.values() if tensor.ndim > 1]
     if not layers:
         return None
-    counts = [start.num_classes] if source.fixed_classes else [start.num_classes, *(len(layer) for layer in layers[::-1])]
+    counts = (
+        [start.num_classes] if source.fixed_classes else [start.num_classes, *(len(layer) for layer in layers[::-1])]
+    )
     channels = dict.fromkeys((start.channels, *(layer.shape[1] for layer in layers[:1] if layer.ndim == 4)))
     for count in dict.fromkeys(counts):
         for number in channels:

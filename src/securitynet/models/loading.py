@@ -151,7 +151,9 @@ def _assemble(
         target = examine_answers(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
         target = _examine_outputs(target, opened, options, dataset, sample, stated, auto, findings)
     if options.normalize is None and opened.preprocessing is None and not target.preprocessing.mean and not auto:
-        findings.notes.append("no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize).")
+        findings.notes.append(
+            "no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize)."
+        )
     if isinstance(backend, ModuleBackend):
         backend.precision = options.precision
     return Target(
@@ -163,6 +165,7 @@ def _assemble(
         precision=options.precision,
         notes=tuple(findings.notes),
         checks=tuple(findings.checks),
+        class_names=opened.class_names,
     )
 
 

@@ -33,6 +33,7 @@ class Target:
         precision: Arithmetic of the backend, part of the cache key of its signals.
         notes: What was found out while loading, for the report ("auto normalisation chose ...").
         checks: Whether it answers as a model must, and is as accurate as it is said to be.
+        class_names: In the order of outputs, where the model's source states them.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Target:
         precision: str = "fp32",
         notes: tuple[str, ...] = (),
         checks: tuple[Check, ...] = (),
+        class_names: tuple[str, ...] = (),
     ) -> None:
         self.backend = backend
         self.head: Head = head
@@ -55,6 +57,7 @@ class Target:
         self.precision = precision
         self.notes = notes
         self.checks = checks
+        self.class_names = class_names
 
     def __repr__(self) -> str:
         return f"Target({self.reference!r}, {self.head}, {self.preprocessing.describe()}, {self.access.value})"
@@ -146,6 +149,7 @@ class Target:
             precision=self.precision,
             notes=self.notes,
             checks=self.checks,
+            class_names=self.class_names,
         )
 
     def raw_outputs(

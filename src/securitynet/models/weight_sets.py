@@ -140,9 +140,7 @@ def _without_averages(content: dict[Any, Any]) -> tuple[dict[Any, Any], list[str
     rest = {key: value for key, value in content.items() if _average_prefix(key) is None}
     shapes = Counter(map(_shape, _layers(rest)))
     # A network may have a part of such a name itself: an average is of layers that are there as well.
-    dropped = [
-        prefix for prefix, group in _prefixed(content).items() if Counter(map(_shape, _layers(group))) <= shapes
-    ]
+    dropped = [prefix for prefix, group in _prefixed(content).items() if Counter(map(_shape, _layers(group))) <= shapes]
     return {key: value for key, value in content.items() if _average_prefix(key) not in dropped}, dropped
 
 

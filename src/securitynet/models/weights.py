@@ -32,6 +32,7 @@ StateDict = dict[str, torch.Tensor]
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin")
 """Usual endings of files of weights; only for messages."""
 
+
 @dataclass(frozen=True)
 class Weights:
     """What was read from a file.

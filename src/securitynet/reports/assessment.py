@@ -104,6 +104,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             access=target.access.value,
             precision=target.precision,
             notes=target.notes,
+            checks=target.checks,
             training=subject.trained.model_dump(mode="json") if subject.trained else None,
         ),
         dataset=DatasetFacts(
@@ -132,6 +133,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
                 configuration=trial.result.spec.configuration,
                 queries=trial.result.queries,
                 seconds=trial.result.seconds,
+                doubts=trial.result.doubts,
                 reused=trial.reused,
                 headline=headline(trial),
             )

@@ -105,6 +105,11 @@ class SubjectRecord(Record):
     environment: dict[str, str] = Field(default_factory=dict)
     finished: str
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether a check of it failed: then it is in no figure and no finding, unless that is asked for."""
+        return any(not check.agrees for check in self.checks)
+
 
 def subject_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:
     """Digest that a trial's specification and its subject share."""

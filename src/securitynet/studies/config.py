@@ -81,6 +81,16 @@ class AssessConfig(DataOptions):
     num_classes: int | None = Field(
         default=None, ge=2, description="Number of classes. Default: what the weights have."
     )
+    weight_set: str | None = Field(
+        default=None,
+        description="Which weights of a file with several sets: a name in the file, or average (EMA, SWA). Default: "
+        "those as trained.",
+    )
+    allow_random: bool = Field(
+        default=False,
+        description="Assess a model that does not answer the same for the same image: its answers are averaged over "
+        "repeats, and all results are marked.",
+    )
     attacks: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",),
         description="Attacks or families, separated by commas; standard (all that need no more than one pass over the "

@@ -12,6 +12,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.models.backends.recorded import RecordedBackend
+from securitynet.models.examination import examine, require_constant
 from securitynet.models.loading import load_target
 from securitynet.models.method import TrialData
 from securitynet.models.target import Target
@@ -99,6 +100,8 @@ def prepare(
             input_size=config.input_size,
             head=config.head,
             num_classes=config.num_classes,
+            weight_set=config.weight_set,
+            allow_random=config.allow_random,
             access=config.access,
             device=config.device,
             precision=config.precision,
@@ -114,6 +117,8 @@ def prepare(
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or target.backend.dataset()
     assert dataset is not None  # checked above
+    target = examine(target, dataset, allow_random=config.allow_random)
+    require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     auxiliary = load_auxiliary(config, dataset)
     return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from securitynet.errors import AccessDenied, SecurityNetError
+from securitynet.models.examination import doubts
 from securitynet.models.method import Context, Output, TrialData
 from securitynet.models.target import Target
 from securitynet.records import Measurement, TrialResult
@@ -58,7 +59,14 @@ def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
     return Trial(planned.name, store.save(result), None)
 
 
-def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_version: bool = False) -> Trial | None:
+def reuse(
+    planned: PlannedTrial,
+    store: TrialStore,
+    measures: Measures,
+    *,
+    any_version: bool = False,
+    marks: tuple[str, ...] | None = None,
+) -> Trial | None:
     """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
@@ -70,8 +78,10 @@ def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_v
         return None
     output = planned.method.output.from_arrays(arrays)
     measured = measures.of(planned.name, output)
-    if measured != list(earlier.measurements):  # other levels or rates were asked for this time
-        earlier = store.save(earlier.model_copy(update={"measurements": tuple(measured)}), output.arrays())
+    marks = earlier.doubts if marks is None else marks
+    if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or findings this time
+        update = {"measurements": tuple(measured), "doubts": marks}
+        earlier = store.save(earlier.model_copy(update=update), output.arrays())
     return Trial(planned.name, earlier, output, reused=True)
 
 
@@ -106,6 +116,7 @@ def run_trial(
         spec=planned.spec,
         status="ok",
         measurements=tuple(measured),
+        doubts=doubts(target.checks),
         queries=context.queries(),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
         environment=environment.describe(target),

@@ -21,16 +21,17 @@ import securitynet.datasets
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
+from securitynet.models.examination import doubts
 from securitynet.models.method import Context, SharedWork, TrialData
 from securitynet.models.signals import collect
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import facts_path
-from securitynet.records import Measurement, TrialResult
+from securitynet.records import Check, Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Check, SubjectRecord, SubjectStore
+from securitynet.results.subjects import SubjectRecord, SubjectStore
 from securitynet.studies import environment
-from securitynet.studies.assessment import accuracies
+from securitynet.studies.assessment import accuracies, review
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
 from securitynet.studies.planning import PlannedTrial, means_of, specification
@@ -219,11 +220,13 @@ class Workbench:
         told = None if progress is None else lambda done, total: progress("querying", done, total)
         signals = collect(subject.target, data.dataset, data.judged, cache=self.cache, progress=told)
         measured = accuracies(signals, data, self.level)
+        review(subject, signals, data)
         checks = _checks(declared, measured, job["tolerance"])
+        checks += [check for check in subject.target.checks if check.what not in {known.what for known in checks}]
         wrong = [check for check in checks if not check.agrees]
         if wrong and job["on_mismatch"] == "fail":
             raise ModelError(
-                f"{subject.target.reference} has a test accuracy of {wrong[0].found}, where {wrong[0].said} is said.",
+                f"{subject.target.reference}: {doubts(wrong)[0]}",
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
         splits = subject.splits

@@ -35,6 +35,7 @@ class AveragedBackend(Backend):
         self.channels = inner.channels
         self.white_box = inner.white_box
         self.rounding = inner.rounding
+        self.charges = inner.charges
 
     @property
     def num_classes(self) -> int | None:

@@ -25,6 +25,7 @@ class Backend(ABC):
         white_box: Whether the module can be handed out.
         interface: What stands between the model and those who ask it; None if nothing does.
         repeats: How often each image is asked for one answer.
+        charges: Whether answers may cost something.
         rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
     """
 
@@ -35,6 +36,7 @@ class Backend(ABC):
     white_box: bool = False
     interface: Interface | None = None
     repeats: int = 1
+    charges: bool = False
     rounding: float = 1e-3
 
     @abstractmethod

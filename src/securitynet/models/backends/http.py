@@ -56,6 +56,7 @@ class HttpBackend(Backend):
         TargetError: If the server refuses, or is not reached while the ledger holds no answers of it.
     """
 
+    charges = True
     rounding = 5e-3
     """The server's arithmetic is not known; it may be in half precision."""
 
