@@ -131,8 +131,8 @@ class Check(Record):
     """Whether a target is what it is said to be, and answers as a model must.
 
     Attributes:
-        what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``class order``, ``accuracy`` (as
-            stated) or ``checksum``.
+        what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``class order``, ``accuracy``
+            (as stated) or ``checksum``.
         said: What is expected, or stated by the catalog, the model record or the study file.
         found: What was found.
         agrees: Whether the two agree.

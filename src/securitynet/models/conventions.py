@@ -2,8 +2,8 @@
 
 Wrong preprocessing is the commonest complaint in every model zoo: a network fed with another normalisation still
 answers, only worse. The right one is told by accuracy, and by the likelihood of the labels after one temperature was
-fitted: without that, an overfitted network would do best on flat inputs, which make it less sure. What the images cannot
-tell apart is reported as such, and a fixed order decides, so that the choice does not hang on the number of images.
+fitted: without that, an overfitted network would do best on flat inputs, which make it less sure. What the images
+cannot tell apart is reported as such, and a fixed order decides, so that the choice does not hang on their number.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Candidate:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Per image, whether it is classified as labelled."""
-        return self.predicted == self.labels
+        return np.asarray(self.predicted == self.labels)
 
     @property
     def count(self) -> int:
@@ -283,8 +283,8 @@ def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num
     tried = f"{best.accuracy:.1%} on {best.count:,} images"
     if best.accuracy <= least_accuracy(chance := chance_of(best.labels, num_classes)):
         return (
-            f"WARNING: auto normalisation: no usual convention does more than hardly better than chance ({chance:.1%}); "
-            f"{best.name} is taken ({tried})."
+            f"WARNING: auto normalisation: no usual convention fits: the best, {best.name}, is hardly better than "
+            f"chance ({tried}; chance is {chance:.1%})."
         )
     if equals:
         names = [score.name for score in equals[:_SHOWN]] + (["others"] if len(equals) > _SHOWN else [])

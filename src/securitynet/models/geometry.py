@@ -1,7 +1,7 @@
 """Which size, and which cut, of an image does a network want whose owner did not say?
 
-Weights of one's own for a library's network were seldom trained on inputs as the library states them for its own weights;
-but sometimes they were. Labelled images tell.
+Weights of one's own for a library's network were seldom trained on inputs as the library states them for its own
+weights; but sometimes they were. Labelled images tell.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ class Renamed:
 def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Renamed | None:
     """Weights whose layers bear other names than a network's, under the network's; None where that would be guesswork.
 
-    Layers whose names and shapes are right stay. The others are matched by what they hold: the n-th layer of a kind in the
-    file with the n-th of the same kind in the network. It is no guesswork if each kind occurs once, or if the file and
-    the network list all kinds in the same order and the file keeps the order of the network's definition.
+    Layers whose names and shapes are right stay. The others are matched by what they hold: the n-th layer of a kind in
+    the file with the n-th of the same kind in the network. It is no guesswork if each kind occurs once, or if the file
+    and the network list all kinds in the same order and the file keeps the order of the network's definition.
 
     Args:
         state: By the names of the file, wrappers peeled.
@@ -92,8 +92,8 @@ def _layers(state: Mapping[str, torch.Tensor]) -> dict[str, Signature]:
 def _in_order(layers: Mapping[str, Signature]) -> bool:
     """Whether names can be in the order of definition.
 
-    Some kinds of files sort tensors by name, which puts ``layer10`` before ``layer2`` and ``bottom`` before ``top``. Names
-    that are sorted as text tell an order only by their numbers.
+    Some kinds of files sort tensors by name, which puts ``layer10`` before ``layer2`` and ``bottom`` before ``top``.
+    Names that are sorted as text tell an order only by their numbers.
     """
     names = list(layers)
     if names != sorted(names):

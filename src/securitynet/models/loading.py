@@ -76,8 +76,8 @@ def load_target(
         input_size: Height and width in pixels to which images are resized.
         head: What the model emits; detected by default, also by ``auto``.
         num_classes: Checked against the weights.
-        weight_set: Which weights of a file that holds several sets: a name in the file, or ``average``. By default those
-            as trained, and a note names the others.
+        weight_set: Which weights of a file that holds several sets: a name in the file, or ``average``. By default
+            those as trained, and a note names the others.
         allow_random: Average repeated answers of a model that does not answer the same for the same image. By default
             it is loaded as it is, with a warning, and no run accepts it.
         access: White-box by default where there is a network, else black-box.

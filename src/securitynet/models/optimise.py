@@ -70,10 +70,11 @@ def prepare_network(module: nn.Module, device: torch.device, example: torch.Tens
         return Prepared(plain, torch.contiguous_format, plain)
     generator = torch.Generator().manual_seed(0)
     shape = (_TRIED, *example.shape[1:])
-    inputs = torch.randn(shape, generator=generator, dtype=example.dtype).to(device)
     fast = plain
     for change in (_with_pooling_first, _folded):
         changed = change(fast)
+        # New ones each time: a graph may have taken for a constant what a layer of the network kept of the last pass.
+        inputs = torch.randn(shape, generator=generator, dtype=example.dtype).to(device)
         if changed is not None and same_outputs(plain, changed, inputs):
             fast = _freeze(changed)
     layout = memory_format(fast, example.to(device))

@@ -1,7 +1,7 @@
-"""Is a target as accurate as it should be? Accuracy at chance, far from the stated one, or right in another class order.
+"""Is a target as accurate as it should be? Or is it at chance, far from what is stated, right in another class order?
 
-Any of these means that what is assessed is not the model that its owner has in mind: other data, other preprocessing, or
-classes numbered otherwise. It is said wherever the preprocessing came from.
+Any of these means that what is assessed is not the model that its owner has in mind: other data, other preprocessing,
+or classes numbered otherwise. It is said wherever the preprocessing came from.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _assigned(predicted: Labels, labels: Labels, count: int) -> Labels:
     inside = predicted < count
     np.add.at(confusion, (labels[inside], predicted[inside]), 1.0)
     confusion[np.diag_indices(count)] += 0.5
-    return linear_sum_assignment(confusion, maximize=True)[1].astype(np.int64)
+    return np.asarray(linear_sum_assignment(confusion, maximize=True)[1], dtype=np.int64)
 
 
 def _in_words(order: Labels, class_names: Sequence[str]) -> str:

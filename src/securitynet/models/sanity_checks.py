@@ -1,8 +1,8 @@
 """Does a target answer the same for the same image? Asked before long work, on a few images.
 
 A network that answers by its batch (batch norms without running statistics) or at random (dropout left on, an endpoint
-that changes) "leaks" what is not in it: attacks compare answers to one image with answers to another. So some images are
-asked about twice, once more in other batches and another order, and some of them alone.
+that changes) "leaks" what is not in it: attacks compare answers to one image with answers to another. So some images
+are asked about twice, once more in other batches and another order, and some of them alone.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Constancy:
     """Whether answers are a function of the image.
 
     Attributes:
-        kind: ``same``; ``random`` if the same batch is answered otherwise the second time; ``batch`` if answers depend on
-            the other images of a batch.
+        kind: ``same``; ``random`` if the same batch is answered otherwise the second time; ``batch`` if answers depend
+            on the other images of a batch.
         difference: The largest that was seen.
         reason: What the usual causes are, as far as the network shows them.
     """
@@ -136,8 +136,8 @@ def stop(check: Check, reference: str) -> TargetError:
     """The error for a target that does not answer the same for the same image."""
     return TargetError(
         f"{reference} can't be assessed: {check.note}",
-        hint="Mend it (model.eval(), running statistics of batch norms, a fixed version behind the endpoint), or measure "
-        "averages over repeated questions with --allow-random; results are marked then.",
+        hint="Mend it (model.eval(), running statistics of batch norms, a fixed version behind the endpoint), or "
+        "measure averages over repeated questions with --allow-random; results are marked then.",
     )
 
 
@@ -165,7 +165,8 @@ def _why_batch(target: Target) -> str:
     network = _network(target)
     norms = [] if network is None else [part for part in network.modules() if _norms_by_batch(part)]
     if norms:
-        return f"{len(norms)} batch norms have no running statistics (track_running_stats=False, or not saved)"
+        count = "a batch norm has" if len(norms) == 1 else f"{len(norms)} batch norms have"
+        return f"{count} no running statistics (track_running_stats=False, or not saved)"
     return "most likely batch norms work with the statistics of the batch (training mode, or no running statistics)"
 
 

@@ -1,7 +1,7 @@
 """The names of tensors in a file, brought together with those of a network: wrappers peeled, companions left out.
 
-Training code wraps networks (data parallelism, compilation, checkpointed activations, averaging, adversarial training) and
-saves what stands beside them (losses, metrics, an attacker). All of that shows in the names of the file only.
+Training code wraps networks (data parallelism, compilation, checkpointed activations, averaging, adversarial training)
+and saves what stands beside them (losses, metrics, an attacker). All of that shows in the names of the file only.
 """
 
 from __future__ import annotations

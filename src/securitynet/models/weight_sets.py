@@ -1,4 +1,4 @@
-"""Which weights of a file? Checkpoints often hold two sets: those of the last step, and their running average (EMA, SWA).
+"""Which weights of a file? Checkpoints often hold two sets: those of the last step, and a running average (EMA, SWA).
 
 The weights as trained are taken unless another set is asked for, and a note names what was left: the two can differ by
 tens of points of accuracy, and only their owner knows which was published.
