@@ -257,7 +257,8 @@ def test_mcnemar_against_scipy():
     second = np.array([False] * 30 + [True] * 8 + [True] * 62)
     ones = np.ones(100, np.int64)
     candidates = [
-        Candidate("x", Normalization((), ()), correct.astype(np.int64), ones, np.zeros(100)) for correct in (first, second)
+        Candidate("x", Normalization((), ()), correct.astype(np.int64), ones, np.zeros(100))
+        for correct in (first, second)
     ]
     assert p_value(*candidates) == pytest.approx(2 * binom.cdf(8, 38, 0.5))
     assert p_value(candidates[0], candidates[0]) == 1.0

@@ -30,7 +30,9 @@ def dataset():
 
 def target_of(network):
     torch.manual_seed(0)
-    return Target(ModuleBackend(network, reference="net", checksum="0", example_shape=(3, 8, 8)), access=Access.WHITE_BOX)
+    return Target(
+        ModuleBackend(network, reference="net", checksum="0", example_shape=(3, 8, 8)), access=Access.WHITE_BOX
+    )
 
 
 def body(norm):
@@ -140,7 +142,9 @@ class Endpoint(Backend):
         return outputs + self.noise * torch.randn_like(outputs)
 
 
-@pytest.mark.parametrize(("options", "kind"), [({}, "same"), ({"noise": 0.05}, "random"), ({"updated": True}, "random")])
+@pytest.mark.parametrize(
+    ("options", "kind"), [({}, "same"), ({"noise": 0.05}, "random"), ({"updated": True}, "random")]
+)
 def test_an_endpoint_is_asked_little(options, kind):
     backend = Endpoint(**options)
     target = Target(backend)
@@ -217,7 +221,16 @@ def test_assess_stops_before_work(tmp_path, run_cli):
         "    def forward(s, x): return s.fc(nn.functional.dropout(x.flatten(1), 0.5))\n"
         "def make(): return Net()\n"
     )
-    command = ["assess", f"python:{tmp_path / 'net.py'}:make", "--normalize", "none", "--dataset", "digits", "--limit", 60]
+    command = [
+        "assess",
+        f"python:{tmp_path / 'net.py'}:make",
+        "--normalize",
+        "none",
+        "--dataset",
+        "digits",
+        "--limit",
+        60,
+    ]
     command += ["--attacks", "membership.loss", "--detectors", "none", "--out", tmp_path / "out"]
     stopped = run_cli(*command)
     assert stopped.returncode == 1

@@ -165,7 +165,7 @@ def test_a_renamed_file_is_loaded_with_a_note(tmp_path):
 
 # The real material
 
-TUTORIAL = '''
+TUTORIAL = """
 import torch
 from torch import nn
 class Net(nn.Module):
@@ -178,7 +178,7 @@ class Net(nn.Module):
         x = self.pool(torch.relu(self.conv2(self.pool(torch.relu(self.conv1(x))))))
         return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x.flatten(1))))))
 def net(): return Net()
-'''
+"""
 
 
 @pytest.mark.real_data
