@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.loading import load_target
-from securitynet.models.preprocessing import CONVENTIONS
-from securitynet.models.references import parse_reference
+from securitynet.models.loading.load import load_target
 from securitynet.models.sources import open_source
 from securitynet.models.sources._download import fetch, models_folder
+from securitynet.models.sources.preprocessing import CONVENTIONS
 from securitynet.models.sources.pytorchcv import unpack
+from securitynet.models.sources.references import parse_reference
 from securitynet.torchvision_cure import import_torchvision
 
 timm = import_torchvision("timm")
@@ -203,7 +203,7 @@ def test_a_file_of_the_library_gets_its_preprocessing_and_flags(tmp_path):
     """Known by its checksum; the same network with weights of one's own gets neither."""
     import dataclasses
 
-    from securitynet.models import opening
+    from securitynet.models.loading import open as opening
 
     network = seeded(tv.googlenet, num_classes=1000, aux_logits=False, init_weights=False, transform_input=True)
     weights = save(network, tmp_path / "w.safetensors")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.input_gradients import InputGradients
-from securitynet.models.optimise import prepare
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.input_gradients import InputGradients
+from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 

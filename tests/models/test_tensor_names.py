@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 from securitynet.errors import WeightsMismatch
 from securitynet.models.architectures.factory import build
 from securitynet.models.layer_order import match_in_order
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.tensor_names import fit_names
 
 

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
-from securitynet.models.backends.averaged import PAID_REPEATS, REPEATS, AveragedBackend
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.conventions import sample_indices
-from securitynet.models.ledger import QueryLedger
+from securitynet.models.loading.normalization import sample_indices
+from securitynet.models.loading.sanity_checks import SAMPLE, check_answers, stop
 from securitynet.models.plausibility import check_accuracy
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.sanity_checks import SAMPLE, check_answers, stop
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.backends.averaged import PAID_REPEATS, REPEATS, AveragedBackend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 from securitynet.records import Check
 
 WARNING = "WARNING"
@@ -67,7 +67,7 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     Args:
         target: Without checks; one that has some is returned as it is.
         dataset: With labelled images.
-        allow_random: See `securitynet.models.loading.load_target`.
+        allow_random: See `securitynet.models.loading.load.load_target`.
 
     Raises:
         TargetError: If it does not answer.
@@ -79,7 +79,7 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     indices = sample_indices(dataset, SAMPLE // 2 if paid else 4 * SAMPLE)
     images = dataset.batch(indices)
     # What is asked here is no adversary's question; but it may cost something.
-    view = target if paid else with_preprocessing(target, target.preprocessing, ledger=QueryLedger())
+    view = target if paid else with_preprocessing(target, target.preprocessing, ledger=QueryCounter())
     found = examine_answers(view, images, findings, paid=paid, allow_random=allow_random)
     predicted = ask(found, images).argmax(dim=1).numpy()
     examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
@@ -129,7 +129,7 @@ def ask(target: Target, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
 
 
-def with_preprocessing(target: Target, preprocessing: Preprocessing, *, ledger: QueryLedger | None = None) -> Target:
+def with_preprocessing(target: Target, preprocessing: Preprocessing, *, ledger: QueryCounter | None = None) -> Target:
     """The same target with another preprocessing, and another ledger if one is given."""
     return Target(
         target.backend,

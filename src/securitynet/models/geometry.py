@@ -14,9 +14,9 @@ from scipy.stats import binomtest
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.conventions import mixed_indices
-from securitynet.models.preprocessing import CONVENTIONS, Normalization, Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.loading.normalization import mixed_indices
+from securitynet.models.sources.preprocessing import CONVENTIONS, Normalization, Preprocessing
+from securitynet.models.targets.target import Target
 
 _SAMPLE = 96
 _LEVEL = 0.01

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.errors import SecurityNetError
-from securitynet.models.fitting import build
 from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.state_dicts import build
 from securitynet.models.tensor_names import StateDict, fit_names
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]

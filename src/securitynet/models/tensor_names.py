@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from securitynet.models.preprocessing import Normalization
+from securitynet.models.sources.preprocessing import Normalization
 from securitynet.models.weight_sets import is_average
 
 StateDict = dict[str, torch.Tensor]

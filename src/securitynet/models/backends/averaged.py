@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from securitynet.files import stable_hash
-from securitynet.models.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend
 
 REPEATS = 16
 """How often a model that runs here is asked for one answer."""

@@ -1,0 +1,329 @@
+"""`load_target`: from a reference to a target that is ready to be asked, safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.devices import resolve_device
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError
+from securitynet.models.examination import (
+    Findings,
+    ask,
+    examine_accuracy,
+    examine_answers,
+    verify_optimisations,
+    with_preprocessing,
+)
+from securitynet.models.geometry import choose_geometry
+from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
+from securitynet.models.loading.open import DEFAULT_SIZE, Opened, Options, open_answers, open_network
+from securitynet.models.sources.base import Progress
+from securitynet.models.sources.catalog import resolve, stated_accuracy
+from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
+from securitynet.models.sources.references import ModelReference, parse_reference
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.heads import HEADS, Head
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
+from securitynet.records import Access
+
+HEAD_SAMPLE = 256
+"""Most images on which the kind of head is told."""
+
+# Endpoints may charge for answers: fewer images tell the kind of head nearly as surely.
+_PAID_SAMPLE = 32
+_PAID_TRIALS = 64
+_RANDOM_SAMPLE = 8
+_USUAL_SIZES = (32, 28, 64, 224, 299)
+
+
+def load_target(
+    reference: str,
+    *,
+    weights: str | Path | None = None,
+    dataset: ImageDataset | None = None,
+    normalize: str | None = None,
+    input_size: int | None = None,
+    head: str | None = None,
+    num_classes: int | None = None,
+    weight_set: str | None = None,
+    allow_random: bool = False,
+    access: Access | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int | None = None,
+    max_queries: int | None = None,
+    timeout: float = 30.0,
+    retries: int = 5,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Target:
+    """Load the model that a reference names.
+
+    Nothing in a model file is executed; the one code that runs is a factory that the user names (``python:``).
+
+    Args:
+        reference: See `securitynet.models.sources.references.FORMS`.
+        weights: File of weights for a network; the library's own by default.
+        dataset: Labelled images of the model's kind: they decide ``auto`` choices, and the class count is checked.
+        normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
+            where a dataset is given, else ``none``.
+        input_size: Height and width in pixels to which images are resized.
+        head: What the model emits; detected by default, also by ``auto``.
+        num_classes: Checked against the weights.
+        weight_set: Which weights of a file that holds several sets: a name in the file, or ``average``. By default
+            those as trained, and a note names the others.
+        allow_random: Average repeated answers of a model that does not answer the same for the same image. By default
+            it is loaded as it is, with a warning, and no run accepts it.
+        access: White-box by default where there is a network, else black-box.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32`` or ``bf16``.
+        batch_size: Images a batch; chosen by their size by default.
+        max_queries: Most distinct images that may be asked of the target.
+        timeout: Seconds to wait for an endpoint's answer.
+        retries: How often an endpoint that fails is asked again.
+        cache: Folder for what endpoints answered; the user's cache folder by default.
+        progress: Called with (bytes done, bytes in all) while weights are downloaded.
+
+    Returns:
+        The target; its ``notes`` say what was found out, and its ``checks`` whether it answers as a model must.
+
+    Raises:
+        ConfigurationError: If an option or the reference makes no sense.
+        ModelError: If the model cannot be found or read (`UnsafeFile` if reading it would execute code,
+            `WeightsMismatch` if weights do not fit).
+        TargetError: If it answers with something unusable, or the images of the dataset do not suit it.
+        AccessDenied: If white-box access is asked to a model that only answers.
+    """
+    parsed = parse_reference(reference)
+    stated = None
+    if parsed.scheme == "catalog":
+        entry, parsed = parsed, resolve(parsed)
+        stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
+    options = Options(
+        weights=None if weights is None else Path(weights),
+        normalize=normalize,
+        input_size=input_size,
+        head=_check_head(head),
+        num_classes=num_classes,
+        weight_set=weight_set,
+        allow_random=allow_random,
+        device=resolve_device(device),
+        precision=precision,
+        batch_size=batch_size,
+        max_queries=max_queries,
+        timeout=timeout,
+        retries=retries,
+        cache=cache,
+        progress=progress,
+    )
+    _check_options(parsed, options)
+    opened = open_network(parsed, options, dataset) if parsed.is_network else open_answers(parsed, options)
+    return _assemble(opened, options, dataset, access, stated)
+
+
+def _assemble(
+    opened: Opened, options: Options, dataset: ImageDataset | None, access: Access | None, stated: float | None
+) -> Target:
+    backend = opened.backend
+    access = access or (Access.WHITE_BOX if backend.white_box else Access.BLACK_BOX)
+    if access is Access.WHITE_BOX and not backend.white_box:
+        raise AccessDenied(
+            f"{backend.reference} only answers: there is no network to give white-box access to.",
+            hint="Run with --access black-box, or load the network itself with its weights.",
+        )
+    preprocessing, auto = _preprocessing(opened, options, dataset)
+    ledger = QueryCounter(options.max_queries)
+    target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryCounter())
+    findings = Findings(list(opened.notes))
+    if opened.recorded:
+        target.head = options.head or opened.head or "logits"
+        _check_classes(backend, options, dataset)
+    else:
+        sample = _sample(target, opened, options, dataset)
+        if isinstance(backend, ModuleBackend):
+            verify_optimisations(target, backend, sample, findings)
+        target = examine_answers(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
+        target = _examine_outputs(target, opened, options, dataset, sample, stated, auto, findings)
+    if options.normalize is None and opened.preprocessing is None and not target.preprocessing.mean and not auto:
+        findings.notes.append(
+            "no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize)."
+        )
+    if isinstance(backend, ModuleBackend):
+        backend.precision = options.precision
+    return Target(
+        target.backend,
+        head=target.head,
+        preprocessing=target.preprocessing,
+        access=access,
+        ledger=ledger,
+        precision=options.precision,
+        notes=tuple(findings.notes),
+        checks=tuple(findings.checks),
+        class_names=opened.class_names,
+    )
+
+
+def _examine_outputs(
+    target: Target,
+    opened: Opened,
+    options: Options,
+    dataset: ImageDataset | None,
+    sample: torch.Tensor,
+    stated: float | None,
+    auto: bool,
+    findings: Findings,
+) -> Target:
+    """Tell the head, choose the normalisation where that is asked for, and look at the accuracy."""
+    if options.head is None or not opened.paid or dataset is not None:
+        outputs = ask(target, sample)
+        if options.head is None:
+            target.head = _detect_head(outputs, findings.notes)
+        elif not opened.paid:
+            _doubt_head(options.head, outputs, findings.notes)
+    target.head = options.head or target.head
+    _check_classes(opened.backend, options, dataset)
+    if dataset is None or dataset.images is None:
+        return target
+    if opened.library is not None and options.input_size is None:
+        known = None if auto else Normalization(target.preprocessing.mean, target.preprocessing.std)
+        geometry = choose_geometry(target, dataset, opened.library, known)
+        if geometry is not None:
+            findings.notes.append(geometry.note)
+            preprocessing = geometry.preprocessing
+            if known is not None:
+                preprocessing = preprocessing.normalized_by(known)
+            target = with_preprocessing(target, preprocessing)
+            outputs = ask(target, sample)
+    indices = sample_indices(dataset, len(sample))
+    predicted = outputs.argmax(dim=1).numpy()
+    if auto:
+        size = _PAID_TRIALS if opened.paid else SAMPLE
+        choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid)
+        target = with_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
+        findings.notes.append(choice.note)
+        indices, predicted = choice.indices, choice.table[0].predicted
+    names = opened.class_names
+    examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated)
+    return target
+
+
+def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | None) -> tuple[Preprocessing, bool]:
+    """The preprocessing, and whether its normalisation is still to be chosen by trying."""
+    preprocessing = opened.preprocessing or Preprocessing(input_size=opened.input_size)
+    if options.input_size is not None:
+        preprocessing = preprocessing.model_copy(update={"input_size": (options.input_size, options.input_size)})
+    labelled = dataset is not None and dataset.images is not None
+    if options.normalize == "auto":
+        if not labelled:
+            raise ConfigurationError(
+                "--normalize auto needs labelled images to try the conventions on.",
+                hint="Give a dataset, or name the normalisation.",
+            )
+        return preprocessing.normalized_by(Normalization((), ())), True
+    if options.normalize is not None:
+        stated = parse_normalization(options.normalize)
+        channels = opened.backend.channels
+        if channels is not None and len(stated.mean) not in (0, 1, channels):
+            raise ConfigurationError(
+                f"--normalize {options.normalize} has {len(stated.mean)} channels, "
+                f"{opened.backend.reference} has {channels}.",
+                hint="Give one value for each channel, or one for all.",
+            )
+        return preprocessing.normalized_by(stated), False
+    return preprocessing, opened.preprocessing is None and labelled and not opened.paid and not opened.recorded
+
+
+def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | None) -> None:
+    count = backend.num_classes
+    if count is None:
+        return
+    if dataset is not None and count != dataset.num_classes:
+        raise TargetError(
+            f"{backend.reference} has {count} classes; {dataset.reference} has {dataset.num_classes}.",
+            hint="Choose the dataset that the model was trained on.",
+        )
+    if options.num_classes is not None and count != options.num_classes:
+        raise TargetError(
+            f"{backend.reference} has {count} classes; --num-classes says {options.num_classes}.",
+            hint="Leave the option out.",
+        )
+
+
+def _sample(target: Target, opened: Opened, options: Options, dataset: ImageDataset | None) -> torch.Tensor:
+    """Images on which the target is looked at: labelled ones, else random ones of a size that it takes."""
+    if dataset is not None and dataset.images is not None:
+        most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
+        return dataset.batch(sample_indices(dataset, most))
+    return _random_images(target, opened)
+
+
+def _doubt_head(stated: Head, outputs: torch.Tensor, notes: list[str]) -> None:
+    """Warn where the user's word on the head contradicts the outputs: scores would be wrong without looking so.
+
+    Logits and log-probabilities are read alike: only mistaking either for probabilities, or the reverse, matters.
+    """
+    looks = heads.detect(outputs)
+    if (looks == "probabilities") != (stated == "probabilities"):
+        notes.append(f"WARNING: --head says {stated}; on {len(outputs)} images the outputs look like {looks}.")
+
+
+def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
+    head = heads.detect(outputs)
+    if head != "logits":
+        notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
+    elif bool(((outputs >= 0) & (outputs <= 1)).all()) and float(outputs.std()) > 0:
+        notes.append(
+            "WARNING: the outputs lie in [0, 1] without summing to 1, as after a sigmoid; they are taken for logits."
+        )
+    return head
+
+
+def _random_images(target: Target, opened: Opened) -> torch.Tensor:
+    """Random images of the first usual size that the model takes, if its own is not known."""
+    known = target.preprocessing.input_size or opened.example_size
+    sizes = ([known] if known else []) + ([] if opened.paid else [(size, size) for size in _USUAL_SIZES])
+    generator = torch.Generator().manual_seed(0)
+    first: TargetError | None = None
+    for size in sizes or [(DEFAULT_SIZE, DEFAULT_SIZE)]:
+        images = torch.rand((_RANDOM_SAMPLE, target.backend.channels or 3, *size), generator=generator)
+        try:
+            ask(target, images)
+        except TargetError as error:
+            first = first or error
+        else:
+            return images
+    assert first is not None  # there is at least one size
+    raise first
+
+
+def _check_head(head: str | None) -> Head | None:
+    if head is None or head == "auto":
+        return None
+    for known in HEADS:
+        if head == known:
+            return known
+    raise ConfigurationError(f"--head {head!r} is not understood.", hint=f"Write auto, {', '.join(HEADS)}.")
+
+
+def _check_options(reference: ModelReference, options: Options) -> None:
+    if options.precision not in ("fp32", "bf16"):
+        raise ConfigurationError(f"--precision {options.precision!r} is not understood.", hint="Write fp32 or bf16.")
+    if options.precision != "fp32" and not reference.is_network:
+        raise ConfigurationError(f"--precision has no effect on {reference}.", hint="Leave it out.")
+    for option, value in (
+        ("input-size", options.input_size),
+        ("batch-size", options.batch_size),
+        ("num-classes", options.num_classes),
+    ):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"--{option} must be positive, not {value}.")
+    if reference.scheme == "outputs" and (options.normalize is not None or options.input_size is not None):
+        raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
+    if options.weights is not None and not reference.is_network:
+        raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")
