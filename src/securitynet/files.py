@@ -102,7 +102,7 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """``text`` as it can be written anywhere: bytes of file names that are not UTF-8 become ``\\xNN``."""
+    r"""``text`` as it can be written anywhere: bytes of file names that are not UTF-8 become ``\xNN``."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a UTF-16 pair, which Windows allows in names

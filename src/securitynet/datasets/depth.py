@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,14 +113,18 @@ def _raw_mode(image: Image.Image) -> str | None:
 def _join(high: Values, open_image: Opener, raw: str) -> Values:
     """Both bytes of each value. Pillow gives one byte of two; asked for the other byte order, it gives the other."""
     with open_image() as image:
+        opened: Any = image
         if raw.startswith("LA"):  # upper and lower byte of grey, then of transparency, as if four channels
-            image.tile = [(*tile[:3], "RGBA") for tile in image.tile]
+            opened.tile = [_in_mode(tile, "RGBA") for tile in opened.tile]
             both = np.asarray(image).astype(np.int64)
             grey = (both[..., 0] << 8) | both[..., 1] if raw.endswith("B") else (both[..., 1] << 8) | both[..., 0]
             return np.repeat(grey[..., None], 3, axis=2)
-        other = raw[:-1] + _OTHER_BYTE[raw[-1]]
-        image.tile = [
-            (*tile[:3], (other, *tile[3][1:]) if isinstance(tile[3], tuple) else other) for tile in image.tile
-        ]
+        opened.tile = [_in_mode(tile, raw[:-1] + _OTHER_BYTE[raw[-1]]) for tile in opened.tile]
         low = np.asarray(image)[..., :3].astype(np.int64)
     return (high << 8) | low
+
+
+def _in_mode(tile: Any, mode: str) -> Any:
+    """A tile of a Pillow image with another word for how the file holds its values."""
+    arguments = (mode, *tile[3][1:]) if isinstance(tile[3], tuple) else mode
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)

@@ -105,6 +105,6 @@ def note_dark(images: Images) -> list[str]:
     if brightest >= _DARK or brightest == 0:
         return []
     return [
-        f"WARNING: the images are nearly black: no pixel of {len(chosen)} of them is above {brightest} of 255. If their "
-        "values mean something else than brightness, or fewer bits, convert them first."
+        f"WARNING: the images are nearly black: no pixel of {len(chosen)} of them is above {brightest} of 255. If "
+        "their values mean something else than brightness, or fewer bits, convert them first."
     ]

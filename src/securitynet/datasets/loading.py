@@ -96,7 +96,12 @@ def load(
     source = _with_members(reference, source, names, request.root, (members, non_members))
     # Labels, classes and parts are judged before any work goes into the images.
     ImageDataset(
-        reference, _Undecoded(len(source.labels)), source.labels, source.class_names, source.parts, source.attributes,
+        reference,
+        _Undecoded(len(source.labels)),
+        source.labels,
+        source.class_names,
+        source.parts,
+        source.attributes,
         members_stated=members is not None,
     )
     chosen = None if limit is None else _limited(reference, source, limit)

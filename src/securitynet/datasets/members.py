@@ -257,8 +257,8 @@ class _Lookup:
         if absent:
             line, text = absent[0]
             raise DatasetError(
-                f"{where}: {len(absent)} of {len(entries)} entries name no record of {self._reference}, the first being "
-                f"{printable(text)!r} ({unit} {line}).",
+                f"{where}: {len(absent)} of {len(entries)} entries name no record of {self._reference}, the first "
+                f"being {printable(text)!r} ({unit} {line}).",
                 hint=f"Its records are called like {self._names[0]!r}; or give their numbers, from 0.",
             )
         return np.unique(np.array(found, dtype=np.int64))

@@ -230,7 +230,11 @@ def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
 def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: Columns) -> dict[str, Attribute]:
     """Columns of the first file that hold attributes; records of files that lack one are not annotated."""
     schema: pa.Schema = files[0][1].schema_arrow
-    names = [name for name in schema.names if name not in (columns.image, columns.label) and _may_be_attribute(schema.field(name))]
+    names = [
+        name
+        for name in schema.names
+        if name not in (columns.image, columns.label) and _may_be_attribute(schema.field(name))
+    ]
     found: dict[str, Attribute] = {}
     for name in names:
         cells: list[Any] = []
@@ -258,9 +262,7 @@ def _may_be_attribute(field: pa.Field) -> bool:
     )
 
 
-def _class_names(
-    schema: pa.Schema, label: str, known: tuple[str, ...] | None, path: Path
-) -> tuple[str, ...] | None:
+def _class_names(schema: pa.Schema, label: str, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
     names = _names_in(schema, label)
     if names is not None and known is not None and known != names:
         raise DatasetError(f"{path} names other classes than the files before it.")

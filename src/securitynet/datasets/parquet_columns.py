@@ -55,7 +55,7 @@ def _choose(
     suitable = [name for name in schema.names if suits(schema.field(name).type)]
     candidates = declared or ([name for name in suitable if name.lower() in _USUAL[usual]] or suitable)
     if len(candidates) == 1:
-        return candidates[0]
+        return str(candidates[0])
     raise no_column(path, schema, usual, candidates)
 
 
@@ -78,7 +78,7 @@ def no_column(path: Path, schema: pa.Schema, name: str, candidates: list[str] | 
 
 def feature_of(schema: pa.Schema, column: str) -> dict[str, Any]:
     """What Hugging Face's metadata in a schema say about a column; empty if they say nothing."""
-    raw = (schema.metadata or {}).get(b"huggingface")
+    raw: bytes = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         feature = json.loads(raw)["info"]["features"][column]
     except (ValueError, KeyError, TypeError):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import securitynet.datasets
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
+from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.models.method import Context, SharedWork, TrialData
 from securitynet.models.signals import collect
@@ -194,20 +195,13 @@ class Workbench:
         return self._open
 
     def _dataset(self, config: AssessConfig) -> ImageDataset:
-        names = ("dataset", "channels", "image_size", "limit", "data_root")
-        key = str([getattr(config, name) for name in names])
+        options = load_options(config)
+        key = str([config.dataset, options])
         if key not in self._datasets:
             while len(self._datasets) >= _DATASETS:
                 self._datasets.pop(next(iter(self._datasets)))
             assert config.dataset is not None
-            self._datasets[key] = securitynet.datasets.load(
-                config.dataset,
-                channels=config.channels,
-                size=config.image_size,
-                limit=config.limit,
-                root=config.data_root,
-                cache=self.cache,
-            )
+            self._datasets[key] = securitynet.datasets.load(config.dataset, **options, cache=self.cache)
         self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
         return self._datasets[key]
 
