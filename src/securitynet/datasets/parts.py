@@ -23,8 +23,28 @@ _PARTS = {
 }
 _LIKE_VALIDATION = frozenset(("dev", "eval", "evaluation", "holdout", "heldout"))
 _FILLERS = frozenset(
-    "set sets data dataset image images img imgs picture pictures photo photos split folder file files sample samples "
-    "dir part".split()
+    [
+        "set",
+        "sets",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "split",
+        "folder",
+        "file",
+        "files",
+        "sample",
+        "samples",
+        "dir",
+        "part",
+    ]
 )
 _OF_NO_CLASS = frozenset(("unlabeled", "unlabelled"))
 _DIVISIONS = _LIKE_VALIDATION | {"fold", "split", "subset", "partition", "query", "gallery", "pred", "prediction"}

@@ -224,7 +224,7 @@ def _decode(item: bytes | Path, name: str, rendering: Rendering) -> Image.Image:
             if deep:
                 return depth.scale(open_later(item, name), rendering.white)
             image.load()
-            return _plain(image)
+            return convert_plain(image)
         except DatasetError:
             raise
         except Exception as error:  # as above
@@ -235,8 +235,12 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB."""
+def convert_plain(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB, transparency dropped.
+
+    Raises:
+        ValueError: If it holds floating-point values.
+    """
     if image.mode in ("L", "RGB"):
         return image.copy()
     if image.mode == "F":

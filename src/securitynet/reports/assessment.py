@@ -13,6 +13,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
 from securitynet.models.target import Target
 from securitynet.reports.build import write_report
+from securitynet.reports.records import list_exposed, write_records
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
 from securitynet.results.store import TrialStore
 from securitynet.studies import assessment, environment, policy
@@ -20,7 +21,7 @@ from securitynet.studies.assessment import Assessment, Progress
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import asked_for
 from securitynet.studies.remedies import check_remedies
-from securitynet.studies.subject import Subject, prepare
+from securitynet.studies.subject import Subject, check_members, prepare
 from securitynet.studies.trials import Trial
 
 
@@ -61,8 +62,8 @@ def assess(
     Args:
         model: A reference (DESIGN, section 4), a loaded target, or a whole configuration.
         dataset: A reference or a loaded dataset.
-        out: Folder for ``report.html``, ``result.json`` and the trial files. Default: one in the user's data folder,
-            named after what is assessed.
+        out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the user's
+            data folder, named after what is assessed.
         progress: Called with (what, done, total) during long work.
         **options: Further fields of `AssessConfig`.
 
@@ -83,6 +84,7 @@ def assess_subject(config: AssessConfig, subject: Subject, *, progress: Progress
     judged = policy.judge(bounds, found.all_measurements()) if bounds is not None else None
     document = to_document(found, judged)
     write_report([document], [found], folder / "report.html")
+    write_records(found, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
     return Outcome(document, found, folder)
 
@@ -120,6 +122,8 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             non_members=len(splits.non_members),
             known_members=len(splits.known_members),
             known_non_members=len(splits.known_non_members),
+            members_stated=dataset.members_stated,
+            notes=dataset.notes,
         ),
         measurements=tuple(found.all_measurements()),
         trials=tuple(
@@ -145,10 +149,17 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
         },
         seconds={phase: round(value, 3) for phase, value in found.seconds.items()},
         environment=environment.describe(target),
-        settings=found.config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache"}),
+        settings=_settings(found.config),
+        exposed=list_exposed(found),
         policy=judged,
         remedies=found.remedies,
     )
+
+
+def _settings(config: AssessConfig) -> dict[str, Any]:
+    """The configuration as a file for ``--config`` would give it; masks are told by the split's fingerprint alone."""
+    masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
+    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:
@@ -199,6 +210,7 @@ def _check_early(config: AssessConfig) -> None:
     if config.policy:
         policy.read_policy(config.policy)
     asked_for(config)
+    check_members(config)
     check_remedies(config)
     if config.out is not None:
         check_writable(config.out)
