@@ -18,7 +18,7 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.members import Stated, with_members
 from securitynet.datasets.objects import Items, open_items
 from securitynet.datasets.pipelines import InputTransform, Pipeline, move_to_input
-from securitynet.datasets.values import Shaper, ShapeChanged, Values, choose_values
+from securitynet.datasets.values import ShapeChanged, Shaper, Values, choose_values
 from securitynet.errors import ConfigurationError, DatasetError
 
 IN_MEMORY_BYTES = 8 << 30
@@ -135,18 +135,19 @@ def _choose_pipeline(opened: Sequence[Items], undo: bool) -> tuple[Pipeline | No
     if all(pipeline is None for pipeline in pipelines):
         return None, []
     read = [pipeline or Pipeline() for pipeline in pipelines]
-    for items, pipeline in zip(opened, read, strict=True):
-        if pipeline.unread is None and not (undo and pipeline.normalisation):
-            continue
-        if pipeline.random:
+    obstacle = next((pipeline.unread for pipeline in read if pipeline.unread is not None), None)
+    undone = undo and any(pipeline.normalisation for pipeline in read)
+    if obstacle is not None or undone:
+        random = next(((items.part, name) for items, p in zip(opened, read, strict=True) for name in p.random), None)
+        if random is not None:
             raise DatasetError(
-                f"The transform of {items.part} holds {pipeline.random[0]}, which gives another image at each access, "
-                f"and {pipeline.unread or 'a normalisation that is to be undone'}, which keeps it from being left out.",
+                f"The transform of {random[0]} holds {random[1]}, which gives another image at each access, and "
+                f"{obstacle or 'a normalisation that is to be undone'}, which keeps it from being left out.",
                 hint="Give the dataset with the transform by which the model is tested.",
             )
-        if pipeline.unread is None:
+        if obstacle is None:
             return None, []
-        return None, [f"The transform {pipeline.unread} can't be read, so the items were taken as it makes them."]
+        return None, [f"The transform {obstacle} can't be read, so the items were taken as it makes them."]
     if len({pipeline.normalisation for pipeline in read}) > 1:
         raise DatasetError(
             "train and test are normalised differently: "

@@ -91,7 +91,7 @@ def open_items(value: Any, part: str) -> Items:
     elif hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping):
         items = _open_torch(value, part)
     else:
-        kind = "a stream without a length" if hasattr(value, "__iter__") else type(value).__name__
+        kind = "a stream without a length" if hasattr(value, "__next__") else type(value).__name__
         raise DatasetError(f"{part} is {kind}, which is no dataset of images.", hint=_HINT)
     if not len(items):
         raise DatasetError(f"{part} is empty.")
@@ -134,7 +134,7 @@ def _column(features: Mapping[str, Any], kind: str, usual: tuple[str, ...], part
     declared = [name for name, feature in features.items() if type(feature).__name__ == kind]
     named = [name for name in usual if name in features]
     found = [name for name in named if name in declared] or declared or named
-    if len(declared) > 1 and not named[:1] == found[:1]:
+    if len(declared) > 1 and named[:1] != found[:1]:
         found = []
     if not found:
         raise DatasetError(

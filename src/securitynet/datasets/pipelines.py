@@ -76,11 +76,11 @@ def read_pipeline(transform: Any) -> Pipeline:
     pipeline = Pipeline()
     for step in _flatten(transform):
         name, known = type(step).__name__, type(step).__module__.startswith(_LIBRARIES)
-        if not known or pipeline.normalisation is not None and name in _SHAPING | {"Normalize"}:
+        if not known or (pipeline.normalisation is not None and name in _SHAPING | {"Normalize"}):
             pipeline.unread = pipeline.unread or getattr(step, "__name__", name)
         elif name.startswith("Random") or name in _RANDOM:
             pipeline.random.append(name)
-            if name in ("RandomResizedCrop", "RandomCrop", "RandomResize"):
+            if name.startswith(("RandomResizedCrop", "RandomCrop")):
                 pipeline.random_sizes.append(_pair(step.size))
         elif name in _SHAPING:
             pipeline.shaping.append(step)

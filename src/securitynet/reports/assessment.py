@@ -62,8 +62,8 @@ def assess(
     Args:
         model: A reference (DESIGN, section 4), a loaded target, or a whole configuration.
         dataset: A reference or a loaded dataset.
-        out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the user's
-            data folder, named after what is assessed.
+        out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
+            user's data folder, named after what is assessed.
         progress: Called with (what, done, total) during long work.
         **options: Further fields of `AssessConfig`.
 
