@@ -99,6 +99,10 @@ def _find_parts(layout: Layout, depth: int) -> None:
     root = layout.root
     entries = _list(root, layout.clutter)
     names = entries.folders
+    if len(names) == 1 and len(assign_parts(subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
+        layout.root = root / names[0]  # whatever it is called: it holds the parts
+        _find_parts(layout, depth + 1)
+        return
     chosen = _choose_exact(names) or _choose(root, names)
     if chosen:
         layout.folders = {part: root / name for part, name in chosen.items()}

@@ -71,7 +71,7 @@ def read_part(name: str) -> str | None:
 def stands_for_validation(name: str) -> bool:
     """Whether a name beside a training part is that of a validation part by another word (``dev``, ``holdout``)."""
     words = [token for token in _tokens(name) if token not in _FILLERS]
-    return words in ([word] for word in _LIKE_VALIDATION) or words == ["held", "out"]
+    return "".join(words) in _LIKE_VALIDATION
 
 
 def looks_like_part(name: str, *, holds_folders: bool) -> bool:
@@ -87,7 +87,7 @@ def looks_like_part(name: str, *, holds_folders: bool) -> bool:
         return True
     words = [token for token in tokens if token not in _FILLERS or token == "split"]
     numbered = bool(words) and words[0] in _DIVISIONS and all(len(word) == 1 or word.isdigit() for word in words[1:])
-    return holds_folders and (numbered or tokens[:2] == ["held", "out"] or not _PARTS.keys().isdisjoint(tokens))
+    return holds_folders and (numbered or stands_for_validation(name) or not _PARTS.keys().isdisjoint(tokens))
 
 
 def assign_parts(names: Sequence[str]) -> Mapping[str, list[str]]:
@@ -111,4 +111,4 @@ def assign_parts(names: Sequence[str]) -> Mapping[str, list[str]]:
             groups.setdefault(rest, {}).setdefault(kinds[0], []).append(name)
     # Two groups are classes with parts of their own (cat_train, dog_train), which nothing here understands.
     alone = next(iter(groups.values())) if len(groups) == 1 else {}
-    return alone if TRAIN in alone else {}
+    return alone if TRAIN in alone and len(alone) > 1 else {}
