@@ -98,7 +98,7 @@ def test_parts_inside_the_classes(tmp_path: Path) -> None:
         (("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"), "holds fold1, fold2: it cannot be told"),
         (("cat_train/x", "cat_test/x", "dog_train/x", "dog_test/x"), "cannot be told"),
         (("Train/cat", "Training/cat", "Test/cat"), "several folders that may be its train part: Train, Training"),
-        (("training_set/cat", "training_set/dog"), "holds no images of|holds the images of one class|"),
+        (("training_set/cat", "training_set/dog"), "holds training_set and no test part"),
         (
             ("training_set/cat", "training_set/dog", "others/x"),
             "holds training_set and no test part .beside it: others",
