@@ -154,8 +154,8 @@ def renamed(root: Path, names: dict[str, str], *, metadata: bool = True) -> None
     """Rename columns of the files, in their Hugging Face metadata too or without those."""
     for part in ("train", "test"):
         table = pq.read_table(root / f"{part}.parquet")
-        table = table.rename_columns([names.get(name, name) for name in table.column_names])
         raw = (table.schema.metadata or {}).get(b"huggingface")
+        table = table.rename_columns([names.get(name, name) for name in table.column_names])
         if raw is not None and metadata:
             features = json.loads(raw)["info"]["features"]
             features = {names.get(name, name): feature for name, feature in features.items()}

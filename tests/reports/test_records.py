@@ -11,7 +11,7 @@ import pytest
 
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.reports.assessment import to_document
-from securitynet.reports.build import build_report
+from securitynet.reports.build import render_report
 from securitynet.reports.records import share_as_high, write_records
 
 
@@ -69,7 +69,7 @@ def test_the_document_and_the_report_name_files(named) -> None:
             assert 0 <= member.non_members_as_high <= exposed.non_members
         ranks = [member.rank for member in exposed.members]
         assert ranks[0] == 1 and ranks == sorted(ranks)
-    page = build_report([document], [named])
+    page = render_report([document], [named])
     assert document.exposed[1].members[0].file in page
     assert type(document).model_validate_json(document.model_dump_json(by_alias=True)) == document
 
