@@ -133,7 +133,7 @@ def test_enlarging_goes_into_the_target(interpolation: str) -> None:
     assert data.dataset.image_shape == (3, 16, 16)
     assert data.transform is not None
     assert (data.transform.input_size, data.transform.crop_share) == ((28, 28), 0.875)
-    from securitynet.models.preprocessing import Preprocessing
+    from securitynet.models.sources.preprocessing import Preprocessing
 
     seen = Preprocessing(**data.transform.model_dump())(data.dataset.images[:])
     assert (seen[2] - Photos(images, compose)[2][0]).abs().max() < 2 / 255  # Pillow rounds to bytes, in two passes

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from securitynet.api import to_document
 from securitynet.attacks.membership.base import MembershipScores
-from securitynet.reports.assessment import to_document
 from securitynet.reports.build import render_report
 from securitynet.reports.records import share_as_high, write_records
 

@@ -17,7 +17,7 @@ from securitynet.files import atomic_write
 from securitynet.results.document import ExposedMember, ExposedMembers
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
 
 COUNT = 12
 """Members that ``result.json`` names for each attack; ``exposed.csv`` has all of them."""
