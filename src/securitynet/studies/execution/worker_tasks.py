@@ -159,7 +159,7 @@ class Workbench:
         from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
 
-        config, protection, implant = prepared_training(config)
+        config, protection, backdoor = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
@@ -169,7 +169,7 @@ class Workbench:
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
                 protection=protection,
-                implant=implant,
+                backdoor=backdoor,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):
