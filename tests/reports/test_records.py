@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from securitynet.api import to_document
+from securitynet.assessments.records import share_as_high, write_records
+from securitynet.assessments.result import to_document
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.reports.build import render_report
-from securitynet.reports.records import share_as_high, write_records
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from securitynet.analysis.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics import rates
+from securitynet.metrics.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.records import Direction
 from securitynet.reports import verdict, words
 from securitynet.reports.pictures import data_uri, is_reduced

@@ -29,7 +29,9 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
-from securitynet.methods.base import Context, SharedWork, TrialData
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.model_record import facts_path
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.config import TrainConfig
@@ -158,7 +160,7 @@ class Workbench:
         from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
 
-        config, protection, implant = prepared_training(config)
+        config, protection, backdoor = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
@@ -168,7 +170,7 @@ class Workbench:
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
                 protection=protection,
-                implant=implant,
+                backdoor=backdoor,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):

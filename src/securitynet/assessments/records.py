@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.analysis.exposure import most_exposed
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
 from securitynet.files import atomic_write
+from securitynet.metrics.exposure import most_exposed
 from securitynet.results.document import ExposedMember, ExposedMembers
 
 if TYPE_CHECKING:
