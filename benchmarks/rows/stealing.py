@@ -58,7 +58,7 @@ def inputs(case):
     import torch
 
     from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.stored import Job, fresh_network
+    from securitynet.models.stored import ModelSpec, fresh_network
     from securitynet.models.trainer.randomness import generator
     from securitynet.models.trainer.statistics import standardising
 
@@ -66,7 +66,7 @@ def inputs(case):
     digits = data.dataset
     records = pool_of(data, context, case.size, missing_classes=True).records
     recipe = attack.training(target, context)
-    fresh = fresh_network(Job(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
+    fresh = fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
     orders = [
         torch.randperm(len(records), generator=generator(recipe.seed, "order", epoch)).numpy()
         for epoch in range(recipe.epochs)

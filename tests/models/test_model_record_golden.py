@@ -19,7 +19,7 @@ from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANFacts
 from securitynet.models.gan.training import initial_networks
 from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Job, Work, fresh_network, obtain_model
+from securitynet.models.stored import ModelSpec, TrainingRun, fresh_network, obtain_model
 from securitynet.models.stored_facts import StoredFacts, read_facts
 from securitynet.models.train_config import TrainConfig
 from securitynet.studies.training import prepared_training
@@ -51,7 +51,7 @@ def spec(name):
     soft = np.eye(10, dtype=np.float32)[LABELS] * 0.5 + 0.05
 
     def make(targets=LABELS, architecture="simple-cnn", recipe=RECIPE, defense=None, **more):
-        return Job(DIGITS, INDICES, targets, 10, architecture, recipe, protection=defense, **more)
+        return ModelSpec(DIGITS, INDICES, targets, 10, architecture, recipe, defense=defense, **more)
 
     return {
         "labels": lambda: make(),
@@ -83,7 +83,7 @@ def never(*_):
 
 @pytest.mark.parametrize("name", KEYS)
 def test_keys_of_models_are_what_they_were(name):
-    assert Work(spec(name), kind="shadows").facts.key == KEYS[name]
+    assert TrainingRun(spec(name), kind="shadows").facts.key == KEYS[name]
 
 
 @pytest.mark.parametrize(("name", "file"), [("labels", "plain weights.json"), ("dp-sgd", "weights.json")])
@@ -116,7 +116,7 @@ def test_a_target_trained_by_an_earlier_version_is_complete(tmp_path):
     settings = {"architecture": "simple-cnn", "dataset": "digits", "epochs": 1, "device": "cpu", "out": weights}
     config, defense, backdoor = prepared_training(TrainConfig(**settings, defense="dropout", implant="badnets"))
     notes = []
-    _, record = train_model(config, protection=defense, implant=backdoor, progress=never, note=notes.append)
+    _, record = train_model(config, defense=defense, implant=backdoor, progress=never, note=notes.append)
     assert "complete already" in notes[0]
     assert record == read_artefact(weights)
     document = json.loads(weights.with_suffix(".json").read_text())

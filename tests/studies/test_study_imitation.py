@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     config = TrainConfig(
         architecture="simple-cnn", dataset="digits", limit=240, out=out, epochs=2, batch_size=32, defense="dp-sgd"
     )
-    train_model(config, protection=DpSgd(epsilon=1, delta=1e-3))
+    train_model(config, defense=DpSgd(epsilon=1, delta=1e-3))
     return out
 
 

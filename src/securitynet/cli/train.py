@@ -15,7 +15,7 @@ from securitynet.models.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from securitynet.models.poison import Implanted
-    from securitynet.models.protection import Protected
+    from securitynet.models.protection import DefenseRecord
     from securitynet.models.trained import TrainedModel
     from securitynet.models.training import History
 
@@ -35,13 +35,13 @@ def train(
     from securitynet.studies.training import prepared_training
 
     asked = config
-    config, protection, implant = prepared_training(config)
+    config, defense, implant = prepared_training(config)
     if advised := [
         f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(asked.recipe, name)
     ]:
         _note(f"{config.defense} has a recipe of its own where you state none: {', '.join(advised)}.")
     with _epochs_bar() as progress:
-        path, trained = train_model(config, protection=protection, implant=implant, progress=progress, note=_note)
+        path, trained = train_model(config, defense=defense, implant=implant, progress=progress, note=_note)
     if json:
         console.print_json({"weights": str(path), **trained.facts()})
     else:
@@ -68,7 +68,7 @@ def _note(text: str) -> None:
     console.stderr.print(text, markup=False)
 
 
-def describe_defense(defense: Protected) -> list[str]:
+def describe_defense(defense: DefenseRecord) -> list[str]:
     """What the defense did, in a few lines."""
     lines = [f"Defense: {defense.name}"]
     if defense.set_aside:

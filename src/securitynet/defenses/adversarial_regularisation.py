@@ -44,16 +44,16 @@ class AdversarialRegularisation(TrainingDefense):
 
     @property
     def share_aside(self) -> float:
-        """See `Protection.share_aside`."""
+        """See `TrainingDefense.share_aside`."""
         return self.reference_share
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy":
             raise ConfigurationError("Adversarial regularisation is about cross-entropy with labels.")
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         return fitting.fit(Adversarial(self, fitting)), {}
 
 

@@ -55,7 +55,7 @@ class Distillation(TrainingDefense):
 
     @property
     def share_aside(self) -> float:
-        """See `Protection.share_aside`."""
+        """See `TrainingDefense.share_aside`."""
         return self.held_out_share if self.data == "held-out" else 0.0
 
     def teacher_of(self, architecture: str) -> str:
@@ -63,7 +63,7 @@ class Distillation(TrainingDefense):
         return ARCHITECTURES.resolve(self.teacher or TEACHERS.get(architecture, architecture)).name
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.patience:
             what = "early stopping" if recipe.patience else f"the loss {recipe.loss}"
             raise ConfigurationError(
@@ -80,7 +80,7 @@ class Distillation(TrainingDefense):
             )
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         name = self.teacher_of(fitting.architecture)
         teacher = fitting.fresh(name, "teacher")
         fitting.note(f"The teacher {name} is trained first.")

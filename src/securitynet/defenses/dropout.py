@@ -27,7 +27,7 @@ class Dropout(TrainingDefense):
     rate: float = Field(default=0.5, gt=0, lt=1, description="Share of the inputs that is dropped.")
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         network = fitting.network
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not linear:

@@ -34,7 +34,7 @@ class RelaxLoss(TrainingDefense):
     )
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.label_smoothing:
             raise ConfigurationError("RelaxLoss is about cross-entropy with labels as they are.")
         classes = shape[0]
@@ -46,7 +46,7 @@ class RelaxLoss(TrainingDefense):
             )
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         return fitting.fit(Relaxing(self.alpha, self.flatten)), {}
 
 

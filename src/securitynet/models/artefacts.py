@@ -25,13 +25,13 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.poison import Poisoner
 from securitynet.models.protection import (
-    UNPROTECTED,
+    NO_DEFENSE,
+    DefenseRecord,
     Fitting,
-    Protected,
-    Protection,
+    TrainingDefense,
     has_group_norms,
     parts,
-    train_protected,
+    train_with_defense,
 )
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
@@ -80,7 +80,7 @@ def train_target(
     device: str = "auto",
     progress: Progress | None = None,
     note: Note | None = None,
-    protection: Protection | None = None,
+    defense: TrainingDefense | None = None,
     implant: Poisoner | None = None,
     **recipe_overrides: Any,
 ) -> Target:
@@ -92,7 +92,7 @@ def train_target(
     Args:
         architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
         dataset: Loaded, or its reference.
-        recipe: How to train; ML-Doctor's recipe by default, or what ``protection`` advises of it.
+        recipe: How to train; ML-Doctor's recipe by default, or what ``defense`` advises of it.
         split: Protocol, ``four-way`` or ``public``.
         split_seed: Seed of the split.
         known: Share of members that a later adversary with partial data knows; the protocol's default if None.
@@ -103,7 +103,7 @@ def train_target(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
-        protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
+        defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
         implant: The backdoor to plant, such as `securitynet.implants.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
@@ -118,8 +118,8 @@ def train_target(
     """
     architecture = ARCHITECTURES.resolve(architecture).name
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
-    if recipe is None and protection is not None:
-        changes = {**protection.advised(changes), **changes}
+    if recipe is None and defense is not None:
+        changes = {**defense.advised(changes), **changes}
     recipe = _changed(recipe or Recipe(), changes)
     data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
     network, trained = _obtain(
@@ -134,7 +134,7 @@ def train_target(
         device=device,
         progress=progress,
         note=note,
-        protection=protection,
+        defense=defense,
         implant=implant,
     )
     backend = ModuleBackend(
@@ -155,7 +155,7 @@ def train_target(
 def train_model(
     config: TrainConfig,
     *,
-    protection: Protection | None = None,
+    defense: TrainingDefense | None = None,
     implant: Poisoner | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -164,7 +164,7 @@ def train_model(
 
     Args:
         config: The configuration.
-        protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
+        defense: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
         implant: The backdoor that it names, configured: see `securitynet.implants.base.implanted_training`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
@@ -175,7 +175,7 @@ def train_model(
     Raises:
         SecurityNetError: See `train_target`; everything that can be told before work starts is.
     """
-    if config.defense is not None and (protection is None or protection.name != config.defense):
+    if config.defense is not None and (defense is None or defense.name != config.defense):
         raise ConfigurationError(f"The defense {config.defense} was not handed over.")
     if config.implant is not None and implant is None:
         raise ConfigurationError(f"The implant {config.implant} was not handed over.")
@@ -197,7 +197,7 @@ def train_model(
         device=config.device,
         progress=progress,
         note=note,
-        protection=protection,
+        defense=defense,
         implant=implant,
     )
     return config.weights_file, trained
@@ -216,13 +216,13 @@ def _obtain(
     device: str,
     progress: Progress | None,
     note: Note | None,
-    protection: Protection | None,
+    defense: TrainingDefense | None,
     implant: Poisoner | None,
 ) -> tuple[nn.Module, TrainedModel]:
     """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
     note = note or logger.info
     made = splits.make(split, dataset, seed=split_seed, known=known)
-    guard = protection or UNPROTECTED
+    guard = defense or NO_DEFENSE
     recipe, share = guard.change_recipe(recipe), guard.share_aside
     effective = effective_splits(split, dataset, split_seed, known, recipe, share)
     channels, height, width = dataset.image_shape
@@ -252,7 +252,7 @@ def _obtain(
         "dataset": DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint),
         "split": stated,
         "recipe": recipe,
-        "defense": None if protection is None else protection.protected(group_norms=has_group_norms(network)),
+        "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
         "implant": None if poisoned is None else poisoned.record,
     }
     checkpoint = None
@@ -269,7 +269,7 @@ def _obtain(
     preprocessing = guard.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
-    by: list[Any] = [] if protection is None else [protection.protected().model_dump(mode="json")]
+    by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
     by += [] if poisoned is None else [poisoned.record.digest]
     roles = parts(guard, recipe, len(made.members))
     fitting = Fitting(
@@ -289,8 +289,8 @@ def _obtain(
         progress=progress,
         note=note,
     )
-    history, protected = train_protected(guard, fitting)
-    if protection is not None:
+    history, protected = train_with_defense(guard, fitting)
+    if defense is not None:
         facts["defense"] = protected
 
     def accuracy(indices: Indices) -> float:
@@ -366,7 +366,7 @@ def _asked_for(found: TrainedModel, name: str) -> Any:
     if name != "defense" or found.defense is None:
         return getattr(found, name)
     asked = found.defense
-    return Protected(name=asked.name, settings=asked.settings, group_norms=asked.group_norms)
+    return DefenseRecord(name=asked.name, settings=asked.settings, group_norms=asked.group_norms)
 
 
 def _remove_leftovers(out: Path, checkpoint: Path) -> None:

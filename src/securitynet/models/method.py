@@ -22,7 +22,7 @@ from securitynet.records import Measurement, Queries, Record, ThreatModel
 
 if TYPE_CHECKING:
     from securitynet.models.poison import Poisoner
-    from securitynet.models.protection import Protection
+    from securitynet.models.protection import TrainingDefense
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class TrialData:
         trained: How the target was trained, where that is known: shadow models are trained likewise.
         auxiliary: Another dataset that the adversary holds, for ``out-of-distribution`` threat models; None if there is
             none.
-        protection: The defense that ``trained`` names: shadow models are trained with it as well. Without it, attacks
+        defense: The defense that ``trained`` names: shadow models are trained with it as well. Without it, attacks
             that need them refuse a target that was trained with a defense.
         poison: What planted a backdoor in the target, where that is known: detectors are then judged on its trigger.
     """
@@ -45,7 +45,7 @@ class TrialData:
     trained: TrainedModel | None = None
     auxiliary: ImageDataset | None = None
     poison: Poisoner | None = None
-    protection: Protection | None = None
+    defense: TrainingDefense | None = None
 
     @property
     def judged(self) -> NDArray[np.int64]:

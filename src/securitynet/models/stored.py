@@ -30,13 +30,13 @@ from securitynet.files import atomic_write, file_checksum, write_json
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.protection import (
-    UNPROTECTED,
+    NO_DEFENSE,
     Fitting,
     Parts,
-    Protection,
+    TrainingDefense,
     has_group_norms,
     parts,
-    train_protected,
+    train_with_defense,
 )
 from securitynet.models.recipe import Recipe
 from securitynet.models.references import parse_reference
@@ -61,7 +61,7 @@ Epochs = Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class ModelSpec:
     """A model that is wanted.
 
     Attributes:
@@ -73,9 +73,9 @@ class Job:
             library (``timm:resnet18``), which is trained from fresh weights.
         recipe: With the seed of this model.
         input_size: Height and width that images are resized to before the network; None leaves them.
-        protection: The defense to train with, on labels; None for none. It changes the recipe, and may take some of the
+        defense: The defense to train with, on labels; None for none. It changes the recipe, and may take some of the
             records for something else than training.
-        aside: Records for the protection to take instead, A int64, none of ``indices``: all of those train then.
+        aside: Records for the defense to take instead, A int64, none of ``indices``: all of those train then.
     """
 
     dataset: ImageDataset
@@ -85,17 +85,17 @@ class Job:
     architecture: str
     recipe: Recipe
     input_size: int | None = None
-    protection: Protection | None = None
+    defense: TrainingDefense | None = None
     aside: NDArray[np.int64] | None = None
 
     @property
-    def guard(self) -> Protection:
-        """The protection; for none, one that changes nothing."""
-        return self.protection or UNPROTECTED
+    def guard(self) -> TrainingDefense:
+        """The defense; for none, one that changes nothing."""
+        return self.defense or NO_DEFENSE
 
     @property
     def changed_recipe(self) -> Recipe:
-        """The recipe as the protection wants it."""
+        """The recipe as the defense wants it."""
         return self.guard.change_recipe(self.recipe)
 
     @property
@@ -104,25 +104,25 @@ class Job:
         recipe = self.changed_recipe
         if self.aside is None:
             return parts(self.guard, recipe, len(self.indices))
-        return parts(UNPROTECTED, recipe, len(self.indices))
+        return parts(NO_DEFENSE, recipe, len(self.indices))
 
     def check(self) -> None:
         """Raise an error before any work if it can't be trained so.
 
         Raises:
-            ConfigurationError: If there are too few records, or the protection can't be had with this training.
+            ConfigurationError: If there are too few records, or the defense can't be had with this training.
             ModelError: If the images are not such that models can be trained on them.
         """
         check_images(self.dataset)
         if len(self.indices) < 2:
             raise ConfigurationError(f"{len(self.indices)} records are too few to train a model on.")
-        if self.protection is None:
+        if self.defense is None:
             return
         if self.targets.ndim != 1:
-            raise ConfigurationError(f"{self.protection.name} protects a training on labels, not on posteriors.")
+            raise ConfigurationError(f"{self.defense.name} protects a training on labels, not on posteriors.")
         channels, size, _ = self.dataset.image_shape
         shape = self.num_classes, channels, self.input_size or size
-        self.protection.check(self.architecture, shape, len(self.parts.training), self.changed_recipe)
+        self.defense.check(self.architecture, shape, len(self.parts.training), self.changed_recipe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,8 @@ class StoredModel:
 
     Attributes:
         target: The model under white-box access, emitting logits.
-        kept: Positions in the job's records that it was trained on: all, but for those that early stopping held out,
-            or that a protection took for something else.
+        kept: Positions in the spec's records that it was trained on: all, but for those that early stopping held out,
+            or that a defense took for something else.
         history: Of its training.
         key: Digest of all that decides its weights; the name of its folder.
         weights: Its weights file; None if nothing is kept.
@@ -146,17 +146,17 @@ class StoredModel:
 
 
 def obtain_model(
-    job: Job,
+    spec: ModelSpec,
     *,
     kind: str,
     cache: Path | None = None,
     device: str = "auto",
     progress: Epochs | None = None,
 ) -> StoredModel:
-    """The model of a job: from the store if it is there, else trained now.
+    """The model of a spec: from the store if it is there, else trained now.
 
     Args:
-        job: What is wanted.
+        spec: What is wanted.
         kind: Name of its folder in the store, in the plural: ``shadows``, ``surrogates``.
         cache: Folder of the store; None keeps nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It is not part of the key: a model that was trained
@@ -167,40 +167,40 @@ def obtain_model(
         ConfigurationError: If there are no images, or too few records.
         ModelError: If the network cannot be built for the images or trained on them.
     """
-    work = Work(job, kind=kind, cache=cache, device=device)
-    work.train(progress)
-    return work.finished()
+    run = TrainingRun(spec, kind=kind, cache=cache, device=device)
+    run.train(progress)
+    return run.finished()
 
 
-class Work:
-    """A job on its way to a model: made and finished in the main thread, trained in any.
+class TrainingRun:
+    """A spec on its way to a model: made and finished in the main thread, trained in any.
 
     Initial weights come from torch's global random state, and the tracing that folds batch norms changes `nn.Module`
     for all threads while it lasts: neither may happen while another thread trains.
 
     Args:
-        job: What is wanted.
+        spec: What is wanted.
         kind: See `obtain_model`, as for the others.
         cache: Folder of the store.
         device: Where to train.
-        images: The job's images where they have been fetched already, and the positions of its records among them.
+        images: The spec's images where they have been fetched already, and the positions of its records among them.
     """
 
     def __init__(
         self,
-        job: Job,
+        spec: ModelSpec,
         *,
         kind: str,
         cache: Path | None = None,
         device: str = "auto",
         images: tuple[Images, NDArray[np.int64]] | None = None,
     ) -> None:
-        job.check()
-        self.job = job
+        spec.check()
+        self.spec = spec
         self.device = device
         self.images = images
-        self.network = job.guard.network(fresh_network(job), logger.debug)
-        self.facts = _facts(job, self.network)
+        self.network = spec.guard.network(fresh_network(spec), logger.debug)
+        self.facts = _facts(spec, self.network)
         self.folder = None if cache is None else cache / kind / self.facts.key
 
     def train(self, progress: Epochs | None = None) -> None:
@@ -208,46 +208,46 @@ class Work:
         with contextlib.nullcontext() if self.folder is None else exclusive(self.folder / "lock"):
             found = None if self.folder is None else _read(self.folder, self.facts, self.network)
             if found is None:
-                found = _train(self.network, self.job, self.facts, self.folder, self.device, progress, self.images)
+                found = _train(self.network, self.spec, self.facts, self.folder, self.device, progress, self.images)
         self.facts = found
 
     def finished(self) -> StoredModel:
         """The model, trained."""
-        job, facts = self.job, self.facts
-        size = job.input_size or facts.image_size
+        spec, facts = self.spec, self.facts
+        size = spec.input_size or facts.image_size
         backend = ModuleBackend(
             self.network,
-            reference=job.architecture if ":" in job.architecture else f"arch:{job.architecture}",
-            checksum=state_checksum(self.network.state_dict(), job.architecture),
+            reference=spec.architecture if ":" in spec.architecture else f"arch:{spec.architecture}",
+            checksum=state_checksum(self.network.state_dict(), spec.architecture),
             example_shape=(facts.channels, size, size),
             device=resolve_device(self.device),
         )
-        backend.num_classes = job.num_classes
+        backend.num_classes = spec.num_classes
         target = Target(backend, preprocessing=facts.preprocessing, access=Access.WHITE_BOX)
         weights = None if self.folder is None else self.folder / WEIGHTS
-        return StoredModel(target, job.parts.training, facts.history, facts.key, weights)
+        return StoredModel(target, spec.parts.training, facts.history, facts.key, weights)
 
 
-def fresh_network(job: Job) -> nn.Module:
-    """The network of a job with its initial weights, which the seed of the recipe decides.
+def fresh_network(spec: ModelSpec) -> nn.Module:
+    """The network of a spec with its initial weights, which the seed of the recipe decides.
 
     Raises:
         UnknownName: If there is no such architecture.
         ModelError: If it cannot be built for the images or the classes.
     """
-    channels, size, _ = job.dataset.image_shape
-    shape = Shape(job.num_classes, channels, job.input_size or size)
-    reference = parse_reference(qualified(job.architecture))
+    channels, size, _ = spec.dataset.image_shape
+    shape = Shape(spec.num_classes, channels, spec.input_size or size)
+    reference = parse_reference(qualified(spec.architecture))
     if not reference.is_network:
-        raise ConfigurationError(f"{job.architecture} is no network that could be trained.")
+        raise ConfigurationError(f"{spec.architecture} is no network that could be trained.")
     source = open_source(reference)
     with isolated():
-        torch.manual_seed(derived_seed(job.recipe.seed, "initial weights"))
+        torch.manual_seed(derived_seed(spec.recipe.seed, "initial weights"))
         try:
             return source.build(shape, frozenset())
         except (RuntimeError, ValueError, TypeError) as error:
             raise ModelError(
-                f"{job.architecture} cannot be built for {shape.num_classes} classes and {channels}×{size}×{size} "
+                f"{spec.architecture} cannot be built for {shape.num_classes} classes and {channels}×{size}×{size} "
                 f"images: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
                 hint="Choose another architecture.",
             ) from error
@@ -277,28 +277,28 @@ def check_images(dataset: ImageDataset) -> None:
         )
 
 
-def _facts(job: Job, network: nn.Module) -> StoredFacts:
-    channels, size, _ = job.dataset.image_shape
-    soft = job.targets.ndim == 2
-    # Without a protection the records that early stopping holds out count too: keys of stored models rest on it.
-    normalised_by = job.indices if job.protection is None else job.indices[job.parts.training]
-    preprocessing = job.guard.preprocessing(job.dataset, normalised_by)
-    if job.input_size is not None and job.input_size != size:
-        preprocessing = preprocessing.model_copy(update={"input_size": (job.input_size, job.input_size)})
-    targets = np.ascontiguousarray(job.targets, dtype="<f4" if soft else "<i8")
+def _facts(spec: ModelSpec, network: nn.Module) -> StoredFacts:
+    channels, size, _ = spec.dataset.image_shape
+    soft = spec.targets.ndim == 2
+    # Without a defense the records that early stopping holds out count too: keys of stored models rest on it.
+    normalised_by = spec.indices if spec.defense is None else spec.indices[spec.parts.training]
+    preprocessing = spec.guard.preprocessing(spec.dataset, normalised_by)
+    if spec.input_size is not None and spec.input_size != size:
+        preprocessing = preprocessing.model_copy(update={"input_size": (spec.input_size, spec.input_size)})
+    targets = np.ascontiguousarray(spec.targets, dtype="<f4" if soft else "<i8")
     return StoredFacts(
-        dataset=job.dataset.fingerprint,
-        training_set=_digest(job.indices),
+        dataset=spec.dataset.fingerprint,
+        training_set=_digest(spec.indices),
         targets=hashlib.sha256(targets.tobytes()).hexdigest(),
         soft=soft,
-        records=len(job.indices),
-        architecture=job.architecture,
-        num_classes=job.num_classes,
+        records=len(spec.indices),
+        architecture=spec.architecture,
+        num_classes=spec.num_classes,
         channels=channels,
         image_size=size,
-        recipe=job.changed_recipe,
-        defense=None if job.protection is None else job.protection.protected(group_norms=has_group_norms(network)),
-        aside="" if job.aside is None else _digest(job.aside),
+        recipe=spec.changed_recipe,
+        defense=None if spec.defense is None else spec.defense.make_record(group_norms=has_group_norms(network)),
+        aside="" if spec.aside is None else _digest(spec.aside),
         preprocessing=preprocessing,
     )
 
@@ -309,43 +309,43 @@ def _digest(indices: NDArray[np.int64]) -> str:
 
 def _train(
     network: nn.Module,
-    job: Job,
+    spec: ModelSpec,
     facts: StoredFacts,
     folder: Path | None,
     device: str,
     progress: Epochs | None,
     fetched: tuple[Images, NDArray[np.int64]] | None,
 ) -> StoredFacts:
-    assert job.dataset.images is not None  # `check_images` has raised otherwise
-    images, indices = fetched or (job.dataset.images, job.indices)
+    assert spec.dataset.images is not None  # `check_images` has raised otherwise
+    images, indices = fetched or (spec.dataset.images, spec.indices)
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
     fitting = Fitting(
-        job.architecture,
+        spec.architecture,
         network,
         images,
-        job.dataset.labels,
+        spec.dataset.labels,
         indices,
         facts.recipe,
         facts.preprocessing,
-        (facts.num_classes, facts.channels, job.input_size or facts.image_size),
+        (facts.num_classes, facts.channels, spec.input_size or facts.image_size),
         checkpoint=None if checkpoint is None else checkpoint.path,
         data_fingerprint=facts.key,
         device=device,
         progress=(lambda done, _total, _history: progress(done)) if progress else None,
         note=logger.info,
     )
-    if job.protection is None:
-        facts = facts.model_copy(update={"history": fitting.fit(targets=job.targets)})
+    if spec.defense is None:
+        facts = facts.model_copy(update={"history": fitting.fit(targets=spec.targets)})
     else:
-        labels = job.dataset.labels.copy()
-        labels[job.indices] = job.targets
-        roles = job.parts
-        aside = job.indices[roles.aside] if job.aside is None else job.aside
-        # The dataset's images: those that were fetched for several jobs may lack what was set aside.
+        labels = spec.dataset.labels.copy()
+        labels[spec.indices] = spec.targets
+        roles = spec.parts
+        aside = spec.indices[roles.aside] if spec.aside is None else spec.aside
+        # The dataset's images: those that were fetched for several specs may lack what was set aside.
         wanted = replace(
-            fitting, images=job.dataset.images, labels=labels, indices=job.indices[roles.given], aside=aside
+            fitting, images=spec.dataset.images, labels=labels, indices=spec.indices[roles.given], aside=aside
         )
-        history, protected = train_protected(job.protection, wanted)
+        history, protected = train_with_defense(spec.defense, wanted)
         facts = facts.model_copy(update={"history": history, "defense": protected})
         fitting = wanted
     if folder is None or checkpoint is None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum, stable_hash
 from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.protection import Protected
+from securitynet.models.protection import DefenseRecord
 from securitynet.models.recipe import Recipe
 from securitynet.models.training import History
 from securitynet.records import Record
@@ -54,7 +54,7 @@ class StoredFacts(Record):
     channels: int
     image_size: int
     recipe: Recipe
-    defense: Protected | None = None
+    defense: DefenseRecord | None = None
     aside: str = ""
     preprocessing: Preprocessing
     history: History = History()

@@ -19,7 +19,7 @@ from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, write_json
 from securitynet.models.poison import Implanted
 from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.protection import Protected, set_aside
+from securitynet.models.protection import DefenseRecord, set_aside
 from securitynet.models.recipe import Recipe
 from securitynet.models.training import History, held_out
 from securitynet.records import DatasetIdentity, Record
@@ -83,7 +83,7 @@ class TrainedModel(Record):
     dataset: DatasetIdentity
     split: TrainedSplit
     recipe: Recipe
-    defense: Protected | None = None
+    defense: DefenseRecord | None = None
     implant: Implanted | None = None
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)

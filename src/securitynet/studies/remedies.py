@@ -194,7 +194,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
     facts = {
         "version": 1,
-        "defense": defense.protected().model_dump(mode="json"),
+        "defense": defense.make_record().model_dump(mode="json"),
         "architecture": trained.architecture,
         "recipe": recipe.model_dump(mode="json"),
         "dataset": subject.dataset.fingerprint,
@@ -210,14 +210,14 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         known=stated.known,
         out=out,
         device=config.device,
-        protection=defense,
+        defense=defense,
         note=logger.info,
     )
     again = read_artefact(out)
     assert again is not None  # just written
     splits = trained_splits(again, subject.dataset, known=config.known)
     return target.under(subject.target.access), TrialData(
-        subject.dataset, splits, again, subject.auxiliary, protection=defense
+        subject.dataset, splits, again, subject.auxiliary, defense=defense
     )
 
 

@@ -15,6 +15,6 @@ def prepared_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense
         ConfigurationError: If a setting is wrong, or is of neither of them.
     """
     rest, implant = implanted_training(config)
-    named, protection = defended_training(rest)
+    named, defense = defended_training(rest)
     # The settings stay whole: the name of the weights file is made of them.
-    return named.model_copy(update={"configure": config.configure}), protection, implant
+    return named.model_copy(update={"configure": config.configure}), defense, implant

@@ -157,7 +157,7 @@ class Workbench:
         from securitynet.models.artefacts import train_model
         from securitynet.studies.training import prepared_training
 
-        config, protection, implant = prepared_training(config)
+        config, defense, implant = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
@@ -166,7 +166,7 @@ class Workbench:
                     path.with_name(name).write_bytes(self.root.read(f"models/{name}"))
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
-                protection=protection,
+                defense=defense,
                 implant=implant,
                 progress=_epochs(progress),
             )

@@ -20,7 +20,7 @@ from securitynet.metrics import stealing
 from securitynet.models.recipe import Recipe
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
 from securitynet.models.signals import collect
-from securitynet.models.stored import Job, StoredModel, check_images, fresh_network, qualified
+from securitynet.models.stored import ModelSpec, StoredModel, check_images, fresh_network, qualified
 from securitynet.models.target import Target
 from securitynet.models.together import obtain_models
 from securitynet.models.trained import TrainedModel
@@ -256,12 +256,12 @@ class StealingAttack(Attack):
         architecture, size, notes = self.blueprint(target, data.trained)
         # Built once now, so that a surrogate that cannot be built costs no queries.
         nothing = np.empty(0, dtype=np.int64)
-        fresh_network(Job(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
+        fresh_network(ModelSpec(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
         answered = self.ask(seen, data, context)
         check_variety(answered)
         budgets = self.budgets or (len(answered.indices),)
-        jobs = [
-            Job(
+        specs = [
+            ModelSpec(
                 answered.dataset,
                 answered.indices[:budget],
                 answered.answers[:budget],
@@ -272,7 +272,7 @@ class StealingAttack(Attack):
             )
             for budget in budgets
         ]
-        models = obtain_models(jobs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
+        models = obtain_models(specs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
         return self._judge(target, data, context, budgets, models, answered, architecture, notes)
 
     def training(self, seen: Target, context: Context) -> Recipe:
