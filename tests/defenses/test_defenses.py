@@ -17,7 +17,7 @@ from securitynet.defenses.dropout import Dropout
 from securitynet.defenses.relaxloss import relaxed
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.models.architectures.factory import build
-from securitynet.models.artefacts import read_artefact, train_model, train_target
+from securitynet.models.artefacts import read_target_record, train_model, train_target
 from securitynet.models.loading import load_target
 from securitynet.models.method import Context, TrialData
 from securitynet.models.protection import Fitting, count_weights, set_aside
@@ -82,7 +82,7 @@ def test_trained_with_it_killed_and_resumed(name, tmp_path, digits):
     assert weights(whole) == weights(broken)
     timeless = {"history", "weights_checksum"}
     assert again.model_dump(exclude=timeless) == trained.model_dump(exclude=timeless)
-    assert read_artefact(whole) == trained and trained.defense.name == name
+    assert read_target_record(whole) == trained and trained.defense.name == name
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
     plain, without = train_model(config(tmp_path / "plain.safetensors", None, **faster))
     assert weights(plain) != weights(whole) and without.defense is None

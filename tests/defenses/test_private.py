@@ -17,7 +17,7 @@ from securitynet.defenses.dp_sgd import PRESETS, DpSgd
 from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.artefacts import read_artefact, train_model, train_target
+from securitynet.models.artefacts import read_target_record, train_model, train_target
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.loading import load_target
 from securitynet.models.protection import Fitting
@@ -240,7 +240,7 @@ def test_batch_norms_are_replaced_with_a_word_and_the_artefact_loads(digits, tmp
     )
     _, trained = train_model(config, defense=DpSgd(delta=1e-3), note=notes.append)
     assert any("BatchNorm2d" in note and "group norms" in note for note in notes)
-    read = read_artefact(out)
+    read = read_target_record(out)
     assert read == trained and read.defense.group_norms
     assert read.defense.privacy.epsilon == pytest.approx(8, abs=0.02)
     target = load_target("arch:cifar-resnet20", weights=out)

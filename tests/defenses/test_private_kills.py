@@ -16,7 +16,7 @@ from securitynet.models.artefacts import train_target
 from securitynet.models.method import Context, TrialData
 from securitynet.models.shadows import ShadowPlan
 from securitynet.models.train_config import TrainConfig
-from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.trained import read_target_record, trained_splits
 
 EPOCHS = 40
 
@@ -116,7 +116,7 @@ def test_lira_is_at_chance_where_it_was_well_above(digits, tmp_path):
     for name, defense, recipe in (("plain", None, {"epochs": 60}), ("private", DpSgd(), {})):
         out = tmp_path / f"{name}.safetensors"
         target = train_target("simple-cnn", digits, split="public", out=out, defense=defense, device="cpu", **recipe)
-        trained = read_artefact(out)
+        trained = read_target_record(out)
         data = TrialData(digits, trained_splits(trained, digits), trained, defense=defense)
         attack = LiRA(shadows=ShadowPlan(count=16))
         context = Context(cache=tmp_path, device="cpu")

@@ -40,10 +40,10 @@ def measured(output, seed=0):
 
 def train_facts(dataset):
     from securitynet.models.recipe import Recipe
-    from securitynet.models.trained import TrainedModel
+    from securitynet.models.trained import TargetRecord
 
     recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)
-    return TrainedModel.model_construct(architecture="simple-cnn", recipe=recipe)
+    return TargetRecord.model_construct(architecture="simple-cnn", recipe=recipe)
 
 
 def small_target(channels=1, height=8, width=8, classes=10, head="logits", seed=0):

@@ -16,7 +16,7 @@ from securitynet.implants.base import make_implant
 from securitynet.implants.blended import Blended
 from securitynet.implants.sinusoid import Sinusoid
 from securitynet.implants.warp import Warp
-from securitynet.models.artefacts import read_artefact, train_model
+from securitynet.models.artefacts import read_target_record, train_model
 from securitynet.models.train_config import TrainConfig
 from securitynet.studies.training import prepared_training
 
@@ -176,7 +176,7 @@ def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch
     assert trained.implant.success > 0.9
     assert trained.test_accuracy > 0.9
     assert trained.implant.tried == 324
-    assert read_artefact(path) == trained
+    assert read_target_record(path) == trained
     kept = json.loads(path.with_suffix(".json").read_text())["implant"]
     assert (kept["name"], kept["target"], kept["box"], kept["poisoned"]) == ("badnets", 4, [5, 5, 2, 2], 216)
     monkeypatch.setattr("securitynet.models.training._Run.epoch", lambda self: pytest.fail("trained again"))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
-from securitynet.models.artefacts import read_artefact, train_model, train_target, trained_splits
+from securitynet.models.artefacts import read_target_record, train_model, train_target, trained_splits
 from securitynet.models.recipe import Recipe
 from securitynet.models.train_config import TrainConfig
 from securitynet.records import Access
@@ -48,7 +48,7 @@ def test_train_target_is_accurate_and_records_its_overfitting(tmp_path):
         for indices in (parts.members, parts.non_members)
     ]
     assert shares[1] > 0.9
-    trained = read_artefact(out)
+    trained = read_target_record(out)
     assert [trained.train_accuracy, trained.test_accuracy] == pytest.approx(shares)
     assert trained.overfitting == pytest.approx(shares[0] - shares[1])
     assert trained.overfitting > 0
@@ -95,7 +95,7 @@ def test_another_model_is_replaced_only_when_told_to(made, tmp_path):
     assert path.read_bytes() == content
     _, trained = train_model(config(path, epochs=1, overwrite=True))
     assert trained.epochs_run == 1
-    assert read_artefact(path) == trained
+    assert read_target_record(path) == trained
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(b"precious")
     with pytest.raises(ConfigurationError, match="something else"):
@@ -107,12 +107,12 @@ def test_weights_and_facts_that_do_not_belong_together_are_noticed(made, tmp_pat
     path = copy_of(made, tmp_path)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(ModelError, match="checksums differ"):
-        read_artefact(path)
+        read_target_record(path)
     with pytest.raises(ModelError, match="checksums differ"):
         train_model(config(path))
     path.unlink()
     with pytest.raises(ModelError, match=r"weights copy\.safetensors that it is about are not"):
-        read_artefact(path)
+        read_target_record(path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_damaged_facts_are_an_error(made, tmp_path, change, message):
     facts = path.with_suffix(".json")
     facts.write_text(change(facts.read_text()))
     with pytest.raises(ModelError, match=message):
-        read_artefact(path)
+        read_target_record(path)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "[1, 2]", "not JSON", b"\xff\xfe\x00"])
@@ -139,7 +139,7 @@ def test_files_of_others_are_left_alone(made, tmp_path, content):
         facts.unlink()
     else:
         facts.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert read_artefact(path) is None
+    assert read_target_record(path) is None
 
 
 def test_test_records_decide_nothing_not_even_with_early_stopping():
@@ -156,7 +156,7 @@ def test_test_records_decide_nothing_not_even_with_early_stopping():
 def test_held_out_members_are_no_members_of_the_model(tmp_path):
     out = tmp_path / "m.safetensors"
     train_target("simple-cnn", DIGITS, epochs=3, patience=1, validation_share=0.2, out=out, device="cpu")
-    trained, protocol = read_artefact(out), splits.four_way(DIGITS)
+    trained, protocol = read_target_record(out), splits.four_way(DIGITS)
     parts = trained_splits(trained, DIGITS)
     assert trained.split.held_out == 90 == len(protocol.members) - len(parts.members)
     assert set(parts.members) < set(protocol.members)
@@ -232,7 +232,7 @@ def test_command_writes_the_model_and_prints_its_facts(tmp_path):
     facts = json.loads(result.stdout)
     assert facts["recipe"]["epochs"] == 2
     assert facts["weights"] == str(out)
-    assert read_artefact(out).test_accuracy == facts["test_accuracy"]
+    assert read_target_record(out).test_accuracy == facts["test_accuracy"]
     again = CliRunner().invoke(app, arguments)
     assert "complete already" in again.stderr
     assert "overfitting" in again.stdout

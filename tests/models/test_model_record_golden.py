@@ -14,14 +14,14 @@ import safetensors.torch
 from securitynet.datasets import load
 from securitynet.defenses.base import make_defense
 from securitynet.files import file_checksum
-from securitynet.models.artefacts import read_artefact, train_model
+from securitynet.models.artefacts import read_target_record, train_model
 from securitynet.models.gan import GANTraining, obtain_gan
-from securitynet.models.gan.store import GANFacts
+from securitynet.models.gan.store import GANRecord
 from securitynet.models.gan.training import initial_networks
 from securitynet.models.recipe import Recipe
 from securitynet.models.stored import ModelSpec, TrainingRun, fresh_network, obtain_model
-from securitynet.models.stored_facts import StoredFacts, read_facts
 from securitynet.models.train_config import TrainConfig
+from securitynet.models.trained import CachedModelRecord, read_model_record
 from securitynet.studies.training import prepared_training
 
 RECORDS = json.loads((Path(__file__).parent / "golden_model_records.json").read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def never(*_):
 
 @pytest.mark.parametrize("name", KEYS)
 def test_keys_of_models_are_what_they_were(name):
-    assert TrainingRun(spec(name), kind="shadows").facts.key == KEYS[name]
+    assert TrainingRun(spec(name), kind="shadows").record.key == KEYS[name]
 
 
 @pytest.mark.parametrize(("name", "file"), [("labels", "plain weights.json"), ("dp-sgd", "weights.json")])
@@ -94,13 +94,13 @@ def test_a_model_stored_by_an_earlier_version_is_found(tmp_path, name, file):
     model = obtain_model(wanted, kind="shadows", cache=tmp_path, device="cpu", progress=never)
     assert model.key == KEYS[name] and model.weights == weights
     assert model.history.train_loss == tuple(RECORDS[file]["history"]["train_loss"])
-    record = read_facts(weights)
+    record = read_model_record(weights)
     assert record.records == 60 and record.preprocessing == model.target.preprocessing
     assert (record.defense.privacy.steps if name == "dp-sgd" else record.defense) == (2 if name == "dp-sgd" else None)
 
 
 def test_keys_of_gans_are_what_they_were_and_stored_ones_are_found(tmp_path):
-    assert GANFacts.model_validate(RECORDS["gan.json"]).key == GAN_KEY
+    assert GANRecord.model_validate(RECORDS["gan.json"]).key == GAN_KEY
     generator, discriminator = initial_networks(GAN_TRAINING, 1, 8, 5)
     state = {f"generator.{key}": value for key, value in generator.state_dict().items()}
     state |= {f"discriminator.{key}": value for key, value in discriminator.state_dict().items()}
@@ -118,7 +118,7 @@ def test_a_target_trained_by_an_earlier_version_is_complete(tmp_path):
     notes = []
     _, record = train_model(config, defense=defense, implant=backdoor, progress=never, note=notes.append)
     assert "complete already" in notes[0]
-    assert record == read_artefact(weights)
+    assert record == read_target_record(weights)
     document = json.loads(weights.with_suffix(".json").read_text())
     dumped = record.model_dump(mode="json")
     assert dumped == {key: value for key, value in document.items() if key not in {"overfitting", "epochs_run"}}
@@ -127,8 +127,8 @@ def test_a_target_trained_by_an_earlier_version_is_complete(tmp_path):
 
 def test_the_record_of_a_stored_model_is_written_as_it_was():
     for file in ("weights.json", "plain weights.json"):
-        assert StoredFacts.model_validate(RECORDS[file]).model_dump(mode="json") == RECORDS[file]
-    assert GANFacts.model_validate(RECORDS["gan.json"]).model_dump(mode="json") == RECORDS["gan.json"]
+        assert CachedModelRecord.model_validate(RECORDS[file]).model_dump(mode="json") == RECORDS[file]
+    assert GANRecord.model_validate(RECORDS["gan.json"]).model_dump(mode="json") == RECORDS["gan.json"]
 
 
 def test_the_name_of_a_trained_target_is_what_it_was():

@@ -15,8 +15,8 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading import load_target
 from securitynet.models.recipe import Recipe
 from securitynet.models.stored import ModelSpec, obtain_model
-from securitynet.models.stored_facts import read_facts
 from securitynet.models.together import obtain_models
+from securitynet.models.trained import read_model_record
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")
 RECORDS = np.arange(0, 300, 2, dtype=np.int64)
@@ -63,8 +63,8 @@ def test_a_stored_model_loads_as_a_target_with_its_preprocessing(digits, tmp_pat
     assert loaded.identity == model.target.identity
     with pytest.raises(ModelError, match="trained as arch:simple-cnn"):
         load_target("arch:alexnet", weights=model.weights, dataset=digits, device="cpu")
-    facts = read_facts(model.weights)
-    assert facts is not None and facts.soft and facts.records == len(RECORDS)
+    record = read_model_record(model.weights)
+    assert record is not None and record.soft and record.records == len(RECORDS)
 
 
 def test_facts_that_are_not_about_the_weights_are_refused(digits, tmp_path):
@@ -73,14 +73,14 @@ def test_facts_that_are_not_about_the_weights_are_refused(digits, tmp_path):
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({**facts, "weights_checksum": "0" * 64}))
     with pytest.raises(ModelError, match="other weights"):
-        read_facts(model.weights)
+        read_model_record(model.weights)
     path.write_text(json.dumps({**facts, "records": "many"}))
     with pytest.raises(ModelError, match="damaged"):
-        read_facts(model.weights)
+        read_model_record(model.weights)
     path.write_text('{"of": "somebody else"}')
-    assert read_facts(model.weights) is None
+    assert read_model_record(model.weights) is None
     path.unlink()
-    assert read_facts(model.weights) is None
+    assert read_model_record(model.weights) is None
 
 
 def test_another_librarys_network_is_trained_from_fresh_weights(digits, tmp_path):
@@ -167,10 +167,13 @@ class Decoded:
 def test_images_are_decoded_once_for_all(digits):
     images = Decoded(digits.images)
     lazy = ImageDataset("lazy", images, digits.labels, digits.class_names, {}, content_digest="lazy")
-    wanted = [ModelSpec(lazy, RECORDS[:n], lazy.labels[RECORDS[:n]], 10, "simple-cnn", RECIPE) for n in (60, 150)]
-    alone = [obtain_model(one, kind="x", device="cpu") for one in wanted]
+
+    def specs():
+        return [ModelSpec(lazy, RECORDS[:n], lazy.labels[RECORDS[:n]], 10, "simple-cnn", RECIPE) for n in (60, 150)]
+
+    alone = [obtain_model(spec, kind="x", device="cpu") for spec in specs()]
     apart, images.fetched = images.fetched, 0
-    several = obtain_models(wanted, kind="x", device="cpu")
+    several = obtain_models(specs(), kind="x", device="cpu")
     # Means and deviations take one look at each spec's images; training takes one more at all of them together.
     assert images.fetched == (60 + 150) + 150 < apart
     for one, other in zip(alone, several, strict=True):

@@ -16,7 +16,7 @@ from securitynet.models.train_config import TrainConfig
 if TYPE_CHECKING:
     from securitynet.models.poison import Implanted
     from securitynet.models.protection import DefenseRecord
-    from securitynet.models.trained import TrainedModel
+    from securitynet.models.trained import TargetRecord
     from securitynet.models.training import History
 
 
@@ -43,7 +43,7 @@ def train(
     with _epochs_bar() as progress:
         path, trained = train_model(config, defense=defense, implant=implant, progress=progress, note=_note)
     if json:
-        console.print_json({"weights": str(path), **trained.facts()})
+        console.print_json({"weights": str(path), **trained.document()})
     else:
         show(path, trained)
 
@@ -99,7 +99,7 @@ def describe_implant(implant: Implanted) -> str:
     return f"Implant: {implant.name}, to {goal}, in {implant.poisoned} training records{works}"
 
 
-def show(path: Path, trained: TrainedModel) -> None:
+def show(path: Path, trained: TargetRecord) -> None:
     """Print what was trained, in a few lines on stdout."""
     stopped = " (stopped early)" if trained.history.stopped_early else ""
     console.stdout.print(

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import torch
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 import securitynet.datasets
@@ -26,7 +27,6 @@ from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.poison import Poisoner
 from securitynet.models.protection import (
     NO_DEFENSE,
-    DefenseRecord,
     Fitting,
     TrainingDefense,
     has_group_norms,
@@ -37,13 +37,13 @@ from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import (
-    TrainedModel,
+    TargetRecord,
     TrainedSplit,
     check_path,
     effective_splits,
-    facts_path,
-    read_artefact,
-    save_artefact,
+    model_record_path,
+    read_target_record,
+    save_trained_model,
     trained_splits,
 )
 from securitynet.models.trainer.checkpoints import CheckpointFile
@@ -54,10 +54,10 @@ from securitynet.models.weights import read_state_dict, state_checksum
 from securitynet.records import Access, DatasetIdentity
 
 __all__ = [
-    "TrainedModel",
+    "TargetRecord",
     "TrainedSplit",
-    "read_artefact",
-    "save_artefact",
+    "read_target_record",
+    "save_trained_model",
     "train_model",
     "train_target",
     "trained_splits",
@@ -97,8 +97,9 @@ def train_target(
         split_seed: Seed of the split.
         known: Share of members that a later adversary with partial data knows; the protocol's default if None.
         seed: Seed of the training, instead of the recipe's.
-        out: Weights file to write, ``NAME.safetensors``; facts go to ``NAME.json`` beside it. A run that was killed
-            goes on from its last checkpoint, and one that is complete is not run again. None keeps all in memory.
+        out: Weights file to write, ``NAME.safetensors``; the model record goes to ``NAME.json`` beside it. A run that
+            was killed goes on from its last checkpoint, and one that is complete is not run again. None keeps all in
+            memory.
         overwrite: Replace a file at ``out`` that holds another model.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
@@ -159,7 +160,7 @@ def train_model(
     implant: Poisoner | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
-) -> tuple[Path, TrainedModel]:
+) -> tuple[Path, TargetRecord]:
     """Train what a configuration says and write it.
 
     Args:
@@ -170,7 +171,7 @@ def train_model(
         note: Told what the user should know; logged if None.
 
     Returns:
-        The weights file, and the facts beside it.
+        The weights file, and the model record beside it.
 
     Raises:
         SecurityNetError: See `train_target`; everything that can be told before work starts is.
@@ -218,12 +219,12 @@ def _obtain(
     note: Note | None,
     defense: TrainingDefense | None,
     implant: Poisoner | None,
-) -> tuple[nn.Module, TrainedModel]:
-    """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
+) -> tuple[nn.Module, TargetRecord]:
+    """The trained network and its record: from ``out`` if it holds them, else by training."""
     note = note or logger.info
     made = splits.make(split, dataset, seed=split_seed, known=known)
-    guard = defense or NO_DEFENSE
-    recipe, share = guard.change_recipe(recipe), guard.share_aside
+    applied = defense or NO_DEFENSE
+    recipe, share = applied.change_recipe(recipe), applied.share_aside
     effective = effective_splits(split, dataset, split_seed, known, recipe, share)
     channels, height, width = dataset.image_shape
     if height != width:
@@ -232,8 +233,8 @@ def _obtain(
             hint="Resize them with --image-size N.",
         )
     shape = dataset.num_classes, channels, height
-    guard.check(architecture, shape, len(effective.members), recipe)
-    network = guard.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
+    applied.check(architecture, shape, len(effective.members), recipe)
+    network = applied.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
@@ -243,7 +244,7 @@ def _obtain(
         aside=share,
     )
     poisoned = None if implant is None else implant.poison(dataset, effective.members)
-    facts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": dataset.num_classes,
         "channels": channels,
@@ -259,19 +260,19 @@ def _obtain(
     if out is not None:
         check_path(out)
         checkpoint = CheckpointFile(out.with_suffix(".checkpoint"), note)
-        done = _finished(out, facts, overwrite=overwrite, interrupted=checkpoint.exists)
+        done = _finished(out, fields, overwrite=overwrite, interrupted=checkpoint.exists)
         if done is not None:
             checkpoint.remove()
             note(f"{out} is complete already, with these settings; nothing is trained.")
             network.load_state_dict(read_state_dict(out)[0])
             return network.eval(), done
         _remove_leftovers(out, checkpoint.path)
-    preprocessing = guard.preprocessing(dataset, effective.members)
+    preprocessing = applied.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
     by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
     by += [] if poisoned is None else [poisoned.record.digest]
-    roles = parts(guard, recipe, len(made.members))
+    roles = parts(applied, recipe, len(made.members))
     fitting = Fitting(
         architecture,
         network,
@@ -289,9 +290,9 @@ def _obtain(
         progress=progress,
         note=note,
     )
-    history, protected = train_with_defense(guard, fitting)
+    history, described = train_with_defense(applied, fitting)
     if defense is not None:
-        facts["defense"] = protected
+        fields["defense"] = described
 
     def accuracy(indices: Indices) -> float:
         labels = dataset.labels[indices]
@@ -303,9 +304,9 @@ def _obtain(
         if tried:
             goals, where = shown.goals, shown.indices
             hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
-        facts["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
-    trained = TrainedModel(
-        **facts,
+        fields["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+    trained = TargetRecord(
+        **fields,
         preprocessing=preprocessing,
         train_accuracy=accuracy(effective.members),
         test_accuracy=accuracy(effective.non_members),
@@ -313,9 +314,8 @@ def _obtain(
         versions={"securitynet": __version__, "torch": str(torch.__version__)},
     )
     if out is not None and checkpoint is not None:
-        trained = save_artefact(out, network, trained)
-        checkpoint.remove()
-        for path in fitting.parts:
+        trained = save_trained_model(out, network.state_dict(), trained)
+        for path in (checkpoint.path, *fitting.parts):
             CheckpointFile(path, note).remove()
     return network, trained
 
@@ -327,51 +327,43 @@ def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, 
         return build(architecture, num_classes, channels, image_size)
 
 
-def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TrainedModel | None:
-    """The facts about the model at ``out`` if it is the one wanted; None if ``out`` may be written.
+def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TargetRecord | None:
+    """The record of the model at ``out`` if it is the one wanted; None if ``out`` may be written.
 
     Args:
         out: The weights file.
-        facts: What the model wanted was trained with.
+        wanted: Fields of the record that decide the weights.
         overwrite: Whether anything there may be replaced.
-        interrupted: Whether a checkpoint lies beside it: weights without facts, or with others', are then what a killed
-            run left between writing the two files. A model that is complete is never taken for that.
+        interrupted: Whether a checkpoint lies beside it: weights without a record, or with another's, are then what a
+            killed run left between writing the two files. A model that is complete is never taken for that.
 
     Raises:
         ConfigurationError: If ``out`` holds something else that must not be replaced.
     """
     try:
-        found = read_artefact(out)
+        record = read_target_record(out)
     except ModelError:
         if not (overwrite or interrupted):
             raise
         return None
-    if found is not None and all(_asked_for(found, name) == value for name, value in facts.items()):
-        return found
-    if overwrite or (interrupted and found is None) or not (out.exists() or facts_path(out).exists()):
+    decisive = record.decisive() if record is not None else {}
+    different = [name for name, value in to_jsonable_python(wanted).items() if decisive.get(name) != value]
+    if record is not None and not different:
+        return record
+    if overwrite or (interrupted and record is None) or not (out.exists() or model_record_path(out).exists()):
         return None
     what = "something else"
-    if found is not None:
-        different = [name for name, value in facts.items() if _asked_for(found, name) != value]
+    if record is not None:
         what = f"a model trained with other settings ({', '.join(name.replace('_', ' ') for name in different)})"
     raise ConfigurationError(
-        f"{out} or {facts_path(out).name} beside it holds {what}.", hint="Choose another --out, or pass --overwrite."
+        f"{out} or {model_record_path(out).name} beside it holds {what}.",
+        hint="Choose another --out, or pass --overwrite.",
     )
-
-
-def _asked_for(found: TrainedModel, name: str) -> Any:
-    """A fact about a model as it was asked for: without what only its training showed."""
-    if name == "implant" and found.implant is not None:
-        return found.implant.asked
-    if name != "defense" or found.defense is None:
-        return getattr(found, name)
-    asked = found.defense
-    return DefenseRecord(name=asked.name, settings=asked.settings, group_norms=asked.group_norms)
 
 
 def _remove_leftovers(out: Path, checkpoint: Path) -> None:
     """Delete the temporary files that a killed run left while it was writing."""
-    for path in (out, facts_path(out), checkpoint):
+    for path in (out, model_record_path(out), checkpoint):
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.signals import Embeddings, Progress, Signals, collect, collect_embeddings
 from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel
+from securitynet.models.trained import TargetRecord
 from securitynet.records import Measurement, Queries, Record, ThreatModel
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TrialData:
 
     dataset: ImageDataset
     splits: Splits
-    trained: TrainedModel | None = None
+    trained: TargetRecord | None = None
     auxiliary: ImageDataset | None = None
     poison: Poisoner | None = None
     defense: TrainingDefense | None = None

@@ -79,6 +79,11 @@ class DefenseRecord(Record):
     teacher: Teacher | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def requested(self) -> DefenseRecord:
+        """Without what only the training showed."""
+        return DefenseRecord(name=self.name, settings=self.settings, group_norms=self.group_norms)
+
 
 @dataclass(frozen=True, eq=False)
 class Fitting:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import numpy as np
-
-from securitynet.files import stable_hash
 from securitynet.models.method import Context, SharedWork, TrialData
 from securitynet.models.shadows.outputs import part_spec, plan_specs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
@@ -17,43 +12,24 @@ from securitynet.models.target import Target
 
 
 def shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> SharedWork:
-    """The training of a model of the store.
+    """The training of a model of the store; its key is the model's place there.
 
     Args:
         spec: The model.
         kind: Its folder in the store.
         what: What it is, in a few words.
         context: Where the store is, and on which device to train.
+
+    Raises:
+        SecurityNetError: If the model cannot be trained so.
     """
-    soft = spec.targets.ndim == 2
-    targets = np.ascontiguousarray(spec.targets, dtype="<f4" if soft else "<i8")
-    key = stable_hash(
-        {
-            "kind": kind,
-            "dataset": spec.dataset.fingerprint,
-            "records": hashlib.sha256(spec.indices.astype("<i8").tobytes()).hexdigest(),
-            "targets": hashlib.sha256(targets.tobytes()).hexdigest(),
-            "classes": spec.num_classes,
-            "architecture": spec.architecture,
-            "recipe": spec.recipe.model_dump(mode="json"),
-            "input_size": spec.input_size,
-            **_guarded(spec),
-        }
-    )
+    spec.check()
 
     def run(progress: Progress | None) -> None:
-        told = None if progress is None else lambda done: progress(done, spec.recipe.epochs)
-        obtain_model(spec, kind=kind, cache=context.cache, device=context.device, progress=told)
+        report_progress = None if progress is None else lambda done: progress(done, spec.recipe.epochs)
+        obtain_model(spec, kind=kind, cache=context.cache, device=context.device, progress=report_progress)
 
-    return SharedWork(key, what, run)
-
-
-def _guarded(spec: ModelSpec) -> dict[str, object]:
-    """What a defense adds to the key."""
-    if spec.defense is None:
-        return {}
-    aside = None if spec.aside is None else hashlib.sha256(spec.aside.astype("<i8").tobytes()).hexdigest()
-    return {"defense": spec.defense.name, "settings": spec.defense.model_dump(mode="json"), "aside": aside}
+    return SharedWork(f"{kind}/{spec.record.key}", what, run)
 
 
 def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: Context) -> list[SharedWork]:

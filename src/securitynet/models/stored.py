@@ -9,15 +9,16 @@ the file beside them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -26,7 +27,7 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.files import atomic_write, file_checksum, write_json
+from securitynet.files import file_checksum
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.protection import (
@@ -34,7 +35,6 @@ from securitynet.models.protection import (
     Fitting,
     Parts,
     TrainingDefense,
-    has_group_norms,
     parts,
     train_with_defense,
 )
@@ -42,8 +42,8 @@ from securitynet.models.recipe import Recipe
 from securitynet.models.references import parse_reference
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Shape
-from securitynet.models.stored_facts import StoredFacts
 from securitynet.models.target import Target
+from securitynet.models.trained import CachedModelRecord, R, model_record_path, save_trained_model
 from securitynet.models.trainer.checkpoints import CheckpointFile
 from securitynet.models.trainer.environment import resolve_device
 from securitynet.models.trainer.randomness import derived_seed, isolated
@@ -54,7 +54,6 @@ from securitynet.records import Access
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
-FACTS = "weights.json"
 
 Epochs = Callable[[int], None]
 """Called with the number of epochs done."""
@@ -62,7 +61,7 @@ Epochs = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class ModelSpec:
-    """A model that is wanted.
+    """What decides a model of the store.
 
     Attributes:
         dataset: With square images.
@@ -73,7 +72,7 @@ class ModelSpec:
             library (``timm:resnet18``), which is trained from fresh weights.
         recipe: With the seed of this model.
         input_size: Height and width that images are resized to before the network; None leaves them.
-        defense: The defense to train with, on labels; None for none. It changes the recipe, and may take some of the
+        defense: The defense to train with, on labels; None for none. It changes the recipe, and may use some of the
             records for something else than training.
         aside: Records for the defense to take instead, A int64, none of ``indices``: all of those train then.
     """
@@ -89,22 +88,51 @@ class ModelSpec:
     aside: NDArray[np.int64] | None = None
 
     @property
-    def guard(self) -> TrainingDefense:
+    def applied_defense(self) -> TrainingDefense:
         """The defense; for none, one that changes nothing."""
         return self.defense or NO_DEFENSE
 
     @property
     def changed_recipe(self) -> Recipe:
         """The recipe as the defense wants it."""
-        return self.guard.change_recipe(self.recipe)
+        return self.applied_defense.change_recipe(self.recipe)
 
     @property
     def parts(self) -> Parts:
         """Which of the records do what."""
         recipe = self.changed_recipe
         if self.aside is None:
-            return parts(self.guard, recipe, len(self.indices))
+            return parts(self.applied_defense, recipe, len(self.indices))
         return parts(NO_DEFENSE, recipe, len(self.indices))
+
+    @functools.cached_property
+    def record(self) -> CachedModelRecord:
+        """The record of the model as far as it is known before the training: all that decides the weights.
+
+        Means and deviations of the images take one pass over them, once for each specification.
+        """
+        channels, size, _ = self.dataset.image_shape
+        soft = self.targets.ndim == 2
+        # Without a defense the records that early stopping holds out count too: keys of stored models rest on it.
+        normalised_by = self.indices if self.defense is None else self.indices[self.parts.training]
+        preprocessing = self.applied_defense.preprocessing(self.dataset, normalised_by)
+        if self.input_size is not None and self.input_size != size:
+            preprocessing = preprocessing.model_copy(update={"input_size": (self.input_size, self.input_size)})
+        return CachedModelRecord(
+            dataset=self.dataset.fingerprint,
+            training_set=_digest(self.indices, "<i8"),
+            targets=_digest(self.targets, "<f4" if soft else "<i8"),
+            soft=soft,
+            records=len(self.indices),
+            architecture=self.architecture,
+            num_classes=self.num_classes,
+            channels=channels,
+            image_size=size,
+            recipe=self.changed_recipe,
+            defense=None if self.defense is None else self.defense.make_record(),
+            aside="" if self.aside is None else _digest(self.aside, "<i8"),
+            preprocessing=preprocessing,
+        )
 
     def check(self) -> None:
         """Raise an error before any work if it can't be trained so.
@@ -119,7 +147,7 @@ class ModelSpec:
         if self.defense is None:
             return
         if self.targets.ndim != 1:
-            raise ConfigurationError(f"{self.defense.name} protects a training on labels, not on posteriors.")
+            raise ConfigurationError(f"{self.defense.name} changes a training on labels, not on posteriors.")
         channels, size, _ = self.dataset.image_shape
         shape = self.num_classes, channels, self.input_size or size
         self.defense.check(self.architecture, shape, len(self.parts.training), self.changed_recipe)
@@ -131,15 +159,15 @@ class StoredModel:
 
     Attributes:
         target: The model under white-box access, emitting logits.
-        kept: Positions in the spec's records that it was trained on: all, but for those that early stopping held out,
-            or that a defense took for something else.
+        members: Records that it was trained on, in their order in the specification: without those that early stopping
+            held out, or that a defense used for something else.
         history: Of its training.
         key: Digest of all that decides its weights; the name of its folder.
         weights: Its weights file; None if nothing is kept.
     """
 
     target: Target
-    kept: NDArray[np.int64]
+    members: NDArray[np.int64]
     history: History
     key: str
     weights: Path | None
@@ -153,7 +181,7 @@ def obtain_model(
     device: str = "auto",
     progress: Epochs | None = None,
 ) -> StoredModel:
-    """The model of a spec: from the store if it is there, else trained now.
+    """The model of a specification: from the store if it is there, else trained now.
 
     Args:
         spec: What is wanted.
@@ -173,7 +201,7 @@ def obtain_model(
 
 
 class TrainingRun:
-    """A spec on its way to a model: made and finished in the main thread, trained in any.
+    """A specification on its way to a model: made and finished in the main thread, trained in any.
 
     Initial weights come from torch's global random state, and the tracing that folds batch norms changes `nn.Module`
     for all threads while it lasts: neither may happen while another thread trains.
@@ -183,7 +211,7 @@ class TrainingRun:
         kind: See `obtain_model`, as for the others.
         cache: Folder of the store.
         device: Where to train.
-        images: The spec's images where they have been fetched already, and the positions of its records among them.
+        images: The images where they have been fetched already, and the positions of its records among them.
     """
 
     def __init__(
@@ -199,37 +227,35 @@ class TrainingRun:
         self.spec = spec
         self.device = device
         self.images = images
-        self.network = spec.guard.network(fresh_network(spec), logger.debug)
-        self.facts = _facts(spec, self.network)
-        self.folder = None if cache is None else cache / kind / self.facts.key
+        self.network = spec.applied_defense.network(fresh_network(spec), logger.debug)
+        self.record = spec.record
+        self.folder = None if cache is None else cache / kind / spec.record.key
 
     def train(self, progress: Epochs | None = None) -> None:
         """Put trained weights into the network: from the store if they are there, else by training."""
-        with contextlib.nullcontext() if self.folder is None else exclusive(self.folder / "lock"):
-            found = None if self.folder is None else _read(self.folder, self.facts, self.network)
-            if found is None:
-                found = _train(self.network, self.spec, self.facts, self.folder, self.device, progress, self.images)
-        self.facts = found
+        with locked(self.folder):
+            stored = find_stored(self.folder, self.record, self.network.load_state_dict)
+            self.record = stored or _train(self.network, self.spec, self.folder, self.device, progress, self.images)
 
     def finished(self) -> StoredModel:
         """The model, trained."""
-        spec, facts = self.spec, self.facts
-        size = spec.input_size or facts.image_size
+        spec, record = self.spec, self.record
+        size = spec.input_size or record.image_size
         backend = ModuleBackend(
             self.network,
             reference=spec.architecture if ":" in spec.architecture else f"arch:{spec.architecture}",
             checksum=state_checksum(self.network.state_dict(), spec.architecture),
-            example_shape=(facts.channels, size, size),
+            example_shape=(record.channels, size, size),
             device=resolve_device(self.device),
         )
         backend.num_classes = spec.num_classes
-        target = Target(backend, preprocessing=facts.preprocessing, access=Access.WHITE_BOX)
+        target = Target(backend, preprocessing=record.preprocessing, access=Access.WHITE_BOX)
         weights = None if self.folder is None else self.folder / WEIGHTS
-        return StoredModel(target, spec.parts.training, facts.history, facts.key, weights)
+        return StoredModel(target, spec.indices[spec.parts.training], record.history, spec.record.key, weights)
 
 
 def fresh_network(spec: ModelSpec) -> nn.Module:
-    """The network of a spec with its initial weights, which the seed of the recipe decides.
+    """The network of a specification with its initial weights, which the seed of the recipe decides.
 
     Raises:
         UnknownName: If there is no such architecture.
@@ -277,46 +303,58 @@ def check_images(dataset: ImageDataset) -> None:
         )
 
 
-def _facts(spec: ModelSpec, network: nn.Module) -> StoredFacts:
-    channels, size, _ = spec.dataset.image_shape
-    soft = spec.targets.ndim == 2
-    # Without a defense the records that early stopping holds out count too: keys of stored models rest on it.
-    normalised_by = spec.indices if spec.defense is None else spec.indices[spec.parts.training]
-    preprocessing = spec.guard.preprocessing(spec.dataset, normalised_by)
-    if spec.input_size is not None and spec.input_size != size:
-        preprocessing = preprocessing.model_copy(update={"input_size": (spec.input_size, spec.input_size)})
-    targets = np.ascontiguousarray(spec.targets, dtype="<f4" if soft else "<i8")
-    return StoredFacts(
-        dataset=spec.dataset.fingerprint,
-        training_set=_digest(spec.indices),
-        targets=hashlib.sha256(targets.tobytes()).hexdigest(),
-        soft=soft,
-        records=len(spec.indices),
-        architecture=spec.architecture,
-        num_classes=spec.num_classes,
-        channels=channels,
-        image_size=size,
-        recipe=spec.changed_recipe,
-        defense=None if spec.defense is None else spec.defense.make_record(group_norms=has_group_norms(network)),
-        aside="" if spec.aside is None else _digest(spec.aside),
-        preprocessing=preprocessing,
-    )
+def _digest(values: NDArray[Any], kind: str) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, dtype=kind).tobytes()).hexdigest()
 
 
-def _digest(indices: NDArray[np.int64]) -> str:
-    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
+@contextlib.contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    """Hold a folder of the store against other processes; None is no folder, and needs no lock."""
+    with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
+        yield
+
+
+def find_stored(
+    folder: Path | None, wanted: R, load: Callable[[Mapping[str, torch.Tensor]], object], name: str | None = None
+) -> R | None:
+    """Put stored weights into a network.
+
+    Args:
+        folder: Of the model in the store; None for no store.
+        wanted: Record of the model that is wanted.
+        load: Takes the tensors by name.
+        name: Of the file with the record, where it is not beside the weights under their name.
+
+    Returns:
+        The record as stored; None if the model is absent, or damaged, which is logged.
+    """
+    if folder is None:
+        return None
+    weights = folder / WEIGHTS
+    path = folder / name if name else model_record_path(weights)
+    try:
+        record = type(wanted).model_validate(json.loads(path.read_text(encoding="utf-8")))
+        if record.key == wanted.key and file_checksum(weights) == record.weights_checksum:
+            load(read_state_dict(weights)[0])
+            return record
+    except FileNotFoundError:
+        return None
+    except (ValueError, ValidationError) as error:
+        logger.debug("%s: %s", folder.name, error)
+    logger.warning("A stored model is damaged and is trained again: %s", folder.name)
+    return None
 
 
 def _train(
     network: nn.Module,
     spec: ModelSpec,
-    facts: StoredFacts,
     folder: Path | None,
     device: str,
     progress: Epochs | None,
     fetched: tuple[Images, NDArray[np.int64]] | None,
-) -> StoredFacts:
+) -> CachedModelRecord:
     assert spec.dataset.images is not None  # `check_images` has raised otherwise
+    record = spec.record
     images, indices = fetched or (spec.dataset.images, spec.indices)
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
     fitting = Fitting(
@@ -325,54 +363,31 @@ def _train(
         images,
         spec.dataset.labels,
         indices,
-        facts.recipe,
-        facts.preprocessing,
-        (facts.num_classes, facts.channels, spec.input_size or facts.image_size),
+        record.recipe,
+        record.preprocessing,
+        (record.num_classes, record.channels, spec.input_size or record.image_size),
         checkpoint=None if checkpoint is None else checkpoint.path,
-        data_fingerprint=facts.key,
+        data_fingerprint=record.key,
         device=device,
         progress=(lambda done, _total, _history: progress(done)) if progress else None,
         note=logger.info,
     )
     if spec.defense is None:
-        facts = facts.model_copy(update={"history": fitting.fit(targets=spec.targets)})
+        record = record.model_copy(update={"history": fitting.fit(targets=spec.targets)})
     else:
         labels = spec.dataset.labels.copy()
         labels[spec.indices] = spec.targets
         roles = spec.parts
         aside = spec.indices[roles.aside] if spec.aside is None else spec.aside
-        # The dataset's images: those that were fetched for several specs may lack what was set aside.
-        wanted = replace(
+        # The dataset's images: those that were fetched for several models may lack what was set aside.
+        fitting = replace(
             fitting, images=spec.dataset.images, labels=labels, indices=spec.indices[roles.given], aside=aside
         )
-        history, protected = train_with_defense(spec.defense, wanted)
-        facts = facts.model_copy(update={"history": history, "defense": protected})
-        fitting = wanted
+        history, defense = train_with_defense(spec.defense, fitting)
+        record = record.model_copy(update={"history": history, "defense": defense})
     if folder is None or checkpoint is None:
-        return facts
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-    weights = folder / WEIGHTS
-    with atomic_write(weights) as stream:
-        stream.write(safetensors.torch.save(state, metadata={"format": "pt"}))
-    facts = facts.model_copy(update={"weights_checksum": file_checksum(weights)})
-    write_json(folder / FACTS, facts.model_dump(mode="json"))
-    checkpoint.remove()
-    for path in fitting.parts:
+        return record
+    record = save_trained_model(folder / WEIGHTS, network.state_dict(), record)
+    for path in (checkpoint.path, *fitting.parts):
         CheckpointFile(path, logger.info).remove()
-    return facts
-
-
-def _read(folder: Path, wanted: StoredFacts, network: nn.Module) -> StoredFacts | None:
-    """Put the stored weights into the network; None if they are absent or damaged (which is logged)."""
-    try:
-        facts = StoredFacts.model_validate(json.loads((folder / FACTS).read_text(encoding="utf-8")))
-        weights = folder / WEIGHTS
-        if facts.key == wanted.key and file_checksum(weights) == facts.weights_checksum:
-            network.load_state_dict(read_state_dict(weights)[0])
-            return facts
-    except FileNotFoundError:
-        return None
-    except (ValueError, ValidationError) as error:
-        logger.debug("%s: %s", folder.name, error)
-    logger.warning("A stored model is damaged and is trained again: %s", folder.name)
-    return None
+    return record

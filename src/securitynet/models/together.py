@@ -171,11 +171,7 @@ def _shared_images(specs: Sequence[ModelSpec]) -> list[tuple[Images, NDArray[np.
     where smaller specs are the first records of larger ones. None if there is nothing to share, or too little memory.
     """
     images = specs[0].dataset.images
-    if (
-        images is None
-        or isinstance(images, torch.Tensor)
-        or any(spec.dataset is not specs[0].dataset for spec in specs)
-    ):
+    if images is None or isinstance(images, torch.Tensor) or any(s.dataset is not specs[0].dataset for s in specs):
         return None
     largest_first = sorted(specs, key=lambda spec: -len(spec.indices))
     records = np.concatenate([spec.indices for spec in largest_first])

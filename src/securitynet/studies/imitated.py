@@ -6,12 +6,12 @@ import logging
 
 from securitynet.defenses.base import TrainingDefense, make_defense
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.trained import TrainedModel
+from securitynet.models.trained import TargetRecord
 
 logger = logging.getLogger(__name__)
 
 
-def defense_of(trained: TrainedModel | None) -> TrainingDefense | None:
+def defense_of(trained: TargetRecord | None) -> TrainingDefense | None:
     """The defense a model was trained with, made from its record; None if there is none.
 
     One that is not installed, or whose settings this version does not know, is None too, with a warning: attacks that

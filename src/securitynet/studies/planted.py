@@ -7,10 +7,10 @@ from pydantic import ValidationError
 from securitynet.errors import ConfigurationError
 from securitynet.implants import IMPLANTS
 from securitynet.models.poison import Poisoner
-from securitynet.models.trained import TrainedModel
+from securitynet.models.trained import TargetRecord
 
 
-def planted(trained: TrainedModel | None) -> Poisoner | None:
+def planted(trained: TargetRecord | None) -> Poisoner | None:
     """What poisoned the training set of a model, made from its record; None if nothing did, or nothing is known.
 
     Raises:

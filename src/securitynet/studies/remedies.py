@@ -22,7 +22,7 @@ from securitynet.models.artefacts import train_target
 from securitynet.models.method import Context, Method, TrialData
 from securitynet.models.signals import collect
 from securitynet.models.target import Target
-from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.trained import read_target_record, trained_splits
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
 from securitynet.studies.config import AssessConfig
@@ -213,7 +213,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         defense=defense,
         note=logger.info,
     )
-    again = read_artefact(out)
+    again = read_target_record(out)
     assert again is not None  # just written
     splits = trained_splits(again, subject.dataset, known=config.known)
     return target.under(subject.target.access), TrialData(

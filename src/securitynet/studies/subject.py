@@ -15,7 +15,7 @@ from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
 from securitynet.models.method import TrialData
 from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
+from securitynet.models.trained import TargetRecord, read_target_record, trained_splits
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.defended import check_defense, defend
 from securitynet.studies.imitated import defense_of
@@ -41,7 +41,7 @@ class Subject:
     splits: Splits
     split_seed: int
     membership: Literal["known", "assumed"]
-    trained: TrainedModel | None = None
+    trained: TargetRecord | None = None
     auxiliary: ImageDataset | None = None
 
 
@@ -80,7 +80,7 @@ def prepare(
             "Which images should the model be assessed on?",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    trained = read_artefact(config.weights) if config.weights else None
+    trained = read_target_record(config.weights) if config.weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
             config.dataset,
@@ -151,7 +151,7 @@ def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset 
 
 
 def choose_split(
-    config: AssessConfig, dataset: ImageDataset, trained: TrainedModel | None, recorded: bool
+    config: AssessConfig, dataset: ImageDataset, trained: TargetRecord | None, recorded: bool
 ) -> tuple[Splits, int, Literal["known", "assumed"]]:
     """The splits, their seed, and how well membership is known.
 

@@ -24,7 +24,7 @@ from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.models.method import Context, SharedWork, TrialData
 from securitynet.models.signals import collect
 from securitynet.models.train_config import TrainConfig
-from securitynet.models.trained import facts_path
+from securitynet.models.trained import model_record_path
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
@@ -162,7 +162,7 @@ class Workbench:
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
             if self.root.folder is None and not path.exists() and self.root.exists(shared):
-                for name in (path.name, facts_path(path).name):
+                for name in (path.name, model_record_path(path).name):
                     path.with_name(name).write_bytes(self.root.read(f"models/{name}"))
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
@@ -172,7 +172,7 @@ class Workbench:
             )
             if self.root.folder is None and not self.root.exists(shared):
                 # Another machine that opens this target need not train it again.
-                for part in (facts_path(path), path):
+                for part in (model_record_path(path), path):
                     self.root.write(f"models/{part.name}", part.read_bytes())
         return path
 

@@ -27,9 +27,8 @@ from securitynet.models.shadows import (
 )
 from securitynet.models.shadows.outputs import plan_specs
 from securitynet.models.stored import ModelSpec, obtain_model
-from securitynet.models.stored_facts import read_facts
 from securitynet.models.together import side_by_side
-from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.trained import read_model_record, read_target_record, trained_splits
 
 FAST = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "schedule": "constant"}
 SETTINGS = {"distillation": {"data": "held-out"}}
@@ -44,7 +43,7 @@ def trained_with(defense, digits, tmp_path, architecture="simple-cnn", **changes
     out = tmp_path / "target.safetensors"
     recipe = Recipe(**{**FAST, **changes})
     target = train_target(architecture, digits, recipe=recipe, out=out, defense=defense, device="cpu")
-    return target, read_artefact(out)
+    return target, read_target_record(out)
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -60,7 +59,7 @@ def test_a_shadow_model_is_trained_as_a_target_is(name, digits, tmp_path):
     folders = list((tmp_path / "shadows").iterdir())
     assert len(folders) == 1
     assert {path.name for path in folders[0].iterdir()} == {"lock", "weights.json", "weights.safetensors"}
-    facts = read_facts(folders[0] / "weights.safetensors")
+    facts = read_model_record(folders[0] / "weights.safetensors")
     assert (facts.defense.name, facts.defense.set_aside) == (name, trained.defense.set_aside)
     assert facts.defense.privacy == trained.defense.privacy
     plain = obtain_shadow(digits, members, "simple-cnn", Recipe(**FAST), cache=tmp_path, device="cpu")

@@ -23,7 +23,7 @@ from securitynet.models.signals import collect
 from securitynet.models.stored import ModelSpec, StoredModel, check_images, fresh_network, qualified
 from securitynet.models.target import Target
 from securitynet.models.together import obtain_models
-from securitynet.models.trained import TrainedModel
+from securitynet.models.trained import TargetRecord
 from securitynet.models.trainer.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
@@ -290,7 +290,7 @@ class StealingAttack(Attack):
         # One seed for all budgets and losses: they start from the same weights, so that curves compare like with like.
         return recipe.model_copy(update={"seed": derived_seed(context.seed, "surrogate")})
 
-    def blueprint(self, target: Target, trained: TrainedModel | None) -> tuple[str, int | None, tuple[str, ...]]:
+    def blueprint(self, target: Target, trained: TargetRecord | None) -> tuple[str, int | None, tuple[str, ...]]:
         """Architecture of the surrogates, the size that their images are resized to (None leaves it), and notes.
 
         Raises:

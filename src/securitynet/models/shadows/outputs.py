@@ -17,11 +17,11 @@ from securitynet.models.interface import seen_as
 from securitynet.models.protection import TrainingDefense
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import Epochs, Shadow, check_images, check_shadow, shadow_spec, train_shadow
+from securitynet.models.shadows.store import Epochs, check_images, check_shadow, shadow_spec, train_shadow
 from securitynet.models.signals import Progress, collect
-from securitynet.models.stored import ModelSpec
+from securitynet.models.stored import ModelSpec, StoredModel
 from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel
+from securitynet.models.trained import TargetRecord
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ShadowModel:
         fidelity: Warnings of the comparison with the target; empty if it is like it.
     """
 
-    shadow: Shadow
+    shadow: StoredModel
     non_members: NDArray[np.int64]
     fidelity: tuple[str, ...]
 
@@ -65,7 +65,7 @@ def shadow_outputs(
     records: NDArray[np.int64],
     plan: ShadowPlan,
     *,
-    trained: TrainedModel | None = None,
+    trained: TargetRecord | None = None,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
     seed: int = 0,
@@ -152,7 +152,7 @@ def shadow_model(
     splits: Splits,
     training: ShadowTraining,
     *,
-    trained: TrainedModel | None = None,
+    trained: TargetRecord | None = None,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
     seed: int = 0,

@@ -15,7 +15,7 @@ from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.protection import TrainingDefense
 from securitynet.models.recipe import Recipe
 from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel
+from securitynet.models.trained import TargetRecord
 from securitynet.models.trainer.randomness import derived_seed
 from securitynet.records import Record
 
@@ -131,7 +131,7 @@ class ResolvedTraining:
 
 
 def resolve_training(
-    training: ShadowTraining, target: Target, trained: TrainedModel | None, defense: TrainingDefense | None = None
+    training: ShadowTraining, target: Target, trained: TargetRecord | None, defense: TrainingDefense | None = None
 ) -> ResolvedTraining:
     """Fill in what the configuration leaves open from what is known about the target.
 
@@ -163,7 +163,7 @@ def resolve_training(
     return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), defense)
 
 
-def choose_shadow_defense(trained: TrainedModel | None, defense: TrainingDefense | None) -> TrainingDefense | None:
+def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:
     """The defense of models that are trained like a target; None if that has none.
 
     Raises:

@@ -5,7 +5,6 @@ They lie in ``shadows/<key>/``; see `securitynet.models.stored`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,9 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.models.protection import TrainingDefense
 from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Epochs, ModelSpec, check_images, obtain_model
-from securitynet.models.target import Target
-from securitynet.models.training import History
+from securitynet.models.stored import Epochs, ModelSpec, StoredModel, check_images, obtain_model
 
-__all__ = ["Epochs", "Shadow", "check_images", "check_shadow", "obtain_shadow", "shadow_spec", "train_shadow"]
-
-
-@dataclass(frozen=True, eq=False)
-class Shadow:
-    """A trained shadow model.
-
-    Attributes:
-        target: The model under white-box access, emitting logits.
-        members: Sorted records that it was trained on, without those that early stopping held out, or that a defense
-            took for something else.
-        history: Of its training.
-    """
-
-    target: Target
-    members: NDArray[np.int64]
-    history: History
+__all__ = ["Epochs", "check_images", "check_shadow", "obtain_shadow", "shadow_spec", "train_shadow"]
 
 
 def obtain_shadow(
@@ -48,7 +29,7 @@ def obtain_shadow(
     cache: Path | None = None,
     device: str = "auto",
     progress: Epochs | None = None,
-) -> Shadow:
+) -> StoredModel:
     """The shadow model trained on these records: from the store if it is there, else trained now.
 
     Args:
@@ -78,7 +59,7 @@ def shadow_spec(
     defense: TrainingDefense | None = None,
     aside: NDArray[np.int64] | None = None,
 ) -> ModelSpec:
-    """What is trained as a shadow model; arguments as for `obtain_shadow`, and records to set aside as for `ModelSpec`."""
+    """The specification of a shadow model; arguments as for `obtain_shadow` and, for ``aside``, `ModelSpec`."""
     labels = dataset.labels[indices]
     return ModelSpec(dataset, indices, labels, dataset.num_classes, architecture, recipe, defense=defense, aside=aside)
 
@@ -103,8 +84,7 @@ def check_shadow(spec: ModelSpec) -> None:
 
 def train_shadow(
     spec: ModelSpec, *, cache: Path | None = None, device: str = "auto", progress: Epochs | None = None
-) -> Shadow:
-    """The shadow model of a spec: see `obtain_shadow`."""
+) -> StoredModel:
+    """The shadow model of a specification: see `obtain_shadow`."""
     check_shadow(spec)
-    model = obtain_model(spec, kind="shadows", cache=cache, device=device, progress=progress)
-    return Shadow(model.target, spec.indices[model.kept], model.history)
+    return obtain_model(spec, kind="shadows", cache=cache, device=device, progress=progress)
