@@ -131,15 +131,49 @@ def test_damaged_facts_are_an_error(made, tmp_path, change, message):
         read_target_record(path)
 
 
-@pytest.mark.parametrize("content", [None, "{}", "[1, 2]", "not JSON", b"\xff\xfe\x00"])
-def test_files_of_others_are_left_alone(made, tmp_path, content):
+FOREIGN = ["", "\n", "{}", "[1, 2]", "not JSON", '{"format": "securitynet-', b"\xff\xfe\x00"]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_lost_record_is_an_error_and_never_other_members(made, tmp_path, content):
     path = copy_of(made, tmp_path)
-    facts = path.with_suffix(".json")
-    if content is None:
-        facts.unlink()
-    else:
-        facts.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.with_suffix(".json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelError, match="its members are not known"):
+        read_target_record(path)
+
+
+def test_weights_without_their_record_load_with_a_note(made, tmp_path):
+    from securitynet.models.loading import load_target
+
+    path = copy_of(made, tmp_path)
+    path.with_suffix(".json").unlink()
     assert read_target_record(path) is None
+    target = load_target("arch:simple-cnn", weights=path, dataset=DIGITS, normalize="none", device="cpu")
+    assert any("their record copy.json is missing" in note for note in target.notes)
+
+
+@pytest.mark.parametrize("content", [*FOREIGN, None])
+def test_files_of_others_are_left_alone(made, tmp_path, content):
+    import safetensors.torch
+
+    path = copy_of(made, tmp_path)
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)  # as another program writes weights
+    record = path.with_suffix(".json")
+    if content is None:
+        record.unlink()
+    else:
+        record.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_target_record(path) is None
+
+
+def test_a_record_that_states_other_members_is_refused(made, tmp_path):
+    path = copy_of(made, tmp_path)
+    record = path.with_suffix(".json")
+    document = json.loads(record.read_text())
+    document["split"]["seed"] = 1
+    record.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="states other members"):
+        read_target_record(path)
 
 
 def test_test_records_decide_nothing_not_even_with_early_stopping():

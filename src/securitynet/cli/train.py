@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @configured(TrainConfig, positional=("architecture",))
 def train(
     config: TrainConfig,
-    json: Annotated[bool, typer.Option("--json", help="Print the facts about the model as JSON to stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the model record as JSON to stdout.")] = False,
 ) -> None:
     """Train a target on the members of a split; the default recipe is ML-Doctor's.
 
@@ -114,4 +114,4 @@ def show(path: Path, trained: TargetRecord) -> None:
     if trained.implant is not None:
         console.stdout.print(describe_implant(trained.implant), markup=False, soft_wrap=True)
     console.stdout.print(f"Weights: {path}", markup=False, soft_wrap=True)
-    console.stdout.print(f"Facts:   {path.with_suffix('.json')}", markup=False, soft_wrap=True)
+    console.stdout.print(f"Record:  {path.with_suffix('.json')}", markup=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import Progress, Shape, Source
 from securitynet.models.suggestions import suggest
-from securitynet.models.trained import ClassifierRecord, read_model_record
+from securitynet.models.trained import ClassifierRecord, model_record_path, read_membership, read_model_record
 from securitynet.models.trainer.private import with_group_norms
 from securitynet.models.weights import StateDict, read_state_dict, state_checksum
 
@@ -84,6 +84,9 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     record: ClassifierRecord | None = None
     if options.weights is not None:
         record = read_model_record(options.weights)
+        if record is None and read_membership(options.weights) is not None:
+            lost = model_record_path(options.weights).name
+            notes.append(f"these weights were trained here, and their record {lost} is missing: members are assumed.")
     if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
         raise WeightsMismatch(
             f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",

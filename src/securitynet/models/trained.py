@@ -7,12 +7,14 @@ surrogate in the store (`securitynet.models.stored`). Both have one key, a diges
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,7 +32,7 @@ from securitynet.models.training import History, held_out
 from securitynet.records import DatasetIdentity, Record
 
 
-class ModelRecord(Record):
+class ModelRecord(Record, ABC):
     """What every record of trained weights has.
 
     Class attributes:
@@ -54,6 +56,11 @@ class ModelRecord(Record):
     def key(self) -> str:
         """Digest of all that decides the weights: equal keys, equal weights. In the store, the name of a folder."""
         return stable_hash(self.decisive())
+
+    @property
+    @abstractmethod
+    def membership(self) -> str:
+        """Digest of who was a member; written into the weights file, so that a lost or foreign record is noticed."""
 
     def document(self) -> dict[str, Any]:
         """What is written beside the weights."""
@@ -106,6 +113,11 @@ class CachedModelRecord(ClassifierRecord):
     soft: bool
     records: int
     aside: str = ""
+
+    @property
+    def membership(self) -> str:
+        """Digest of the dataset and of its records that are members."""
+        return stable_hash([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
         """What decides the weights. Without a defense nothing is said of one, as before there were any."""
@@ -163,6 +175,11 @@ class TargetRecord(ClassifierRecord):
     versions: dict[str, str]
 
     @property
+    def membership(self) -> str:
+        """Digest of the dataset and of its records that are members."""
+        return stable_hash([self.dataset.fingerprint, self.split.model_dump(mode="json")])
+
+    @property
     def overfitting(self) -> float:
         """The overfitting level: train accuracy minus test accuracy (ML-Doctor, section 6.1)."""
         return self.train_accuracy - self.test_accuracy
@@ -196,6 +213,9 @@ _RECORDS: Final[TypeAdapter[TargetRecord | CachedModelRecord]] = TypeAdapter(
 )
 _FORMATS: Final = ("securitynet-trained-model", "securitynet-stored-model")
 
+_MEMBERSHIP: Final = "securitynet.membership"
+"""Key of `ModelRecord.membership` in the metadata of a weights file."""
+
 R = TypeVar("R", bound=ModelRecord)
 
 
@@ -219,7 +239,7 @@ def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record:
     # Copies of their own, because safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     with atomic_write(weights) as stream:
-        stream.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+        stream.write(safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership}))
     record = record.model_copy(update={"weights_checksum": file_checksum(weights)})
     write_json(beside or model_record_path(weights), record.document())
     return record
@@ -238,20 +258,27 @@ def check_path(path: Path) -> None:
 
 
 def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
-    """The record beside a weights file; None if there is none, or the file beside it is somebody else's.
+    """The record beside a weights file; None if there is none, or neither file is ours.
 
     Raises:
-        ModelError: If the record is damaged, of a newer version, or not about these weights.
+        ModelError: If the record is damaged, of a newer version, or not about these weights; or if these weights say
+            that they were trained here, and the file beside them is not their record.
     """
     weights = Path(weights)
     path = model_record_path(weights)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeDecodeError):
-        return None
-    if path == weights or not any(name in text for name in _FORMATS):
+    if path == weights or not path.is_file():
         return None
     again = "Train the model again, or move that file away to load the weights without it."
+    membership = read_membership(weights)
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    if not any(name in text for name in _FORMATS):
+        if membership is None:
+            return None
+        raise ModelError(
+            f"{path} is {'not the model record' if text.strip() else 'empty, and not the model record'} of "
+            f"{weights.name}, so its members are not known.",
+            hint=f"Was something else written to that file, such as --json > {path.name}? {again}",
+        )
     try:
         values = json.loads(text)
         if values.get("version") != 1:
@@ -267,7 +294,20 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
         raise ModelError(
             f"{path} is about other weights than those in {weights.name}: the checksums differ.", hint=again
         )
+    if membership not in (None, record.membership):
+        raise ModelError(f"{path} states other members than those that {weights.name} was trained on.", hint=again)
     return record
+
+
+def read_membership(weights: Path) -> str | None:
+    """The `ModelRecord.membership` in a weights file; None if it was not trained here, or by an earlier version."""
+    if Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
+        return None
+    try:
+        with safetensors.safe_open(weights, framework="pt") as content:
+            return (content.metadata() or {}).get(_MEMBERSHIP)
+    except (OSError, safetensors.SafetensorError):
+        return None  # damaged, or no such file: whoever reads the weights says so
 
 
 def read_target_record(weights: Path) -> TargetRecord | None:

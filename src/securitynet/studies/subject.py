@@ -32,7 +32,7 @@ class Subject:
     Attributes:
         membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
             training part is taken for it.
-        trained: What the artefact file says, if there is one.
+        trained: The target's model record, if there is one.
         auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
     """
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
+from securitynet.files import stable_hash
 from securitynet.models.gan.networks import Discriminator, Generator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
@@ -55,6 +56,11 @@ class GANRecord(ModelRecord):
     training: GANTraining
     seed: int
     history: GANHistory = GANHistory()
+
+    @property
+    def membership(self) -> str:
+        """Digest of the dataset and of its records that are members."""
+        return stable_hash([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
         """What decides the weights; previews do not."""
