@@ -18,7 +18,9 @@ from securitynet.models.artefacts import read_target_record, train_model
 from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANRecord
 from securitynet.models.gan.training import initial_networks
+from securitynet.models.method import Context
 from securitynet.models.recipe import Recipe
+from securitynet.models.sharing import shared_model
 from securitynet.models.stored import ModelSpec, TrainingRun, fresh_network, obtain_model
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import CachedModelRecord, read_model_record
@@ -84,6 +86,13 @@ def never(*_):
 @pytest.mark.parametrize("name", KEYS)
 def test_keys_of_models_are_what_they_were(name):
     assert TrainingRun(spec(name), kind="shadows").record.key == KEYS[name]
+
+
+def test_shared_work_has_the_key_of_what_it_makes(tmp_path):
+    piece = shared_model(spec("labels"), "shadows", "a shadow model", Context(cache=tmp_path, device="cpu"))
+    assert piece.key == f"shadows/{KEYS['labels']}"
+    piece.run(None)
+    assert (tmp_path / piece.key / "weights.json").is_file()
 
 
 @pytest.mark.parametrize(("name", "file"), [("labels", "plain weights.json"), ("dp-sgd", "weights.json")])
