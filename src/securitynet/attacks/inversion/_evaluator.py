@@ -17,15 +17,15 @@ from pydantic import Field
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
-from securitynet.models.method import SharedWork
-from securitynet.models.recipe import Recipe
+from securitynet.methods.base import SharedWork
+from securitynet.methods.shared_models import shared_model
 from securitynet.models.shadows import ShadowTraining, resolve_training
 from securitynet.models.shadows.store import shadow_spec, train_shadow
-from securitynet.models.sharing import shared_model
-from securitynet.models.signals import collect
-from securitynet.models.stored import ModelSpec
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.store.cached_model import ModelSpec
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+from securitynet.randomness import derived_seed
 
 logger = logging.getLogger(__name__)
 

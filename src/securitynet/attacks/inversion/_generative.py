@@ -15,12 +15,12 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
+from securitynet.methods.base import SharedWork
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
 from securitynet.models.gan.store import gan_record
-from securitynet.models.method import SharedWork
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

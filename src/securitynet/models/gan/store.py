@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.models.gan.networks import Discriminator, Generator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
-from securitynet.models.stored import WEIGHTS, check_images, find_stored, locked
-from securitynet.models.trained import ModelRecord, save_trained_model
-from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.trainer.environment import resolve_device
-from securitynet.models.trainer.feed import Feed
+from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
+from securitynet.models.store.model_record import ModelRecord, save_trained_model
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.checkpoints import CheckpointFile
 
 logger = logging.getLogger(__name__)
 

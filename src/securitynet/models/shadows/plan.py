@@ -12,11 +12,11 @@ from pydantic import Field, ValidationError, field_validator
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.protection import TrainingDefense
-from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
-from securitynet.models.trained import TargetRecord
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import TrainingDefense
+from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
