@@ -15,14 +15,14 @@ from securitynet.assessments.prepare_training import prepared_training
 from securitynet.datasets import load
 from securitynet.defenses.base import make_defense
 from securitynet.files import file_checksum
-from securitynet.methods.base import Context
+from securitynet.methods.context import Context
 from securitynet.methods.shared_models import shared_model
 from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANRecord
 from securitynet.models.gan.training import initial_networks
 from securitynet.models.store.cached_model import ModelSpec, TrainingRun, fresh_network, obtain_model
-from securitynet.models.store.model_record import CachedModelRecord, read_model_record
-from securitynet.models.store.train_target import read_target_record, train_model
+from securitynet.models.store.model_record import CachedModelRecord, read_model_record, read_target_record
+from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import Recipe
 

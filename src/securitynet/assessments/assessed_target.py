@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import securitynet.datasets
-from securitynet.assessments.backdoor import planted
+from securitynet.assessments.backdoor import make_backdoor_of
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.output_defense import check_defense, defend
 from securitynet.assessments.training_defense import defense_of
@@ -15,7 +15,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
-from securitynet.methods.base import TrialData
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
@@ -49,14 +49,14 @@ def trial_data(subject: Subject) -> TrialData:
     """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
 
     Raises:
-        SecurityNetError: See `planted`.
+        SecurityNetError: See `make_backdoor_of`.
     """
     return TrialData(
         subject.dataset,
         subject.splits,
         subject.trained,
         subject.auxiliary,
-        planted(subject.trained),
+        make_backdoor_of(subject.trained),
         defense_of(subject.trained),
     )
 

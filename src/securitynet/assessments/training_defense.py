@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from securitynet.defenses.base import TrainingDefense, make_defense
+from securitynet.defenses.base import make_defense
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.training.training_defense import TrainingDefense
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,13 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.training_defense import Fitting
+from securitynet.models.training.training_defense import Fitting, TrainingDefense
 from securitynet.randomness import derived_seed, generator, isolated
 
 

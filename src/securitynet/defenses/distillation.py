@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
@@ -22,7 +21,7 @@ from securitynet.models.training.evaluation import main_output
 from securitynet.models.training.fit import History, evaluate
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.training_defense import Fitting, Teacher, count_weights
+from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_weights
 
 TEACHERS = {"vgg11": "vgg19"}
 """The paper's pair. Other students have a teacher of their own architecture, unless another one is named."""

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -26,7 +25,7 @@ from securitynet.models.training.dp_sgd import (
 )
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import DefenseRecord, Fitting
+from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
 
 PresetName = Literal[
     "celeba-1", "celeba-2", "fmnist-1", "fmnist-2", "stl10-1", "stl10-2", "utkface-1", "utkface-2"

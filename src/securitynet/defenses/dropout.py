@@ -10,10 +10,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
-from securitynet.models.training.training_defense import Fitting
+from securitynet.models.training.training_defense import Fitting, TrainingDefense
 
 
 class Dropout(TrainingDefense):

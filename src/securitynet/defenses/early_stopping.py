@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import TrainingDefense
 
 
 class EarlyStopping(TrainingDefense):

@@ -9,12 +9,11 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.training_defense import Fitting
+from securitynet.models.training.training_defense import Fitting, TrainingDefense
 
 
 class RelaxLoss(TrainingDefense):

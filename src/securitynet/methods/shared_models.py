@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from securitynet.methods.base import Context, SharedWork, TrialData
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows.outputs import part_spec, plan_specs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import check_shadow

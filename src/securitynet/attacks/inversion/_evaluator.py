@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_model
 from securitynet.models.shadows import ShadowTraining, resolve_training
 from securitynet.models.shadows.store import shadow_spec, train_shadow

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
 from securitynet.models.gan.store import gan_record
 from securitynet.models.targets.signals import Progress

@@ -1,7 +1,8 @@
 """The model record: the JSON beside trained weights, which says what decided them and how their training went.
 
 `TargetRecord` describes a target, in ``NAME.json`` beside ``NAME.safetensors``; `CachedModelRecord` a shadow model or
-surrogate in the store (`securitynet.models.store.cached_model`). Both have one key, a digest of all that decides the weights.
+surrogate in the store (`securitynet.models.store.cached_model`). Both have one key, a digest of all that decides the
+weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
@@ -26,7 +27,7 @@ from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, stable_hash, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.fit import History, held_out
-from securitynet.models.training.poisoned_dataset import Implanted
+from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import DefenseRecord, set_aside
 from securitynet.records import DatasetIdentity, Record
@@ -157,7 +158,7 @@ class TargetRecord(ClassifierRecord):
         class_names: In the order of the logits.
         dataset: That its records are of.
         split: Who was a member.
-        implant: The backdoor that was planted in it; None for none.
+        backdoor: The backdoor that it was trained with; None for none.
         train_accuracy: On the records it was trained on, in [0, 1], in evaluation mode.
         test_accuracy: On the non-members.
         versions: Of securitynet and torch.
@@ -169,7 +170,7 @@ class TargetRecord(ClassifierRecord):
     class_names: tuple[str, ...]
     dataset: DatasetIdentity
     split: TrainedSplit
-    implant: Implanted | None = None
+    backdoor: BackdoorRecord | None = Field(default=None, validation_alias=AliasChoices("backdoor", "implant"))
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
     versions: dict[str, str]
@@ -194,8 +195,8 @@ class TargetRecord(ClassifierRecord):
         values = super().decisive()
         if self.defense is not None:
             values["defense"] = self.defense.requested.model_dump(mode="json")
-        if self.implant is not None:
-            values["implant"] = self.implant.asked.model_dump(mode="json")
+        if self.backdoor is not None:
+            values["backdoor"] = self.backdoor.asked.model_dump(mode="json")
         return values
 
     def document(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
 
-The files that training leaves are described in `securitynet.models.store.model_record`, whose names can be imported from here.
+The files that training leaves are described in `securitynet.models.store.model_record`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pydantic_core import to_jsonable_python
 from torch import nn
 
 import securitynet.datasets
-from securitynet import __version__
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
@@ -40,7 +39,7 @@ from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
-from securitynet.models.training.poisoned_dataset import Poisoner
+from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
@@ -52,6 +51,7 @@ from securitynet.models.training.training_defense import (
 )
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
+from securitynet.version import __version__
 
 __all__ = [
     "TargetRecord",
@@ -81,7 +81,7 @@ def train_target(
     progress: Progress | None = None,
     note: Note | None = None,
     defense: TrainingDefense | None = None,
-    implant: Poisoner | None = None,
+    backdoor: TrainingBackdoor | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -105,7 +105,7 @@ def train_target(
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
         defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
-        implant: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
+        backdoor: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -136,7 +136,7 @@ def train_target(
         progress=progress,
         note=note,
         defense=defense,
-        implant=implant,
+        backdoor=backdoor,
     )
     backend = ModuleBackend(
         network,
@@ -157,7 +157,7 @@ def train_model(
     config: TrainConfig,
     *,
     defense: TrainingDefense | None = None,
-    implant: Poisoner | None = None,
+    backdoor: TrainingBackdoor | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> tuple[Path, TargetRecord]:
@@ -166,7 +166,7 @@ def train_model(
     Args:
         config: The configuration.
         defense: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
-        implant: The backdoor that it names, configured: see `securitynet.backdoors.base.implanted_training`.
+        backdoor: The backdoor that it names, configured: see `securitynet.backdoors.base.prepare_backdoor`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
 
@@ -178,8 +178,8 @@ def train_model(
     """
     if config.defense is not None and (defense is None or defense.name != config.defense):
         raise ConfigurationError(f"The defense {config.defense} was not handed over.")
-    if config.implant is not None and implant is None:
-        raise ConfigurationError(f"The implant {config.implant} was not handed over.")
+    if config.backdoor is not None and backdoor is None:
+        raise ConfigurationError(f"The backdoor {config.backdoor} was not handed over.")
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
@@ -199,7 +199,7 @@ def train_model(
         progress=progress,
         note=note,
         defense=defense,
-        implant=implant,
+        backdoor=backdoor,
     )
     return config.weights_file, trained
 
@@ -218,7 +218,7 @@ def _obtain(
     progress: Progress | None,
     note: Note | None,
     defense: TrainingDefense | None,
-    implant: Poisoner | None,
+    backdoor: TrainingBackdoor | None,
 ) -> tuple[nn.Module, TargetRecord]:
     """The trained network and its record: from ``out`` if it holds them, else by training."""
     note = note or logger.info
@@ -243,7 +243,7 @@ def _obtain(
         held_out=len(made.members) - len(effective.members),
         aside=share,
     )
-    poisoned = None if implant is None else implant.poison(dataset, effective.members)
+    poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
     fields: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": dataset.num_classes,
@@ -254,7 +254,7 @@ def _obtain(
         "split": stated,
         "recipe": recipe,
         "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
-        "implant": None if poisoned is None else poisoned.record,
+        "backdoor": None if poisoned is None else poisoned.record,
     }
     checkpoint = None
     if out is not None:
@@ -298,13 +298,13 @@ def _obtain(
         labels = dataset.labels[indices]
         return evaluate(network, images, labels, indices=indices, preprocessing=preprocessing, device=device)[1]
 
-    if implant is not None and poisoned is not None:
-        shown = implant.stamped(dataset, effective.non_members)
+    if backdoor is not None and poisoned is not None:
+        shown = backdoor.triggered(dataset, effective.non_members)
         hits, tried = 0.0, len(shown.indices)
         if tried:
             goals, where = shown.goals, shown.indices
             hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
-        fields["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+        fields["backdoor"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
     trained = TargetRecord(
         **fields,
         preprocessing=preprocessing,

@@ -28,7 +28,9 @@ from securitynet.assessments.trial_plan import PlannedTrial, means_of, specifica
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
-from securitynet.methods.base import Context, SharedWork, TrialData
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.model_record import model_record_path
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.config import TrainConfig
@@ -157,7 +159,7 @@ class Workbench:
         from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
 
-        config, defense, implant = prepared_training(config)
+        config, defense, backdoor = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
@@ -167,7 +169,7 @@ class Workbench:
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
                 defense=defense,
-                implant=implant,
+                backdoor=backdoor,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):
