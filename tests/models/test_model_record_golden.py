@@ -125,7 +125,7 @@ def test_a_target_trained_by_an_earlier_version_is_complete(tmp_path):
     settings = {"architecture": "simple-cnn", "dataset": "digits", "epochs": 1, "device": "cpu", "out": weights}
     config, defense, backdoor = prepared_training(TrainConfig(**settings, defense="dropout", implant="badnets"))
     notes = []
-    _, record = train_model(config, defense=defense, implant=backdoor, progress=never, note=notes.append)
+    _, record = train_model(config, defense=defense, backdoor=backdoor, progress=never, note=notes.append)
     assert "complete already" in notes[0]
     assert record == read_target_record(weights)
     document = json.loads(weights.with_suffix(".json").read_text())
