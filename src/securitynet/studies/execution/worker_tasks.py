@@ -32,7 +32,7 @@ from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.store.model_record import facts_path
+from securitynet.models.store.model_record import model_record_path
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Measurement, TrialResult
@@ -160,22 +160,22 @@ class Workbench:
         from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
 
-        config, protection, backdoor = prepared_training(config)
+        config, defense, backdoor = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
             if self.root.folder is None and not path.exists() and self.root.exists(shared):
-                for name in (path.name, facts_path(path).name):
+                for name in (path.name, model_record_path(path).name):
                     path.with_name(name).write_bytes(self.root.read(f"models/{name}"))
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
-                protection=protection,
+                defense=defense,
                 backdoor=backdoor,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):
                 # Another machine that opens this target need not train it again.
-                for part in (facts_path(path), path):
+                for part in (model_record_path(path), path):
                     self.root.write(f"models/{part.name}", part.read_bytes())
         return path
 
