@@ -136,7 +136,7 @@ def test_one_temperature_by_hand():
 
 
 def colourful(digits):
-    """Digits in colours that tell the channels apart, and a network trained on them in RGB, as ImageNet is normalised."""
+    """Coloured digits, and a network trained on them in RGB, normalised as ImageNet is."""
     tint = torch.tensor([1.0, 0.75, 0.5]).view(1, 3, 1, 1)
     pictures = (digits.images.float() * tint + 10).clamp(0, 255).to(torch.uint8)
     dataset = ImageDataset("colours", pictures, digits.labels, digits.class_names, digits.parts)

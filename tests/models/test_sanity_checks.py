@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from securitynet.models.targets.backends.averaged import REPEATS, AveragedBackend
 from torch import nn
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.examination import doubts, examine, require_constant
+from securitynet.models.loading.examination import doubts, examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.loading.sanity_checks import check_answers, compare
+from securitynet.models.targets.backends.averaged import REPEATS, AveragedBackend
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target

@@ -1,4 +1,4 @@
-"""Names of tensors in files: wrappers are peeled, companions left out, renamed layers matched where that is no guesswork."""
+"""Names of tensors in files: wrappers are peeled, companions left out, renamed layers matched in order."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from securitynet.errors import WeightsMismatch
 from securitynet.models.architectures.factory import build
-from securitynet.models.layer_order import match_in_order
 from securitynet.models.loading.load import load_target
-from securitynet.models.tensor_names import fit_names
+from securitynet.models.sources.layer_order import match_in_order
+from securitynet.models.sources.tensor_names import fit_names
 
 
 def network():

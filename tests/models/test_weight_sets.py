@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from securitynet.errors import ConfigurationError
+from securitynet.models.sources.weight_sets import choose_set, is_average
 from securitynet.models.sources.weights import read_weights
-from securitynet.models.weight_sets import choose_set, is_average
 
 
 def weights(value=0.0):

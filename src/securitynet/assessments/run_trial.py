@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from securitynet.assessments import environment
 from securitynet.assessments.trial_plan import PlannedTrial
 from securitynet.errors import AccessDenied, SecurityNetError
-from securitynet.methods.base import Context, Output, TrialData
-from securitynet.models.examination import doubts
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import doubts
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore

@@ -9,7 +9,7 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError
-from securitynet.models.examination import (
+from securitynet.models.loading.examination import (
     Findings,
     ask,
     examine_accuracy,
@@ -17,7 +17,7 @@ from securitynet.models.examination import (
     verify_optimisations,
     with_preprocessing,
 )
-from securitynet.models.geometry import choose_geometry
+from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
 from securitynet.models.loading.open import DEFAULT_SIZE, Opened, Options, open_answers, open_network
 from securitynet.models.sources.base import Progress

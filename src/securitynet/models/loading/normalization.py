@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.plausibility import chance_of, least_accuracy
+from securitynet.models.loading.plausibility import chance_of, least_accuracy
 from securitynet.models.sources.preprocessing import BGR, CONVENTIONS, Normalization
 from securitynet.models.targets.target import Target
 

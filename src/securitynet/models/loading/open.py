@@ -10,20 +10,25 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.files import cache_folder
-from securitynet.models.layer_order import find_shape
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import Progress, Shape, Source
+from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.suggestions import suggest
+from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
-from securitynet.models.store.model_record import TrainedModel, read_artefact
-from securitynet.models.store.stored_facts import StoredFacts, read_facts
+from securitynet.models.store.model_record import (
+    ClassifierRecord,
+    TargetRecord,
+    model_record_path,
+    read_membership,
+    read_model_record,
+)
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import Head
-from securitynet.models.tensor_names import fit_names
 from securitynet.models.training.dp_sgd import with_group_norms
 
 DEFAULT_SIZE = 32
@@ -90,20 +95,23 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     """
     source = open_source(reference)
     notes: list[str] = []
-    artefact: TrainedModel | StoredFacts | None = None
+    record: ClassifierRecord | None = None
     if options.weights is not None:
-        artefact = read_artefact(options.weights) or read_facts(options.weights)
-    if artefact is not None and reference.scheme == "arch" and artefact.architecture != source.architecture:
+        record = read_model_record(options.weights)
+        if record is None and read_membership(options.weights) is not None:
+            lost = model_record_path(options.weights).name
+            notes.append(f"these weights were trained here, and their record {lost} is missing: members are assumed.")
+    if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
         raise WeightsMismatch(
-            f"{options.weights} was trained as arch:{artefact.architecture}, not {reference}.",
-            hint=f"Write arch:{artefact.architecture}.",
+            f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",
+            hint=f"Write arch:{record.architecture}.",
         )
-    shape, state, counted = _read_weights(reference, source, options, artefact, dataset, notes)
+    shape, state, counted = _read_weights(reference, source, options, record, dataset, notes)
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
     network = fitting.build(source, shape, frozenset(state or {}))
-    if artefact is not None and artefact.defense is not None and artefact.defense.group_norms:
+    if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)
     stated = None
     if state is None:
@@ -126,7 +134,7 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             notes.append(found[1].note)
     if is_own and source.set_own_flags is not None:
         source.set_own_flags(network)
-    preprocessing, library = _stated_preprocessing(reference, source, options, artefact, dataset, is_own, notes)
+    preprocessing, library = _stated_preprocessing(reference, source, options, record, dataset, is_own, notes)
     if preprocessing is None and stated is not None:
         preprocessing = Preprocessing().normalized_by(stated)
         notes.append(f"the file states its normalisation: {preprocessing.describe()}.")
@@ -148,7 +156,7 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     )
     if counted:
         backend.num_classes = shape.num_classes
-    names = artefact.class_names if isinstance(artefact, TrainedModel) else source.class_names if is_own else ()
+    names = record.class_names if isinstance(record, TargetRecord) else source.class_names if is_own else ()
     return Opened(
         backend,
         preprocessing,
@@ -164,14 +172,14 @@ def _stated_preprocessing(
     reference: ModelReference,
     source: Source,
     options: Options,
-    artefact: TrainedModel | StoredFacts | None,
+    record: ClassifierRecord | None,
     dataset: ImageDataset | None,
     is_own: bool,
     notes: list[str],
 ) -> tuple[Preprocessing | None, Preprocessing | None]:
     """What is stated for these weights, and, where nothing is, what a library states for its own."""
-    if artefact is not None:
-        return artefact.preprocessing, None
+    if record is not None:
+        return record.preprocessing, None
     if is_own or source.preprocessing is None:
         return source.preprocessing, None
     labelled = dataset is not None and dataset.images is not None
@@ -192,16 +200,16 @@ def _read_weights(
     reference: ModelReference,
     source: Source,
     options: Options,
-    artefact: TrainedModel | StoredFacts | None,
+    record: ClassifierRecord | None,
     dataset: ImageDataset | None,
     notes: list[str],
 ) -> tuple[Shape, StateDict | None, bool]:
     """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
     stated = source.preprocessing.input_size if source.preprocessing else None
-    size = options.input_size or (artefact.image_size if artefact else None) or (stated[0] if stated else None)
+    size = options.input_size or (record.image_size if record else None) or (stated[0] if stated else None)
     size = size or (own[1] if own else DEFAULT_SIZE)
-    channels = artefact.channels if artefact else (own[0] if own else 3)
+    channels = record.channels if record else (own[0] if own else 3)
     path = options.weights or (source.fetch(options.progress) if source.fetch else None)
     if path is None:
         if not source.bring_own:

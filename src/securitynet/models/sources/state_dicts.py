@@ -15,8 +15,8 @@ from torch import nn
 
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict
-from securitynet.models.tensor_names import fit_names
 
 _SHOWN = 4
 
@@ -95,7 +95,7 @@ def _deduce_channels(network: nn.Module, fitted: StateDict) -> int | None:
 
 
 def fit_keys(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> StateDict:
-    """``state`` under the names that fit ``wanted`` best; see `securitynet.models.tensor_names.fit_names`."""
+    """``state`` under the names that fit ``wanted`` best; see `securitynet.models.sources.tensor_names.fit_names`."""
     return fit_names(state, wanted).state
 
 

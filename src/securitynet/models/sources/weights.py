@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from securitynet.errors import ModelError, UnsafeFile
-from securitynet.models.weight_sets import choose_set
+from securitynet.models.sources.weight_sets import choose_set
 
 StateDict = dict[str, torch.Tensor]
 
@@ -68,7 +68,7 @@ def read_weights(path: str | Path, weight_set: str | None = None) -> Weights:
 
     Args:
         path: Of the file.
-        weight_set: Which set, where it holds several; see `securitynet.models.weight_sets.choose_set`.
+        weight_set: Which set, where it holds several; see `securitynet.models.sources.weight_sets.choose_set`.
 
     Raises:
         UnsafeFile, ModelError: See `read_state_dict`.

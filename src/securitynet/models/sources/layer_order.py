@@ -12,7 +12,7 @@ import torch
 from securitynet.errors import SecurityNetError
 from securitynet.models.sources.base import Shape, Source
 from securitynet.models.sources.state_dicts import build
-from securitynet.models.tensor_names import StateDict, fit_names
+from securitynet.models.sources.tensor_names import StateDict, fit_names
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
 """What a layer holds: its tensors' own names and shapes."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
 from securitynet.models.loading.normalization import sample_indices
+from securitynet.models.loading.plausibility import check_accuracy
 from securitynet.models.loading.sanity_checks import SAMPLE, check_answers, stop
-from securitynet.models.plausibility import check_accuracy
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.backends.averaged import PAID_REPEATS, REPEATS, AveragedBackend
 from securitynet.models.targets.backends.module import ModuleBackend

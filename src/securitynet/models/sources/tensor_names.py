@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.models.sources.preprocessing import Normalization
-from securitynet.models.weight_sets import is_average
+from securitynet.models.sources.weight_sets import is_average
 
 StateDict = dict[str, torch.Tensor]
 
