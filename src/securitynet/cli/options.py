@@ -98,9 +98,9 @@ def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Paramete
     else:
         default = _shown_default(info)
         if kind is bool:
-            option = typer.Option(f"--{name.replace('_', '-')}", hidden=True, help="An older name of another option.")
+            option = typer.Option(f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=help_text)
         else:
-            option = typer.Option(f"--{name.replace('_', '-')}", hidden=True, help="An older name of another option.")
+            option = typer.Option(f"--{name.replace('_', '-')}", help=help_text + default, show_default=False)
         annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
