@@ -125,7 +125,7 @@ def _f1_measures(
     if low == high:  # as where one value is said of all: no resample differs
         _, low, high = paired.interval(right, right, level)
         low, high = low + value - dealt, high + value - dealt
-        method = f"{paired.NEWCOMBE_PAIRED}, where the bootstrap has no spread"
+        method = f"{paired.MOVER_PAIRED}, where the bootstrap has no spread"
     gain = _measurement("macro-f1-gain", value - dealt, (low, high), -1.0, len(truth), level, method)
     return (
         gain,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
 
 Values = NDArray[np.float64]
@@ -164,7 +165,7 @@ def clustered_rate(
     level: float = 0.95,
     correlation: float | None = None,
 ) -> Measurement:
-    """Share of reconstructions that are hits, with Wilson's interval for their effective number.
+    """Share of reconstructions that are hits, with the exact interval for their effective number.
 
     Reconstructions of one class succeed or fail together. Their number is divided by Kish's design effect,
     1 + (restarts − 1)·ρ, with the intraclass correlation ρ estimated by analysis of variance. Where all or none are
@@ -182,8 +183,8 @@ def clustered_rate(
     labels, counts = np.unique(classes, return_counts=True)
     n, value = len(hits), float(hits.mean())
     effective = n / _design_effect(hits.astype(np.float64), classes, correlation) if len(labels) > 1 else float(n)
-    low, high = _wilson(value, effective, level)
-    words = f"Wilson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
+    low, high = map(float, rates.clopper_pearson(value * effective, effective, level))
+    words = f"Clopper–Pearson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
     return Measurement(
         name=name,
         value=value,
@@ -281,14 +282,6 @@ def _design_effect(hits: Values, classes: Classes, correlation: float | None) ->
     spread = between + (typical - 1) * within
     estimate = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
     return float(1 + (typical - 1) * estimate)
-
-
-def _wilson(p: float, n: float, level: float) -> tuple[float, float]:
-    """Wilson's score interval for a number of trials that need not be whole."""
-    z = float(stats.norm.ppf((1 + level) / 2))
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _squared_distances(first: Values, second: Values) -> Values:
