@@ -136,7 +136,9 @@ def mean(
     if len(values) < 2:
         value = float(values.mean()) if len(values) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(values), None, "one model" if len(values) else "no model")
-    found = resampling.jackknife(lambda weights: resampling.average(values, weights), len(values), cluster_of, [np.isfinite(values)])
+    found = resampling.jackknife(
+        lambda weights: resampling.average(values, weights), len(values), cluster_of, [np.isfinite(values)]
+    )
     low, high = found.interval(level)
     low, high = max(min(low, found.value), bounds[0]), min(max(high, found.value), bounds[1])
     method = f"mean, Student's interval, {found.how}"
@@ -184,7 +186,9 @@ def paired_difference(
     if len(change) < 2:
         value = float(change.mean()) if len(change) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(change), None, "fewer than two pairs")
-    found = resampling.jackknife(lambda weights: resampling.average(change, weights), len(change), cluster_of, [np.isfinite(change)])
+    found = resampling.jackknife(
+        lambda weights: resampling.average(change, weights), len(change), cluster_of, [np.isfinite(change)]
+    )
     low, high = found.interval(level)
     value = float(change.mean())
     codes = resampling.codes(cluster_of, len(change)) if found.clusters else np.arange(len(change))

@@ -200,7 +200,10 @@ class _Table:
             # Of few records the answers dealt out anew hit too often: each is dealt to itself once in its class.
             centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
             span = 1 - least
-            ends.append(least + span * float(rates.beta_quantile((centre - least) / span, variance / span**2, share)))
+            # The correction is a guess itself: the end that lies farther out counts, with it or without.
+            both = (np.array([value, centre]) - least) / span
+            farther = rates.beta_quantile(both, variance / span**2, share)
+            ends.append(least + span * float(farther.min() if share < 0.5 else farther.max()))
         return float(self._measure(name, self._counts[None, :])[0]), ends[0], ends[1]
 
     def _measure(self, name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
