@@ -4,6 +4,7 @@ The whole table of sizes and distributions is that of ``benchmarks/interval_cove
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 _PATH = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 _SPEC = importlib.util.spec_from_file_location("interval_coverage", _PATH)
 coverage = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = coverage  # dataclasses look their module up
 _SPEC.loader.exec_module(coverage)
 
 

@@ -33,7 +33,7 @@ def test_counts_by_hand(found):
 
 def test_intervals_are_paired_or_wilsons(found):
     drop, success = found["accuracy-drop@epsilon=0.01"], found["success@epsilon=0.01"]
-    assert drop.method == "Newcombe paired hybrid score" and drop.n == 10
+    assert drop.method == paired.MOVER_PAIRED and drop.n == 10
     assert (success.low, success.high) == pytest.approx(rates.wilson(3, 8, 0.95)) and success.n == 8
     # As if the images had not been the same ones, the interval would be wider.
     unpaired = rates.difference("d", (8, 10), (5, 10), direction=Direction.LOWER)

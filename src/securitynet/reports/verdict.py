@@ -211,7 +211,7 @@ def choice(document: ResultDocument) -> str | None:
         return None
     return (
         f"{attack_title(ranked[0].trial.name)} is the strongest of {len(ranked)} attacks: its AUC's interval has the "
-        "highest lower end. That it beats guessing is said only where an interval corrected for that choice says so too."
+        "highest lower end. It is said to beat guessing only where an interval corrected for that choice says so too."
     )
 
 

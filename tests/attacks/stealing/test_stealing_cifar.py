@@ -11,7 +11,7 @@ import securitynet.datasets
 from securitynet.attacks.base import TrialData
 from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
 from securitynet.datasets import splits
-from securitynet.metrics import stealing
+from securitynet.metrics import paired
 from securitynet.models.loading import load_target
 from securitynet.records import Direction
 
