@@ -30,7 +30,9 @@ def test_the_exact_interval_is_scipys(successes, n):
 
 def test_a_mean_of_zeros_and_ones_has_the_exact_interval():
     values = np.repeat([1.0, 0.0], [7, 23])
-    assert rates.bounded_mean(values, (0, 1), 0.95) == pytest.approx(rates.clopper_pearson(7, 30, 0.95))
+    assert rates.bounded_mean(values, (0, 1), 0.95) == pytest.approx(
+        tuple(map(float, rates.clopper_pearson(7, 30, 0.95)))
+    )
 
 
 def test_a_bounded_mean_has_the_quantiles_of_random_weights():
