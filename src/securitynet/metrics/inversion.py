@@ -189,6 +189,7 @@ def clustered_rate(
         if correlation is None and len(labels) < n and 0 < value < 1:
             tails = (1 + level) / 2
             effective *= float((stats.norm.ppf(tails) / stats.t.ppf(tails, len(labels) - 1)) ** 2)
+            effective = max(effective, float(len(labels)))  # as many as there are classes, whatever ρ is
     low, high = map(float, rates.clopper_pearson(value * effective, effective, level))
     words = f"Clopper–Pearson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
     return Measurement(

@@ -126,9 +126,9 @@ def bounded_mean(values: NDArray[np.floating], bounds: tuple[float, float], leve
     Returns:
         Lower and upper ends.
     """
-    values = np.asarray(values, dtype=np.float64)
-    upper = _weighted_mean_limit(values, bounds[1], level)
-    return -_weighted_mean_limit(-values, -bounds[0], level), upper
+    numbers: Floats = np.asarray(values, dtype=np.float64)
+    upper = _weighted_mean_limit(numbers, bounds[1], level)
+    return -_weighted_mean_limit(-numbers, -bounds[0], level), upper
 
 
 def _weighted_mean_limit(values: Floats, bound: float, level: float) -> Floats:

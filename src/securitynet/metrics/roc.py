@@ -118,7 +118,8 @@ def auc_limits(members: Scores, non_members: Scores, level: float) -> tuple[floa
     left, right = (np.searchsorted(ordered, members, side=side) for side in ("left", "right"))
     # For each member the non-members below it, for each non-member the members above it; a tie counts one half.
     below = (left + right) / 2
-    above = m - sum(np.searchsorted(others, non_members, side=side) for side in ("left", "right")) / 2
+    first, last = (np.searchsorted(others, non_members, side=side) for side in ("left", "right"))
+    above = m - (first + last) / 2
     ties, tail = float((right - left).sum()), (1 - level) / 2
     return _auc_limit(below, above, ties, tail), 1 - _auc_limit(n - below, m - above, ties, tail)
 
