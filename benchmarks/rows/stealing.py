@@ -31,12 +31,13 @@ ROW = Row(
 
 def stolen_from(case, interface):
     """The attack and all that it is given."""
-    from securitynet.attacks.base import Context, TrialData
     from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
-    from securitynet.models.recipe import Recipe
+    from securitynet.methods.context import Context
+    from securitynet.methods.data import TrialData
     from securitynet.models.shadows import obtain_shadow
+    from securitynet.models.training.recipe import Recipe
     from securitynet.records import Access, Auxiliary, ThreatModel
 
     digits = load("digits")
@@ -58,15 +59,15 @@ def inputs(case):
     import torch
 
     from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.stored import Job, fresh_network
-    from securitynet.models.trainer.randomness import generator
-    from securitynet.models.trainer.statistics import standardising
+    from securitynet.models.store.cached_model import ModelSpec, fresh_network
+    from securitynet.models.training.pixel_statistics import standardising
+    from securitynet.randomness import generator
 
     attack, target, data, context, _ = stolen_from(case, "full")
     digits = data.dataset
     records = pool_of(data, context, case.size, missing_classes=True).records
     recipe = attack.training(target, context)
-    fresh = fresh_network(Job(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
+    fresh = fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
     orders = [
         torch.randperm(len(records), generator=generator(recipe.seed, "order", epoch)).numpy()
         for epoch in range(recipe.epochs)

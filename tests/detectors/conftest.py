@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from _backdoored import backdoored_digits, clean_digits
 
-from securitynet.implants.badnets import Badnets
-from securitynet.models.artefacts import train_target
+from securitynet.backdoors.badnets import Badnets
+from securitynet.models.store.train_target import train_target
 
 TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0}
 
@@ -14,8 +14,8 @@ TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule"
 @pytest.fixture(scope="session")
 def backdoored(digits):
     """SimpleCNN on digits; a white 2×2 patch sends everything to class 1."""
-    implant = Badnets(target=1, rate=0.2, margin=0)
-    return train_target("simple-cnn", digits, split="public", device="cpu", implant=implant, seed=1, **TRAINING)
+    backdoor = Badnets(target=1, rate=0.2, margin=0)
+    return train_target("simple-cnn", digits, split="public", device="cpu", backdoor=backdoor, seed=1, **TRAINING)
 
 
 @pytest.fixture(scope="session")

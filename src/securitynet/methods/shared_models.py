@@ -1,0 +1,58 @@
+"""Models that several trials need, as pieces of shared work: see `securitynet.methods.base.SharedWork`."""
+
+from __future__ import annotations
+
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.shadows.outputs import part_spec, plan_specs
+from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
+from securitynet.models.shadows.store import check_shadow
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
+
+
+def shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> SharedWork:
+    """The training of a model of the store; its key is the model's place there.
+
+    Args:
+        spec: The model.
+        kind: Its folder in the store.
+        what: What it is, in a few words.
+        context: Where the store is, and on which device to train.
+
+    Raises:
+        SecurityNetError: If the model cannot be trained so.
+    """
+    spec.check()
+
+    def run(progress: Progress | None) -> None:
+        report_progress = None if progress is None else lambda done: progress(done, spec.recipe.epochs)
+        obtain_model(spec, kind=kind, cache=context.cache, device=context.device, progress=report_progress)
+
+    return SharedWork(f"{kind}/{spec.record.key}", what, run)
+
+
+def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: Context) -> list[SharedWork]:
+    """The shadow models of a plan, as `securitynet.models.shadows.shadow_outputs` trains them.
+
+    Raises:
+        SecurityNetError: If the plan does not fit the data.
+    """
+    training = resolve_training(plan, target, data.trained, data.defense)
+    specs = plan_specs(data.dataset, data.splits, plan, training, context.seed)
+    for spec in specs:
+        check_shadow(spec)
+    return [
+        shared_model(spec, "shadows", f"shadow model {number} of {plan.count}", context)
+        for number, spec in enumerate(specs, start=1)
+    ]
+
+
+def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> list[SharedWork]:
+    """The one shadow model on the shadow-train part, as `securitynet.models.shadows.shadow_model` trains it."""
+    resolved = resolve_training(training, target, data.trained, data.defense)
+    spec = part_spec(data.dataset, data.splits, resolved, context.seed)
+    check_shadow(spec)
+    return [shared_model(spec, "shadows", "the shadow model", context)]
