@@ -124,10 +124,12 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     members, non_members = scores[is_member], scores[~is_member]
     if not len(members) or not len(non_members):
         return []
-    resolved = CURVE_RATES[np.greater_equal(CURVE_RATES, 1 / len(non_members))]
+    n = len(non_members)
+    resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
     whole = roc.curve(members, non_members)
-    # The lowest threshold whose false-positive rate does not exceed the bound, as `roc.tpr_at_fpr` takes it.
-    values = whole.tpr[np.searchsorted(whole.fpr, resolved + 1e-12, side="right") - 1]
+    # The threshold that `roc.tpr_at_fpr` takes.
+    bounds = np.array([1.0 if rate == 1 else roc.allowed(rate, n) / n for rate in resolved])
+    values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
     return [
         {**how, "at": f"fpr={rate:.4g}", "value": float(value)} for rate, value in zip(resolved, values, strict=True)
