@@ -5,7 +5,7 @@ import pytest
 
 from securitynet.models.loading.plausibility import check_accuracy, find_class_order
 
-NAMES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def simulate(order=None, accuracy=0.8, count=400, classes=10, seed=0):
