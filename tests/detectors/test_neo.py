@@ -55,7 +55,7 @@ def test_verdicts_are_those_of_a_plain_loop_over_all_regions(patched, counted, s
     clean = data.dataset.batch(data.splits.scored_non_members[:8])
     from securitynet.detectors._known_trigger import Trigger
 
-    images = torch.cat([clean, Trigger(**PATCH).stamp(clean)])
+    images = torch.cat([clean, Trigger(**PATCH).apply_trigger(clean)])
     fitted = Neo(size=SIZE, regions=49, counted=counted, search=search, held_out=40).deploy(target, held_out)
     found = fitted.examine(images, np.arange(len(images)), "test")
     colours = torch.from_numpy(found["colours"])
@@ -181,7 +181,8 @@ def test_overlap_by_hand():
     mean = filtering.mean_share("localisation", np.array([1.0, 0.5, 0.0, 0.5]))
     assert mean.value == 0.5 and mean.low < 0.3 and mean.high > 0.7
     same = filtering.mean_share("localisation", np.full(10, 0.4))
-    assert same.low < 0.1 and same.high > 0.7, "ten equal values say little"
+    unseen = 1 - 0.025 ** (1 / 10)  # a share of so much may lie at either bound, and ten values not show it
+    assert (same.low, same.high) == pytest.approx((0.4 - 0.4 * unseen, 0.4 + 0.6 * unseen))
 
 
 @pytest.mark.parametrize("counted", ["others", "all"])
@@ -191,7 +192,7 @@ def test_asking_in_bf16_first_gives_the_same_predictions_and_verdicts(patched, c
     clean = data.dataset.batch(data.splits.scored_non_members[:30])
     from securitynet.detectors._known_trigger import Trigger
 
-    images = torch.cat([clean, Trigger(**PATCH).stamp(clean)])
+    images = torch.cat([clean, Trigger(**PATCH).apply_trigger(clean)])
     found = {}
     for screen in ("none", "bf16"):
         neo = Neo(size=SIZE, regions=49, counted=counted, search="random", held_out=40, screen=screen)
