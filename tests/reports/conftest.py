@@ -13,7 +13,7 @@ from securitynet.reports.assessment import to_document
 from securitynet.results.store import TrialStore
 from securitynet.studies import assessment
 from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import Subject, prepare
+from securitynet.studies.subject import AssessedTarget, prepare
 
 HOSTILE = "<script>alert('class')</script>"
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory) -> Path:
 def subject(overfitted):
     target, splits, dataset = overfitted
     names = (HOSTILE, *dataset.class_names[1:])
-    return Subject(target, dataclasses.replace(dataset, class_names=names), splits, 0, "known")
+    return AssessedTarget(target, dataclasses.replace(dataset, class_names=names), splits, 0, "known")
 
 
 @pytest.fixture(scope="session")

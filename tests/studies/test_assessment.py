@@ -10,13 +10,13 @@ from securitynet.records import Access
 from securitynet.results.store import TrialStore
 from securitynet.studies import assessment, methods, planning
 from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import Subject, prepare
+from securitynet.studies.subject import AssessedTarget, prepare
 
 
 @pytest.fixture
 def subject(overfitted):
     target, splits, dataset = overfitted
-    return Subject(target, dataset, splits, 0, "known")
+    return AssessedTarget(target, dataset, splits, 0, "known")
 
 
 def config(tmp_path, **options):

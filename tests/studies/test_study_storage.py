@@ -17,11 +17,11 @@ from securitynet.results.index import Index
 from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import SubjectStore
+from securitynet.results.subjects import TargetStore
 from securitynet.studies import study_lock
 from securitynet.studies.study_lock import StudyRuns, held, holder
-from securitynet.studies.study_run import find_results, place_of
-from securitynet.studies.study_view import look
+from securitynet.studies.study_run import find_results, locate_results
+from securitynet.studies.study_view import inspect_study
 
 NUMBERS = """
 [[attacks]]
@@ -95,11 +95,11 @@ def test_results_go_to_object_stores_by_url(box, tmp_path):
     first = box.run()
     assert (first.ok, first.finished_now) == (3, 3)
     root = open_root(box.out)
-    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(SubjectStore(root))) == 1
+    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(TargetStore(root))) == 1
     assert not list((tmp_path / "remote").rglob("*.tmp")) and not root.exists(study_lock.MARK)
     again = box.run()
     assert (again.ok, again.finished_now) == (3, 0)
-    assert look(find_results(box.out)).ok == 3
+    assert inspect_study(find_results(box.out)).ok == 3
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory", "file"])
@@ -167,7 +167,7 @@ def test_the_index_reads_only_what_has_changed_and_is_only_an_index(box, tmp_pat
     os.utime(path, (0, 0))
     assert index.refresh().read == 1
     path.unlink()
-    assert (index.refresh().gone, len(index.kept())) == (1, 2)
+    assert (index.refresh().gone, len(index.trial_summaries())) == (1, 2)
     first = [trial.id for trial in index.trials()]
     assert index.rebuild().read == 3 and [trial.id for trial in index.trials()] == first
     index.close()
@@ -207,7 +207,7 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
 def test_a_mark_in_an_object_store_is_a_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(study_lock, "PATIENCE", 1.2)
-    place = place_of("memory://locks/study")
+    place = locate_results("memory://locks/study")
     with held(tmp_path / "one", place.root, print), pytest.raises(StudyRuns), held(tmp_path / "two", place.root, print):
         pass
     assert not place.root.exists(study_lock.MARK)

@@ -56,9 +56,9 @@ app.command("run")(run)
 @app.command()
 def status(what: Results, out: Out = None, json: Json = False) -> None:
     """Tell how far a study is; works from any terminal, while it runs and afterwards."""
-    from securitynet.studies.study_view import look
+    from securitynet.studies.study_view import inspect_study
 
-    found = look(find_results(what, out))
+    found = inspect_study(find_results(what, out))
     if json:
         console.print_json(found.to_json())
     else:
@@ -149,15 +149,16 @@ def plan(
 
     Example: securitynet study plan studies/ml-doctor-small.toml --calibrate
     """
-    from securitynet.studies.study_preview import estimate, look_ahead
+    from securitynet.studies.study_cost import estimate_cost
+    from securitynet.studies.study_preview import preview_study
 
     with console.progress_bar() as progress:
-        ahead = look_ahead(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
-        cost = estimate(ahead, workers=workers, progress=progress, note=_note) if calibrate else None
+        preview = preview_study(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
+        cost = estimate_cost(preview, workers=workers, report_progress=progress, note=_note) if calibrate else None
     if json:
-        console.print_json({**ahead.to_json(), "estimate": cost.to_json() if cost else None})
+        console.print_json({**preview.to_json(), "estimate": cost.to_json() if cost else None})
         return
-    for line in ahead.lines():
+    for line in preview.lines():
         console.stdout.print(line, markup=False, soft_wrap=True)
     for line in cost.lines() if cost else ():
         console.stdout.print(line, markup=False, soft_wrap=True)

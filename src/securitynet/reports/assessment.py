@@ -16,12 +16,12 @@ from securitynet.reports.build import write_report
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
 from securitynet.results.store import TrialStore
 from securitynet.studies import assessment, environment, policy
-from securitynet.studies.assessment import Assessment, Progress
+from securitynet.studies.assessment_result import Assessment
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import asked_for
 from securitynet.studies.remedies import check_remedies
-from securitynet.studies.subject import Subject, prepare
-from securitynet.studies.trials import Trial
+from securitynet.studies.subject import AssessedTarget, prepare
+from securitynet.studies.trials import ReportProgress, Trial
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def assess(
     dataset: str | ImageDataset | None = None,
     *,
     out: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
     **options: Any,
 ) -> Outcome:
     """Assess one target with all applicable attacks, and write the report.
@@ -73,7 +73,7 @@ def assess(
     return assess_subject(config, subject, progress=progress)
 
 
-def assess_subject(config: AssessConfig, subject: Subject, *, progress: Progress | None = None) -> Outcome:
+def assess_subject(config: AssessConfig, subject: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
     """Assess what has been loaded already; see `assess`."""
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
@@ -89,7 +89,7 @@ def assess_subject(config: AssessConfig, subject: Subject, *, progress: Progress
 
 def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
     """The machine-readable form of an assessment."""
-    subject, signals = found.subject, found.signals
+    subject, signals = found.assessed_target, found.signals
     target, dataset, splits = subject.target, subject.dataset, subject.splits
     sent_by_attacks = target.ledger.total - signals.asked
     return ResultDocument(
@@ -169,8 +169,8 @@ def _prepare(
     dataset: str | ImageDataset | None,
     out: str | Path | None,
     options: dict[str, Any],
-    progress: Progress | None,
-) -> tuple[AssessConfig, Subject]:
+    progress: ReportProgress | None,
+) -> tuple[AssessConfig, AssessedTarget]:
     if isinstance(model, AssessConfig):
         if dataset is not None or out is not None or options:
             raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
@@ -204,11 +204,11 @@ def _check_early(config: AssessConfig) -> None:
         check_writable(config.out)
 
 
-def _default_folder(config: AssessConfig, subject: Subject) -> Path:
+def _default_folder(config: AssessConfig, subject: AssessedTarget) -> Path:
     identity = stable_hash([subject.target.identity.model_dump(mode="json"), subject.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
     return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"
 
 
-def _named(progress: Progress | None, what: str) -> Any:
+def _named(progress: ReportProgress | None, what: str) -> Any:
     return None if progress is None else lambda done, total: progress(what, done, total)

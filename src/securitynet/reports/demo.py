@@ -16,9 +16,9 @@ from securitynet.reports.build import write_report
 from securitynet.results.document import ResultDocument
 from securitynet.results.store import TrialStore
 from securitynet.studies import assessment
-from securitynet.studies.assessment import Progress
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.subject import prepare
+from securitynet.studies.trials import ReportProgress
 
 ARCHITECTURE = "simple-cnn"
 
@@ -40,7 +40,7 @@ class Demonstration:
     report: Path
 
 
-def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | None = None) -> Demonstration:
+def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgress | None = None) -> Demonstration:
     """Train both models on a few digits, assess both, and write ``report.html`` under ``out``.
 
     What is finished already is used again.
@@ -82,5 +82,5 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | 
     return Demonstration(list(RECIPES), documents, report)
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int, History], None] | None:
+def _named(progress: ReportProgress | None, what: str) -> Callable[[int, int, History], None] | None:
     return None if progress is None else lambda done, total, _history: progress(what, done, total)

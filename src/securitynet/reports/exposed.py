@@ -17,7 +17,7 @@ from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
     from securitynet.models.signals import Signals
-    from securitynet.studies.assessment import Assessment
+    from securitynet.studies.assessment_result import Assessment
     from securitynet.studies.trials import Trial
 
 COUNT = 12
@@ -86,7 +86,7 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
             without.append((title, words.small_share(found.top_block, int(scores.is_member.sum()))))
             continue
         exhibits = _exhibits(found.records, assessment)
-        images = assessment.subject.dataset.images
+        images = assessment.assessed_target.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
         price = _price(found, int(scores.is_member.sum()), assessment.config.level)
         return Exposed(title, exhibits, found.tied_with_last, without, reduced, price)
@@ -121,7 +121,7 @@ def _posterior(signals: Signals, row: int) -> str:
 
 
 def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> list[Exhibit]:
-    dataset = assessment.subject.dataset
+    dataset = assessment.assessed_target.dataset
     indices = np.array([record.index for record in records], dtype=np.int64)
     signals = assessment.signals.select(indices)
     pictures: list[str | None] = [None] * len(records)

@@ -23,7 +23,7 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
     from securitynet.models.method import Output
-    from securitynet.studies.assessment import Assessment
+    from securitynet.studies.assessment_result import Assessment
 
 MOST_CLASSES = 20
 

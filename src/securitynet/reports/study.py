@@ -24,10 +24,10 @@ from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies.study_run import place_of
+from securitynet.results.subjects import TargetRecord, TargetStore
+from securitynet.studies.study_run import locate_results
 from securitynet.studies.study_status import Status
-from securitynet.studies.study_view import look
+from securitynet.studies.study_view import inspect_study
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
@@ -137,7 +137,7 @@ def render_study_report(folder: Path) -> str:
 
 def study_page(folder: Path) -> StudyPage:
     """Everything that the page says."""
-    subjects = list(SubjectStore(folder))
+    subjects = list(TargetStore(folder))
     trials = list(TrialStore(folder))
     if not subjects and not trials:
         raise ConfigurationError(
@@ -148,7 +148,7 @@ def study_page(folder: Path) -> StudyPage:
     judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
     named = _names(subjects)
     columns, rows = _table(tidy[tidy["measure"] != study_frames.CURVE_MEASURE])
-    status = look(place_of(folder))
+    status = inspect_study(locate_results(folder))
     text = _study_file(folder)
     study = _declared(text)
     return StudyPage(
@@ -254,7 +254,7 @@ def _has_pictures(output: type) -> bool:
     return getattr(output, "galleries", None) is not Output.galleries
 
 
-def _names(subjects: Sequence[SubjectRecord]) -> dict[str, str]:
+def _names(subjects: Sequence[TargetRecord]) -> dict[str, str]:
     return {subject.means.target.checksum: subject.label for subject in subjects if subject.means}
 
 
@@ -270,7 +270,7 @@ def _unfinished(trials: Sequence[TrialResult], status: Status) -> str:
     )
 
 
-def _facts(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult], status: Status) -> list[tuple[str, str]]:
+def _facts(subjects: Sequence[TargetRecord], trials: Sequence[TrialResult], status: Status) -> list[tuple[str, str]]:
     statuses = Counter(trial.status for trial in trials)
     opened = sum(subject.status == "ok" for subject in subjects)
     seconds = sum(sum(trial.seconds.values()) for trial in trials)
@@ -297,7 +297,7 @@ def _between(first: str, last: str) -> str:
     return f"{start} to {end[11:] if start[:10] == end[:10] else end} UTC"
 
 
-def _failures(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult], named: dict[str, str]) -> list[Failure]:
+def _failures(subjects: Sequence[TargetRecord], trials: Sequence[TrialResult], named: dict[str, str]) -> list[Failure]:
     found = [Failure("The target", s.label, s.reason or "", s.traceback) for s in subjects if s.status != "ok"]
     for trial in trials:
         if trial.status == "failed":
@@ -311,7 +311,7 @@ def _skipped(trials: Sequence[TrialResult]) -> list[tuple[str, str, int]]:
     return [(method, reason, count) for (method, reason), count in sorted(counts.items())]
 
 
-def _limits(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) -> list[str]:
+def _limits(subjects: Sequence[TargetRecord], trials: Sequence[TrialResult]) -> list[str]:
     """What a reader must keep in mind; each computed from the records."""
     said = []
     assumed = sum(subject.membership == "assumed" for subject in subjects)
@@ -336,7 +336,7 @@ def _limits(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) ->
     return said
 
 
-def _disagreements(subjects: Sequence[SubjectRecord]) -> list[tuple[str, str]]:
+def _disagreements(subjects: Sequence[TargetRecord]) -> list[tuple[str, str]]:
     return [
         (subject.label, f"{check.what}: said {check.said}, found {check.found}")
         for subject in subjects

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,55 +12,19 @@ from securitynet.metrics import rates
 from securitynet.models.method import Context, TrialData
 from securitynet.models.signals import Signals, collect
 from securitynet.records import Direction, Measurement
-from securitynet.results.document import NotAssessed, Remedies
+from securitynet.results.document import NotAssessed
 from securitynet.results.store import TrialStore
+from securitynet.studies.assessment_result import Assessment
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.planning import absent_families, left_out, plan
 from securitynet.studies.remedies import try_defenses
-from securitynet.studies.subject import Subject, trial_data
-from securitynet.studies.trials import Measures, Trial, reuse, run_trial, skip
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
+from securitynet.studies.subject import AssessedTarget, trial_data
+from securitynet.studies.trials import MetricOptions, ReportProgress, reuse, run_trial, skip
 
 
-@dataclass(eq=False)
-class Assessment:
-    """What was found about one target.
-
-    Attributes:
-        config: As given.
-        subject: The target with its data.
-        measurements: Of the target itself (accuracies); those of attacks are in ``trials``.
-        trials: In the order they ran.
-        not_assessed: What a reader may expect and will not find.
-        signals: Outputs for all judged records.
-        seconds: Wall-clock seconds by phase.
-        remedies: What would help; None unless it was asked for.
-    """
-
-    config: AssessConfig
-    subject: Subject
-    measurements: list[Measurement]
-    signals: Signals
-    trials: list[Trial] = field(default_factory=list)
-    not_assessed: list[NotAssessed] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    remedies: Remedies | None = None
-
-    def all_measurements(self) -> list[Measurement]:
-        """The target's and all trials'."""
-        return [*self.measurements, *(m for trial in self.trials for m in trial.result.measurements)]
-
-    def __getitem__(self, name: str) -> Measurement:
-        """A measurement by its dotted name; KeyError names what there is."""
-        for measurement in self.all_measurements():
-            if measurement.name == name:
-                return measurement
-        raise KeyError(f"{name!r}; there are: {', '.join(m.name for m in self.all_measurements())}")
-
-
-def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Progress | None = None) -> Assessment:
+def run(
+    config: AssessConfig, assessed: AssessedTarget, store: TrialStore, progress: ReportProgress | None = None
+) -> Assessment:
     """Query the target once, then run every attack and detector that was asked for and applies.
 
     A finished trial in ``store`` is used again, unless ``config.rerun`` says otherwise or another version of this
@@ -70,13 +33,15 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
     Raises:
         SecurityNetError: If the target can't answer for these images; nothing can be assessed then.
     """
-    planned = plan(config, subject)
+    planned = plan(config, assessed)
     cache = config.cache or cache_folder()
-    data = trial_data(subject)
-    measures = Measures(config.level, config.fprs, config.seed)
+    data = trial_data(assessed)
+    measures = MetricOptions(config.level, config.fprs, config.seed)
     started = time.perf_counter()
-    signals = collect(subject.target, data.dataset, data.judged, cache=cache, progress=_named(progress, "querying"))
-    assessment = Assessment(config, subject, accuracies(signals, data, config.level), signals)
+    signals = collect(
+        assessed.target, data.dataset, data.judged, cache=cache, progress=_name_phase(progress, "querying")
+    )
+    assessment = Assessment(config, assessed, measure_accuracies(signals, data, config.level), signals)
     assessment.seconds["signals"] = time.perf_counter() - started
     for number, task in enumerate(planned):
         if progress:
@@ -87,9 +52,9 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
             continue
         trial = None if config.rerun else reuse(task, store, measures)
         if trial is None:
-            told = _named(progress, task.name)
+            told = _name_phase(progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=told)
-            trial = run_trial(task, subject.target, data, context, store, measures)
+            trial = run_trial(task, assessed.target, data, context, store, measures)
         assessment.trials.append(trial)
         if trial.result.status == "failed":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
@@ -104,7 +69,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
     return assessment
 
 
-def accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
+def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
     """Accuracy on members and on non-members, and their difference, the overfitting level."""
     is_member = np.isin(signals.indices, data.splits.members)
     train = int(signals.correct[is_member].sum()), int(is_member.sum())
@@ -116,5 +81,5 @@ def accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurem
     ]
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+def _name_phase(progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(what, done, total)

@@ -41,7 +41,7 @@ Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 """Drops repeated values: a measurement's name must occur once."""
 
 
-class RunOptions(BaseModel):
+class ComputeOptions(BaseModel):
     """Options of every command that computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,7 +52,7 @@ class RunOptions(BaseModel):
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
-class DataOptions(RunOptions):
+class DataOptions(ComputeOptions):
     """Options that say which images."""
 
     dataset: str | None = Field(

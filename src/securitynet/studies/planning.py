@@ -16,7 +16,7 @@ from securitynet.results.subjects import Means
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.defended import settings_of_methods
 from securitynet.studies.methods import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
-from securitynet.studies.subject import Subject
+from securitynet.studies.subject import AssessedTarget
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PlannedTrial:
     obstacle: str | None = None
 
 
-def plan(config: AssessConfig, subject: Subject) -> list[PlannedTrial]:
+def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
     """All trials that were asked for, one for each threat model that can be played out here.
 
     Raises:
@@ -50,7 +50,7 @@ def plan(config: AssessConfig, subject: Subject) -> list[PlannedTrial]:
             raise ConfigurationError(
                 f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
             )
-    planned, means = [], means_of(subject)
+    planned, means = [], means_of(assessed)
     for kind, name in asked:
         method = make_method(kind, name, settings.get(name, {}))
         planned += trials_of(name, method, means, config.auxiliary, config.seed)
@@ -65,12 +65,12 @@ def trials_of(
     seed: int,
     wanted: Sequence[ThreatModel] = (),
 ) -> list[PlannedTrial]:
-    """The trials of a method on a subject: one for each threat model that can be played out, or one with an obstacle.
+    """The trials of a method on a target: one for each threat model that can be played out, or one with an obstacle.
 
     Args:
         name: Full name of the method.
         method: Configured.
-        means: What the subject offers.
+        means: What the target offers.
         held: Kinds of data that the adversary may hold; None for all.
         seed: Of the trials.
         wanted: Threat models to keep to; none for all.
@@ -92,17 +92,17 @@ def trials_of(
     ]
 
 
-def means_of(subject: Subject) -> Means:
-    """What a subject offers: see `Means`."""
+def means_of(assessed: AssessedTarget) -> Means:
+    """What a target offers: see `Means`."""
     return Means(
-        target=subject.target.identity,
-        dataset=_identity(subject.dataset),
-        split=subject.splits.identity,
-        access=subject.target.access,
-        shadow_data=bool(len(subject.splits.shadow_train)),
-        auxiliary=_identity(subject.auxiliary) if subject.auxiliary else None,
-        training=training_digest(subject.trained) if subject.trained else None,
-        precision=subject.target.precision,
+        target=assessed.target.identity,
+        dataset=_identity(assessed.dataset),
+        split=assessed.splits.identity,
+        access=assessed.target.access,
+        shadow_data=bool(len(assessed.splits.shadow_train)),
+        auxiliary=_identity(assessed.auxiliary) if assessed.auxiliary else None,
+        training=training_digest(assessed.trained) if assessed.trained else None,
+        precision=assessed.target.precision,
     )
 
 
@@ -123,7 +123,7 @@ def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
 
 
 def specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
-    """What a trial of a method under a threat model measures on a subject."""
+    """What a trial of a method under a threat model measures on a target."""
     elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
         target=means.target,
@@ -202,7 +202,7 @@ def obstacle_to(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, mea
     Args:
         threat_model: Which one.
         held: Kinds of data that the adversary may hold; None for all.
-        means: What the subject offers.
+        means: What the target offers.
     """
     if not means.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"

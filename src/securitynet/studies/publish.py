@@ -9,7 +9,7 @@ from securitynet.catalog import Catalog
 from securitynet.catalog.store import Measured
 from securitynet.records import Measurement
 from securitynet.results.index import Index
-from securitynet.results.subjects import subject_key
+from securitynet.results.subjects import target_key
 
 
 @dataclass
@@ -35,7 +35,7 @@ def publish(index: Index, catalog: Catalog) -> Published:
     found = Published()
     by_entry: defaultdict[str, list[Measured]] = defaultdict(list)
     entry_of: dict[str, str] = {}
-    for subject in index.subjects():
+    for subject in index.target_records():
         if subject.catalog is None:
             found.without += 1
         elif subject.means is not None:
@@ -43,7 +43,7 @@ def publish(index: Index, catalog: Catalog) -> Published:
             by_entry[subject.catalog] += _measured(subject.measurements, f"subject:{subject.key}")
     for trial in index.trials():
         spec = trial.spec
-        entry = entry_of.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
+        entry = entry_of.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if entry is not None and trial.status == "ok":
             by_entry[entry] += _measured(trial.measurements, trial.id)
     for entry, measured in by_entry.items():

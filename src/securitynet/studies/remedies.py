@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,20 +24,16 @@ from securitynet.models.target import Target
 from securitynet.models.trained import read_artefact, trained_splits
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
+from securitynet.studies.assessment_result import Assessment
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
 from securitynet.studies.subject import trial_data
-from securitynet.studies.trials import is_full_disk
-
-if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+from securitynet.studies.trials import ReportProgress, is_full_disk
 
 logger = logging.getLogger(__name__)
 
 STRONGEST = 3
 """Attacks that defenses have to stand, besides those that are cheap."""
-
-Progress = Callable[[str, int, int], None]
 
 Rival = tuple[str, Method, ThreatModel]
 """An attack with its trial's name and the threat model that is played out."""
@@ -76,7 +71,7 @@ def chosen_defenses(config: AssessConfig) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Remedies:
+def try_defenses(assessment: Assessment, progress: ReportProgress | None = None) -> Remedies:
     """Attack the target behind each defense, and models trained with each.
 
     The attacks are the strongest membership attacks of the assessment and all that cost no more than a pass. Behind a
@@ -93,7 +88,7 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
         notes.append(f"Defenses that train were not tried: {obstacle}.")
         tasks = [task for task in tasks if task not in training]
     elif training:
-        trained = assessment.subject.trained
+        trained = assessment.assessed_target.trained
         assert trained is not None  # `_obstacle_to_training` has said so
         words = (
             f"{len(training)} trainings of {trained.recipe.epochs} epochs, each about {trained.history.seconds:.0f} "
@@ -105,14 +100,14 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
         notes.append(f"Defenses that train took {words}.")
     if any(task not in training for task in tasks):
         notes.append("Defenses of the answers hold up nobody who has the weights.")
-    undefended = _tried("none", "none", {}, *_subject(assessment), rivals, assessment)
+    undefended = _tried("none", "none", {}, *_target_and_data(assessment), rivals, assessment)
     asking = [rival for rival in rivals if rival[2].access is not Access.WHITE_BOX]
     if any(task not in training for task in tasks) and len(asking) < len(rivals):
         notes.append(
             "Behind a defense of the answers, attacks that need the model itself do not count, with it or without: the "
             "AUC is compared with that of the strongest other attack on the model as it is."
         )
-        answering = _tried("none", "output", {}, *_subject(assessment), rivals, assessment).auc
+        answering = _tried("none", "output", {}, *_target_and_data(assessment), rivals, assessment).auc
     else:
         answering = undefended.auc
     tried = []
@@ -128,9 +123,9 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
     )
 
 
-def _subject(assessment: Assessment) -> tuple[Target, TrialData]:
-    subject = assessment.subject
-    return subject.target, trial_data(subject)
+def _target_and_data(assessment: Assessment) -> tuple[Target, TrialData]:
+    assessed = assessment.assessed_target
+    return assessed.target, trial_data(assessed)
 
 
 def _rivals(assessment: Assessment) -> list[Rival]:
@@ -150,12 +145,12 @@ def _rivals(assessment: Assessment) -> list[Rival]:
 
 
 def _obstacle_to_training(assessment: Assessment) -> str | None:
-    subject = assessment.subject
-    if subject.trained is None:
+    assessed = assessment.assessed_target
+    if assessed.trained is None:
         return "nothing beside the weights says how this model was trained (securitynet train writes it)"
-    if subject.trained.defense is not None:
-        return f"the model was trained with {subject.trained.defense.name} already"
-    if subject.dataset.images is None:
+    if assessed.trained.defense is not None:
+        return f"the model was trained with {assessed.trained.defense.name} already"
+    if assessed.dataset.images is None:
         return "there are no images"
     return None
 
@@ -166,7 +161,7 @@ def _try(name: str, settings: dict[str, Any], rivals: list[Rival], undefended: T
     stage = defense.stage
     try:
         if isinstance(defense, OutputDefense):
-            target, data = _subject(assessment)
+            target, data = _target_and_data(assessment)
             target = target.through(defense.interface(target, data, _context(assessment)))
             found = _tried(name, stage, settings, target, data, rivals, assessment, undefended.attack)
         else:
@@ -187,8 +182,8 @@ def _try(name: str, settings: dict[str, Any], rivals: list[Rival], undefended: T
 
 def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Target, TrialData]:
     """The model trained with a defense, from the cache where it is complete; and who is a member of it."""
-    subject, config = assessment.subject, assessment.config
-    trained = subject.trained
+    assessed, config = assessment.assessed_target, assessment.config
+    trained = assessed.trained
     assert trained is not None  # there was no obstacle
     stated = trained.split
     recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
@@ -197,13 +192,13 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         "defense": defense.protected().model_dump(mode="json"),
         "architecture": trained.architecture,
         "recipe": recipe.model_dump(mode="json"),
-        "dataset": subject.dataset.fingerprint,
+        "dataset": assessed.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
     out = (config.cache or cache_folder()) / "defended" / stable_hash(facts) / "model.safetensors"
     target = train_target(
         trained.architecture,
-        subject.dataset,
+        assessed.dataset,
         recipe=recipe,
         split=stated.protocol,
         split_seed=stated.seed,
@@ -215,9 +210,9 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     )
     again = read_artefact(out)
     assert again is not None  # just written
-    splits = trained_splits(again, subject.dataset, known=config.known)
-    return target.under(subject.target.access), TrialData(
-        subject.dataset, splits, again, subject.auxiliary, protection=defense
+    splits = trained_splits(again, assessed.dataset, known=config.known)
+    return target.under(assessed.target.access), TrialData(
+        assessed.dataset, splits, again, assessed.auxiliary, protection=defense
     )
 
 

@@ -1,8 +1,7 @@
-"""What one run of a study is told, and what it keeps beside the trials."""
+"""Options of one run of a study, and what it writes beside the trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,8 @@ from securitynet.errors import SecurityNetError
 from securitynet.results.index import Index
 from securitynet.results.root import Root
 from securitynet.studies.study_config import RunSettings
+from securitynet.studies.study_lock import Note
 from securitynet.studies.study_plan import StudyPlan
-
-Note = Callable[[str], None]
 
 
 class StudyStopped(SecurityNetError):

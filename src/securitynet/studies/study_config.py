@@ -20,7 +20,7 @@ from securitynet.models.train_config import TrainConfig
 from securitynet.records import ThreatModel
 from securitynet.studies.config import AssessConfig, Once
 
-SUBJECT_FIELDS = frozenset(AssessConfig.model_fields) - {
+TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",
 }  # fmt: skip
 """Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
@@ -44,7 +44,7 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-class Measures(_Table):
+class MeasurementSettings(_Table):
     """What is asked of the metrics."""
 
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
@@ -82,7 +82,7 @@ class ModelSource(BaseModel):
             return self
         if len(given) != 1:
             raise ValueError("give one of reference, catalog, query, list")
-        _check_names(self.model_extra or {}, SUBJECT_FIELDS)
+        _check_names(self.model_extra or {}, TARGET_FIELDS)
         return self
 
     @property
@@ -107,7 +107,7 @@ class TrainSource(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> TrainSource:
-        _check_names(self.model_extra or {}, (TRAIN_FIELDS | SUBJECT_FIELDS) - {"weights", "seed"})
+        _check_names(self.model_extra or {}, (TRAIN_FIELDS | TARGET_FIELDS) - {"weights", "seed"})
         return self
 
     @property
@@ -201,7 +201,9 @@ class StudyConfig(_Table):
     on_mismatch: Literal["note", "fail"] = Field(
         default="note", description="What to do with a target that is not as accurate as said."
     )
-    measures: Measures = Field(default=Measures(), description="Confidence level and false-positive rates.")
+    measures: MeasurementSettings = Field(
+        default=MeasurementSettings(), description="Confidence level and false-positive rates."
+    )
     models: tuple[ModelSource, ...] = Field(default=(), description="Targets that exist.")
     train: tuple[TrainSource, ...] = Field(default=(), description="Targets to be trained.")
     attacks: tuple[MethodSource, ...] = Field(default=(), description="Attacks.")
@@ -214,7 +216,7 @@ class StudyConfig(_Table):
             raise ValueError("there are no targets: give [[models]] or [[train]]")
         if not self.attacks and not self.detectors:
             raise ValueError("there is nothing to do to the targets: give [[attacks]] or [[detectors]]")
-        _check_names(self.data, SUBJECT_FIELDS)
+        _check_names(self.data, TARGET_FIELDS)
         return self
 
 

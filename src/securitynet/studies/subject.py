@@ -1,4 +1,4 @@
-"""The subject of an assessment: a target, its dataset, and who is a member, checked before work starts."""
+"""The target of an assessment, with its dataset and who is a member of its training set; checked before work starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class AssessedTarget:
     """A target with its data.
 
     Attributes:
@@ -45,19 +45,19 @@ class Subject:
     auxiliary: ImageDataset | None = None
 
 
-def trial_data(subject: Subject) -> TrialData:
-    """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
+def trial_data(assessed: AssessedTarget) -> TrialData:
+    """What methods are handed about a target: its records, and how it was trained, poisoned and protected.
 
     Raises:
         SecurityNetError: See `planted`.
     """
     return TrialData(
-        subject.dataset,
-        subject.splits,
-        subject.trained,
-        subject.auxiliary,
-        planted(subject.trained),
-        defense_of(subject.trained),
+        assessed.dataset,
+        assessed.splits,
+        assessed.trained,
+        assessed.auxiliary,
+        planted(assessed.trained),
+        defense_of(assessed.trained),
     )
 
 
@@ -67,7 +67,7 @@ def prepare(
     *,
     target: Target | None = None,
     dataset: ImageDataset | None = None,
-) -> Subject:
+) -> AssessedTarget:
     """Load dataset and target, unless they are given, and make the split.
 
     Raises:
@@ -116,7 +116,7 @@ def prepare(
     assert dataset is not None  # checked above
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     auxiliary = load_auxiliary(config, dataset)
-    return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+    return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 
 
 def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:

@@ -7,7 +7,7 @@ import errno
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from securitynet.errors import AccessDenied, SecurityNetError
@@ -19,6 +19,9 @@ from securitynet.studies import environment
 from securitynet.studies.planning import PlannedTrial
 
 logger = logging.getLogger(__name__)
+
+ReportProgress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +42,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Measures:
+class MetricOptions:
     """What is asked of the metrics: confidence level, false-positive rates, and the seed of resampling."""
 
     level: float
     fprs: Sequence[float]
     seed: int
 
-    def of(self, name: str, output: Output) -> list[Measurement]:
+    def measure_output(self, name: str, output: Output) -> list[Measurement]:
         """The measurements of an output, named after its trial."""
         found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
         return [measurement.renamed(name) for measurement in found]
@@ -58,7 +61,9 @@ def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
     return Trial(planned.name, store.save(result), None)
 
 
-def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_version: bool = False) -> Trial | None:
+def reuse(
+    planned: PlannedTrial, store: TrialStore, measures: MetricOptions, *, any_version: bool = False
+) -> Trial | None:
     """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
@@ -69,14 +74,14 @@ def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_v
     if arrays is None:
         return None
     output = planned.method.output.from_arrays(arrays)
-    measured = measures.of(planned.name, output)
+    measured = measures.measure_output(planned.name, output)
     if measured != list(earlier.measurements):  # other levels or rates were asked for this time
         earlier = store.save(earlier.model_copy(update={"measurements": tuple(measured)}), output.arrays())
     return Trial(planned.name, earlier, output, reused=True)
 
 
 def run_trial(
-    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, measures: Measures
+    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, measures: MetricOptions
 ) -> Trial:
     """Run a trial and keep what comes of it; whatever breaks it is recorded, and must not cost the others."""
     started = time.perf_counter()
@@ -84,7 +89,7 @@ def run_trial(
     try:
         output = planned.method(target, data, context, planned.spec.threat_model)
         seconds["attack"] = time.perf_counter() - started
-        measured = measures.of(planned.name, output)
+        measured = measures.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
         if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise
