@@ -52,8 +52,8 @@ def run(
             continue
         trial = None if config.rerun else reuse(task, store, measures)
         if trial is None:
-            told = _name_phase(progress, task.name)
-            context = Context(seed=config.seed, cache=cache, device=config.device, progress=told)
+            running = _name_phase(progress, task.name)
+            context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
             trial = run_trial(task, assessed.target, data, context, store, measures)
         assessment.trials.append(trial)
         if trial.result.status == "failed":

@@ -145,7 +145,7 @@ class Schedule:
             held.workers.discard(slot)
 
     def end(self, task: Task, ok: bool) -> None:
-        """A task has ended. What follows from it is for the caller: `open_target`, `set_dependencies`, `fail_target`."""
+        """A task has ended. What follows is for the caller: `open_target`, `set_dependencies` or `fail_target`."""
         task.target.running -= 1
         self._set_state(task, "done" if ok else "failed")
         self._settle(task.target)

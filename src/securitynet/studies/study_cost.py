@@ -1,4 +1,4 @@
-"""What running a study would cost, from a short calibration on this machine. The study's own results are not touched."""
+"""What running a study would cost, from a short calibration on this machine. No result of the study is touched."""
 
 from __future__ import annotations
 

@@ -59,10 +59,8 @@ def open_index(location: StudyLocation, note: Note) -> Iterator[Index]:
     serves. Files that can't be read are named and left out.
     """
     busy = study_lock.holder(location.state) is not None
-    here = (
-        location.index if "://" not in location.index and not busy and _writable(Path(location.index).parent) else None
-    )
-    index = Index(location.index if "://" in location.index else (here or "sqlite://"), location.root)
+    usable = "://" in location.index or (not busy and _is_writable(Path(location.index).parent))
+    index = Index(location.index if usable else "sqlite://", location.root)
     try:
         for path, why in index.refresh().damaged.items():
             note(f"{path} can't be read and is left out: {why}")
@@ -107,5 +105,5 @@ def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
     return found
 
 
-def _writable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)

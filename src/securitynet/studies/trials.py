@@ -62,9 +62,12 @@ def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
 
 
 def reuse(
-    planned: PlannedTrial, store: TrialStore, measures: MetricOptions, *, any_version: bool = False
+    planned: PlannedTrial, store: TrialStore, options: MetricOptions, *, any_version: bool = False
 ) -> Trial | None:
-    """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
+    """The trial as an earlier run of this version finished it, or None.
+
+    If other levels or rates are asked for, its metrics are computed again and stored.
+    """
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
         return None
@@ -74,14 +77,14 @@ def reuse(
     if arrays is None:
         return None
     output = planned.method.output.from_arrays(arrays)
-    measured = measures.measure_output(planned.name, output)
+    measured = options.measure_output(planned.name, output)
     if measured != list(earlier.measurements):  # other levels or rates were asked for this time
         earlier = store.save(earlier.model_copy(update={"measurements": tuple(measured)}), output.arrays())
     return Trial(planned.name, earlier, output, reused=True)
 
 
 def run_trial(
-    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, measures: MetricOptions
+    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, options: MetricOptions
 ) -> Trial:
     """Run a trial and keep what comes of it; whatever breaks it is recorded, and must not cost the others."""
     started = time.perf_counter()
@@ -89,7 +92,7 @@ def run_trial(
     try:
         output = planned.method(target, data, context, planned.spec.threat_model)
         seconds["attack"] = time.perf_counter() - started
-        measured = measures.measure_output(planned.name, output)
+        measured = options.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
         if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise

@@ -137,7 +137,7 @@ class RayExecutor(Executor):
         self._worker_config = config.worker.model_copy(update={"placement": placement}).model_dump_json()
         self._actors: dict[int, Any] = {}
         self._tasks: dict[Any, int] = {}
-        self._progress_requests: dict[Any, int] = {}
+        self._requests: dict[Any, int] = {}
         self._alive: set[int] = set()
         self._began: set[int] = set()
 
@@ -184,16 +184,16 @@ class RayExecutor(Executor):
         self._quiet.__exit__(None, None, None)
 
     def _request_progress(self, slot: int) -> None:
-        if slot in self._actors and slot not in self._progress_requests.values():
-            self._progress_requests[self._actors[slot].get_progress.remote()] = slot
+        if slot in self._actors and slot not in self._requests.values():
+            self._requests[self._actors[slot].get_progress.remote()] = slot
 
     def _collect_progress(self) -> list[Event]:
-        if not self._progress_requests:
+        if not self._requests:
             return []
-        answered, _ = ray.wait(list(self._progress_requests), num_returns=len(self._progress_requests), timeout=0)
+        answered, _ = ray.wait(list(self._requests), num_returns=len(self._requests), timeout=0)
         events: list[Event] = []
         for reference in answered:
-            slot = self._progress_requests.pop(reference)
+            slot = self._requests.pop(reference)
             with contextlib.suppress(ray.exceptions.RayError):  # the task's own reference tells of it
                 began, what, done, total = ray.get(reference)
                 self._alive.add(slot)
@@ -220,8 +220,6 @@ class RayExecutor(Executor):
 
     def _forget(self, slot: int) -> None:
         self._tasks = {reference: owner for reference, owner in self._tasks.items() if owner != slot}
-        self._progress_requests = {
-            reference: owner for reference, owner in self._progress_requests.items() if owner != slot
-        }
+        self._requests = {reference: owner for reference, owner in self._requests.items() if owner != slot}
         self._alive.discard(slot)
         self._began.discard(slot)
