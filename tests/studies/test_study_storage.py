@@ -19,7 +19,7 @@ from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import TargetStore
 from securitynet.studies import study_lock
-from securitynet.studies.study_lock import StudyRuns, held, holder
+from securitynet.studies.study_lock import StudyRuns, find_holder, hold_lock
 from securitynet.studies.study_run import find_results, locate_results
 from securitynet.studies.study_view import inspect_study
 
@@ -185,33 +185,37 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     root, notes = FolderRoot(tmp_path), []
     state = tmp_path / "run"
     script = (
-        "import sys, time; from pathlib import Path; from securitynet.studies.study_lock import held;"
+        "import sys, time; from pathlib import Path; from securitynet.studies.study_lock import hold_lock;"
         "from securitynet.results.root import FolderRoot\n"
-        "with held(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
+        "with hold_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
         "    print('mine', flush=True); time.sleep(600)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "mine\n"
-        assert holder(state)["pid"] == other.pid
-        with pytest.raises(StudyRuns, match=str(other.pid)), held(state, root, notes.append):
+        assert find_holder(state)["pid"] == other.pid
+        with pytest.raises(StudyRuns, match=str(other.pid)), hold_lock(state, root, notes.append):
             pass
     finally:
         other.kill()
         other.wait()
-    assert holder(state) is None
-    with held(state, root, notes.append):
-        assert holder(state)["pid"] == os.getpid()
+    assert find_holder(state) is None
+    with hold_lock(state, root, notes.append):
+        assert find_holder(state)["pid"] == os.getpid()
 
 
 def test_a_mark_in_an_object_store_is_a_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(study_lock, "PATIENCE", 1.2)
     place = locate_results("memory://locks/study")
-    with held(tmp_path / "one", place.root, print), pytest.raises(StudyRuns), held(tmp_path / "two", place.root, print):
+    with (
+        hold_lock(tmp_path / "one", place.root, print),
+        pytest.raises(StudyRuns),
+        hold_lock(tmp_path / "two", place.root, print),
+    ):
         pass
     assert not place.root.exists(study_lock.MARK)
     place.root.write(study_lock.MARK, b'{"host": "gone", "beat": 3}')  # a runner that was killed
     notes: list[str] = []
-    with held(tmp_path / "one", place.root, notes.append):
+    with hold_lock(tmp_path / "one", place.root, notes.append):
         assert "mark" in notes[0]

@@ -31,7 +31,7 @@ def settings_of_methods(config: AssessConfig) -> tuple[str, ...]:
 
 
 def check_defense(config: AssessConfig) -> None:
-    """What can be told wrong about a defense before anything is loaded.
+    """Check what can be checked of a defense before anything is loaded.
 
     Raises:
         UnknownName: If it does not exist.
@@ -66,9 +66,9 @@ def defend(config: AssessConfig, target: Target, dataset: ImageDataset, splits: 
 
 def _of_defenses(texts: Sequence[str]) -> list[tuple[str, str]]:
     """(defense, text) of the settings that are of a defense."""
-    found = []
+    settings = []
     for text in texts:
         owner = text.partition("=")[0].strip().rpartition(".")[0]
         if owner in DEFENSES:
-            found.append((owner, text))
-    return found
+            settings.append((owner, text))
+    return settings

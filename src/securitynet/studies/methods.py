@@ -21,23 +21,23 @@ Kind = Literal["attack", "detector"]
 REGISTRIES: dict[Kind, Registry] = {"attack": ATTACKS, "detector": DETECTORS}
 
 
-def chosen(kind: Kind, names: Sequence[str]) -> list[str]:
+def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
     """Full names that ``all``, ``standard``, ``none``, families' names and single names stand for, each once.
 
     Raises:
         UnknownName: If one of them is none of these.
     """
-    registry, found = REGISTRIES[kind], []
+    registry, chosen = REGISTRIES[kind], []
     for name in names:
         if name == "all":
-            found += registry.names()
+            chosen += registry.names()
         elif name == "standard":
-            found += [full for full in registry.names() if registry.get(full).costs is None]
+            chosen += [full for full in registry.names() if registry.get(full).costs is None]
         elif name in registry.families():
-            found += registry.names(name)
+            chosen += registry.names(name)
         elif name != "none":
-            found.append(registry.resolve(name).name)
-    return list(dict.fromkeys(found))
+            chosen.append(registry.resolve(name).name)
+    return list(dict.fromkeys(chosen))
 
 
 def kind_of(name: str) -> Kind:

@@ -15,7 +15,7 @@ from securitynet.results.document import NotAssessed
 from securitynet.results.subjects import Means
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.defended import settings_of_methods
-from securitynet.studies.methods import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
+from securitynet.studies.methods import REGISTRIES, Kind, choose_methods, family_of, make_method, parse_settings
 from securitynet.studies.subject import AssessedTarget
 
 
@@ -113,8 +113,8 @@ def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
         UnknownName: If one does not exist.
         ConfigurationError: If there is none.
     """
-    asked: list[tuple[Kind, str]] = [("attack", name) for name in chosen("attack", config.attacks)]
-    asked += [("detector", name) for name in chosen("detector", config.detectors)]
+    asked: list[tuple[Kind, str]] = [("attack", name) for name in choose_methods("attack", config.attacks)]
+    asked += [("detector", name) for name in choose_methods("detector", config.detectors)]
     if not asked:
         raise ConfigurationError(
             "No attack and no detector was asked for.", hint="Write --attacks all, or names from `list attacks`."

@@ -71,7 +71,7 @@ class Runner:
             StudyStopped: If nothing can be written any more, or workers can't start.
             KeyboardInterrupt: At the second Ctrl-C.
         """
-        with study_lock.held(self.options.state, self.root, self.note) as lock:
+        with study_lock.hold_lock(self.options.state, self.root, self.note) as lock:
             if isinstance(self.root, FolderRoot):
                 for folder in (FOLDER, "subjects"):
                     self.root.remove_leftovers(folder)

@@ -28,7 +28,7 @@ RECORDS = 200
 """Records of each part on which methods are tried for an estimate."""
 
 TRY_SECONDS = 60.0
-"""Longest trial of a calibration; what takes longer is told as a lower bound."""
+"""Longest trial of a calibration; what takes longer is reported as a lower bound."""
 
 
 @dataclass

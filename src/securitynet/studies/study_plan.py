@@ -28,7 +28,7 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.subjects import Means, TargetRecord
-from securitynet.studies.methods import REGISTRIES, Kind, chosen, make_method
+from securitynet.studies.methods import REGISTRIES, Kind, choose_methods, make_method
 from securitynet.studies.planning import trials_of
 from securitynet.studies.stamps import FileDigests
 from securitynet.studies.study_config import MethodSource, StudyConfig, parse_threat_model, read_study
@@ -182,7 +182,7 @@ def expand(
     plan = StudyPlan(study, base, text, expand_targets(study, base, digests) if targets is None else targets)
     digests.save()
     for train in {target.train_key: target.train for target in plan.targets}.values():
-        if train is not None:  # a wrong setting of a defense or an implant is told now
+        if train is not None:  # a wrong setting of a defense or a backdoor shows now
             prepared_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),
@@ -198,7 +198,7 @@ def expand(
 
 
 def _methods(kind: Kind, source: MethodSource, study: StudyConfig) -> Iterator[MethodPlan]:
-    names = chosen(kind, source.name)
+    names = choose_methods(kind, source.name)
     if not names:
         raise ConfigurationError(f"No {kind} is called so.", hint=f"See `securitynet list {kind}s`.")
     wanted = tuple(parse_threat_model(text) for text in source.threat_models)

@@ -125,7 +125,7 @@ def run_study(
         options = {"retry_failed": config.retry_failed, "refresh": config.refresh}
         return finished_marker.compute_digest(study, targets, location.root, options)
 
-    with study_lock.held(location.state, location.root, note):
+    with study_lock.hold_lock(location.state, location.root, note):
         earlier = finished_marker.read(location.state, compute_digest())
     if earlier is not None and not (config.retry_failed and earlier.failed):
         return earlier, location

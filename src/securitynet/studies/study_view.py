@@ -26,27 +26,27 @@ def inspect_study(location: StudyLocation) -> Status:
     """
     status = read_status(location.state)
     if status is None:
-        return _by_files(location)
-    if status.state in ("running", "stopping") and study_lock.holder(location.state) is None:
+        return _count_files(location)
+    if status.state in ("running", "stopping") and study_lock.find_holder(location.state) is None:
         status.state, status.running, status.left = "killed", [], None
     return status
 
 
-def _by_files(location: StudyLocation) -> Status:
-    found: Counter[str] = Counter()
+def _count_files(location: StudyLocation) -> Status:
+    counts: Counter[str] = Counter()
     for path, _ in location.root.files(FOLDER, ".json"):
         try:
-            found[parse_trial(location.root.read(path)).status] += 1
+            counts[parse_trial(location.root.read(path)).status] += 1
         except (ValueError, OSError):
-            found["damaged"] += 1
+            counts["damaged"] += 1
     subjects = Counter(record.status for record in TargetStore(location.root))
     return Status(
         name=location.root.name,
         state="not running",
-        total=sum(found.values()),
-        ok=found["ok"],
-        failed=found["failed"],
-        skipped=found["skipped"],
+        total=sum(counts.values()),
+        ok=counts["ok"],
+        failed=counts["failed"],
+        skipped=counts["skipped"],
         subjects={"total": sum(subjects.values()), "opened": subjects["ok"], "failed": subjects["failed"]},
     )
 
@@ -58,7 +58,7 @@ def open_index(location: StudyLocation, note: Note) -> Iterator[Index]:
     Where nothing can be written beside the results, or a runner is at work and keeps the index itself, one in memory
     serves. Files that can't be read are named and left out.
     """
-    busy = study_lock.holder(location.state) is not None
+    busy = study_lock.find_holder(location.state) is not None
     usable = "://" in location.index or (not busy and _is_writable(Path(location.index).parent))
     index = Index(location.index if usable else "sqlite://", location.root)
     try:
@@ -75,17 +75,17 @@ def reindex(location: StudyLocation, note: Note) -> Refreshed:
     Raises:
         StudyRuns: If a runner is at work: it keeps the index.
     """
-    with study_lock.held(location.state, location.root, note):
+    with study_lock.hold_lock(location.state, location.root, note):
         if "://" not in location.index:
             Path(location.index).unlink(missing_ok=True)  # it may be damaged itself
         index = Index(location.index, location.root)
         try:
-            found = index.rebuild()
+            refreshed = index.rebuild()
         finally:
             index.close()
-    for path, why in found.damaged.items():
+    for path, why in refreshed.damaged.items():
         note(f"{path} can't be read: {why}")
-    return found
+    return refreshed
 
 
 def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
@@ -95,14 +95,14 @@ def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
         StudyRuns: If a runner is at work there.
     """
     location = locate_results(out)
-    with study_lock.held(location.state, location.root, note):
-        found = merge_roots([find_results(source).root for source in sources], location.root)
+    with study_lock.hold_lock(location.state, location.root, note):
+        merged = merge_roots([find_results(source).root for source in sources], location.root)
         index = Index(location.index, location.root)
         try:
             index.refresh()
         finally:
             index.close()
-    return found
+    return merged
 
 
 def _is_writable(folder: Path) -> bool:

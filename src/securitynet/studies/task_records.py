@@ -43,7 +43,7 @@ class WorkerPlacement(_Message):
 
 
 class WorkerConfig(_Message):
-    """What a worker is told once, when it starts.
+    """The configuration of a worker, which it receives once, when it starts.
 
     Attributes:
         root: Folder or URL of the results.

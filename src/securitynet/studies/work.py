@@ -57,7 +57,7 @@ class TaskRunner:
     """Runs a worker's tasks, one at a time.
 
     Args:
-        config: What every worker is told.
+        config: Of the worker.
     """
 
     def __init__(self, config: WorkerConfig) -> None:

@@ -53,10 +53,10 @@ Event = TaskProgress | TaskCompletion | WorkerDeath
 
 @dataclass(frozen=True)
 class ExecutorConfig:
-    """What an executor is told.
+    """The configuration of an executor.
 
     Attributes:
-        worker: What every worker is told; the executor adds each one's placement.
+        worker: Configuration of every worker; the executor adds each one's placement.
         state: Folder of this machine for logs.
         settings: How many workers there are, and what they may use.
         lock: Descriptor of the study's lock. Workers hold it too, so that no other runner starts while one of them is

@@ -48,7 +48,7 @@ class LocalExecutor(Executor):
     """Worker processes; see the module.
 
     Args:
-        config: How many there are, and what they are told.
+        config: How many there are, and what each is given.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
@@ -236,7 +236,7 @@ def _read_tail(path: Path) -> str:
 
 
 def _read_memory(pid: int) -> int:
-    """Resident bytes of a process; 0 where that can't be told."""
+    """Resident bytes of a process; 0 where the system does not say."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
@@ -244,7 +244,7 @@ def _read_memory(pid: int) -> int:
 
 
 def read_memory_peak(pid: int) -> int:
-    """Bytes that a process took at most; 0 where that can't be told."""
+    """Bytes that a process took at most; 0 where the system does not say."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -95,7 +95,7 @@ class RayExecutor(Executor):
     """Actors on a Ray cluster; see the module.
 
     Args:
-        config: How many there are, and what they are told.
+        config: How many there are, and what each is given.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
