@@ -101,7 +101,7 @@ def test_names_of_attacks():
     with pytest.raises(UnknownName, match="Did you mean"):
         methods.chosen("attack", ["corectness"])
     with pytest.raises(ConfigurationError):
-        planning.asked_for(AssessConfig(model="arch:simple-cnn", attacks="none", detectors="none"))
+        planning.list_requested(AssessConfig(model="arch:simple-cnn", attacks="none", detectors="none"))
 
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):

@@ -13,7 +13,7 @@ from securitynet.models.shadows import ShadowPlan
 from securitynet.models.train_config import TrainConfig
 from securitynet.models.trained import read_artefact
 from securitynet.reports.assessment import assess
-from securitynet.studies.planning import training_digest
+from securitynet.studies.planning import digest_training
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_id_of_a_trial_covers_the_defense_and_that_it_is_imitated(trained):
     model = read_artefact(trained)
     other = model.defense.model_copy(update={"settings": {**model.defense.settings, "epsilon": 2.0}})
     digests = {
-        training_digest(model.model_copy(update={"defense": defense})) for defense in (model.defense, other, None)
+        digest_training(model.model_copy(update={"defense": defense})) for defense in (model.defense, other, None)
     }
     assert len(digests) == 3
     # Trials in which shadow models were trained without the defense had this id; they must not be taken for these.

@@ -18,7 +18,7 @@ from securitynet.results.store import TrialStore
 from securitynet.studies import assessment, environment, policy
 from securitynet.studies.assessment_result import Assessment
 from securitynet.studies.config import AssessConfig
-from securitynet.studies.planning import asked_for
+from securitynet.studies.planning import list_requested
 from securitynet.studies.remedies import check_remedies
 from securitynet.studies.subject import AssessedTarget, prepare
 from securitynet.studies.trials import ReportProgress, Trial
@@ -198,7 +198,7 @@ def _check_early(config: AssessConfig) -> None:
     """What can be told wrong before anything is downloaded, loaded or asked."""
     if config.policy:
         policy.read_policy(config.policy)
-    asked_for(config)
+    list_requested(config)
     check_remedies(config)
     if config.out is not None:
         check_writable(config.out)

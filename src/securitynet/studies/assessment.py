@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -16,14 +15,14 @@ from securitynet.results.document import NotAssessed
 from securitynet.results.store import TrialStore
 from securitynet.studies.assessment_result import Assessment
 from securitynet.studies.config import AssessConfig
-from securitynet.studies.planning import absent_families, left_out, plan
+from securitynet.studies.planning import list_absent_families, list_left_out, plan
 from securitynet.studies.remedies import try_defenses
-from securitynet.studies.subject import AssessedTarget, trial_data
-from securitynet.studies.trials import MetricOptions, ReportProgress, reuse, run_trial, skip
+from securitynet.studies.subject import AssessedTarget, make_trial_data
+from securitynet.studies.trials import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
 
 
 def run(
-    config: AssessConfig, assessed: AssessedTarget, store: TrialStore, progress: ReportProgress | None = None
+    config: AssessConfig, assessed: AssessedTarget, store: TrialStore, report_progress: ReportProgress | None = None
 ) -> Assessment:
     """Query the target once, then run every attack and detector that was asked for and applies.
 
@@ -35,24 +34,24 @@ def run(
     """
     planned = plan(config, assessed)
     cache = config.cache or cache_folder()
-    data = trial_data(assessed)
+    data = make_trial_data(assessed)
     measures = MetricOptions(config.level, config.fprs, config.seed)
     started = time.perf_counter()
     signals = collect(
-        assessed.target, data.dataset, data.judged, cache=cache, progress=_name_phase(progress, "querying")
+        assessed.target, data.dataset, data.judged, cache=cache, progress=name_phase(report_progress, "querying")
     )
     assessment = Assessment(config, assessed, measure_accuracies(signals, data, config.level), signals)
     assessment.seconds["signals"] = time.perf_counter() - started
     for number, task in enumerate(planned):
-        if progress:
-            progress("trials", number, len(planned))
+        if report_progress:
+            report_progress("trials", number, len(planned))
         if task.obstacle is not None:
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
         trial = None if config.rerun else reuse(task, store, measures)
         if trial is None:
-            running = _name_phase(progress, task.name)
+            running = name_phase(report_progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
             trial = run_trial(task, assessed.target, data, context, store, measures)
         assessment.trials.append(trial)
@@ -60,11 +59,11 @@ def run(
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
         elif trial.result.status == "skipped":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
-    if progress:
-        progress("trials", len(planned), len(planned))
-    assessment.not_assessed += [*left_out(config), *absent_families(config)]
+    if report_progress:
+        report_progress("trials", len(planned), len(planned))
+    assessment.not_assessed += [*list_left_out(config), *list_absent_families(config)]
     if config.try_defenses:
-        assessment.remedies = try_defenses(assessment, progress)
+        assessment.remedies = try_defenses(assessment, report_progress)
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
 
@@ -79,7 +78,3 @@ def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[
         rates.rate("target.test_accuracy", *test, direction=Direction.HIGHER, level=level),
         rates.difference("target.overfitting", train, test, direction=Direction.LOWER, level=level),
     ]
-
-
-def _name_phase(progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)

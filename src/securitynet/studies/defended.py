@@ -16,7 +16,7 @@ from securitynet.records import Access
 from securitynet.studies.config import AssessConfig
 
 
-def settings_of_methods(config: AssessConfig) -> tuple[str, ...]:
+def list_method_settings(config: AssessConfig) -> tuple[str, ...]:
     """The settings of attacks and detectors: those that are not of a defense.
 
     Raises:
@@ -37,7 +37,7 @@ def check_defense(config: AssessConfig) -> None:
         UnknownName: If it does not exist.
         ConfigurationError: If it is one to train with, a setting is wrong, or it would not hold up the adversary.
     """
-    settings_of_methods(config)
+    list_method_settings(config)
     if config.defense is None:
         return
     name = DEFENSES.resolve(config.defense).name

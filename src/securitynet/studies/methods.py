@@ -40,7 +40,7 @@ def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def kind_of(name: str) -> Kind:
+def find_kind(name: str) -> Kind:
     """Whether a full or short name is an attack's or a detector's.
 
     Raises:
@@ -79,7 +79,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--configure {text!r} is not understood.",
                 hint="Write NAME.FIELD=VALUE, such as lira.shadows.count=64.",
             )
-        table = settings.setdefault(REGISTRIES[kind_of(parts[0])].resolve(parts[0]).name, {})
+        table = settings.setdefault(REGISTRIES[find_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
         table[parts[-1]] = _value(value.strip())
@@ -105,7 +105,7 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
         raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
 
 
-def family_of(kind: Kind, name: str) -> str:
+def find_family(kind: Kind, name: str) -> str:
     """Key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
 

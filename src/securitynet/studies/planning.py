@@ -14,8 +14,8 @@ from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatMode
 from securitynet.results.document import NotAssessed
 from securitynet.results.subjects import Means
 from securitynet.studies.config import AssessConfig
-from securitynet.studies.defended import settings_of_methods
-from securitynet.studies.methods import REGISTRIES, Kind, choose_methods, family_of, make_method, parse_settings
+from securitynet.studies.defended import list_method_settings
+from securitynet.studies.methods import REGISTRIES, Kind, choose_methods, find_family, make_method, parse_settings
 from securitynet.studies.subject import AssessedTarget
 
 
@@ -43,8 +43,8 @@ def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
         UnknownName: If an attack or a detector was asked for that does not exist.
         ConfigurationError: If none was asked for, or a setting is wrong.
     """
-    asked = asked_for(config)
-    settings = parse_settings(settings_of_methods(config))
+    asked = list_requested(config)
+    settings = parse_settings(list_method_settings(config))
     for name in settings:
         if name not in {full for _, full in asked}:
             raise ConfigurationError(
@@ -53,11 +53,11 @@ def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
     planned, means = [], means_of(assessed)
     for kind, name in asked:
         method = make_method(kind, name, settings.get(name, {}))
-        planned += trials_of(name, method, means, config.auxiliary, config.seed)
+        planned += plan_trials(name, method, means, config.auxiliary, config.seed)
     return planned
 
 
-def trials_of(
+def plan_trials(
     name: str,
     method: Method,
     means: Means,
@@ -78,14 +78,14 @@ def trials_of(
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
     served, obstacle = [], f"it does not serve {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
-        obstacle = obstacle_to(threat_model, held, means)
+        obstacle = find_obstacle(threat_model, held, means)
         if obstacle is None:
             served.append(threat_model)
     return [
         PlannedTrial(
-            trial_name(name, method, threat_model if served else None),
+            name_trial(name, method, threat_model if served else None),
             method,
-            specification(name, method, threat_model, means, seed),
+            make_specification(name, method, threat_model, means, seed),
             None if served else obstacle,
         )
         for threat_model in served or (candidates or method.threat_models)[:1]
@@ -101,12 +101,12 @@ def means_of(assessed: AssessedTarget) -> Means:
         access=assessed.target.access,
         shadow_data=bool(len(assessed.splits.shadow_train)),
         auxiliary=_identity(assessed.auxiliary) if assessed.auxiliary else None,
-        training=training_digest(assessed.trained) if assessed.trained else None,
+        training=digest_training(assessed.trained) if assessed.trained else None,
         precision=assessed.target.precision,
     )
 
 
-def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
+def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
     """(kind, full name) of all attacks and detectors that a configuration asks for.
 
     Raises:
@@ -122,7 +122,7 @@ def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
     return asked
 
 
-def specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
+def make_specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
     """What a trial of a method under a threat model measures on a target."""
     elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
@@ -140,7 +140,7 @@ def specification(name: str, method: Method, threat_model: ThreatModel, means: M
     )
 
 
-def training_digest(trained: TrainedModel) -> str:
+def digest_training(trained: TrainedModel) -> str:
     """What models that are trained like a target depend on, of how that was trained."""
     defense = trained.defense
     return stable_hash(
@@ -155,7 +155,7 @@ def training_digest(trained: TrainedModel) -> str:
     )
 
 
-def trial_name(name: str, method: Method, threat_model: ThreatModel | None) -> str:
+def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> str:
     """Name of a trial: its family, its method and, if that serves several threat models, which is played out."""
     full = name if method.kind == "attack" else f"backdoor.{name}"
     if threat_model is None or len(method.threat_models) == 1:
@@ -165,10 +165,10 @@ def trial_name(name: str, method: Method, threat_model: ThreatModel | None) -> s
     return f"{full}@{access}{threat_model.auxiliary.value}"
 
 
-def left_out(config: AssessConfig) -> list[NotAssessed]:
+def list_left_out(config: AssessConfig) -> list[NotAssessed]:
     """The attacks and detectors that ``standard`` leaves out, and why; none where it was not asked for."""
     found = []
-    asked = set(asked_for(config))
+    asked = set(list_requested(config))
     wanted: dict[Kind, tuple[str, ...]] = {"attack": config.attacks, "detector": config.detectors}
     for kind, names in wanted.items():
         if "standard" not in names:
@@ -185,10 +185,10 @@ def left_out(config: AssessConfig) -> list[NotAssessed]:
     return found
 
 
-def absent_families(config: AssessConfig) -> list[NotAssessed]:
+def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
     """The families of which nothing was asked for; those of which ``standard`` leaves out parts are named there."""
-    asked = {family_of(kind, name) for kind, name in asked_for(config)}
-    named = {item.what.partition(".")[0] for item in left_out(config)}
+    asked = {find_family(kind, name) for kind, name in list_requested(config)}
+    named = {item.what.partition(".")[0] for item in list_left_out(config)}
     return [
         NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
         for family, title in FAMILIES.items()
@@ -196,7 +196,7 @@ def absent_families(config: AssessConfig) -> list[NotAssessed]:
     ]
 
 
-def obstacle_to(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
+def find_obstacle(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
     """Why this threat model can't be played out here, or None.
 
     Args:

@@ -27,7 +27,7 @@ from securitynet.results.document import Remedies, Tried
 from securitynet.studies.assessment_result import Assessment
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
-from securitynet.studies.subject import trial_data
+from securitynet.studies.subject import make_trial_data
 from securitynet.studies.trials import ReportProgress, is_full_disk
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def choose_defenses(config: AssessConfig) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def try_defenses(assessment: Assessment, progress: ReportProgress | None = None) -> Remedies:
+def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> Remedies:
     """Attack the target behind each defense, and models trained with each.
 
     The attacks are the strongest membership attacks of the assessment and all that cost no more than a pass. Behind a
@@ -112,12 +112,12 @@ def try_defenses(assessment: Assessment, progress: ReportProgress | None = None)
         answering = undefended.auc
     tried = []
     for number, (name, settings) in enumerate(tasks if rivals else []):
-        if progress:
-            progress("trying defenses", number, len(tasks))
+        if report_progress:
+            report_progress("trying defenses", number, len(tasks))
         outcome = _try_defense(name, settings, rivals, undefended, assessment)
         tried.append(outcome.model_copy(update={"against": answering if outcome.stage == "output" else undefended.auc}))
-    if progress and tasks:
-        progress("trying defenses", len(tasks), len(tasks))
+    if report_progress and tasks:
+        report_progress("trying defenses", len(tasks), len(tasks))
     return Remedies(
         undefended=undefended, tried=tuple(tried), attacks=tuple(name for name, _, _ in rivals), notes=tuple(notes)
     )
@@ -125,7 +125,7 @@ def try_defenses(assessment: Assessment, progress: ReportProgress | None = None)
 
 def _get_target(assessment: Assessment) -> tuple[Target, TrialData]:
     assessed = assessment.assessed_target
-    return assessed.target, trial_data(assessed)
+    return assessed.target, make_trial_data(assessed)
 
 
 def _rank_attacks(assessment: Assessment) -> list[Rival]:

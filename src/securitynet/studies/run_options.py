@@ -38,7 +38,7 @@ class RunOptions:
     refresh: bool = False
 
 
-def no_storage(reason: str) -> StudyStopped:
+def make_storage_error(reason: str) -> StudyStopped:
     """The error for a place that can't be written."""
     return StudyStopped(
         f"The study was stopped, because nothing can be written: {reason}.",

@@ -29,7 +29,7 @@ from securitynet.studies.executors.base import (
 )
 from securitynet.studies.interrupts import handle_interrupts
 from securitynet.studies.ledger import PendingTrials, StudyProgress
-from securitynet.studies.run_options import RunOptions, StudyStopped, no_storage, refresh_index, write_study
+from securitynet.studies.run_options import RunOptions, StudyStopped, make_storage_error, refresh_index, write_study
 from securitynet.studies.schedule import Schedule, TargetTasks, Task
 from securitynet.studies.status_reporter import SHOW_EVERY, RunningTask, StatusReporter
 from securitynet.studies.study_lock import Note
@@ -80,7 +80,7 @@ class Runner:
                 return self._run(lock)
             except OSError as error:
                 if is_full_disk(error) or isinstance(error, PermissionError):
-                    raise no_storage(describe_error(error)) from error
+                    raise make_storage_error(describe_error(error)) from error
                 raise
             finally:
                 self._index.close()
@@ -213,7 +213,7 @@ class Runner:
     def _complete(self, task: Task, outcome: TaskOutcome) -> None:
         if outcome.status == "storage":
             self._schedule.requeue(task)
-            raise no_storage(outcome.reason or "")
+            raise make_storage_error(outcome.reason or "")
         if outcome.status == "failed":
             self._fail(task, outcome.reason or "", outcome.traceback)
             return

@@ -20,7 +20,7 @@ from securitynet.studies.study_lock import Note
 from securitynet.studies.study_models import TargetPlan
 from securitynet.studies.study_plan import StudyTrial
 from securitynet.studies.study_preview import StudyPreview
-from securitynet.studies.study_status import words_of
+from securitynet.studies.study_status import describe_duration
 from securitynet.studies.task_records import TaskOutcome, WorkerConfig, WorkerTask
 from securitynet.studies.trials import ReportProgress
 
@@ -65,7 +65,7 @@ class CostEstimate:
         """For people."""
         least = "at least " if self.bounds else "about "
         yield f"Estimated from {RECORDS} records a part on {self.on}:"
-        yield f"  time: {least}{words_of(self.seconds)} with {self.workers} workers"
+        yield f"  time: {least}{describe_duration(self.seconds)} with {self.workers} workers"
         yield f"  memory: {self.memory / 2**30:.1f} GiB a worker, and what larger data take"
         yield f"  disk: {self.disk / 2**20:,.0f} MiB of results"
         yield f"  queries: {self.queries:,} images"

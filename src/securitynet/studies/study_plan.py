@@ -29,7 +29,7 @@ from securitynet.records import (
 )
 from securitynet.results.subjects import Means, TargetRecord
 from securitynet.studies.methods import REGISTRIES, Kind, choose_methods, make_method
-from securitynet.studies.planning import trials_of
+from securitynet.studies.planning import plan_trials
 from securitynet.studies.stamps import FileDigests
 from securitynet.studies.study_config import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.study_models import TargetPlan, expand_targets
@@ -93,7 +93,7 @@ class StudyTrial:
     @property
     def words(self) -> str:
         """Its name and its settings, for people."""
-        settings = ", ".join(f"{name}={value}" for name, value in leaves(self.plan.settings))
+        settings = ", ".join(f"{name}={value}" for name, value in list_leaves(self.plan.settings))
         seed = f", seed {self.spec.seed}" if len(self.plan.seeds) > 1 else ""
         return f"{self.name}{f' ({settings})' if settings else ''}{seed}"
 
@@ -143,7 +143,7 @@ class StudyPlan:
             if not plan.concerns(target):
                 continue
             for seed in plan.seeds:
-                for planned in trials_of(plan.name, plan.method, means, holds, seed, plan.wanted):
+                for planned in plan_trials(plan.name, plan.method, means, holds, seed, plan.wanted):
                     trial = StudyTrial(planned.name, plan, planned.spec, planned.obstacle)
                     if trial.id not in seen:
                         seen.add(trial.id)
@@ -230,11 +230,11 @@ def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
     table[last] = value
 
 
-def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def list_leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of nested settings."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
+            yield from list_leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -16,7 +16,7 @@ from securitynet.studies.ledger import Counts, StudyProgress
 from securitynet.studies.study_models import TargetPlan
 from securitynet.studies.study_plan import StudyPlan, plan_study
 from securitynet.studies.study_run import StudyLocation, choose_results_root, locate_results
-from securitynet.studies.work import weights_path
+from securitynet.studies.work import locate_weights
 
 
 @dataclass
@@ -131,4 +131,4 @@ def preview_study(
 
 def _is_trained(train: dict[str, Any], cache: Path) -> bool:
     """Whether the weights of a recipe are in the cache."""
-    return weights_path(defended_training(TrainConfig.model_validate(train))[0], cache).exists()
+    return locate_weights(defended_training(TrainConfig.model_validate(train))[0], cache).exists()

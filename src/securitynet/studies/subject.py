@@ -45,7 +45,7 @@ class AssessedTarget:
     auxiliary: ImageDataset | None = None
 
 
-def trial_data(assessed: AssessedTarget) -> TrialData:
+def make_trial_data(assessed: AssessedTarget) -> TrialData:
     """What methods are handed about a target: its records, and how it was trained, poisoned and protected.
 
     Raises:

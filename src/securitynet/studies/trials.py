@@ -130,3 +130,8 @@ def is_full_disk(error: BaseException) -> bool:
 def now() -> str:
     """The UTC time in ISO 8601."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def name_phase(report_progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
+    """A callback for one phase of the work: told (done, total), it reports (what, done, total)."""
+    return None if report_progress is None else lambda done, total: report_progress(what, done, total)

@@ -30,13 +30,13 @@ from securitynet.studies import environment
 from securitynet.studies.assessment import measure_accuracies
 from securitynet.studies.config import AssessConfig
 from securitynet.studies.methods import make_method
-from securitynet.studies.planning import PlannedTrial, means_of, specification
+from securitynet.studies.planning import PlannedTrial, make_specification, means_of
 from securitynet.studies.study_models import TargetPlan
-from securitynet.studies.subject import AssessedTarget, prepare, trial_data
+from securitynet.studies.subject import AssessedTarget, make_trial_data, prepare
 from securitynet.studies.task_records import TaskKind, TaskOutcome, TrialRequest, WorkerConfig, WorkerTask
 from securitynet.studies.term import FencedStore
 from securitynet.studies.training import prepared_training
-from securitynet.studies.trials import MetricOptions, ReportProgress, is_full_disk, now, reuse, run_trial
+from securitynet.studies.trials import MetricOptions, ReportProgress, is_full_disk, name_phase, now, reuse, run_trial
 
 BEGAN = "began"
 """What progress reports when the target is open and the trial itself begins: its time limit counts from there."""
@@ -108,8 +108,8 @@ class TaskRunner:
             options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
         config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
         dataset = self._load_dataset(config) if config.dataset is not None else None
-        assessed = prepare(config, _name_phase(report_progress, "loading"), dataset=dataset)
-        self._open = _OpenTarget(target.key, assessed, trial_data(assessed))
+        assessed = prepare(config, name_phase(report_progress, "loading"), dataset=dataset)
+        self._open = _OpenTarget(target.key, assessed, make_trial_data(assessed))
         return self._open
 
     def _load_dataset(self, config: AssessConfig) -> ImageDataset:
@@ -135,7 +135,7 @@ class TaskRunner:
         opened = self._get_open(task.target, report_progress)
         loaded = time.perf_counter()
         assessed, data = opened.assessed, opened.data
-        querying = _name_phase(report_progress, "querying")
+        querying = name_phase(report_progress, "querying")
         signals = collect(assessed.target, data.dataset, data.judged, cache=self.cache, progress=querying)
         measurements = measure_accuracies(signals, data, self.config.level)
         checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
@@ -154,7 +154,7 @@ class TaskRunner:
 
     def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
         method = make_method(trial.kind, trial.method, trial.settings)
-        spec = specification(trial.method, method, trial.threat_model, means_of(opened.assessed), trial.seed)
+        spec = make_specification(trial.method, method, trial.threat_model, means_of(opened.assessed), trial.seed)
         if spec.id != trial.id:
             raise ConfigurationError(
                 f"{opened.assessed.target.reference} is not what it was when the study opened it.",
@@ -163,7 +163,7 @@ class TaskRunner:
         return PlannedTrial(trial.name, method, spec)
 
     def _make_context(self, trial: TrialRequest, report_progress: ReportProgress | None) -> Context:
-        progress = _name_phase(report_progress, trial.name)
+        progress = name_phase(report_progress, trial.name)
         return Context(seed=trial.seed, cache=self.cache, device=self.device, progress=progress)
 
     def _list_dependencies(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
@@ -195,7 +195,7 @@ class TaskRunner:
         if task.dependency not in opened.dependencies:  # another worker has listed them
             self._find_dependencies(opened, task.trials)
         work = opened.dependencies[task.dependency]
-        work.run(_name_phase(report_progress, work.what))
+        work.run(name_phase(report_progress, work.what))
         return TaskOutcome()
 
     def _run_trial(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
@@ -236,7 +236,7 @@ def train_weights(
         report_progress: Told each epoch.
     """
     config, protection, implant = prepared_training(config)
-    path = weights_path(config, cache)
+    path = locate_weights(config, cache)
     shared = f"models/{path.name}"
     with exclusive(path.with_suffix(".lock")):
         if root.folder is None and not path.exists() and root.exists(shared):
@@ -255,7 +255,7 @@ def train_weights(
     return path
 
 
-def weights_path(config: TrainConfig, cache: Path) -> Path:
+def locate_weights(config: TrainConfig, cache: Path) -> Path:
     """Where the weights of a recipe are kept: under a name made of all its settings."""
     return cache / "models" / config.model_copy(update={"out": None}).weights_file.name
 
@@ -327,10 +327,6 @@ def _describe_target(
 def _lasting(record: TargetRecord) -> dict[str, Any]:
     """What another opening of the same target must find as well."""
     return record.model_dump(mode="json", exclude={"seconds", "environment", "finished"})
-
-
-def _name_phase(report_progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if report_progress is None else lambda done, total: report_progress(what, done, total)
 
 
 def _report_epochs(report_progress: ReportProgress | None) -> Any:
