@@ -13,12 +13,12 @@ from securitynet.results.subjects import Check, TargetRecord
 from securitynet.studies.study_models import TargetPlan
 from securitynet.studies.task_records import (
     TaskOutcome,
-    TrialRequest,
     WorkerConfig,
     WorkerMessage,
     WorkerPlacement,
     WorkerTask,
 )
+from securitynet.studies.trial_request import TrialRequest
 
 TRIAL = TrialRequest(
     name="membership.noop@none",

@@ -33,8 +33,8 @@ from securitynet.studies.planning import plan_trials
 from securitynet.studies.stamps import FileDigests
 from securitynet.studies.study_config import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.study_models import TargetPlan, expand_targets
-from securitynet.studies.task_records import TrialRequest
 from securitynet.studies.training import prepared_training
+from securitynet.studies.trial_request import TrialRequest
 
 
 @dataclass(frozen=True)

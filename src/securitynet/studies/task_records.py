@@ -7,13 +7,14 @@ All are Pydantic records, so that they can go through any pipe: ``record.model_d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from securitynet.records import Record, ThreatModel
+from securitynet.records import Record
 from securitynet.results.subjects import TargetRecord
 from securitynet.studies.study_models import TargetPlan
+from securitynet.studies.trial_request import TrialRequest
 
 TaskKind = Literal["train", "open", "list_dependencies", "run_dependency", "run_trial", "recompute_metrics"]
 
@@ -61,28 +62,6 @@ class WorkerConfig(_Message):
     fprs: tuple[float, ...]
     term: str | None = None
     placement: WorkerPlacement = WorkerPlacement()
-
-
-class TrialRequest(_Message):
-    """A trial as a worker needs it; the target comes with the task.
-
-    Attributes:
-        name: Which its measurements carry.
-        kind: Attack or detector.
-        method: Full name of the method.
-        settings: Of the method, as the study file gives them.
-        threat_model: Under which it runs.
-        seed: Of the trial.
-        id: Which the runner expects. A worker that derives another one from what it has opened refuses the trial.
-    """
-
-    name: str
-    kind: Literal["attack", "detector"]
-    method: str
-    settings: dict[str, Any]
-    threat_model: ThreatModel
-    seed: int
-    id: str
 
 
 class WorkerTask(_Message):
