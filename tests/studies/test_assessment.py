@@ -95,11 +95,11 @@ def test_a_failing_attack_is_recorded_and_the_others_go_on(subject, tmp_path, mo
 
 
 def test_names_of_attacks():
-    every = methods.chosen("attack", ["all"])
-    assert methods.chosen("attack", ["membership", "correctness"]) == [n for n in every if n.startswith("membership.")]
-    assert methods.chosen("attack", ["none"]) == []
+    every = methods.choose_methods("attack", ["all"])
+    assert methods.choose_methods("attack", ["membership", "correctness"]) == [n for n in every if n.startswith("membership.")]
+    assert methods.choose_methods("attack", ["none"]) == []
     with pytest.raises(UnknownName, match="Did you mean"):
-        methods.chosen("attack", ["corectness"])
+        methods.choose_methods("attack", ["corectness"])
     with pytest.raises(ConfigurationError):
         planning.list_requested(AssessConfig(model="arch:simple-cnn", attacks="none", detectors="none"))
 
