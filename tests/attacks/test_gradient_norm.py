@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.gradient_norm import GradientNorm, log_norms
-from securitynet.models.gradients import LastLayer
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.targets.gradients import LastLayer
 
 
 def test_is_the_norm_of_the_gradient_of_each_record(overfitted, tmp_path):

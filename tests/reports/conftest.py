@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from securitynet.assessments import assess as assessment
+from securitynet.assessments.assessed_target import AssessedTarget, prepare
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.result import to_document
 from securitynet.attacks.membership.modified_entropy import ModifiedEntropy
-from securitynet.reports.assessment import to_document
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import AssessedTarget, prepare
 
 HOSTILE = "<script>alert('class')</script>"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from securitynet.assessments import assess as assessment
+from securitynet.assessments import method_settings as methods
+from securitynet.assessments import trial_plan as planning
+from securitynet.assessments.assessed_target import AssessedTarget, prepare
+from securitynet.assessments.config import AssessConfig
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment, methods, planning
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import AssessedTarget, prepare
 
 
 @pytest.fixture
@@ -96,7 +98,9 @@ def test_a_failing_attack_is_recorded_and_the_others_go_on(subject, tmp_path, mo
 
 def test_names_of_attacks():
     every = methods.choose_methods("attack", ["all"])
-    assert methods.choose_methods("attack", ["membership", "correctness"]) == [n for n in every if n.startswith("membership.")]
+    assert methods.choose_methods("attack", ["membership", "correctness"]) == [
+        n for n in every if n.startswith("membership.")
+    ]
     assert methods.choose_methods("attack", ["none"]) == []
     with pytest.raises(UnknownName, match="Did you mean"):
         methods.choose_methods("attack", ["corectness"])
@@ -105,8 +109,8 @@ def test_names_of_attacks():
 
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):
-    from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.store.train_target import train_model
+    from securitynet.models.training.config import TrainConfig
 
     weights = tmp_path / "m.safetensors"
     settings = {"architecture": "simple-cnn", "dataset": "digits", "out": weights, "epochs": 2, "split_seed": 3}

@@ -8,11 +8,12 @@ import pytest
 
 from securitynet.files import parse_toml, write_json
 from securitynet.results.root import FolderRoot
-from securitynet.studies import finished_marker, study_status
-from securitynet.studies.stamps import FileDigests
-from securitynet.studies.study_config import parse_study
-from securitynet.studies.study_models import expand_targets
-from securitynet.studies.study_status import Status
+from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.targets import expand_targets
+from securitynet.studies.execution import finished_marker
+from securitynet.studies.execution import status as study_status
+from securitynet.studies.execution.status import Status
 
 STUDY = """
 name = "x"

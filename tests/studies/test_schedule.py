@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from securitynet.studies.schedule import Schedule, TargetTasks, Task
-from securitynet.studies.study_models import TargetPlan
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.execution.scheduler import Schedule, TargetTasks, Task
 
 
 @dataclass(eq=False)

@@ -18,10 +18,10 @@ from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import TargetStore
-from securitynet.studies import study_lock
-from securitynet.studies.study_lock import StudyRuns, find_holder, hold_lock
-from securitynet.studies.study_run import find_results, locate_results
-from securitynet.studies.study_view import inspect_study
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution.inspect import inspect_study
+from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock
+from securitynet.studies.execution.run import find_results, locate_results
 
 NUMBERS = """
 [[attacks]]
@@ -167,7 +167,7 @@ def test_the_index_reads_only_what_has_changed_and_is_only_an_index(box, tmp_pat
     os.utime(path, (0, 0))
     assert index.refresh().read == 1
     path.unlink()
-    assert (index.refresh().gone, len(index.trial_summaries())) == (1, 2)
+    assert (index.refresh().gone, len(index.trial_states())) == (1, 2)
     first = [trial.id for trial in index.trials()]
     assert index.rebuild().read == 3 and [trial.id for trial in index.trials()] == first
     index.close()
@@ -185,7 +185,7 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     root, notes = FolderRoot(tmp_path), []
     state = tmp_path / "run"
     script = (
-        "import sys, time; from pathlib import Path; from securitynet.studies.study_lock import hold_lock;"
+        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import hold_lock;"
         "from securitynet.results.root import FolderRoot\n"
         "with hold_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
         "    print('mine', flush=True); time.sleep(600)"

@@ -10,15 +10,15 @@ from pydantic import ValidationError
 
 from securitynet.records import Access, Auxiliary, ThreatModel
 from securitynet.results.subjects import Check, TargetRecord
-from securitynet.studies.study_models import TargetPlan
-from securitynet.studies.task_records import (
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.definition.trial_request import TrialRequest
+from securitynet.studies.execution.task_records import (
     TaskOutcome,
     WorkerConfig,
     WorkerMessage,
     WorkerPlacement,
     WorkerTask,
 )
-from securitynet.studies.trial_request import TrialRequest
 
 TRIAL = TrialRequest(
     name="membership.noop@none",

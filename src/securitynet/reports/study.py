@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pandas
 from markupsafe import Markup
 
-import securitynet
 from securitynet.analysis import claims, findings, study_frames
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
@@ -25,9 +24,10 @@ from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import TargetRecord, TargetStore
-from securitynet.studies.study_run import locate_results
-from securitynet.studies.study_status import Status
-from securitynet.studies.study_view import inspect_study
+from securitynet.studies.execution.inspect import inspect_study
+from securitynet.studies.execution.run import locate_results
+from securitynet.studies.execution.status import Status
+from securitynet.version import __version__
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
@@ -127,11 +127,7 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 
 def render_study_report(folder: Path) -> str:
     """The page as text; see `write_study_report`."""
-    page: str = (
-        environment()
-        .get_template("study.html")
-        .render(page=study_page(folder), css=css(), version=securitynet.__version__)
-    )
+    page: str = environment().get_template("study.html").render(page=study_page(folder), css=css(), version=__version__)
     return page
 
 
@@ -225,8 +221,8 @@ def _galleries(
     folder: Path, trials: Sequence[TrialResult], named: dict[str, str]
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that have any."""
+    from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.reports.galleries import shown
-    from securitynet.studies.methods import REGISTRIES
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
     for trial in trials:
@@ -249,7 +245,7 @@ def _galleries(
 
 
 def _has_pictures(output: type) -> bool:
-    from securitynet.models.method import Output
+    from securitynet.methods.base import Output
 
     return getattr(output, "galleries", None) is not Output.galleries
 

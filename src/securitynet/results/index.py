@@ -107,7 +107,7 @@ class Refreshed:
 
 
 @dataclass(frozen=True)
-class TrialSummary:
+class TrialState:
     """What the index says of a trial file: enough to know whether the trial has to run.
 
     Attributes:
@@ -170,13 +170,13 @@ class Index:
                 connection.execute(sa.delete(table).where(table.c.root == self.name))
         return self.refresh()
 
-    def trial_summaries(self) -> dict[str, TrialSummary]:
+    def trial_states(self) -> dict[str, TrialState]:
         """Trial id -> what is there."""
         columns = trials.c.id, trials.c.status, trials.c.reason, trials.c.version, trials.c.level, trials.c.rates
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(*columns).where(trials.c.root == self.name)).tuples()
             return {
-                id_: TrialSummary(status, reason, made_by, level, frozenset(rates.split(",")) - {""})
+                id_: TrialState(status, reason, made_by, level, frozenset(rates.split(",")) - {""})
                 for id_, status, reason, made_by, level, rates in rows
             }
 

@@ -10,10 +10,10 @@ from scipy import optimize
 from torch import nn
 from torch.nn import functional
 
-from securitynet.attacks.base import Context
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.fredrikson import Fredrikson, total_variation
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.methods.context import Context
+from securitynet.models.sources.preprocessing import Preprocessing
 
 
 def found(attack, target, data, cache=None, seed=0):

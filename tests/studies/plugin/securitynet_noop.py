@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from securitynet.attacks.base import Attack, Output
+from securitynet.attacks.base import Attack
+from securitynet.methods.base import Output, SharedWork
 from securitynet.metrics import rates
-from securitynet.models.method import SharedWork
 from securitynet.records import Access, Auxiliary, Direction, ThreatModel
 
 

@@ -15,16 +15,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE
-from securitynet.models.input_gradients import InputGradients, log_odds
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed
 
 MOST_TARGETS = 9
 """Classes that targeted attacks aim at, at most: those next in the order of the logits."""

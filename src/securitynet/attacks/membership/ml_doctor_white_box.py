@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import (
     Scale,
     logit_scaled,
@@ -22,11 +21,13 @@ from securitynet.attacks.membership._features import (
     ranked_gradients,
 )
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
-from securitynet.models.gradients import last_layer
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.gradients import last_layer
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -1,0 +1,81 @@
+"""An assessment: all applicable attacks and detectors on one target, each a trial that is kept once it is finished."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data
+from securitynet.assessments.assessment import Assessment
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.run_trial import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
+from securitynet.assessments.trial_plan import list_absent_families, list_left_out, plan
+from securitynet.assessments.what_helps import try_defenses
+from securitynet.files import cache_folder
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.metrics import rates
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.records import Direction, Measurement
+from securitynet.results.document import NotAssessed
+from securitynet.results.store import TrialStore
+
+
+def run(
+    config: AssessConfig, assessed: AssessedTarget, store: TrialStore, report_progress: ReportProgress | None = None
+) -> Assessment:
+    """Query the target once, then run every attack and detector that was asked for and applies.
+
+    A finished trial in ``store`` is used again, unless ``config.rerun`` says otherwise or another version of this
+    package made it. One that fails is recorded as failed, and the others go on.
+
+    Raises:
+        SecurityNetError: If the target can't answer for these images; nothing can be assessed then.
+    """
+    planned = plan(config, assessed)
+    cache = config.cache or cache_folder()
+    data = make_trial_data(assessed)
+    measures = MetricOptions(config.level, config.fprs, config.seed)
+    started = time.perf_counter()
+    signals = collect(
+        assessed.target, data.dataset, data.judged, cache=cache, progress=name_phase(report_progress, "querying")
+    )
+    assessment = Assessment(config, assessed, measure_accuracies(signals, data, config.level), signals)
+    assessment.seconds["signals"] = time.perf_counter() - started
+    for number, task in enumerate(planned):
+        if report_progress:
+            report_progress("trials", number, len(planned))
+        if task.obstacle is not None:
+            assessment.trials.append(skip(task, store))
+            assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
+            continue
+        trial = None if config.rerun else reuse(task, store, measures)
+        if trial is None:
+            running = name_phase(report_progress, task.name)
+            context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
+            trial = run_trial(task, assessed.target, data, context, store, measures)
+        assessment.trials.append(trial)
+        if trial.result.status == "failed":
+            assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
+        elif trial.result.status == "skipped":
+            assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
+    if report_progress:
+        report_progress("trials", len(planned), len(planned))
+    assessment.not_assessed += [*list_left_out(config), *list_absent_families(config)]
+    if config.try_defenses:
+        assessment.remedies = try_defenses(assessment, report_progress)
+    assessment.seconds["total"] = time.perf_counter() - started
+    return assessment
+
+
+def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
+    """Accuracy on members and on non-members, and their difference, the overfitting level."""
+    is_member = np.isin(signals.indices, data.splits.members)
+    train = int(signals.correct[is_member].sum()), int(is_member.sum())
+    test = int(signals.correct[~is_member].sum()), int((~is_member).sum())
+    return [
+        rates.rate("target.train_accuracy", *train, direction=Direction.HIGHER, level=level),
+        rates.rate("target.test_accuracy", *test, direction=Direction.HIGHER, level=level),
+        rates.difference("target.overfitting", train, test, direction=Direction.LOWER, level=level),
+    ]

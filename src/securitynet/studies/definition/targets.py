@@ -1,0 +1,261 @@
+"""The targets of a study: its tables of models, expanded into one `TargetPlan` each. This module imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from securitynet.assessments.config import AssessConfig
+from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.files import stable_hash
+from securitynet.models.training.config import TrainConfig
+from securitynet.records import Record
+from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
+from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.paths import (
+    list_paths,
+    resolve_dataset,
+    resolve_path,
+    resolve_reference,
+    strip_folder,
+    strip_folders,
+)
+from securitynet.studies.definition.references import choose_dataset, list_references
+
+if TYPE_CHECKING:
+    from securitynet.catalog import CatalogEntry
+
+_LISTS = frozenset({"auxiliary"})
+"""Fields of `AssessConfig` that are lists themselves."""
+
+_OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root"})
+
+
+class TargetPlan(Record):
+    """A target with its data, as declared: nothing of it has been loaded. It goes to workers as it is.
+
+    Attributes:
+        key: Digest of what is declared, with that of the files it names.
+        label: How people call it.
+        options: Fields of `AssessConfig`, as JSON.
+        train: Those fields of `TrainConfig` that are given, as JSON, if it is to be trained.
+        tags: Words by which attacks are restricted.
+        catalog: Id of its entry.
+        codes: What the catalog says of it.
+        accuracy: Expected test accuracy.
+        checksum: Expected digest of the weights file.
+        obstacle: Why it can't be opened, if that is plain now.
+    """
+
+    key: str
+    label: str
+    options: dict[str, Any]
+    train: dict[str, Any] | None = None
+    tags: frozenset[str] = frozenset()
+    catalog: str | None = None
+    codes: dict[str, Any] = Field(default_factory=dict)
+    accuracy: float | None = None
+    checksum: str | None = None
+    obstacle: str | None = None
+
+    @property
+    def train_key(self) -> str | None:
+        """Digest of what decides the trained weights."""
+        return None if self.train is None else stable_hash(self.train, 16)
+
+    def declared(self) -> dict[str, Any]:
+        """What is declared, without the folders of this machine."""
+        named = {name: strip_folder(name, value) for name, value in self.options.items() if name != "data_root"}
+        return named if self.train is None else {**named, "train": strip_folders(self.train, "data_root")}
+
+
+def expand_targets(study: StudyConfig, base: Path, digests: FileDigests) -> list[TargetPlan]:
+    """All targets of a study, each once, in the order of the file.
+
+    Args:
+        study: The study.
+        base: Folder that relative paths start from: the study file's.
+        digests: Digests of the files that are named.
+
+    Raises:
+        ConfigurationError: If a table makes no sense; it is named.
+        SecurityNetError: If the catalog is asked for and cannot be read.
+    """
+    targets: dict[str, TargetPlan] = {}
+    for number, source in enumerate(study.models, start=1):
+        with _name_table(f"models[{number}]"):
+            for target in _expand_models(study, source, base, digests):
+                targets.setdefault(target.key, target)
+    for number, recipe in enumerate(study.train, start=1):
+        with _name_table(f"train[{number}]"):
+            for target in _expand_recipes(study, recipe, base, digests):
+                targets.setdefault(target.key, target)
+    return list(targets.values())
+
+
+@contextmanager
+def _name_table(table: str) -> Iterator[None]:
+    """Put the table's name before the message of an error."""
+    try:
+        yield
+    except SecurityNetError as error:
+        raise ConfigurationError(f"{table}: {error.message}", hint=error.hint) from error
+
+
+def _expand_models(study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests) -> Iterator[TargetPlan]:
+    for reference, entry in list_references(study, source, base):
+        options = {**study.data, **source.options}
+        dataset = options.get("dataset") or choose_dataset(study, entry)
+        if dataset is not None:
+            options["dataset"] = dataset
+        for chosen in expand_alternatives(options):
+            yield _plan_target(
+                {"model": resolve_reference(reference, base), **chosen},
+                base,
+                digests,
+                label=source.label or (entry and entry.key) or _make_label(reference, chosen),
+                tags=source.tags,
+                entry=entry,
+                accuracy=entry.claimed_accuracy if source.accuracy is None and entry else source.accuracy,
+                checksum=source.checksum,
+            )
+
+
+def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests: FileDigests) -> Iterator[TargetPlan]:
+    options = {**study.data, **source.options}
+    if source.dataset is not None:
+        options["dataset"] = source.dataset
+    options = {**options, "architecture": source.architecture, "seed": source.seeds}
+    varied = sorted(name for name, value in options.items() if isinstance(value, list | tuple) and len(value) > 1)
+    for chosen in expand_alternatives(options):
+        if chosen.get("dataset") is None:
+            raise ConfigurationError("Which dataset should be trained on?", hint="Give dataset, here or under [data].")
+        chosen["dataset"] = resolve_dataset(chosen["dataset"], base, chosen.get("data_root"))
+        training = {name: value for name, value in chosen.items() if name in TRAIN_FIELDS | {"architecture", "dataset"}}
+        rest = {n: v for n, v in chosen.items() if n in TARGET_FIELDS and (n not in TRAIN_FIELDS or n in _OF_BOTH)}
+        if training.get("defense") in (None, "none"):
+            training.pop("defense", None)
+        elif _changes_answers(training["defense"]):
+            rest |= {name: training.pop(name) for name in ("defense", "configure") if name in training}
+        if training.get("split") == "auto":
+            training.pop("split")
+        # Only what is given: a field that a later version adds must not make another target of this one.
+        train = _validate(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
+        words = [str(chosen[name]) for name in ("architecture", "dataset") if name not in varied]
+        words += [_describe_option(name, chosen.get(name)) for name in varied]
+        yield _plan_target(
+            {"model": f"arch:{train['architecture']}", **rest},
+            base,
+            digests,
+            label=" ".join([source.label] if source.label and not varied else [source.label or "", *words]).strip(),
+            tags=source.tags,
+            train=train,
+        )
+
+
+def _plan_target(
+    options: dict[str, Any],
+    base: Path,
+    digests: FileDigests,
+    *,
+    label: str,
+    tags: Iterable[str],
+    train: dict[str, Any] | None = None,
+    entry: CatalogEntry | None = None,
+    accuracy: float | None = None,
+    checksum: str | None = None,
+) -> TargetPlan:
+    """The plan of one target: paths made absolute, files checked, and the key derived from all that is declared."""
+    obstacle = None
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in ("dataset", "auxiliary_dataset"):
+        if name in options:
+            options[name] = resolve_dataset(options[name], base, options.get("data_root"))
+    if "weights" in options:
+        options["weights"] = str(resolve_path(str(options["weights"]), base))
+    config = _validate(AssessConfig, options).model_dump(
+        mode="json", include={"model", *TARGET_FIELDS}, exclude_unset=True
+    )
+    if "dataset" not in config and not config["model"].startswith("outputs:"):
+        raise ConfigurationError(
+            f"Which images should {label} be assessed on?", hint="Give dataset, in its table or under [data]."
+        )
+    file_digests = {}
+    for what, path in list_paths(config):
+        digest = digests.compute(path)
+        if digest is None:
+            obstacle = obstacle or f"{what} is missing: {path}"
+        file_digests[what] = digest
+    if obstacle is None and checksum is not None and "weights" in config:
+        plain = checksum.lower().removeprefix("sha256:")
+        if not str(file_digests["weights"]).startswith(plain):
+            obstacle = (
+                f"the weights have the checksum {str(file_digests['weights'])[:16]}…, where {plain[:16]}… was expected"
+            )
+    named = {name: strip_folder(name, value) for name, value in config.items() if name != "data_root"}
+    recipe = train and strip_folders(train, "data_root")
+    key = stable_hash({"options": named, "files": file_digests, "train": recipe, "expected": checksum}, 16)
+    return TargetPlan(
+        key=key,
+        label=label,
+        options=config,
+        train=train,
+        tags=frozenset(tags),
+        catalog=entry.id if entry else None,
+        codes=entry.known() if entry else _read_purpose(tags),
+        accuracy=accuracy,
+        checksum=checksum,
+        obstacle=obstacle,
+    )
+
+
+def _read_purpose(tags: Iterable[str]) -> dict[str, Any]:
+    """What the models are for, where their tags say it."""
+    named = sorted({"benchmark", "security"}.intersection(tags))
+    return {"purpose": named[0]} if len(named) == 1 else {}
+
+
+def expand_alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values where a list is given."""
+    names = list(options)
+    values = [
+        list(value) if isinstance(value, list | tuple) and name not in _LISTS else [value]
+        for name, value in options.items()
+    ]
+    for combination in itertools.product(*values):
+        yield dict(zip(names, combination, strict=True))
+
+
+def _changes_answers(defense: str) -> bool:
+    """Whether a defense is one of what a model answers, and not one to train with."""
+    from securitynet.defenses import DEFENSES
+
+    return bool(DEFENSES.get(defense).stage == "output")
+
+
+def _make_label(reference: str, options: Mapping[str, Any]) -> str:
+    words = [str(strip_folder("model", reference))]
+    if "weights" in options:
+        words.append(Path(str(options["weights"])).stem)
+    return " ".join(words)
+
+
+def _describe_option(name: str, value: Any) -> str:
+    return str(value) if name in ("architecture", "dataset") else f"{name}={value}"
+
+
+def _validate(model: type[Any], values: dict[str, Any]) -> BaseModel:
+    """The settings as ``model`` reads them; raises `ConfigurationError` that names everything wrong."""
+    try:
+        validated: BaseModel = model.model_validate(values)
+        return validated
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors()
+        )
+        raise ConfigurationError(f"{problems}.") from error

@@ -1,0 +1,109 @@
+"""Looking at a study from outside: how far it is, and its index. While a runner is at work nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from securitynet.results.index import Index, Refreshed
+from securitynet.results.merge import Merged
+from securitynet.results.merge import merge as merge_roots
+from securitynet.results.store import FOLDER, parse_trial
+from securitynet.results.subjects import TargetStore
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution.lock import Note
+from securitynet.studies.execution.run import StudyLocation, find_results, locate_results
+from securitynet.studies.execution.status import Status, read_status
+
+
+def inspect_study(location: StudyLocation) -> Status:
+    """How far a study is: by what its runner wrote, or, where none has run, by its files.
+
+    A runner that was killed can't say so; that nobody holds the lock tells it.
+    """
+    status = read_status(location.state)
+    if status is None:
+        return _count_files(location)
+    if status.state in ("running", "stopping") and study_lock.find_holder(location.state) is None:
+        status.state, status.running, status.left = "killed", [], None
+    return status
+
+
+def _count_files(location: StudyLocation) -> Status:
+    counts: Counter[str] = Counter()
+    for path, _ in location.root.files(FOLDER, ".json"):
+        try:
+            counts[parse_trial(location.root.read(path)).status] += 1
+        except (ValueError, OSError):
+            counts["damaged"] += 1
+    subjects = Counter(record.status for record in TargetStore(location.root))
+    return Status(
+        name=location.root.name,
+        state="not running",
+        total=sum(counts.values()),
+        ok=counts["ok"],
+        failed=counts["failed"],
+        skipped=counts["skipped"],
+        subjects={"total": sum(subjects.values()), "opened": subjects["ok"], "failed": subjects["failed"]},
+    )
+
+
+@contextmanager
+def open_index(location: StudyLocation, note: Note) -> Iterator[Index]:
+    """The index of a study's results, brought up to date.
+
+    Where nothing can be written beside the results, or a runner is at work and keeps the index itself, one in memory
+    serves. Files that can't be read are named and left out.
+    """
+    busy = study_lock.find_holder(location.state) is not None
+    usable = "://" in location.index or (not busy and _is_writable(Path(location.index).parent))
+    index = Index(location.index if usable else "sqlite://", location.root)
+    try:
+        for path, why in index.refresh().damaged.items():
+            note(f"{path} can't be read and is left out: {why}")
+        yield index
+    finally:
+        index.close()
+
+
+def reindex(location: StudyLocation, note: Note) -> Refreshed:
+    """Rebuild the index from the files.
+
+    Raises:
+        StudyRuns: If a runner is at work: it keeps the index.
+    """
+    with study_lock.hold_lock(location.state, location.root, note):
+        if "://" not in location.index:
+            Path(location.index).unlink(missing_ok=True)  # it may be damaged itself
+        index = Index(location.index, location.root)
+        try:
+            refreshed = index.rebuild()
+        finally:
+            index.close()
+    for path, why in refreshed.damaged.items():
+        note(f"{path} can't be read: {why}")
+    return refreshed
+
+
+def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
+    """Merge results into a folder or URL.
+
+    Raises:
+        StudyRuns: If a runner is at work there.
+    """
+    location = locate_results(out)
+    with study_lock.hold_lock(location.state, location.root, note):
+        merged = merge_roots([find_results(source).root for source in sources], location.root)
+        index = Index(location.index, location.root)
+        try:
+            index.refresh()
+        finally:
+            index.close()
+    return merged
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,134 @@
+"""What running a study would do. Nothing of the study's own results is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from securitynet.defenses.base import defended_training
+from securitynet.files import cache_folder
+from securitynet.models.training.config import TrainConfig
+from securitynet.results.index import Index
+from securitynet.studies.definition.plan import StudyPlan, plan_study
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.execution.progress import Counts, StudyProgress
+from securitynet.studies.execution.run import StudyLocation, choose_results_root, locate_results
+from securitynet.studies.execution.worker_tasks import locate_weights
+
+
+@dataclass
+class StudyPreview:
+    """What a run would do.
+
+    Attributes:
+        plan: The study.
+        location: Where its results are, or will be.
+        cache: Folder for what can be recomputed.
+        counts: Trials in all, ok, failed, skipped.
+        run: Method -> trials that would be run.
+        skipped: Method and reason -> trials that can't be run.
+        unopened: Targets that have not been opened yet: of their trials it is expected which can be run.
+        obstacles: Label of a target that can't be opened -> why.
+        train: Targets that would be trained.
+    """
+
+    plan: StudyPlan
+    location: StudyLocation
+    cache: Path
+    counts: Counts = field(default_factory=Counts)
+    run: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unopened: int = 0
+    obstacles: dict[str, str] = field(default_factory=dict)
+    train: list[TargetPlan] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "name": self.plan.study.name,
+            "results": self.location.root.name,
+            "targets": len(self.plan.targets),
+            "unopened": self.unopened,
+            "train": [target.label for target in self.train],
+            "counts": asdict(self.counts),
+            "run": dict(sorted(self.run.items())),
+            "skipped": dict(sorted(self.skipped.items())),
+            "obstacles": self.obstacles,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        counts = self.counts
+        yield f"{self.plan.study.name}: {counts.total:,} trials on {len(self.plan.targets):,} targets"
+        if self.plan.study.description:
+            yield f"  {self.plan.study.description}"
+        yield f"Results: {self.location.root.name}"
+        yield f"There already: {counts.ok:,} ok, {counts.failed:,} failed"
+        if counts.other_version:
+            yield f"  {counts.other_version:,} of them made by another version; --refresh runs them again"
+        yield f"To run: {sum(self.run.values()):,}"
+        yield from (f"  {number:>6,} × {name}" for name, number in sorted(self.run.items()))
+        if self.train:
+            yield f"To train first: {len(self.train):,} targets"
+        if self.unopened:
+            yield f"Targets not opened yet: {self.unopened:,} (which of their trials can run is expected, not known)"
+        if self.skipped:
+            yield f"Will be skipped: {sum(self.skipped.values()):,}"
+            yield from (f"  {number:>6,} × {reason}" for reason, number in sorted(self.skipped.items()))
+        if self.obstacles:
+            yield f"Targets that can't be opened: {len(self.obstacles):,}"
+            yield from (f"  {label}: {why}" for label, why in self.obstacles.items())
+
+
+def preview_study(
+    file: Path, *, out: str | None = None, cache: Path | None = None, retry_failed: bool = False, refresh: bool = False
+) -> StudyPreview:
+    """What running a study would do; see `StudyPreview`.
+
+    Args:
+        file: The study file.
+        out: Folder or URL of the results; None as the file says.
+        cache: Folder for what can be recomputed; None for the user's own.
+        retry_failed: As for a run.
+        refresh: As for a run.
+
+    Raises:
+        SecurityNetError: If something in the study file makes no sense.
+    """
+    cache = (cache or cache_folder()).absolute()
+    plan = plan_study(file, cache)
+    location = locate_results(choose_results_root(plan.study, plan.base, out))
+    index = Index("sqlite://", location.root)
+    try:
+        index.refresh()
+        progress = StudyProgress(plan, index, retry_failed=retry_failed, refresh=refresh)
+    finally:
+        index.close()
+    preview = StudyPreview(plan, location, cache)
+    for target in plan.targets:
+        record = progress.records.get(target.key)
+        opened = record is not None and record.status == "ok"
+        preview.unopened += not opened
+        trials = plan.trials(target, plan.means(target, record))
+        if opened:
+            assert record is not None
+            preview.run.update(trial.plan.name for trial in progress.find_pending(target, record).run)
+        elif target.obstacle is not None:
+            preview.obstacles[target.label] = target.obstacle
+        elif record is None or retry_failed:
+            preview.run.update(trial.plan.name for trial in trials if trial.obstacle is None)
+        for trial in trials:
+            if trial.obstacle is not None:
+                preview.skipped[f"{trial.plan.name}: {trial.obstacle}"] += 1
+        if target.train is not None and not opened and not _is_trained(target.train, cache):
+            preview.train.append(target)
+    preview.counts = progress.count_all()
+    return preview
+
+
+def _is_trained(train: dict[str, Any], cache: Path) -> bool:
+    """Whether the weights of a recipe are in the cache."""
+    return locate_weights(defended_training(TrainConfig.model_validate(train))[0], cache).exists()

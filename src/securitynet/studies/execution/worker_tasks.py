@@ -1,0 +1,343 @@
+"""What a worker does: train a target, open it, do shared work, run a trial. Executors differ only in where.
+
+What is opened for one task stays open for the next: a target is loaded once for all its trials that this worker runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import securitynet.datasets
+from securitynet.assessments import environment
+from securitynet.assessments.assess import measure_accuracies
+from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data, prepare
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.method_settings import make_method
+from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.run_trial import (
+    MetricOptions,
+    ReportProgress,
+    is_full_disk,
+    name_phase,
+    now,
+    reuse,
+    run_trial,
+)
+from securitynet.assessments.trial_plan import PlannedTrial, make_specification, means_of
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.locks import exclusive
+from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.store.model_record import facts_path
+from securitynet.models.store.train_target import train_model
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.training.config import TrainConfig
+from securitynet.records import Measurement
+from securitynet.results.root import Root, open_root
+from securitynet.results.store import TrialStore
+from securitynet.results.subjects import Check, TargetRecord, TargetStore
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, TrialRequest, WorkerConfig, WorkerTask
+from securitynet.studies.execution.term import FencedStore
+
+BEGAN = "began"
+"""What progress reports when the target is open and the trial itself begins: its time limit counts from there."""
+
+_DATASETS = 2
+"""Datasets that stay loaded: consecutive targets often share theirs."""
+
+
+@dataclass(eq=False)
+class _OpenTarget:
+    key: str
+    assessed: AssessedTarget
+    data: TrialData
+    dependencies: dict[str, SharedWork] = field(default_factory=dict)
+
+
+class TaskRunner:
+    """Runs a worker's tasks, one at a time.
+
+    Args:
+        config: Of the worker.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config, self.cache, self.device = config, config.cache, config.placement.device
+        self.root = open_root(config.root)
+        self.store = TrialStore(self.root) if config.term is None else FencedStore(self.root, config.term)
+        self.records = TargetStore(self.root)
+        self._open: _OpenTarget | None = None
+        self._datasets: dict[str, ImageDataset] = {}
+
+    def run(self, task: WorkerTask, report_progress: ReportProgress | None = None) -> TaskOutcome:
+        """Run a task. What goes wrong comes back as an outcome: a worker outlives its tasks."""
+        started = time.perf_counter()
+        actions: dict[TaskKind, Callable[[WorkerTask, ReportProgress | None], TaskOutcome]] = {
+            "train": self._train,
+            "open": self._open_target,
+            "list_dependencies": self._list_dependencies,
+            "run_dependency": self._run_dependency,
+            "run_trial": self._run_trial,
+            "recompute_metrics": self._recompute_metrics,
+        }
+        try:
+            outcome = actions[task.kind](task, report_progress)
+        except Exception as error:
+            storage = is_full_disk(error) or isinstance(error, PermissionError)
+            outcome = TaskOutcome(
+                status="storage" if storage else "failed",
+                reason=describe_error(error),
+                traceback=traceback.format_exc(),
+            )
+        return outcome.model_copy(update={"seconds": time.perf_counter() - started})
+
+    def _train(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        train_weights(
+            TrainConfig.model_validate(task.target.train), self.root, self.cache, self.device, report_progress
+        )
+        return TaskOutcome()
+
+    def _get_open(self, target: TargetPlan, report_progress: ReportProgress | None = None) -> _OpenTarget:
+        """The target, opened unless it is open already."""
+        if self._open is not None and self._open.key == target.key:
+            return self._open
+        self._open = None
+        gc.collect()  # the last target may be large, and be in a cycle
+        options = dict(target.options)
+        if target.train is not None:
+            recipe = TrainConfig.model_validate(target.train)
+            options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
+        config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
+        dataset = self._load_dataset(config) if config.dataset is not None else None
+        assessed = prepare(config, name_phase(report_progress, "loading"), dataset=dataset)
+        self._open = _OpenTarget(target.key, assessed, make_trial_data(assessed))
+        return self._open
+
+    def _load_dataset(self, config: AssessConfig) -> ImageDataset:
+        names = ("dataset", "channels", "image_size", "limit", "data_root")
+        key = str([getattr(config, name) for name in names])
+        if key not in self._datasets:
+            while len(self._datasets) >= _DATASETS:
+                self._datasets.pop(next(iter(self._datasets)))
+            assert config.dataset is not None
+            self._datasets[key] = securitynet.datasets.load(
+                config.dataset,
+                channels=config.channels,
+                size=config.image_size,
+                limit=config.limit,
+                root=config.data_root,
+                cache=self.cache,
+            )
+        self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
+        return self._datasets[key]
+
+    def _open_target(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        started = time.perf_counter()
+        opened = self._get_open(task.target, report_progress)
+        loaded = time.perf_counter()
+        assessed, data = opened.assessed, opened.data
+        querying = name_phase(report_progress, "querying")
+        signals = collect(assessed.target, data.dataset, data.judged, cache=self.cache, progress=querying)
+        measurements = measure_accuracies(signals, data, self.config.level)
+        checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
+        wrong = [check for check in checks if not check.agrees]
+        if wrong and task.on_mismatch == "fail":
+            raise ModelError(
+                f"{assessed.target.reference} has a test accuracy of {wrong[0].found}, where {wrong[0].said} is said.",
+                hint="Check dataset and normalize, or set on_mismatch = 'note'.",
+            )
+        seconds = {"load": round(loaded - started, 4), "signals": round(time.perf_counter() - loaded, 4)}
+        record = _describe_target(task.target, assessed, signals, checks, measurements, seconds)
+        earlier = self.records.load(record.key)
+        if earlier is None or _lasting(earlier) != _lasting(record):
+            self.records.save(record)
+        return TaskOutcome(record=record)
+
+    def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
+        method = make_method(trial.kind, trial.method, trial.settings)
+        spec = make_specification(trial.method, method, trial.threat_model, means_of(opened.assessed), trial.seed)
+        if spec.id != trial.id:
+            raise ConfigurationError(
+                f"{opened.assessed.target.reference} is not what it was when the study opened it.",
+                hint="Its weights or data have been replaced meanwhile; run the study again.",
+            )
+        return PlannedTrial(trial.name, method, spec)
+
+    def _make_context(self, trial: TrialRequest, report_progress: ReportProgress | None) -> Context:
+        progress = name_phase(report_progress, trial.name)
+        return Context(seed=trial.seed, cache=self.cache, device=self.device, progress=progress)
+
+    def _list_dependencies(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        opened = self._get_open(task.target, report_progress)
+        keys = self._find_dependencies(opened, task.trials)
+        return TaskOutcome(
+            dependencies=keys, descriptions={key: work.what for key, work in opened.dependencies.items()}
+        )
+
+    def _find_dependencies(self, opened: _OpenTarget, trials: Sequence[TrialRequest]) -> dict[str, list[str]]:
+        """Trial id -> keys of the shared work that it needs; the work itself is kept with the open target."""
+        keys: dict[str, list[str]] = {}
+        for trial in trials:
+            planned = self._plan_trial(opened, trial)
+            target = opened.assessed.target.under(planned.spec.threat_model.access)
+            context = self._make_context(trial, None)
+            context.threat_model = planned.spec.threat_model
+            try:
+                work = planned.method.shared_work(target, opened.data, context)
+            except SecurityNetError:
+                continue  # the trial itself will meet the same error, and record it
+            opened.dependencies.update({piece.key: piece for piece in work})
+            keys[trial.id] = [piece.key for piece in work]
+        return keys
+
+    def _run_dependency(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        opened = self._get_open(task.target, report_progress)
+        assert task.dependency is not None
+        if task.dependency not in opened.dependencies:  # another worker has listed them
+            self._find_dependencies(opened, task.trials)
+        work = opened.dependencies[task.dependency]
+        work.run(name_phase(report_progress, work.what))
+        return TaskOutcome()
+
+    def _run_trial(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        opened = self._get_open(task.target, report_progress)
+        planned = self._plan_trial(opened, task.trial)
+        context = self._make_context(task.trial, report_progress)
+        if report_progress:
+            report_progress(BEGAN, 0, 0)
+        options = self._metric_options(task.trial)
+        trial = run_trial(planned, opened.assessed.target, opened.data, context, self.store, options)
+        return TaskOutcome(trial_status=trial.result.status, reason=trial.result.reason)
+
+    def _recompute_metrics(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        """Compute the metrics of a finished trial's stored output again, at other levels or rates."""
+        trial = task.trial
+        earlier = self.store.load(trial.id)
+        if earlier is not None:
+            method = make_method(trial.kind, trial.method, trial.settings)
+            planned = PlannedTrial(trial.name, method, earlier.spec)
+            if reuse(planned, self.store, self._metric_options(trial), any_version=True) is not None:
+                return TaskOutcome(trial_status="ok")
+        return self._run_trial(task, report_progress)
+
+    def _metric_options(self, trial: TrialRequest) -> MetricOptions:
+        return MetricOptions(self.config.level, self.config.fprs, trial.seed)
+
+
+def train_weights(
+    config: TrainConfig, root: Root, cache: Path, device: str, report_progress: ReportProgress | None = None
+) -> Path:
+    """The weights of a recipe: from the cache, else from the results, else trained now.
+
+    Args:
+        config: The recipe.
+        root: Where results go. In an object store it also holds the weights, for the other machines.
+        cache: Folder for what can be recomputed.
+        device: To train on.
+        report_progress: Told each epoch.
+    """
+    config, protection, implant = prepared_training(config)
+    path = locate_weights(config, cache)
+    shared = f"models/{path.name}"
+    with exclusive(path.with_suffix(".lock")):
+        if root.folder is None and not path.exists() and root.exists(shared):
+            for name in (path.name, facts_path(path).name):
+                path.with_name(name).write_bytes(root.read(f"models/{name}"))
+        train_model(
+            config.model_copy(update={"out": path, "device": device}),
+            protection=protection,
+            implant=implant,
+            progress=_report_epochs(report_progress),
+        )
+        if root.folder is None and not root.exists(shared):
+            # Another machine that opens this target need not train it again.
+            for part in (facts_path(path), path):
+                root.write(f"models/{part.name}", part.read_bytes())
+    return path
+
+
+def locate_weights(config: TrainConfig, cache: Path) -> Path:
+    """Where the weights of a recipe are kept: under a name made of all its settings."""
+    return cache / "models" / config.model_copy(update={"out": None}).weights_file.name
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line, for people."""
+    if isinstance(error, SecurityNetError):
+        return str(error)
+    if is_full_disk(error) or isinstance(error, PermissionError):
+        assert isinstance(error, OSError)
+        return f"{error.strerror or error}: {error.filename or 'the place of results or cache'}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _check_claims(target: TargetPlan, measurements: Sequence[Measurement], tolerance: float) -> list[Check]:
+    """Whether the target is as accurate as the catalog or the study file says."""
+    checks = []
+    if target.checksum is not None:  # compared when the study was planned, and wrong ones are never opened
+        checks.append(Check(what="checksum", said=target.checksum, found=target.checksum, agrees=True))
+    claimed = target.accuracy
+    measured = next(m.value for m in measurements if m.name == "target.test_accuracy")
+    if claimed is not None and measured is not None:
+        agrees = abs(measured - claimed) <= tolerance
+        checks.append(Check(what="accuracy", said=f"{claimed:.4f}", found=f"{measured:.4f}", agrees=agrees))
+    return checks
+
+
+def _describe_target(
+    plan: TargetPlan,
+    assessed: AssessedTarget,
+    signals: Signals,
+    checks: Sequence[Check],
+    measurements: Sequence[Measurement],
+    seconds: dict[str, float],
+) -> TargetRecord:
+    """The record of a target that has been opened."""
+    dataset, splits = assessed.dataset, assessed.splits
+    return TargetRecord(
+        key=plan.key,
+        label=plan.label,
+        status="ok",
+        declared=plan.declared(),
+        means=means_of(assessed),
+        membership=assessed.membership,
+        facts={
+            "num_classes": signals.outputs.shape[1],
+            "records": len(dataset),
+            "image_shape": list(dataset.image_shape) if dataset.images is not None else None,
+            "members": len(splits.members),
+            "non_members": len(splits.non_members),
+            "known_members": len(splits.known_members),
+            "known_non_members": len(splits.known_non_members),
+            "split_seed": assessed.split_seed,
+            "normalize": assessed.target.preprocessing.constants(),
+        },
+        training=assessed.trained.model_dump(mode="json", exclude={"history"}) if assessed.trained else None,
+        catalog=plan.catalog,
+        codes=plan.codes,
+        checks=tuple(checks),
+        measurements=tuple(measurements),
+        queries=signals.queries,
+        notes=assessed.target.notes,
+        seconds=seconds,
+        environment=environment.describe(assessed.target),
+        finished=now(),
+    )
+
+
+def _lasting(record: TargetRecord) -> dict[str, Any]:
+    """What another opening of the same target must find as well."""
+    return record.model_dump(mode="json", exclude={"seconds", "environment", "finished"})
+
+
+def _report_epochs(report_progress: ReportProgress | None) -> Any:
+    return None if report_progress is None else lambda done, total, _history: report_progress("training", done, total)
