@@ -45,7 +45,8 @@ from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import Check, TargetRecord, TargetStore
 from securitynet.studies.definition.targets import TargetPlan
-from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, TrialRequest, WorkerConfig, WorkerTask
+from securitynet.studies.definition.trial_request import TrialRequest
+from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
 from securitynet.studies.execution.term import FencedStore
 
 BEGAN = "began"
