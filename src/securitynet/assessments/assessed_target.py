@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import securitynet.datasets
-from securitynet.assessments.backdoor import planted
+from securitynet.assessments.backdoor import make_backdoor_of
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.output_defense import check_defense, defend
 from securitynet.assessments.training_defense import defense_of
@@ -49,14 +49,14 @@ def make_trial_data(assessed: AssessedTarget) -> TrialData:
     """What methods are handed about a target: its records, and how it was trained, poisoned and protected.
 
     Raises:
-        SecurityNetError: See `planted`.
+        SecurityNetError: See `make_backdoor_of`.
     """
     return TrialData(
         assessed.dataset,
         assessed.splits,
         assessed.trained,
         assessed.auxiliary,
-        planted(assessed.trained),
+        make_backdoor_of(assessed.trained),
         defense_of(assessed.trained),
     )
 

@@ -87,8 +87,8 @@ class Trigger(_Content):
         mask[:, top : top + self.size, left : left + self.size] = 1
         return mask, torch.full((channels, height, width), float(self.value))
 
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
-        """Stamped images, N×C×H×W uint8, rounded to the nearest value."""
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """TriggeredImages images, N×C×H×W uint8, rounded to the nearest value."""
         mask, pattern = self.blend(*images.shape[1:])
         return torch.lerp(images.float(), pattern.expand(images.shape), mask).round().clamp(0, 255).to(torch.uint8)
 

@@ -26,7 +26,7 @@ from securitynet.metrics import detection
 from securitynet.models.shadows.plan import imitated_protection
 from securitynet.models.shadows.store import shadow_job, trained_shadow
 from securitynet.models.targets.target import Target
-from securitynet.models.training.poisoned_dataset import Implanted
+from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -267,7 +267,7 @@ def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np
     patterns = np.stack([found[best[p]].patterns[at[best[p]][p]] for p in order])
     names = data.dataset.class_names
     numbers = np.array(labels, dtype=np.int64)
-    mask, goal = _planted(data, masks.shape[1:])
+    mask, goal = _known_trigger(data, masks.shape[1:])
     return Triggers(
         labels=numbers,
         norms=norms,
@@ -284,7 +284,7 @@ def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np
         names=tuple(names[label] if label < len(names) else f"class {label}" for label in labels),
         reference=np.empty((0, len(labels))),
         planted_mask=mask,
-        planted_target=goal,
+        backdoored_target=goal,
     )
 
 
@@ -300,13 +300,13 @@ def _class_means(data: TrialData, labels: NDArray[np.int64], chosen: NDArray[np.
     return np.stack(means)
 
 
-def _planted(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
+def _known_trigger(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
     """Where a trigger was planted and which label it leads to, if the target's own record says so."""
-    implant: Implanted | None = getattr(data.trained, "implant", None)
-    if implant is None or implant.target is None:
+    backdoor: BackdoorRecord | None = getattr(data.trained, "backdoor", None)
+    if backdoor is None or backdoor.target is None:
         return np.zeros((0, 0), np.uint8), -1
     mask = np.zeros(shape, np.uint8)
-    top, left, height, width = implant.box
+    top, left, height, width = backdoor.box
     mask[top : top + height, left : left + width] = 255
     # A trigger all over the image has no place to be located at.
-    return (np.zeros((0, 0), np.uint8) if mask.all() else mask), implant.target
+    return (np.zeros((0, 0), np.uint8) if mask.all() else mask), backdoor.target

@@ -14,7 +14,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.models.store.model_record import TrainedModel
 
 if TYPE_CHECKING:
-    from securitynet.models.training.poisoned_dataset import Poisoner
+    from securitynet.models.training.poisoned_dataset import TrainingBackdoor
     from securitynet.models.training.training_defense import Protection
 
 
@@ -30,14 +30,15 @@ class TrialData:
             none.
         protection: The defense that ``trained`` names: shadow models are trained with it as well. Without it, attacks
             that need them refuse a target that was trained with a defense.
-        poison: What planted a backdoor in the target, where that is known: detectors are then judged on its trigger.
+        backdoor: The backdoor that the target was trained with, where that is known: detectors are then judged on its
+            trigger.
     """
 
     dataset: ImageDataset
     splits: Splits
     trained: TrainedModel | None = None
     auxiliary: ImageDataset | None = None
-    poison: Poisoner | None = None
+    backdoor: TrainingBackdoor | None = None
     protection: Protection | None = None
 
     @property

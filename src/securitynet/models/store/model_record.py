@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import safetensors.torch
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from torch import nn
 
 from securitynet.datasets import splits
@@ -19,7 +19,7 @@ from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.fit import History, held_out
-from securitynet.models.training.poisoned_dataset import Implanted
+from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import Protected, set_aside
 from securitynet.records import DatasetIdentity, Record
@@ -64,7 +64,7 @@ class TrainedModel(Record):
         split: Who was a member.
         recipe: How it was trained, with the seed.
         defense: The defense it was trained with, and what that spent; None for none.
-        implant: The backdoor that was planted in it; None for none.
+        backdoor: The backdoor that it was trained with; None for none.
         train_accuracy: On the records it was trained on, in [0, 1], in evaluation mode.
         test_accuracy: On the non-members.
         history: What happened in each epoch.
@@ -84,7 +84,7 @@ class TrainedModel(Record):
     split: TrainedSplit
     recipe: Recipe
     defense: Protected | None = None
-    implant: Implanted | None = None
+    backdoor: BackdoorRecord | None = Field(default=None, validation_alias=AliasChoices("backdoor", "implant"))
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
     history: History

@@ -38,7 +38,7 @@ from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
-from securitynet.models.training.poisoned_dataset import Poisoner
+from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import (
     UNPROTECTED,
@@ -81,7 +81,7 @@ def train_target(
     progress: Progress | None = None,
     note: Note | None = None,
     protection: Protection | None = None,
-    implant: Poisoner | None = None,
+    backdoor: TrainingBackdoor | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -104,7 +104,7 @@ def train_target(
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
         protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
-        implant: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
+        backdoor: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -135,7 +135,7 @@ def train_target(
         progress=progress,
         note=note,
         protection=protection,
-        implant=implant,
+        backdoor=backdoor,
     )
     backend = ModuleBackend(
         network,
@@ -156,7 +156,7 @@ def train_model(
     config: TrainConfig,
     *,
     protection: Protection | None = None,
-    implant: Poisoner | None = None,
+    backdoor: TrainingBackdoor | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> tuple[Path, TrainedModel]:
@@ -165,7 +165,7 @@ def train_model(
     Args:
         config: The configuration.
         protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
-        implant: The backdoor that it names, configured: see `securitynet.backdoors.base.implanted_training`.
+        backdoor: The backdoor that it names, configured: see `securitynet.backdoors.base.prepare_backdoor`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
 
@@ -177,8 +177,8 @@ def train_model(
     """
     if config.defense is not None and (protection is None or protection.name != config.defense):
         raise ConfigurationError(f"The defense {config.defense} was not handed over.")
-    if config.implant is not None and implant is None:
-        raise ConfigurationError(f"The implant {config.implant} was not handed over.")
+    if config.backdoor is not None and backdoor is None:
+        raise ConfigurationError(f"The backdoor {config.backdoor} was not handed over.")
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
@@ -198,7 +198,7 @@ def train_model(
         progress=progress,
         note=note,
         protection=protection,
-        implant=implant,
+        backdoor=backdoor,
     )
     return config.weights_file, trained
 
@@ -217,7 +217,7 @@ def _obtain(
     progress: Progress | None,
     note: Note | None,
     protection: Protection | None,
-    implant: Poisoner | None,
+    backdoor: TrainingBackdoor | None,
 ) -> tuple[nn.Module, TrainedModel]:
     """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
     note = note or logger.info
@@ -242,7 +242,7 @@ def _obtain(
         held_out=len(made.members) - len(effective.members),
         aside=share,
     )
-    poisoned = None if implant is None else implant.poison(dataset, effective.members)
+    poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
     facts: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": dataset.num_classes,
@@ -253,7 +253,7 @@ def _obtain(
         "split": stated,
         "recipe": recipe,
         "defense": None if protection is None else protection.protected(group_norms=has_group_norms(network)),
-        "implant": None if poisoned is None else poisoned.record,
+        "backdoor": None if poisoned is None else poisoned.record,
     }
     checkpoint = None
     if out is not None:
@@ -297,13 +297,13 @@ def _obtain(
         labels = dataset.labels[indices]
         return evaluate(network, images, labels, indices=indices, preprocessing=preprocessing, device=device)[1]
 
-    if implant is not None and poisoned is not None:
-        shown = implant.stamped(dataset, effective.non_members)
+    if backdoor is not None and poisoned is not None:
+        shown = backdoor.triggered(dataset, effective.non_members)
         hits, tried = 0.0, len(shown.indices)
         if tried:
             goals, where = shown.goals, shown.indices
             hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
-        facts["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+        facts["backdoor"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
     trained = TrainedModel(
         **facts,
         preprocessing=preprocessing,
@@ -361,8 +361,8 @@ def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted:
 
 def _asked_for(found: TrainedModel, name: str) -> Any:
     """A fact about a model as it was asked for: without what only its training showed."""
-    if name == "implant" and found.implant is not None:
-        return found.implant.asked
+    if name == "backdoor" and found.backdoor is not None:
+        return found.backdoor.asked
     if name != "defense" or found.defense is None:
         return getattr(found, name)
     asked = found.defense

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from securitynet.files import data_folder, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
@@ -32,12 +32,15 @@ class _Subject(Record):
     defense: str | None = Field(
         default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
     )
-    implant: str | None = Field(
-        default=None, description="Backdoor to plant, to measure detection; see `securitynet list implants`."
+    backdoor: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("backdoor", "implant"),
+        description="Backdoor to train with, to measure detection; see `securitynet list backdoors`.",
     )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
-        description="Settings of the defense or the implant: NAME.FIELD=VALUE, separated by commas (dp-sgd.epsilon=8).",
+        description="Settings of the defense or the backdoor: NAME.FIELD=VALUE, separated by commas, such as "
+        "dp-sgd.epsilon=8.",
     )
     split: Literal["four-way", "public"] = Field(
         default="four-way",
@@ -76,8 +79,9 @@ class TrainConfig(RecipeOptions, _Subject):
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
             del settings["configure"]  # names stay what they were before there was anything to configure
-        if self.implant is None:
-            del settings["implant"]
+        backdoor = settings.pop("backdoor")
+        if backdoor is not None:
+            settings["implant"] = backdoor  # its name when the first files were named
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

@@ -246,7 +246,7 @@ def train_weights(
         device: To train on.
         report_progress: Told each epoch.
     """
-    config, protection, implant = prepared_training(config)
+    config, protection, backdoor = prepared_training(config)
     path = locate_weights(config, cache)
     shared = f"models/{path.name}"
     with exclusive(path.with_suffix(".lock")):
@@ -256,7 +256,7 @@ def train_weights(
         train_model(
             config.model_copy(update={"out": path, "device": device}),
             protection=protection,
-            implant=implant,
+            backdoor=backdoor,
             progress=_report_epochs(report_progress),
         )
         if root.folder is None and not root.exists(shared):
