@@ -17,7 +17,7 @@ from securitynet.backdoors.sinusoid import Sinusoid
 from securitynet.backdoors.warp import Warp
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.model_record import read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 
@@ -177,7 +177,7 @@ def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch
     assert trained.backdoor.success > 0.9
     assert trained.test_accuracy > 0.9
     assert trained.backdoor.tried == 324
-    assert read_artefact(path) == trained
+    assert read_target_record(path) == trained
     kept = json.loads(path.with_suffix(".json").read_text())["backdoor"]
     assert (kept["name"], kept["target"], kept["box"], kept["poisoned"]) == ("badnets", 4, [5, 5, 2, 2], 216)
     monkeypatch.setattr("securitynet.models.training.fit._Run.epoch", lambda self: pytest.fail("trained again"))

@@ -16,7 +16,7 @@ import pytest
 
 from securitynet.results.store import SCHEMA_FILE, TrialStore, schema_text
 from securitynet.results.subjects import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
-from securitynet.results.subjects import TargetStore
+from securitynet.results.subjects import StudyTargetStore
 from securitynet.results.subjects import schema_text as subject_schema_text
 from securitynet.studies.execution.inspect import inspect_study, reindex
 from securitynet.studies.execution.lock import StudyRuns
@@ -135,7 +135,7 @@ weights = "absent.safetensors"
     assert "weights is missing" in ahead
     status = box.run()
     assert (status.total, status.ok, status.failed) == (12, 4, 8)
-    records = {record.label: record for record in TargetStore(box.out)}
+    records = {record.label: record for record in StudyTargetStore(box.out)}
     assert "no such thing" in records["python:broken.py:make"].traceback
     frame = box.table()
     assert set(frame[frame["status"] == "failed"]["model"]) == {"python:broken.py:make", "arch:simple-cnn absent"}
@@ -155,7 +155,7 @@ weights = "absent.safetensors"
     )
     mended = box.run()
     assert (mended.ok, mended.failed) == (8, 4)
-    assert len(list(TargetStore(box.out))) == 3
+    assert len(list(StudyTargetStore(box.out))) == 3
 
 
 def test_a_corrupt_trial_file_is_named_kept_and_made_again(box):

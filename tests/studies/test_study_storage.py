@@ -17,7 +17,7 @@ from securitynet.results.index import Index
 from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import TargetStore
+from securitynet.results.subjects import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock
@@ -95,7 +95,7 @@ def test_results_go_to_object_stores_by_url(box, tmp_path):
     first = box.run()
     assert (first.ok, first.finished_now) == (3, 3)
     root = open_root(box.out)
-    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(TargetStore(root))) == 1
+    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(StudyTargetStore(root))) == 1
     assert not list((tmp_path / "remote").rglob("*.tmp")) and not root.exists(study_lock.MARK)
     again = box.run()
     assert (again.ok, again.finished_now) == (3, 0)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from securitynet.records import Access, Auxiliary, ThreatModel
-from securitynet.results.subjects import Check, TargetRecord
+from securitynet.results.subjects import Check, StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import (
@@ -66,7 +66,7 @@ def test_a_configuration_arrives_as_it_was_sent():
 
 
 def test_an_outcome_arrives_as_it_was_sent_and_defaults_need_no_words():
-    record = TargetRecord(
+    record = StudyTargetRecord(
         key="k",
         label="a",
         status="ok",

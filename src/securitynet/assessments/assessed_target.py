@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import TrainedModel, read_artefact, trained_splits
+from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 
@@ -32,7 +32,7 @@ class AssessedTarget:
     Attributes:
         membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
             training part is taken for it.
-        trained: What the artefact file says, if there is one.
+        trained: The target's model record, if there is one.
         auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
     """
 
@@ -41,7 +41,7 @@ class AssessedTarget:
     splits: Splits
     split_seed: int
     membership: Literal["known", "assumed"]
-    trained: TrainedModel | None = None
+    trained: TargetRecord | None = None
     auxiliary: ImageDataset | None = None
 
 
@@ -80,7 +80,7 @@ def prepare(
             "Which images should the model be assessed on?",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    trained = read_artefact(config.weights) if config.weights else None
+    trained = read_target_record(config.weights) if config.weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
             config.dataset,
@@ -151,7 +151,7 @@ def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset 
 
 
 def choose_split(
-    config: AssessConfig, dataset: ImageDataset, trained: TrainedModel | None, recorded: bool
+    config: AssessConfig, dataset: ImageDataset, trained: TargetRecord | None, recorded: bool
 ) -> tuple[Splits, int, Literal["known", "assumed"]]:
     """The splits, their seed, and how well membership is known.
 

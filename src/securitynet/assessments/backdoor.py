@@ -6,11 +6,11 @@ from pydantic import ValidationError
 
 from securitynet.backdoors import BACKDOORS
 from securitynet.errors import ConfigurationError
-from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 
 
-def make_backdoor_of(trained: TrainedModel | None) -> TrainingBackdoor | None:
+def make_backdoor_of(trained: TargetRecord | None) -> TrainingBackdoor | None:
     """What poisoned the training set of a model, made from its record; None if nothing did, or nothing is known.
 
     Raises:

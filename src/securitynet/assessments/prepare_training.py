@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from securitynet.backdoors.base import Backdoor, prepare_backdoor
-from securitynet.defenses.base import TrainingDefense, defended_training
+from securitynet.defenses.base import defended_training
 from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.training_defense import TrainingDefense
 
 
 def prepared_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None, Backdoor | None]:
@@ -15,6 +16,6 @@ def prepared_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense
         ConfigurationError: If a setting is wrong, or is of neither of them.
     """
     rest, backdoor = prepare_backdoor(config)
-    named, protection = defended_training(rest)
+    named, defense = defended_training(rest)
     # The settings stay whole: the name of the weights file is made of them.
-    return named.model_copy(update={"configure": config.configure}), protection, backdoor
+    return named.model_copy(update={"configure": config.configure}), defense, backdoor

@@ -23,8 +23,8 @@ from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import detection
-from securitynet.models.shadows.plan import imitated_protection
-from securitynet.models.shadows.store import shadow_job, trained_shadow
+from securitynet.models.shadows.plan import choose_shadow_defense
+from securitynet.models.shadows.store import shadow_spec, train_shadow
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.randomness import derived_seed
@@ -147,15 +147,15 @@ class NeuralCleanse(Detector):
         """Models trained like the target on records that are known not to have trained it, as many as it had."""
         trained, parts = data.trained, data.splits
         assert trained is not None  # checked by `run`
-        protection = imitated_protection(trained, data.protection)
+        defense = choose_shadow_defense(trained, data.defense)
         pool = np.unique(np.concatenate([parts.shadow_train, parts.shadow_test, parts.known_non_members]))
         count = min(len(parts.members), len(pool))
         for number in range(self.reference):
             rows = np.sort(pool[shuffled(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
             seed = derived_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
-            job = shadow_job(data.dataset, rows, trained.architecture, recipe, protection)
-            shadow = trained_shadow(job, cache=context.cache, device=context.device)
+            spec = shadow_spec(data.dataset, rows, trained.architecture, recipe, defense)
+            shadow = train_shadow(spec, cache=context.cache, device=context.device)
             if context.progress:
                 context.progress(number + 1, self.reference)
             yield shadow.target

@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.index import Index
-from securitynet.results.subjects import TargetRecord, target_key
+from securitynet.results.subjects import StudyTargetRecord, target_key
 
 if TYPE_CHECKING:
     import pandas
@@ -80,7 +80,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
 def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, Any]]:
     """The rows of `to_frame`, in no particular order."""
     subjects = list(index.target_records())
-    by_key: dict[str, tuple[TargetRecord, dict[str, Any]]] = {}
+    by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
     for subject in subjects:
         about = _about_target(subject)
         if subject.means is not None:
@@ -146,7 +146,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _about_target(subject: TargetRecord) -> dict[str, Any]:
+def _about_target(subject: StudyTargetRecord) -> dict[str, Any]:
     training = subject.training or {}
     recipe = training.get("recipe") or {}
     declared = subject.declared

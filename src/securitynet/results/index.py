@@ -20,7 +20,7 @@ from securitynet.records import TrialResult
 from securitynet.results import store, subjects
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import TargetRecord, parse_target_record, target_key
+from securitynet.results.subjects import StudyTargetRecord, parse_study_target, target_key
 
 logger = logging.getLogger(__name__)
 
@@ -180,12 +180,12 @@ class Index:
                 for id_, status, reason, made_by, level, rates in rows
             }
 
-    def target_records(self) -> Iterator[TargetRecord]:
+    def target_records(self) -> Iterator[StudyTargetRecord]:
         """All subject records, by key."""
         query = sa.select(targets.c.record).where(targets.c.root == self.name).order_by(targets.c.key)
         with self._engine.connect() as connection:
             for (text,) in connection.execute(query):
-                yield TargetRecord.model_validate_json(text)
+                yield StudyTargetRecord.model_validate_json(text)
 
     def trials(self, ids: Iterable[str] | None = None) -> Iterator[TrialResult]:
         """Trial records by id; all, or those asked for that are there."""
@@ -224,7 +224,7 @@ class Index:
                     trial_rows.append(_trial_row(self.name, result, text.decode("utf-8")))
                     measurement_rows += _measurement_rows(self.name, result)
                 else:
-                    record = parse_target_record(text)
+                    record = parse_study_target(text)
                     subject_rows.append(_subject_row(self.name, record, text.decode("utf-8")))
             except FileNotFoundError:
                 continue
@@ -305,7 +305,7 @@ def _measurement_rows(root: str, result: TrialResult) -> Iterator[dict[str, Any]
         }
 
 
-def _subject_row(root: str, record: TargetRecord, text: str) -> dict[str, Any]:
+def _subject_row(root: str, record: StudyTargetRecord, text: str) -> dict[str, Any]:
     return {
         "root": root,
         "key": record.key,

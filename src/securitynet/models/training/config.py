@@ -26,7 +26,7 @@ class _Subject(Record):
     dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
     out: Path | None = Field(
         default=None,
-        description="Weights file to write, NAME.safetensors; the facts about it go to NAME.json beside it. "
+        description="Weights file to write, NAME.safetensors; the model record goes to NAME.json beside it. "
         "Default: a name made of these settings, in the user's data folder.",
     )
     defense: str | None = Field(

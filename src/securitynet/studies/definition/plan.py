@@ -30,7 +30,7 @@ from securitynet.records import (
     ThreatModel,
     TrialSpec,
 )
-from securitynet.results.subjects import Means, TargetRecord
+from securitynet.results.subjects import Means, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.targets import TargetPlan, expand_targets
@@ -150,7 +150,7 @@ class StudyPlan:
                         trials.append(trial)
         return trials
 
-    def means(self, target: TargetPlan, record: TargetRecord | None) -> Means:
+    def means(self, target: TargetPlan, record: StudyTargetRecord | None) -> Means:
         """What a target offers: as found when it was opened, else what is to be expected."""
         return record.means if record is not None and record.means is not None else expected_means(target)
 

@@ -14,7 +14,7 @@ import securitynet.datasets
 from securitynet.assessments.run_trial import ReportProgress
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import TargetRecord
+from securitynet.results.subjects import StudyTargetRecord
 from securitynet.studies.definition.plan import StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.execution.executors.base import ExecutorConfig, TaskCompletion, WorkerDeath
@@ -161,7 +161,7 @@ class _Calibration:
         self._measure_results(cost, scale)
         return True
 
-    def _try_methods(self, small: TargetPlan, record: TargetRecord, cost: CostEstimate) -> dict[str, list[float]]:
+    def _try_methods(self, small: TargetPlan, record: StudyTargetRecord, cost: CostEstimate) -> dict[str, list[float]]:
         """Method -> seconds of its trials, one for each threat model."""
         trials: dict[tuple[str, str], StudyTrial] = {}
         for trial in self.plan.trials(small, self.plan.means(small, record)):

@@ -12,7 +12,7 @@ from securitynet.results.index import Index, Refreshed
 from securitynet.results.merge import Merged
 from securitynet.results.merge import merge as merge_roots
 from securitynet.results.store import FOLDER, parse_trial
-from securitynet.results.subjects import TargetStore
+from securitynet.results.subjects import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.lock import Note
 from securitynet.studies.execution.run import StudyLocation, find_results, locate_results
@@ -39,7 +39,7 @@ def _count_files(location: StudyLocation) -> Status:
             counts[parse_trial(location.root.read(path)).status] += 1
         except (ValueError, OSError):
             counts["damaged"] += 1
-    subjects = Counter(record.status for record in TargetStore(location.root))
+    subjects = Counter(record.status for record in StudyTargetStore(location.root))
     return Status(
         name=location.root.name,
         state="not running",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from securitynet.assessments.environment import version
 from securitynet.results.index import Index, TrialState
-from securitynet.results.subjects import TargetRecord, TargetStore
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 
@@ -59,7 +59,7 @@ class StudyProgress:
         self.plan, self.retry_failed, self.refresh = plan, retry_failed, refresh
         self.states = index.trial_states()
         wanted = {target.key for target in plan.targets}
-        self.records: dict[str, TargetRecord] = {}
+        self.records: dict[str, StudyTargetRecord] = {}
         self._stale: list[str] = []
         declared = [target.declared() for target in plan.targets]
         for record in index.target_records():
@@ -80,12 +80,12 @@ class StudyProgress:
                 else:
                     self.fail_target(target)
 
-    def drop_stale(self, store: TargetStore) -> None:
+    def drop_stale(self, store: StudyTargetStore) -> None:
         """Delete the records of failures to open what has been mended since: the file that was missing is there."""
         for key in self._stale:
             store.files.remove(store.name(key))
 
-    def find_pending(self, target: TargetPlan, record: TargetRecord) -> PendingTrials:
+    def find_pending(self, target: TargetPlan, record: StudyTargetRecord) -> PendingTrials:
         """What is to be done of a target that has been opened.
 
         Trials that two targets share (two names of the same weights) belong to the first.

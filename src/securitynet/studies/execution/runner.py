@@ -18,7 +18,7 @@ from securitynet.records import TrialResult
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot, Root
 from securitynet.results.store import FOLDER, TrialStore
-from securitynet.results.subjects import TargetRecord, TargetStore
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.executors.base import (
@@ -98,7 +98,7 @@ class Runner:
         self._stopping = False
         self._false_starts = 0
         self._failed_work: dict[str, tuple[str, str | None]] = {}
-        self.store, self.records = TrialStore(self.root), TargetStore(self.root)
+        self.store, self.records = TrialStore(self.root), StudyTargetStore(self.root)
         refresh_index(self._index, self.note)
         options = self.options
         self.progress = StudyProgress(
@@ -239,7 +239,7 @@ class Runner:
                 self._reporter.report_failure(task.words, outcome.reason or "")
         self._schedule.end(task, True)
 
-    def _open(self, target: TargetTasks, record: TargetRecord) -> None:
+    def _open(self, target: TargetTasks, record: StudyTargetRecord) -> None:
         for check in record.checks:
             if not check.agrees:
                 self.note(f"{target.plan.label}: the {check.what} is {check.found}, where {check.said} is said.")
@@ -321,7 +321,7 @@ class Runner:
     def _record_unopened(self, key: str, reason: str, traceback: str | None) -> None:
         """Record that a target can't be opened."""
         target = next(target for target in self.plan.targets if target.key == key)
-        record = TargetRecord(
+        record = StudyTargetRecord(
             key=key,
             label=target.label,
             status="failed",

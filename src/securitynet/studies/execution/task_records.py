@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from securitynet.records import Record
-from securitynet.results.subjects import TargetRecord
+from securitynet.results.subjects import StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 
@@ -110,7 +110,7 @@ class TaskOutcome(_Message):
     seconds: float = 0.0
     reason: str | None = None
     traceback: str | None = None
-    record: TargetRecord | None = None
+    record: StudyTargetRecord | None = None
     dependencies: dict[str, list[str]] = Field(default_factory=dict)
     descriptions: dict[str, str] = Field(default_factory=dict)
     trial_status: Literal["ok", "failed", "skipped"] | None = None

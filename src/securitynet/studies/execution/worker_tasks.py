@@ -36,14 +36,14 @@ from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.store.model_record import facts_path
+from securitynet.models.store.model_record import model_record_path
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Measurement
 from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Check, TargetRecord, TargetStore
+from securitynet.results.subjects import Check, StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
@@ -75,7 +75,7 @@ class TaskRunner:
         self.config, self.cache, self.device = config, config.cache, config.placement.device
         self.root = open_root(config.root)
         self.store = TrialStore(self.root) if config.term is None else FencedStore(self.root, config.term)
-        self.records = TargetStore(self.root)
+        self.records = StudyTargetStore(self.root)
         self._open: _OpenTarget | None = None
         self._datasets: dict[str, ImageDataset] = {}
 
@@ -246,22 +246,22 @@ def train_weights(
         device: To train on.
         report_progress: Told each epoch.
     """
-    config, protection, backdoor = prepared_training(config)
+    config, defense, backdoor = prepared_training(config)
     path = locate_weights(config, cache)
     shared = f"models/{path.name}"
     with exclusive(path.with_suffix(".lock")):
         if root.folder is None and not path.exists() and root.exists(shared):
-            for name in (path.name, facts_path(path).name):
+            for name in (path.name, model_record_path(path).name):
                 path.with_name(name).write_bytes(root.read(f"models/{name}"))
         train_model(
             config.model_copy(update={"out": path, "device": device}),
-            protection=protection,
+            defense=defense,
             backdoor=backdoor,
             progress=_report_epochs(report_progress),
         )
         if root.folder is None and not root.exists(shared):
             # Another machine that opens this target need not train it again.
-            for part in (facts_path(path), path):
+            for part in (model_record_path(path), path):
                 root.write(f"models/{part.name}", part.read_bytes())
     return path
 
@@ -301,10 +301,10 @@ def _describe_target(
     checks: Sequence[Check],
     measurements: Sequence[Measurement],
     seconds: dict[str, float],
-) -> TargetRecord:
+) -> StudyTargetRecord:
     """The record of a target that has been opened."""
     dataset, splits = assessed.dataset, assessed.splits
-    return TargetRecord(
+    return StudyTargetRecord(
         key=plan.key,
         label=plan.label,
         status="ok",
@@ -335,7 +335,7 @@ def _describe_target(
     )
 
 
-def _lasting(record: TargetRecord) -> dict[str, Any]:
+def _lasting(record: StudyTargetRecord) -> dict[str, Any]:
     """What another opening of the same target must find as well."""
     return record.model_dump(mode="json", exclude={"seconds", "environment", "finished"})
 
