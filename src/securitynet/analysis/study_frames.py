@@ -29,7 +29,7 @@ CURVE_RATES = np.logspace(-5, 0, 26)
 """False-positive rates at which curves of several targets are taken, so that they can be averaged: five a decade."""
 
 
-def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
+def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = False) -> pandas.DataFrame:
     """All measured values under a study's root: one case a subject, and its annotations as far as they are known.
 
     Annotations come from the catalog where the study file links a model to it, and else from the name of the
@@ -39,6 +39,8 @@ def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
         folder: The study's root.
         curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores that trials keep; these must
             be read then, which takes a while where there are thousands.
+        doubtful: Keep targets of which a check failed: at chance, far from their stated accuracy, in another class
+            order, or answering at random. What they show is no property of a model.
     """
     rows: list[dict[str, Any]] = []
     store = TrialStore(folder)
@@ -46,7 +48,7 @@ def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
     larger = _larger(results)
     known: dict[str, dict[str, Any]] = {}
     for record in StudyTargetStore(folder):
-        if record.means is None:
+        if record.means is None or (record.doubtful and not doubtful):
             continue
         means = record.means
         case = describe(record)
@@ -122,10 +124,12 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     members, non_members = scores[is_member], scores[~is_member]
     if not len(members) or not len(non_members):
         return []
-    resolved = CURVE_RATES[np.greater_equal(CURVE_RATES, 1 / len(non_members))]
+    n = len(non_members)
+    resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
     whole = roc.curve(members, non_members)
-    # The lowest threshold whose false-positive rate does not exceed the bound, as `roc.tpr_at_fpr` takes it.
-    values = whole.tpr[np.searchsorted(whole.fpr, resolved + 1e-12, side="right") - 1]
+    # The threshold that `roc.tpr_at_fpr` takes.
+    bounds = np.array([1.0 if rate == 1 else roc.allowed(rate, n) / n for rate in resolved])
+    values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
     return [
         {**how, "at": f"fpr={rate:.4g}", "value": float(value)} for rate, value in zip(resolved, values, strict=True)

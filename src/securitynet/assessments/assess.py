@@ -16,6 +16,7 @@ from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
+from securitynet.models.loading.examination import doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.document import NotAssessed
@@ -41,6 +42,7 @@ def run(
     signals = collect(
         assessed.target, data.dataset, data.judged, cache=cache, progress=name_phase(report_progress, "querying")
     )
+    review(assessed, signals, data)
     assessment = Assessment(config, assessed, measure_accuracies(signals, data, config.level), signals)
     assessment.seconds["signals"] = time.perf_counter() - started
     for number, task in enumerate(planned):
@@ -50,7 +52,7 @@ def run(
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
-        trial = None if config.rerun else reuse(task, store, measures)
+        trial = None if config.rerun else reuse(task, store, measures, marks=doubts(assessed.target.checks))
         if trial is None:
             running = name_phase(report_progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
@@ -67,6 +69,17 @@ def run(
         assessment.remedies = try_defenses(assessment, report_progress)
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
+
+
+def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:
+    """Judge the accuracy of a target on all of its non-members; its checks and notes are replaced."""
+    inside = ~np.isin(signals.indices, data.splits.members)
+    trained = assessed.trained
+    # What the model record states holds for the non-members of its own split.
+    same = trained is not None and trained.split.fingerprint == data.splits.fingerprint
+    stated = trained.test_accuracy if trained is not None and same else None
+    names = data.dataset.class_names
+    review_accuracy(assessed.target, signals.predictions[inside], signals.labels[inside], names, stated)
 
 
 def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:

@@ -12,10 +12,13 @@ from securitynet.assessments.output_defense import check_defense, defend
 from securitynet.assessments.training_defense import defense_of
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.members import with_members
+from securitynet.datasets.options import load_options
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
@@ -30,8 +33,8 @@ class AssessedTarget:
     """A target with its data.
 
     Attributes:
-        membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
-            training part is taken for it.
+        membership: ``known`` from the file that training wrote, from a recording or from the user; ``assumed`` when
+            the dataset's own training part is taken for it.
         trained: The target's model record, if there is one.
         auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
     """
@@ -74,6 +77,7 @@ def prepare(
         SecurityNetError: For anything that is wrong with what the user gave, before any long work.
     """
     check_defense(config)
+    check_members(config)
     recorded = config.model.startswith("outputs:")
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
@@ -83,13 +87,10 @@ def prepare(
     trained = read_target_record(config.weights) if config.weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
-            config.dataset,
-            channels=config.channels,
-            size=config.image_size,
-            limit=config.limit,
-            root=config.data_root,
-            cache=config.cache or cache_folder(),
+            config.dataset, **load_options(config), cache=config.cache or cache_folder()
         )
+    elif dataset is not None and not dataset.members_stated:
+        dataset = state_members(config, dataset)
     if target is None:
         target = load_target(
             config.model,
@@ -99,6 +100,8 @@ def prepare(
             input_size=config.input_size,
             head=config.head,
             num_classes=config.num_classes,
+            weight_set=config.weight_set,
+            allow_random=config.allow_random,
             access=config.access,
             device=config.device,
             precision=config.precision,
@@ -112,11 +115,34 @@ def prepare(
     elif config.access is not None:
         target = target.under(config.access)
     if isinstance(target.backend, RecordedBackend):
-        dataset = dataset or target.backend.dataset()
+        dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above
+    target = examine(target, dataset, allow_random=config.allow_random)
+    require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     auxiliary = load_auxiliary(config, dataset)
     return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+
+
+def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:
+    """A dataset that has been loaded already, with the members that the configuration states, if any.
+
+    Raises:
+        DatasetError: If these are no records of it.
+    """
+    if config.members is None:
+        return dataset
+    return with_members(dataset, config.members, config.non_members)
+
+
+def check_members(config: AssessConfig) -> None:
+    """Raise `ConfigurationError` if what is stated about membership contradicts itself."""
+    if config.members is None and config.non_members is not None:
+        raise ConfigurationError("--non-members says who is no member; --members must say who is one.")
+    if config.members is not None and config.split == "four-way":
+        raise ConfigurationError(
+            "--members says who is a member, and --split four-way draws them at random.", hint="Leave one of them out."
+        )
 
 
 def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:
@@ -158,6 +184,9 @@ def choose_split(
     Raises:
         SplitError: If the model was trained on another dataset than this one, or the dataset can't be split so.
     """
+    if dataset.members_stated:
+        made = splits.make("public", dataset, seed=config.split_seed, known=config.known)
+        return made, config.split_seed, "known"
     if config.split == "auto" and trained is not None:
         return trained_splits(trained, dataset, known=config.known), trained.split.seed, "known"
     protocol = "public" if config.split == "auto" else config.split

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from securitynet.datasets.options import ImageOptions, StatedMembers
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.records import Access, Auxiliary
 
@@ -52,7 +53,7 @@ class ComputeOptions(BaseModel):
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
-class DataOptions(ComputeOptions):
+class DataOptions(ImageOptions, ComputeOptions):
     """Options that say which images."""
 
     dataset: str | None = Field(
@@ -61,7 +62,9 @@ class DataOptions(ComputeOptions):
     channels: Literal[1, 3] | None = Field(
         default=None, description="Convert images to 1 (grey) or 3 (colour) channels."
     )
-    image_size: int | None = Field(default=None, ge=4, description="Resize the dataset's images to this many pixels.")
+    image_size: int | None = Field(
+        default=None, ge=4, description="Stretch the dataset's images to a square of this many pixels."
+    )
     limit: int | None = Field(default=None, ge=8, description="Use at most this many records of each part.")
 
 
@@ -80,6 +83,16 @@ class AssessConfig(DataOptions):
     )
     num_classes: int | None = Field(
         default=None, ge=2, description="Number of classes. Default: what the weights have."
+    )
+    weight_set: str | None = Field(
+        default=None,
+        description="Which weights of a file with several sets: a name in the file, or average (EMA, SWA). Default: "
+        "those as trained.",
+    )
+    allow_random: bool = Field(
+        default=False,
+        description="Assess a model that does not answer the same for the same image: its answers are averaged over "
+        "repeats, and all results are marked.",
     )
     attacks: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",),
@@ -121,6 +134,14 @@ class AssessConfig(DataOptions):
     split: Literal["auto", "public", "four-way"] = Field(
         default="auto",
         description="Who is a member. Default: as the model was trained, else the dataset's own parts.",
+    )
+    members: StatedMembers = Field(
+        default=None,
+        description="Who is a member: a file with one image or record a line, or a table with a column file or record. "
+        "All others are non-members.",
+    )
+    non_members: StatedMembers = Field(
+        default=None, description="Who is no member, as a file likewise; who is in neither is left out."
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the split.")
     known: float | None = Field(

@@ -266,7 +266,9 @@ def _unfinished(trials: Sequence[TrialResult], status: Status) -> str:
     )
 
 
-def _facts(subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], status: Status) -> list[tuple[str, str]]:
+def _facts(
+    subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], status: Status
+) -> list[tuple[str, str]]:
     statuses = Counter(trial.status for trial in trials)
     opened = sum(subject.status == "ok" for subject in subjects)
     seconds = sum(sum(trial.seconds.values()) for trial in trials)
@@ -293,7 +295,9 @@ def _between(first: str, last: str) -> str:
     return f"{start} to {end[11:] if start[:10] == end[:10] else end} UTC"
 
 
-def _failures(subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], named: dict[str, str]) -> list[Failure]:
+def _failures(
+    subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], named: dict[str, str]
+) -> list[Failure]:
     found = [Failure("The target", s.label, s.reason or "", s.traceback) for s in subjects if s.status != "ok"]
     for trial in trials:
         if trial.status == "failed":
@@ -334,7 +338,7 @@ def _limits(subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult]
 
 def _disagreements(subjects: Sequence[StudyTargetRecord]) -> list[tuple[str, str]]:
     return [
-        (subject.label, f"{check.what}: said {check.said}, found {check.found}")
+        (subject.label, check.note or f"{check.what}: said {check.said}, found {check.found}")
         for subject in subjects
         for check in subject.checks
         if not check.agrees

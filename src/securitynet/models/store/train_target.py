@@ -18,6 +18,7 @@ from torch import nn
 import securitynet.datasets
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.options import load_options
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
@@ -183,9 +184,7 @@ def train_model(
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
-    dataset = securitynet.datasets.load(
-        config.dataset, channels=config.channels, size=config.image_size, root=config.data_root, limit=config.limit
-    )
+    dataset = securitynet.datasets.load(config.dataset, **load_options(config))
     _, trained = _obtain(
         architecture,
         dataset,

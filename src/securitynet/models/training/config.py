@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from securitynet.datasets.options import ImageOptions
 from securitynet.files import data_folder, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
@@ -19,7 +20,7 @@ def _split_commas(value: object) -> object:
 Commas = BeforeValidator(_split_commas)
 
 
-class _Subject(Record):
+class _Subject(ImageOptions, Record):
     """What is trained, on what, and where it goes. The description of each field is its help on the command line."""
 
     architecture: str = Field(description="Architecture to train; see `securitynet list architectures`.")
@@ -55,7 +56,7 @@ class _Subject(Record):
         "paper.",
     )
     channels: Literal[1, 3] | None = Field(default=None, description="Convert images to grey (1) or colour (3).")
-    image_size: int | None = Field(default=None, ge=1, description="Resize images to this height and width in pixels.")
+    image_size: int | None = Field(default=None, ge=1, description="Stretch images to this height and width in pixels.")
     data_root: Path | None = Field(default=None, description="Folder of the dataset's files.")
     limit: int | None = Field(default=None, ge=1, description="Use at most so many records of each part.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
@@ -82,6 +83,9 @@ class TrainConfig(RecipeOptions, _Subject):
         backdoor = settings.pop("backdoor")
         if backdoor is not None:
             settings["implant"] = backdoor  # its name when the first files were named
+        for name in ImageOptions.model_fields:
+            if settings[name] is None:
+                del settings[name]  # likewise
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

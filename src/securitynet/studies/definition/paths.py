@@ -15,6 +15,8 @@ from securitynet.models.sources.references import parse_reference
 
 _FILES = ("python", "onnx", "outputs")
 _FOLDERS = ("folder", "parquet")
+LISTS_OF_RECORDS = ("members", "non_members")
+"""Options that name a list of records."""
 
 
 def resolve_path(text: str, base: Path) -> Path:
@@ -39,8 +41,9 @@ def resolve_dataset(text: str, base: Path, root: str | None) -> str:
 
 def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """(option, path) of the files and folders that options name."""
-    if "weights" in options:
-        yield "weights", Path(options["weights"])
+    for name in ("weights", *LISTS_OF_RECORDS):
+        if name in options:
+            yield name, Path(options[name])
     reference = parse_reference(options["model"])
     if reference.scheme in _FILES:
         yield "model", Path(reference.name)
@@ -52,7 +55,7 @@ def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 def strip_folder(name: str, value: Any) -> Any:
     """The value of an option without the folders of this machine, as JSON types."""
-    if name == "weights":
+    if name in ("weights", *LISTS_OF_RECORDS):
         return Path(str(value)).name
     if name == "model" and value.partition(":")[0] in _FILES:
         scheme, _, rest = str(value).partition(":")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from securitynet.assessments.config import AssessConfig
+from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import stable_hash
 from securitynet.models.training.config import TrainConfig
@@ -18,6 +19,7 @@ from securitynet.records import Record
 from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.paths import (
+    LISTS_OF_RECORDS,
     list_paths,
     resolve_dataset,
     resolve_path,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _LISTS = frozenset({"auxiliary"})
 """Fields of `AssessConfig` that are lists themselves."""
 
-_OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root"})
+_OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root", *ImageOptions.model_fields})
 
 
 class TargetPlan(Record):
@@ -176,8 +178,9 @@ def _plan_target(
     for name in ("dataset", "auxiliary_dataset"):
         if name in options:
             options[name] = resolve_dataset(options[name], base, options.get("data_root"))
-    if "weights" in options:
-        options["weights"] = str(resolve_path(str(options["weights"]), base))
+    for name in ("weights", *LISTS_OF_RECORDS):
+        if name in options:
+            options[name] = str(resolve_path(str(options[name]), base))
     config = _validate(AssessConfig, options).model_dump(
         mode="json", include={"model", *TARGET_FIELDS}, exclude_unset=True
     )

@@ -242,7 +242,8 @@ class Runner:
     def _open(self, target: TargetTasks, record: StudyTargetRecord) -> None:
         for check in record.checks:
             if not check.agrees:
-                self.note(f"{target.plan.label}: the {check.what} is {check.found}, where {check.said} is said.")
+                what = check.note or f"the {check.what} is {check.found}, where {check.said} is said."
+                self.note(f"{target.plan.label}: {what}")
         pending = self.progress.find_pending(target.plan, record)
         self._record_skipped(pending)
         self._schedule.mark_recomputed(trial.id for trial in pending.recompute)

@@ -15,7 +15,7 @@ from typing import Any
 
 import securitynet.datasets
 from securitynet.assessments import environment
-from securitynet.assessments.assess import measure_accuracies
+from securitynet.assessments.assess import measure_accuracies, review
 from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data, prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.method_settings import make_method
@@ -32,18 +32,20 @@ from securitynet.assessments.run_trial import (
 from securitynet.assessments.trial_plan import PlannedTrial, make_specification, means_of
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
+from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import doubts
 from securitynet.models.store.model_record import model_record_path
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.training.config import TrainConfig
-from securitynet.records import Measurement
+from securitynet.records import Check, Measurement
 from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Check, StudyTargetRecord, StudyTargetStore
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
@@ -124,20 +126,13 @@ class TaskRunner:
         return self._open
 
     def _load_dataset(self, config: AssessConfig) -> ImageDataset:
-        names = ("dataset", "channels", "image_size", "limit", "data_root")
-        key = str([getattr(config, name) for name in names])
+        options = load_options(config)
+        key = str([config.dataset, options])
         if key not in self._datasets:
             while len(self._datasets) >= _DATASETS:
                 self._datasets.pop(next(iter(self._datasets)))
             assert config.dataset is not None
-            self._datasets[key] = securitynet.datasets.load(
-                config.dataset,
-                channels=config.channels,
-                size=config.image_size,
-                limit=config.limit,
-                root=config.data_root,
-                cache=self.cache,
-            )
+            self._datasets[key] = securitynet.datasets.load(config.dataset, **options, cache=self.cache)
         self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
         return self._datasets[key]
 
@@ -149,11 +144,13 @@ class TaskRunner:
         querying = name_phase(report_progress, "querying")
         signals = collect(assessed.target, data.dataset, data.judged, cache=self.cache, progress=querying)
         measurements = measure_accuracies(signals, data, self.config.level)
+        review(assessed, signals, data)
         checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
+        checks += [check for check in assessed.target.checks if check.what not in {known.what for known in checks}]
         wrong = [check for check in checks if not check.agrees]
         if wrong and task.on_mismatch == "fail":
             raise ModelError(
-                f"{assessed.target.reference} has a test accuracy of {wrong[0].found}, where {wrong[0].said} is said.",
+                f"{assessed.target.reference}: {doubts(wrong)[0]}",
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
         seconds = {"load": round(loaded - started, 4), "signals": round(time.perf_counter() - loaded, 4)}

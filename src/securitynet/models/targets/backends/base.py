@@ -24,6 +24,9 @@ class Backend(ABC):
         channels: Channels that inputs must have, None if the backend can't tell.
         white_box: Whether the module can be handed out.
         interface: What stands between the model and those who ask it; None if nothing does.
+        repeats: How often each image is asked for one answer.
+        charges: Whether answers may cost something.
+        rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
     """
 
     reference: str
@@ -32,6 +35,9 @@ class Backend(ABC):
     channels: int | None = None
     white_box: bool = False
     interface: Interface | None = None
+    repeats: int = 1
+    charges: bool = False
+    rounding: float = 1e-3
 
     @abstractmethod
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -43,6 +49,10 @@ class Backend(ABC):
         Returns:
             N×K float32 on the CPU, before any check.
         """
+
+    def fresh_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `outputs`: computed anew, for backends that remember answers."""
+        return self.outputs(inputs)
 
     @property
     def device(self) -> torch.device:
