@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import securitynet.datasets
+from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.run_trial import ReportProgress
+from securitynet.datasets.options import load_options
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import StudyTargetRecord
@@ -193,15 +195,9 @@ class _Calibration:
 
     def _compute_scale(self, target: TargetPlan, tried: int) -> float:
         """How many times as many records the study has."""
-        options = target.options
-        dataset = securitynet.datasets.load(
-            options["dataset"],
-            channels=options.get("channels"),
-            size=options.get("image_size"),
-            limit=options.get("limit"),
-            root=options.get("data_root"),
-            cache=self.preview.cache,
-        )
+        config = AssessConfig.model_validate(target.options)
+        assert config.dataset is not None  # targets without one are not tried
+        dataset = securitynet.datasets.load(config.dataset, **load_options(config), cache=self.preview.cache)
         parts = 2 if self.plan.means(target, None).split.name == "four-way" else 1
         return max(1.0, len(dataset) / parts / max(tried, 1))
 
