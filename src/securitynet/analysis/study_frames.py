@@ -17,7 +17,7 @@ from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import SubjectRecord, SubjectStore, subject_key
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore, target_key
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 """Layers of architectures whose names do not tell."""
@@ -47,16 +47,16 @@ def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = Fal
     results = list(store)
     larger = _larger(results)
     known: dict[str, dict[str, Any]] = {}
-    for record in SubjectStore(folder):
+    for record in StudyTargetStore(folder):
         if record.means is None or (record.doubtful and not doubtful):
             continue
         means = record.means
         case = describe(record)
-        known[subject_key(means.target, means.dataset, means.split, means.precision)] = case
+        known[target_key(means.target, means.dataset, means.split, means.precision)] = case
         rows += [{**case, **values(measurement)} for measurement in record.measurements]
     for result in results:
         spec = result.spec
-        of = known.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
+        of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status == "ok" and of is not None:
             rows += list(_trial_rows(result, of, larger))
             if curves and result.spec.method.startswith("membership.") and rows:
@@ -64,7 +64,7 @@ def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = Fal
     return tidy(rows)
 
 
-def describe(record: SubjectRecord) -> dict[str, Any]:
+def describe(record: StudyTargetRecord) -> dict[str, Any]:
     """What is known about a subject, by the columns of a tidy frame."""
     assert record.means is not None
     training = record.training or {}
@@ -166,7 +166,7 @@ def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in configuration.items() if defaults.get(name) != value}
 
 
-def _defense(record: SubjectRecord) -> str | None:
+def _defense(record: StudyTargetRecord) -> str | None:
     """The defense of a subject: the one it was trained with, or the one at its output."""
     trained = (record.training or {}).get("defense")
     at_output = record.declared.get("defense")
@@ -174,7 +174,7 @@ def _defense(record: SubjectRecord) -> str | None:
     return " + ".join(dict.fromkeys(names)) or None
 
 
-def _condition(record: SubjectRecord) -> dict[str, Any]:
+def _condition(record: StudyTargetRecord) -> dict[str, Any]:
     """Of a subject's defense: the settings that are not its defaults, in words; the epsilon spent; the teacher."""
     trained = (record.training or {}).get("defense") or {}
     given = dict(trained.get("settings") or {}) if isinstance(trained, dict) else {}
@@ -198,7 +198,7 @@ def _words(field: str, value: Any) -> str:
     return f"{field.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
 
 
-def _at_output(record: SubjectRecord) -> tuple[str, dict[str, Any]]:
+def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
     """Name and settings of the defense of a subject's answers."""
     from securitynet.defenses.base import settings_of
 

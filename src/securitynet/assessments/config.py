@@ -42,7 +42,7 @@ Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 """Drops repeated values: a measurement's name must occur once."""
 
 
-class RunOptions(BaseModel):
+class ComputeOptions(BaseModel):
     """Options of every command that computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class RunOptions(BaseModel):
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
-class DataOptions(ImageOptions, RunOptions):
+class DataOptions(ImageOptions, ComputeOptions):
     """Options that say which images."""
 
     dataset: str | None = Field(
