@@ -9,12 +9,12 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError
 from securitynet.models import heads
-from securitynet.models.backends.base import Backend
+from securitynet.models.backends.base import Backend, Opened, Options
 from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.conventions import choose_normalization, sample_indices
 from securitynet.models.heads import HEADS, Head
 from securitynet.models.ledger import QueryLedger
-from securitynet.models.opening import DEFAULT_SIZE, Opened, Options, open_answers, open_network
+from securitynet.models.opening import DEFAULT_SIZE, open_answers, open_network
 from securitynet.models.preprocessing import Preprocessing, parse_normalization
 from securitynet.models.references import ModelReference, parse_reference
 from securitynet.models.sources.base import Progress
@@ -56,7 +56,7 @@ def load_target(
     Nothing in a model file is executed; the one code that runs is a factory that the user names (``python:``).
 
     Args:
-        reference: See `securitynet.models.references.FORMS`.
+        reference: Reference of the model; `securitynet list backends` shows the forms.
         weights: File of weights for a network; the library's own by default.
         dataset: Labelled images of the model's kind: they decide ``auto`` choices, and the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
@@ -88,7 +88,7 @@ def load_target(
     if parsed.scheme == "catalog":
         parsed = resolve(parsed)
     options = Options(
-        weights=None if weights is None else Path(weights),
+        weights=None if weights is None else Path(weights).expanduser(),
         normalize=normalize,
         input_size=input_size,
         head=_check_head(head),
@@ -259,7 +259,7 @@ def _check_options(reference: ModelReference, options: Options) -> None:
     ):
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option} must be positive, not {value}.")
-    if reference.scheme == "outputs" and (options.normalize is not None or options.input_size is not None):
+    if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
         raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
     if options.weights is not None and not reference.is_network:
         raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.files import cache_folder
 from securitynet.models import fitting
-from securitynet.models.backends.base import Backend
+from securitynet.models.backends.base import Backend, Opened, Options
 from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.heads import Head
-from securitynet.models.preprocessing import Preprocessing
 from securitynet.models.references import ModelReference
 from securitynet.models.sources import open_source
-from securitynet.models.sources.base import Progress, Shape, Source
+from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.schemes import BACKENDS
 from securitynet.models.stored_facts import StoredFacts, read_facts
 from securitynet.models.suggestions import suggest
 from securitynet.models.trained import TrainedModel, read_artefact
@@ -26,52 +19,6 @@ from securitynet.models.weights import StateDict, read_state_dict, state_checksu
 
 DEFAULT_SIZE = 32
 """Height and width of images where nothing states them."""
-
-_REQUEST_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may say about a model; None leaves it to be found out."""
-
-    device: torch.device
-    weights: Path | None = None
-    normalize: str | None = None
-    input_size: int | None = None
-    head: Head | None = None
-    num_classes: int | None = None
-    precision: str = "fp32"
-    batch_size: int | None = None
-    max_queries: int | None = None
-    timeout: float = 30.0
-    retries: int = 5
-    cache: Path | None = None
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A backend and what its source states about it.
-
-    Attributes:
-        backend: Ready to answer.
-        preprocessing: That its source states; None if it states none.
-        head: That its source states.
-        input_size: That its source states, where it states no normalisation.
-        example_size: Height and width of images that it probably takes.
-        notes: What a reader of the report should know.
-        paid: Whether answers may cost something.
-        recorded: Whether it can only answer for recorded images.
-    """
-
-    backend: Backend
-    preprocessing: Preprocessing | None = None
-    head: Head | None = None
-    input_size: tuple[int, int] | None = None
-    example_size: tuple[int, int] | None = None
-    notes: tuple[str, ...] = ()
-    paid: bool = False
-    recorded: bool = False
 
 
 def open_network(reference: ModelReference, options: Options, dataset: ImageDataset | None) -> Opened:
@@ -119,7 +66,7 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     example = shape.channels, *_example_size(shape, size, options, dataset)
     backend = ModuleBackend(
         network.float(),
-        reference=short(reference) if reference.scheme == "python" else str(reference),
+        reference=str(reference.without_folders()),
         checksum=state_checksum(loaded, source.architecture),
         example_shape=example,
         device=options.device,
@@ -132,7 +79,7 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
 
 def _read_weights(
     reference: ModelReference,
-    source: Source,
+    source: NetworkSource,
     options: Options,
     artefact: TrainedModel | StoredFacts | None,
     dataset: ImageDataset | None,
@@ -188,32 +135,6 @@ def _example_size(
 
 
 def open_answers(reference: ModelReference, options: Options) -> Opened:
-    """Open a model that only answers: an ONNX file, an endpoint, or recorded outputs."""
-    name = reference.name
-    if reference.scheme == "outputs":
-        from securitynet.models.backends.recorded import RecordedBackend
-
-        recorded = RecordedBackend(Path(name), reference=short(reference))
-        return Opened(recorded, preprocessing=Preprocessing(), head=recorded.head, recorded=True)
-    if reference.scheme == "onnx":
-        from securitynet.models.backends.onnx import OnnxBackend
-
-        onnx = OnnxBackend(Path(name), reference=short(reference), batch_size=options.batch_size)
-        return Opened(onnx, input_size=onnx.input_size)
-    from securitynet.models.backends.http import HttpBackend
-
-    http = HttpBackend(
-        name,
-        reference=str(reference),
-        ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
-        cap=options.max_queries,
-        batch_size=options.batch_size or _REQUEST_SIZE,
-        timeout=options.timeout,
-        retries=options.retries,
-    )
-    return Opened(http, input_size=http.input_size, paid=True)
-
-
-def short(reference: ModelReference) -> str:
-    """The reference without the folders of its path: results name the model, not the machine."""
-    return str(reference.model_copy(update={"name": Path(reference.name).name}))
+    """Open a model that only answers, by the backend of its scheme."""
+    backend: type[Backend] = BACKENDS.get(reference.declaration.name)
+    return backend.open(reference, options)

@@ -238,7 +238,7 @@ def fresh_network(job: Job) -> nn.Module:
     channels, size, _ = job.dataset.image_shape
     shape = Shape(job.num_classes, channels, job.input_size or size)
     reference = parse_reference(qualified(job.architecture))
-    if not reference.is_network:
+    if not reference.declaration.takes_weights:
         raise ConfigurationError(f"{job.architecture} is no network that could be trained.")
     source = open_source(reference)
     with isolated():

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.models.references import describe_forms
 from securitynet.records import Access, Auxiliary
 
 
@@ -68,7 +69,7 @@ class DataOptions(RunOptions):
 class AssessConfig(DataOptions):
     """What to assess and how."""
 
-    model: str = Field(description="Model reference: arch:NAME, timm:NAME, onnx:FILE, http://..., outputs:FILE, ...")
+    model: str = Field(description=f"Model reference: {describe_forms()}, or the path of a model file.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
     normalize: str | None = Field(
         default=None,

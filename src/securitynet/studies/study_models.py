@@ -32,7 +32,6 @@ DATASETS_OF_THE_CATALOG = {
 _LISTS = frozenset({"auxiliary"})
 """Fields of `AssessConfig` that are lists themselves."""
 
-_FILES = ("python", "onnx", "outputs")
 _FOLDERS = ("folder", "parquet")
 _OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root"})
 
@@ -187,7 +186,7 @@ def _subject(
     config = _validated(AssessConfig, options).model_dump(
         mode="json", include={"model", *SUBJECT_FIELDS}, exclude_unset=True
     )
-    if "dataset" not in config and not config["model"].startswith("outputs:"):
+    if "dataset" not in config and not parse_reference(config["model"]).declaration.recorded:
         raise ConfigurationError(
             f"Which images should {label} be assessed on?", hint="Give dataset, in its table or under [data]."
         )
@@ -365,7 +364,7 @@ def _absolute(text: str, base: Path) -> Path:
 
 def _absolute_reference(text: str, base: Path) -> str:
     reference = parse_reference(text)
-    if reference.scheme not in _FILES:
+    if reference.path is None:
         return text
     return str(reference.model_copy(update={"name": str(_absolute(reference.name, base))}))
 
@@ -380,8 +379,8 @@ def _paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     if "weights" in options:
         yield "weights", Path(options["weights"])
     reference = parse_reference(options["model"])
-    if reference.scheme in _FILES:
-        yield "model", Path(reference.name)
+    if reference.path is not None:
+        yield "model", reference.path
     for name in ("dataset", "auxiliary_dataset"):
         scheme, colon, path = str(options.get(name) or "").partition(":")
         if colon and scheme in _FOLDERS:
@@ -391,9 +390,8 @@ def _paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 def _without_folder(name: str, value: Any) -> Any:
     if name == "weights":
         return Path(str(value)).name
-    if name == "model" and value.partition(":")[0] in _FILES:
-        scheme, _, rest = str(value).partition(":")
-        return f"{scheme}:{rest.rpartition('/')[2]}"
+    if name == "model":
+        return str(parse_reference(str(value)).without_folders())
     if name in ("dataset", "auxiliary_dataset") and str(value).partition(":")[0] in _FOLDERS:
         scheme, _, path = str(value).partition(":")
         return f"{scheme}:{Path(path).name}"

@@ -14,6 +14,7 @@ from securitynet.files import cache_folder
 from securitynet.models.backends.recorded import RecordedBackend
 from securitynet.models.loading import load_target
 from securitynet.models.method import TrialData
+from securitynet.models.references import parse_reference
 from securitynet.models.target import Target
 from securitynet.models.trained import TrainedModel, read_artefact, trained_splits
 from securitynet.studies.config import AssessConfig
@@ -74,7 +75,10 @@ def prepare(
         SecurityNetError: For anything that is wrong with what the user gave, before any long work.
     """
     check_defense(config)
-    recorded = config.model.startswith("outputs:")
+    if target is not None:
+        recorded = isinstance(target.backend, RecordedBackend)
+    else:
+        recorded = parse_reference(config.model).declaration.recorded
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
             "Which images should the model be assessed on?",

@@ -3,15 +3,65 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied
+from securitynet.models.heads import Head
+from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.references import ModelReference
+from securitynet.models.sources.base import Progress
 
 if TYPE_CHECKING:
     from securitynet.models.interface import Interface
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say about a model; None leaves it to be found out."""
+
+    device: torch.device
+    weights: Path | None = None
+    normalize: str | None = None
+    input_size: int | None = None
+    head: Head | None = None
+    num_classes: int | None = None
+    precision: str = "fp32"
+    batch_size: int | None = None
+    max_queries: int | None = None
+    timeout: float = 30.0
+    retries: int = 5
+    cache: Path | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A backend and what its source states about it.
+
+    Attributes:
+        backend: Ready to answer.
+        preprocessing: That its source states; None if it states none.
+        head: That its source states.
+        input_size: That its source states, where it states no normalisation.
+        example_size: Height and width of images that it probably takes.
+        notes: What a reader of the report should know.
+        paid: Whether answers may cost something.
+        recorded: Whether it can only answer for recorded images.
+    """
+
+    backend: Backend
+    preprocessing: Preprocessing | None = None
+    head: Head | None = None
+    input_size: tuple[int, int] | None = None
+    example_size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+    paid: bool = False
+    recorded: bool = False
 
 
 class Backend(ABC):
@@ -32,6 +82,19 @@ class Backend(ABC):
     channels: int | None = None
     white_box: bool = False
     interface: Interface | None = None
+
+    @classmethod
+    def open(cls, reference: ModelReference, options: Options) -> Opened:
+        """Open what a reference of this backend's scheme names.
+
+        Args:
+            reference: Of the scheme that the backend's file declares.
+            options: What the user says about the model.
+
+        Raises:
+            ModelError: If there is no such model, or it is damaged or of another kind.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no scheme of its own")
 
     @abstractmethod
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""An ONNX file as a backend, run by onnxruntime."""
+"""An ONNX file, run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum
 from securitynet.models.backends._external_data import external_files
 from securitynet.models.backends._layout import read_layout
-from securitynet.models.backends.base import Backend
+from securitynet.models.backends.base import Backend, Opened, Options
 from securitynet.models.backends.module import suitable_batch
+from securitynet.models.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme("onnx", "onnx:path.onnx", file=True, suffixes=(".onnx",))
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FLOAT_OUTPUTS = (*_FLOATS, "tensor(double)")
@@ -53,6 +58,13 @@ class OnnxBackend(Backend):
         self._read_output(output_name)
         example = None if self.input_size is None else (self.channels or 3, *self.input_size)
         self._batch_size = batch_size or suitable_batch(example, torch.device("cpu"))
+
+    @classmethod
+    @override
+    def open(cls, reference: ModelReference, options: Options) -> Opened:
+        path = reference.path or Path(reference.name)
+        backend = cls(path, reference=str(reference.without_folders()), batch_size=options.batch_size)
+        return Opened(backend, input_size=backend.input_size)
 
     @property
     def batch_size(self) -> int:

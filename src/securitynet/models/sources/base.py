@@ -1,4 +1,4 @@
-"""`Source`: what is known about a network before its weights are read."""
+"""`NetworkSource`: what is known about a network before its weights are read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkSource:
     """A network that can be built, and where its weights are.
 
     Attributes:

@@ -1,7 +1,7 @@
-"""``hf:OWNER/NAME[@REVISION]``: repositories of the Hugging Face hub that hold a network of timm.
+"""A network in a repository of the Hugging Face hub.
 
-Two files are read: ``config.json``, which names an architecture that timm itself defines, and the weights. Code in a
-repository is neither fetched nor run.
+``hf:OWNER/NAME[@REVISION]``. Two files are read: ``config.json``, which names an architecture that timm itself defines,
+and the weights. Code in a repository is neither fetched nor run.
 """
 
 from __future__ import annotations
@@ -13,9 +13,19 @@ from typing import Any
 from securitynet.errors import ModelError
 from securitynet.models.references import ModelReference
 from securitynet.models.sources._hub import hub_file
-from securitynet.models.sources.base import Progress, Source
+from securitynet.models.sources.base import NetworkSource, Progress
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme(
+    "hf",
+    "hf:owner/name",
+    network=True,
+    takes_weights=True,
+    pattern="(?P<name>[^/@]+/[^/@]+)(@(?P<detail>.*))?",
+    mismatch="is not a repository of the hub",
+)
 
 # Arguments of timm's factory that name files or other models rather than describe a network.
 _REFUSED = frozenset(
@@ -31,7 +41,7 @@ _REFUSED = frozenset(
 )
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     repository, revision, name = reference.name, reference.detail, str(reference)
     path = hub_file(repository, ("config.json",), revision=revision, reference=name)
