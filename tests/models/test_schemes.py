@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,8 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     assert parse_reference("onnx:~/m.onnx").path == tmp_path / "m.onnx"
     assert parse_reference("python:~/m.py:make").path == tmp_path / "m.py"
     assert parse_reference("timm:resnet18").path is None
+
+
+def test_the_docs_show_every_form():
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    assert [scheme.form for scheme in SCHEMES.schemes if scheme.form not in text] == []

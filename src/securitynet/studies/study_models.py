@@ -363,6 +363,8 @@ def _absolute(text: str, base: Path) -> Path:
 
 
 def _absolute_reference(text: str, base: Path) -> str:
+    if ":" not in text and _absolute(text, base).exists():
+        text = str(_absolute(text, base))  # a model file without its scheme
     reference = parse_reference(text)
     if reference.path is None:
         return text
