@@ -115,13 +115,14 @@ class _told:  # noqa: N801 (used like a function)
 
 def _of_models(study: StudyConfig, source: ModelSource, base: Path, stamps: Stamps) -> Iterator[SubjectPlan]:
     for reference, entry in _references(study, source, base):
+        reference = _absolute_reference(reference, base)
         options = {**study.data, **source.options}
         dataset = options.get("dataset") or _dataset_of(study, entry)
         if dataset is not None:
             options["dataset"] = dataset
         for chosen in alternatives(options):
             yield _subject(
-                {"model": _absolute_reference(reference, base), **chosen},
+                {"model": reference, **chosen},
                 base,
                 stamps,
                 label=source.label or entry_name(entry) or _short_label(reference, chosen),
