@@ -3,7 +3,7 @@
 import pytest
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.references import parse_reference
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.schemes import SCHEMES
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.backends.base import Backend
-from securitynet.models.references import parse_reference
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.schemes import BACKENDS, SCHEMES, SOURCES, SchemeRegistry
+from securitynet.models.targets.backends.base import Backend
 
 PLUGIN = """'''Answers from a table.'''
 
@@ -44,7 +44,7 @@ def test_every_scheme_opens_something(name):
 
 def test_parsing_and_listing_import_no_torch():
     code = (
-        "import sys; from securitynet.models.references import describe_forms, parse_reference; "
+        "import sys; from securitynet.models.sources.references import describe_forms, parse_reference; "
         "parse_reference('onnx:a.onnx'); print(describe_forms()); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -99,7 +99,7 @@ def test_a_plug_in_is_read_without_importing_its_package(tmp_path):
     (metadata / "entry_points.txt").write_text("[securitynet.backends]\ntable = heavy.table:Table\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from securitynet.models.references import parse_reference\n"
+        "from securitynet.models.sources.references import parse_reference\n"
         "print(parse_reference('table:a.tab').path)\n"
         "try: parse_reference('b.tab')\n"
         "except Exception as error: print(error)"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from securitynet.models.references import ModelReference
     from securitynet.models.sources.base import NetworkSource
+    from securitynet.models.sources.references import ModelReference
 
 
 def open_source(reference: ModelReference) -> NetworkSource:

@@ -6,8 +6,8 @@ from torch import nn
 
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
-from securitynet.models.references import ModelReference
 from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 
 SCHEME = Scheme("arch", "arch:cifar-resnet20", remark="with --weights FILE", network=True, takes_weights=True)

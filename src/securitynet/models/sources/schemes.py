@@ -221,7 +221,7 @@ def _declaration(statement: ast.stmt) -> ast.Call | None:
 SOURCES = SchemeRegistry("source", package="securitynet.models.sources", function="open_source")
 """Schemes that lead to a torch network: each file defines ``open_source(reference) -> NetworkSource``."""
 
-BACKENDS = SchemeRegistry("backend", package="securitynet.models.backends", base="Backend")
+BACKENDS = SchemeRegistry("backend", package="securitynet.models.targets.backends", base="Backend")
 """Schemes of models that only answer: each file defines one `Backend` with the class method ``open``."""
 
 SCHEMES = AllSchemes("kind of model", SOURCES, BACKENDS)
