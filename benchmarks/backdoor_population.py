@@ -20,8 +20,9 @@ import torch
 import securitynet.datasets
 from securitynet.backdoors.base import make_implant
 from securitynet.datasets import splits
-from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import detection, low_outliers
 from securitynet.models.store.train_target import train_target
 

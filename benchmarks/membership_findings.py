@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.model_record import read_artefact
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect

@@ -23,9 +23,10 @@ import torch
 
 import securitynet.datasets
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import Job, fresh_network

@@ -25,10 +25,10 @@ ROW = Row(
 
 def subject(case):
     """The target, its data, and the attack."""
-    from securitynet.attacks.base import TrialData
     from securitynet.attacks.membership.lira import LiRA
     from securitynet.datasets import load
     from securitynet.datasets.splits import Splits
+    from securitynet.methods.data import TrialData
     from securitynet.models.shadows import ShadowPlan, obtain_shadow
     from securitynet.models.training.recipe import Recipe
 
@@ -57,7 +57,7 @@ def subject(case):
 
 @ROW.side("ours")
 def ours(case):
-    from securitynet.attacks.base import Context
+    from securitynet.methods.context import Context
 
     target, data, attack = subject(case)
 

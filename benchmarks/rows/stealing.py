@@ -31,10 +31,11 @@ ROW = Row(
 
 def stolen_from(case, interface):
     """The attack and all that it is given."""
-    from securitynet.attacks.base import Context, TrialData
     from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
+    from securitynet.methods.context import Context
+    from securitynet.methods.data import TrialData
     from securitynet.models.shadows import obtain_shadow
     from securitynet.models.training.recipe import Recipe
     from securitynet.records import Access, Auxiliary, ThreatModel

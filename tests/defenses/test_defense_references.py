@@ -14,7 +14,8 @@ from securitynet.defenses.base import make_defense
 from securitynet.defenses.memguard import MemGuardInterface
 from securitynet.defenses.relaxloss import Relaxing, relaxed
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics.roc import auc
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.train_target import train_target

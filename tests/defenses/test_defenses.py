@@ -16,11 +16,12 @@ from securitynet.defenses.distillation import Distillation, Distilling
 from securitynet.defenses.dropout import Dropout
 from securitynet.defenses.relaxloss import relaxed
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import trained_splits
-from securitynet.models.store.train_target import read_artefact, train_model, train_target
+from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe

@@ -11,14 +11,16 @@ import torch
 from torch.nn import functional
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.splits import Splits
 from securitynet.defenses.dp_sgd import PRESETS, DpSgd
 from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.train_target import read_artefact, train_model, train_target
+from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training import dp_sgd as private

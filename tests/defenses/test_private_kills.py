@@ -12,7 +12,8 @@ from opacus.accountants import RDPAccountant
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.base import defended_training
 from securitynet.defenses.dp_sgd import RECIPE, DpSgd
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowPlan
 from securitynet.models.store.model_record import read_artefact, trained_splits
 from securitynet.models.store.train_target import train_target

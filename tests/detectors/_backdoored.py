@@ -8,7 +8,7 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors.base import TrialData
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend

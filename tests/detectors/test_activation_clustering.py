@@ -10,8 +10,9 @@ from statsmodels.stats.multitest import multipletests
 
 from securitynet.detectors._activation_clustering.clusters import divide
 from securitynet.detectors.activation_clustering import ActivationClustering
-from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import SplitError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import clusters
 from securitynet.records import Access, Auxiliary, ThreatModel
 

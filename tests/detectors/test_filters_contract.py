@@ -12,8 +12,9 @@ from _backdoored import PATCH, Sealed, poisoned, split, stripes, target_of, trai
 
 from securitynet.detectors import DETECTORS
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError, DatasetError, QueryBudgetExceeded, TargetError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.models.targets.target import Target

@@ -9,9 +9,9 @@ from sklearn.cluster import KMeans
 from securitynet.detectors._neo import regions as _regions
 from securitynet.detectors._neo.colours import dominant_colours
 from securitynet.detectors._neo.regions import Grid
-from securitynet.detectors.base import Context
 from securitynet.detectors.neo import Neo
 from securitynet.errors import SplitError
+from securitynet.methods.context import Context
 from securitynet.metrics import filtering
 from securitynet.records import Access, Auxiliary, ThreatModel
 

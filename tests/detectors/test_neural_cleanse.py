@@ -17,9 +17,10 @@ from securitynet.detectors import DETECTORS
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.detectors._neural_cleanse.triggers import Triggers
-from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator

@@ -17,7 +17,8 @@ from securitynet.backdoors.sinusoid import Sinusoid
 from securitynet.backdoors.warp import Warp
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.store.train_target import read_artefact, train_model
+from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 
 ALL = {"badnets": {}, "blended": {}, "sinusoid": {"frequency": 3}, "warp": {"strength": 2.0}}

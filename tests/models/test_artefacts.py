@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
-from securitynet.models.store.train_target import read_artefact, train_model, train_target, trained_splits
+from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access

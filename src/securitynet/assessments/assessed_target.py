@@ -15,7 +15,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
-from securitynet.methods.base import TrialData
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TrainedModel, read_artefact, trained_splits

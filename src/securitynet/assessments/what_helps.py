@@ -21,7 +21,9 @@ from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import OutputDefense, TrainingDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
 from securitynet.files import cache_folder, stable_hash
-from securitynet.methods.base import Context, Method, TrialData
+from securitynet.methods.base import Method
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.models.store.model_record import read_artefact, trained_splits
 from securitynet.models.store.train_target import train_target

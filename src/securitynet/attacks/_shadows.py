@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models import shadows
 from securitynet.models.shadows import ShadowModel, ShadowOutputs, ShadowPlan, ShadowTraining
 from securitynet.models.targets.target import Target

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from securitynet.defenses import DEFENSES
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface
 from securitynet.models.targets.target import Target
 from securitynet.models.training.config import TrainConfig

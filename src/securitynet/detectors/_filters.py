@@ -17,8 +17,11 @@ from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._known_trigger import Suspects, Trigger
 from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
 from securitynet.detectors._verdicts import Screening
-from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.detectors.base import Detector
 from securitynet.errors import SplitError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
 from securitynet.models.targets.signals import Progress

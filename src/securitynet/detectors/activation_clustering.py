@@ -16,8 +16,11 @@ from securitynet.detectors._activation_clustering.clusters import Clusters, Redu
 from securitynet.detectors._filters import check_enough
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
-from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import ChangedImages
 from securitynet.randomness import derived_seed

@@ -17,8 +17,11 @@ from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.labels import Found, Plan, search
 from securitynet.detectors._neural_cleanse.search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
-from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import detection
 from securitynet.models.shadows.plan import imitated_protection
 from securitynet.models.shadows.store import shadow_job, trained_shadow

@@ -7,7 +7,9 @@ import hashlib
 import numpy as np
 
 from securitynet.files import stable_hash
-from securitynet.methods.base import Context, SharedWork, TrialData
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows.outputs import part_job, plan_jobs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import check_shadow

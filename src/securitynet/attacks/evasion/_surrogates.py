@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import file_checksum
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import Job, obtain_model
 from securitynet.models.targets.target import Target

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_job, trained_surrogate
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_model
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target

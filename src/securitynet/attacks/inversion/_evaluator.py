@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target

@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target

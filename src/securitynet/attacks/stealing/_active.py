@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing._pool import Pool, pool_of
 from securitynet.attacks.stealing.base import POOLS, STORE, Answered, Answers, StealingAttack, ask_about
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.cached_model import Job, obtain_model
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target

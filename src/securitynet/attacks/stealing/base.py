@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from securitynet.attacks.base import Attack, Context, Gallery, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
 from securitynet.attacks.stealing._pool import Pool
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.methods.base import Gallery, Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
 from securitynet.models.store.cached_model import Job, StoredModel, check_images, fresh_network, qualified

@@ -25,8 +25,8 @@ from securitynet.files import atomic_write, file_checksum, stable_hash, write_js
 from securitynet.models.gan.networks import Discriminator, Generator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
-from securitynet.models.shadows.store import check_images
 from securitynet.models.sources.weights import read_state_dict
+from securitynet.models.store.cached_model import check_images
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.records import Record

@@ -15,8 +15,8 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import Epochs, Shadow, check_images, check_shadow, shadow_job, trained_shadow
-from securitynet.models.store.cached_model import Job
+from securitynet.models.shadows.store import Shadow, check_shadow, shadow_job, trained_shadow
+from securitynet.models.store.cached_model import Epochs, Job, check_images
 from securitynet.models.store.model_record import TrainedModel
 from securitynet.models.targets.interface import seen_as
 from securitynet.models.targets.signals import Progress, collect

@@ -1,6 +1,6 @@
 """Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
 
-The files that training leaves are described in `securitynet.models.store.model_record`, whose names can be imported from here.
+The files that training leaves are described in `securitynet.models.store.model_record`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from torch import nn
 
 import securitynet.datasets
-from securitynet import __version__
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
@@ -52,6 +51,7 @@ from securitynet.models.training.training_defense import (
 )
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
+from securitynet.version import __version__
 
 __all__ = [
     "TrainedModel",

@@ -28,7 +28,9 @@ from securitynet.assessments.trial_plan import PlannedTrial, means_of, specifica
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
-from securitynet.methods.base import Context, SharedWork, TrialData
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.model_record import facts_path
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.config import TrainConfig
