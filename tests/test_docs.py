@@ -32,7 +32,7 @@ def test_the_attack_of_the_guide_to_extending(overfitted, tmp_path):
 def backend_example() -> str:
     """The code of the recipe for a kind of model."""
     (example,) = re.findall(
-        r"```python\n(# src/securitynet/models/backends.*?)```", (DOCS / "extend.md").read_text(), re.DOTALL
+        r"```python\n(# src/securitynet/models/targets/backends.*?)```", (DOCS / "extend.md").read_text(), re.DOTALL
     )
     return example.partition("\n")[2]
 

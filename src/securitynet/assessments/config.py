@@ -76,7 +76,7 @@ class AssessConfig(DataOptions):
         description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
     )
     input_size: int | None = Field(default=None, ge=1, description="Size to which images are resized for the model.")
-    head: Literal["auto", "logits", "log-probabilities", "probabilities"] = Field(
+    head: Literal["auto", "logits", "log-probabilities", "probabilities", "sigmoid"] = Field(
         default="auto", description="What the model emits."
     )
     num_classes: int | None = Field(

@@ -8,7 +8,7 @@ import torch
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
-from securitynet.errors import AccessDenied, ConfigurationError, TargetError
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
 from securitynet.models.loading.normalization import choose_normalization, sample_indices
 from securitynet.models.loading.open import DEFAULT_SIZE, open_answers, open_network
 from securitynet.models.sources.base import Progress
@@ -50,6 +50,8 @@ def load_target(
     retries: int = 5,
     cache: Path | None = None,
     progress: Progress | None = None,
+    output: str | None = None,
+    trust: bool = False,
 ) -> Target:
     """Load the model that a reference names.
 
@@ -73,6 +75,8 @@ def load_target(
         retries: How often an endpoint that fails is asked again.
         cache: Folder for what endpoints answered; the user's cache folder by default.
         progress: Called with (bytes done, bytes in all) while weights are downloaded.
+        output: Name of the output that holds the class scores, for formats whose models have several.
+        trust: Allow what a format needs that runs code from the model's file; without it such a file is refused.
 
     Returns:
         The target; its ``notes`` say what was found out.
@@ -101,6 +105,9 @@ def load_target(
         retries=retries,
         cache=cache,
         progress=progress,
+        expected_classes=dataset.num_classes if dataset else None,
+        output=output,
+        trust=trust,
     )
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_answers(parsed, options)
@@ -210,9 +217,11 @@ def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
     head = heads.detect(outputs)
     if head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
-    elif bool(((outputs >= 0) & (outputs <= 1)).all()) and float(outputs.std()) > 0:
+    elif heads.looks_like_sigmoid(outputs):
+        head = "sigmoid"
         notes.append(
-            "WARNING: the outputs lie in [0, 1] without summing to 1, as after a sigmoid; they are taken for logits."
+            f"the outputs on {len(outputs)} images lie in [0, 1] without summing to 1: they are taken as sigmoids, and "
+            "logits are recovered from them (--head logits if they are logits)."
         )
     return head
 
@@ -261,5 +270,19 @@ def _check_options(reference: ModelReference, options: Options) -> None:
             raise ConfigurationError(f"--{option} must be positive, not {value}.")
     if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
         raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
-    if options.weights is not None and not reference.is_network:
+    declared = reference.declaration
+    if options.weights is not None and not declared.takes_weights:
         raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")
+    if options.output is not None and "output" not in declared.options:
+        raise ConfigurationError(
+            f"{reference} has one output; --output can't be given.", hint="It is for formats such as ONNX."
+        )
+    if options.trust and not declared.trust:
+        raise ConfigurationError(
+            f"{reference} runs no code from its file; --trust has no effect.", hint="Leave it out."
+        )
+    if declared.trust and not options.trust:
+        raise UnsafeFile(
+            f"{reference} is a program, which is not run unless you say that you trust it.",
+            hint=f"--trust {declared.trust}",
+        )

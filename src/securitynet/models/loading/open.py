@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
+from securitynet.files import stable_hash
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import NetworkSource, Shape
@@ -15,6 +16,7 @@ from securitynet.models.store.model_record import TrainedModel, read_artefact
 from securitynet.models.store.stored_facts import StoredFacts, read_facts
 from securitynet.models.targets.backends.base import Backend, Opened, Options
 from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 from securitynet.models.training.dp_sgd import with_group_norms
 
 DEFAULT_SIZE = 32
@@ -45,7 +47,8 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
         network = with_group_norms(network)
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
-        notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
+        if reference.declaration.takes_weights:
+            notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
     else:
         loaded = fitting.load_weights(
             network,
@@ -60,21 +63,28 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
             f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
         )
-    size = preprocessing.input_size if preprocessing else None
+    size = preprocessing.input_size if preprocessing else source.input_size
     if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
         preprocessing = None  # stated for colour images, and these weights take grey ones
     example = shape.channels, *_example_size(shape, size, options, dataset)
+    classes = shape.num_classes if counted else (options.num_classes or (dataset.num_classes if dataset else None))
+    network, said = adapt_outputs(network.float(), example, classes=classes, reference=str(reference))
+    checksum = state_checksum(loaded, source.architecture)
+    if isinstance(network, AdaptedNetwork):  # other scores than without: signals of older versions must not be taken
+        checksum = stable_hash([checksum, network.part, network.before_sigmoid, network.single], 64)
     backend = ModuleBackend(
-        network.float(),
+        network,
         reference=str(reference.without_folders()),
-        checksum=state_checksum(loaded, source.architecture),
+        checksum=checksum,
         example_shape=example,
         device=options.device,
         batch_size=options.batch_size,
     )
     if counted:
-        backend.num_classes = shape.num_classes
-    return Opened(backend, preprocessing, input_size=size, example_size=example[1:], notes=tuple(notes))
+        backend.num_classes = max(shape.num_classes, 2)
+    if backend.channels is None and not reference.declaration.takes_weights:
+        backend.channels = source.channels
+    return Opened(backend, preprocessing, input_size=size, example_size=example[1:], notes=(*notes, *said))
 
 
 def _read_weights(
@@ -86,10 +96,13 @@ def _read_weights(
 ) -> tuple[Shape, StateDict | None, bool]:
     """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
-    stated = source.preprocessing.input_size if source.preprocessing else None
+    stated = source.preprocessing.input_size if source.preprocessing else source.input_size
     size = options.input_size or (artefact.image_size if artefact else None) or (stated[0] if stated else None)
     size = size or (own[1] if own else DEFAULT_SIZE)
     channels = artefact.channels if artefact else (own[0] if own else 3)
+    if not reference.declaration.takes_weights:
+        count = source.num_classes
+        return Shape(count or 10, source.channels or channels, size), None, count is not None
     path = options.weights or (source.fetch(options.progress) if source.fetch else None)
     if path is None:
         if not source.bring_own:
@@ -104,6 +117,7 @@ def _read_weights(
 
 
 def _check_count(reference: ModelReference, count: int, options: Options, dataset: ImageDataset | None) -> None:
+    count = max(count, 2)  # one output is the score of the second of two classes
     if options.num_classes is not None and options.num_classes != count:
         raise WeightsMismatch(
             f"The weights for {reference} have {count} classes; --num-classes says {options.num_classes}.",

@@ -43,6 +43,7 @@ class NetworkSource:
         num_classes: Of the library's own weights; None if it has none.
         channels: Likewise.
         preprocessing: That the library states for its own weights; None if it states none.
+        input_size: Height and width of the input, where they are fixed and no preprocessing is stated.
         fetch: Finds or downloads the library's own weights; None if there are none.
         convert: Brings tensors of older files of this library into today's form.
         fixed_classes: Whether the network cannot be built for another number of classes.
@@ -57,6 +58,7 @@ class NetworkSource:
     num_classes: int | None = None
     channels: int | None = None
     preprocessing: Preprocessing | None = None
+    input_size: tuple[int, int] | None = None
     fetch: Callable[[Progress | None], Path] | None = None
     convert: Callable[[StateDict, nn.Module], StateDict] | None = None
     fixed_classes: bool = False

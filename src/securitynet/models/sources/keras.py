@@ -1,8 +1,8 @@
 """A Keras model, run on torch: .keras, or .h5 (also of TensorFlow 2).
 
 The model becomes an ordinary torch module, so that white-box work is possible. Keras reads the file in its safe mode
-with its torch back end, and only after a look at the configuration in it: a Lambda layer, a class that Keras itself does
-not define and a layer that reads further files are refused before anything is built.
+on its torch back end, and only after a look at the configuration in it: a Lambda layer, a class that Keras does not
+define and a layer that reads further files are refused before anything is built.
 """
 
 from __future__ import annotations

@@ -85,8 +85,7 @@ def adapt_outputs(
     """
     network.eval()
     generator = torch.Generator().manual_seed(0)
-    parameter = next(network.parameters(), None)
-    images = torch.rand((_PROBE, *example_shape), generator=generator).to(parameter.device if parameter is not None else "cpu")
+    images = torch.rand((_PROBE, *example_shape), generator=generator)
     try:
         with torch.no_grad(), _Sigmoids() as sigmoids:
             result = network(images)

@@ -12,6 +12,7 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.heads import Head
+from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.records import Access, TargetIdentity
 
@@ -234,7 +235,9 @@ class Target:
             raise TargetError(
                 f"{self.reference} takes {kinds.get(wanted, '')} images ({wanted} channels); these are "
                 f"{kinds.get(images.shape[1], '')} ({images.shape[1]}).",
-                hint=f"Convert them with --channels {wanted}.",
+                hint=f"Convert them with --channels {wanted}."
+                if wanted in kinds
+                else "Only models of grey or colour images can be assessed.",
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TargetError(f"Images must be uint8, or floating point in [0, 1]; these are {images.dtype}.")
@@ -253,4 +256,4 @@ class _Whole(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         outputs = self.inner(self.preprocessing(images))
-        return heads.to_logits(outputs[0] if isinstance(outputs, (tuple, list)) else outputs, self.head)
+        return heads.to_logits(take_scores(outputs, "The network"), self.head)

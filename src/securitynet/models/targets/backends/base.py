@@ -37,6 +37,9 @@ class Options:
     retries: int = 5
     cache: Path | None = None
     progress: Progress | None = None
+    expected_classes: int | None = None
+    output: str | None = None
+    trust: bool = False
 
 
 @dataclass(frozen=True)
