@@ -110,6 +110,8 @@ def prepare(
             max_queries=config.max_queries,
             timeout=config.timeout,
             retries=config.retries,
+            output=config.output,
+            trust=config.trust,
             cache=config.cache or cache_folder(),
             progress=progress,
         )

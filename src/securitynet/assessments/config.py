@@ -76,6 +76,12 @@ class AssessConfig(DataOptions):
         description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
     )
     input_size: int | None = Field(default=None, ge=1, description="Size to which images are resized for the model.")
+    output: str | None = Field(
+        default=None, description="Name of the output that holds the class scores, where a model has several."
+    )
+    trust: bool = Field(
+        default=False, description="Run the code in the model's file, for formats that are programs (TorchScript)."
+    )
     head: Literal["auto", "logits", "log-probabilities", "probabilities", "sigmoid"] = Field(
         default="auto", description="What the model emits."
     )

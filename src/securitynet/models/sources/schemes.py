@@ -1,9 +1,9 @@
 """The schemes of model references: each is declared in the file that implements it, and read from there as text.
 
 A file in ``models/sources`` (what leads to a torch network) or ``models/targets/backends`` (what only answers) that
-contains ``SCHEME = Scheme(...)`` is an entry; so is a module that an installed package names as an entry point in the group
-``securitynet.sources`` or ``securitynet.backends``. The declaration consists of literals, so that parsing a reference,
-listing the schemes and digesting a study's files import none of these modules, and no torch.
+contains ``SCHEME = Scheme(...)`` is an entry; so is a module that an installed package names as an entry point in the
+group ``securitynet.sources`` or ``securitynet.backends``. The declaration consists of literals, so that parsing a
+reference, listing the schemes and digesting a study's files import none of these modules, and no torch.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import torch
 from securitynet.errors import AccessDenied, TargetError
 
 Head = Literal["logits", "log-probabilities", "probabilities", "sigmoid", "answers", "labels"]
-"""What outputs are; ``sigmoid`` is the sigmoid of each class's logit by itself. The last two are not emitted by models, but by interfaces before them: posteriors of which
-something is missing, so that rows need not sum to 1; and predicted classes, as rows with a single 1."""
+"""What outputs are; ``sigmoid`` is the sigmoid of each class's logit by itself. The last two are not emitted by models,
+but by interfaces before them: posteriors of which something is missing, so that rows need not sum to 1; and predicted
+classes, as rows with a single 1."""
 
 HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigmoid")
 """What a model may emit."""
@@ -47,7 +48,7 @@ def detect(outputs: torch.Tensor) -> Head:
 
 
 def looks_like_sigmoid(outputs: torch.Tensor) -> bool:
-    """Whether outputs, N×K, all lie in [0, 1] and differ, as after a sigmoid; to be asked where `detect` says logits."""
+    """Whether outputs that `detect` takes for logits, N×K, all lie in [0, 1] and differ, as after a sigmoid."""
     return bool(((outputs >= 0) & (outputs <= 1)).all()) and bool((outputs != outputs[:1, :1]).any())
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of its outputs, and the changes to it that onnxruntime needs. Only data is read and written."""
+"""What an ONNX graph says of its outputs, and the changes to it that onnxruntime needs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_graph(path: Path, reference: str) -> Any:
     return model
 
 
-def convert_opset(model: Any, reference: str) -> list[bytes]:
+def convert_opset(model: Any) -> list[bytes]:
     """A graph of an opset that is older than onnxruntime supports, in newer ones; empty if it is not that old."""
     from onnx import version_converter
 

@@ -159,14 +159,12 @@ class OnnxBackend(Backend):
         try:
             return _session(self.path, self.reference, self.path.parent)
         except ModelError:
-            for content in convert_opset(graph, self.reference):
+            for content in convert_opset(graph):
                 try:
                     session = _session(content, self.reference, self.path.parent)
                 except ModelError:
                     continue
-                self.notes.append(
-                    "its opset is older than onnxruntime supports: it runs in a newer one (onnx converts it)."
-                )
+                self.notes.append("its opset is older than onnxruntime supports: it was converted to a newer one.")
                 return session
             raise
 
