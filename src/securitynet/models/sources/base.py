@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
+from typing_extensions import override
 
 from securitynet.errors import ModelError
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -66,6 +69,34 @@ class NetworkSource:
     bring_own: bool = False
     on_meta: bool = True
     class_names: tuple[str, ...] = ()
+
+
+class OpaqueNetwork(nn.Module):
+    """A compiled or exported network as an ordinary module.
+
+    Programs of TorchScript do not let their parameters be frozen by the usual method, and exported graphs know no modes:
+    they are always in the one in which they were written.
+
+    Args:
+        inner: The program.
+        has_modes: Whether it knows training and evaluation mode.
+    """
+
+    def __init__(self, inner: nn.Module, *, has_modes: bool) -> None:
+        super().__init__()
+        self.inner = inner
+        self.has_modes = has_modes
+
+    @override
+    def train(self, mode: bool = True) -> OpaqueNetwork:
+        if self.has_modes:
+            return super().train(mode)
+        self.training = mode
+        return self
+
+    @override
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.inner(images)
 
 
 def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
 from securitynet.files import file_checksum
-from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 
@@ -50,7 +51,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
                 f"{path.name}:{name}() returned {type(network).__name__}, not a torch.nn.Module.",
                 hint="It should build and return the network.",
             )
-        return network
+        return OpaqueNetwork(network, has_modes=True) if isinstance(network, torch.jit.ScriptModule) else network
 
     return NetworkSource(
         architecture=f"python:{name}:{file_checksum(path)}",
