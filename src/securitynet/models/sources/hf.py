@@ -21,8 +21,11 @@ from securitynet.torchvision_cure import import_torchvision
 SCHEME = Scheme(
     "hf",
     "hf:owner/name",
+    remark="or hf:./folder",
     network=True,
     takes_weights=True,
+    folders=True,
+    members=("config.json", "*.safetensors"),
     pattern="(?P<name>[^/@]+/[^/@]+)(@(?P<detail>.*))?",
     mismatch="is not a repository of the hub",
 )
@@ -44,7 +47,11 @@ _REFUSED = frozenset(
 def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     repository, revision, name = reference.name, reference.detail, str(reference)
-    path = hub_file(repository, ("config.json",), revision=revision, reference=name)
+    folder = reference.path
+    if folder is not None:
+        path = _local_file(folder, ("config.json",), name)
+    else:
+        path = hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
     architecture = config["architecture"]
     facts = dict(config.get("pretrained_cfg") or config)
@@ -54,9 +61,24 @@ def open_source(reference: ModelReference) -> NetworkSource:
     arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _REFUSED}
 
     def fetch_own(_progress: Progress | None) -> Path:
+        if folder is not None:
+            return _local_file(folder, ("model.safetensors", "*.safetensors"), name)
         return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
 
     return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own)
+
+
+def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
+    """The first file in a folder on this machine that fits one of the patterns; pickles are not looked at."""
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder}.", hint="Write hf:owner/name for a repository of the hub.")
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            return path
+    raise ModelError(
+        f"{name} has no {patterns[-1]}.",
+        hint="Save the model with save_pretrained(FOLDER, safe_serialization=True).",
+    )
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:
