@@ -74,8 +74,8 @@ class NetworkSource:
 class OpaqueNetwork(nn.Module):
     """A compiled or exported network as an ordinary module.
 
-    Programs of TorchScript do not let their parameters be frozen by the usual method, and exported graphs know no modes:
-    they are always in the one in which they were written.
+    Programs of TorchScript do not let their parameters be frozen by the usual method, and exported graphs know no
+    modes: they are always in the one in which they were written.
 
     Args:
         inner: The program.

@@ -32,7 +32,8 @@ _CODE = ("*.so", "*.cpp", "*.cubin", "*.py", "*.pyc", "*/data/aotinductor/*", "*
 _PICKLES = ("*.pt", "*.pkl", "*custom_obj*")
 _OPERATORS = ("torch.ops.aten.", "torch.ops.prim", "torch.ops.higher_order.", "_operator.", "torch.sym_")
 _SIZES = re.compile(
-    r"(?:Symbol\('[su]\d+'(?:, (?:positive|nonnegative|integer)=True)*\)|\b(?:[su]\d+|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|Pow)\b|[\d\s+*/%(),.<>=-])+"
+    r"(?:Symbol\('[su]\d+'(?:, (?:positive|nonnegative|integer)=True)*\)"
+    r"|\b(?:[su]\d+|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|Pow)\b|[\d\s+*/%(),.<>=-])+"
 )
 _ONNX = "Export the network to ONNX where it was made: torch.onnx.export(model, example, 'model.onnx')."
 

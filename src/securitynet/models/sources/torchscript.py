@@ -21,8 +21,8 @@ SCHEME = Scheme(
     file=True,
     members=("*/code/*", "*/constants.pkl"),
     options=("trust",),
-    trust="lets torch.jit run the program in this file with your rights: give it only if you made the file yourself, or "
-    "trust who made it as you would trust a program. Without it: export the network to ONNX, or give its weights.",
+    trust="lets torch.jit run the program in this file with your rights: give it only if you made the file yourself, "
+    "or trust who made it as you would trust a program. Without it: export the network to ONNX, or give its weights.",
 )
 
 
