@@ -58,14 +58,14 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             suggest=lambda: suggest(state, reference, shape.image_size),
         )
     preprocessing = artefact.preprocessing if artefact else source.preprocessing
+    size = preprocessing.input_size if preprocessing else source.input_size
+    if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
+        preprocessing = None  # stated for colour images, and these weights take grey ones
     if artefact is None and preprocessing is not None and counted and shape.num_classes != source.num_classes:
         notes.append(
             f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
             f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
         )
-    size = preprocessing.input_size if preprocessing else source.input_size
-    if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
-        preprocessing = None  # stated for colour images, and these weights take grey ones
     example = shape.channels, *_example_size(shape, size, options, dataset)
     classes = shape.num_classes if counted else (options.num_classes or (dataset.num_classes if dataset else None))
     network, said = adapt_outputs(network.float(), example, classes=classes, reference=str(reference))

@@ -41,8 +41,16 @@ _CODE = frozenset({"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "J
 """Layers that hold code, or run or unpickle what lies in another place."""
 _FILES = frozenset({"StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"})
 """Layers that may read a vocabulary from any path."""
-_MODULES = ("keras.layers", "keras.models", "keras.initializers", "keras.regularizers", "keras.constraints")
-_MODULES += ("keras.activations", "keras.dtype_policies", "keras.src.models")
+_MODULES = (
+    "keras.layers",
+    "keras.models",
+    "keras.initializers",
+    "keras.regularizers",
+    "keras.constraints",
+    "keras.activations",
+    "keras.dtype_policies",
+    "keras.src.models",
+)
 _EXPORT = "Export the model to ONNX where it was made (tf2onnx, or model.export(FILE, format='onnx'))."
 
 

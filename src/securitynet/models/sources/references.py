@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
 from securitynet.errors import ConfigurationError
+from securitynet.models.sources.foreign import explain_foreign
 from securitynet.models.sources.schemes import SCHEMES, Scheme
 from securitynet.models.sources.sniffing import recognise
 from securitynet.records import Record
@@ -110,6 +111,9 @@ def _parse_path(text: str, scheme: str | None) -> ModelReference:
         raise _not_understood(text, scheme)
     recognised = recognise(path)
     if recognised is None:
+        foreign = explain_foreign(path)
+        if foreign is not None:
+            raise foreign
         if path.is_file() and path.suffix.lower() in _WEIGHTS:
             raise _network_missing(text)
         raise ConfigurationError(

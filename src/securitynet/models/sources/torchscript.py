@@ -36,11 +36,13 @@ def open_source(reference: ModelReference) -> NetworkSource:
     if not path.is_file():
         raise ModelError(f"There is no TorchScript file {path}.")
     try:
-        network: nn.Module = OpaqueNetwork(torch.jit.load(str(path), map_location="cpu"), has_modes=True)
+        script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(
             f"{name} is no TorchScript file, or it is damaged: {str(error).strip().splitlines()[0][:300]}"
         ) from error
+
+    network = OpaqueNetwork(script, has_modes=True)
 
     def build(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
         return network

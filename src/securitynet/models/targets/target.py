@@ -233,7 +233,7 @@ class Target:
         if wanted is not None and images.shape[1] != wanted:
             kinds = {1: "grey", 3: "colour"}
             raise TargetError(
-                f"{self.reference} takes {kinds.get(wanted, '')} images ({wanted} channels); these are "
+                f"{self.reference} takes {kinds.get(wanted, 'other')} images ({wanted} channels); these are "
                 f"{kinds.get(images.shape[1], '')} ({images.shape[1]}).",
                 hint=f"Convert them with --channels {wanted}."
                 if wanted in kinds

@@ -153,7 +153,8 @@ class OnnxBackend(Backend):
                 hint="It normalises the images itself: leave --normalize out.",
             )
         dtype, offset = self._byte_type
-        return (np.rint(images.clip(0, 1) * 255) + offset).astype(dtype)
+        integers: NDArray[Any] = (np.rint(images.clip(0, 1) * 255) + offset).astype(dtype)
+        return integers
 
     def _open(self, graph: Any) -> Any:
         try:

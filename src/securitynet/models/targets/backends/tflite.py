@@ -145,11 +145,13 @@ def _quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[A
         return values.astype(dtype)
     scale, zero = tensor["quantization"]
     limits = np.iinfo(dtype)
-    return np.rint(values / (scale or 1.0) + zero).clip(limits.min, limits.max).astype(dtype)
+    integers: NDArray[Any] = np.rint(values / (scale or 1.0) + zero).clip(limits.min, limits.max).astype(dtype)
+    return integers
 
 
 def _dequantised(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
     if values.dtype.kind == "f":
         return values.astype(np.float32)
     scale, zero = tensor["quantization"]
-    return ((values.astype(np.float32) - zero) * (scale or 1.0)).astype(np.float32)
+    numbers: NDArray[np.float32] = ((values.astype(np.float32) - zero) * (scale or 1.0)).astype(np.float32)
+    return numbers
