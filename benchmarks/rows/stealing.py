@@ -59,7 +59,7 @@ def inputs(case):
     import torch
 
     from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.store.cached_model import Job, fresh_network
+    from securitynet.models.store.cached_model import ModelSpec, fresh_network
     from securitynet.models.training.pixel_statistics import standardising
     from securitynet.randomness import generator
 
@@ -67,7 +67,7 @@ def inputs(case):
     digits = data.dataset
     records = pool_of(data, context, case.size, missing_classes=True).records
     recipe = attack.training(target, context)
-    fresh = fresh_network(Job(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
+    fresh = fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
     orders = [
         torch.randperm(len(records), generator=generator(recipe.seed, "order", epoch)).numpy()
         for epoch in range(recipe.epochs)

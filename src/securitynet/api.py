@@ -10,8 +10,9 @@ from typing import Any
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
 from securitynet.assessments.assess import Assessment, Progress
-from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.assessed_target import Subject, check_members, prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
 from securitynet.assessments.trial_plan import asked_for
 from securitynet.assessments.what_helps import check_remedies
@@ -61,8 +62,8 @@ def assess(
     Args:
         model: A reference (DESIGN, section 4), a loaded target, or a whole configuration.
         dataset: A reference or a loaded dataset.
-        out: Folder for ``report.html``, ``result.json`` and the trial files. Default: one in the user's data folder,
-            named after what is assessed.
+        out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
+            user's data folder, named after what is assessed.
         progress: Called with (what, done, total) during long work.
         **options: Further fields of `AssessConfig`.
 
@@ -83,6 +84,7 @@ def assess_subject(config: AssessConfig, subject: Subject, *, progress: Progress
     judged = policy.judge(bounds, found.all_measurements()) if bounds is not None else None
     document = to_document(found, judged)
     write_report([document], [found], folder / "report.html")
+    write_records(found, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
     return Outcome(document, found, folder)
 
@@ -122,6 +124,7 @@ def _check_early(config: AssessConfig) -> None:
     if config.policy:
         policy.read_policy(config.policy)
     asked_for(config)
+    check_members(config)
     check_remedies(config)
     if config.out is not None:
         check_writable(config.out)

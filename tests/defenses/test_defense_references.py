@@ -273,8 +273,8 @@ def test_relaxloss_lowers_the_risk_of_an_overfitted_network(digits):
     splits = all_splits.make("four-way", data, seed=0)
     recipe = {"epochs": 100, "learning_rate": 0.01, "schedule": "constant"}
 
-    def judged(protection, seed):
-        target = train_target("simple-cnn", data, protection=protection, seed=seed, **recipe)
+    def judged(defense, seed):
+        target = train_target("simple-cnn", data, defense=defense, seed=seed, **recipe)
         scores = []
         for rows in (splits.members, splits.non_members):
             posteriors = target.posteriors(data.batch(rows)).numpy()

@@ -40,11 +40,11 @@ def measured(output, seed=0):
 
 
 def train_facts(dataset):
-    from securitynet.models.store.model_record import TrainedModel
+    from securitynet.models.store.model_record import TargetRecord
     from securitynet.models.training.recipe import Recipe
 
     recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)
-    return TrainedModel.model_construct(architecture="simple-cnn", recipe=recipe)
+    return TargetRecord.model_construct(architecture="simple-cnn", recipe=recipe)
 
 
 def small_target(channels=1, height=8, width=8, classes=10, head="logits", seed=0):

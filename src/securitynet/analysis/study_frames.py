@@ -29,7 +29,7 @@ CURVE_RATES = np.logspace(-5, 0, 26)
 """False-positive rates at which curves of several targets are taken, so that they can be averaged: five a decade."""
 
 
-def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
+def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = False) -> pandas.DataFrame:
     """All measured values under a study's root: one case a subject, and its annotations as far as they are known.
 
     Annotations come from the catalog where the study file links a model to it, and else from the name of the
@@ -39,6 +39,8 @@ def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
         folder: The study's root.
         curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores that trials keep; these must
             be read then, which takes a while where there are thousands.
+        doubtful: Keep targets of which a check failed: at chance, far from their stated accuracy, in another class
+            order, or answering at random. What they show is no property of a model.
     """
     rows: list[dict[str, Any]] = []
     store = TrialStore(folder)
@@ -46,7 +48,7 @@ def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
     larger = _larger(results)
     known: dict[str, dict[str, Any]] = {}
     for record in SubjectStore(folder):
-        if record.means is None:
+        if record.means is None or (record.doubtful and not doubtful):
             continue
         means = record.means
         case = describe(record)

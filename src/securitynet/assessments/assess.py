@@ -17,6 +17,7 @@ from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
+from securitynet.models.loading.examination import doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.document import NotAssessed, Remedies
@@ -77,6 +78,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
     measures = Measures(config.level, config.fprs, config.seed)
     started = time.perf_counter()
     signals = collect(subject.target, data.dataset, data.judged, cache=cache, progress=_named(progress, "querying"))
+    review(subject, signals, data)
     assessment = Assessment(config, subject, accuracies(signals, data, config.level), signals)
     assessment.seconds["signals"] = time.perf_counter() - started
     for number, task in enumerate(planned):
@@ -86,7 +88,7 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
-        trial = None if config.rerun else reuse(task, store, measures)
+        trial = None if config.rerun else reuse(task, store, measures, marks=doubts(subject.target.checks))
         if trial is None:
             told = _named(progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=told)
@@ -103,6 +105,17 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
         assessment.remedies = try_defenses(assessment, progress)
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
+
+
+def review(subject: Subject, signals: Signals, data: TrialData) -> None:
+    """Judge the accuracy of a subject's target on all of its non-members; its checks and notes are replaced."""
+    inside = ~np.isin(signals.indices, data.splits.members)
+    trained = subject.trained
+    # What the model record states holds for the non-members of its own split.
+    same = trained is not None and trained.split.fingerprint == data.splits.fingerprint
+    stated = trained.test_accuracy if trained is not None and same else None
+    names = data.dataset.class_names
+    review_accuracy(subject.target, signals.predictions[inside], signals.labels[inside], names, stated)
 
 
 def accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
+from typing import Any
 
 from securitynet.assessments import environment
 from securitynet.assessments.assess import Assessment
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
 
@@ -27,6 +31,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             access=target.access.value,
             precision=target.precision,
             notes=target.notes,
+            checks=target.checks,
             training=subject.trained.model_dump(mode="json") if subject.trained else None,
         ),
         dataset=DatasetFacts(
@@ -43,6 +48,8 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             non_members=len(splits.non_members),
             known_members=len(splits.known_members),
             known_non_members=len(splits.known_non_members),
+            members_stated=dataset.members_stated,
+            notes=dataset.notes,
         ),
         measurements=tuple(found.all_measurements()),
         trials=tuple(
@@ -55,6 +62,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
                 configuration=trial.result.spec.configuration,
                 queries=trial.result.queries,
                 seconds=trial.result.seconds,
+                doubts=trial.result.doubts,
                 reused=trial.reused,
                 headline=headline(trial),
             )
@@ -68,10 +76,17 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
         },
         seconds={phase: round(value, 3) for phase, value in found.seconds.items()},
         environment=environment.describe(target),
-        settings=found.config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache"}),
+        settings=_settings(found.config),
+        exposed=list_exposed(found),
         policy=judged,
         remedies=found.remedies,
     )
+
+
+def _settings(config: AssessConfig) -> dict[str, Any]:
+    """The configuration as a file for ``--config`` would give it; masks are told by the split's fingerprint alone."""
+    masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
+    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import doubts
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
@@ -60,7 +61,14 @@ def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
     return Trial(planned.name, store.save(result), None)
 
 
-def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_version: bool = False) -> Trial | None:
+def reuse(
+    planned: PlannedTrial,
+    store: TrialStore,
+    measures: Measures,
+    *,
+    any_version: bool = False,
+    marks: tuple[str, ...] | None = None,
+) -> Trial | None:
     """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
@@ -72,8 +80,10 @@ def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_v
         return None
     output = planned.method.output.from_arrays(arrays)
     measured = measures.of(planned.name, output)
-    if measured != list(earlier.measurements):  # other levels or rates were asked for this time
-        earlier = store.save(earlier.model_copy(update={"measurements": tuple(measured)}), output.arrays())
+    marks = earlier.doubts if marks is None else marks
+    if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or findings this time
+        update = {"measurements": tuple(measured), "doubts": marks}
+        earlier = store.save(earlier.model_copy(update=update), output.arrays())
     return Trial(planned.name, earlier, output, reused=True)
 
 
@@ -108,6 +118,7 @@ def run_trial(
         spec=planned.spec,
         status="ok",
         measurements=tuple(measured),
+        doubts=doubts(target.checks),
         queries=context.queries(),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
         environment=environment.describe(target),

@@ -63,7 +63,8 @@ def show(document: ResultDocument) -> None:
         f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members"
     )
     for note in target.notes:
-        console.stdout.print(f"[dim]{console.escape(note)}[/]")
+        style = "bold yellow" if note.startswith("WARNING") else "dim"
+        console.stdout.print(f"[{style}]{console.escape(note)}[/]")
     measured = {m.name: m for m in document.measurements}
     facts = Table(box=None, pad_edge=False, show_header=False)
     for name in ("target.train_accuracy", "target.test_accuracy", "target.overfitting"):

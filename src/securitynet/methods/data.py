@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.datasets.splits import Splits
-from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.store.model_record import TargetRecord
 
 if TYPE_CHECKING:
-    from securitynet.models.training.poisoned_dataset import Poisoner
-    from securitynet.models.training.training_defense import Protection
+    from securitynet.models.training.poisoned_dataset import TrainingBackdoor
+    from securitynet.models.training.training_defense import TrainingDefense
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +28,18 @@ class TrialData:
         trained: How the target was trained, where that is known: shadow models are trained likewise.
         auxiliary: Another dataset that the adversary holds, for ``out-of-distribution`` threat models; None if there is
             none.
-        protection: The defense that ``trained`` names: shadow models are trained with it as well. Without it, attacks
+        defense: The defense that ``trained`` names: shadow models are trained with it as well. Without it, attacks
             that need them refuse a target that was trained with a defense.
-        poison: What planted a backdoor in the target, where that is known: detectors are then judged on its trigger.
+        backdoor: The backdoor that the target was trained with, where that is known: detectors are then judged on its
+            trigger.
     """
 
     dataset: ImageDataset
     splits: Splits
-    trained: TrainedModel | None = None
+    trained: TargetRecord | None = None
     auxiliary: ImageDataset | None = None
-    poison: Poisoner | None = None
-    protection: Protection | None = None
+    backdoor: TrainingBackdoor | None = None
+    defense: TrainingDefense | None = None
 
     @property
     def judged(self) -> NDArray[np.int64]:

@@ -334,7 +334,7 @@ def _limits(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) ->
 
 def _disagreements(subjects: Sequence[SubjectRecord]) -> list[tuple[str, str]]:
     return [
-        (subject.label, f"{check.what}: said {check.said}, found {check.found}")
+        (subject.label, check.note or f"{check.what}: said {check.said}, found {check.found}")
         for subject in subjects
         for check in subject.checks
         if not check.agrees

@@ -102,7 +102,20 @@ def sentences(document: ResultDocument) -> list[str]:
         ]
     others = [family for family in FAMILIES if family != "membership"]
     said = [families.sentences(family, document, finished_of(document, family)) for family in others]
-    return [*membership_sentences(document), *(sentence for family in said for sentence in family)]
+    return [
+        *doubt_sentences(document),
+        *membership_sentences(document),
+        *(sentence for family in said for sentence in family),
+    ]
+
+
+def doubt_sentences(document: ResultDocument) -> list[str]:
+    """What speaks against believing the numbers at all: the checks of the target that failed."""
+    failed = [check for check in document.target.checks if not check.agrees]
+    return [
+        f"Do not take the numbers below for this model's: {check.note or f'its {check.what} is {check.found}.'}"
+        for check in failed
+    ]
 
 
 def finished_of(document: ResultDocument, family: str) -> list[TrialSummary]:

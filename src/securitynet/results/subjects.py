@@ -15,7 +15,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from securitynet.files import stable_hash
-from securitynet.records import Access, DatasetIdentity, Measurement, Queries, Record, SplitIdentity, TargetIdentity
+from securitynet.records import (
+    Access,
+    Check,
+    DatasetIdentity,
+    Measurement,
+    Queries,
+    Record,
+    SplitIdentity,
+    TargetIdentity,
+)
 from securitynet.results.root import Root, open_root
 
 logger = logging.getLogger(__name__)
@@ -52,22 +61,6 @@ class Means(Record):
     def key(self) -> str:
         """Digest of what the subject's trials have in common; see `TrialSpec.id`."""
         return subject_key(self.target, self.dataset, self.split, self.precision)
-
-
-class Check(Record):
-    """Whether a target is what it is said to be.
-
-    Attributes:
-        what: ``accuracy`` or ``checksum``.
-        said: What the catalog, or the study file, says.
-        found: What was found.
-        agrees: Whether the two agree.
-    """
-
-    what: Literal["accuracy", "checksum"]
-    said: str
-    found: str
-    agrees: bool
 
 
 class SubjectRecord(Record):
@@ -111,6 +104,11 @@ class SubjectRecord(Record):
     seconds: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     finished: str
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a check of it failed: then it is in no figure and no finding, unless that is asked for."""
+        return any(not check.agrees for check in self.checks)
 
 
 def subject_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:

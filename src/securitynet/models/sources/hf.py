@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ModelError
-from securitynet.models.sources._hub import hub_file
+from securitynet.models.sources._hub import hub_file, is_hub_file
 from securitynet.models.sources.base import NetworkSource, Progress
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -65,7 +65,10 @@ def open_source(reference: ModelReference) -> NetworkSource:
             return _local_file(folder, ("model.safetensors", "*.safetensors"), name)
         return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
 
-    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own)
+    def is_own(path: Path) -> bool:
+        return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
+
+    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own, is_own=is_own)
 
 
 def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:

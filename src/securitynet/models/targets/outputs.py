@@ -62,6 +62,8 @@ class AdaptedNetwork(nn.Module):
             scores = sigmoids.undo(scores)
         else:
             scores = take_part(self.inner(images), self.part)
+        if scores.ndim == 1 and len(images) == 1 and self.single is None:
+            scores = scores.unsqueeze(0)  # the network squeezes the batch of one image away
         scores = flatten_scores(scores)
         return scores if self.single is None else expand_single(scores, self.single)
 

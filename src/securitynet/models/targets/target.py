@@ -14,7 +14,7 @@ from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.heads import Head
 from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.query_count import QueryCounter, image_keys
-from securitynet.records import Access, TargetIdentity
+from securitynet.records import Access, Check, TargetIdentity
 
 if TYPE_CHECKING:
     from securitynet.models.targets.interface import Interface
@@ -33,6 +33,8 @@ class Target:
         ledger: Counts queries; shared by all views of one target.
         precision: Arithmetic of the backend, part of the cache key of its signals.
         notes: What was found out while loading, for the report ("auto normalisation chose ...").
+        checks: Whether it answers as a model must, and is as accurate as it is said to be.
+        class_names: In the order of outputs, where the model's source states them.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Target:
         ledger: QueryCounter | None = None,
         precision: str = "fp32",
         notes: tuple[str, ...] = (),
+        checks: tuple[Check, ...] = (),
+        class_names: tuple[str, ...] = (),
     ) -> None:
         self.backend = backend
         self.head: Head = head
@@ -53,6 +57,8 @@ class Target:
         self.ledger = ledger or QueryCounter()
         self.precision = precision
         self.notes = notes
+        self.checks = checks
+        self.class_names = class_names
 
     def __repr__(self) -> str:
         return f"Target({self.reference!r}, {self.head}, {self.preprocessing.describe()}, {self.access.value})"
@@ -143,22 +149,28 @@ class Target:
             ledger=self.ledger,
             precision=self.precision,
             notes=self.notes,
+            checks=self.checks,
+            class_names=self.class_names,
         )
 
-    def raw_outputs(self, images: torch.Tensor, *, keys: list[bytes] | None = None) -> torch.Tensor:
+    def raw_outputs(
+        self, images: torch.Tensor, *, keys: list[bytes] | None = None, fresh: bool = False
+    ) -> torch.Tensor:
         """What the model emits, N×K float32 on the CPU, counted and checked.
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
             keys: Their `image_keys`, if the caller has them already.
+            fresh: Have them computed anew where answers are remembered.
 
         Raises:
             TargetError: If the images do not suit the model, or an output is not finite.
             QueryBudgetExceeded: If a query cap would be overrun.
         """
         self._check(images)
-        self.ledger.charge(keys or image_keys(images))
-        outputs = self.backend.outputs(self.preprocessing(images.to(self.backend.device)))
+        self.ledger.charge((keys or image_keys(images)) * self.backend.repeats)
+        inputs = self.preprocessing(images.to(self.backend.device))
+        outputs = self.backend.fresh_outputs(inputs) if fresh else self.backend.outputs(inputs)
         if outputs.ndim != 2 or len(outputs) != len(images):
             raise TargetError(
                 f"{self.reference} answered {tuple(outputs.shape)} for {len(images)} images; one row each is expected."
@@ -231,13 +243,12 @@ class Target:
             raise TargetError(f"Images must be N×C×H×W, not of shape {tuple(images.shape)}.")
         wanted = self.backend.channels
         if wanted is not None and images.shape[1] != wanted:
-            kinds = {1: "grey", 3: "colour"}
             raise TargetError(
-                f"{self.reference} takes {kinds.get(wanted, 'other')} images ({wanted} channels); these are "
-                f"{kinds.get(images.shape[1], '')} ({images.shape[1]}).",
+                f"{self.reference} takes {_words_of_channels(wanted)}; these are "
+                f"{_words_of_channels(images.shape[1])}.",
                 hint=f"Convert them with --channels {wanted}."
-                if wanted in kinds
-                else "Only models of grey or colour images can be assessed.",
+                if wanted in (1, 3)
+                else "Datasets hold grey images (1 channel) or colour (3): a model of other inputs can't be asked.",
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TargetError(f"Images must be uint8, or floating point in [0, 1]; these are {images.dtype}.")
@@ -245,6 +256,11 @@ class Target:
             low, high = float(images.detach().min()), float(images.detach().max())
             if not (low >= -1e-4 and high <= 1 + 1e-4):
                 raise TargetError(f"Images must lie in [0, 1]; these range from {low:g} to {high:g}.")
+
+
+def _words_of_channels(count: int) -> str:
+    kind = {1: "grey ", 3: "colour "}.get(count, "")
+    return f"{kind}images ({count} channel{'' if count == 1 else 's'})"
 
 
 class _Whole(nn.Module):

@@ -7,9 +7,7 @@ thread needs no waiting. And as each batch is computed by one thread, the output
 
 from __future__ import annotations
 
-import copy
 import ctypes
-import itertools
 import os
 import queue
 import threading
@@ -19,6 +17,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+from securitynet.models.targets.optimise import copy_network
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Names of glibc's mallopt(3)."""
@@ -37,15 +37,19 @@ class Lanes:
     Args:
         module: The frozen network, on the CPU.
         count: Number of lanes, the threads that torch would use by default.
+
+    Raises:
+        ValueError: If the network cannot be copied.
     """
 
     def __init__(self, module: nn.Module, count: int | None = None) -> None:
         self.count = count or getattr(_here, "usual", None) or torch.get_num_threads()
         self._copies: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()
         for _ in range(self.count):
-            tensors = itertools.chain(module.parameters(), module.buffers())
-            shared = {id(tensor): tensor for tensor in tensors}
-            self._copies.put(copy.deepcopy(module, shared))
+            lane = copy_network(module, sharing=True)
+            if lane is None:
+                raise ValueError("a network that cannot be copied has one lane")
+            self._copies.put(lane)
 
     def map(
         self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], inputs: torch.Tensor, size: int
@@ -60,6 +64,16 @@ class Lanes:
             return function(module, part)
         finally:
             self._copies.put(module)
+
+
+def lanes_of(module: nn.Module, device: torch.device) -> Lanes | None:
+    """Lanes for a network on a CPU; None elsewhere, and for one that cannot be copied: it runs on all cores at once."""
+    if device.type != "cpu":
+        return None
+    try:
+        return Lanes(module)
+    except ValueError:
+        return None
 
 
 @contextmanager

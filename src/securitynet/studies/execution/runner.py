@@ -249,7 +249,8 @@ class Runner:
     def _opened(self, subject: Subject, record: SubjectRecord) -> None:
         for check in record.checks:
             if not check.agrees:
-                self.note(f"{subject.plan.label}: the {check.what} is {check.found}, where {check.said} is said.")
+                what = check.note or f"the {check.what} is {check.found}, where {check.said} is said."
+                self.note(f"{subject.plan.label}: {what}")
         sorted_ = self.ledger.sort(subject.plan, record)
         self._skip(sorted_)
         self._schedule.remeasure(trial.id for trial in sorted_.measure)

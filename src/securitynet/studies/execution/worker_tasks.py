@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import securitynet.datasets
 from securitynet.assessments import environment
-from securitynet.assessments.assess import accuracies
+from securitynet.assessments.assess import accuracies, review
 from securitynet.assessments.assessed_target import Subject, prepare, trial_data
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.method_settings import make_method
@@ -27,17 +27,19 @@ from securitynet.assessments.run_trial import Measures, is_full_disk, now, reuse
 from securitynet.assessments.trial_plan import PlannedTrial, means_of, specification
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
+from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.store.model_record import facts_path
+from securitynet.models.loading.examination import doubts
+from securitynet.models.store.model_record import model_record_path
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.config import TrainConfig
-from securitynet.records import Measurement, TrialResult
+from securitynet.records import Check, Measurement, TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Check, SubjectRecord, SubjectStore
+from securitynet.results.subjects import SubjectRecord, SubjectStore
 from securitynet.studies.definition.file import parse_threat_model
 
 Job = dict[str, Any]
@@ -159,22 +161,22 @@ class Workbench:
         from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
 
-        config, protection, implant = prepared_training(config)
+        config, defense, backdoor = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
             if self.root.folder is None and not path.exists() and self.root.exists(shared):
-                for name in (path.name, facts_path(path).name):
+                for name in (path.name, model_record_path(path).name):
                     path.with_name(name).write_bytes(self.root.read(f"models/{name}"))
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
-                protection=protection,
-                implant=implant,
+                defense=defense,
+                backdoor=backdoor,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):
                 # Another machine that opens this target need not train it again.
-                for part in (facts_path(path), path):
+                for part in (model_record_path(path), path):
                     self.root.write(f"models/{part.name}", part.read_bytes())
         return path
 
@@ -196,20 +198,13 @@ class Workbench:
         return self._open
 
     def _dataset(self, config: AssessConfig) -> ImageDataset:
-        names = ("dataset", "channels", "image_size", "limit", "data_root")
-        key = str([getattr(config, name) for name in names])
+        options = load_options(config)
+        key = str([config.dataset, options])
         if key not in self._datasets:
             while len(self._datasets) >= _DATASETS:
                 self._datasets.pop(next(iter(self._datasets)))
             assert config.dataset is not None
-            self._datasets[key] = securitynet.datasets.load(
-                config.dataset,
-                channels=config.channels,
-                size=config.image_size,
-                limit=config.limit,
-                root=config.data_root,
-                cache=self.cache,
-            )
+            self._datasets[key] = securitynet.datasets.load(config.dataset, **options, cache=self.cache)
         self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
         return self._datasets[key]
 
@@ -221,11 +216,13 @@ class Workbench:
         told = None if progress is None else lambda done, total: progress("querying", done, total)
         signals = collect(subject.target, data.dataset, data.judged, cache=self.cache, progress=told)
         measured = accuracies(signals, data, self.level)
+        review(subject, signals, data)
         checks = _checks(declared, measured, job["tolerance"])
+        checks += [check for check in subject.target.checks if check.what not in {known.what for known in checks}]
         wrong = [check for check in checks if not check.agrees]
         if wrong and job["on_mismatch"] == "fail":
             raise ModelError(
-                f"{subject.target.reference} has a test accuracy of {wrong[0].found}, where {wrong[0].said} is said.",
+                f"{subject.target.reference}: {doubts(wrong)[0]}",
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
         splits = subject.splits

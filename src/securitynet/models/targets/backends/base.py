@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class LoadOptions:
     """What a user may say about a model; None leaves it to be found out."""
 
     device: torch.device
@@ -30,6 +30,8 @@ class Options:
     input_size: int | None = None
     head: Head | None = None
     num_classes: int | None = None
+    weight_set: str | None = None
+    allow_random: bool = False
     precision: str = "fp32"
     batch_size: int | None = None
     max_queries: int | None = None
@@ -43,12 +45,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedModel:
     """A backend and what its source states about it.
 
     Attributes:
         backend: Ready to answer.
         preprocessing: That its source states; None if it states none.
+        library: What a library states for its own weights, where these are somebody else's for its network.
+        class_names: In the order of outputs, where they are known.
         head: That its source states.
         input_size: That its source states, where it states no normalisation.
         example_size: Height and width of images that it probably takes.
@@ -59,6 +63,8 @@ class Opened:
 
     backend: Backend
     preprocessing: Preprocessing | None = None
+    library: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
     head: Head | None = None
     input_size: tuple[int, int] | None = None
     example_size: tuple[int, int] | None = None
@@ -77,6 +83,9 @@ class Backend(ABC):
         channels: Channels that inputs must have, None if the backend can't tell.
         white_box: Whether the module can be handed out.
         interface: What stands between the model and those who ask it; None if nothing does.
+        repeats: How often each image is asked for one answer.
+        charges: Whether answers may cost something.
+        rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
     """
 
     reference: str
@@ -85,9 +94,12 @@ class Backend(ABC):
     channels: int | None = None
     white_box: bool = False
     interface: Interface | None = None
+    repeats: int = 1
+    charges: bool = False
+    rounding: float = 1e-3
 
     @classmethod
-    def open(cls, reference: ModelReference, options: Options) -> Opened:
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
         """Open what a reference of this backend's scheme names.
 
         Args:
@@ -109,6 +121,10 @@ class Backend(ABC):
         Returns:
             N×K float32 on the CPU, before any check.
         """
+
+    def fresh_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `outputs`: computed anew, for backends that remember answers."""
+        return self.outputs(inputs)
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from securitynet.models.targets.backends._onnx_graph import (
     read_graph,
     reason,
 )
-from securitynet.models.targets.backends.base import Backend, Opened, Options
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.outputs import expand_single
 
@@ -78,6 +79,8 @@ class OnnxBackend(Backend):
         graph = read_graph(self.path, reference)
         files = external_files(self.path, reference, graph)
         self.checksum = _checksum(self.path, files)
+        if _holds(self.path, b"DynamicQuantizeLinear"):
+            self.rounding = 5e-2  # its steps are as fine as the values of the whole batch allow
         self._session = self._open(graph)
         self._read_input()
         self._choose_output(output_name, classes, graph, files)
@@ -86,7 +89,7 @@ class OnnxBackend(Backend):
 
     @classmethod
     @override
-    def open(cls, reference: ModelReference, options: Options) -> Opened:
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
         path = reference.path or Path(reference.name)
         backend = cls(
             path,
@@ -96,7 +99,7 @@ class OnnxBackend(Backend):
             classes=options.num_classes or options.expected_classes,
         )
         preprocessing = Preprocessing(input_size=backend.input_size) if backend.takes_bytes else None
-        return Opened(backend, preprocessing, input_size=backend.input_size, notes=tuple(backend.notes))
+        return OpenedModel(backend, preprocessing, input_size=backend.input_size, notes=tuple(backend.notes))
 
     @property
     def batch_size(self) -> int:
@@ -272,6 +275,12 @@ def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
             f"{reference} cannot be loaded by onnxruntime {onnxruntime.__version__}: {words}",
             hint="Export the network again for an opset and IR version that it supports.",
         ) from error
+
+
+def _holds(path: Path, words: bytes) -> bool:
+    """Whether the name of an operator occurs in a graph."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(words) >= 0
 
 
 def _checksum(path: Path, external: list[Path]) -> str:

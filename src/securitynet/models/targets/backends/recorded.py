@@ -15,7 +15,7 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._recordings import Recording, read_recording
-from securitynet.models.targets.backends.base import Backend, Opened, Options
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.heads import Head
 
 SCHEME = Scheme(
@@ -49,9 +49,9 @@ class RecordedBackend(Backend):
 
     @classmethod
     @override
-    def open(cls, reference: ModelReference, options: Options) -> Opened:
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
         backend = cls(reference.path or Path(reference.name), reference=str(reference.without_folders()))
-        return Opened(backend, preprocessing=Preprocessing(), head=backend.head, recorded=True)
+        return OpenedModel(backend, preprocessing=Preprocessing(), head=backend.head, recorded=True)
 
     def __len__(self) -> int:
         return len(self._recording.labels)

@@ -15,7 +15,7 @@ from securitynet.files import file_checksum
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._layout import read_layout
-from securitynet.models.targets.backends.base import Backend, Opened, Options
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.outputs import expand_single
 
@@ -75,10 +75,10 @@ class TfliteBackend(Backend):
 
     @classmethod
     @override
-    def open(cls, reference: ModelReference, options: Options) -> Opened:
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
         path = reference.path or Path(reference.name)
         backend = cls(path, reference=str(reference.without_folders()), batch_size=options.batch_size)
-        return Opened(backend, input_size=backend.input_size, notes=tuple(backend.notes))
+        return OpenedModel(backend, input_size=backend.input_size, notes=tuple(backend.notes))
 
     @property
     def batch_size(self) -> int:
