@@ -66,6 +66,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
         return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
 
     def is_own(path: Path) -> bool:
+        if folder is not None:
+            return path.resolve().parent == folder.resolve()
         return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
 
     return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own, is_own=is_own)
