@@ -161,7 +161,7 @@ class TargetIdentity(Record):
     reference: str
     checksum: str
     preprocessing: dict[str, Any]
-    head: Literal["logits", "log-probabilities", "probabilities", "answers", "labels"]
+    head: Literal["logits", "log-probabilities", "probabilities", "sigmoid", "answers", "labels"]
 
 
 class DatasetIdentity(Record):

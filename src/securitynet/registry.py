@@ -68,7 +68,7 @@ class Registry:
         self._base = base
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> Mapping[str, Entry]:
         """All entries by full name; built on first use, without importing any of them."""
         found = {name: Entry(name, location, summary) for name, (location, summary) in self._table.items()}
         if self._package:

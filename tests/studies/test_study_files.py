@@ -10,6 +10,7 @@ import securitynet.catalog
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml
+from securitynet.models.sources.schemes import SCHEMES
 from securitynet.studies.definition.file import parse_study
 from securitynet.studies.definition.plan import expand, plan_study
 from securitynet.studies.definition.targets import expand_alternatives
@@ -115,6 +116,25 @@ def test_the_same_weights_elsewhere_are_the_same_subject_and_others_are_not(tmp_
         (tmp_path / folder / "w.pt").write_bytes(content)
         keys.append(planned(text, tmp_path / folder).targets[0].key)
     assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.schemes if scheme.file])
+def test_a_model_file_that_is_swapped_makes_another_subject(tmp_path, scheme):
+    declared = SCHEMES.by_name[scheme]
+    rest = declared.completion.lower()
+    text = f'[[models]]\nreference = "{scheme}:m{declared.suffixes[0]}{rest}"\n[[attacks]]\nname = "correctness"'
+    keys = []
+    for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"m{declared.suffixes[0]}").write_bytes(content)
+        keys.append(planned(text, tmp_path / folder).subjects[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_model_file_without_its_scheme_is_looked_up_beside_the_study(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"1")
+    subject = planned('[[models]]\nreference = "m.onnx"\n[[attacks]]\nname = "correctness"', tmp_path).subjects[0]
+    assert subject.options["model"] == f"onnx:{tmp_path}/m.onnx"
 
 
 def test_a_pinned_checksum_keeps_other_weights_from_being_loaded(tmp_path):

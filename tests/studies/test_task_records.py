@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from securitynet.records import Access, Auxiliary, ThreatModel
-from securitynet.results.subjects import Check, StudyTargetRecord
+from securitynet.records import Access, Auxiliary, Check, ThreatModel
+from securitynet.results.subjects import StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import (

@@ -20,6 +20,7 @@ from securitynet.files import cache_folder
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
@@ -78,7 +79,10 @@ def prepare(
     """
     check_defense(config)
     check_members(config)
-    recorded = config.model.startswith("outputs:")
+    if target is not None:
+        recorded = isinstance(target.backend, RecordedBackend)
+    else:
+        recorded = parse_reference(config.model).declaration.recorded
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
             "Which images should the model be assessed on?",
@@ -109,6 +113,8 @@ def prepare(
             max_queries=config.max_queries,
             timeout=config.timeout,
             retries=config.retries,
+            output=config.output,
+            trust=config.trust,
             cache=config.cache or cache_folder(),
             progress=progress,
         )

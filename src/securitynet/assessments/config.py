@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from securitynet.datasets.options import ImageOptions, StatedMembers
 from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.models.sources.references import describe_forms
 from securitynet.records import Access, Auxiliary
 
 
@@ -71,14 +72,20 @@ class DataOptions(ImageOptions, ComputeOptions):
 class AssessConfig(DataOptions):
     """What to assess and how."""
 
-    model: str = Field(description="Model reference: arch:NAME, timm:NAME, onnx:FILE, http://..., outputs:FILE, ...")
+    model: str = Field(description=f"Model reference: {describe_forms()}, or the path of a model file.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
     normalize: str | None = Field(
         default=None,
         description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
     )
     input_size: int | None = Field(default=None, ge=1, description="Size to which images are resized for the model.")
-    head: Literal["auto", "logits", "log-probabilities", "probabilities"] = Field(
+    output: str | None = Field(
+        default=None, description="Name of the output that holds the class scores, where a model has several."
+    )
+    trust: bool = Field(
+        default=False, description="Run the code in the model's file, for formats that are programs (TorchScript)."
+    )
+    head: Literal["auto", "logits", "log-probabilities", "probabilities", "sigmoid"] = Field(
         default="auto", description="What the model emits."
     )
     num_classes: int | None = Field(

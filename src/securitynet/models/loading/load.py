@@ -8,7 +8,7 @@ import torch
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
-from securitynet.errors import AccessDenied, ConfigurationError, TargetError
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
 from securitynet.models.loading.examination import (
     Findings,
     ask,
@@ -19,13 +19,13 @@ from securitynet.models.loading.examination import (
 )
 from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
-from securitynet.models.loading.open import DEFAULT_SIZE, Opened, Options, open_answers, open_network
+from securitynet.models.loading.open import DEFAULT_SIZE, open_answers, open_network
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve, stated_accuracy
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import ModelReference, parse_reference
 from securitynet.models.targets import heads
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import HEADS, Head
 from securitynet.models.targets.query_count import QueryCounter
@@ -62,13 +62,15 @@ def load_target(
     retries: int = 5,
     cache: Path | None = None,
     progress: Progress | None = None,
+    output: str | None = None,
+    trust: bool = False,
 ) -> Target:
     """Load the model that a reference names.
 
     Nothing in a model file is executed; the one code that runs is a factory that the user names (``python:``).
 
     Args:
-        reference: See `securitynet.models.sources.references.FORMS`.
+        reference: Reference of the model; `securitynet list backends` shows the forms.
         weights: File of weights for a network; the library's own by default.
         dataset: Labelled images of the model's kind: they decide ``auto`` choices, and the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
@@ -89,6 +91,8 @@ def load_target(
         retries: How often an endpoint that fails is asked again.
         cache: Folder for what endpoints answered; the user's cache folder by default.
         progress: Called with (bytes done, bytes in all) while weights are downloaded.
+        output: Name of the output that holds the class scores, for formats whose models have several.
+        trust: Allow what a format needs that runs code from the model's file; without it such a file is refused.
 
     Returns:
         The target; its ``notes`` say what was found out, and its ``checks`` whether it answers as a model must.
@@ -105,8 +109,8 @@ def load_target(
     if parsed.scheme == "catalog":
         entry, parsed = parsed, resolve(parsed)
         stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
-    options = Options(
-        weights=None if weights is None else Path(weights),
+    options = LoadOptions(
+        weights=None if weights is None else Path(weights).expanduser(),
         normalize=normalize,
         input_size=input_size,
         head=_check_head(head),
@@ -121,6 +125,9 @@ def load_target(
         retries=retries,
         cache=cache,
         progress=progress,
+        expected_classes=dataset.num_classes if dataset else None,
+        output=output,
+        trust=trust,
     )
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_answers(parsed, options)
@@ -128,7 +135,7 @@ def load_target(
 
 
 def _assemble(
-    opened: Opened, options: Options, dataset: ImageDataset | None, access: Access | None, stated: float | None
+    opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None, access: Access | None, stated: float | None
 ) -> Target:
     backend = opened.backend
     access = access or (Access.WHITE_BOX if backend.white_box else Access.BLACK_BOX)
@@ -171,8 +178,8 @@ def _assemble(
 
 def _examine_outputs(
     target: Target,
-    opened: Opened,
-    options: Options,
+    opened: OpenedModel,
+    options: LoadOptions,
     dataset: ImageDataset | None,
     sample: torch.Tensor,
     stated: float | None,
@@ -213,7 +220,9 @@ def _examine_outputs(
     return target
 
 
-def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | None) -> tuple[Preprocessing, bool]:
+def _preprocessing(
+    opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None
+) -> tuple[Preprocessing, bool]:
     """The preprocessing, and whether its normalisation is still to be chosen by trying."""
     preprocessing = opened.preprocessing or Preprocessing(input_size=opened.input_size)
     if options.input_size is not None:
@@ -239,7 +248,7 @@ def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | Non
     return preprocessing, opened.preprocessing is None and labelled and not opened.paid and not opened.recorded
 
 
-def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | None) -> None:
+def _check_classes(backend: Backend, options: LoadOptions, dataset: ImageDataset | None) -> None:
     count = backend.num_classes
     if count is None:
         return
@@ -255,7 +264,7 @@ def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | N
         )
 
 
-def _sample(target: Target, opened: Opened, options: Options, dataset: ImageDataset | None) -> torch.Tensor:
+def _sample(target: Target, opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None) -> torch.Tensor:
     """Images on which the target is looked at: labelled ones, else random ones of a size that it takes."""
     if dataset is not None and dataset.images is not None:
         most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
@@ -277,14 +286,16 @@ def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
     head = heads.detect(outputs)
     if head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
-    elif bool(((outputs >= 0) & (outputs <= 1)).all()) and float(outputs.std()) > 0:
+    elif heads.looks_like_sigmoid(outputs):
+        head = "sigmoid"
         notes.append(
-            "WARNING: the outputs lie in [0, 1] without summing to 1, as after a sigmoid; they are taken for logits."
+            f"the outputs on {len(outputs)} images lie in [0, 1] without summing to 1: they are taken as sigmoids, and "
+            "logits are recovered from them (--head logits if they are logits)."
         )
     return head
 
 
-def _random_images(target: Target, opened: Opened) -> torch.Tensor:
+def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:
     """Random images of the first usual size that the model takes, if its own is not known."""
     known = target.preprocessing.input_size or opened.example_size
     sizes = ([known] if known else []) + ([] if opened.paid else [(size, size) for size in _USUAL_SIZES])
@@ -311,7 +322,7 @@ def _check_head(head: str | None) -> Head | None:
     raise ConfigurationError(f"--head {head!r} is not understood.", hint=f"Write auto, {', '.join(HEADS)}.")
 
 
-def _check_options(reference: ModelReference, options: Options) -> None:
+def _check_options(reference: ModelReference, options: LoadOptions) -> None:
     if options.precision not in ("fp32", "bf16"):
         raise ConfigurationError(f"--precision {options.precision!r} is not understood.", hint="Write fp32 or bf16.")
     if options.precision != "fp32" and not reference.is_network:
@@ -323,7 +334,21 @@ def _check_options(reference: ModelReference, options: Options) -> None:
     ):
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option} must be positive, not {value}.")
-    if reference.scheme == "outputs" and (options.normalize is not None or options.input_size is not None):
+    if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
         raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
-    if options.weights is not None and not reference.is_network:
+    declared = reference.declaration
+    if options.weights is not None and not declared.takes_weights:
         raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")
+    if options.output is not None and "output" not in declared.options:
+        raise ConfigurationError(
+            f"{reference} has one output; --output can't be given.", hint="It is for formats such as ONNX."
+        )
+    if options.trust and not declared.trust:
+        raise ConfigurationError(
+            f"{reference} runs no code from its file; --trust has no effect.", hint="Leave it out."
+        )
+    if declared.trust and not options.trust:
+        raise UnsafeFile(
+            f"{reference} is a program, which is not run unless you say that you trust it.",
+            hint=f"--trust {declared.trust}",
+        )

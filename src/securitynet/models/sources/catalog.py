@@ -1,4 +1,4 @@
-"""``catalog:ENTRY``: a model of the catalog, by the id or the key of its entry."""
+"""A model of your catalog, by the id or the key of its entry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from securitynet.errors import ModelError
 from securitynet.models.sources.references import ModelReference, parse_reference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme("catalog", "catalog:ENTRY-ID", network=True, takes_weights=True)
 
 
 def stated_accuracy(reference: ModelReference, dataset: str) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.errors import SecurityNetError
-from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.state_dicts import build
 from securitynet.models.sources.tensor_names import StateDict, fit_names
 
@@ -108,7 +108,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def find_shape(source: Source, state: StateDict, start: Shape) -> tuple[Shape, Renamed] | None:
+def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, Renamed] | None:
     """The shape of a network that renamed weights fit in order, and the weights by its names; None if there is none.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict
 
@@ -24,7 +24,7 @@ _SHOWN = 4
 _PROBES = (10, 100)
 
 
-def build(source: Source, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
+def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
     """Build a network, always with the same first weights, without touching torch's global random state.
 
     Args:
@@ -49,7 +49,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
+def deduce_shape(source: NetworkSource, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
     """The class count and channels that weights were made for, read from the tensors that depend on them.
 
     Args:
@@ -70,7 +70,7 @@ def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels:
     return shape, count is not None
 
 
-def _deduce_classes(source: Source, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
+def _deduce_classes(source: NetworkSource, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
     if source.fixed_classes:
         return None
     small, large = (
@@ -167,13 +167,13 @@ def _differences(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> list[s
     return words
 
 
-def fits(source: Source, shape: Shape, state: StateDict) -> bool:
+def fits(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
     """Whether weights fit a network of that shape exactly; nothing is loaded."""
     wanted = build(source, shape, frozenset(state), meta=True).state_dict()
     return not _differences(fit_keys(state, wanted), wanted)
 
 
-def same_names(source: Source, shape: Shape, state: StateDict) -> bool:
+def same_names(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
     """Whether weights have the names that a network of that shape has, whatever the shapes of tensors."""
     wanted = build(source, shape, frozenset(state), meta=True).state_dict()
     fitted = fit_keys(state, wanted)

@@ -1,4 +1,4 @@
-"""``timm:NAME[.TAG]``: networks of PyTorch Image Models."""
+"""A network of PyTorch Image Models (timm)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from securitynet.errors import ModelError
 from securitynet.files import file_checksum
 from securitynet.models.sources._download import fetch
 from securitynet.models.sources._hub import hub_file, is_hub_file
-from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme("timm", "timm:resnet18.a1_in1k", network=True, takes_weights=True)
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which repositories of the hub keep weights, the safe kind first."""
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     timm = import_torchvision("timm")
     architecture, _, tag = reference.name.partition(".")
@@ -63,15 +66,15 @@ def timm_source(
     arguments: Mapping[str, Any] | None = None,
     fetch: Any = None,
     is_own: Callable[[Path], bool] | None = None,
-) -> Source:
+) -> NetworkSource:
     """A source for an architecture of timm and what its configuration states.
 
     Args:
         architecture: Without a tag.
         facts: As in timm's ``pretrained_cfg``.
         arguments: Further arguments of the architecture.
-        fetch: See `Source`.
-        is_own: See `Source`.
+        fetch: See `NetworkSource`.
+        is_own: See `NetworkSource`.
     """
     timm = import_torchvision("timm")
     size = facts.get("input_size") or (3, 224, 224)
@@ -86,7 +89,7 @@ def timm_source(
         )
         return network
 
-    return Source(
+    return NetworkSource(
         architecture=f"timm:{architecture}",
         build=make,
         num_classes=facts.get("num_classes") or None,

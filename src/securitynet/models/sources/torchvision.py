@@ -1,4 +1,4 @@
-"""``torchvision:NAME[@WEIGHTS]``: networks of torchvision."""
+"""A network of torchvision."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from torch import nn
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
 from securitynet.models.sources._download import fetch
-from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme(
+    "torchvision",
+    "torchvision:resnet50@IMAGENET1K_V2",
+    network=True,
+    takes_weights=True,
+    pattern="(?P<name>[^@]*)(@(?P<detail>.*))?",
+)
 
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
 _COLOUR = 3
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     models = import_torchvision("torchvision.models")
     known = models.list_models(module=models)
@@ -51,7 +60,7 @@ def open_source(reference: ModelReference) -> Source:
         return digits is not None and file_checksum(path).startswith(digits[1])
 
     categories = tuple(chosen.meta.get("categories") or ())
-    return Source(
+    return NetworkSource(
         architecture=f"torchvision:{reference.name}",
         build=make,
         num_classes=len(categories) or None,

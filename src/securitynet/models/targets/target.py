@@ -12,6 +12,7 @@ from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
 from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.records import Access, Check, TargetIdentity
 
@@ -264,4 +265,4 @@ class _Whole(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         outputs = self.inner(self.preprocessing(images))
-        return heads.to_logits(outputs[0] if isinstance(outputs, (tuple, list)) else outputs, self.head)
+        return heads.to_logits(take_scores(outputs, "The network"), self.head)

@@ -21,7 +21,7 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
 
 TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
-    "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",
+    "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
 }  # fmt: skip
 """Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from securitynet.models.sources.references import parse_reference
 
-_FILES = ("python", "onnx", "outputs")
 _FOLDERS = ("folder", "parquet")
 LISTS_OF_RECORDS = ("members", "non_members")
 """Options that name a list of records."""
@@ -27,8 +26,10 @@ def resolve_path(text: str, base: Path) -> Path:
 
 def resolve_reference(text: str, base: Path) -> str:
     """A model reference whose file, if it names one, has an absolute path."""
+    if ":" not in text and resolve_path(text, base).exists():
+        text = str(resolve_path(text, base))  # a model file without its scheme
     reference = parse_reference(text)
-    if reference.scheme not in _FILES:
+    if reference.path is None:
         return text
     return str(reference.model_copy(update={"name": str(resolve_path(reference.name, base))}))
 
@@ -45,8 +46,8 @@ def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         if name in options:
             yield name, Path(options[name])
     reference = parse_reference(options["model"])
-    if reference.scheme in _FILES:
-        yield "model", Path(reference.name)
+    if reference.path is not None:
+        yield "model", reference.path
     for name in ("dataset", "auxiliary_dataset"):
         scheme, colon, path = str(options.get(name) or "").partition(":")
         if colon and scheme in _FOLDERS:
@@ -57,9 +58,8 @@ def strip_folder(name: str, value: Any) -> Any:
     """The value of an option without the folders of this machine, as JSON types."""
     if name in ("weights", *LISTS_OF_RECORDS):
         return Path(str(value)).name
-    if name == "model" and value.partition(":")[0] in _FILES:
-        scheme, _, rest = str(value).partition(":")
-        return f"{scheme}:{rest.rpartition('/')[2]}"
+    if name == "model":
+        return str(parse_reference(str(value)).without_folders())
     if name in ("dataset", "auxiliary_dataset") and str(value).partition(":")[0] in _FOLDERS:
         scheme, _, path = str(value).partition(":")
         return f"{scheme}:{Path(path).name}"

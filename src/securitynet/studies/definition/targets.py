@@ -14,6 +14,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import stable_hash
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Record
 from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
@@ -111,13 +112,14 @@ def _name_table(table: str) -> Iterator[None]:
 
 def _expand_models(study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests) -> Iterator[TargetPlan]:
     for reference, entry in list_references(study, source, base):
+        reference = resolve_reference(reference, base)
         options = {**study.data, **source.options}
         dataset = options.get("dataset") or choose_dataset(study, entry)
         if dataset is not None:
             options["dataset"] = dataset
         for chosen in expand_alternatives(options):
             yield _plan_target(
-                {"model": resolve_reference(reference, base), **chosen},
+                {"model": reference, **chosen},
                 base,
                 digests,
                 label=source.label or (entry and entry.key) or _make_label(reference, chosen),
@@ -184,7 +186,7 @@ def _plan_target(
     config = _validate(AssessConfig, options).model_dump(
         mode="json", include={"model", *TARGET_FIELDS}, exclude_unset=True
     )
-    if "dataset" not in config and not config["model"].startswith("outputs:"):
+    if "dataset" not in config and not parse_reference(config["model"]).declaration.recorded:
         raise ConfigurationError(
             f"Which images should {label} be assessed on?", hint="Give dataset, in its table or under [data]."
         )

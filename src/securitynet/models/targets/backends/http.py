@@ -1,4 +1,4 @@
-"""A served model as a backend: an endpoint that speaks the Open Inference Protocol (KServe, Triton, MLServer)."""
+"""A served model: an endpoint that speaks the Open Inference Protocol (KServe, Triton, MLServer)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.files import stable_hash
+from securitynet.files import cache_folder, stable_hash
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._answers import Answers, Row
 from securitynet.models.targets.backends._protocol import (
     Answer,
@@ -25,7 +28,11 @@ from securitynet.models.targets.backends._protocol import (
     read_metadata,
 )
 from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
+
+SCHEME = Scheme("http", "http://host:port/predict", aliases=("https",), address=True)
+
+_REQUEST_SIZE = 32
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +101,20 @@ class HttpBackend(Backend):
         self.num_classes = self._metadata.num_classes
         self.channels = self._layout.channels
         self.input_size = self._layout.size
+
+    @classmethod
+    @override
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
+        backend = cls(
+            reference.name,
+            reference=str(reference),
+            ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
+            cap=options.max_queries,
+            batch_size=options.batch_size or _REQUEST_SIZE,
+            timeout=options.timeout,
+            retries=options.retries,
+        )
+        return OpenedModel(backend, input_size=backend.input_size, paid=True)
 
     @property
     def batch_size(self) -> int:

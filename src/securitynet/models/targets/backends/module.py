@@ -13,6 +13,7 @@ from securitynet.errors import TargetError
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, finder
 from securitynet.models.targets.optimise import Prepared, prepare_network
+from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.threads import equal_size, lanes_of
 
 CALL_NUMBERS = 1 << 21
@@ -169,14 +170,15 @@ class ModuleBackend(Backend):
                 f"{(str(error) or type(error).__name__).splitlines()[0]}",
                 hint="Set the size it was trained at with --input-size.",
             ) from error
-        if isinstance(result, (tuple, list)):  # auxiliary classifiers come after the main one
-            result = result[0]
-        if isinstance(result, torch.Tensor) and result.ndim == 1 and len(inputs) == 1:
-            result = result.unsqueeze(0)  # of a network that squeezes the batch of one image away
-        if not isinstance(result, torch.Tensor) or result.ndim != 2:
-            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise TargetError(f"{self.reference} returns {shape}, not one row of class scores per image.")
-        return result
+        scores = take_scores(result, self.reference)
+        if scores.ndim == 1 and len(inputs) == 1:
+            scores = scores.unsqueeze(0)  # of a network that squeezes the batch of one image away
+        if scores.ndim != 2:
+            raise TargetError(
+                f"{self.reference} returns {'×'.join(map(str, scores.shape))}, not one row of class scores per image.",
+                hint="Let it return one tensor of images × classes.",
+            )
+        return scores
 
 
 def input_channels(module: nn.Module) -> int | None:
