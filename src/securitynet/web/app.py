@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from securitynet.version import __version__
 from securitynet.web import api, pages, words
 from securitynet.web.search import Search
 from securitynet.web.security import Guard
+from securitynet.web.site import Site
 
 _ONLY_READ = "SET default_transaction_read_only = on"
 _AT_ONCE = 10
@@ -34,23 +34,6 @@ _PAGE_CACHE = 8192
 """Kilobytes that SQLite keeps a connection; the operating system keeps the file's pages for all of them."""
 
 _NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-
-@dataclass(frozen=True)
-class Site:
-    """What the pages need.
-
-    Attributes:
-        search: Of the catalog.
-        templates: Of the pages.
-        roots: Folders of studies.
-        assets: Name -> content and kind of the files under ``/static``.
-    """
-
-    search: Search
-    templates: Environment
-    roots: tuple[Path, ...]
-    assets: dict[str, tuple[bytes, str]]
 
 
 def create_app(

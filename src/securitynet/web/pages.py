@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -17,11 +17,9 @@ from securitynet.web.drawing import draw
 from securitynet.web.plot import colours, fields, plot
 from securitynet.web.security import REPORT_POLICY
 from securitynet.web.similar import loading, similar
+from securitynet.web.site import Site, get_site
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.studies import Study, studies
-
-if TYPE_CHECKING:
-    from securitynet.web.app import Site
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 RANGES = ("year", "claimed_accuracy", "parameters")
@@ -38,16 +36,10 @@ MOST_COMPARED = 6
 _PLOT = ("x", "y", "colour")
 
 
-def site_of(request: Request) -> Site:
-    """What the pages need."""
-    site: Site = request.app.state.site
-    return site
-
-
 @router.get("/")
 def search(request: Request) -> HTMLResponse:
     """Search."""
-    site = site_of(request)
+    site = get_site(request)
     state = State.read(request.query_params.multi_items(), also=("id",))
     found, entries = site.search.page(state)
     last = max(1, -(-found.total // PER_PAGE))
@@ -74,7 +66,7 @@ def search(request: Request) -> HTMLResponse:
 @router.get("/models/{identifier}")
 def model(request: Request, identifier: str) -> Response:
     """A model's page."""
-    site = site_of(request)
+    site = get_site(request)
     current = site.search.columns
     with site.search.catalog.database.together():
         details = found_details(site, identifier)
@@ -99,7 +91,7 @@ def model(request: Request, identifier: str) -> Response:
 @router.get("/plot")
 def plot_page(request: Request) -> HTMLResponse:
     """A plot; all of its state is in the address."""
-    site = site_of(request)
+    site = get_site(request)
     given = request.query_params
     state = State.read(given.multi_items(), also=(*_PLOT, "id"))
     found = plot(site.search, state, *(given.get(name, "") for name in _PLOT))
@@ -119,7 +111,7 @@ def plot_page(request: Request) -> HTMLResponse:
 @router.get("/compare")
 def compare(request: Request) -> HTMLResponse:
     """Chosen models side by side."""
-    site = site_of(request)
+    site = get_site(request)
     identifiers = list(dict.fromkeys(i.strip() for i in request.query_params.getlist("id") if i.strip()))
     more = identifiers[MOST_COMPARED:]
     chosen = {}
@@ -151,14 +143,14 @@ def compare(request: Request) -> HTMLResponse:
 @router.get("/studies")
 def study_list(request: Request) -> HTMLResponse:
     """Studies and their reports."""
-    site = site_of(request)
+    site = get_site(request)
     return _page(site, "studies.html", here="studies", studies=studies(site.roots), roots=len(site.roots))
 
 
 @router.get("/studies/{number}/report.html")
 def study_report(request: Request, number: int) -> Response:
     """A study's report, as it was written."""
-    study = _study(site_of(request), number)
+    study = _study(get_site(request), number)
     if study.report is None:
         raise HTTPException(404, "This study has no report yet. Write it: securitynet report FOLDER.")
     return HTMLResponse(study.report.read_bytes(), headers={"Content-Security-Policy": REPORT_POLICY})
@@ -167,7 +159,7 @@ def study_report(request: Request, number: int) -> Response:
 @router.get("/download.{kind}")
 def download(request: Request, kind: str) -> Response:
     """What matches, as a file."""
-    site = site_of(request)
+    site = get_site(request)
     if kind not in downloads.KINDS:
         raise HTTPException(404, f"There are downloads as {', '.join(downloads.KINDS)}.")
     state = State.read(request.query_params.multi_items(), also=("id", *_PLOT))
@@ -185,14 +177,14 @@ def download(request: Request, kind: str) -> Response:
 @router.get("/api/docs")
 def api_docs(request: Request) -> HTMLResponse:
     """What the API offers, from its OpenAPI description."""
-    site = site_of(request)
+    site = get_site(request)
     return _page(site, "api.html", here="api", api=request.app.openapi(), codes=codebook().values())
 
 
 @router.get("/static/{name}")
 async def static(request: Request, name: str) -> Response:
     """Style, script, icon."""
-    assets = site_of(request).assets
+    assets = get_site(request).assets
     if name not in assets:
         raise HTTPException(404, "There is no such file.")
     content, kind = assets[name]
