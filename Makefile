@@ -27,8 +27,8 @@ test-all: $(VENV)/.installed  ## The slow tests too.
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
