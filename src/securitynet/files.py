@@ -21,6 +21,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
 
 def cache_folder() -> Path:
     """The folder for what can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
@@ -52,6 +54,31 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_with_digest(path: Path, payload: bytes | memoryview) -> None:
+    """Write a file that `read_with_digest` can check: the SHA-256 of a payload (32 bytes), then the payload.
+
+    It is written whole or not at all.
+
+    Args:
+        path: Where; folders above it are made.
+        payload: What the file is for.
+    """
+    with atomic_write(path) as stream:
+        stream.write(hashlib.sha256(payload).digest())
+        stream.write(payload)
+
+
+def read_with_digest(path: Path) -> bytes | None:
+    """The payload of a file that `write_with_digest` wrote; None if its content does not match its digest.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    content = Path(path).read_bytes()
+    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return payload if hashlib.sha256(payload).digest() == digest else None
 
 
 def check_writable(path: Path) -> None:

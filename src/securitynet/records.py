@@ -127,6 +127,25 @@ class Measurement(Record):
         return self.model_copy(update={"note": words or None})
 
 
+class Check(Record):
+    """Whether a target is what it is said to be, and answers as a model must.
+
+    Attributes:
+        what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``class order``, ``accuracy``
+            (as stated) or ``checksum``.
+        said: What is expected, or stated by the catalog, the model record or the study file.
+        found: What was found.
+        agrees: Whether the two agree.
+        note: A sentence for people, where they do not.
+    """
+
+    what: Literal["answers", "chance", "class order", "accuracy", "checksum"]
+    said: str
+    found: str
+    agrees: bool
+    note: str | None = None
+
+
 class TargetIdentity(Record):
     """Which model, exactly, and how images reach it.
 
@@ -229,6 +248,7 @@ class TrialResult(Record):
         spec: What was to be measured.
         status: ``ok``, ``failed`` (``reason`` holds the error) or ``skipped`` (``reason`` says why).
         measurements: Named values, family and method before the name.
+        doubts: What speaks against believing them: failed checks of the target, a sentence each.
         queries: Cost in queries.
         seconds: Wall-clock seconds by phase.
         environment: Versions and device under which it ran.
@@ -242,6 +262,7 @@ class TrialResult(Record):
     reason: str | None = None
     traceback: str | None = None
     measurements: tuple[Measurement, ...] = ()
+    doubts: tuple[str, ...] = ()
     queries: Queries = Queries()
     seconds: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)

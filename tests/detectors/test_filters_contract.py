@@ -1,6 +1,7 @@
 """What filters of inputs and activation clustering must keep: seeds, access, bills, kills, and clear errors."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_refuses_a_threat_model_that_it_does_not_serve(name, patched):
 def test_a_killed_run_goes_on_where_it_stopped(name, patched, tmp_path, monkeypatch):
     from securitynet.detectors import _filters
 
-    monkeypatch.setattr(_filters.Fitted, "piece", 4)
+    monkeypatch.setattr(_filters.FittedFilter, "piece", 4)
     target, data = patched[:2]
     whole, context = run(name, target, data, tmp_path / "undisturbed")
     counted = Sealed(target.backend)
@@ -115,14 +116,36 @@ def test_a_killed_run_goes_on_where_it_stopped(name, patched, tmp_path, monkeypa
     assert done.calls == 0
 
 
-def test_a_damaged_piece_is_computed_again(patched, tmp_path, caplog):
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip_bit, lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b"")],
+    ids=["a flipped bit", "cut short", "empty"],
+)
+def test_a_damaged_piece_is_computed_again(patched, tmp_path, caplog, damage):
     target, data = patched[:2]
     whole, _ = run("strip", target, data, tmp_path)
     pieces = sorted(tmp_path.glob("screenings/*/*.npz"))
-    pieces[0].write_bytes(pieces[0].read_bytes()[:-40])
+    whole_piece = pieces[0].read_bytes()
+    damage(pieces[0])
     again, _ = run("strip", target, data, tmp_path)
     assert_same(whole, again)
     assert "damaged" in caplog.text
+    assert len(pieces[0].read_bytes()) == len(whole_piece), "it was written again"
+
+
+def test_pieces_of_a_version_that_wrote_no_digest_are_computed_again(patched, tmp_path):
+    target, data = patched[:2]
+    whole, _ = run("strip", target, data, tmp_path)
+    for path in tmp_path.glob("screenings/*/*.npz"):
+        path.write_bytes(path.read_bytes()[hashlib.sha256().digest_size :])
+    again, _ = run("strip", target, data, tmp_path)
+    assert_same(whole, again)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

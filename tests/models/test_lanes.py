@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.targets.threads import Lanes, equal_size, keep_freed_memory, left_to_lanes, thread_pool
+from securitynet.models.targets.threads import Lanes, equal_size, left_to_lanes, thread_pool
 
 
 class Remembering(nn.Module):
@@ -89,14 +89,3 @@ def test_threads_are_left_to_lanes_and_come_back():
         assert Lanes(nn.Linear(2, 2)).count == 2
     finally:
         torch.set_num_threads(before)
-
-
-def test_settings_of_the_users_own_are_left_alone(monkeypatch):
-    asked = []
-    monkeypatch.setattr("ctypes.CDLL", lambda name: asked.append(name))
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
-    keep_freed_memory()
-    assert not asked
-    monkeypatch.delenv("MALLOC_ARENA_MAX")
-    keep_freed_memory()  # a C library without mallopt
-    assert len(asked) <= 1

@@ -151,6 +151,19 @@ def test_a_diverged_epoch_is_not_stored(tmp_path):
     assert notes == []
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_not_used(tmp_path):
+    notes = []
+    file = CheckpointFile(tmp_path / "c", notes.append)
+    for epoch in (1, 2):
+        file.write(State("run", epoch, {"w": torch.ones(100)}, {}, "{}"))
+    content = bytearray(file.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.path.write_bytes(content)
+    state = file.read("run")
+    assert state is not None and state.epochs_done == 1, "the one before it"
+    assert len(notes) == 1 and "damaged" in notes[0]
+
+
 def test_writing_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
     monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", 0.05)
     now = [100.0]

@@ -132,8 +132,8 @@ def test_pictures_are_the_images_of_the_most_exposed_members(html, assessed):
     assert len(images) == 12
     for record, image in zip(highest, images, strict=True):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))))
-        assert np.array_equal(shown, found.subject.dataset.images[int(record)][0].numpy())
-        assert found.subject.dataset.get_record_name(int(record)) in image["alt"]
+        assert np.array_equal(shown, found.assessed_target.dataset.images[int(record)][0].numpy())
+        assert found.assessed_target.dataset.get_record_name(int(record)) in image["alt"]
 
 
 def test_a_recording_without_images_shows_rows(recorded):
@@ -164,7 +164,11 @@ def test_without_any_result_nothing_is_claimed(broken):
         }
     )
     left = type(found)(
-        found.config, found.subject, found.measurements, found.signals, [t for t in found.trials if t.output is None]
+        found.config,
+        found.assessed_target,
+        found.measurements,
+        found.signals,
+        [t for t in found.trials if t.output is None],
     )
     page = Page(page_of((document, left)))
     assert "nothing can be said" in page.text
@@ -235,7 +239,7 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
         members[: len(output.scores)] = output.is_member
         large = type(output)(indices, scores, members, output.threshold, np.ones(60_000, dtype=bool))
         trials.append(type(trial)(trial.name, trial.result, large))
-    large = type(found)(found.config, found.subject, found.measurements, found.signals, trials)
+    large = type(found)(found.config, found.assessed_target, found.measurements, found.signals, trials)
     started = time.perf_counter()
     page = render_report([document], [large])
     assert time.perf_counter() - started < 20  # about 1 s on a quiet machine

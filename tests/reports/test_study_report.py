@@ -21,7 +21,7 @@ from securitynet.records import (
 )  # fmt: skip
 from securitynet.reports.study import render_study_report, write_study_report
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Means, SubjectRecord, SubjectStore
+from securitynet.results.subjects import Means, StudyTargetRecord, StudyTargetStore
 
 HOSTILE = "<script>alert('model')</script>"
 
@@ -34,7 +34,7 @@ def measurement(name, value):
 
 def fill(folder, count=8):
     """Targets whose membership risk grows with their overfitting level; one trial of the last failed."""
-    subjects, trials = SubjectStore(folder), TrialStore(folder)
+    subjects, trials = StudyTargetStore(folder), TrialStore(folder)
     for number in range(count):
         means = Means(
             target=TargetIdentity(
@@ -47,7 +47,7 @@ def fill(folder, count=8):
         )
         gap = 0.05 * number
         subjects.save(
-            SubjectRecord(
+            StudyTargetRecord(
                 key=f"k{number}", label=f"{HOSTILE}{number}", status="ok", means=means, membership="assumed",
                 measurements=(measurement("target.test_accuracy", 0.9 - gap), measurement("target.overfitting", gap)),
                 finished="2026-01-01T00:00:00+00:00",

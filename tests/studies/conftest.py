@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def plugin(monkeypatch):
     from securitynet.attacks import ATTACKS
 
     monkeypatch.syspath_prepend(str(PLUGIN))
-    monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
+    monkeypatch.setenv("PYTHONPATH", str(PLUGIN), prepend=os.pathsep)
     importlib.invalidate_caches()
     ATTACKS.__dict__.pop("entries", None)
     yield

@@ -40,7 +40,7 @@ def test_pages_follow_each_other(client: TestClient) -> None:
 def test_a_model_page_has_all(client: TestClient, filled: tuple[str, list[str]]) -> None:
     page = client.get(f"/models/{filled[1][0]}").text
     for text in (
-        "catalog.load(",
+        "securitynet.load_target(",
         "securitynet assess catalog:",
         "stealing.accuracy",
         "0.800 to 0.950",

@@ -56,7 +56,7 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
         wide: One row a case, from `frames.wide`.
         quantity: Column to predict.
         extra: Further columns of numbers to predict from, such as the target's accuracy.
-        seed: Of the folds and of the bootstrap.
+        seed: Of the tests.
 
     Returns:
         None if there are too few models or families.
@@ -110,8 +110,8 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
     )
     return Prediction(
         table=table.reindex(table["residual"].abs().sort_values(ascending=False, kind="stable").index),
-        error=statistics.mean(wrong, clusters=clusters, seed=seed),
-        baseline=statistics.mean(simple, clusters=clusters, seed=seed),
+        error=statistics.mean(wrong, clusters=clusters),
+        baseline=statistics.mean(simple, clusters=clusters),
         gain=statistics.paired_difference(wrong, simple, clusters=clusters, seed=seed),
         correlation=statistics.correlation(predicted, actual, clusters=clusters, seed=seed),
         used=tuple(map(str, used)),

@@ -1,4 +1,4 @@
-"""The subject of an assessment: a target, its dataset, and who is a member, checked before work starts."""
+"""The target of an assessment, with its dataset and who is a member of its training set; checked before work starts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class AssessedTarget:
     """A target with its data.
 
     Attributes:
@@ -47,19 +48,19 @@ class Subject:
     auxiliary: ImageDataset | None = None
 
 
-def trial_data(subject: Subject) -> TrialData:
-    """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
+def make_trial_data(assessed: AssessedTarget) -> TrialData:
+    """What methods are handed about a target: its records, and how it was trained, poisoned and protected.
 
     Raises:
         SecurityNetError: See `make_backdoor_of`.
     """
     return TrialData(
-        subject.dataset,
-        subject.splits,
-        subject.trained,
-        subject.auxiliary,
-        make_backdoor_of(subject.trained),
-        defense_of(subject.trained),
+        assessed.dataset,
+        assessed.splits,
+        assessed.trained,
+        assessed.auxiliary,
+        make_backdoor_of(assessed.trained),
+        defense_of(assessed.trained),
     )
 
 
@@ -69,7 +70,7 @@ def prepare(
     *,
     target: Target | None = None,
     dataset: ImageDataset | None = None,
-) -> Subject:
+) -> AssessedTarget:
     """Load dataset and target, unless they are given, and make the split.
 
     Raises:
@@ -99,6 +100,8 @@ def prepare(
             input_size=config.input_size,
             head=config.head,
             num_classes=config.num_classes,
+            weight_set=config.weight_set,
+            allow_random=config.allow_random,
             access=config.access,
             device=config.device,
             precision=config.precision,
@@ -114,9 +117,11 @@ def prepare(
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above
+    target = examine(target, dataset, allow_random=config.allow_random)
+    require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     auxiliary = load_auxiliary(config, dataset)
-    return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+    return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 
 
 def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:

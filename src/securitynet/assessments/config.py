@@ -42,7 +42,7 @@ Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 """Drops repeated values: a measurement's name must occur once."""
 
 
-class RunOptions(BaseModel):
+class ComputeOptions(BaseModel):
     """Options of every command that computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class RunOptions(BaseModel):
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
-class DataOptions(ImageOptions, RunOptions):
+class DataOptions(ImageOptions, ComputeOptions):
     """Options that say which images."""
 
     dataset: str | None = Field(
@@ -83,6 +83,16 @@ class AssessConfig(DataOptions):
     )
     num_classes: int | None = Field(
         default=None, ge=2, description="Number of classes. Default: what the weights have."
+    )
+    weight_set: str | None = Field(
+        default=None,
+        description="Which weights of a file with several sets: a name in the file, or average (EMA, SWA). Default: "
+        "those as trained.",
+    )
+    allow_random: bool = Field(
+        default=False,
+        description="Assess a model that does not answer the same for the same image: its answers are averaged over "
+        "repeats, and all results are marked.",
     )
     attacks: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",),

@@ -42,13 +42,6 @@ class Context:
         chosen = data.judged if indices is None else indices
         return self._collect(target, data.dataset, chosen, True)
 
-    def signals_of(self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64]) -> Signals:
-        """Outputs of the target for records of any dataset, also of one whose classes are not the target's.
-
-        The labels of such signals, and what follows from them, mean nothing then.
-        """
-        return self._collect(target, dataset, indices, False)
-
     def embeddings(
         self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], *, layer: str | None = None
     ) -> Embeddings:

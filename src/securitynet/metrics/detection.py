@@ -65,12 +65,6 @@ def trigger_norms(
     ]
 
 
-def p_value_of(norms: Values, sampled: NDArray[np.bool_], population: int | None) -> low_outliers.LowOutlier | None:
-    """The calibrated test on finite norms, of which only some may be a random sample of a population."""
-    values, size = _sample(norms, sampled, population)
-    return low_outliers.low_outlier(values, population=size)
-
-
 def suspects(norms: Values, sampled: NDArray[np.bool_], population: int | None, alpha: float = 0.05) -> list[int]:
     """Positions of the labels that the calibrated test calls outliers, ascending by norm; infinite norms never are."""
     found = np.flatnonzero(np.isfinite(norms))
@@ -141,7 +135,7 @@ def _reference_p_value(norms: Values, reference: Sequence[Values], level: float)
     if value is None:
         return _none("reference-p-value", len(reference), Direction.HIGHER, level, "the clean models share no label")
     count = len(reference) + 1
-    low, high = rates.wilson(round(value * count), count, level)
+    low, high = map(float, rates.clopper_pearson(round(value * count), count, level))
     return Measurement(
         name="reference-p-value",
         value=value,
@@ -150,7 +144,7 @@ def _reference_p_value(norms: Values, reference: Sequence[Values], level: float)
         level=level,
         n=len(reference),
         direction=Direction.HIGHER,
-        method=f"{rates.WILSON}, rank among {count} models",
+        method=f"{rates.CLOPPER_PEARSON}, rank among {count} models",
         note=f"{len(reference)} clean models were trained and searched in the same way.",
     )
 
@@ -225,7 +219,7 @@ def overlap(found: NDArray[np.floating], planted: NDArray[np.floating], *, level
     Args:
         found: H×W in [0, 1]; pixels of at least half its largest value count.
         planted: H×W in [0, 1]; pixels above 0 count.
-        level: Of Wilson's interval over the union's pixels.
+        level: Of the exact interval over the union's pixels.
     """
     here, there = found >= max(0.5 * float(found.max()), 1e-6), planted > 0
     union = int((here | there).sum())
@@ -237,7 +231,7 @@ def overlap(found: NDArray[np.floating], planted: NDArray[np.floating], *, level
 def population(
     scores: Values, implanted: NDArray[np.bool_], threshold: float, *, level: float = 0.95
 ) -> list[Measurement]:
-    """A detector over a population of models: AUC, and both rates at a threshold, with Wilson intervals.
+    """A detector over a population of models: AUC, and both rates at a threshold, with exact intervals.
 
     Args:
         scores: N models, higher meaning "more likely a backdoor" (an anomaly index, or one minus a p-value).

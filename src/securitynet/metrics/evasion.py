@@ -58,7 +58,7 @@ def measure(
 
     Returns:
         ``clean-accuracy``; ``accuracy-drop@epsilon=…`` (paired interval: the same images are judged twice),
-        ``robust-accuracy@epsilon=…`` and ``success@epsilon=…`` (Wilson).
+        ``robust-accuracy@epsilon=…`` and ``success@epsilon=…`` (exact).
     """
     right = clean == labels
     found = [
@@ -98,7 +98,7 @@ def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction
     """A rate, or a measurement without a value, and with the note ``otherwise``, where n is 0."""
     if n == 0:
         return Measurement(
-            name=name, value=None, level=level, n=0, direction=direction, method=rates.WILSON, note=otherwise
+            name=name, value=None, level=level, n=0, direction=direction, method=rates.CLOPPER_PEARSON, note=otherwise
         )
     return rates.rate(name, count, n, direction=direction, level=level)
 

@@ -21,7 +21,7 @@ from securitynet.reports.sections import section
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
 
 
 def write_report(

@@ -22,7 +22,7 @@ from securitynet.reports.what_helps import RemediesPart, remedies, training_sent
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
     from securitynet.methods.base import Output
 
 MOST_CLASSES = 20

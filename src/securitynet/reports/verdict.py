@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from securitynet.records import FAMILIES, Measurement
 from securitynet.reports import families, words
@@ -21,6 +23,10 @@ SLIGHT = 0.55
 """An AUC whose whole interval lies between 0.5 and this is only slightly better than guessing."""
 
 
+MARGIN = 10
+"""Non-members that are expected above the threshold of a FPR, for a verdict to speak of it."""
+
+
 @dataclass(frozen=True)
 class Strength:
     """How well one membership attack did.
@@ -28,7 +34,7 @@ class Strength:
     Attributes:
         trial: The attack.
         auc: Its AUC.
-        tpr: Its TPR at the lowest FPR that can be resolved; None if none can.
+        tpr: Its TPR at the lowest FPR that is resolved with margin; None if none is.
     """
 
     trial: TrialSummary
@@ -61,10 +67,37 @@ def by_strength(document: ResultDocument) -> list[Strength]:
             continue
         aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
         rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
-        resolved = sorted(((fpr, m) for fpr, m in rates if fpr is not None), key=lambda pair: pair[0])
+        resolved = sorted(
+            ((fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN),
+            key=lambda pair: pair[0],
+        )
         if aucs:
             found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
     return sorted(found, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+
+
+def _non_members(document: ResultDocument, measurement: Measurement) -> float:
+    """Non-members behind a measurement: an attack that knows some of the records is judged on the others."""
+    dataset = document.dataset
+    return measurement.n * dataset.non_members / max(dataset.members + dataset.non_members, 1)
+
+
+def lower_end(measurement: Measurement, among: int) -> float:
+    """The lower end of an interval that holds for the best of several attacks (Bonferroni).
+
+    The distance from the value grows as the normal quantile does, on the scale of the arcsine of the square root.
+
+    Args:
+        measurement: A rate, or an AUC.
+        among: Attacks that it was picked from.
+    """
+    assert measurement.value is not None and measurement.low is not None
+    if among <= 1 or measurement.low <= 0:
+        return measurement.low
+    tail = (1 - measurement.level) / 2
+    stretch = NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
+    value, low = (math.asin(math.sqrt(share)) for share in (measurement.value, measurement.low))
+    return math.sin(max(value - (value - low) * stretch, 0.0)) ** 2
 
 
 def lowest_rate(ranked: list[Strength]) -> Strength | None:
@@ -102,7 +135,20 @@ def sentences(document: ResultDocument) -> list[str]:
         ]
     others = [family for family in FAMILIES if family != "membership"]
     said = [families.sentences(family, document, finished_of(document, family)) for family in others]
-    return [*membership_sentences(document), *(sentence for family in said for sentence in family)]
+    return [
+        *doubt_sentences(document),
+        *membership_sentences(document),
+        *(sentence for family in said for sentence in family),
+    ]
+
+
+def doubt_sentences(document: ResultDocument) -> list[str]:
+    """What speaks against believing the numbers at all: the checks of the target that failed."""
+    failed = [check for check in document.target.checks if not check.agrees]
+    return [
+        f"Do not take the numbers below for this model's: {check.note or f'its {check.what} is {check.found}.'}"
+        for check in failed
+    ]
 
 
 def finished_of(document: ResultDocument, family: str) -> list[TrialSummary]:
@@ -122,34 +168,43 @@ def membership_sentences(document: ResultDocument) -> list[str]:
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     found = [
         f"An adversary who {who}, tells members from non-members with AUC\u00a0{auc.value} ({words.level(best.auc)} "
-        f"interval {_unbroken(auc.interval)}): {auc_in_words(best.auc)}."
+        f"interval {_unbroken(auc.interval)}): {auc_in_words(best.auc, len(ranked))}."
     ]
     quietest = lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None:
         same = quietest.trial.id == best.trial.id
-        found.append(tpr_in_words(quietest.tpr, None if same else attack_title(quietest.trial.name)))
+        found.append(tpr_in_words(quietest.tpr, None if same else attack_title(quietest.trial.name), len(ranked)))
     return found
 
 
-def auc_in_words(auc: Measurement) -> str:
-    """How an AUC compares with guessing, by its interval."""
+def auc_in_words(auc: Measurement, among: int = 1) -> str:
+    """How an AUC compares with guessing, by its interval; ``among`` how many attacks it is the strongest."""
     assert auc.low is not None and auc.high is not None
     if auc.low <= 0.5 <= auc.high:
         return "not distinguishable from guessing, as 0.5 lies in the interval"
     if auc.high < 0.5:
         return "worse than guessing, as members score below non-members"
+    low = lower_end(auc, among)
+    if low <= 0.5:
+        return f"not distinguishable from guessing, as the strongest of {among} attacks that only guess may do as well"
     for least, degree in DEGREES:
-        if auc.low >= least:
+        if low >= least:
             return degree
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def tpr_in_words(tpr: Measurement, attack: str | None = None) -> str:
-    """A TPR at a FPR as a sentence, compared with guessing by its interval; ``attack`` if it is to be named."""
+def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1) -> str:
+    """A TPR at a FPR as a sentence, compared with guessing by its interval.
+
+    Args:
+        tpr: The rate.
+        attack: The attack, if it is to be named.
+        among: How many attacks it is the best of.
+    """
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
     guess = words.percent(fpr)
-    if tpr.low > fpr:
+    if lower_end(tpr, among) > fpr:
         compared = f"more than guessing, which identifies {guess}"
     elif tpr.high < fpr:
         compared = f"fewer than guessing, which identifies {guess}"
@@ -169,19 +224,19 @@ def choice(document: ResultDocument) -> str | None:
         return None
     return (
         f"{attack_title(ranked[0].trial.name)} is the strongest of {len(ranked)} attacks: its AUC's interval has the "
-        "highest lower end. Choosing the strongest of several favours it a little."
+        "highest lower end. It is said to beat guessing only where an interval corrected for that choice says so too."
     )
 
 
 def unresolved(document: ResultDocument) -> str | None:
-    """A sentence on rates that were asked for and are below 1/n, or None."""
+    """A sentence on rates that were asked for and that take more non-members, or None."""
     asked = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
     rates = sorted(fpr for fpr in asked if fpr is not None)
     if not rates:
         return None
     n = document.dataset.non_members
     return (
-        f"{n:,} non-members resolve no false-positive rate below 1/{n:,}; nothing is said about "
+        f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; nothing is said about "
         f"{words.listed([words.percent(fpr) for fpr in rates])}."
     )
 

@@ -254,6 +254,8 @@ def test_a_damaged_piece_is_made_again(target, data, tmp_path, caplog):
     store.write("000000", {"a": np.arange(3)})
     np.testing.assert_array_equal(store.read("000000")["a"], np.arange(3))
     file = next((tmp_path / "pieces").iterdir())
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
     assert store.read("000000") is None and "damaged" in caplog.text
     assert PieceStore(None).read("000000") is None

@@ -51,7 +51,7 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
         f"annotations help: {estimate(found.gain.value, found.gain.low, found.gain.high)}{p_value(found.gain.p)}. "
         f"Correlation of predicted with actual values "
         f"{estimate(found.correlation.value, found.correlation.low, found.correlation.high)}. Used: "
-        f"{', '.join(name.replace('_', ' ') for name in found.used)}. Intervals: 95%, bootstrap over families. "
+        f"{', '.join(name.replace('_', ' ') for name in found.used)}. Intervals: 95%, jackknife over families. "
         f"Farthest off (ringed): {deviating}."
     )
     return Drawn(style.styled(alt.layer(chart, rings)), caption, found.table)

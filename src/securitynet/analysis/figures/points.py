@@ -170,9 +170,9 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             said.append(f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation.")
     if table["method"].notna().any():
         said.append(
-            "Intervals: bootstrap, over architecture families where there are five or more, or Fisher's where fewer "
-            "than fifteen models would be resampled; p: from the bootstrap over families, else by permutation, "
-            "adjusted after Holm for the number of groups."
+            "Intervals: jackknife over architecture families where there are three or more, else over models or "
+            "Fisher's, whichever is wider; p: from the jackknife over families, else by permutation, adjusted after "
+            "Holm for the number of groups."
         )
     return " ".join(said)
 

@@ -50,7 +50,7 @@ class Line:
 
 
 def tpr_at(curve: Curve, fpr: float) -> float:
-    """TPR at the best threshold whose FPR is at most ``fpr``; equals `securitynet.metrics.roc.tpr_at_fpr`'s value."""
+    """TPR at the best threshold whose FPR is at most ``fpr``, as the curve is drawn."""
     return float(curve.tpr[np.searchsorted(curve.fpr, fpr + 1e-12, side="right") - 1])
 
 

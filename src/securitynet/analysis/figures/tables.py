@@ -79,7 +79,7 @@ def caption(figure: Figure, long: pandas.DataFrame) -> str:
 
 
 def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Share of models that each detector flags, by dataset, with Wilson's interval, and its median runtime.
+    """Share of models that each detector flags, by dataset, with the exact interval, and its median runtime.
 
     A quantity above its option ``thresholds`` (name -> value) flags a model; below, where the value is negative.
     """
@@ -107,5 +107,5 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
                 }
             )
     table = pandas.DataFrame(found)
-    caption = f"{figure.title}. Share of the models that a detector flags, with Wilson's 95% interval."
+    caption = f"{figure.title}. Share of the models that a detector flags, with the exact 95% interval."
     return Drawn(None, caption, table)

@@ -13,12 +13,15 @@ from securitynet.files import cache_folder
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import Progress, Shape, Source
+from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.suggestions import suggest
-from securitynet.models.sources.weights import StateDict, read_state_dict, state_checksum
+from securitynet.models.sources.tensor_names import fit_names
+from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
 from securitynet.models.store.model_record import (
     ClassifierRecord,
+    TargetRecord,
     model_record_path,
     read_membership,
     read_model_record,
@@ -44,6 +47,8 @@ class Options:
     input_size: int | None = None
     head: Head | None = None
     num_classes: int | None = None
+    weight_set: str | None = None
+    allow_random: bool = False
     precision: str = "fp32"
     batch_size: int | None = None
     max_queries: int | None = None
@@ -61,6 +66,8 @@ class Opened:
         backend: Ready to answer.
         preprocessing: That its source states; None if it states none.
         head: That its source states.
+        library: What a library states for its own weights, where these are somebody else's for its network.
+        class_names: In the order of outputs, where they are known.
         input_size: That its source states, where it states no normalisation.
         example_size: Height and width of images that it probably takes.
         notes: What a reader of the report should know.
@@ -70,6 +77,8 @@ class Opened:
 
     backend: Backend
     preprocessing: Preprocessing | None = None
+    library: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
     head: Head | None = None
     input_size: tuple[int, int] | None = None
     example_size: tuple[int, int] | None = None
@@ -97,44 +106,94 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",
             hint=f"Write arch:{record.architecture}.",
         )
-    shape, state, counted = _read_weights(reference, source, options, record, dataset)
+    shape, state, counted = _read_weights(reference, source, options, record, dataset, notes)
+    is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
     network = fitting.build(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)
+    stated = None
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
         notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
     else:
-        loaded = fitting.load_weights(
-            network,
-            state,
-            reference=str(reference),
-            convert=source.convert,
-            suggest=lambda: suggest(state, reference, shape.image_size),
-        )
-    preprocessing = record.preprocessing if record else source.preprocessing
-    if record is None and preprocessing is not None and counted and shape.num_classes != source.num_classes:
-        notes.append(
-            f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
-            f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
-        )
+        fitted = fit_names(state, network.state_dict())
+        notes += fitted.notes
+        stated = fitted.normalization
+        try:
+            loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
+        except WeightsMismatch as mismatch:
+            found = find_shape(source, state, shape)
+            if found is None:
+                raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
+            shape, counted = found[0], True
+            _check_count(reference, shape.num_classes, options, dataset)
+            network = fitting.build(source, shape, frozenset(found[1].state))
+            loaded = fitting.load_weights(network, found[1].state, reference=str(reference))
+            notes.append(found[1].note)
+    if is_own and source.set_own_flags is not None:
+        source.set_own_flags(network)
+    preprocessing, library = _stated_preprocessing(reference, source, options, record, dataset, is_own, notes)
+    if preprocessing is None and stated is not None:
+        preprocessing = Preprocessing().normalized_by(stated)
+        notes.append(f"the file states its normalisation: {preprocessing.describe()}.")
     size = preprocessing.input_size if preprocessing else None
+    if library is not None and source.sized:
+        size = shape.image_size, shape.image_size  # the weights themselves depend on it
+        library = None
     if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
         preprocessing = None  # stated for colour images, and these weights take grey ones
     example = shape.channels, *_example_size(shape, size, options, dataset)
+    with_flags = is_own or source.set_own_flags is None
     backend = ModuleBackend(
         network.float(),
         reference=short(reference) if reference.scheme == "python" else str(reference),
-        checksum=state_checksum(loaded, source.architecture),
+        checksum=state_checksum(loaded, source.architecture + ("" if with_flags else ":plain")),
         example_shape=example,
         device=options.device,
         batch_size=options.batch_size,
     )
     if counted:
         backend.num_classes = shape.num_classes
-    return Opened(backend, preprocessing, input_size=size, example_size=example[1:], notes=tuple(notes))
+    names = record.class_names if isinstance(record, TargetRecord) else source.class_names if is_own else ()
+    return Opened(
+        backend,
+        preprocessing,
+        library=library,
+        class_names=names,
+        input_size=size,
+        example_size=example[1:],
+        notes=tuple(notes),
+    )
+
+
+def _stated_preprocessing(
+    reference: ModelReference,
+    source: Source,
+    options: Options,
+    record: ClassifierRecord | None,
+    dataset: ImageDataset | None,
+    is_own: bool,
+    notes: list[str],
+) -> tuple[Preprocessing | None, Preprocessing | None]:
+    """What is stated for these weights, and, where nothing is, what a library states for its own."""
+    if record is not None:
+        return record.preprocessing, None
+    if is_own or source.preprocessing is None:
+        return source.preprocessing, None
+    labelled = dataset is not None and dataset.images is not None
+    if not labelled and (reference.detail or "." in reference.name):
+        notes.append(
+            f"preprocessing is that of {reference}, as no labelled images are at hand to try others on; that the file "
+            "holds just these weights could not be verified."
+        )
+        return source.preprocessing, None
+    notes.append(
+        f"weights of your own for {reference}: what the library does with images for its own weights is not taken for "
+        "granted; state --normalize and --input-size if you know them."
+    )
+    return None, source.preprocessing
 
 
 def _read_weights(
@@ -143,6 +202,7 @@ def _read_weights(
     options: Options,
     record: ClassifierRecord | None,
     dataset: ImageDataset | None,
+    notes: list[str],
 ) -> tuple[Shape, StateDict | None, bool]:
     """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
@@ -158,8 +218,15 @@ def _read_weights(
             )
         count = options.num_classes or (dataset.num_classes if dataset else None) or source.num_classes or 10
         return Shape(count, source.channels or channels, size), None, False
-    state, _ = read_state_dict(path)
+    weights = read_weights(path, options.weight_set)
+    notes += weights.notes
+    state = weights.tensors
     shape, counted = fitting.deduce_shape(source, state, size, channels=channels)
+    if source.sized and options.input_size is None and stated and own and own[1] != size:
+        # Made for the size of the dataset rather than for that of the library's own weights?
+        other, known = fitting.deduce_shape(source, state, own[1], channels=channels)
+        if not fitting.fits(source, shape, state) and fitting.fits(source, other, state):
+            return other, state, known
     return shape, state, counted
 
 

@@ -50,6 +50,9 @@ class Source:
         bring_own: Whether the network as built has meaningful weights already (a user's factory may load them).
         on_meta: Whether it may be built without memory, to see shapes only.
         class_names: In the order of outputs, where the library states them.
+        is_own: Tells whether a file holds the library's own weights; None if it has none, or cannot tell.
+        set_own_flags: Sets what the library's own weights need in a network besides (changes to its input); None for
+            nothing. Weights of anybody else were seldom trained with it.
     """
 
     architecture: str
@@ -64,6 +67,8 @@ class Source:
     bring_own: bool = False
     on_meta: bool = True
     class_names: tuple[str, ...] = ()
+    is_own: Callable[[Path], bool] | None = None
+    set_own_flags: Callable[[nn.Module], None] | None = None
 
 
 def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:

@@ -8,6 +8,17 @@ from securitynet.errors import ModelError
 from securitynet.models.sources.references import ModelReference, parse_reference
 
 
+def stated_accuracy(reference: ModelReference, dataset: str) -> float | None:
+    """Test accuracy that an entry's publisher states, in [0, 1]; None if none, or if it is of another dataset."""
+    from securitynet import catalog
+    from securitynet.catalog.known import dataset_name
+
+    with catalog.open() as opened:
+        entry = opened.get(reference.name)
+    same = entry.dataset is not None and dataset_name(entry.dataset) == dataset_name(dataset.partition("@")[0])
+    return entry.claimed_accuracy if same else None
+
+
 def resolve(reference: ModelReference) -> ModelReference:
     """The reference that an entry of the user's own catalog holds.
 

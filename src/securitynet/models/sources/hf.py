@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ModelError
-from securitynet.models.sources._hub import hub_file
+from securitynet.models.sources._hub import hub_file, is_hub_file
 from securitynet.models.sources.base import Progress, Source
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
@@ -46,7 +46,10 @@ def open_source(reference: ModelReference) -> Source:
     def fetch_own(_progress: Progress | None) -> Path:
         return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
 
-    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own)
+    def is_own(path: Path) -> bool:
+        return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
+
+    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own, is_own=is_own)
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def open_source(reference: ModelReference) -> Source:
         channels=3,
         preprocessing=_preprocessing(row),
         fetch=fetch_own if row.sha1 else None,
+        is_own=lambda path: bool(row.sha1) and _sha1(path.read_bytes()) == row.sha1,
     )
 
 

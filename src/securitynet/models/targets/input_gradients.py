@@ -15,7 +15,7 @@ from torch.nn import functional
 from securitynet.errors import TargetError
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import Lanes, equal_size
+from securitynet.models.targets.threads import equal_size, lanes_of
 from securitynet.records import Access
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -86,7 +86,7 @@ class InputGradients:
         self._part = part
         self._half = target.precision == "bf16"
         # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
-        self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
+        self._lanes = lanes_of(self._module, self._device)
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> Pass:
         """Gradients and logits for images.

@@ -7,7 +7,6 @@ a killed run goes on where it stopped; a block whose digest does not match is co
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
@@ -23,11 +22,11 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.errors import TargetError
-from securitynet.files import atomic_write, stable_hash
+from securitynet.files import read_with_digest, stable_hash, write_with_digest
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
-from securitynet.models.targets.interface import InterfaceBackend
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Queries
@@ -42,7 +41,6 @@ SAVE_SECONDS = 10.0
 
 _VERSION = 1
 _FOUND = "found by tracing, version 1"
-_DIGEST_BYTES = 32
 
 Progress = Callable[[int, int], None]
 """Called with (records done, records in all) while a target is being queried."""
@@ -345,11 +343,10 @@ def _read_block(folder: Path | None, number: int) -> _Block | None:
         return None
     path = folder / f"{number:06d}.block"
     try:
-        content = path.read_bytes()
+        payload = read_with_digest(path)
     except FileNotFoundError:
         return None
-    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
+    if payload is None:
         logger.warning("A cached block of signals is damaged and is computed again: %s", path.name)
         return None
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
@@ -362,7 +359,4 @@ def _write_block(folder: Path | None, number: int, block: _Block) -> None:
     buffer = io.BytesIO()
     keys = block.keys.view(np.uint8).reshape(-1, 16)
     np.savez(buffer, indices=block.indices, outputs=block.outputs, keys=keys)
-    payload = buffer.getvalue()
-    with atomic_write(folder / f"{number:06d}.block") as stream:
-        stream.write(hashlib.sha256(payload).digest())
-        stream.write(payload)
+    write_with_digest(folder / f"{number:06d}.block", buffer.getvalue())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
@@ -11,12 +9,11 @@ from securitynet.errors import AccessDenied, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
+from securitynet.models.targets.interface import Interface
 from securitynet.models.targets.query_count import QueryCounter, image_keys
-from securitynet.records import Access, TargetIdentity
-
-if TYPE_CHECKING:
-    from securitynet.models.targets.interface import Interface
+from securitynet.records import Access, Check, TargetIdentity
 
 
 class Target:
@@ -32,6 +29,8 @@ class Target:
         ledger: Counts queries; shared by all views of one target.
         precision: Arithmetic of the backend, part of the cache key of its signals.
         notes: What was found out while loading, for the report ("auto normalisation chose ...").
+        checks: Whether it answers as a model must, and is as accurate as it is said to be.
+        class_names: In the order of outputs, where the model's source states them.
     """
 
     def __init__(
@@ -44,6 +43,8 @@ class Target:
         ledger: QueryCounter | None = None,
         precision: str = "fp32",
         notes: tuple[str, ...] = (),
+        checks: tuple[Check, ...] = (),
+        class_names: tuple[str, ...] = (),
     ) -> None:
         self.backend = backend
         self.head: Head = head
@@ -52,6 +53,8 @@ class Target:
         self.ledger = ledger or QueryCounter()
         self.precision = precision
         self.notes = notes
+        self.checks = checks
+        self.class_names = class_names
 
     def __repr__(self) -> str:
         return f"Target({self.reference!r}, {self.head}, {self.preprocessing.describe()}, {self.access.value})"
@@ -112,8 +115,6 @@ class Target:
         the ledger, has a checksum of its own, and its signals are made of this target's: a record that this target was
         asked about is not asked about again. Where the target has an interface already, the new one comes after it.
         """
-        from securitynet.models.targets.interface import InterfaceBackend
-
         inner = self.backend
         if isinstance(inner, InterfaceBackend):
             backend = inner.with_interface(interface)
@@ -126,8 +127,6 @@ class Target:
 
         No attack may take this view: it is what the interface hides.
         """
-        from securitynet.models.targets.interface import InterfaceBackend
-
         backend = self.backend
         if not isinstance(backend, InterfaceBackend):
             return self
@@ -142,22 +141,28 @@ class Target:
             ledger=self.ledger,
             precision=self.precision,
             notes=self.notes,
+            checks=self.checks,
+            class_names=self.class_names,
         )
 
-    def raw_outputs(self, images: torch.Tensor, *, keys: list[bytes] | None = None) -> torch.Tensor:
+    def raw_outputs(
+        self, images: torch.Tensor, *, keys: list[bytes] | None = None, fresh: bool = False
+    ) -> torch.Tensor:
         """What the model emits, N×K float32 on the CPU, counted and checked.
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
             keys: Their `image_keys`, if the caller has them already.
+            fresh: Have them computed anew where answers are remembered.
 
         Raises:
             TargetError: If the images do not suit the model, or an output is not finite.
             QueryBudgetExceeded: If a query cap would be overrun.
         """
         self._check(images)
-        self.ledger.charge(keys or image_keys(images))
-        outputs = self.backend.outputs(self.preprocessing(images.to(self.backend.device)))
+        self.ledger.charge((keys or image_keys(images)) * self.backend.repeats)
+        inputs = self.preprocessing(images.to(self.backend.device))
+        outputs = self.backend.fresh_outputs(inputs) if fresh else self.backend.outputs(inputs)
         if outputs.ndim != 2 or len(outputs) != len(images):
             raise TargetError(
                 f"{self.reference} answered {tuple(outputs.shape)} for {len(images)} images; one row each is expected."

@@ -7,9 +7,6 @@ thread needs no waiting. And as each batch is computed by one thread, the output
 
 from __future__ import annotations
 
-import copy
-import ctypes
-import itertools
 import os
 import queue
 import threading
@@ -20,8 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-"""Names of glibc's mallopt(3)."""
+from securitynet.models.targets.optimise import copy_network
 
 _here = threading.local()
 
@@ -37,15 +33,19 @@ class Lanes:
     Args:
         module: The frozen network, on the CPU.
         count: Number of lanes, the threads that torch would use by default.
+
+    Raises:
+        ValueError: If the network cannot be copied.
     """
 
     def __init__(self, module: nn.Module, count: int | None = None) -> None:
         self.count = count or getattr(_here, "usual", None) or torch.get_num_threads()
         self._copies: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()
         for _ in range(self.count):
-            tensors = itertools.chain(module.parameters(), module.buffers())
-            shared = {id(tensor): tensor for tensor in tensors}
-            self._copies.put(copy.deepcopy(module, shared))
+            lane = copy_network(module, sharing=True)
+            if lane is None:
+                raise ValueError("a network that cannot be copied has one lane")
+            self._copies.put(lane)
 
     def map(
         self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], inputs: torch.Tensor, size: int
@@ -60,6 +60,16 @@ class Lanes:
             return function(module, part)
         finally:
             self._copies.put(module)
+
+
+def lanes_of(module: nn.Module, device: torch.device) -> Lanes | None:
+    """Lanes for a network on a CPU; None elsewhere, and for one that cannot be copied: it runs on all cores at once."""
+    if device.type != "cpu":
+        return None
+    try:
+        return Lanes(module)
+    except ValueError:
+        return None
 
 
 @contextmanager
@@ -99,7 +109,6 @@ def thread_pool(count: int) -> ThreadPoolExecutor:
     key = (os.getpid(), count)
     with _lock:
         if key not in _pools:
-            keep_freed_memory()
             before = torch.get_num_threads()
             pool = ThreadPoolExecutor(count, thread_name_prefix="securitynet-lane")
             started = threading.Barrier(count)
@@ -113,20 +122,3 @@ def thread_pool(count: int) -> ThreadPoolExecutor:
             torch.set_num_threads(before)  # for this thread and for new ones; those of the pool keep theirs
             _pools[key] = pool
         return _pools[key]
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 512 MiB a thread of what was freed, for the next batch.
-
-    A pass takes and frees the same tens of MiB again and again. On threads other than the first, glibc hands them back
-    to the system after each, which then clears every page anew: a quarter of the time of a small network. Does nothing
-    with another C library, or where the user has settings of his own.
-    """
-    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option, value in (_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, 1 << 29), (_TOP_PAD, 1 << 26):
-        mallopt(option, value)

@@ -6,7 +6,6 @@ is kept beside it: a checkpoint that is damaged costs some epochs, not the run.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import pickle
@@ -18,10 +17,9 @@ from typing import Any
 
 import torch
 
-from securitynet.files import atomic_write
+from securitynet.files import read_with_digest, write_with_digest
 
 _FORMAT = 1
-_DIGEST_BYTES = 32
 _SHARE_OF_TIME = 0.05
 
 
@@ -85,13 +83,10 @@ class CheckpointFile:
         start = time.monotonic()
         buffer = io.BytesIO()
         torch.save({"format": _FORMAT, **vars(state)}, buffer)
-        payload = buffer.getbuffer()
         if self.path.exists():
             # Killed after this line, a run finds the previous file only, and goes on from there.
             os.replace(self.path, self.previous)
-        with atomic_write(self.path) as stream:
-            stream.write(hashlib.sha256(payload).digest())
-            stream.write(payload)
+        write_with_digest(self.path, buffer.getbuffer())
         self._written = time.monotonic()
         self._cost = self._written - start
 
@@ -99,10 +94,10 @@ class CheckpointFile:
         """The latest sound state of the run with this fingerprint, its tensors on the CPU; None if there is none."""
         for path in (self.path, self.previous):
             try:
-                content = path.read_bytes()
+                payload = read_with_digest(path)
             except FileNotFoundError:
                 continue
-            values = _unpack(content)
+            values = None if payload is None else _unpack(payload)
             if values is None:
                 self.note(f"The checkpoint {path.name} is damaged and is not used.")
             elif values.pop("format") != _FORMAT or values["fingerprint"] != fingerprint:
@@ -117,10 +112,7 @@ class CheckpointFile:
         self.previous.unlink(missing_ok=True)
 
 
-def _unpack(content: bytes) -> dict[str, Any] | None:
-    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
+def _unpack(payload: bytes) -> dict[str, Any] | None:
     try:
         values = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied
-
-if TYPE_CHECKING:
-    from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.interface import Interface
 
 
 class Backend(ABC):
@@ -24,6 +21,9 @@ class Backend(ABC):
         channels: Channels that inputs must have, None if the backend can't tell.
         white_box: Whether the module can be handed out.
         interface: What stands between the model and those who ask it; None if nothing does.
+        repeats: How often each image is asked for one answer.
+        charges: Whether answers may cost something.
+        rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
     """
 
     reference: str
@@ -32,6 +32,9 @@ class Backend(ABC):
     channels: int | None = None
     white_box: bool = False
     interface: Interface | None = None
+    repeats: int = 1
+    charges: bool = False
+    rounding: float = 1e-3
 
     @abstractmethod
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -43,6 +46,10 @@ class Backend(ABC):
         Returns:
             N×K float32 on the CPU, before any check.
         """
+
+    def fresh_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `outputs`: computed anew, for backends that remember answers."""
+        return self.outputs(inputs)
 
     @property
     def device(self) -> torch.device:

@@ -57,11 +57,6 @@ class RecordedBackend(Backend):
             )
         return self._recording.members
 
-    @property
-    def has_membership(self) -> bool:
-        """Whether `members` was recorded."""
-        return self._recording.members is not None
-
     def rows(self, indices: NDArray[np.int64], dataset: ImageDataset) -> NDArray[np.float32]:
         """The outputs recorded for records of a dataset.
 
