@@ -27,8 +27,8 @@ test-all: $(VENV)/.installed  ## The slow tests too.
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks tools
-	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks examples tools
+	$(BIN)/ruff format --check src tests benchmarks examples tools
 
 types: $(VENV)/.installed
 	$(BIN)/mypy

@@ -61,7 +61,7 @@ def assess(
     """Assess one target with all applicable attacks, and write the report.
 
     Args:
-        model: A reference (DESIGN, section 4), a loaded target, or a whole configuration.
+        model: A reference (docs/models.md), a loaded target, or a whole configuration.
         dataset: A reference or a loaded dataset.
         out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
             user's data folder, named after what is assessed.

@@ -1,4 +1,4 @@
-"""Model references: how a user names a model, on the command line and in study files (DESIGN, section 4)."""
+"""Model references: how a user names a model, on the command line and in study files."""
 
 from __future__ import annotations
 

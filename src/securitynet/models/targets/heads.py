@@ -1,7 +1,7 @@
 """What a model's last layer emits: logits, log-probabilities, probabilities, or a sigmoid of each logit.
 
 The kind is detected on a sample of raw outputs, and every later step goes through `to_logits` and `to_posteriors`, so
-that a softmax is neither forgotten nor applied twice (DESIGN, section 8).
+that a softmax is neither forgotten nor applied twice (docs/architecture.md, "Traps").
 """
 
 from __future__ import annotations
