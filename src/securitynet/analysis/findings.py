@@ -153,20 +153,20 @@ def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: f
         lacking = "; ".join(sorted({quantity.label for quantity in claim.quantities.values()}))
         sentence = f"{claim.sentence} Not tested: this data lacks one of: {lacking}."
         return Finding(claim, "not tested", None, sentence)
-    found = claim.test(wide, strict)
-    if not found.resolved or not np.isfinite(found.low):
-        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {found.method} ({found.n}).")
-    if found.n < FEWEST:
-        few = f"Not tested: {found.n} models are too few, {FEWEST} are needed."
-        return Finding(claim, "not tested", found, f"{claim.sentence} {few}")
-    toward = (found.low, found.high) if claim.sign > 0 else (-found.high, -found.low)
+    result = claim.test(wide, strict)
+    if not result.resolved or not np.isfinite(result.low):
+        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {result.method} ({result.n}).")
+    if result.n < FEWEST:
+        few = f"Not tested: {result.n} models are too few, {FEWEST} are needed."
+        return Finding(claim, "not tested", result, f"{claim.sentence} {few}")
+    toward = (result.low, result.high) if claim.sign > 0 else (-result.high, -result.low)
     status: Status = "supported" if toward[0] > 0 else "contradicted" if toward[1] < 0 else "undecided"
-    numbers = f"{claim.measure} {estimate(found.value, found.low, found.high)}, n = {found.n:,}"
+    numbers = f"{claim.measure} {estimate(result.value, result.low, result.high)}, n = {result.n:,}"
     several = f", for {tested} claims tested together" if tested > 1 else ""
     sentence = (
-        f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {found.method})."
+        f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {result.method})."
     )
-    return Finding(claim, status, found, sentence)
+    return Finding(claim, status, result, sentence)
 
 
 def _families(wide: pandas.DataFrame) -> NDArray[np.object_] | None:

@@ -96,10 +96,10 @@ def parse_name(name: str) -> dict[str, Any]:
     """
     if name in _TARGET:
         return _how("target", measure=_TARGET[name])
-    found = _MEASURE.search(name)
-    if found is None:
+    match = _MEASURE.search(name)
+    if match is None:
         return _how("other", measure=name)
-    before = [part for part in name[: found.start()].split(".") if part]
+    before = [part for part in name[: match.start()].split(".") if part]
     attack, rest = (before[0], before[1:]) if before else ("other", [])
     method = auxiliary = access = None
     settings: dict[str, str] = {}
@@ -117,7 +117,7 @@ def parse_name(name: str) -> dict[str, Any]:
             auxiliary = condition or auxiliary
         else:
             settings["of"] = part
-    return _how(attack, method, access, auxiliary, settings, found["measure"], found["at"])
+    return _how(attack, method, access, auxiliary, settings, match["measure"], match["at"])
 
 
 def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:

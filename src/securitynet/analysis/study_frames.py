@@ -106,9 +106,9 @@ def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> 
         how["surrogate"] = "larger" if architecture in larger else "usual"
     changed = changes(spec.kind, spec.method, spec.configuration)
     for measurement in result.measurements:
-        found = values(measurement)
-        settings = {**changed, **json.loads(found["settings"])}
-        yield {**case, **found, **how, "settings": json.dumps(settings, sort_keys=True)}
+        columns = values(measurement)
+        settings = {**changed, **json.loads(columns["settings"])}
+        yield {**case, **columns, **how, "settings": json.dumps(settings, sort_keys=True)}
 
 
 def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:

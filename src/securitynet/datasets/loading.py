@@ -205,7 +205,7 @@ def _with_members(
 
 def _limited(reference: str, source: Source, limit: int) -> Indices | None:
     """Sorted indices of the records that stay; None if all do."""
-    kept = []
+    selected = []
     for part, unsorted in source.parts.items():
         indices = np.sort(unsorted)
         labels = source.labels[indices]
@@ -217,8 +217,8 @@ def _limited(reference: str, source: Source, limit: int) -> Indices | None:
             )
         if limit < len(indices):
             indices = indices[stratified(labels, limit, "limit", part)]
-        kept.append(indices)
-    chosen = np.sort(np.concatenate(kept)).astype(np.int64)
+        selected.append(indices)
+    chosen = np.sort(np.concatenate(selected)).astype(np.int64)
     return None if len(chosen) == len(source.labels) else chosen
 
 

@@ -101,8 +101,8 @@ def _check(images: NDArray[np.uint8], chunks: list[list[int]]) -> None:
         raise ValueError("its index does not fit")
     stretches = [images[start:stop] for start, stop in itertools.pairwise(bounds)]
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(zlib.crc32, stretches))
-    if found != [crc for _, crc in chunks]:
+        checksums = list(pool.map(zlib.crc32, stretches))
+    if checksums != [crc for _, crc in chunks]:
         raise ValueError("a checksum differs")
 
 

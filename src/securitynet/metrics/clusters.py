@@ -70,9 +70,9 @@ def adjusted(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
     order = np.argsort(p_values, kind="stable")
     factors = np.maximum(tested - np.arange(len(p_values)), 1)
     stepped = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    found = np.empty(len(p_values))
-    found[order] = stepped
-    return found
+    adjusted_values = np.empty(len(p_values))
+    adjusted_values[order] = stepped
+    return adjusted_values
 
 
 def measure(
@@ -111,7 +111,7 @@ def measure(
             for name, way in names
         ]
     smallest = float(p_values[tested].min())
-    found = [
+    measurements = [
         Measurement(
             name="foreign-p-value",
             value=smallest,
@@ -130,8 +130,8 @@ def measure(
     ]
     if poisoned is not None and poisoned.any() and not poisoned.all():
         caught, stopped = int(suspect[poisoned].sum()), int(suspect[~poisoned].sum())
-        found += [
+        measurements += [
             rates.rate("detection-rate", caught, int(poisoned.sum()), direction=high, level=level),
             rates.rate("false-rejection-rate", stopped, int((~poisoned).sum()), direction=low, level=level),
         ]
-    return [measurement.with_notes(*notes) for measurement in found]
+    return [measurement.with_notes(*notes) for measurement in measurements]

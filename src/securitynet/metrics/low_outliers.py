@@ -196,13 +196,13 @@ def suspects(values: Values, *, alpha: float = 0.05, shape: Shape = "auto", popu
         test = low_outlier(values, population=population, shape=shape)
         return [0] if test is not None and test.p_value <= alpha else []
     order = np.argsort(values, kind="stable")
-    found: list[int] = []
+    positions: list[int] = []
     for number in range(len(values) // 3):
         test = low_outlier(values[order[number:]], shape=shape)
         if test is None or test.p_value > alpha:
             break
-        found.append(int(order[number]))
-    return found
+        positions.append(int(order[number]))
+    return positions
 
 
 def against_reference(values: Values, reference: Sequence[Values]) -> float | None:
@@ -227,14 +227,14 @@ def against_reference(values: Values, reference: Sequence[Values]) -> float | No
     usable = np.isfinite(table) & (table > 0)
     logs[usable] = np.log(table[usable])
     counts = usable.sum(axis=0)
-    kept = counts >= 2
-    if not kept.any():
+    comparable = counts >= 2
+    if not comparable.any():
         return None
-    logs = logs[:, kept]
+    logs = logs[:, comparable]
     below = np.nanmean(logs, axis=0) - logs
     below[np.isnan(below)] = -np.inf
     finite = np.where(np.isfinite(below), below, 0.0)
-    deviation = np.sqrt((finite**2).sum(axis=0) / np.maximum(counts[kept] - 1, 1))
+    deviation = np.sqrt((finite**2).sum(axis=0) / np.maximum(counts[comparable] - 1, 1))
     statistics = (below / np.where(deviation > 0, deviation, np.inf)).max(axis=1)
     # A model whose labels all failed has no low norm at all.
     return float((statistics >= statistics[0] - 1e-12).sum() / len(statistics))
@@ -267,7 +267,7 @@ def _shape(ordered: Values) -> tuple[float, float]:
     scores = special.ndtri((np.arange(1, count + 1) - 0.375) / (count + 0.25))  # Blom's normal scores
     logs = np.log(ordered)
     centred = logs - logs[trimmed:].mean()
-    found = {}
+    log_likelihoods = {}
     variation = 0.0
     for name, y, jacobian in (
         ("lognormal", centred, -float(centred[trimmed:].sum())),
@@ -280,10 +280,10 @@ def _shape(ordered: Values) -> tuple[float, float]:
         start = float(upper.mean()) - slope * float(scores[trimmed:].mean())
         z = (y - start) / slope
         likelihood = -0.5 * float((z[trimmed:] ** 2).sum()) - len(upper) * math.log(slope) + jacobian
-        found[name] = SHARPNESS * (likelihood + trimmed * float(special.log_ndtr(z[trimmed])))
+        log_likelihoods[name] = SHARPNESS * (likelihood + trimmed * float(special.log_ndtr(z[trimmed])))
         if name == "normal":
             variation = slope / (1 + start) if start > -1 else math.inf
-    odds = found["normal"] - found["lognormal"] + math.log(PRIOR_NORMAL / (1 - PRIOR_NORMAL))
+    odds = log_likelihoods["normal"] - log_likelihoods["lognormal"] + math.log(PRIOR_NORMAL / (1 - PRIOR_NORMAL))
     return float(special.expit(odds)), float(np.clip(variation, 0, VARIATIONS[-1]))
 
 
