@@ -1,4 +1,4 @@
-"""One generic, lazy registry: a name leads to ``"module:attribute"``, which is imported when it is asked for.
+"""One generic, lazy registry: a name leads to ``"module:attribute"``, which is imported on first use.
 
 Three things fill a registry:
 

@@ -25,8 +25,8 @@ class Checksums:
     Hashing 200,000 photographs takes many seconds, looking at their directory entries takes two.
 
     Args:
-        folder: Where memories are kept.
-        root: The folder whose files are asked for; each has a memory of its own.
+        folder: Where the memories are stored.
+        root: The folder whose files are hashed; each folder has its own memory.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -77,7 +77,7 @@ class Checksums:
 
 
 def _key(path: Path) -> str:
-    """The path as JSON can hold it. Paths hold no NUL, so that one which is not UTF-8 takes no other's place."""
+    """The path as JSON can hold it. Paths hold no NUL, so one that is not UTF-8 cannot collide with another."""
     text = os.fspath(path)
     return text if printable(text) == text else f"\0{os.fsencode(path).hex()}"
 

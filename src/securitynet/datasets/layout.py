@@ -73,7 +73,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def subfolders(place: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; clutter is none of them."""
+    """Names of the folders in a folder, sorted; clutter is left out."""
     return _list(place).folders
 
 

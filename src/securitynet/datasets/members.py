@@ -67,8 +67,8 @@ def resolve_members(
         folder: That names of files start from; None if they start from none.
 
     Raises:
-        DatasetError: If a list cannot be read, or names what is no record, or more than one.
-        SplitError: If somebody is both, or there are no members, or no non-members.
+        DatasetError: If a list cannot be read, or an entry names no record or more than one.
+        SplitError: If a record is listed as both, or there are no members, or no non-members.
     """
     lookup = _Lookup(names, reference, folder)
     chosen, stated_not = _resolve(members, "members", lookup)
@@ -100,7 +100,7 @@ def with_members(dataset: ImageDataset, members: Stated, non_members: Stated | N
     """The dataset with the stated members as its training part, and the stated non-members as its test part.
 
     Raises:
-        DatasetError: See `resolve_members`.
+        DatasetError: If a list cannot be read, or an entry names no record or more than one.
         SplitError: Likewise.
     """
     names = dataset.record_names

@@ -1,4 +1,4 @@
-"""Names of parts: ``train``, ``training_set``, ``Test``, ``valid`` and the like, told from names of classes.
+"""Names of parts: ``train``, ``training_set``, ``Test``, ``valid`` and the like, distinguished from names of classes.
 
 A part that is taken for a class turns a classifier of cats and dogs into one of ``training_set`` and ``test_set``.
 """

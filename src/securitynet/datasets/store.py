@@ -1,4 +1,4 @@
-"""Decoded images kept as a memory-mapped ``.npy`` file that is either whole or not used.
+"""Decoded images in a memory-mapped ``.npy`` file, which is used only if it is complete.
 
 An entry is a folder with ``images.npy`` and ``index.json``, which holds the CRC-32 of each stretch of images. All of
 it is checked at every opening (0.02 to 0.04 s for CIFAR-10), so that a damaged or truncated file is built again.

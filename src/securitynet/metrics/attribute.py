@@ -1,8 +1,8 @@
 """Measures of attribute inference: accuracy, macro-F1, and the gain of both over what the label alone would give.
 
-What can be said without the attack? For accuracy it is the most frequent value, of a record's class where that is
-clear (`label_majority`). For macro-F1, which rewards those who guess, it is what the attack's own answers are worth
-when they are dealt out anew among the records of each class: they know the class then, and nothing else.
+What could be predicted without the attack? For accuracy, the baseline is the most frequent value, within a record's
+class where that is clear (`label_majority`). For macro-F1, which rewards guessing, it is the score of the attack's own
+predictions after they are permuted among the records of each class: they then depend on the class and nothing else.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def measure(
 
     Args:
         truth: Values of the attribute, N.
-        predicted: What the attack says, N.
-        baseline: What is said without the attack (`label_majority`), N.
+        predicted: Values that the attack predicts, N.
+        baseline: Values predicted without the attack (`label_majority`), N.
         labels: Classes of the records, N.
         level: Confidence level.
 
@@ -54,18 +54,18 @@ def measure(
 
 
 def label_majority(known: Values, known_labels: Values, labels: Values) -> Values:
-    """What the label and the majority alone say of an attribute, learned from records whose attribute is known.
+    """Predict an attribute from the label and the majority alone, learned from records whose attribute is known.
 
     The most frequent value of the label's class where it leads the next one by two records or more, and otherwise the
     most frequent value of all. With a smaller lead, leaving out one record could turn it. If this rule, learned without
     a record, says that record's value no more often than the most frequent value does, classes are left out of it: what
-    they seemed to say is chance, and would make the baseline too easy to beat. Of equally frequent values the first
+    they seemed to predict is chance, and would make the baseline too easy to beat. Of equally frequent values the first
     counts.
 
     Args:
         known: Values of the attribute of records that the adversary knows, M, at least 1.
         known_labels: Their classes, M.
-        labels: Classes of the records to say something of, N.
+        labels: Classes of the records to predict, N.
 
     Returns:
         N values.
@@ -94,12 +94,12 @@ def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
 
 
 def macro_f1(truth: Values, predicted: Values) -> float:
-    """Mean over the values that occur in ``truth`` of the harmonic mean of precision and recall; 0 if never said."""
+    """Mean over the values that occur in ``truth`` of F1, the harmonic mean of precision and recall."""
     return float(_Table(truth, predicted, np.zeros_like(truth)).scores()[0][0])
 
 
 def dealt_macro_f1(truth: Values, predicted: Values, labels: Values) -> float:
-    """Macro-F1 where the answers are dealt out anew among the records of each class: of the expected counts of hits.
+    """Macro-F1 of predictions permuted within each class, computed from the expected counts of hits.
 
     Where ``predicted`` depends on nothing but the class, and on chance, it is the macro-F1 to be expected.
     """
@@ -107,7 +107,7 @@ def dealt_macro_f1(truth: Values, predicted: Values, labels: Values) -> float:
 
 
 def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float) -> list[Measurement]:
-    """Gain in macro-F1, macro-F1, and that of the answers dealt out anew."""
+    """Gain in macro-F1, macro-F1, and macro-F1 of the predictions permuted within classes."""
     table = _Table(truth, predicted, labels)
     measurements = []
     for name, least in (("macro-f1-gain", -1.0), ("macro-f1", 0.0), ("baseline-macro-f1", 0.0)):
@@ -167,7 +167,7 @@ class _Table:
         self._widest = max(len(cells), len(classes), len(pairs))
 
     def scores(self, counts: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Macro-F1 as it is and dealt out anew, for each row of counts (R×C), by default those that were counted."""
+        """Macro-F1 of the predictions as they are and permuted within classes, for each row of counts (R×C)."""
         counts = self._counts[None, :] if counts is None else counts
         true, predicted = counts @ self._true, counts @ self._said
         records = (counts @ self._classes)[:, self._of_class]
@@ -197,7 +197,7 @@ class _Table:
                 parts.append(self._measure(name, without))
             shift = np.concatenate(parts) - value
             variance = (n - 1) / n * float(counts[there] @ shift**2)
-            # Of few records the answers dealt out anew hit too often: each is dealt to itself once in its class.
+            # With few records permuted predictions hit too often: each is assigned to its own record once in its class.
             centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
             span = 1 - least
             # The correction is a guess itself: the end that lies farther out counts, with it or without.

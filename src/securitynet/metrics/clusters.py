@@ -1,4 +1,4 @@
-"""Whether the training records of a class fall into two groups, of which clean images know only one."""
+"""Whether the training records of a class form two groups, only one of which occurs among clean images."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_
 def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64]]:
     """Of each class the cluster that clean images avoid, and how surely they do.
 
-    Where no record is poisoned, clean images fall into a cluster as often as training records do, but for what the
-    network learned by heart. Fisher's exact test, one-sided, says whether they do so less often. A small difference is
-    none of a backdoor's, so clusters in which clean images are more than `LARGEST_RATIO` as frequent have a p-value
+    Where no record is poisoned, clean images fall into a cluster as often as training records do, except for what the
+    network memorised. Fisher's exact test, one-sided, says whether they do so less often. A small difference does not
+    indicate a backdoor, so clusters in which clean images are more than `LARGEST_RATIO` as frequent have a p-value
     of 1.
 
     Args:

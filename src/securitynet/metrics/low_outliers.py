@@ -10,11 +10,11 @@ location, scale and shape, the shape lying between the normal and the lognormal 
 **The test.** The statistic is Dixon's ratio (1950) of the ascending logarithms: the gap below the bulk over the width
 of the lower bulk, (y[g] - y[0]) / (y[k-1] - y[g]). It looks only at the k lowest of n values (k about 1.25·√n, and at
 least 4): over a short range all shapes look alike, while the distance from the median in deviations has a null
-distribution that hangs on the shape. Logarithms, because a planted trigger's norm is a fraction of the others', and
+distribution that depends on the shape. Logarithms, because a backdoor trigger's norm is a fraction of the others', and
 that stands out more there.
 
 Of lognormal norms the statistic has one null distribution; of normal ones, one for each coefficient of variation, which
-is estimated. Both are simulated. Which of the two shapes the norms have is told by the likelihood of all values but the
+is estimated. Both are simulated. Which of the two shapes the norms have is decided by the likelihood of all but the
 lowest tenth (those that might be outliers must decide nothing), and the two p-values are averaged with these weights.
 Values that are not all positive have no logarithms, and are tested as they are, for the normal shape.
 

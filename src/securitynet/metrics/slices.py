@@ -54,7 +54,7 @@ def slices(
     called: NDArray[np.bool_] | None = None,
     level: float = 0.95,
 ) -> list[Slice]:
-    """The slices for which there are facts, in this order: correctness, margin, class.
+    """The slices for which data are given, in this order: correctness, margin, class.
 
     Args:
         scores: N, higher meaning "more likely a member"; none is NaN.
