@@ -69,7 +69,7 @@ class Quantity:
 
 
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
-    """A frame with all of `COLUMNS`, in that order; what is not known is missing."""
+    """A frame with all of `COLUMNS`, in that order; unknown values are missing."""
     frame = pandas.DataFrame(rows)
     return frame.reindex(columns=[*COLUMNS])
 
@@ -162,7 +162,7 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
     """The rows of the cases whose annotations and conditions have these values (text, without regard to case)."""
     for column, value in conditions.items():
         allowed = {str(item).casefold() for item in (value if isinstance(value, (list, tuple, set)) else [value])}
-        frame = frame[frame[column].map(lambda found, allowed=allowed: str(found).casefold() in allowed)]
+        frame = frame[frame[column].map(lambda cell, allowed=allowed: str(cell).casefold() in allowed)]
     return frame
 
 

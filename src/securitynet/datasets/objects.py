@@ -185,7 +185,9 @@ def _strip(dataset: Any) -> tuple[Any, list[Any]]:
         return torch.utils.data.Subset(inner, dataset.indices), transforms
     if isinstance(dataset, torch.utils.data.ConcatDataset):
         stripped = [_strip(one) for one in dataset.datasets]
-        return torch.utils.data.ConcatDataset([one for one, _ in stripped]), [t for _, found in stripped for t in found]
+        return torch.utils.data.ConcatDataset([one for one, _ in stripped]), [
+            t for _, removed in stripped for t in removed
+        ]
     transform = getattr(dataset, "transform", None)
     if transform is None or not callable(transform):
         return dataset, []

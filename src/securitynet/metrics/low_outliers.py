@@ -297,8 +297,8 @@ def _tables(count: int, population: int, gap: int, width: int) -> Values:
     Args:
         count: Values that the statistic is made of.
         population: Draws of which the smallest is one of the values, and a random sample the others.
-        gap: See `ratio`.
-        width: See `ratio`.
+        gap: Index of the value above the gap, as in `ratio`.
+        width: Number of values in the lower bulk, as in `ratio`.
     """
     total = DRAWS if count < 200 else DRAWS // 4
     used = np.concatenate([z[:, [0, gap, width - 1]] for z in _draws(count, total, beyond=population - count)])

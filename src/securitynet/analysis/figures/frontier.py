@@ -61,8 +61,8 @@ def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
     """The largest AUC of any membership attack on each case, turned where below one half: value, low, high, method.
 
     Args:
-        tidy: See `securitynet.analysis.frames`.
-        box: ``black-box``: attacks that need no more. ``white-box``: all attacks, of cases whose weights were attacked.
+        tidy: Tidy frame, as `securitynet.analysis.frames` defines it.
+        box: ``black-box``: attacks with black-box access. ``white-box``: all attacks, on cases with white-box attacks.
     """
     rows = tidy[(tidy["attack"] == "membership") & (tidy["measure"] == "auc") & tidy["value"].notna()]
     if box == "white-box":

@@ -29,7 +29,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """A strip of points a group, beside it the distribution's density where there are enough, and the mean.
 
     Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
-    and are told apart by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
+    and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
     """
     ((name, quantity),) = list(figure.quantities.items())[:1]
     by, split = str(figure.options["by"]), figure.options.get("split")
