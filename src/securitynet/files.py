@@ -25,12 +25,12 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_folder() -> Path:
-    """The folder for what can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
+    """The folder for data that can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("SECURITYNET_CACHE") or platformdirs.user_cache_path("securitynet"))
 
 
 def data_folder() -> Path:
-    """The folder for what should be kept (datasets, the catalog): ``$SECURITYNET_DATA``, or the user's data folder."""
+    """The folder for persistent data (datasets, the catalog): ``$SECURITYNET_DATA``, or the user's data folder."""
     return Path(os.environ.get("SECURITYNET_DATA") or platformdirs.user_data_path("securitynet"))
 
 
@@ -82,7 +82,7 @@ def read_with_digest(path: Path) -> bytes | None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise `ConfigurationError` if nothing can be written at ``path``, so that this is told before long work.
+    """Raise `ConfigurationError` if nothing can be written at ``path``, so that the user learns it before long work.
 
     Args:
         path: A folder, or where one will be made. Nothing is made here.
@@ -121,7 +121,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
-    """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is none."""
+    """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is not valid TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

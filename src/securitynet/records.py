@@ -1,4 +1,4 @@
-"""Frozen records that all layers share: threat models, trials, measurements.
+"""Immutable records that all layers share: threat models, trials, measurements.
 
 They are Pydantic models: they validate what they are given, and their JSON form is what trial files hold.
 """
@@ -33,7 +33,7 @@ class Record(BaseModel):
 
 
 class Access(str, Enum):
-    """What of the target the adversary may see (ML-Doctor, section 2)."""
+    """How much of the target the adversary may see (ML-Doctor, section 2)."""
 
     BLACK_BOX = "black-box"
     WHITE_BOX = "white-box"
@@ -94,7 +94,7 @@ class Measurement(Record):
         level: Confidence level of the interval, in (0, 1).
         n: Number of samples behind the value.
         direction: Whether higher or lower is better for the owner of the target.
-        method: How the interval was made ("DeLong", "stratified bootstrap, 1000 resamples", ...).
+        method: How the interval was computed ("DeLong", "stratified bootstrap, 1000 resamples", ...).
         note: What a reader must know to read the value.
     """
 
@@ -128,13 +128,13 @@ class Measurement(Record):
 
 
 class Check(Record):
-    """Whether a target is what it is said to be, and answers as a model must.
+    """Check that a target is the stated model, and that its outputs are plausible.
 
     Attributes:
         what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``class order``, ``accuracy``
             (as stated) or ``checksum``.
         said: What is expected, or stated by the catalog, the model record or the study file.
-        found: What was found.
+        found: What was observed.
         agrees: Whether the two agree.
         note: A sentence for people, where they do not.
     """
@@ -230,11 +230,11 @@ class TrialSpec(Record):
 
 
 class Queries(Record):
-    """What a trial asked of its target.
+    """The queries that a trial sent to its target.
 
     Attributes:
         total: Images sent, repeats included, had nothing been cached.
-        unique: Distinct images among them: what a provider that remembers answers would have to compute.
+        unique: Distinct images among them: what a provider that caches its outputs would have to compute.
     """
 
     total: int = Field(default=0, ge=0)
@@ -248,12 +248,12 @@ class TrialResult(Record):
         spec: What was to be measured.
         status: ``ok``, ``failed`` (``reason`` holds the error) or ``skipped`` (``reason`` says why).
         measurements: Named values, family and method before the name.
-        doubts: What speaks against believing them: failed checks of the target, a sentence each.
+        doubts: Reasons to distrust the measurements: failed checks of the target, one sentence each.
         queries: Cost in queries.
         seconds: Wall-clock seconds by phase.
         environment: Versions and device under which it ran.
         finished: UTC time in ISO 8601.
-        arrays: Names of the arrays kept beside the record.
+        arrays: Names of the arrays stored beside the record.
     """
 
     version: Literal[1] = 1

@@ -122,9 +122,9 @@ def _dataset_means(
     actual: NDArray[np.float64], datasets: NDArray[np.object_], families: NDArray[np.object_]
 ) -> NDArray[np.float64]:
     """For each model the mean over the other families of its dataset, else over all other families."""
-    found = np.empty(len(actual))
+    means = np.empty(len(actual))
     for row in range(len(actual)):
         others = families != families[row]
         same = others & (datasets == datasets[row])
-        found[row] = actual[same if same.any() else others].mean()
-    return found
+        means[row] = actual[same if same.any() else others].mean()
+    return means

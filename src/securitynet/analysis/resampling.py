@@ -144,16 +144,16 @@ def permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resa
     order = (noise + within).argsort(axis=1)  # one stratum after the other, each shuffled
     x = x[np.argsort(within, kind="stable")]
     scale = np.sqrt((x**2).sum() * (y**2).sum())
-    found = np.abs((y[order] * x).sum(axis=1) / scale)
-    return float(((found >= abs(value) - 1e-12).sum() + 1) / (resamples + 1))
+    correlations = np.abs((y[order] * x).sum(axis=1) / scale)
+    return float(((correlations >= abs(value) - 1e-12).sum() + 1) / (resamples + 1))
 
 
 def complete(x: Floats, y: Floats, *labels: Labels | None) -> tuple[Floats, Floats, list[NDArray[np.object_] | None]]:
     """The pairs of which both values are there, and their labels."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    kept = np.isfinite(x) & np.isfinite(y)
-    chosen = [None if values is None else objects(values)[kept] for values in labels]
-    return x[kept], y[kept], chosen
+    present = np.isfinite(x) & np.isfinite(y)
+    chosen = [None if values is None else objects(values)[present] for values in labels]
+    return x[present], y[present], chosen
 
 
 def objects(values: Labels) -> NDArray[np.object_]:
@@ -187,7 +187,7 @@ def stratum_means(values: Floats, weights: Floats, within: NDArray[np.int64]) ->
 
 def ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
     """Mid-ranks of each record among those drawn of its stratum, as shares of their number, B×N."""
-    found = np.zeros(weights.shape)
+    result = np.zeros(weights.shape)
     for stratum in range(int(within.max()) + 1):
         inside = np.flatnonzero(within == stratum)
         order = inside[np.argsort(values[inside], kind="stable")]
@@ -197,8 +197,8 @@ def ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
         up_to = cumulative[:, last]
         below = np.concatenate([np.zeros((len(weights), 1)), up_to[:, :-1]], axis=1)
         total = np.maximum(cumulative[:, -1:], 1)
-        found[:, order] = np.repeat((below + up_to + 1) / 2 / total, counts, axis=1)
-    return found
+        result[:, order] = np.repeat((below + up_to + 1) / 2 / total, counts, axis=1)
+    return result
 
 
 def pearson(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:

@@ -83,10 +83,10 @@ def parse_where(texts: list[str]) -> dict[str, list[str]]:
     Raises:
         ConfigurationError: If a text is not of that form.
     """
-    found: dict[str, list[str]] = {}
+    conditions: dict[str, list[str]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not name.strip() or not values.strip():
             raise ConfigurationError(f"--where {text!r} is not understood.", hint="Write COLUMN=VALUE,VALUE.")
-        found.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
-    return found
+        conditions.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
+    return conditions

@@ -1,8 +1,8 @@
 """Statistics over models: correlations, differences and groups, with intervals, tests, and clusters respected.
 
-Models of one architecture family are no independent draws: a table with forty ResNets and one AlexNet says less than
-41 models seem to. Where ``clusters`` are given, whole clusters are left out one by one, and intervals get as wide as
-that makes them.
+Models of one architecture family are not independent draws: a table with forty ResNets and one AlexNet carries less
+information than 41 independent models. Where ``clusters`` are given, whole clusters are left out one by one, and
+intervals widen accordingly.
 
 A bootstrap makes intervals that are too narrow where models or families are few: of six families, those that should
 hold the truth 95 times in a hundred held it 89 times. Intervals are therefore Student's with the jackknife's error (of
@@ -25,7 +25,7 @@ from securitynet.analysis.resampling import Floats, Labels
 RESAMPLES = 2000
 FEWEST_CLUSTERS = resampling.FEWEST_CLUSTERS
 FEWEST = 4
-"""Fewest pairs for a correlation; with three a line is almost always found."""
+"""Fewest pairs for a correlation; three points almost always lie close to a line."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Estimate:
         value: Point estimate; NaN if it can't be computed.
         low: Lower end.
         high: Upper end.
-        p: Two-sided p-value of "it is zero" (or "there is no difference"), None if none was asked for.
+        p: Two-sided p-value of "it is zero" (or "there is no difference"), None if no test was made.
         n: Records behind it.
         clusters: Clusters that were left out one by one; None if records were.
         method: How, for a caption.
@@ -136,13 +136,13 @@ def mean(
     if len(values) < 2:
         value = float(values.mean()) if len(values) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(values), None, "one model" if len(values) else "no model")
-    found = resampling.jackknife(
+    jackknife = resampling.jackknife(
         lambda weights: resampling.average(values, weights), len(values), cluster_of, [np.isfinite(values)]
     )
-    low, high = found.interval(level)
-    low, high = max(min(low, found.value), bounds[0]), min(max(high, found.value), bounds[1])
-    method = f"mean, Student's interval, {found.how}"
-    return Estimate(found.value, low, high, None, len(values), found.clusters, method)
+    low, high = jackknife.interval(level)
+    low, high = max(min(low, jackknife.value), bounds[0]), min(max(high, jackknife.value), bounds[1])
+    method = f"mean, Student's interval, {jackknife.how}"
+    return Estimate(jackknife.value, low, high, None, len(values), jackknife.clusters, method)
 
 
 def paired_difference(
@@ -160,17 +160,17 @@ def paired_difference(
     if len(change) < 2:
         value = float(change.mean()) if len(change) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(change), None, "fewer than two pairs")
-    found = resampling.jackknife(
+    jackknife = resampling.jackknife(
         lambda weights: resampling.average(change, weights), len(change), cluster_of, [np.isfinite(change)]
     )
-    low, high = found.interval(level)
+    low, high = jackknife.interval(level)
     value = float(change.mean())
-    codes = resampling.codes(cluster_of, len(change)) if found.clusters else np.arange(len(change))
+    codes = resampling.codes(cluster_of, len(change)) if jackknife.clusters else np.arange(len(change))
     signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], (resamples, codes.max() + 1))
     flipped = np.abs((signs[:, codes] * change).mean(axis=1)) >= abs(value) - 1e-12
     p = float((flipped.sum() + 1) / (resamples + 1))
-    method = f"mean of paired differences, Student's interval, {found.how}"
-    return Estimate(value, min(low, value), max(high, value), p, len(change), found.clusters, method)
+    method = f"mean of paired differences, Student's interval, {jackknife.how}"
+    return Estimate(value, min(low, value), max(high, value), p, len(change), jackknife.clusters, method)
 
 
 def group_difference(
@@ -197,11 +197,11 @@ def group_difference(
         seed: Decides them.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    kept = np.isfinite(first), np.isfinite(second)
+    finite = np.isfinite(first), np.isfinite(second)
     labels = None
     if clusters is not None:
-        labels = np.concatenate([resampling.objects(names)[keep] for names, keep in zip(clusters, kept, strict=True)])
-    first, second = first[kept[0]], second[kept[1]]
+        labels = np.concatenate([resampling.objects(names)[keep] for names, keep in zip(clusters, finite, strict=True)])
+    first, second = first[finite[0]], second[finite[1]]
     n = len(first) + len(second)
     if min(len(first), len(second)) < 2:
         return Estimate(np.nan, np.nan, np.nan, None, n, None, "a group of fewer than two models")
@@ -219,11 +219,13 @@ def group_difference(
         and min(len(set(labels[~in_second])), len(set(labels[in_second]))) >= resampling.FEWEST_CLUSTERS
     )
     if of_both:
-        found = resampling.jackknife(statistic, n, labels, [~in_second, in_second])
-        if found.clusters:
-            low, high = found.interval(level)
-            method = f"difference of means, {found.how}"
-            return Estimate(value, min(low, value), max(high, value), found.beyond_zero(), n, found.clusters, method)
+        jackknife = resampling.jackknife(statistic, n, labels, [~in_second, in_second])
+        if jackknife.clusters:
+            low, high = jackknife.interval(level)
+            method = f"difference of means, {jackknife.how}"
+            return Estimate(
+                value, min(low, value), max(high, value), jackknife.beyond_zero(), n, jackknife.clusters, method
+            )
     low, high = resampling.welch(first, second, level)
     how = "Welch's interval"
     order = np.random.default_rng([seed, 1]).random((resamples, n)).argsort(axis=1)
@@ -244,7 +246,7 @@ def equal_groups(
     """Kruskal and Wallis' H over groups, and its p-value by permutation of the groups' names.
 
     Where all models of a cluster are of one group, as those of an architecture family are of one venue, names are
-    permuted between clusters: forty models of one paper are one publication, and no forty.
+    permuted between clusters: forty models of one paper are one publication, not forty.
 
     Args:
         values: N.

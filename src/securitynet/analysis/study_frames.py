@@ -1,4 +1,4 @@
-"""The tidy frame of a study, from its subject and trial files."""
+"""The tidy frame of a study, from its target and trial files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from securitynet.results.store import TrialStore
 from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore, target_key
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
-"""Layers of architectures whose names do not tell."""
+"""Layers of architectures whose names do not state them."""
 
 CURVE_MEASURE = "roc"
 """True-positive rates all along an ROC curve, as `from_study` adds them."""
@@ -30,17 +30,17 @@ CURVE_RATES = np.logspace(-5, 0, 26)
 
 
 def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = False) -> pandas.DataFrame:
-    """All measured values under a study's root: one case a subject, and its annotations as far as they are known.
+    """All measured values under a study's root: one case per target, with its known annotations.
 
-    Annotations come from the catalog where the study file links a model to it, and else from the name of the
-    architecture and of the dataset. Of trials that failed or were skipped there are no rows.
+    Annotations come from the catalog where the study file links a model to it, and otherwise from the
+    names of the architecture and the dataset. Trials that failed or were skipped have no rows.
 
     Args:
         folder: The study's root.
-        curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores that trials keep; these must
-            be read then, which takes a while where there are thousands.
-        doubtful: Keep targets of which a check failed: at chance, far from their stated accuracy, in another class
-            order, or answering at random. What they show is no property of a model.
+        curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores stored with the trials;
+            reading thousands of them takes a while.
+        doubtful: Include targets that failed a check: accuracy at chance or far from the stated one, another class
+            order, or random outputs. Their measurements say nothing about a model.
     """
     rows: list[dict[str, Any]] = []
     store = TrialStore(folder)
@@ -65,7 +65,7 @@ def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = Fal
 
 
 def describe(record: StudyTargetRecord) -> dict[str, Any]:
-    """What is known about a subject, by the columns of a tidy frame."""
+    """What is known about an assessed target, by the columns of a tidy frame."""
     assert record.means is not None
     training = record.training or {}
     reference = record.means.target.reference
@@ -106,9 +106,9 @@ def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> 
         how["surrogate"] = "larger" if architecture in larger else "usual"
     changed = changes(spec.kind, spec.method, spec.configuration)
     for measurement in result.measurements:
-        found = values(measurement)
-        settings = {**changed, **json.loads(found["settings"])}
-        yield {**case, **found, **how, "settings": json.dumps(settings, sort_keys=True)}
+        columns = values(measurement)
+        settings = {**changed, **json.loads(columns["settings"])}
+        yield {**case, **columns, **how, "settings": json.dumps(settings, sort_keys=True)}
 
 
 def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def _larger(results: Sequence[TrialResult]) -> set[str]:
 
 
 def _depth(architecture: str) -> int:
-    """Layers, as the name of an architecture tells them."""
+    """Number of layers, read from the name of an architecture."""
     if architecture in _DEPTHS:
         return _DEPTHS[architecture]
     numbers = re.findall(r"\d+", architecture.removeprefix("cifar-"))
@@ -167,7 +167,7 @@ def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, 
 
 
 def _defense(record: StudyTargetRecord) -> str | None:
-    """The defense of a subject: the one it was trained with, or the one at its output."""
+    """The training defense and the output defense of an assessed target, joined; None if it has neither."""
     trained = (record.training or {}).get("defense")
     at_output = record.declared.get("defense")
     names = [item if isinstance(item, str) else str(item.get("name", item)) for item in (trained, at_output) if item]
@@ -175,7 +175,7 @@ def _defense(record: StudyTargetRecord) -> str | None:
 
 
 def _condition(record: StudyTargetRecord) -> dict[str, Any]:
-    """Of a subject's defense: the settings that are not its defaults, in words; the epsilon spent; the teacher."""
+    """Describe a target's defense: the settings that differ from its defaults, the epsilon spent, the teacher."""
     trained = (record.training or {}).get("defense") or {}
     given = dict(trained.get("settings") or {}) if isinstance(trained, dict) else {}
     name = trained.get("name") if isinstance(trained, dict) else trained
@@ -199,7 +199,7 @@ def _words(field: str, value: Any) -> str:
 
 
 def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
-    """Name and settings of the defense of a subject's answers."""
+    """Name and settings of the output defense of an assessed target."""
     from securitynet.defenses.base import settings_of
 
     name = str(record.declared["defense"])

@@ -1,8 +1,8 @@
 """Measures of attribute inference: accuracy, macro-F1, and the gain of both over what the label alone would give.
 
-What can be said without the attack? For accuracy it is the most frequent value, of a record's class where that is
-clear (`label_majority`). For macro-F1, which rewards those who guess, it is what the attack's own answers are worth
-when they are dealt out anew among the records of each class: they know the class then, and nothing else.
+What could be predicted without the attack? For accuracy, the baseline is the most frequent value, within a record's
+class where that is clear (`label_majority`). For macro-F1, which rewards guessing, it is the score of the attack's own
+predictions after they are permuted among the records of each class: they then depend on the class and nothing else.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def measure(
 
     Args:
         truth: Values of the attribute, N.
-        predicted: What the attack says, N.
-        baseline: What is said without the attack (`label_majority`), N.
+        predicted: Values that the attack predicts, N.
+        baseline: Values predicted without the attack (`label_majority`), N.
         labels: Classes of the records, N.
         level: Confidence level.
 
@@ -54,18 +54,18 @@ def measure(
 
 
 def label_majority(known: Values, known_labels: Values, labels: Values) -> Values:
-    """What the label and the majority alone say of an attribute, learned from records whose attribute is known.
+    """Predict an attribute from the label and the majority alone, learned from records whose attribute is known.
 
     The most frequent value of the label's class where it leads the next one by two records or more, and otherwise the
     most frequent value of all. With a smaller lead, leaving out one record could turn it. If this rule, learned without
     a record, says that record's value no more often than the most frequent value does, classes are left out of it: what
-    they seemed to say is chance, and would make the baseline too easy to beat. Of equally frequent values the first
+    they seemed to predict is chance, and would make the baseline too easy to beat. Of equally frequent values the first
     counts.
 
     Args:
         known: Values of the attribute of records that the adversary knows, M, at least 1.
         known_labels: Their classes, M.
-        labels: Classes of the records to say something of, N.
+        labels: Classes of the records to predict, N.
 
     Returns:
         N values.
@@ -79,12 +79,12 @@ def label_majority(known: Values, known_labels: Values, labels: Values) -> Value
         without = votes.copy()
         without[:, value] -= 1  # a class without such a record counts 0 times
         hits += int(votes[_of_classes(without, overall) == value, value].sum())
-    said = np.full(len(labels), overall, dtype=np.int64)
+    guesses = np.full(len(labels), overall, dtype=np.int64)
     if hits > votes[:, overall].sum():
         position = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
         seen = classes[position] == labels
-        said[seen] = _of_classes(votes, overall)[position[seen]]
-    return said
+        guesses[seen] = _of_classes(votes, overall)[position[seen]]
+    return guesses
 
 
 def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
@@ -94,12 +94,12 @@ def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
 
 
 def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float) -> list[Measurement]:
-    """Gain in macro-F1, macro-F1, and that of the answers dealt out anew."""
+    """Gain in macro-F1, macro-F1, and macro-F1 of the predictions permuted within classes."""
     table = _Table(truth, predicted, labels)
-    found = []
+    measurements = []
     for name, least in (("macro-f1-gain", -1.0), ("macro-f1", 0.0), ("baseline-macro-f1", 0.0)):
         value, low, high = table.interval(name, least, level)
-        found.append(
+        measurements.append(
             Measurement(
                 name=name,
                 value=value,
@@ -111,7 +111,7 @@ def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float)
                 method=_METHOD,
             )
         )
-    return found
+    return measurements
 
 
 class _Table:
@@ -134,33 +134,33 @@ class _Table:
         truth = np.append(truth, [rarest, rarest])
         predicted, labels = np.append(predicted, [other, rarest]), np.append(labels, [within, within])
         values, numbered = np.unique(np.stack([truth, predicted]), return_inverse=True)
-        true, said = numbered.reshape(2, -1)
+        true, predicted_value = numbered.reshape(2, -1)
         classes, label = np.unique(labels, return_inverse=True)
-        cells, cell_of = np.unique(np.stack([label, true, said], axis=1), axis=0, return_inverse=True)
+        cells, cell_of = np.unique(np.stack([label, true, predicted_value], axis=1), axis=0, return_inverse=True)
         self._missed, self._hit = cell_of.ravel()[-2:]
         self._counts = np.bincount(cell_of.ravel()[:-2], minlength=len(cells)).astype(np.float64)
         self._size = size = len(values)
-        label, true, said = cells.T
+        label, true, predicted_value = cells.T
         # Each column of these sums the combinations that belong together.
-        self._hits = _indicator(true, size, true == said)
-        self._true, self._said = _indicator(true, size), _indicator(said, size)
+        self._hits = _indicator(true, size, true == predicted_value)
+        self._true, self._said = _indicator(true, size), _indicator(predicted_value, size)
         # Only a value that occurs and is said in a class can be hit there; most do not where there are many.
-        pairs = np.intersect1d(label * size + true, label * size + said)
+        pairs = np.intersect1d(label * size + true, label * size + predicted_value)
         of_class, of_value = pairs // size, pairs % size
         self._classes = _indicator(label, len(classes))
         self._of_class = of_class
-        self._true_in, self._said_in = (_position(label * size + column, pairs) for column in (true, said))
+        self._true_in, self._said_in = (_position(label * size + column, pairs) for column in (true, predicted_value))
         self._values = _indicator(of_value, size)
         self._widest = max(len(cells), len(classes), len(pairs))
 
     def scores(self, counts: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Macro-F1 as it is and dealt out anew, for each row of counts (R×C), by default those that were counted."""
+        """Macro-F1 of the predictions as they are and permuted within classes, for each row of counts (R×C)."""
         counts = self._counts[None, :] if counts is None else counts
-        true, said = counts @ self._true, counts @ self._said
+        true, predicted = counts @ self._true, counts @ self._said
         records = (counts @ self._classes)[:, self._of_class]
         product = (counts @ self._true_in) * (counts @ self._said_in)
         dealt = np.divide(product, records, out=np.zeros_like(product), where=records > 0) @ self._values
-        return _f1(counts @ self._hits, true, said), _f1(dealt, true, said)
+        return _f1(counts @ self._hits, true, predicted), _f1(dealt, true, predicted)
 
     def interval(self, name: str, least: float, level: float) -> tuple[float, float, float]:
         """Value, lower and upper end of one of the three measures, whose values lie between ``least`` and 1.
@@ -184,7 +184,7 @@ class _Table:
                 parts.append(self._measure(name, without))
             shift = np.concatenate(parts) - value
             variance = (n - 1) / n * float(counts[there] @ shift**2)
-            # Of few records the answers dealt out anew hit too often: each is dealt to itself once in its class.
+            # With few records permuted predictions hit too often: each is assigned to its own record once in its class.
             centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
             span = 1 - least
             # The correction is a guess itself: the end that lies farther out counts, with it or without.
@@ -211,9 +211,9 @@ def _position(column: Values, pairs: Values) -> sparse.csr_array:
     return _indicator(at, len(pairs), chosen)
 
 
-def _f1(hits: NDArray[np.float64], true: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
+def _f1(hits: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Macro-F1 of each row, over the values that occur in it; all R×V."""
-    sums = true + said
+    sums = true + predicted
     f1 = np.divide(2 * hits, sums, out=np.zeros_like(hits), where=sums > 0)
     present = true > 0
     return np.asarray((f1 * present).sum(axis=1) / present.sum(axis=1))

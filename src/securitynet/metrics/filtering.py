@@ -1,4 +1,4 @@
-"""What an input filter does: its threshold, how many clean images it stops, and how many stamped ones.
+"""What an input filter does: its threshold, how many clean images it stops, and how many images with a trigger.
 
 A *higher* score means "more suspicious". TriggeredImages images are the positives.
 """
@@ -30,7 +30,7 @@ class LowThreshold:
 
     Attributes:
         value: The bound.
-        fit: How it was found.
+        fit: How it was chosen.
     """
 
     value: float
@@ -89,7 +89,7 @@ def false_rejections(clean: Judged, *, level: float = 0.95, name: str = "false-r
 
 def detection(
     clean: Judged,
-    stamped: Judged,
+    triggered: Judged,
     works: NDArray[np.bool_],
     *,
     fprs: Sequence[float] = DEFAULT_FPRS,
@@ -101,7 +101,7 @@ def detection(
 
     Args:
         clean: Clean images.
-        stamped: The same or other images with the trigger, M.
+        triggered: The same or other images with the trigger, M.
         works: Whether the trigger changes the prediction of each, M.
         fprs: Bounds for TPR at FPR.
         level: Confidence level.
@@ -111,17 +111,17 @@ def detection(
         the trigger works on no image.
     """
     count = int(works.sum())
-    success = rates.rate("trigger-success-rate", count, len(stamped), direction=Direction.LOWER, level=level)
+    success = rates.rate("trigger-success-rate", count, len(triggered), direction=Direction.LOWER, level=level)
     if count == 0:
         why = "the trigger changes the prediction of no image, so there is nothing to detect"
         return [success, *(nothing(name, why, level) for name in ("detection-rate", "auc"))]
-    caught = stamped.chosen(works)
-    found = [
+    caught = triggered.chosen(works)
+    measurements = [
         rates.rate("detection-rate", int(caught.flagged.sum()), count, direction=Direction.HIGHER, level=level),
         roc.auc(caught.scores, clean.scores, level=level),
         *(roc.tpr_at_fpr(caught.scores, clean.scores, fpr, level=level) for fpr in fprs),
     ]
-    return [success, *(_good_when_high(measurement) for measurement in found)]
+    return [success, *(_good_when_high(measurement) for measurement in measurements)]
 
 
 def suspects(clean: Judged, judged: Judged, *, level: float = 0.95) -> list[Measurement]:

@@ -223,8 +223,8 @@ def mean_over_classes(
         level: Confidence level.
         bounds: What the value can be, which the interval keeps to.
     """
-    kept = np.isfinite(values)
-    values, classes = values[kept], classes[kept]
+    present = np.isfinite(values)
+    values, classes = values[present], classes[present]
     if not len(values):
         note = "It could not be measured here."
         return Measurement(name=name, value=None, n=0, level=level, direction=direction, method="none", note=note)

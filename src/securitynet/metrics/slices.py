@@ -54,7 +54,7 @@ def slices(
     called: NDArray[np.bool_] | None = None,
     level: float = 0.95,
 ) -> list[Slice]:
-    """The slices for which there are facts, in this order: correctness, margin, class.
+    """The slices for which data are given, in this order: correctness, margin, class.
 
     Args:
         scores: N, higher meaning "more likely a member"; none is NaN.
@@ -67,14 +67,14 @@ def slices(
         level: Confidence level of the intervals; of those of classes it holds for all at once (Bonferroni), so that
             the extremes among them can be picked.
     """
-    found = []
+    result = []
     parts = list(_parts(labels, correct, margin, class_names))
     classes = sum(
         by == "class" and min((part & is_member).sum(), (part & ~is_member).sum()) >= FEWEST for by, _, part in parts
     )
     for by, name, part in parts:
         members, non_members = scores[part & is_member], scores[part & ~is_member]
-        found.append(
+        result.append(
             Slice(
                 by=by,
                 name=name,
@@ -85,12 +85,12 @@ def slices(
                 fpr=_share(called, part & ~is_member),
             )
         )
-    return found
+    return result
 
 
-def extremes(found: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
+def extremes(slices_: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
     """The most and the least exposed slices of a kind, by AUC: ``count`` of each at most, none in both lists."""
-    ranked = sorted((s for s in found if s.by == by and s.auc.value is not None), key=lambda s: -(s.auc.value or 0))
+    ranked = sorted((s for s in slices_ if s.by == by and s.auc.value is not None), key=lambda s: -(s.auc.value or 0))
     most = ranked[:count]
     return most, ranked[max(len(ranked) - count, len(most)) :][::-1]
 

@@ -1,7 +1,7 @@
-"""Measures of a stolen model, from predictions alone: how right it is, and how like the target.
+"""Measures of a stolen model, from predictions alone: its accuracy, and its similarity to the target.
 
 All are taken on records that neither the surrogate nor, for the test part of a split, the target was trained on. Their
-intervals tell what other such records would give for **this** surrogate; training another one varies on top.
+intervals cover what other such records would give for **this** surrogate; training another one varies on top.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def measure(
     *,
     level: float = 0.95,
 ) -> list[Measurement]:
-    """Accuracy, its ratio to the target's, agreement, agreement on errors, and how like the posteriors are.
+    """Accuracy, its ratio to the target's, agreement, agreement on errors, and how similar the posteriors are.
 
     - ``accuracy``: share of records that the surrogate classifies as their label (SecurityNet, section 3.1).
     - ``agreement``: share on which surrogate and target predict the same class (ibid.; ML-Doctor, section 5.2).
@@ -33,7 +33,7 @@ def measure(
       same task that never saw the target agrees with it where both are right; this tells how much was *copied*.
     - ``calibration-gap``: see `calibration_gap`; a surrogate of posteriors whose confidence collapsed has a large one.
     - ``posterior-distance``: mean total-variation distance of its posteriors from the target's.
-    - ``constant-agreement``: the agreement of a constant answer, the class that the target predicts most often.
+    - ``constant-agreement``: the agreement of a constant prediction, the class that the target predicts most often.
 
     Args:
         labels: True classes, N.

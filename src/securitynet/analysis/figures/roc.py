@@ -166,7 +166,7 @@ def chart(
 
 
 def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:
-    """The strip of FPRs below 1/n, where no threshold can be told from no false positive at all."""
+    """The strip of FPRs below 1/n, which cannot be distinguished from an FPR of 0."""
     strip = pd.DataFrame({"fpr": [low], "to": [floor], "tpr": [low], "top": [1.0]})
     veil = alt.Chart(strip).mark_rect(color=style.VEIL.light, opacity=1).encode(axes[0], axes[1], x2="to:Q", y2="top:Q")
     label = (
