@@ -245,11 +245,12 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
 def test_the_breakdown_is_that_of_the_strongest_attack(assessed):
     from securitynet.reports import verdict
     from securitynet.reports.breakdown import breakdown
+    from securitynet.reports.families import membership
 
     document, assessment = assessed
     found = breakdown(document, assessment)
-    assert found.attack == verdict.attack_title(verdict.by_strength(document)[0].trial.name)
-    trial = next(t for t in assessment.trials if t.name == verdict.by_strength(document)[0].trial.name)
+    assert found.attack == verdict.attack_title(membership.by_strength(document)[0].trial.name)
+    trial = next(t for t in assessment.trials if t.name == membership.by_strength(document)[0].trial.name)
     slices = {s.name: s for s in trial.output.breakdown(class_names=document.dataset.classes)}
     for _, parts in found.groups:
         for part in parts:

@@ -85,5 +85,4 @@ def _share(measurement: Measurement) -> str:
     numbers = words.numbers(measurement)
     if numbers is None:
         return "an unknown share"
-    interval = numbers.interval.replace("–", "\u2060–\u2060")
-    return f"{numbers.value} ({words.level(measurement)} interval {interval})"
+    return f"{numbers.value} ({words.level(measurement)} interval {words.unbroken(numbers.interval)})"
