@@ -190,7 +190,7 @@ def test_two_targets_are_compared_first_and_told_apart(assessed, null):
     text = page.text
     assert text.index("Side by side") < text.index("The target and its data")
     assert "over fitted" in text and "null" in text  # the same architecture: the paths of their weights differ here
-    assert "Modified entropy tells the members of “over fitted” apart better than those of “null”" in text
+    assert "Modified entropy distinguishes members from non-members better for “over fitted” than for “null”" in text
     assert "the intervals do not overlap" in text
     assert "over fitted: Modified entropy" in text and "null: Modified entropy" in text
     assert text.count("How to read this") == 1

@@ -208,10 +208,10 @@ def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
         numbers = words.numbers(highest), words.numbers(lowest)
         assert numbers[0] is not None and numbers[1] is not None
         if verdict.apart(highest, lowest):
-            how = f"tells the members of “{most}” apart better than those of “{least}”"
+            how = f"distinguishes members from non-members better for “{most}” than for “{least}”"
             why = "the intervals do not overlap"
         else:
-            how = f"is not shown to tell the members of “{most}” apart better than those of “{least}”"
+            how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
             why = "the intervals overlap"
         found.append(
             f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "

@@ -40,8 +40,9 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     assert numbers is not None  # an agreement always has a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     said = [
-        f"An adversary who {who}, and asks {words.plural(trial.queries.unique, 'question')}, gets a surrogate that "
-        f"predicts what the model predicts on {numbers.value} of the images that neither was trained on "
+        f"An adversary who {who}, and queries the model with {words.plural(trial.queries.unique, 'image')}, "
+        f"gets a surrogate that predicts what the model predicts on {numbers.value} of the images "
+        f"that neither was trained on "
         f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): {in_words(agreement, constant)}."
     ]
     ratio = measured.get("accuracy-ratio")
