@@ -194,7 +194,7 @@ def test_two_targets_are_compared_first_and_told_apart(assessed, null):
     text = page.text
     assert text.index("Side by side") < text.index("The target and its data")
     assert "over fitted" in text and "null" in text  # the same architecture: the paths of their weights differ here
-    assert "Modified entropy tells the members of “over fitted” apart better than those of “null”" in text
+    assert "Modified entropy distinguishes members from non-members better for “over fitted” than for “null”" in text
     assert "the intervals do not overlap" in text
     assert "over fitted: Modified entropy" in text and "null: Modified entropy" in text
     assert text.count("How to read this") == 1
@@ -249,11 +249,12 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
 def test_the_breakdown_is_that_of_the_strongest_attack(assessed):
     from securitynet.reports import verdict
     from securitynet.reports.breakdown import breakdown
+    from securitynet.reports.families import membership
 
     document, assessment = assessed
     found = breakdown(document, assessment)
-    assert found.attack == verdict.attack_title(verdict.by_strength(document)[0].trial.name)
-    trial = next(t for t in assessment.trials if t.name == verdict.by_strength(document)[0].trial.name)
+    assert found.attack == verdict.attack_title(membership.by_strength(document)[0].trial.name)
+    trial = next(t for t in assessment.trials if t.name == membership.by_strength(document)[0].trial.name)
     slices = {s.name: s for s in trial.output.breakdown(class_names=document.dataset.classes)}
     for _, parts in found.groups:
         for part in parts:

@@ -12,6 +12,7 @@ from securitynet.metrics import rates
 from securitynet.metrics.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.records import Direction
 from securitynet.reports import verdict, words
+from securitynet.reports.families import membership
 from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
@@ -77,7 +78,7 @@ class Exposed:
 def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
     """The members with the highest scores, by the strongest attack that ranks members; None if no attack finished."""
     without: list[tuple[str, str]] = []
-    for strength in verdict.by_strength(document):
+    for strength in membership.by_strength(document):
         trial = _trial(assessment, strength.trial.id)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue

@@ -14,6 +14,7 @@ from securitynet.metrics import roc as metrics
 from securitynet.metrics.roc import curve
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
+from securitynet.reports.families import membership
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
     There are `MOST_LINES` for all targets together, of at least one attack: the strongest of the first target,
     then those of the others.
     """
-    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in verdict.by_strength(document)))
+    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in membership.by_strength(document)))
     most = max(MOST_LINES // len(documents), 1)
     return ranked[:most], len(ranked[most:])
 
