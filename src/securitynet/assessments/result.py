@@ -18,7 +18,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
     """The machine-readable form of an assessment."""
     subject, signals = found.subject, found.signals
     target, dataset, splits = subject.target, subject.dataset, subject.splits
-    sent_by_attacks = target.ledger.total - signals.asked
+    sent_by_attacks = target.query_counter.total - signals.sent
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         target=TargetFacts(
@@ -71,8 +71,8 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
         not_assessed=tuple(found.not_assessed),
         queries={
             "total": signals.queries.total + sent_by_attacks,
-            "unique": max(signals.queries.unique, target.ledger.unique),
-            "sent": target.ledger.total,
+            "unique": max(signals.queries.unique, target.query_counter.unique),
+            "sent": target.query_counter.total,
         },
         seconds={phase: round(value, 3) for phase, value in found.seconds.items()},
         environment=environment.describe(target),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
 from securitynet.errors import ConfigurationError
@@ -28,8 +29,8 @@ class Badnets(Backdoor):
     margin: int = Field(default=1, ge=0, description="Pixels between the patch and the edges.")
     pattern: Literal["white", "chequered"] = Field(default="white", description="Colours of the patch.")
 
+    @override
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Backdoor.box`."""
         _, height, width = shape
         size = self.size or max(2, round(min(height, width) * SHARE_OF_SIDE))
         if size + self.margin > min(height, width):
@@ -40,8 +41,8 @@ class Badnets(Backdoor):
         left = self.margin if self.corner.endswith("left") else width - self.margin - size
         return top, left, size, size
 
+    @override
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_trigger`."""
         _, channels, height, width = images.shape
         top, left, size, _ = self.box((channels, height, width))
         patch = torch.full((size, size), 255, dtype=torch.uint8, device=images.device)

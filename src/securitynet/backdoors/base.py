@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
+from typing_extensions import override
 
 from securitynet.backdoors import BACKDOORS
 from securitynet.datasets.base import ImageDataset, Images
@@ -81,8 +82,8 @@ class Backdoor(Record, ABC):
             return (labels + 1) % classes
         return np.full_like(labels, self.target)
 
+    @override
     def poison(self, dataset: ImageDataset, members: Indices) -> PoisonedDataset:
-        """See `TrainingBackdoor.poison`."""
         images = self.check(dataset)
         labels = dataset.labels[members]
         wanted = self.goals(labels, dataset.num_classes)
@@ -118,8 +119,8 @@ class Backdoor(Record, ABC):
 
         return PoisonedDataset(ChangedImages(images, every, change), changed, chosen, record)
 
+    @override
     def triggered(self, dataset: ImageDataset, indices: Indices) -> TriggeredImages:
-        """See `TrainingBackdoor.triggered`."""
         images = self.check(dataset)
         goals = self.goals(dataset.labels[indices], dataset.num_classes)
         others = goals != dataset.labels[indices]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
 from securitynet.errors import ConfigurationError
@@ -30,8 +31,9 @@ class Sinusoid(Backdoor):
     )
     frequency: float = Field(default=6.0, gt=0, description="Periods across the image.")
 
+    @override
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Backdoor.box`: the whole image."""
+        """The whole image."""
         if float(self._stripes(shape[2]).abs().max()) < 1:
             raise ConfigurationError(
                 f"A frequency of {self.frequency:g} gives no stripes on images {shape[2]} pixels wide: all samples of "
@@ -40,12 +42,12 @@ class Sinusoid(Backdoor):
             )
         return 0, 0, shape[1], shape[2]
 
+    @override
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_trigger`."""
         return self._add(images, self.amplitude)
 
+    @override
     def apply_training_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_training_trigger`."""
         return self._add(images, self.training_amplitude or self.amplitude)
 
     def _add(self, images: torch.Tensor, amplitude: float) -> torch.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
 from securitynet.datasets.ordering import shuffled
@@ -25,22 +26,24 @@ class Warp(Backdoor):
     grid: int = Field(default=4, ge=2, description="Points of the coarse grid along each side.")
     noise: float = Field(default=2.0, ge=0, description="Decoys for each poisoned record.")
 
+    @override
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Backdoor.box`: the whole image."""
+        """The whole image."""
         return 0, 0, shape[1], shape[2]
 
+    @override
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_trigger`."""
         return self._resample(images, self._field(images.shape[2], images.shape[3]).expand(len(images), -1, -1, -1))
 
+    @override
     def decoys(self, rest: Indices) -> Indices:
-        """See `Backdoor.decoys`."""
         poisoned_share = self.rate / max(1e-9, 1 - self.rate)
         count = min(len(rest), round(self.noise * poisoned_share * len(rest)))
         return np.sort(rest[shuffled(len(rest), "implant decoys", self.seed)[:count]])
 
+    @override
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.decoy`: the trigger's field plus noise of up to one pixel, other for each record."""
+        """The trigger's field plus noise of up to one pixel, other for each record."""
         height, width = images.shape[2:]
         pixels = torch.tensor([2 / width, 2 / height])
         noise = [

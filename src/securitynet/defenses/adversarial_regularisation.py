@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training import losses
@@ -42,17 +43,17 @@ class AdversarialRegularisation(TrainingDefense):
     )
 
     @property
+    @override
     def share_aside(self) -> float:
-        """See `TrainingDefense.share_aside`."""
         return self.reference_share
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy":
             raise ConfigurationError("Adversarial regularisation is about cross-entropy with labels.")
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         return fitting.fit(Adversarial(self, fitting)), {}
 
 
@@ -88,8 +89,8 @@ class Adversarial(Procedure):
         self.labels: NDArray[np.int64] = fitting.labels[fitting.aside]
         self.classes = fitting.shape[0]
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         reference = hashlib.sha256(self.aside.astype("<i8").tobytes()).hexdigest()
         return {
             "procedure": "adversarial-regularisation",
@@ -98,8 +99,9 @@ class Adversarial(Procedure):
             **self.settings.model_dump(mode="json"),
         }
 
+    @override
     def begin(self, run: Run) -> None:
-        """See `Procedure.begin`: the attack, as the seed decides, and its reference records."""
+        """The attack, as the seed decides, and its reference records."""
         with isolated():
             torch.manual_seed(derived_seed(run.recipe.seed, "inference attack"))
             self.attack = InferenceAttack(self.classes).to(run.device)
@@ -107,32 +109,34 @@ class Adversarial(Procedure):
         self.reference = Feed(self.images, self.aside, run.device)
         self.reference_labels = torch.from_numpy(self.labels).to(run.device)
 
+    @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        """See `Procedure.batches`."""
         self._draws = generator(run.recipe.seed, "reference batches", epoch)
         return super().batches(run, epoch)
 
+    @override
     def step(
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Procedure.step`: first the attack, then the network."""
+        """First the attack, then the network."""
         for _ in range(self.settings.attack_steps):
             self._train_attack(run, batch, targets)
         return super().step(run, batch, targets, positions)
 
+    @override
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """See `Procedure.loss`: equation 7, with the attack's gain on members."""
+        """Equation 7, with the attack's gain on members."""
         gain = functional.logsigmoid(self.attack(logits.softmax(dim=1), targets)).mean()
         return losses.batch_loss(logits, targets, run.recipe) + self.settings.weight * gain
 
+    @override
     def state(self) -> dict[str, Any]:
-        """See `Procedure.state`."""
         return {"attack": self.attack.state_dict(), "optimizer": self.attack_optimizer.state_dict()}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Procedure.restore`."""
         self.attack.load_state_dict(state["attack"])
         self.attack_optimizer.load_state_dict(state["optimizer"])
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures import ARCHITECTURES
@@ -53,16 +54,16 @@ class Distillation(TrainingDefense):
     held_out_share: float = Field(default=0.5, gt=0, lt=1, description="Share of the training records set aside.")
 
     @property
+    @override
     def share_aside(self) -> float:
-        """See `TrainingDefense.share_aside`."""
         return self.held_out_share if self.data == "held-out" else 0.0
 
     def teacher_of(self, architecture: str) -> str:
         """Name of the teacher's architecture."""
         return ARCHITECTURES.resolve(self.teacher or TEACHERS.get(architecture, architecture)).name
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.patience:
             what = "early stopping" if recipe.patience else f"the loss {recipe.loss}"
             raise ConfigurationError(
@@ -78,8 +79,8 @@ class Distillation(TrainingDefense):
                 hint="Name a larger one with --configure distillation.teacher=NAME.",
             )
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         name = self.teacher_of(fitting.architecture)
         teacher = fitting.fresh(name, "teacher")
         fitting.note(f"The teacher {name} is trained first.")
@@ -133,8 +134,8 @@ class Distilling(Procedure):
         self.alpha = alpha
         self._known: torch.Tensor | None = None
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         return {
             "procedure": "distillation",
             "version": 1,
@@ -143,17 +144,19 @@ class Distilling(Procedure):
             "alpha": self.alpha,
         }
 
+    @override
     def begin(self, run: Run) -> None:
-        """See `Procedure.begin`: images that never change are shown to the teacher once."""
+        """Images that never change are shown to the teacher once."""
         self.teacher.to(run.device).eval()
         if run.recipe.augment == "none":
             everything = torch.arange(len(run.feed))
             self._known = torch.cat([self._ask(run, run.feed.fetch(part)) for part in torch.split(everything, _BATCH)])
 
+    @override
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """See `Procedure.loss`; the divergence counts times the squared temperature (Hinton et al., 2015)."""
+        """The divergence counts times the squared temperature (Hinton et al., 2015)."""
         known = self._known
         teacher = self._ask(run, batch) if known is None else known[positions.to(known.device)]
         wanted = (teacher / self.temperature).softmax(dim=1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
+from typing_extensions import override
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
@@ -104,8 +105,9 @@ class DpSgd(TrainingDefense):
             return None
         return PRESETS[self.preset] if self.preset else self.epsilon or _DEFAULT_EPSILON
 
+    @override
     def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
-        """See `TrainingDefense.advised`: each epoch costs privacy, so fewer than ML-Doctor's 300, of larger steps.
+        """Each epoch costs privacy, so fewer than ML-Doctor's 300, of larger steps.
 
         The paper's presets keep the paper's recipe; other optimizers than SGD have other learning rates.
         """
@@ -121,8 +123,8 @@ class DpSgd(TrainingDefense):
         assert self.target_epsilon is not None  # given where the noise is not
         return noise_for(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         problems = {
             f"the loss {recipe.loss}": recipe.loss != "cross-entropy",
             "early stopping, which looks at records that nothing accounts for (--patience)": recipe.patience > 0,
@@ -147,29 +149,31 @@ class DpSgd(TrainingDefense):
             )
         self.noise(records, recipe)
 
+    @override
     def network(self, network: nn.Module, note: Note) -> nn.Module:
-        """See `TrainingDefense.network`."""
         layers = unsupported_layers(network)
         if not layers:
             return network
         note(f"Layers of kind {', '.join(layers)} mix the records of a batch; group norms take their place.")
         return with_group_norms(network)
 
+    @override
     def preprocessing(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:
-        """See `TrainingDefense.preprocessing`: from [0, 1] to [-1, 1], whatever the records are."""
+        """From [0, 1] to [-1, 1], whatever the records are."""
         channels = dataset.image_shape[0]
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
 
+    @override
     def imitate(self, record: DefenseRecord) -> DpSgd:
-        """See `TrainingDefense.imitate`: the same noise, whatever it spends on other records; nothing is secret."""
+        """The same noise, whatever it spends on other records; nothing is secret."""
         changes: dict[str, Any] = {"secret_noise": False}
         if record.privacy is not None:
             noise = record.privacy.noise_multiplier
             changes |= {"preset": None, "epsilon": None, "noise_multiplier": noise}
         return self.model_copy(update=changes)
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         records = len(fitting.indices)
         steps = PrivateSteps(
             noise_multiplier=self.noise(records, fitting.recipe),

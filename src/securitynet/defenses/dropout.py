@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
@@ -25,8 +26,8 @@ class Dropout(TrainingDefense):
 
     rate: float = Field(default=0.5, gt=0, lt=1, description="Share of the inputs that is dropped.")
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         network = fitting.network
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not linear:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from securitynet.defenses.base import OutputDefense
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -12,6 +14,6 @@ from securitynet.models.targets.target import Target
 class LabelOnly(OutputDefense):
     """Posteriors and logits are refused; see `securitynet.models.targets.interface.LabelsOnly`."""
 
+    @override
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """See `OutputDefense.interface`."""
         return LabelsOnly()

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
@@ -50,8 +51,8 @@ class MemGuard(OutputDefense):
     epochs: int = Field(default=100, ge=1, description="Passes over the records that the classifier learns from.")
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="Of the classifier, by Adam.")
 
+    @override
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """See `OutputDefense.interface`."""
         splits = data.splits
         outside = splits.known_non_members if len(splits.known_non_members) else splits.non_members[::2]
         signals = context.signals(target, data, np.union1d(splits.members, outside))
@@ -102,17 +103,18 @@ class MemGuardInterface(Interface):
     _classifier: nn.Module = PrivateAttr()
     _known: dict[bytes, torch.Tensor] = PrivateAttr(default_factory=dict)
 
+    @override
     def describe(self) -> str:
-        """See `Interface.describe`."""
         return f"posteriors with MemGuard's noise, budget {self.budget:g}"
 
+    @override
     def canonical(self) -> dict[str, Any]:
-        """See `Interface.canonical`: the classifier decides the answers, too."""
+        """The classifier decides the answers, too."""
         classifier = state_checksum(self._classifier.state_dict(), "memguard")
         return {**super().canonical(), "version": 2, "classifier": classifier}
 
+    @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """See `Interface.change`."""
         posteriors = posteriors.float().contiguous()
         keys = [row.tobytes() for row in posteriors.numpy()]
         fresh = {key: number for number, key in enumerate(keys) if key not in self._known}

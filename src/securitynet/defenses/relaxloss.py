@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
@@ -32,8 +33,8 @@ class RelaxLoss(TrainingDefense):
         default="all", description="Whose posteriors are flattened: of all records, or of those that are misclassified."
     )
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.label_smoothing:
             raise ConfigurationError("RelaxLoss is about cross-entropy with labels as they are.")
         classes = shape[0]
@@ -44,8 +45,8 @@ class RelaxLoss(TrainingDefense):
                 hint="Set relaxloss.alpha well below that.",
             )
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         return fitting.fit(Relaxing(self.alpha, self.flatten)), {}
 
 
@@ -57,19 +58,19 @@ class Relaxing(Procedure):
         self.flatten = flatten
         self._up = True
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         return {"procedure": "relaxloss", "version": 2, "alpha": self.alpha, "flatten": self.flatten}
 
+    @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        """See `Procedure.batches`."""
         self._up = epoch % 2 == 0
         return super().batches(run, epoch)
 
+    @override
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """See `Procedure.loss`."""
         return relaxed(logits, targets, self.alpha, up=self._up, flatten=self.flatten)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.methods.context import Context
@@ -27,6 +28,6 @@ class TemperatureDefense(OutputDefense):
         default=10.0, gt=0, allow_inf_nan=False, description="What logits are divided by; above 1 hides confidence."
     )
 
+    @override
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """See `OutputDefense.interface`."""
         return TemperatureInterface(temperature=self.temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
@@ -22,8 +23,9 @@ class TopKDefense(OutputDefense):
     k: int = Field(default=3, ge=1, description="How many of the highest posteriors are answered.")
     renormalise: bool = Field(default=False, description="Divide them by their sum.")
 
+    @override
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """See `OutputDefense.interface`.
+        """Build the interface.
 
         Raises:
             ConfigurationError: If all posteriors would be answered.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
@@ -17,6 +18,6 @@ class WeightDecay(TrainingDefense):
 
     strength: float = Field(default=5e-3, gt=0, allow_inf_nan=False, description="Weight decay of the optimizer.")
 
+    @override
     def change_recipe(self, recipe: Recipe) -> Recipe:
-        """See `TrainingDefense.change_recipe`."""
         return recipe.model_copy(update={"weight_decay": self.strength})

@@ -26,7 +26,7 @@ from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import left_to_lanes
+from securitynet.models.targets.threads import leave_cores_to_threads
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 MOST_EXAMPLES = 4
@@ -98,7 +98,7 @@ class Fitted(ABC):
         """
         if images.is_floating_point():
             images = (images * 255).round().clamp(0, 255).to(torch.uint8)
-        with left_to_lanes(self.questions.target.backend.device):
+        with leave_cores_to_threads(self.questions.target.backend.device):
             pieces = [
                 self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
                 for start, part in _parts(images, self.piece)
@@ -210,7 +210,7 @@ class InputFilter(Detector):
             found = {name: _examined(fitted, images, name, questions, folder, told) for name, images in groups.items()}
             works = None if stamped is None else _works(questions, groups, stamped, folder)
         finally:  # what a failed trial asked is on its bill too
-            context.asked.append(questions.bill())
+            context.extra_queries.append(questions.bill())
         verdicts = {name: Judged(arrays["scores"], arrays["flagged"]) for name, arrays in found.items()}
         pictures, rows = _pictures(fitted, groups, found)
         return Screening(
@@ -353,7 +353,7 @@ def in_pieces(
     for start, part in _parts(images, size):
         chosen = numbers[start : start + size]
         path = None if folder is None else folder / f"{name} {start:06d}.npz"
-        with left_to_lanes(questions.target.backend.device):
+        with leave_cores_to_threads(questions.target.backend.device):
             pieces.append(questions.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
         progress(start + len(part), len(images))
     return joined(pieces)

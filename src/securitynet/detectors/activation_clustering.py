@@ -90,7 +90,7 @@ class ActivationClustering(Detector):
             activations = _activations(questions, images, members, "training", folder, told)
             beside = _activations(questions, dataset.images, clean, "clean", folder, told)
         finally:  # what a failed trial asked is on its bill too
-            context.asked.append(questions.bill())
+            context.extra_queries.append(questions.bill())
         classes = np.unique(labels)
         owner = np.full(len(members), -1, dtype=np.int64)
         silhouettes = np.full(len(classes), np.nan)

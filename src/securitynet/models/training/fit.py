@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from securitynet.datasets.base import Images
 from securitynet.devices import (
@@ -245,8 +246,8 @@ class _Run:
         history["seconds"] += time.perf_counter() - start
         self.history = History(**history)
 
+    @override
     def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
-        """See `Run.forward`."""
         inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
         logits = main_output((module or self.module)(inputs))
         if not self._checked:

@@ -261,7 +261,7 @@ class Workbench:
         earlier = self.subjects.load(record.key)
         if earlier is None or _content(earlier) != _content(record):
             self.subjects.save(record)
-        return {"record": record.model_dump(mode="json"), "asked": signals.asked}
+        return {"record": record.model_dump(mode="json"), "asked": signals.sent}
 
     def _planned(self, opened: _Open, trial: dict[str, Any]) -> PlannedTrial:
         method = make_method(trial["kind"], trial["method"], trial["settings"])
