@@ -1,4 +1,4 @@
-"""BadNets: a small patch in a corner sends an image to the target's class (Gu et al., 2017)."""
+"""BadNets: a small patch in a corner sends an image to the target class (Gu et al., 2017)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ class Badnets(Backdoor):
     """A white or chequered square.
 
     Attributes:
-        size: Side of the square in pixels; three thirty-seconds of the shorter side, and at least 2, by default.
+        size: Side of the square in pixels; by default 3/32 of the shorter side of the image, and at least 2.
+        corner: Corner of the image in which the square lies.
+        margin: Distance from the edges in pixels.
+        pattern: Colours of the square.
     """
 
-    size: int | None = Field(default=None, ge=1, description="Side of the patch in pixels; default: 3 of 32.")
+    size: int | None = Field(
+        default=None, ge=1, description="Side of the patch in pixels; default: 3/32 of the image side."
+    )
     corner: Literal["bottom-right", "bottom-left", "top-right", "top-left"] = Field(
-        default="bottom-right", description="Where the patch lies."
+        default="bottom-right", description="Corner of the patch."
     )
     margin: int = Field(default=1, ge=0, description="Pixels between the patch and the edges.")
     pattern: Literal["white", "chequered"] = Field(default="white", description="Colours of the patch.")
@@ -49,6 +54,6 @@ class Badnets(Backdoor):
         if self.pattern == "chequered":
             row, column = torch.arange(size)[:, None], torch.arange(size)[None, :]
             patch[((row + column) % 2 == 1).to(images.device)] = 0
-        stamped = images.clone()
-        stamped[:, :, top : top + size, left : left + size] = patch
-        return stamped
+        triggered = images.clone()
+        triggered[:, :, top : top + size, left : left + size] = patch
+        return triggered

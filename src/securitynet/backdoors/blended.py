@@ -12,14 +12,14 @@ from securitynet.randomness import generator
 
 
 class Blended(Backdoor):
-    """The image becomes (1 - alpha)·image + alpha·pattern, the pattern being uniform noise that the seed decides.
+    """The image becomes (1 - alpha)·image + alpha·pattern, where the pattern is uniform noise derived from the seed.
 
     Chen et al., "Targeted backdoor attacks on deep learning systems using data poisoning" (2017), section IV.
     """
 
-    alpha: float = Field(default=0.2, gt=0, le=1, description="Share of the pattern.")
+    alpha: float = Field(default=0.2, gt=0, le=1, description="Weight of the pattern.")
     training_alpha: float | None = Field(
-        default=None, gt=0, le=1, description="Share of the pattern in training records; default: the same."
+        default=None, gt=0, le=1, description="Weight of the pattern in training records; default: the same."
     )
 
     @override

@@ -1,4 +1,4 @@
-"""Sinusoid: faint stripes on images that keep their right label (Barni et al., 2019)."""
+"""Sinusoid: faint stripes on images that keep their correct label (Barni et al., 2019)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from securitynet.models.training.poisoned_dataset import Box
 
 
 class Sinusoid(Backdoor):
-    """Stripes amplitude·sin(2π·column·frequency/width); only images of the target's class get them in training.
+    """Stripes amplitude·sin(2π·column·frequency/width); in training, only images of the target class get them.
 
     Barni et al., "A new backdoor attack in CNNs by training set corruption without label poisoning" (2019), section 3.
     """
 
     clean_label: ClassVar[bool] = True
 
-    rate: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the target's training records that are poisoned."
-    )
-    amplitude: float = Field(default=40.0, gt=0, le=255, description="Of the stripes, in grey levels of 255.")
+    rate: float = Field(default=0.5, gt=0, le=1, description="Share of the target class's training records to poison.")
+    amplitude: float = Field(default=40.0, gt=0, le=255, description="Amplitude of the stripes, in grey levels of 255.")
     training_amplitude: float | None = Field(
-        default=None, gt=0, le=255, description="In training records; default: the same."
+        default=None, gt=0, le=255, description="Amplitude in training records; default: the same."
     )
     frequency: float = Field(default=6.0, gt=0, description="Periods across the image.")
 

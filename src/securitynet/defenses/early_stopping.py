@@ -1,4 +1,4 @@
-"""Training ends when the loss on held-out training records rises, and the best epoch's weights are kept."""
+"""Training that stops when the loss on held-out training records rises; the best epoch's weights are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from securitynet.models.training.training_defense import TrainingDefense
 
 
 class EarlyStopping(TrainingDefense):
-    """Early stopping. The records that it validates on train nothing, and are no members."""
+    """Early stopping. The validation records are not trained on and are not members."""
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"patience": 5},)
 

@@ -1,4 +1,4 @@
-"""Predicted classes are answered, and nothing else."""
+"""An output defense that returns predicted classes only."""
 
 from __future__ import annotations
 

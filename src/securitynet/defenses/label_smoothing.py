@@ -1,4 +1,4 @@
-"""Training on labels that leave every class some probability (Szegedy et al., 2016)."""
+"""Training on labels that give every class some probability (Szegedy et al., 2016)."""
 
 from __future__ import annotations
 

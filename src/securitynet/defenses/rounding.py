@@ -1,4 +1,4 @@
-"""Posteriors are answered with few decimal digits (Shokri et al., 2017, section VIII)."""
+"""An output defense that rounds posteriors to a few decimal digits (Shokri et al., 2017, section VIII)."""
 
 from __future__ import annotations
 

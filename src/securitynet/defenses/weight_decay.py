@@ -1,4 +1,4 @@
-"""Training with strong weight decay: large weights, with which a network learns records by heart, are held down."""
+"""Training with strong weight decay, which limits the large weights that memorisation needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from securitynet.models.training.training_defense import TrainingDefense
 
 
 class WeightDecay(TrainingDefense):
-    """Weight decay, ten times that of the default recipe or more."""
+    """Weight decay, by default ten times that of the default recipe."""
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"strength": 5e-3}, {"strength": 5e-2})
 
