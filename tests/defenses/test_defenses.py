@@ -302,7 +302,7 @@ def test_defenses_of_answers_keep_the_labels_and_the_accuracy(name, overfitted):
 @pytest.mark.parametrize("k", [10, 99])
 def test_top_k_of_all_classes_hides_nothing_and_is_refused(k, overfitted):
     target, splits, dataset = overfitted
-    with pytest.raises(ConfigurationError, match="hides nothing of 10 classes"):
+    with pytest.raises(ConfigurationError, match="hides nothing with 10 classes"):
         make_defense("top-k", {"k": k}).interface(target, TrialData(dataset, splits), Context())
     make_defense("top-k", {"k": 9}).interface(target, TrialData(dataset, splits), Context())
 
