@@ -117,7 +117,7 @@ def main() -> None:
                 budgets=tuple(arguments.budgets),
                 interface=interface,
             )
-            target.ledger.__init__()
+            target.query_counter.__init__()
             context, started = Context(cache=cache, device="cpu"), time.perf_counter()
             outputs[interface] = attack(target, data, context, threat_model)
             show(f"{architecture}, {interface}", outputs[interface])

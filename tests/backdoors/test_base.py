@@ -150,7 +150,7 @@ def test_settings_as_texts():
         make_backdoor("badnet")
     with pytest.raises(ConfigurationError, match=r"nosuch"):
         make_backdoor("badnets", ["nosuch=3"])
-    with pytest.raises(ConfigurationError, match="not understood"):
+    with pytest.raises(ConfigurationError, match="cannot be parsed"):
         make_backdoor("badnets", ["badnets.target"])
 
 

@@ -111,7 +111,7 @@ def test_flattening_evens_the_other_posteriors_until_the_own_one_wins():
 
 def test_an_alpha_of_guessing_is_refused():
     shape = (10, 1, 8)
-    with pytest.raises(ConfigurationError, match="knows nothing"):
+    with pytest.raises(ConfigurationError, match="no better than guessing"):
         make_defense("relaxloss", {"alpha": 2.31}).check("simple-cnn", shape, 100, Recipe())
     make_defense("relaxloss", {"alpha": 2.3}).check("simple-cnn", shape, 100, Recipe())
     with pytest.raises(ConfigurationError, match="cross-entropy"):
@@ -216,13 +216,13 @@ def test_memguard_adds_noise_with_the_best_probability_that_the_budget_allows(bu
     posteriors = (torch.randn(30, 5, generator=torch.Generator().manual_seed(2)) * 3).softmax(1)
     made = memguard_interface(budget)
     noisy = made._search(posteriors)
-    before, after = made._doubt(posteriors), made._doubt(noisy)
+    before, after = made._confidence(posteriors), made._confidence(noisy)
     distances = (noisy - posteriors).abs().sum(1)
     grid = torch.linspace(0, 1, 2001)
     added = torch.zeros(len(posteriors))
     answers = [memguard_interface(budget, seed=seed) for seed in range(200)]
     for one in answers:
-        chosen = (one._answer_with(posteriors, noisy) - posteriors).abs().sum(1) > 1e-9
+        chosen = (one._choose_rows(posteriors, noisy) - posteriors).abs().sum(1) > 1e-9
         added += chosen.float() / len(answers)
     for row in range(len(posteriors)):
         objective = grid * after[row] + (1 - grid) * before[row]

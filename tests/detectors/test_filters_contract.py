@@ -159,7 +159,7 @@ def test_progress_rises_to_its_end(name, patched):
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_query_cap_holds_and_what_was_asked_is_billed(name, patched):
     target, data = patched[:2]
-    capped = Target(target.backend, ledger=QueryCounter(cap=120))
+    capped = Target(target.backend, query_counter=QueryCounter(cap=120))
     method, context = make(name), Context()
     with pytest.raises(QueryBudgetExceeded):
         method(capped, data, context, method.threat_models[0])
@@ -397,8 +397,8 @@ def test_suspects_from_a_file_and_from_a_folder(patched, tmp_path):
 def test_keys_of_made_up_images_are_those_of_the_ledger(patched):
     """The bill's unique count and the ledger's are the same where nothing was asked before."""
     target, data = patched[:2]
-    fresh = Target(target.backend, ledger=QueryCounter())
+    fresh = Target(target.backend, query_counter=QueryCounter())
     _, context = run("neo", fresh, data)
-    assert context.queries().unique == fresh.ledger.unique
-    assert context.queries().total == fresh.ledger.total
+    assert context.queries().unique == fresh.query_counter.unique
+    assert context.queries().total == fresh.query_counter.total
     assert len(set(image_keys(torch.zeros(3, 1, 8, 8)))) == 1

@@ -125,7 +125,7 @@ def test_screening_in_bf16_changes_no_verdict(patched, threshold):
 def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
     target, data = patched[:2]
     half = target.in_half()
-    assert half.precision == "bf16" and half.in_half() is None and half.ledger is target.ledger
+    assert half.precision == "bf16" and half.in_half() is None and half.query_counter is target.query_counter
     assert half.backend.module is target.backend.module
     known = data.dataset.batch(data.splits.known_non_members[:60])
     found = Strip(stop_early=True, screen="bf16").deploy(half, known)

@@ -67,19 +67,19 @@ def test_the_right_convention_is_found(network, digits):
 
 
 def test_it_is_the_same_each_time_and_sends_each_image_once_a_convention(network, digits):
-    first, second = (target_of(network, ledger=QueryCounter()) for _ in range(2))
+    first, second = (target_of(network, query_counter=QueryCounter()) for _ in range(2))
     choices = [choose_normalization(target, digits, size=200) for target in (first, second)]
     assert choices[0].note == choices[1].note
-    assert first.ledger.snapshot() == second.ledger.snapshot()
-    assert first.ledger.unique == 200
-    assert first.ledger.total == sum(candidate.count for candidate in choices[0].table)
+    assert first.query_counter.snapshot() == second.query_counter.snapshot()
+    assert first.query_counter.unique == 200
+    assert first.query_counter.total == sum(candidate.count for candidate in choices[0].table)
     # What falls behind is not tried to the end.
-    assert first.ledger.total < 200 * len(choices[0].table)
+    assert first.query_counter.total < 200 * len(choices[0].table)
 
 
 def test_it_obeys_a_query_cap(network, digits):
     with pytest.raises(QueryBudgetExceeded):
-        choose_normalization(target_of(network, ledger=QueryCounter(50)), digits)
+        choose_normalization(target_of(network, query_counter=QueryCounter(50)), digits)
 
 
 def test_a_network_that_knows_nothing_is_reported_loudly(digits):
@@ -280,7 +280,7 @@ def test_priorities(weights, digits):
     auto = loaded(dataset=digits)  # nothing is stated, and labels are at hand
     assert auto.preprocessing.describe() == "normalised by mnist"
     assert any("found mnist, which fits best" in note for note in auto.notes)
-    assert auto.ledger.total == 0  # looking for it is no adversary's query
+    assert auto.query_counter.total == 0  # looking for it is no adversary's query
     explicit = loaded(dataset=digits, normalize="half")
     assert explicit.preprocessing.describe() == "normalised by half"
     assert loaded(normalize="0.25/0.75", input_size=8).preprocessing.constants() == "0.25/0.75"

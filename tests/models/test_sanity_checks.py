@@ -150,7 +150,7 @@ def test_an_endpoint_is_asked_little(options, kind):
     target = Target(backend)
     assert check_answers(target, images(), paid=True).kind == kind
     assert backend.asked <= 10
-    assert target.ledger.unique == 8
+    assert target.query_counter.unique == 8
 
 
 def test_an_onnx_file_that_answers_by_its_batch(tmp_path):
@@ -190,7 +190,7 @@ def test_a_random_network_is_stopped_or_averaged():
     assert averaged.backend.checksum != found.backend.checksum
     assert any(f"averages over {REPEATS} repeats" in note for note in averaged.notes)
     assert doubts(averaged.checks)
-    assert averaged.ledger.total == 0
+    assert averaged.query_counter.total == 0
 
     def spread(target):
         return float((target.logits(images()) - target.logits(images())).std())
@@ -199,9 +199,9 @@ def test_a_random_network_is_stopped_or_averaged():
     leaf = images(4).float().div(255).requires_grad_()
     averaged.module(leaf).sum().backward()
     assert float(leaf.grad.abs().sum()) > 0
-    before = averaged.ledger.total
+    before = averaged.query_counter.total
     averaged.logits(images(5))
-    assert averaged.ledger.total - before == 5 * REPEATS
+    assert averaged.query_counter.total - before == 5 * REPEATS
 
 
 def test_a_constant_network_has_no_doubts_and_is_examined_once():

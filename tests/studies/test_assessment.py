@@ -47,7 +47,7 @@ def test_finished_trials_are_used_again_with_the_same_numbers(subject, tmp_path)
     assert [t.reused for t in first.trials] == [False] * len(first.trials)
     assert all(t.reused for t in second.trials) and not any(t.reused for t in third.trials)
     assert first.all_measurements() == second.all_measurements() == third.all_measurements()
-    assert second.signals.asked == 0
+    assert second.signals.sent == 0
 
 
 def test_other_levels_and_rates_are_measured_from_kept_scores(subject, tmp_path):

@@ -18,7 +18,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
     """The machine-readable form of an assessment."""
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
-    sent_by_attacks = target.ledger.total - signals.asked
+    sent_by_attacks = target.query_counter.total - signals.sent
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         target=TargetFacts(
@@ -71,8 +71,8 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
         not_assessed=tuple(assessment.not_assessed),
         queries={
             "total": signals.queries.total + sent_by_attacks,
-            "unique": max(signals.queries.unique, target.ledger.unique),
-            "sent": target.ledger.total,
+            "unique": max(signals.queries.unique, target.query_counter.unique),
+            "sent": target.query_counter.total,
         },
         seconds={phase: round(value, 3) for phase, value in assessment.seconds.items()},
         environment=environment.describe(target),

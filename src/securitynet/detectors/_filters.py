@@ -138,7 +138,7 @@ class InputFilter(Detector):
             found = {name: _examined(fitted, images, name, client, folder, progress) for name, images in groups.items()}
             works = None if stamped is None else _works(client, groups, stamped, folder)
         finally:  # the queries of a failed trial count too
-            context.asked.append(client.query_count())
+            context.extra_queries.append(client.query_count())
         verdicts = {name: Judged(arrays["scores"], arrays["flagged"]) for name, arrays in found.items()}
         pictures, rows = _pictures(fitted, groups, found)
         return FilterVerdicts(

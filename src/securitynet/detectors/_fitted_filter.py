@@ -13,7 +13,7 @@ from securitynet.detectors._pieces import split_images
 from securitynet.detectors._queries import Arrays, QueryClient, joined
 from securitynet.errors import SplitError
 from securitynet.metrics.filtering import Judged
-from securitynet.models.targets.threads import left_to_lanes
+from securitynet.models.targets.threads import leave_cores_to_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class FittedFilter(ABC):
         """
         if images.is_floating_point():
             images = (images * 255).round().clamp(0, 255).to(torch.uint8)
-        with left_to_lanes(self.client.target.backend.device):
+        with leave_cores_to_threads(self.client.target.backend.device):
             pieces = [
                 self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
                 for start, part in split_images(images, self.piece)

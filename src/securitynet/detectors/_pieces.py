@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from securitynet.detectors._queries import Arrays, QueryClient, joined
 from securitynet.models.targets.signals import Progress
-from securitynet.models.targets.threads import left_to_lanes
+from securitynet.models.targets.threads import leave_cores_to_threads
 
 
 class PartsProgress:
@@ -64,7 +64,7 @@ def in_pieces(
     for start, part in split_images(images, size):
         chosen = numbers[start : start + size]
         path = None if folder is None else folder / f"{name} {start:06d}.npz"
-        with left_to_lanes(client.target.backend.device):
+        with leave_cores_to_threads(client.target.backend.device):
             pieces.append(client.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
         progress(start + len(part), len(images))
     return joined(pieces)

@@ -90,7 +90,7 @@ class ActivationClustering(Detector):
             activations = _activations(client, images, members, "training", folder, report_progress)
             beside = _activations(client, dataset.images, clean, "clean", folder, report_progress)
         finally:  # the queries of a failed trial count too
-            context.asked.append(client.query_count())
+            context.extra_queries.append(client.query_count())
         classes = np.unique(labels)
         owner = np.full(len(members), -1, dtype=np.int64)
         silhouettes = np.full(len(classes), np.nan)

@@ -244,7 +244,7 @@ def _in_precision(target: Target, precision: str) -> Target:
         head=target.head,
         preprocessing=target.preprocessing,
         access=target.access,
-        ledger=target.ledger,
+        query_counter=target.query_counter,
         precision=precision,
         notes=target.notes,
     )

@@ -126,7 +126,7 @@ def test_bill_and_access(name, target, data, context):
         assert sealed.calls == 0
         run(name, target, data, context)
         bill = context.queries()
-        assert bill.total == target.ledger.total and bill.unique == target.ledger.unique
+        assert bill.total == target.query_counter.total and bill.unique == target.query_counter.unique
         return
     run(name, shut, data, context)
     bill = context.queries()
@@ -221,10 +221,10 @@ def test_epsilons_are_sorted_and_each_is_tried_once():
 
 def test_a_cap_on_queries_holds(networks, data, context):
     target = white_box(networks[0])
-    capped = Target(target.backend, access=Access.WHITE_BOX, ledger=QueryCounter(100))
+    capped = Target(target.backend, access=Access.WHITE_BOX, query_counter=QueryCounter(100))
     with pytest.raises(QueryBudgetExceeded):
         run("fgsm", capped, data, context)
-    assert capped.ledger.unique <= 100
+    assert capped.query_counter.unique <= 100
 
 
 def test_the_gallery_shows_what_happened(target, data, context):

@@ -192,9 +192,9 @@ def test_needs_the_network(digits_target, digits_data, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_costs_no_queries(digits_target, digits_data, inversion_cache, name):
     context = Context(cache=inversion_cache, device="cpu")
-    attack, before = make(name, **QUICKEST[name]), digits_target.ledger.total
+    attack, before = make(name, **QUICKEST[name]), digits_target.query_counter.total
     attack(digits_target, digits_data, context, attack.threat_models[0])
-    assert context.queries().total == 0 and digits_target.ledger.total == before
+    assert context.queries().total == 0 and digits_target.query_counter.total == before
 
 
 class Cut(nn.Module):

@@ -148,7 +148,7 @@ class EvasionAttack(Attack):
                 piece = self._piece(Oracle(target, images), perturber, batch, clean)
                 store.write(f"{number:06d}", piece)
             pieces.append(piece)
-            context.asked.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))
+            context.extra_queries.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))
             if context.progress:
                 context.progress(min(start + size, len(sample)), len(sample))
         right = np.flatnonzero(signals.correct)[: self.unbounded_images()]

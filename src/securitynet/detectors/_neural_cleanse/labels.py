@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import left_to_lanes
+from securitynet.models.targets.threads import leave_cores_to_threads
 from securitynet.models.training.checkpoints import CheckpointFile, State
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def search(
             finished += count
             report_progress(before + finished / running / plan.epochs)
 
-        with left_to_lanes(images.device):
+        with leave_cores_to_threads(images.device):
             run.epoch(epoch, tell)
         if file and (epoch + 1 == plan.epochs or file.due()):
             file.write(State(name, epoch + 1, run.state(), {}, ""))

@@ -79,7 +79,7 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     indices = sample_indices(dataset, SAMPLE // 2 if paid else 4 * SAMPLE)
     images = dataset.batch(indices)
     # What is asked here is no adversary's question; but it may cost something.
-    view = target if paid else with_preprocessing(target, target.preprocessing, ledger=QueryCounter())
+    view = target if paid else with_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
     found = examine_answers(view, images, findings, paid=paid, allow_random=allow_random)
     predicted = ask(found, images).argmax(dim=1).numpy()
     examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
@@ -88,7 +88,7 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
         head=target.head,
         preprocessing=target.preprocessing,
         access=target.access,
-        ledger=target.ledger,
+        query_counter=target.query_counter,
         precision=target.precision,
         notes=tuple(findings.notes),
         checks=tuple(findings.checks),
@@ -129,14 +129,16 @@ def ask(target: Target, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
 
 
-def with_preprocessing(target: Target, preprocessing: Preprocessing, *, ledger: QueryCounter | None = None) -> Target:
-    """The same target with another preprocessing, and another ledger if one is given."""
+def with_preprocessing(
+    target: Target, preprocessing: Preprocessing, *, query_counter: QueryCounter | None = None
+) -> Target:
+    """The same target with another preprocessing, and another query counter if one is given."""
     return Target(
         target.backend,
         head=target.head,
         preprocessing=preprocessing,
         access=target.access,
-        ledger=ledger or target.ledger,
+        query_counter=query_counter or target.query_counter,
         precision=target.precision,
     )
 
@@ -178,7 +180,7 @@ def examine_answers(
         head=target.head,
         preprocessing=target.preprocessing,
         access=target.access,
-        ledger=target.ledger,
+        query_counter=target.query_counter,
         precision=target.precision,
     )
 

@@ -99,7 +99,7 @@ def _best(
         if len(normalization.mean) not in (0, 1, channels):
             continue
         preprocessing = geometry.normalized_by(normalization)
-        view = Target(target.backend, head=target.head, preprocessing=preprocessing, ledger=target.ledger)
+        view = Target(target.backend, head=target.head, preprocessing=preprocessing, query_counter=target.query_counter)
         step = view.batch_size
         try:
             parts = [indices[at : at + step] for at in range(0, len(indices), step)]

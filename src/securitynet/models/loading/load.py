@@ -145,8 +145,10 @@ def _assemble(
             hint="Run with --access black-box, or load the network itself with its weights.",
         )
     preprocessing, auto = _preprocessing(opened, options, dataset)
-    ledger = QueryCounter(options.max_queries)
-    target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryCounter())
+    query_counter = QueryCounter(options.max_queries)
+    target = Target(
+        backend, preprocessing=preprocessing, query_counter=query_counter if opened.paid else QueryCounter()
+    )
     findings = Findings(list(opened.notes))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
@@ -168,7 +170,7 @@ def _assemble(
         head=target.head,
         preprocessing=target.preprocessing,
         access=access,
-        ledger=ledger,
+        query_counter=query_counter,
         precision=options.precision,
         notes=tuple(findings.notes),
         checks=tuple(findings.checks),

@@ -153,7 +153,7 @@ def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = S
     first images is not tried on the rest.
 
     Args:
-        target: Its preprocessing's size and interpolation are kept, and its ledger is charged.
+        target: Its preprocessing's size and interpolation are kept, and its query counter is charged.
         dataset: Labelled images.
         size: Most images to try.
         bgr: Whether to try reversed channels as well.
@@ -210,7 +210,7 @@ class _Trial:
             target.backend,
             head=target.head,
             preprocessing=target.preprocessing.normalized_by(normalization),
-            ledger=target.ledger,
+            query_counter=target.query_counter,
         )
         self._rows: list[torch.Tensor] = []
 

@@ -80,7 +80,7 @@ def check_answers(target: Target, images: torch.Tensor, *, paid: bool = False) -
     """Ask a target about the same images twice, in other batches and another order, and alone.
 
     Args:
-        target: Its ledger counts the images.
+        target: Its query counter counts the images.
         images: N×C×H×W, uint8 or in [0, 1].
         paid: Whether answers may cost something: fewer are asked then, and what is remembered is asked once more.
 

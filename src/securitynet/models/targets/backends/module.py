@@ -14,7 +14,7 @@ from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, finder
 from securitynet.models.targets.optimise import Prepared, prepare_network
 from securitynet.models.targets.outputs import take_scores
-from securitynet.models.targets.threads import equal_size, lanes_of
+from securitynet.models.targets.threads import equal_size, make_network_threads
 
 CALL_NUMBERS = 1 << 21
 """Numbers in the images of one call on a CPU, about: 8 MiB of them."""
@@ -62,7 +62,7 @@ class ModuleBackend(Backend):
         self._prepared = prepared
         self._module, self._layout = prepared.module, prepared.layout
         # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
-        self._lanes = lanes_of(self._module, self._device)
+        self._threads = make_network_threads(self._module, self._device)
         self._extractors: dict[tuple[str | None, tuple[int, ...]], Extract] = {}
 
     def verify(self, inputs: torch.Tensor) -> bool:
@@ -102,13 +102,13 @@ class ModuleBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images that suit one call: enough for all lanes, several times where images are small.
+        """Images that suit one call: enough for all threads, several times over if the images are small.
 
-        Lanes wait for one another at the end of a call, and for what is done with its answers.
+        Threads wait for one another at the end of a call, and for the processing of its outputs.
         """
-        if self._lanes is None:
+        if self._threads is None:
             return self._part
-        turn = self._part * self._lanes.count
+        turn = self._part * self._threads.count
         pixels = math.prod(self._example_shape or (3, 64, 64))
         return turn * min(8, max(2, CALL_NUMBERS // (turn * pixels)))
 
@@ -120,10 +120,10 @@ class ModuleBackend(Backend):
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """See `Backend.outputs`."""
         inputs = inputs.to(self._device, memory_format=self._layout)
-        if self._lanes is None:
+        if self._threads is None:
             result = self._forward(lambda part: self._call(self._module, part), inputs)
         else:
-            result = self._lanes.map(
+            result = self._threads.map(
                 lambda module, part: self._forward(lambda images: self._call(module, images), part),
                 inputs,
                 equal_size(len(inputs), self._part),
@@ -139,9 +139,9 @@ class ModuleBackend(Backend):
             self._forward(lambda few: self._call(self._module, few), inputs[:1])  # says what is wrong with the inputs
             self._extractors[key] = finder(self._module, inputs, layer=layer, reference=self.reference)
         extract = self._extractors[key]
-        if self._lanes is None:
+        if self._threads is None:
             return self._forward(lambda part: extract(self._module, part), inputs)
-        return self._lanes.map(
+        return self._threads.map(
             lambda module, part: self._forward(lambda images: extract(module, images), part),
             inputs,
             equal_size(len(inputs), self._part),

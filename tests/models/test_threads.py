@@ -1,4 +1,4 @@
-"""Lanes: the same outputs, one thread each, nothing shared but weights."""
+"""NetworkThreads: the same outputs, one thread each, nothing shared but weights."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.targets.threads import Lanes, equal_size, left_to_lanes, thread_pool
+from securitynet.models.targets.threads import NetworkThreads, equal_size, leave_cores_to_threads, thread_pool
 
 
 class Remembering(nn.Module):
@@ -25,9 +25,9 @@ class Remembering(nn.Module):
 def test_outputs_are_in_order_and_nothing_is_mixed_up():
     network = Remembering().requires_grad_(False)
     inputs = torch.randn(200, 8)
-    alone = Lanes(network, 1).map(lambda module, part: module(part), inputs, 7)
+    alone = NetworkThreads(network, 1).map(lambda module, part: module(part), inputs, 7)
     torch.testing.assert_close(alone, network(inputs))
-    lanes = Lanes(network, 3)
+    lanes = NetworkThreads(network, 3)
     for _ in range(5):
         together = lanes.map(lambda module, part: module(part), inputs, 7)
         assert torch.equal(together, alone), "the number of lanes changes nothing, not even rounding"
@@ -35,7 +35,7 @@ def test_outputs_are_in_order_and_nothing_is_mixed_up():
 
 def test_weights_are_shared_between_lanes():
     network = Remembering().requires_grad_(False)
-    lanes = Lanes(network, 2)
+    lanes = NetworkThreads(network, 2)
     network.second.bias.fill_(1e6)
     assert (lanes.map(lambda module, part: module(part), torch.zeros(4, 8), 1) > 1e5).all()
 
@@ -48,7 +48,7 @@ def test_threads_of_lanes_use_one_core_and_the_caller_keeps_its_own():
 
 
 def test_errors_come_through_and_lanes_go_on():
-    lanes = Lanes(nn.Linear(3, 2).requires_grad_(False), 2)
+    lanes = NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 2)
     with pytest.raises(RuntimeError):
         lanes.map(lambda module, part: module(part), torch.zeros(8, 4), 1)
     assert lanes.map(lambda module, part: module(part), torch.zeros(8, 3), 1).shape == (8, 2)
@@ -56,7 +56,7 @@ def test_errors_come_through_and_lanes_go_on():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_makes_lanes_of_its_own():
-    lanes = Lanes(nn.Linear(3, 2).requires_grad_(False), 2)
+    lanes = NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 2)
     call = lambda: lanes.map(lambda module, part: module(part), torch.zeros(8, 3), 1)  # noqa: E731
     call()
     child = os.fork()
@@ -76,16 +76,16 @@ def test_threads_are_left_to_lanes_and_come_back():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with left_to_lanes(torch.device("cpu")):
+        with leave_cores_to_threads(torch.device("cpu")):
             assert torch.get_num_threads() == 1
-            with left_to_lanes(torch.device("cpu")):
-                assert Lanes(nn.Linear(2, 2)).count == 2, "lanes made in here are as many as elsewhere"
-            assert Lanes(nn.Linear(2, 2)).count == 2
-        with left_to_lanes(torch.device("cuda")):
+            with leave_cores_to_threads(torch.device("cpu")):
+                assert NetworkThreads(nn.Linear(2, 2)).count == 2, "lanes made in here are as many as elsewhere"
+            assert NetworkThreads(nn.Linear(2, 2)).count == 2
+        with leave_cores_to_threads(torch.device("cuda")):
             assert torch.get_num_threads() == 2
-        with pytest.raises(KeyError), left_to_lanes(torch.device("cpu")):
+        with pytest.raises(KeyError), leave_cores_to_threads(torch.device("cpu")):
             raise KeyError
         assert torch.get_num_threads() == 2
-        assert Lanes(nn.Linear(2, 2)).count == 2
+        assert NetworkThreads(nn.Linear(2, 2)).count == 2
     finally:
         torch.set_num_threads(before)
