@@ -104,7 +104,7 @@ def test_holds_every_measurement_with_its_interval(html, assessed):
             assert measurement.note in text
         else:
             assert measurement.method in text
-    assert "not resolvable: 120 non-members" in text
+    assert "not resolvable: a FPR of 0.001 takes" in text and "non-members, there are 120" in text
 
 
 def test_holds_what_is_needed_to_do_it_again(html, assessed):
