@@ -126,7 +126,7 @@ def test_all_to_all_leads_each_class_to_the_next():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"target": 5}, "no class"),
+        ({"target": 5}, "not a class"),
         ({"size": 11}, "does not fit"),
         ({"rate": 1e-6}, "poisons none"),
     ],
