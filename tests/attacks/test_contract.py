@@ -181,9 +181,11 @@ def test_refuses_a_threat_model_that_it_does_not_serve(name, overfitted_data, fr
     every = {ThreatModel(access=access, auxiliary=auxiliary) for access in Access for auxiliary in Auxiliary}
     others = every - set(attack.threat_models)
     assert others, "no attack serves every threat model"
+    context = Context(cache=fresh())
     for foreign in others:
         with pytest.raises(ConfigurationError, match="does not serve"):
-            attack(target, data, Context(cache=fresh()), foreign)
+            attack(target, data, context, foreign)
+    assert context.queries().total == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
