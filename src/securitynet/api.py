@@ -121,7 +121,7 @@ def _prepare(
 
 
 def _check_early(config: AssessConfig) -> None:
-    """What can be told wrong before anything is downloaded, loaded or asked."""
+    """Report whatever can be seen to be wrong before anything is downloaded, loaded or queried."""
     if config.policy:
         policy.read_policy(config.policy)
     list_requested(config)

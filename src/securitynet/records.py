@@ -94,7 +94,7 @@ class Measurement(Record):
         level: Confidence level of the interval, in (0, 1).
         n: Number of samples behind the value.
         direction: Whether higher or lower is better for the owner of the target.
-        method: How the interval was computed ("DeLong", "stratified bootstrap, 1000 resamples", ...).
+        method: How the interval was computed, such as "Clopper–Pearson".
         note: What a reader must know to read the value.
     """
 

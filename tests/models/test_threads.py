@@ -27,37 +27,37 @@ def test_outputs_are_in_order_and_nothing_is_mixed_up():
     inputs = torch.randn(200, 8)
     alone = NetworkThreads(network, 1).map(lambda module, part: module(part), inputs, 7)
     torch.testing.assert_close(alone, network(inputs))
-    lanes = NetworkThreads(network, 3)
+    threads = NetworkThreads(network, 3)
     for _ in range(5):
-        together = lanes.map(lambda module, part: module(part), inputs, 7)
-        assert torch.equal(together, alone), "the number of lanes changes nothing, not even rounding"
+        together = threads.map(lambda module, part: module(part), inputs, 7)
+        assert torch.equal(together, alone), "the number of threads changes nothing, not even rounding"
 
 
-def test_weights_are_shared_between_lanes():
+def test_weights_are_shared_between_threads():
     network = Remembering().requires_grad_(False)
-    lanes = NetworkThreads(network, 2)
+    threads = NetworkThreads(network, 2)
     network.second.bias.fill_(1e6)
-    assert (lanes.map(lambda module, part: module(part), torch.zeros(4, 8), 1) > 1e5).all()
+    assert (threads.map(lambda module, part: module(part), torch.zeros(4, 8), 1) > 1e5).all()
 
 
-def test_threads_of_lanes_use_one_core_and_the_caller_keeps_its_own():
+def test_threads_use_one_core_and_the_caller_keeps_its_own():
     before = torch.get_num_threads()
     pool = thread_pool(3)
     assert set(pool.map(lambda _: torch.get_num_threads(), range(12))) == {1}
     assert torch.get_num_threads() == before
 
 
-def test_errors_come_through_and_lanes_go_on():
-    lanes = NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 2)
+def test_errors_come_through_and_threads_go_on():
+    threads = NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 2)
     with pytest.raises(RuntimeError):
-        lanes.map(lambda module, part: module(part), torch.zeros(8, 4), 1)
-    assert lanes.map(lambda module, part: module(part), torch.zeros(8, 3), 1).shape == (8, 2)
+        threads.map(lambda module, part: module(part), torch.zeros(8, 4), 1)
+    assert threads.map(lambda module, part: module(part), torch.zeros(8, 3), 1).shape == (8, 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_makes_lanes_of_its_own():
-    lanes = NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 2)
-    call = lambda: lanes.map(lambda module, part: module(part), torch.zeros(8, 3), 1)  # noqa: E731
+def test_a_forked_child_makes_threads_of_its_own():
+    threads = NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 2)
+    call = lambda: threads.map(lambda module, part: module(part), torch.zeros(8, 3), 1)  # noqa: E731
     call()
     child = os.fork()
     if child == 0:
@@ -72,14 +72,14 @@ def test_an_even_number_of_equal_parts(count, most, size):
     assert size <= most and (parts % 2 == 0 or parts == 1)
 
 
-def test_threads_are_left_to_lanes_and_come_back():
+def test_cores_are_left_to_threads_and_come_back():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         with leave_cores_to_threads(torch.device("cpu")):
             assert torch.get_num_threads() == 1
             with leave_cores_to_threads(torch.device("cpu")):
-                assert NetworkThreads(nn.Linear(2, 2)).count == 2, "lanes made in here are as many as elsewhere"
+                assert NetworkThreads(nn.Linear(2, 2)).count == 2, "threads made in here are as many as elsewhere"
             assert NetworkThreads(nn.Linear(2, 2)).count == 2
         with leave_cores_to_threads(torch.device("cuda")):
             assert torch.get_num_threads() == 2

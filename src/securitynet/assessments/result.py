@@ -84,7 +84,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
 
 
 def _settings(config: AssessConfig) -> dict[str, Any]:
-    """The configuration as a file for ``--config`` would give it; masks are told by the split's fingerprint alone."""
+    """The configuration as a file for ``--config`` would give it; the split's fingerprint stands for masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
     return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
 

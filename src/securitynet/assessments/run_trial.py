@@ -144,5 +144,5 @@ def now() -> str:
 
 
 def name_phase(report_progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
-    """A callback for one phase of the work: told (done, total), it reports (what, done, total)."""
+    """A callback for one phase of the work: called with (done, total), it reports (what, done, total)."""
     return None if report_progress is None else lambda done, total: report_progress(what, done, total)

@@ -9,6 +9,7 @@ from torch import nn
 
 from securitynet.files import stable_hash
 from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.wrapped import WrappedBackend
 
 REPEATS = 16
 """How often a model that runs here is asked for one answer."""
@@ -17,7 +18,7 @@ PAID_REPEATS = 4
 """How often an endpoint is."""
 
 
-class AveragedBackend(Backend):
+class AveragedBackend(WrappedBackend):
     """Each answer is the mean of several, each asked anew, in a batch of another order.
 
     Only for `--allow-random`: an average still varies, by the square root of the number of repeats less.
@@ -28,33 +29,13 @@ class AveragedBackend(Backend):
     """
 
     def __init__(self, inner: Backend, repeats: int = REPEATS) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.repeats = repeats
         self.reference = inner.reference
         self.checksum = stable_hash({"inner": inner.checksum, "averaged": repeats}, 64)
-        self.channels = inner.channels
         self.white_box = inner.white_box
         self.rounding = inner.rounding
         self.charges = inner.charges
-
-    @property
-    def num_classes(self) -> int | None:
-        """Those of the inner backend."""
-        return self.inner.num_classes
-
-    @num_classes.setter
-    def num_classes(self, count: int | None) -> None:
-        self.inner.num_classes = count
-
-    @property
-    def device(self) -> torch.device:
-        """See `Backend.device`."""
-        return self.inner.device
-
-    @property
-    def batch_size(self) -> int:
-        """See `Backend.batch_size`."""
-        return self.inner.batch_size
 
     @property
     def module(self) -> nn.Module:

@@ -7,11 +7,12 @@ import torch
 from securitynet.files import stable_hash
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.wrapped import WrappedBackend
 from securitynet.models.targets.heads import Head
 from securitynet.models.targets.interface import Interface
 
 
-class InterfaceBackend(Backend):
+class InterfaceBackend(WrappedBackend):
     """A backend whose raw outputs pass an interface before anybody sees them.
 
     Args:
@@ -23,31 +24,11 @@ class InterfaceBackend(Backend):
     interface: Interface
 
     def __init__(self, inner: Backend, head: Head, interface: Interface) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.inner_head: Head = head
         self.interface = interface
         self.reference = f"{inner.reference} ({interface.describe()})"
         self.checksum = stable_hash({"inner": inner.checksum, "head": head, **interface.canonical()}, 64)
-        self.channels = inner.channels
-
-    @property
-    def num_classes(self) -> int | None:
-        """Those of the inner backend."""
-        return self.inner.num_classes
-
-    @num_classes.setter
-    def num_classes(self, count: int | None) -> None:
-        self.inner.num_classes = count
-
-    @property
-    def device(self) -> torch.device:
-        """See `Backend.device`."""
-        return self.inner.device
-
-    @property
-    def batch_size(self) -> int:
-        """See `Backend.batch_size`."""
-        return self.inner.batch_size
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """See `Backend.outputs`: what the interface answers."""
