@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
-from dataset_files import noise, png
 from PIL import Image
 
+from dataset_files import noise, png
 from securitynet.datasets.rendering import Rendering, UnexpectedColour, natural_shape, render
 from securitynet.errors import DatasetError
 

@@ -151,7 +151,11 @@ def test_adversarial_regularisation_is_the_papers_algorithm(digits):
             h = attack(p, labels[batch]).sigmoid()
             descent.step(torch.autograd.grad(loss + 2.0 * h.log().mean(), list(theirs.parameters())))
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(weights(procedure.attack), weights(attack), rtol=1e-2, atol=1e-3)
+    # Adam turns the rounding of a gradient that is zero in exact arithmetic into whole steps, so weights behind dead
+    # units differ between processors. What both attacks say of every record, with every label, must not.
+    posteriors = theirs(images).detach().softmax(1).repeat_interleave(10, dim=0)
+    every = torch.arange(10).repeat(len(images))
+    torch.testing.assert_close(procedure.attack(posteriors, every), attack(posteriors, every), rtol=1e-3, atol=1e-3)
 
 
 def memguard_interface(budget=1.0, classes=5, seed=0):

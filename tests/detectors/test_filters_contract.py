@@ -2,15 +2,12 @@
 
 import dataclasses
 import hashlib
-import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH, Sealed, poisoned, split, stripes, target_of, train
 
+from backdoored import PATCH, Sealed, poisoned, split, stripes, target_of, train
 from securitynet.detectors import DETECTORS
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.errors import AccessDenied, ConfigurationError, DatasetError, QueryBudgetExceeded, TargetError
@@ -282,11 +279,7 @@ def test_onnx_files_are_asked_exactly_as_often_as_billed(patched, tmp_path):
 
 def test_endpoints_are_asked_exactly_as_often_as_billed(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    path = Path(__file__).parents[1] / "models" / "_inference_server.py"
-    spec = importlib.util.spec_from_file_location("_inference_server_of_detectors", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    import inference_server as module
     from securitynet.models.targets.backends.http import HttpBackend
 
     dataset = stripes(count=120, shape=(3, 16, 16), classes=4)

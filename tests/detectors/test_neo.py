@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH
 from sklearn.cluster import KMeans
 
+from backdoored import PATCH
 from securitynet.detectors._neo import regions as _regions
 from securitynet.detectors._neo.colours import dominant_colours
 from securitynet.detectors._neo.regions import Grid

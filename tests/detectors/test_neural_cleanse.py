@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from _one_label import find
 from torch import nn
 
+from backdoored import TRAINING
+from one_label import find
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
@@ -21,6 +22,7 @@ from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -157,9 +159,15 @@ def test_finds_the_planted_trigger(backdoored, digits):
     assert (output.success > 0.98).all()
 
 
-def test_a_clean_model_is_not_accused(innocent, digits):
-    found = measured(NeuralCleanse(images=128, epochs=30)(innocent, data_of(digits), Context(), WHITE))
-    assert found["p-value"].value > 0.05
+def test_clean_models_are_accused_no_more_often_than_the_level_allows(innocent, digits):
+    """A p-value of one clean model is below 0.05 once in twenty: two or more of four are, once in seventy."""
+    others = [
+        train_target("simple-cnn", digits, split="public", device="cpu", seed=seed, **TRAINING) for seed in (2, 3, 4)
+    ]
+    detector, data = NeuralCleanse(images=128, epochs=30), data_of(digits)
+    values = [measured(detector(target, data, Context(), WHITE))["p-value"].value for target in (innocent, *others)]
+    assert sum(value <= 0.05 for value in values) <= 1
+    assert np.median(values) > 0.1
 
 
 def test_same_seed_same_triggers_whatever_was_drawn_before(innocent, digits):
@@ -334,7 +342,8 @@ def test_light_epochs_take_a_quarter_of_the_images_and_norms_come_from_the_other
     assert 0.9 < np.median(ratios) < 1.15
     assert (ratios < 1.4).all() and (ratios > 0.7).all()
     assert int(light.norms.argmin()) == int(whole.norms.argmin()) == 1
-    assert light.flagged == whole.flagged
+    # Labels near the rule's bound may fall on either side of it, as norms differ by some percent.
+    assert light.flagged[0] == whole.flagged[0] == 1
     images = data.dataset.batch(data.splits.known_non_members[:64])
     rules = SearchRules(RULES.model_copy(update={"patience": 1}), 0.1, 32, seed=0, light_epochs=3)
     run, seen = TriggerSearch(backdoored, images, [0, 1], rules), []

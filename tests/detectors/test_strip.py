@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH, Sealed
 from pydantic import ValidationError
 from scipy import stats
 
+from backdoored import PATCH, Sealed
 from securitynet.assessments.method_settings import make_method, parse_settings
 from securitynet.detectors._fitted_filter import CleanImages
 from securitynet.detectors._queries import QueryClient, margin_of

@@ -119,21 +119,22 @@ def test_the_same_weights_elsewhere_are_the_same_subject_and_others_are_not(tmp_
 
 
 @pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.schemes if scheme.file])
-def test_a_model_file_that_is_swapped_makes_another_subject(tmp_path, scheme):
+def test_a_model_file_that_is_swapped_makes_another_target(tmp_path, scheme):
     declared = SCHEMES.by_name[scheme]
     rest = declared.completion.lower()
-    text = f'[[models]]\nreference = "{scheme}:m{declared.suffixes[0]}{rest}"\n[[attacks]]\nname = "correctness"'
+    suffix = (*declared.suffixes, ".pt")[0]
+    text = f'[[models]]\nreference = "{scheme}:m{suffix}{rest}"\n[[attacks]]\nname = "correctness"'
     keys = []
     for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"m{declared.suffixes[0]}").write_bytes(content)
-        keys.append(planned(text, tmp_path / folder).subjects[0].key)
+        (tmp_path / folder / f"m{suffix}").write_bytes(content)
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
     assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_model_file_without_its_scheme_is_looked_up_beside_the_study(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"1")
-    subject = planned('[[models]]\nreference = "m.onnx"\n[[attacks]]\nname = "correctness"', tmp_path).subjects[0]
+    subject = planned('[[models]]\nreference = "m.onnx"\n[[attacks]]\nname = "correctness"', tmp_path).targets[0]
     assert subject.options["model"] == f"onnx:{tmp_path}/m.onnx"
 
 

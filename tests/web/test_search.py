@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from web_catalog import fill
 
 import securitynet.catalog
 from securitynet.analysis import statistics
@@ -12,6 +11,7 @@ from securitynet.catalog.catalog import Catalog
 from securitynet.web.plot import clustered_pearson
 from securitynet.web.search import Search
 from securitynet.web.state import State
+from web_catalog import fill
 
 STATES = [
     State(),

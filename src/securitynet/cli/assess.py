@@ -62,7 +62,8 @@ def show(document: ResultDocument) -> None:
     target, dataset = document.target, document.dataset
     console.stdout.print(
         f"[bold]{console.escape(target.reference)}[/] on {console.escape(dataset.reference)}: "
-        f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members"
+        f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members",
+        soft_wrap=True,
     )
     for note in target.notes:
         style = "bold yellow" if note.startswith("WARNING") else "dim"

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest_evasion import made_up, small, white_box
 from torch import nn
 
+from evasion_cases import made_up, small, white_box
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded, SplitError, TargetError
 from securitynet.methods.context import Context

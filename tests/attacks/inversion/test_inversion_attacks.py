@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from torch import nn
 
+from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, obtain_evaluator
 from securitynet.attacks.inversion.base import Reconstructions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from conftest_stealing import context, measured
 
 import securitynet.datasets
 from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
@@ -14,6 +13,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import paired
 from securitynet.models.loading.load import load_target
 from securitynet.records import Direction
+from stealing_cases import context, measured
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest_stealing import FAST, Dice, Sealed, context, measured
 
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
+from stealing_cases import FAST, Dice, Sealed, context, measured
 
 NAMES = ATTACKS.names("stealing")
 CASES = [(name, model) for name in NAMES for model in ATTACKS.get(name).threat_models]

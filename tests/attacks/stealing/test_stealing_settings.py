@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest_stealing import FAST, context, lacking, measured
 from PIL import Image
 
 from securitynet.attacks.stealing import _interface
@@ -24,6 +23,7 @@ from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
+from stealing_cases import FAST, context, lacking, measured
 
 PARTIAL, SHADOW, ELSEWHERE = (
     ThreatModel(access=Access.BLACK_BOX, auxiliary=auxiliary)
