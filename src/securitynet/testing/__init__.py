@@ -232,8 +232,9 @@ def check_reproducible(
         threat_model: One of the method's.
         caches: Two folders that hold no outputs of the target yet.
     """
-    first = _run(method, case, threat_model, cache=caches[0]).arrays()
-    with _other_global_state():
+    with _global_state(1):
+        first = _run(method, case, threat_model, cache=caches[0]).arrays()
+    with _global_state(2):
         second = _run(method, case, threat_model, cache=caches[1]).arrays()
     _require(first.keys() == second.keys(), "a second run with the same seed gives other arrays")
     for name, array in first.items():
@@ -304,9 +305,9 @@ def _check_training_defense(defense: TrainingDefense) -> None:
     digits = securitynet.datasets.load("digits")
     checksums = []
     with tempfile.TemporaryDirectory() as folder:
-        for run in ("first", "second"):
-            weights = Path(folder) / f"{run}.safetensors"
-            with _other_global_state():
+        for run in (1, 2):
+            weights = Path(folder) / f"run-{run}.safetensors"
+            with _global_state(run):
                 trained = train_target(
                     "simple-cnn", digits, defense=defense, device="cpu", out=weights, epochs=2, seed=1
                 )
@@ -334,13 +335,13 @@ def _same(first: NDArray[np.generic], second: NDArray[np.generic]) -> bool:
 
 
 @contextmanager
-def _other_global_state() -> Iterator[None]:
-    """Within, the global generators of NumPy and torch are in another state; it is restored afterwards."""
+def _global_state(seed: int) -> Iterator[None]:
+    """Within, the global generators of NumPy and torch are seeded with ``seed``; their state is restored afterwards."""
     state = np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
-            np.random.seed(123)
-            torch.manual_seed(123)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
             yield
     finally:
         np.random.set_state(state)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -380,7 +381,7 @@ def test_killed_in_the_search_it_goes_on_with_the_same_numbers(
 ):
     for kind in ("gans", "shadows"):
         (tmp_path / kind).symlink_to(inversion_cache / kind, target_is_directory=True)
-    here = os.path.dirname(__file__)  # noqa: PTH120
+    here = str(Path(__file__).parents[2] / "helpers")
     command = [sys.executable, "-c", KILLED, str(tmp_path), here]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for _ in range(10):
