@@ -10,7 +10,7 @@ works on images that the search did not use.
   images of other classes; and no test disagrees.
 - **Suspicious**: a test accuses a label at `ALPHA`, and one of the other conditions is not met.
 - **Undecided**: the tests disagree. One accuses and the other clears, or none accuses although the rule flags a label,
-  a norm is far below the median, or the interval of the p-value reaches `ALPHA`. Also where no test can be computed.
+  a norm is far below the median, or the norms form a significant block. Also where no test can be computed.
 - **Nothing found**: none of these.
 
 So a clean model is accused (found or suspicious) no more often than the level of the tests allows. The conditions for
@@ -131,7 +131,7 @@ def _list_unusual(evidence: Evidence) -> tuple[str, ...]:
         unusual.append("its norm is far below the median")
     if evidence.p_value is not None and evidence.p_value <= ALPHA:
         unusual.append("some classes are significantly easier to reach, though not by far")
-    elif evidence.p_low is not None and evidence.p_low <= ALPHA:
+    elif unusual and evidence.p_low is not None and evidence.p_low <= ALPHA:
         unusual.append("other starting points of the search give a p-value below 0.05")
     return tuple(unusual)
 

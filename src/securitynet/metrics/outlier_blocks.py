@@ -275,7 +275,7 @@ class _Table:
         """p(k) of observed statistics, K: the share of sets whose R(k) is at least as large."""
         sets = self.columns.shape[1]
         places = [np.searchsorted(c, r, side="left") for c, r in zip(self.columns, observed, strict=True)]
-        return (sets - np.array(places, dtype=np.float64)) / sets
+        return np.asarray((sets - np.array(places, dtype=np.float64)) / sets)
 
     def adjust(self, observed: Values, level: float) -> tuple[Values, Values, Values]:
         """p-values of observed statistics that allow for the search over k, and their exact intervals, each K."""

@@ -12,8 +12,8 @@ beforehand, and neither is the weight that leads to it, so the schedule searches
 
 So the weight oscillates around the boundary between success and failure, with an exponent that is a multiple of 1 on
 the way up and of 1.5 on the way down: it does not return to the same values, which makes the search finer than the
-multiplier. With ``initial`` = 0.001, ``multiplier`` = 2 and ``patience`` = 5, a trigger that always works gets the weight
-0.001 after 5 epochs, 0.002 after 4 more, then 0.004 after 5 more, ...; five failures in a row at 0.016 lead to
+multiplier. With ``initial`` = 0.001, ``multiplier`` = 2 and ``patience`` = 5, a trigger that always works gets the
+weight 0.001 after 5 epochs, 0.002 after 4 more, then 0.004 after 5 more, ...; five failures in a row at 0.016 lead to
 0.016 / 2^1.5 = 0.0057.
 
 The best trigger of a label is the one with the smallest norm among all epochs in which it worked, at whatever weight.
