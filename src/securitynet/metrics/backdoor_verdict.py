@@ -29,8 +29,8 @@ ALPHA = 0.05
 FOUND_RATIO = 1 / 3
 """Largest norm, as a share of the median of the labels that are not accused, with which a backdoor is "found"."""
 
-FAR_RATIO = 0.5
-"""Norm, as a share of that median, from which on a label is never called usual."""
+FAR_RATIO = 0.6
+"""Norm, as a share of that median, at or below which a label is never called usual."""
 
 FOUND_SUCCESS = 0.75
 """Least success of the trigger on fresh images of other classes with which a backdoor is "found"."""

@@ -17,11 +17,12 @@ its slope b estimate the location and the scale of the labels that are not suspe
 **Censoring.** A label without a working trigger has a norm that is larger than the search could reach, not a missing
 one: the n - m labels are right-censored. They keep their places among the normal scores, above all others.
 
-**Level.** Each R(k) gets a p-value p(k) from simulated sets with the same n and m. The smallest p(k) is compared with
-its own simulated distribution, so trying many k costs no false positives. Location and scale cancel for lognormal
-norms; for normal ones the coefficient of variation is estimated. `benchmarks/backdoor_calibration.py` measures the
-level: it is below 5% for lognormal norms and between 5% and 20% for normal ones that vary much, because a few norms do
-not show which of the two shapes they have.
+**Level.** Each R(k) gets a p-value p(k) from simulated sets with the same n and m. The smallest k·p(k), which favours
+small blocks because most backdoors have one target, is compared with its own simulated distribution, so trying many k
+costs no false positives. Location and scale cancel for lognormal norms; for normal ones the coefficient of variation is
+estimated. `benchmarks/backdoor_calibration.py` measures the level: 5% for lognormal norms, more for normal ones that
+vary much, because a few norms do not show which of the two shapes they have. The norms of clean networks are closer to
+lognormal ones (`docs/backdoors.md`), which `PRIOR_NORMAL` expresses.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ LARGEST_BLOCK = 24
 VARIATIONS = np.linspace(0, 0.35, 8)
 """Coefficients of variation of normal norms that are tabulated. Normal draws that vary more would often be negative."""
 
-PRIOR_NORMAL = 0.5
+PRIOR_NORMAL = 0.1
 """Weight of the normal shape before the norms decide."""
 
 PRIOR_NORMAL_MANY = 0.9
@@ -60,9 +61,9 @@ MANY = 20
 SHARPNESS = 3.0
 """Power of the likelihoods. With 1, norms that are clearly of one shape still pay for the other."""
 
-FAR = 0.5
+FAR = 0.6
 """Largest share of the median of the others at which a label can be named an outlier. Clean networks have easy classes
-too, and those norms form significant blocks; but they are hardly ever below half of the others' median."""
+too, and those norms form significant blocks, but they are not that far below the others' median."""
 
 SAMPLE_TRIM = 0.2
 """Share of a random sample of labels, its lowest, that takes no part in the fit: some of them may be outliers."""
@@ -79,7 +80,7 @@ class OutlierBlock:
         positions: Positions of the outliers at the tested level, ascending by norm: the largest significant block of
             norms that are at most `FAR` of the median of the others. Empty if there is none.
         normal: Weight of the normal shape, in [0, 1].
-        size: The k with the smallest p(k).
+        size: The k with the smallest k·p(k).
     """
 
     p_value: float
@@ -265,17 +266,17 @@ class _Table:
 
     Attributes:
         columns: R(k) of B sets, ascending, K rows of B.
-        smallest: The smallest p(k) of each set, B.
+        smallest: The smallest k·p(k) of each set, ascending, B.
     """
 
     columns: Values
     smallest: Values
 
     def shares(self, observed: Values) -> Values:
-        """p(k) of observed statistics, K: the share of sets whose R(k) is at least as large."""
+        """k·p(k) of observed statistics, K, where p(k) is the share of sets whose R(k) is at least as large."""
         sets = self.columns.shape[1]
         places = [np.searchsorted(c, r, side="left") for c, r in zip(self.columns, observed, strict=True)]
-        return np.asarray((sets - np.array(places, dtype=np.float64)) / sets)
+        return np.asarray((sets - np.array(places)) * np.arange(1, len(observed) + 1) / sets)
 
     def adjust(self, observed: Values, level: float) -> tuple[Values, Values, Values]:
         """p-values of observed statistics that allow for the search over k, and their exact intervals, each K."""
@@ -303,7 +304,8 @@ def _tables(design: _Design) -> tuple[_Table, ...]:
         statistics = design.statistics(_to_logarithms(sample, variation), _to_logarithms(lowest, variation))
         columns = np.sort(statistics.T, axis=1)
         ranks = np.stack([np.searchsorted(c, s, side="left") for c, s in zip(columns, statistics.T, strict=True)])
-        tables.append(_Table(columns, np.sort(((sets - ranks) / sets).min(axis=0))))
+        sizes = np.arange(1, design.largest + 1)[:, None]
+        tables.append(_Table(columns, np.sort(((sets - ranks) * sizes / sets).min(axis=0))))
     return tuple(tables)
 
 
