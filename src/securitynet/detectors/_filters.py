@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter
@@ -105,8 +106,8 @@ class InputFilter(Detector):
             tuning, mixing = tuning[torch.from_numpy(tuned)], tuning[torch.from_numpy(mixed)]
         return self.fitted(QueryClient(target), CleanImages(tuning, mixing), seed)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> FilterVerdicts:
-        """See `Method.run`."""
         dataset, splits = data.dataset, data.splits
         client = QueryClient(target)
         shape = dataset.image_shape  # also tells that there are images
@@ -250,10 +251,10 @@ def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDA
     return np.sort(indices[shuffled(len(indices), f"input filter {purpose}", seed)[:most]])
 
 
+@override
 def _overlaps(
     found: Arrays | None, works: NDArray[np.bool_] | None, area: NDArray[np.bool_] | None
 ) -> NDArray[np.float64] | None:
-    """See `FilterVerdicts.overlaps`."""
     if found is None or works is None or area is None or "regions" not in found:
         return None
     regions = found["regions"][found["flagged"] & works]

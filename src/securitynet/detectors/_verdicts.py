@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import filtering
@@ -59,8 +60,8 @@ class FilterVerdicts(Output):
     notes: tuple[str, ...] = ()
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         groups = {"clean": self.clean, "stamped": self.stamped, "suspects": self.suspects}
         optional = {"works": self.works, "overlaps": self.overlaps, "pictures": self.pictures}
         texts = {"rows": self.rows, "columns": self.columns, "notes": self.notes}
@@ -78,9 +79,8 @@ class FilterVerdicts(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FilterVerdicts:
-        """See `Output.from_arrays`."""
-
         def group(name: str) -> Judged | None:
             scores = arrays.get(f"{name}_scores")
             return None if scores is None else Judged(scores, arrays[f"{name}_flagged"])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.datasets.base import Images
 from securitynet.datasets.ordering import shuffled
@@ -73,8 +74,8 @@ class ActivationClustering(Detector):
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
     rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that are stamped with it.")
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Clusters:
-        """See `Method.run`."""
         dataset, splits = data.dataset, data.splits
         if dataset.images is None:
             raise ConfigurationError("Activation clustering needs images; recorded outputs have none.")

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
@@ -77,10 +78,11 @@ class Neo(InputFilter):
     )
 
     @property
+    @override
     def tuning_images(self) -> int:
-        """See `InputFilter.tuning_images`."""
         return self.held_out
 
+    @override
     def fitted(
         self,
         client: QueryClient,
@@ -89,7 +91,6 @@ class Neo(InputFilter):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> FittedNeo:
-        """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_HELD_OUT, "NEO")
         return FittedNeo(self, client, clean.tuning, seed)
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
@@ -80,13 +81,13 @@ class Strip(InputFilter):
         return {"no": False, "certain": True}.get(value, value) if isinstance(value, str) else value
 
     @property
+    @override
     def tuning_images(self) -> int:
-        """See `InputFilter.tuning_images`."""
         return self.calibration
 
     @property
+    @override
     def mixing_images(self) -> int:
-        """See `InputFilter.mixing_images`."""
         return MOST_POOLED
 
     @model_validator(mode="after")
@@ -95,6 +96,7 @@ class Strip(InputFilter):
             raise ValueError("screen works with stop_early only: it gives verdicts, and no scores that could be ranked")
         return self
 
+    @override
     def fitted(
         self,
         client: QueryClient,
@@ -103,7 +105,6 @@ class Strip(InputFilter):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> FittedStrip:
-        """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
         report_progress = progress or (lambda done, total: None)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.datasets.base import Attribute, ImageDataset
 from securitynet.errors import ConfigurationError, SplitError, UnknownName
@@ -65,8 +66,8 @@ class InferredAttributes(Output):
         return found
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> InferredAttributes:
-        """See `Output.from_arrays`."""
         return cls(
             tuple(
                 Inferred(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.evasion import _gallery
 from securitynet.methods.base import Gallery, Output
@@ -70,8 +71,8 @@ class Evasion(Output):
         chosen: NDArray[np.int64] = np.take_along_axis(self.perturbed, first[None], axis=0)[0]
         return chosen
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         found: dict[str, NDArray[Any]] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -80,8 +81,8 @@ class Evasion(Output):
         return found
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Evasion:
-        """See `Output.from_arrays`."""
         texts = {name: tuple(map(str, np.atleast_1d(arrays[name]))) for name in _TEXTS}
         rest: dict[str, Any] = {name: value for name, value in arrays.items() if name not in _TEXTS}
         return cls(**{**rest, **texts, "norm": texts["norm"][0]})

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
@@ -66,17 +67,17 @@ class AutoAttack(GradientAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """See `EvasionAttack.sample`."""
         package()
         return super().sample(target, data, seed)
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take, network = InputGradients(target, loss=log_odds), target.module
         device, half = target.backend.device, target.precision == "bf16"
         classes, shape = data.dataset.num_classes, data.dataset.image_shape

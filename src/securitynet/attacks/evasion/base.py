@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
@@ -129,8 +130,8 @@ class EvasionAttack(Attack):
         """How many images `unbounded` wants."""
         return 0
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Evasion:
-        """See `Attack.run`."""
         sample = self.sample(target, data, context.seed)
         signals = context.signals(target, data, sample)
         perturber = self.prepare(target, data, context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
@@ -31,8 +32,8 @@ class Fgsm(GradientAttack):
 
     loss: LossName = Field(default="cross-entropy", description="Whose gradient is followed.")
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take = InputGradients(target, loss=LOSSES[self.loss])
         spare = InputGradients(target, loss=log_odds)
 

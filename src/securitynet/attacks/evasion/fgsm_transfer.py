@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
@@ -79,8 +80,8 @@ class FgsmTransfer(EvasionAttack):
         spec = surrogate_spec(self.architecture, self.recipe, data, context)
         return [shared_model(spec, STORE, "the surrogate for transfer", context)]
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         models = [given.load(data, context.device) for given in self.surrogates]
         names = [given.model for given in self.surrogates]
         if not models:

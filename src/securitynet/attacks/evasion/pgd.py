@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import (
@@ -62,12 +63,12 @@ class Pgd(GradientAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take = InputGradients(target, loss=LOSSES[self.loss])
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:

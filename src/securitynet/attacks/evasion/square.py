@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import Norm
@@ -61,12 +62,12 @@ class Square(EvasionAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """See `EvasionAttack.sample`."""
         package()
         found = super().sample(target, data, seed)
         check_shape(self.norm, data.dataset.image_shape)
@@ -77,9 +78,8 @@ class Square(EvasionAttack):
             )
         return found
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
-
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             spent = np.zeros((len(self.epsilons), len(batch.labels)), dtype=np.int64)

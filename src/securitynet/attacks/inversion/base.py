@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
@@ -90,16 +91,16 @@ class Reconstructions(Output):
     recognised: tuple[int, int]
     notes: tuple[str, ...] = ()
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("names", "notes"):
             found[name] = np.asarray(found[name], dtype=np.str_)
         return {name: np.asarray(value) for name, value in found.items()}
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reconstructions:
-        """See `Output.from_arrays`."""
         values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
         for name in ("names", "notes"):
             values[name] = tuple(str(text) for text in values[name])
@@ -199,8 +200,8 @@ class InversionAttack(Attack):
         """The evaluation classifier, by which attacks on one target, and on others of its architecture, are judged."""
         return [shared_evaluator(target, data, self.evaluator, context)]
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
-        """See `Attack.run`."""
         target.require(Access.WHITE_BOX, "gradients to the input")
         subject = Subject.of(target, data, self.classes, self.restarts)
         evaluator = obtain_evaluator(target, data, self.evaluator, context)

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
@@ -58,8 +59,8 @@ class Fredrikson(InversionAttack):
     start: Literal["mean", "black", "grey", "noise"] = Field(default="mean", description="Where the descent starts.")
     spread: float = Field(default=0.1, ge=0, allow_inf_nan=False, description="Noise of further restarts.")
 
+    @override
     def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """See `InversionAttack.search`."""
         classes = subject.classes.to(subject.device)
         colour, scale = _colour(subject, self.start)
         rows = torch.arange(len(classes), device=subject.device)

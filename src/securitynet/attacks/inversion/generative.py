@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
 from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, gradients, identity
@@ -43,8 +44,8 @@ class Generative(GenerativeAttack):
     rounds: int = Field(default=1500, ge=1, description="Steps.")
     clip: float = Field(default=1.0, gt=0, description="The noise is kept in [-clip, clip].")
 
+    @override
     def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """See `InversionAttack.search`."""
         gan = self.obtain(subject, data, context)
         classes = subject.classes.to(subject.device)
 

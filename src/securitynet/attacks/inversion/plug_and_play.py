@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, model_validator
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
 from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, adam, gradients, identity
@@ -62,8 +63,8 @@ class PlugAndPlay(GenerativeAttack):
             )
         return self
 
+    @override
     def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """See `InversionAttack.search`."""
         gan = self.obtain(subject, data, context)
         labels = torch.tensor(subject.labels, device=subject.device)
         classes = labels.repeat_interleave(self.candidates)

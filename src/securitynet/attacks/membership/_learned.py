@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_model
 from securitynet.attacks.base import Attack
@@ -139,8 +140,8 @@ class LearnedAttack(Attack):
         shadow = context.threat_model is not None and context.threat_model.auxiliary is Auxiliary.SHADOW
         return shared_shadow(target, data, self.shadow(), context) if shadow else ()
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         return self.run_together([(target, data, context)])[0]
 
     def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[MembershipScores]:

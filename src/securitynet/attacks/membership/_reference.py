@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_outputs
 from securitynet.attacks.base import Attack
@@ -146,8 +147,8 @@ class ReferenceAttack(Attack):
         """The shadow models: attacks with the same plan share them."""
         return shared_shadows(target, data, self.shadows, context)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         return self._online(target, data, context) if self.pool == "online" else self._offline(target, data, context)
 
     def _signals(self, found: ShadowOutputs) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import margin
@@ -91,8 +92,8 @@ class MembershipScores(Output):
             None if signals.head == "labels" else margin(signals.logits, signals.labels),
         )
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         facts = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
         return {
             "indices": self.indices,
@@ -105,8 +106,8 @@ class MembershipScores(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MembershipScores:
-        """See `Output.from_arrays`."""
         threshold = arrays["threshold"]
         return cls(
             arrays["indices"],
@@ -182,8 +183,8 @@ class TunedThreshold(Attack):
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
         """One score per record of ``signals``, higher meaning "more likely a member"."""
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         signals = context.signals(target, data)
         scores = self.scores(target, data, signals, context)
         if self.fixed_threshold is not None:

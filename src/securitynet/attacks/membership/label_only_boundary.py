@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
@@ -42,10 +43,10 @@ class LabelOnlyBoundary(LabelOnlyAttack):
         pool = union(data.splits.known_members, data.splits.known_non_members)
         return np.sort(pool[shuffled(len(pool), "starts", seed)[:MOST_STARTS]])
 
+    @override
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        """See `LabelOnlyAttack.scores`."""
         found = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)
         others = as_floats(data, helpers.indices)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.stealing._pool import Pool, pool_of
 from securitynet.attacks.stealing.base import POOLS, STORE, Answered, Answers, StealingAttack, ask_about
@@ -102,8 +103,8 @@ class ActiveStealing(StealingAttack):
     def check_answers(self, target: Target) -> None:
         """Raise `AccessDenied` if the interface hides what the strategy needs."""
 
+    @override
     def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
         self.check_answers(target)
         pool = pool_of(data, context, None, missing_classes=self.missing_classes)
         most = max(self.budgets, default=len(pool.records))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
@@ -100,16 +101,16 @@ class StolenModels(Output):
     fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
     asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
             **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> StolenModels:
-        """See `Output.from_arrays`."""
         return cls(
             **{name: arrays[name] for name in _ARRAYS},
             saved=tuple(map(str, arrays["saved"])),
@@ -250,8 +251,8 @@ class StealingAttack(Attack):
         """See `StolenModels`; none by default."""
         return np.empty((0, 0, 1, 1, 1), dtype=np.uint8)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> StolenModels:
-        """See `Attack.run`."""
         check_images(data.dataset)
         interface = _interface.declared(self.interface)
         seen = target if interface is None else target.through(interface)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.stealing._generator import Search, Searcher
 from securitynet.attacks.stealing._pool import made_dataset
@@ -46,8 +47,8 @@ class DataFreeStealing(StealingAttack):
         default=1e-3, gt=0, allow_inf_nan=False, description="Of generator and students (Adam)."
     )
 
+    @override
     def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
         student = ARCHITECTURES.resolve(self.students).name
         search = Search(
             max(self.budgets, default=DEFAULT_QUERIES),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -59,8 +60,8 @@ class KnockoffStealing(ActiveStealing):
                 hint="Set rewards='diversity loss'.",
             )
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
         labels = known.pool.dataset.labels[rest]
         bandit, history = self._learned(known)

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
+from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import clusters
@@ -124,8 +125,8 @@ class Clusters(Output):
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         optional = {"poisoned": self.poisoned, "pictures": self.pictures}
         texts = {"names": self.names, "rows": self.rows, "notes": self.notes}
         return {
@@ -141,8 +142,8 @@ class Clusters(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Clusters:
-        """See `Output.from_arrays`."""
         texts = {name: tuple(str(word) for word in arrays.get(name, ())) for name in ("names", "rows", "notes")}
         return cls(
             arrays["indices"],
