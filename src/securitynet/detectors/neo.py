@@ -191,15 +191,15 @@ class FittedNeo(FittedFilter):
             "colours": state.colours.numpy(),
         }
 
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
         """See `FittedFilter.pictures`: the image, its best region covered, and that region on a held-out image."""
-        top, left, height, width = found["regions"][0].tolist()
+        top, left, height, width = verdicts["regions"][0].tolist()
         other = self.held_out[0]
         if top < 0:
             return torch.stack([image, image, other])
         hidden, carrier = image.clone(), other.clone()
         window = (slice(None), slice(top, top + height), slice(left, left + width))
-        hidden[window] = torch.from_numpy(found["colours"][0])[:, None, None]
+        hidden[window] = torch.from_numpy(verdicts["colours"][0])[:, None, None]
         carrier[window] = image[window]
         return torch.stack([image, hidden, carrier])
 
@@ -219,13 +219,13 @@ class FittedNeo(FittedFilter):
             masks = self.grid.masks(place)
             hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
             # A region that has the dominant colour already hides nothing: there is nothing to ask.
-            asked = (hidden != state.images[owner]).flatten(1).any(dim=1)
-            if not asked.any():
+            differs = (hidden != state.images[owner]).flatten(1).any(dim=1)
+            if not differs.any():
                 continue
-            owner, place = owner[asked], place[asked]
-            outputs = self.client.decided(hidden[asked], self.margin)
+            owner, place = owner[differs], place[differs]
+            outputs = self.client.decided(hidden[differs], self.margin)
             labels = state.labels[owner]
-            changed[part[asked]] = outputs.argmax(dim=1) != labels
+            changed[part[differs]] = outputs.argmax(dim=1) != labels
             state.doubts[owner, place] = own[owner] - self._log_odds(outputs, labels)
         state.taken[rows, where] = True
         if not changed.any():

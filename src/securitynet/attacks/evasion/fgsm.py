@@ -38,8 +38,8 @@ class Fgsm(GradientAttack):
         spare = InputGradients(target, loss=log_odds)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            found = signs(take, spare, batch.images, batch.labels)
-            examples = torch.stack([one_step(batch.images, found.signs, epsilon) for epsilon in self.epsilons])
-            return Perturbed(examples[None], vanished=found.vanished)
+            gradient_signs = signs(take, spare, batch.images, batch.labels)
+            examples = torch.stack([one_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons])
+            return Perturbed(examples[None], vanished=gradient_signs.vanished)
 
         return Perturber(perturb)

@@ -73,15 +73,15 @@ class Pgd(GradientAttack):
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             lost = vanished(take(batch.images, batch.labels).gradients).numpy()
-            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
                 for restart in range(self.restarts):
                     if len(rows):
                         ended, evaded = self._from_one_start(take, batch, rows, epsilon, restart, context.seed)
-                        kept[rows] = ended
+                        best[rows] = ended
                         rows = rows[~evaded]
-                examples.append(kept.clone())
+                examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], vanished=lost)
 
         return Perturber(perturb)

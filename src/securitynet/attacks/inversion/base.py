@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
-from securitynet.attacks.inversion._search import Search, SearchResult
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch
 from securitynet.methods.base import Gallery, Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -93,10 +93,10 @@ class Reconstructions(Output):
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("names", "notes"):
-            found[name] = np.asarray(found[name], dtype=np.str_)
-        return {name: np.asarray(value) for name, value in found.items()}
+            arrays[name] = np.asarray(arrays[name], dtype=np.str_)
+        return {name: np.asarray(value) for name, value in arrays.items()}
 
     @classmethod
     @override
@@ -112,8 +112,8 @@ class Reconstructions(Output):
         """Accuracies of the evaluation classifier, then distances to the classes (`securitynet.metrics.inversion`)."""
         lower = {"direction": Direction.LOWER, "level": level}
         higher = {"direction": Direction.HIGHER, "level": level}
-        right, asked = self.recognised
-        judge = f"The evaluation classifier recognises {right} of {asked} real images that it was not trained on."
+        right, judged = self.recognised
+        judge = f"The evaluation classifier recognises {right} of {judged} real images that it was not trained on."
         measured = [inversion.clustered_rate("accuracy", self.rank == 0, self.classes, **lower)]  # type: ignore[arg-type]
         if self.num_classes > 5:
             measured.append(inversion.clustered_rate("top5-accuracy", self.rank < 5, self.classes, **lower))  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ class InversionAttack(Attack):
         return value
 
     @abstractmethod
-    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
+    def search(self, attacked: AttackedClasses, data: TrialData, context: Context) -> InversionSearch:
         """Everything that is optimised, ready to start. Models of the adversary's are trained here."""
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
@@ -203,22 +203,26 @@ class InversionAttack(Attack):
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
         target.require(Access.WHITE_BOX, "gradients to the input")
-        subject = Subject.of(target, data, self.classes, self.restarts)
+        attacked = AttackedClasses.of(target, data, self.classes, self.restarts)
         evaluator = obtain_evaluator(target, data, self.evaluator, context)
-        search = self.search(subject, data, context)
-        with search.carried_out(context) as found:
-            judged = _judge.judge(subject, data, evaluator, found.images, self.references, context.seed)
-            return self._output(subject, found, judged, evaluator.recognised)
+        search = self.search(attacked, data, context)
+        with search.carried_out(context) as result:
+            judged = _judge.judge(attacked, data, evaluator, result.images, self.references, context.seed)
+            return self._output(attacked, result, judged, evaluator.recognised)
 
     def _output(
-        self, subject: Subject, found: SearchResult, judged: _judge.Judged, recognised: tuple[int, int]
+        self,
+        attacked: AttackedClasses,
+        result: InversionResult,
+        judged: _judge.JudgedReconstructions,
+        recognised: tuple[int, int],
     ) -> Reconstructions:
         return Reconstructions(
-            classes=subject.classes.numpy(),
-            iterations=found.iterations,
-            labels=np.asarray(subject.labels, dtype=np.int64),
-            names=subject.names,
-            num_classes=subject.num_classes,
+            classes=attacked.classes.numpy(),
+            iterations=result.iterations,
+            labels=np.asarray(attacked.labels, dtype=np.int64),
+            names=attacked.names,
+            num_classes=attacked.num_classes,
             recognised=recognised,
             **vars(judged),
         )

@@ -94,14 +94,14 @@ class MembershipScores(Output):
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        facts = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
+        columns = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
         return {
             "indices": self.indices,
             "scores": self.scores,
             "is_member": self.is_member,
             "threshold": np.asarray(self.threshold),
             "held_out": self.held_out,
-            **{name: values for name, values in facts.items() if values is not None},
+            **{name: values for name, values in columns.items() if values is not None},
             **({"notes": np.asarray(self.notes, dtype=np.str_)} if self.notes else {}),
         }
 
@@ -136,19 +136,19 @@ class MembershipScores(Output):
 
     def breakdown(self, *, level: float = 0.95, class_names: Sequence[str] | None = None) -> list[Slice]:
         """The attack by correctness, margin and class, on the held-out records (`securitynet.metrics.slices`)."""
-        kept = self.held_out
+        held_out = self.held_out
 
         def part(values: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if values is None else values[kept]
+            return None if values is None else values[held_out]
 
         return slices(
-            self.scores[kept],
-            self.is_member[kept],
+            self.scores[held_out],
+            self.is_member[held_out],
             labels=part(self.labels),
             correct=part(self.correct),
             margin=part(self.margin),
             class_names=class_names,
-            called=(self.scores >= self.threshold)[kept],
+            called=(self.scores >= self.threshold)[held_out],
             level=level,
         )
 

@@ -47,7 +47,7 @@ class LabelOnlyBoundary(LabelOnlyAttack):
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        found = np.zeros(len(signals))
+        scores = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)
         others = as_floats(data, helpers.indices)
         random = generator(context.seed, "boundary")
@@ -56,12 +56,12 @@ class LabelOnlyBoundary(LabelOnlyAttack):
             rows = correct[start : start + size]
             images, labels = as_floats(data, signals.indices[rows]), torch.from_numpy(signals.labels[rows])
             starts = nearest_of_another_class(images, labels, others, torch.from_numpy(helpers.predictions))
-            found[rows] = _boundary.distances(
+            scores[rows] = _boundary.distances(
                 oracle, images, labels, starts, queries=self.queries, generator=random
             ).numpy()
             if context.progress:
                 context.progress(min(start + size, len(correct)), len(correct))
-        return found
+        return scores
 
 
 def nearest_of_another_class(

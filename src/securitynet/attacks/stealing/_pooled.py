@@ -61,5 +61,5 @@ class PlainStealing(StealingAttack):
                     f"A budget of {most:,} queries is more than the {len(pool.records):,} distinct images and copies.",
                     hint="Lower the budget.",
                 )
-        answers, classes = ask_about(target, pool, pool.records, context)
-        return Answered(pool.dataset, pool.records, answers, classes)
+        outputs, classes = ask_about(target, pool, pool.records, context)
+        return Answered(pool.dataset, pool.records, outputs, classes)

@@ -121,14 +121,16 @@ class StolenModels(Output):
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Those of `securitynet.metrics.stealing` for the largest budget; with ``@budget=N`` for each of several."""
         last = len(self.budgets) - 1
-        found = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        measurements = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
                     m.model_copy(update={"name": f"{m.name}@budget={budget}"}) for m in self._measured(number, level)
                 )
-                found += [m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named]
-        return found
+                measurements += [
+                    m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named
+                ]
+        return measurements
 
     def galleries(self) -> list[Gallery]:
         """Images that a data-free attack made up."""
@@ -147,7 +149,7 @@ class StolenModels(Output):
         ]
 
     def _measured(self, number: int, level: float) -> list[Measurement]:
-        found = stealing.measure(
+        measurements = stealing.measure(
             self.labels,
             self.target,
             self.surrogate[number],
@@ -156,14 +158,14 @@ class StolenModels(Output):
             level=level,
         )
         if self.fooled.shape[1]:
-            found += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
-        return found
+            measurements += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
+        return measurements
 
     def _notes(self, number: int) -> tuple[str, ...]:
         queries = f"The surrogate is a {self.architecture} trained on {int(self.budgets[number]):,} queries"
         where = self.saved[number]
-        kept = f", kept in the cache folder as {where}." if where else ", and was not kept."
-        return (queries + kept, *self.notes)
+        storage = f", kept in the cache folder as {where}." if where else ", and was not kept."
+        return (queries + storage, *self.notes)
 
 
 _ARRAYS = (
@@ -326,7 +328,7 @@ class StealingAttack(Attack):
         view = _judging.auditors_view(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
-        found = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
+        judgements = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
         fooled, by_noise = _judging.try_transfer(
             view, truth, [model.target for model in models], data.dataset, self.transfer, self.epsilon, context.seed
         )
@@ -335,9 +337,9 @@ class StealingAttack(Attack):
             truth.labels,
             truth.predictions,
             np.asarray(budgets, dtype=np.int64),
-            np.stack([predictions for predictions, _, _ in found]),
-            np.stack([confidence for _, confidence, _ in found]),
-            np.stack([distances for _, _, distances in found]),
+            np.stack([predictions for predictions, _, _ in judgements]),
+            np.stack([confidence for _, confidence, _ in judgements]),
+            np.stack([distances for _, _, distances in judgements]),
             tuple("" if m.weights is None else f"{STORE}/{m.key}/{m.weights.name}" for m in models),
             architecture,
             (*notes, *answered.notes),

@@ -23,8 +23,8 @@ class KCenterStealing(ActiveStealing):
     @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
         rest = known.rest()
-        asked = np.concatenate(known.records)
-        centres = embeddings_of(selector, known.pool, asked)
+        queried = np.concatenate(known.records)
+        centres = embeddings_of(selector, known.pool, queried)
         known.ask(rest[greedy_k_center(embeddings_of(selector, known.pool, rest), centres, number)])
 
 
