@@ -217,4 +217,4 @@ def test_bf16_first_needs_a_network_that_runs_here(patched):
         half, data.dataset.batch(data.splits.known_non_members[:20])
     )
     assert fitted.margin is None
-    assert any("can't be asked in bf16" in note for note in fitted.notes)
+    assert any("cannot be queried in bf16" in note for note in fitted.notes)

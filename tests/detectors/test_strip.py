@@ -129,7 +129,7 @@ def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
     assert half.backend.module is target.backend.module
     known = data.dataset.batch(data.splits.known_non_members[:60])
     found = Strip(stop_early=True, screen="bf16").deploy(half, known)
-    assert found.margin is None and "can't be asked" in found.notes[-1]
+    assert found.margin is None and "cannot be queried" in found.notes[-1]
     with torch.no_grad():
         gap = (half.logits(known) - target.logits(known)).abs().max()
     assert 0 < gap < 1, "it computes in another precision, and nearly the same"

@@ -87,7 +87,7 @@ def reuse(
         store: Trial files.
         options: Options of the metrics.
         any_version: Whether to accept a result of another version of this package.
-        marks: Names of checks that mark all results of the target.
+        marks: Doubts about the target that are recorded with the result; None keeps those on record.
     """
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":

@@ -213,7 +213,7 @@ def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
     requested = {find_family(kind, name) for kind, name in list_requested(config)}
     named = {item.what.partition(".")[0] for item in list_left_out(config)}
     return [
-        NotAssessed(what=title, why="nothing of this kind was requested; see --attacks and --detectors")
+        NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
         for family, title in FAMILIES.items()
         if family not in requested | named
     ]

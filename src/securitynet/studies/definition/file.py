@@ -168,9 +168,7 @@ class RunSettings(_Table):
     pin: bool = Field(default=False, description="Bind each worker to cores of its own.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     gpus: Annotated[tuple[int, ...], Once] = Field(default=(), description="GPUs to spread workers over. Default: all.")
-    time_limit: float | None = Field(
-        default=None, gt=0, description="Time limit of a trial in seconds, after which it fails."
-    )
+    time_limit: float | None = Field(default=None, gt=0, description="Time limit of a trial in seconds.")
     setup_time_limit: float | None = Field(
         default=None, gt=0, description="Time limit in seconds for opening, training and shared work."
     )

@@ -32,7 +32,7 @@ class StudyPreview:
         skipped: Method and reason -> number of trials that cannot be run.
         unopened: Number of targets that have not been opened yet, whose trials are estimates.
         obstacles: Label of a target that cannot be opened -> reason.
-        train: Labels of the targets that would be trained.
+        train: Targets that would be trained.
     """
 
     plan: StudyPlan

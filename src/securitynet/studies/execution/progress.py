@@ -135,7 +135,7 @@ class StudyProgress:
         self._state[trial.id] = (key, status)
 
     def fail_target(self, target: TargetPlan) -> None:
-        """Record that a target cannot be opened, and return the number of its trials."""
+        """Record that a target cannot be opened, so that its trials count as failed."""
         expected = self.plan.trials(target, self.plan.capabilities(target, None))
         lost = sum(trial.obstacle is None for trial in expected)
         self._counts[target.key] = Counter(failed=lost, skipped=len(expected) - lost)
