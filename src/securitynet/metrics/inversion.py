@@ -269,7 +269,7 @@ def _student(
         half = float(stats.t.ppf((1 + level) / 2, n - 1) * samples.std(ddof=1) / math.sqrt(n))
         above = value + half
         if (samples >= 0).all() and value > 0:
-            # Distances are skewed: for samples of ten exponential values, Student's upper end is too low in 9% of cases.
+            # Distances are skewed: for ten exponential values, Student's upper end is too low in 9% of samples.
             method = f"{method}, upper end on the logarithm's scale"
             above = value * math.exp(min(half / value, 700.0))
     else:

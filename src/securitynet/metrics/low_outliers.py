@@ -255,7 +255,6 @@ def ratio(ordered: Values, gap: int, width: int) -> Values:
         gap: Index of the value above the gap.
         width: Number of values in the lower bulk.
     """
-    """
     above = ordered[..., gap] - ordered[..., 0]
     below = ordered[..., width - 1] - ordered[..., gap]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -68,7 +68,6 @@ def advantage(
         level: Confidence level.
         name: Name of the measurement.
     """
-    """
     roc.check(members, non_members)
     hits, false_alarms = int((members >= threshold).sum()), int((non_members >= threshold).sum())
     return rates.difference(

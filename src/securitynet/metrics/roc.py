@@ -155,7 +155,6 @@ def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
         fpr: False-positive rate, in (0, 1).
         level: Confidence level.
     """
-    """
     return n >= rates.fewest(fpr, level)
 
 
