@@ -187,9 +187,9 @@ def test_equal_signals_give_equal_scores():
 
 def test_what_can_not_be_computed_is_refused():
     observed, shadows, included, _ = gaussian(records=10, shadows=2)
-    with pytest.raises(ConfigurationError, match="spread"):
+    with pytest.raises(ConfigurationError, match="variance"):
         _lira.online(observed, shadows, included)
-    with pytest.raises(TargetError, match="do not fit"):
+    with pytest.raises(TargetError, match="do not match"):
         _lira.online(observed[:5], shadows, included)
     with pytest.raises(TargetError, match="not finite"):
         _lira.online(np.full(10, np.inf), shadows, included)

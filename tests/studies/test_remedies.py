@@ -66,7 +66,7 @@ def test_what_labels_only_denies_is_skipped_with_the_reason(trained, tmp_path):
         ({"defense": "top-kk"}, UnknownName, "top-k"),
         ({"defense": "dp-sgd"}, ConfigurationError, "trained already"),
         ({"defense": "top-k", "configure": ("top-k.k=0",)}, ConfigurationError, "k:"),
-        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not asked for"),
+        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not requested"),
         ({"defense": "top-k", "access": Access.WHITE_BOX}, ConfigurationError, "has the model itself"),
         ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "as it is"),
         ({"try_defenses": True, "defenses": ("tops",)}, UnknownName, "top-k"),
