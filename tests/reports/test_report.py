@@ -152,7 +152,7 @@ def test_failed_and_skipped_attacks_say_why(broken, skipped):
     assert not page.images
     page = Page(page_of(skipped))
     assert "Modified entropy was skipped." in page.text
-    assert "which --auxiliary does not give" in page.text
+    assert "which --auxiliary excludes" in page.text
 
 
 def test_without_any_result_nothing_is_claimed(broken):
