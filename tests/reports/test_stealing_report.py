@@ -45,7 +45,7 @@ def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
 
 def test_growth_is_claimed_only_where_intervals_are_apart():
     common = rate("agreement", 800), rate("constant-agreement", 100)
-    for few, many, said in ((500, 800, "help:"), (780, 800, "not shown"), (800, 500, "do harm")):
+    for few, many, said in ((500, 800, "help:"), (780, 800, "not shown"), (800, 500, "reduce")):
         curve = rate("agreement@budget=100", few), rate("agreement@budget=5000", many)
         sentence = stealing.sentences(document(*common, *curve), [trial()])[-1]
         assert said in sentence and "5,000" in sentence

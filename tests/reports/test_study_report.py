@@ -86,12 +86,12 @@ def test_claims_are_judged_by_the_data(page):
 
 def test_figures_are_drawn_or_say_what_they_lack(page):
     assert 'id="securitynet-13"' in page and "<svg" in page
-    assert "MLP on the top 3 posteriors" in page.partition("Not drawn, and what is lacking")[2]
+    assert "MLP on the top 3 posteriors" in page.partition("Not drawn, and what is missing")[2]
 
 
 def test_failures_limits_and_all_measurements_are_there(page):
     assert "it &lt;broke&gt;" in page and "Traceback: &lt;here&gt;" in page
-    assert "Of 8 targets it is assumed" in page and "1 trials failed" in page
+    assert "For 8 targets membership is assumed" in page and "1 trials failed" in page
     assert page.count("membership.modified-entropy") >= 1 and "0.6500" in page
 
 

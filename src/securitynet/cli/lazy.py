@@ -13,17 +13,21 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class LazyGroup(TyperGroup):
-    """Commands by name: ``"module:function"``, or ``"module:app"`` for a group of its own."""
+    """A group whose commands are imported when they run.
+
+    Attributes:
+        locations: Command -> ``"module:function"``, or ``"module:app"`` for a sub-group.
+    """
 
     locations: ClassVar[dict[str, str]] = {}
     _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names, in the order of the table."""
+        """Names of the commands, in the order of `locations`."""
         return list(self.locations)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command; while help is printed, only its name and what its docstring says first."""
+        """The command; while help is printed, only its name and the first line of its docstring."""
         if cmd_name not in self.locations:
             return None
         module, _, attribute = self.locations[cmd_name].partition(":")

@@ -48,14 +48,14 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
 def means(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
     """Mean of each group with its interval, by families where they are known."""
-    found = []
+    summaries = []
     for (group, split), part in rows.groupby(["_group", "_split"], sort=True):
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
         mean = statistics.mean(part[name].to_numpy(float), clusters=clusters, bounds=bounds)
-        found.append(
+        summaries.append(
             {"_group": group, "_split": split, "n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
-    return pandas.DataFrame(found)
+    return pandas.DataFrame(summaries)
 
 
 def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
@@ -66,13 +66,13 @@ def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
         line: Column that tells lines apart.
         at: Column of the points.
     """
-    found = []
+    points = []
     for (name, point), part in rows.groupby([line, at], sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
         alone = len(part) == 1  # of one model, the interval is that of its own measurement
         low, high = (part["low"].iloc[0], part["high"].iloc[0]) if alone else (mean.low, mean.high)
-        found.append({line: name, at: point, "mean": mean.value, "low": low, "high": high, "n": mean.n})
-    return pandas.DataFrame(found)
+        points.append({line: name, at: point, "mean": mean.value, "low": low, "high": high, "n": mean.n})
+    return pandas.DataFrame(points)
 
 
 def _strips(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: object, split: bool) -> Chart:
