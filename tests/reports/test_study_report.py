@@ -21,7 +21,7 @@ from securitynet.records import (
 )  # fmt: skip
 from securitynet.reports.study import render_study_report, write_study_report
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Means, StudyTargetRecord, StudyTargetStore
+from securitynet.results.subjects import Capabilities, StudyTargetRecord, StudyTargetStore
 
 HOSTILE = "<script>alert('model')</script>"
 
@@ -36,7 +36,7 @@ def fill(folder, count=8):
     """Targets whose membership risk grows with their overfitting level; one trial of the last failed."""
     subjects, trials = StudyTargetStore(folder), TrialStore(folder)
     for number in range(count):
-        means = Means(
+        means = Capabilities(
             target=TargetIdentity(
                 reference="arch:simple-cnn", checksum=f"{number:04}", preprocessing={}, head="logits"
             ),

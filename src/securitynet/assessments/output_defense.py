@@ -23,9 +23,9 @@ def list_method_settings(config: AssessConfig) -> tuple[str, ...]:
     Raises:
         ConfigurationError: If there are settings of a defense that is not asked for.
     """
-    asked = None if config.defense is None else DEFENSES.resolve(config.defense).name
+    requested = None if config.defense is None else DEFENSES.resolve(config.defense).name
     for name, _ in _of_defenses(config.configure):
-        if name != asked:
+        if name != requested:
             raise ConfigurationError(f"--configure sets {name}, which is not asked for.", hint=f"Add --defense {name}.")
     own = {text for _, text in _of_defenses(config.configure)}
     return tuple(text for text in config.configure if text not in own)

@@ -31,7 +31,7 @@ def scored_trials(assessment: Assessment) -> dict[str, MembershipScores]:
 def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMembers, ...]:
     """The members with the highest scores of each membership attack, with their files."""
     dataset = assessment.assessed_target.dataset
-    found = []
+    exposed = []
     for name, scores in scored_trials(assessment).items():
         exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
         signals = assessment.signals.select(np.array([record.index for record in exposure.records], dtype=np.int64))
@@ -47,7 +47,7 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
             )
             for row, record in enumerate(exposure.records)
         )
-        found.append(
+        exposed.append(
             ExposedMembers(
                 trial=name,
                 members=members,
@@ -55,7 +55,7 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
                 non_members=int((~scores.is_member).sum()),
             )
         )
-    return tuple(found)
+    return tuple(exposed)
 
 
 def write_records(assessment: Assessment, path: Path) -> bool:

@@ -54,8 +54,8 @@ class MetricOptions:
 
     def measure_output(self, name: str, output: Output) -> list[Measurement]:
         """The measurements of an output, named after its trial."""
-        found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
-        return [measurement.renamed(name) for measurement in found]
+        measurements = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
+        return [measurement.renamed(name) for measurement in measurements]
 
 
 def skip(planned: PlannedTrial, store: TrialStore) -> Trial:

@@ -23,7 +23,7 @@ from securitynet.methods.base import Method
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
-from securitynet.results.subjects import Means
+from securitynet.results.subjects import Capabilities
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,24 @@ def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
         UnknownName: If an attack or a detector was asked for that does not exist.
         ConfigurationError: If none was asked for, or a setting is wrong.
     """
-    asked = list_requested(config)
+    requested = list_requested(config)
     settings = parse_settings(list_method_settings(config))
     for name in settings:
-        if name not in {full for _, full in asked}:
+        if name not in {full for _, full in requested}:
             raise ConfigurationError(
                 f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
             )
-    planned, means = [], means_of(assessed)
-    for kind, name in asked:
+    planned, capabilities = [], describe_capabilities(assessed)
+    for kind, name in requested:
         method = make_method(kind, name, settings.get(name, {}))
-        planned += plan_trials(name, method, means, config.auxiliary, config.seed)
+        planned += plan_trials(name, method, capabilities, config.auxiliary, config.seed)
     return planned
 
 
 def plan_trials(
     name: str,
     method: Method,
-    means: Means,
+    capabilities: Capabilities,
     held: Sequence[Auxiliary] | None,
     seed: int,
     wanted: Sequence[ThreatModel] = (),
@@ -77,7 +77,7 @@ def plan_trials(
     Args:
         name: Full name of the method.
         method: Configured.
-        means: What the target offers.
+        capabilities: What the target offers.
         held: Kinds of data that the adversary may hold; None for all.
         seed: Of the trials.
         wanted: Threat models to keep to; none for all.
@@ -85,23 +85,23 @@ def plan_trials(
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
     served, obstacle = [], f"it does not serve {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
-        obstacle = find_obstacle(threat_model, held, means)
+        obstacle = find_obstacle(threat_model, held, capabilities)
         if obstacle is None:
             served.append(threat_model)
     return [
         PlannedTrial(
             name_trial(name, method, threat_model if served else None),
             method,
-            make_specification(name, method, threat_model, means, seed),
+            make_specification(name, method, threat_model, capabilities, seed),
             None if served else obstacle,
         )
         for threat_model in served or (candidates or method.threat_models)[:1]
     ]
 
 
-def means_of(assessed: AssessedTarget) -> Means:
-    """What a target offers: see `Means`."""
-    return Means(
+def describe_capabilities(assessed: AssessedTarget) -> Capabilities:
+    """What a target offers: see `Capabilities`."""
+    return Capabilities(
         target=assessed.target.identity,
         dataset=_identity(assessed.dataset),
         split=assessed.splits.identity,
@@ -120,30 +120,32 @@ def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
         UnknownName: If one does not exist.
         ConfigurationError: If there is none.
     """
-    asked: list[tuple[Kind, str]] = [("attack", name) for name in choose_methods("attack", config.attacks)]
-    asked += [("detector", name) for name in choose_methods("detector", config.detectors)]
-    if not asked:
+    requested: list[tuple[Kind, str]] = [("attack", name) for name in choose_methods("attack", config.attacks)]
+    requested += [("detector", name) for name in choose_methods("detector", config.detectors)]
+    if not requested:
         raise ConfigurationError(
             "No attack and no detector was asked for.", hint="Write --attacks all, or names from `list attacks`."
         )
-    return asked
+    return requested
 
 
-def make_specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
+def make_specification(
+    name: str, method: Method, threat_model: ThreatModel, capabilities: Capabilities, seed: int
+) -> TrialSpec:
     """What a trial of a method under a threat model measures on a target."""
     elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
-        target=means.target,
-        dataset=means.dataset,
-        split=means.split,
+        target=capabilities.target,
+        dataset=capabilities.dataset,
+        split=capabilities.split,
         kind=method.kind,
         method=name,
         configuration=method.model_dump(mode="json"),
         threat_model=threat_model,
-        auxiliary=means.auxiliary if elsewhere else None,
-        training=means.training if method.imitates else None,
+        auxiliary=capabilities.auxiliary if elsewhere else None,
+        training=capabilities.training if method.imitates else None,
         seed=seed,
-        precision=means.precision,
+        precision=capabilities.precision,
     )
 
 
@@ -174,48 +176,50 @@ def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> s
 
 def list_left_out(config: AssessConfig) -> list[NotAssessed]:
     """The attacks and detectors that ``standard`` leaves out, and why; none where it was not asked for."""
-    found = []
-    asked = set(list_requested(config))
+    left_out = []
+    requested = set(list_requested(config))
     wanted: dict[Kind, tuple[str, ...]] = {"attack": config.attacks, "detector": config.detectors}
     for kind, names in wanted.items():
         if "standard" not in names:
             continue
         registry = REGISTRIES[kind]
-        found += [
+        left_out += [
             NotAssessed(
                 what=name if kind == "attack" else f"backdoor.{name}",
                 why=f"it {registry.get(name).costs}; ask for it with --{kind}s {name.rpartition('.')[2]}",
             )
             for name in registry.names()
-            if (kind, name) not in asked
+            if (kind, name) not in requested
         ]
-    return found
+    return left_out
 
 
 def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
     """The families of which nothing was asked for; those of which ``standard`` leaves out parts are named there."""
-    asked = {find_family(kind, name) for kind, name in list_requested(config)}
+    requested = {find_family(kind, name) for kind, name in list_requested(config)}
     named = {item.what.partition(".")[0] for item in list_left_out(config)}
     return [
         NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
         for family, title in FAMILIES.items()
-        if family not in asked | named
+        if family not in requested | named
     ]
 
 
-def find_obstacle(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
+def find_obstacle(
+    threat_model: ThreatModel, held: Sequence[Auxiliary] | None, capabilities: Capabilities
+) -> str | None:
     """Why this threat model can't be played out here, or None.
 
     Args:
         threat_model: Which one.
         held: Kinds of data that the adversary may hold; None for all.
-        means: What the target offers.
+        capabilities: What the target offers.
     """
-    if not means.access.covers(threat_model.access):
+    if not capabilities.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"
-    if threat_model.auxiliary is Auxiliary.SHADOW and not means.shadow_data:
-        return f"the {means.split.name} split has no shadow data"
-    if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and means.auxiliary is None:
+    if threat_model.auxiliary is Auxiliary.SHADOW and not capabilities.shadow_data:
+        return f"the {capabilities.split.name} split has no shadow data"
+    if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and capabilities.auxiliary is None:
         return "it needs data of another kind; name a dataset with --auxiliary-dataset"
     if held is not None and threat_model.auxiliary not in {Auxiliary.NONE, *held}:
         return f"it needs {threat_model.auxiliary.value} auxiliary data, which --auxiliary does not give"

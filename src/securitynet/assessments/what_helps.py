@@ -192,7 +192,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     assert trained is not None  # there was no obstacle
     stated = trained.split
     recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
-    facts = {
+    identity = {
         "version": 1,
         "defense": defense.make_record().model_dump(mode="json"),
         "architecture": trained.architecture,
@@ -200,7 +200,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         "dataset": assessed.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
-    out = (config.cache or cache_folder()) / "defended" / stable_hash(facts) / "model.safetensors"
+    out = (config.cache or cache_folder()) / "defended" / stable_hash(identity) / "model.safetensors"
     target = train_target(
         trained.architecture,
         assessed.dataset,

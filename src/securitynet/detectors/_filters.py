@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter
@@ -24,7 +25,7 @@ from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import filtering
-from securitynet.metrics.filtering import Judged
+from securitynet.metrics.filtering import FilterDecisions
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -105,8 +106,8 @@ class InputFilter(Detector):
             tuning, mixing = tuning[torch.from_numpy(tuned)], tuning[torch.from_numpy(mixed)]
         return self.fitted(QueryClient(target), CleanImages(tuning, mixing), seed)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> FilterVerdicts:
-        """See `Method.run`."""
         dataset, splits = data.dataset, data.splits
         client = QueryClient(target)
         shape = dataset.image_shape  # also tells that there are images
@@ -135,12 +136,14 @@ class InputFilter(Detector):
         )
         try:
             fitted = self.fitted(client, clean, context.seed, folder, progress.part())
-            found = {name: _examined(fitted, images, name, client, folder, progress) for name, images in groups.items()}
+            examined = {
+                name: _examined(fitted, images, name, client, folder, progress) for name, images in groups.items()
+            }
             works = None if stamped is None else _works(client, groups, stamped, folder)
         finally:  # the queries of a failed trial count too
             context.extra_queries.append(client.query_count())
-        verdicts = {name: Judged(arrays["scores"], arrays["flagged"]) for name, arrays in found.items()}
-        pictures, rows = _pictures(fitted, groups, found)
+        verdicts = {name: FilterDecisions(arrays["scores"], arrays["flagged"]) for name, arrays in examined.items()}
+        pictures, rows = _pictures(fitted, groups, examined)
         return FilterVerdicts(
             indices=judged,
             clean=verdicts["clean"],
@@ -151,14 +154,14 @@ class InputFilter(Detector):
             works=works,
             suspects=verdicts.get("suspects"),
             exact=fitted.exact,
-            overlaps=_overlaps(found.get("stamped"), works, None if stamped is None else stamped.area),
+            overlaps=_overlaps(examined.get("stamped"), works, None if stamped is None else stamped.area),
             pictures=pictures,
             rows=rows,
             columns=fitted.columns,
             notes=fitted.notes,
             facts={
                 f"{group} {name}": values
-                for group, arrays in found.items()
+                for group, arrays in examined.items()
                 for name, values in arrays.items()
                 if name not in ("scores", "flagged")
             },
@@ -250,13 +253,13 @@ def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDA
     return np.sort(indices[shuffled(len(indices), f"input filter {purpose}", seed)[:most]])
 
 
+@override
 def _overlaps(
-    found: Arrays | None, works: NDArray[np.bool_] | None, area: NDArray[np.bool_] | None
+    verdicts: Arrays | None, works: NDArray[np.bool_] | None, area: NDArray[np.bool_] | None
 ) -> NDArray[np.float64] | None:
-    """See `FilterVerdicts.overlaps`."""
-    if found is None or works is None or area is None or "regions" not in found:
+    if verdicts is None or works is None or area is None or "regions" not in verdicts:
         return None
-    regions = found["regions"][found["flagged"] & works]
+    regions = verdicts["regions"][verdicts["flagged"] & works]
     masks = np.zeros((len(regions), *area.shape), dtype=bool)
     for mask, (top, left, height, width) in zip(masks, regions, strict=True):
         mask[top : top + height, left : left + width] = True
@@ -264,12 +267,12 @@ def _overlaps(
 
 
 def _pictures(
-    fitted: FittedFilter, groups: dict[str, torch.Tensor], found: dict[str, Arrays]
+    fitted: FittedFilter, groups: dict[str, torch.Tensor], verdicts: dict[str, Arrays]
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Pictures of the most suspicious images of each group, and the names of their rows."""
     pictures, names = [], []
     for name, images in groups.items():
-        arrays = found[name]
+        arrays = verdicts[name]
         for row in np.argsort(-arrays["scores"], kind="stable")[:MOST_EXAMPLES].tolist():
             of_row = {key: values[row : row + 1] for key, values in arrays.items()}
             pictures.append(fitted.pictures(images[row], of_row, row, name).numpy())

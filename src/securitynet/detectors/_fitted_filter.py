@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from securitynet.detectors._pieces import split_images
 from securitynet.detectors._queries import Arrays, QueryClient, joined
 from securitynet.errors import SplitError
-from securitynet.metrics.filtering import Judged
+from securitynet.metrics.filtering import FilterDecisions
 from securitynet.models.targets.threads import leave_cores_to_threads
 
 
@@ -63,17 +63,17 @@ class FittedFilter(ABC):
         """
 
     @abstractmethod
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
         """Q×C×H×W uint8 that show what happened with one image, C×H×W.
 
         Args:
             image: The image.
-            found: What `examine` said of it, arrays of one row each.
+            verdicts: What `examine` said of it, arrays of one row each.
             row: Its number.
             purpose: What images it is one of.
         """
 
-    def judge(self, images: torch.Tensor) -> Judged:
+    def judge(self, images: torch.Tensor) -> FilterDecisions:
         """Scores and verdicts for incoming images.
 
         Args:
@@ -86,8 +86,8 @@ class FittedFilter(ABC):
                 self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
                 for start, part in split_images(images, self.piece)
             ]
-        found = joined(pieces)
-        return Judged(found["scores"], found["flagged"])
+        verdicts = joined(pieces)
+        return FilterDecisions(verdicts["scores"], verdicts["flagged"])
 
 
 def check_enough(images: torch.Tensor, least: int, what: str) -> None:

@@ -39,10 +39,10 @@ class _Content(Record):
         if not isinstance(value, dict) or value.get("file") is None:
             return value
         path = Path(value["file"])
-        found = _digest(path)
-        if value.get("sha256") not in (None, found):
+        digest = _digest(path)
+        if value.get("sha256") not in (None, digest):
             raise ConfigurationError(f"{path.name} is not what it was: its content has another digest.")
-        return {**value, "file": path, "sha256": found}
+        return {**value, "file": path, "sha256": digest}
 
 
 class Trigger(_Content):

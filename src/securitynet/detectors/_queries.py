@@ -109,12 +109,12 @@ class QueryClient:
         """
         if self.half is None:
             return None
-        answers = []
+        outputs = []
         for part in torch.split(images, self.target.batch_size):
             keys = image_keys(part)
-            answers.append(self.half.raw_outputs(part, keys=keys))  # what is known is no answer of bf16
+            outputs.append(self.half.raw_outputs(part, keys=keys))  # what is known is no answer of bf16
             self._count(len(part), keys)
-        coarse = heads.to_logits(torch.cat(answers), self.target.head).double()
+        coarse = heads.to_logits(torch.cat(outputs), self.target.head).double()
         change = coarse - heads.to_logits(self.outputs(images), self.target.head).double()
         own = change.gather(1, coarse.argmax(dim=1, keepdim=True))
         return np.asarray((change - own).abs().amax(dim=1).numpy())
@@ -129,12 +129,12 @@ class QueryClient:
         """
         if margin is None:
             return self.outputs(images)
-        found = self.outputs(images, half=True)
-        largest = heads.to_logits(found, self.target.head).topk(2, dim=1).values
+        outputs = self.outputs(images, half=True)
+        largest = heads.to_logits(outputs, self.target.head).topk(2, dim=1).values
         doubtful = torch.nonzero(largest[:, 0] - largest[:, 1] <= margin).flatten()
         if len(doubtful):
-            found[doubtful] = self.outputs(images[doubtful])
-        return found
+            outputs[doubtful] = self.outputs(images[doubtful])
+        return outputs
 
     def embeddings(self, images: torch.Tensor) -> torch.Tensor:
         """What the classifier layer receives, N×D.
@@ -142,17 +142,17 @@ class QueryClient:
         Raises:
             AccessDenied: Under black-box access.
         """
-        found = []
+        embeddings = []
         for part in torch.split(images, self.target.batch_size):
-            found.append(self.target.embeddings(part))
+            embeddings.append(self.target.embeddings(part))
             self._count(len(part), image_keys(part))
-        return torch.cat(found)
+        return torch.cat(embeddings)
 
     def _batch(self, images: torch.Tensor, target: Target, remember: bool = False) -> torch.Tensor:
         keys = image_keys(images)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         wanted = sorted(at for key, at in first.items() if key not in self._known)
-        answers = {}
+        outputs = {}
         if wanted:
             new = [keys[at] for at in wanted]
             chosen = images if len(wanted) == len(images) else images[torch.tensor(wanted)]
@@ -162,10 +162,10 @@ class QueryClient:
                 if remember:
                     self._known.update(zip(new, rows, strict=True))
                 return rows
-            answers = dict(zip(new, rows, strict=True))
+            outputs = dict(zip(new, rows, strict=True))
             if remember:
-                self._known.update(answers)
-        return torch.stack([answers[key] if key in answers else self._known[key] for key in keys])
+                self._known.update(outputs)
+        return torch.stack([outputs[key] if key in outputs else self._known[key] for key in keys])
 
     def _count(self, count: int, keys: Sequence[bytes]) -> None:
         self.sent += count
@@ -191,11 +191,11 @@ class QueryClient:
             self._count(int(held.pop("asked total")), [row.tobytes() for row in keys])
             return held
         before, self._recent = self.sent, []
-        found = compute()
+        arrays = compute()
         if path is not None:
             keys = np.frombuffer(b"".join(dict.fromkeys(self._recent)), np.uint8).reshape(-1, _KEY_BYTES)
-            _write(path, {**found, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
-        return found
+            _write(path, {**arrays, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
+        return arrays
 
 
 def margin_of(errors: np.ndarray) -> float:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import filtering
-from securitynet.metrics.filtering import Judged
+from securitynet.metrics.filtering import FilterDecisions
 from securitynet.records import Measurement
 
 NO_REGION = (-1, -1, -1, -1)
@@ -44,13 +45,13 @@ class FilterVerdicts(Output):
     headline: ClassVar[tuple[str, ...]] = ("false-rejection-rate", "detection-rate", "auc", "suspects-flagged")
 
     indices: NDArray[np.int64]
-    clean: Judged
+    clean: FilterDecisions
     threshold: float
     nominal: float | None
     calibration: NDArray[np.float64]
-    stamped: Judged | None = None
+    stamped: FilterDecisions | None = None
     works: NDArray[np.bool_] | None = None
-    suspects: Judged | None = None
+    suspects: FilterDecisions | None = None
     exact: bool = True
     overlaps: NDArray[np.float64] | None = None
     pictures: NDArray[np.uint8] | None = None
@@ -59,8 +60,8 @@ class FilterVerdicts(Output):
     notes: tuple[str, ...] = ()
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         groups = {"clean": self.clean, "stamped": self.stamped, "suspects": self.suspects}
         optional = {"works": self.works, "overlaps": self.overlaps, "pictures": self.pictures}
         texts = {"rows": self.rows, "columns": self.columns, "notes": self.notes}
@@ -78,12 +79,11 @@ class FilterVerdicts(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FilterVerdicts:
-        """See `Output.from_arrays`."""
-
-        def group(name: str) -> Judged | None:
+        def group(name: str) -> FilterDecisions | None:
             scores = arrays.get(f"{name}_scores")
-            return None if scores is None else Judged(scores, arrays[f"{name}_flagged"])
+            return None if scores is None else FilterDecisions(scores, arrays[f"{name}_flagged"])
 
         def words(name: str) -> tuple[str, ...]:
             return tuple(str(word) for word in arrays.get(name, ()))
@@ -91,7 +91,7 @@ class FilterVerdicts(Output):
         nominal = float(arrays["nominal"])
         return cls(
             arrays["indices"],
-            Judged(arrays["clean_scores"], arrays["clean_flagged"]),
+            FilterDecisions(arrays["clean_scores"], arrays["clean_flagged"]),
             float(arrays["threshold"]),
             None if np.isnan(nominal) else nominal,
             arrays["calibration"],
@@ -109,17 +109,17 @@ class FilterVerdicts(Output):
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """False rejections; with a trigger detection, AUC, TPR at FPR; with suspects the share that is stopped."""
-        found = [filtering.false_rejections(self.clean, level=level)]
+        measurements = [filtering.false_rejections(self.clean, level=level)]
         if self.nominal is not None:
-            found[0] = found[0].with_notes(f"The threshold was chosen for {self.nominal * 100:.6g}%.")
+            measurements[0] = measurements[0].with_notes(f"The threshold was chosen for {self.nominal * 100:.6g}%.")
         if self.stamped is not None and self.works is not None:
             rates = filtering.detection(self.clean, self.stamped, self.works, fprs=fprs, level=level)
-            found += [m if self.exact or not _needs_scores(m.name) else _unscored(m) for m in rates]
+            measurements += [m if self.exact or not _needs_scores(m.name) else _unscored(m) for m in rates]
         if self.overlaps is not None and len(self.overlaps):
-            found.append(filtering.mean_share("localisation", self.overlaps, level=level))
+            measurements.append(filtering.mean_share("localisation", self.overlaps, level=level))
         if self.suspects is not None:
-            found += filtering.suspects(self.clean, self.suspects, level=level)
-        return [measurement.with_notes(*self.notes, *self._asked()) for measurement in found]
+            measurements += filtering.suspects(self.clean, self.suspects, level=level)
+        return [measurement.with_notes(*self.notes, *self._asked()) for measurement in measurements]
 
     def _asked(self) -> tuple[str, ...]:
         """How much was asked about a clean image, where questions stop early."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.datasets.base import Images
 from securitynet.datasets.ordering import shuffled
@@ -73,8 +74,8 @@ class ActivationClustering(Detector):
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
     rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that are stamped with it.")
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Clusters:
-        """See `Method.run`."""
         dataset, splits = data.dataset, data.splits
         if dataset.images is None:
             raise ConfigurationError("Activation clustering needs images; recorded outputs have none.")
@@ -109,7 +110,7 @@ class ActivationClustering(Detector):
             owner[mine], silhouettes[k] = division.owner, division.silhouette
             counts[0, k] = np.bincount(division.owner, minlength=2)
             counts[1, k] = np.bincount(division.clean, minlength=2)
-        found = Clusters(
+        clusters = Clusters(
             members,
             labels,
             owner,
@@ -121,7 +122,7 @@ class ActivationClustering(Detector):
             poisoned,
             notes=_notes(silhouettes),
         )
-        return _with_pictures(found, images)
+        return _with_pictures(clusters, images)
 
     def _folder(
         self,
@@ -186,16 +187,16 @@ def _activations(
     report_progress: _PassProgress,
 ) -> NDArray[np.float32]:
     """What the classifier layer receives for each record, N×D; in pieces that are kept as they are finished."""
-    found = []
+    activations = []
     for number, chosen in enumerate(_chunks(indices)):
 
         def compute(chosen: NDArray[np.int64] = chosen) -> Arrays:
             return {"embeddings": client.embeddings(images[torch.from_numpy(chosen)]).numpy()}
 
         path = None if folder is None else folder / f"{what} {number:06d}.npz"
-        found.append(client.piece(path, compute))
+        activations.append(client.piece(path, compute))
         report_progress(len(chosen))
-    return joined(found)["embeddings"]
+    return joined(activations)["embeddings"]
 
 
 def _chunks(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -216,21 +217,21 @@ def _notes(silhouettes: NDArray[np.float64]) -> tuple[str, ...]:
     )
 
 
-def _with_pictures(found: Clusters, images: Images) -> Clusters:
+def _with_pictures(clusters: Clusters, images: Images) -> Clusters:
     """The same with pictures of both clusters of the classes with the lowest p-values."""
-    which, p_values, _ = found.judged()
-    divided = np.flatnonzero(~np.isnan(found.silhouettes))
+    which, p_values, _ = clusters.judged()
+    divided = np.flatnonzero(~np.isnan(clusters.silhouettes))
     rows, names = [], []
     for k in divided[np.argsort(p_values[divided], kind="stable")][:PICTURED_CLASSES].tolist():
         for mine, words in ((True, "avoided"), (False, "other")):
-            of_class = found.labels == found.classes[k]
-            chosen = found.indices[of_class & ((found.owner == which[k]) == mine)][:PICTURED_RECORDS]
+            of_class = clusters.labels == clusters.classes[k]
+            chosen = clusters.indices[of_class & ((clusters.owner == which[k]) == mine)][:PICTURED_RECORDS]
             if not len(chosen):
                 continue
             shown = images[torch.from_numpy(chosen)]
             blank = shown.new_zeros(PICTURED_RECORDS - len(shown), *shown.shape[1:])
             rows.append(torch.cat([shown, blank]).numpy())
-            names.append(f"{found.names[k]}, {words}")
+            names.append(f"{clusters.names[k]}, {words}")
     if not rows:
-        return found
-    return Clusters(**{**vars(found), "pictures": np.stack(rows), "rows": tuple(names)})
+        return clusters
+    return Clusters(**{**vars(clusters), "pictures": np.stack(rows), "rows": tuple(names)})

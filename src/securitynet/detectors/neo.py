@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
@@ -77,10 +78,11 @@ class Neo(InputFilter):
     )
 
     @property
+    @override
     def tuning_images(self) -> int:
-        """See `InputFilter.tuning_images`."""
         return self.held_out
 
+    @override
     def fitted(
         self,
         client: QueryClient,
@@ -89,7 +91,6 @@ class Neo(InputFilter):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> FittedNeo:
-        """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_HELD_OUT, "NEO")
         return FittedNeo(self, client, clean.tuning, seed)
 
@@ -190,15 +191,15 @@ class FittedNeo(FittedFilter):
             "colours": state.colours.numpy(),
         }
 
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
         """See `FittedFilter.pictures`: the image, its best region covered, and that region on a held-out image."""
-        top, left, height, width = found["regions"][0].tolist()
+        top, left, height, width = verdicts["regions"][0].tolist()
         other = self.held_out[0]
         if top < 0:
             return torch.stack([image, image, other])
         hidden, carrier = image.clone(), other.clone()
         window = (slice(None), slice(top, top + height), slice(left, left + width))
-        hidden[window] = torch.from_numpy(found["colours"][0])[:, None, None]
+        hidden[window] = torch.from_numpy(verdicts["colours"][0])[:, None, None]
         carrier[window] = image[window]
         return torch.stack([image, hidden, carrier])
 
@@ -218,13 +219,13 @@ class FittedNeo(FittedFilter):
             masks = self.grid.masks(place)
             hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
             # A region that has the dominant colour already hides nothing: there is nothing to ask.
-            asked = (hidden != state.images[owner]).flatten(1).any(dim=1)
-            if not asked.any():
+            differs = (hidden != state.images[owner]).flatten(1).any(dim=1)
+            if not differs.any():
                 continue
-            owner, place = owner[asked], place[asked]
-            outputs = self.client.decided(hidden[asked], self.margin)
+            owner, place = owner[differs], place[differs]
+            outputs = self.client.decided(hidden[differs], self.margin)
             labels = state.labels[owner]
-            changed[part[asked]] = outputs.argmax(dim=1) != labels
+            changed[part[differs]] = outputs.argmax(dim=1) != labels
             state.doubts[owner, place] = own[owner] - self._log_odds(outputs, labels)
         state.taken[rows, where] = True
         if not changed.any():

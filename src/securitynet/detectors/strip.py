@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
@@ -80,13 +81,13 @@ class Strip(InputFilter):
         return {"no": False, "certain": True}.get(value, value) if isinstance(value, str) else value
 
     @property
+    @override
     def tuning_images(self) -> int:
-        """See `InputFilter.tuning_images`."""
         return self.calibration
 
     @property
+    @override
     def mixing_images(self) -> int:
-        """See `InputFilter.mixing_images`."""
         return MOST_POOLED
 
     @model_validator(mode="after")
@@ -95,6 +96,7 @@ class Strip(InputFilter):
             raise ValueError("screen works with stop_early only: it gives verdicts, and no scores that could be ranked")
         return self
 
+    @override
     def fitted(
         self,
         client: QueryClient,
@@ -103,7 +105,6 @@ class Strip(InputFilter):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> FittedStrip:
-        """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
         report_progress = progress or (lambda done, total: None)
@@ -146,7 +147,7 @@ class FittedStrip(FittedFilter):
         def measured(which: np.ndarray, half: bool) -> np.ndarray:
             """Entropies of these images with each of their overlays, n×K."""
             name = f"calibration{' bf16' if half else ''} of {len(which)}"
-            found = in_pieces(
+            pieces = in_pieces(
                 lambda images, numbers: {"entropies": self._all(images, self._picked(numbers, "calibration"), half)},
                 tuning[torch.from_numpy(which)],
                 name,
@@ -155,7 +156,7 @@ class FittedStrip(FittedFilter):
                 progress if len(which) == len(tuning) else lambda done, total: None,
                 rows=which,
             )
-            return np.asarray(found["entropies"])
+            return np.asarray(pieces["entropies"])
 
         screened = self.settings.screen == "bf16" and self.client.half is not None
         # A quantile needs exact values near itself only; a normal fit needs all.
@@ -240,25 +241,25 @@ class FittedStrip(FittedFilter):
         picks = self._picked(rows, purpose)
         if not self.settings.stop_early:
             sums = torch.from_numpy(self._all(images, picks)).sum(dim=1)
-            asked = torch.full((len(images),), self.settings.overlays)
+            queries = torch.full((len(images),), self.settings.overlays)
         else:
             # Those first that should tell most.
             order = torch.sort(self.expected[picks], dim=1, descending=True, stable=True).indices
-            sums, asked = self._until_sure(images, picks.gather(1, order))
+            sums, queries = self._until_sure(images, picks.gather(1, order))
         scores = -(sums / self.settings.overlays).numpy()
-        return {"scores": scores, "flagged": scores > self.threshold, "asked": asked.numpy()}
+        return {"scores": scores, "flagged": scores > self.threshold, "asked": queries.numpy()}
 
     def _until_sure(self, images: torch.Tensor, picks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of entropies up to where the verdict is sure, N; and how many superpositions were asked about, N."""
         if self.margin is None:
-            sums, asked, _ = self._narrowed(images, picks, 0.0, half=False)
-            return sums, asked
-        sums, asked, doubtful = self._narrowed(images, picks, self.margin, half=True)
+            sums, queries, _ = self._narrowed(images, picks, 0.0, half=False)
+            return sums, queries
+        sums, queries, doubtful = self._narrowed(images, picks, self.margin, half=True)
         if len(doubtful):
             exact, more, _ = self._narrowed(images[doubtful], picks[doubtful], 0.0, half=False, certain=True)
             sums[doubtful] = exact
-            asked[doubtful] += more
-        return sums, asked
+            queries[doubtful] += more
+        return sums, queries
 
     def _narrowed(
         self, images: torch.Tensor, picks: torch.Tensor, margin: float, *, half: bool, certain: bool = False
@@ -269,13 +270,13 @@ class FittedStrip(FittedFilter):
         """
         count, bound = self.settings.overlays, -self.threshold
         sums = torch.zeros(len(images), dtype=torch.float64)
-        asked = torch.zeros(len(images), dtype=torch.int64)
+        queries = torch.zeros(len(images), dtype=torch.int64)
         live, start = torch.arange(len(images)), 0
         while len(live) and start < count:
             chosen = picks[live, start : start + max(1, -(-self.client.fewest // len(live)))]
             seen = sums[live, None] + self._entropies(images, live, chosen, half).cumsum(dim=1)
             sums[live], passed = seen[:, -1], torch.zeros(len(live), dtype=torch.bool)
-            asked[live] += chosen.shape[1]
+            queries[live] += chosen.shape[1]
             numbers = torch.arange(start + 1, start + chosen.shape[1] + 1)
             start += chosen.shape[1]
             if self.predictor is not None and not certain:
@@ -290,7 +291,7 @@ class FittedStrip(FittedFilter):
             means = sums[live] / count
             rest = (count - start) / count * self._highest() if start < count else 0.0
             live = live[~(passed | (means >= bound + margin) | (means + rest < bound - margin))]
-        return sums, asked, live
+        return sums, queries, live
 
     def _highest(self) -> float:
         """The largest entropy in bits, and a little more for rounding."""
@@ -299,7 +300,7 @@ class FittedStrip(FittedFilter):
             return math.inf
         return math.log2(classes) + 1e-4
 
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
         """See `FittedFilter.pictures`: the image, and its first superpositions."""
         picks = self._picks(row, purpose)[:SHOWN]
         mixed = self.mixed(image.expand(len(picks), *image.shape), self.pool[picks])
@@ -323,11 +324,11 @@ class FittedStrip(FittedFilter):
     def _entropies(self, images: torch.Tensor, live: torch.Tensor, picks: torch.Tensor, half: bool) -> torch.Tensor:
         """Entropies of superpositions in bits: some overlays for each of the ``live`` images, in that shape."""
         owners, chosen = live.repeat_interleave(picks.shape[1]), picks.flatten()
-        found = []
+        entropies = []
         for part in torch.split(torch.arange(len(owners)), self.client.target.batch_size):
             mixed = self.mixed(images[owners[part]], self.pool[chosen[part]])
-            found.append(torch.special.entr(self.client.posteriors(mixed, half=half).double()).sum(dim=1))
-        return torch.cat(found).view(picks.shape) / math.log(2)
+            entropies.append(torch.special.entr(self.client.posteriors(mixed, half=half).double()).sum(dim=1))
+        return torch.cat(entropies).view(picks.shape) / math.log(2)
 
     def _picked(self, rows: np.ndarray, purpose: str) -> torch.Tensor:
         """Positions in the pool of the overlays of images, N×K."""

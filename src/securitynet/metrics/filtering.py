@@ -63,7 +63,7 @@ def low_threshold(values: NDArray[np.float64], rate: float, fit: Fit = "auto") -
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class FilterDecisions:
     """Scores of some images and what the filter said of them.
 
     Attributes:
@@ -77,19 +77,19 @@ class Judged:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def chosen(self, which: NDArray[np.bool_]) -> Judged:
+    def chosen(self, which: NDArray[np.bool_]) -> FilterDecisions:
         """Some of them."""
-        return Judged(self.scores[which], self.flagged[which])
+        return FilterDecisions(self.scores[which], self.flagged[which])
 
 
-def false_rejections(clean: Judged, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
+def false_rejections(clean: FilterDecisions, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
     """Share of clean images that the filter stops, with its exact interval."""
     return rates.rate(name, int(clean.flagged.sum()), len(clean), direction=Direction.LOWER, level=level)
 
 
 def detection(
-    clean: Judged,
-    triggered: Judged,
+    clean: FilterDecisions,
+    triggered: FilterDecisions,
     works: NDArray[np.bool_],
     *,
     fprs: Sequence[float] = DEFAULT_FPRS,
@@ -124,7 +124,7 @@ def detection(
     return [success, *(_good_when_high(measurement) for measurement in measurements)]
 
 
-def suspects(clean: Judged, judged: Judged, *, level: float = 0.95) -> list[Measurement]:
+def suspects(clean: FilterDecisions, judged: FilterDecisions, *, level: float = 0.95) -> list[Measurement]:
     """Share of images of unknown origin that the filter stops, and how much that is above the share of clean ones."""
     stopped, all_of_them = int(judged.flagged.sum()), len(judged)
     return [

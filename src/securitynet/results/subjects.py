@@ -34,7 +34,7 @@ SCHEMA_FILE = Path(__file__).with_name("subject.schema.json")
 FOLDER = "subjects"
 
 
-class Means(Record):
+class Capabilities(Record):
     """What determines which threat models a target supports, and the ids of its trials.
 
     Attributes:
@@ -96,7 +96,7 @@ class StudyTargetRecord(Record):
     reason: str | None = None
     traceback: str | None = None
     declared: dict[str, Any] = Field(default_factory=dict)
-    means: Means | None = None
+    means: Capabilities | None = None
     membership: Literal["known", "assumed"] | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.datasets.base import Attribute, ImageDataset
 from securitynet.errors import ConfigurationError, SplitError, UnknownName
@@ -56,17 +57,17 @@ class InferredAttributes(Output):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Output.arrays`: those of the attributes in their order, each under its number."""
-        found: dict[str, NDArray[Any]] = {"names": np.asarray([one.name for one in self.attributes], dtype=np.str_)}
+        arrays: dict[str, NDArray[Any]] = {"names": np.asarray([one.name for one in self.attributes], dtype=np.str_)}
         for number, one in enumerate(self.attributes):
             for name in _COLUMNS:
-                found[f"{number}.{name}"] = getattr(one, name)
-            found[f"{number}.values"] = np.asarray(one.values, dtype=np.str_)
-            found[f"{number}.notes"] = np.asarray(one.notes, dtype=np.str_)
-        return found
+                arrays[f"{number}.{name}"] = getattr(one, name)
+            arrays[f"{number}.values"] = np.asarray(one.values, dtype=np.str_)
+            arrays[f"{number}.notes"] = np.asarray(one.notes, dtype=np.str_)
+        return arrays
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> InferredAttributes:
-        """See `Output.from_arrays`."""
         return cls(
             tuple(
                 Inferred(
@@ -81,11 +82,11 @@ class InferredAttributes(Output):
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """For each attribute the measures of `securitynet.metrics.attribute`, its name before theirs."""
-        found = []
+        measurements = []
         for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
             measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
-            found += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
-        return found
+            measurements += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
+        return measurements
 
 
 def spoken(names: Sequence[str]) -> list[str]:

@@ -109,11 +109,11 @@ class EmbeddingMLP(Attack):
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
         scale = _Scale(embeddings.values[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
         inputs = scale(embeddings.values)
-        said: dict[str, _Said] = {}
+        inferred: dict[str, _Inferred] = {}
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
-            said.update(self._learn(group, everyone, inputs, context))
-        return InferredAttributes(tuple(self._inferred(task, said[task.name], data) for task in tasks))
+            inferred.update(self._learn(group, everyone, inputs, context))
+        return InferredAttributes(tuple(self._inferred(task, inferred[task.name], data) for task in tasks))
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """What is learned from whom, checked before anything is computed."""
@@ -142,56 +142,60 @@ class EmbeddingMLP(Attack):
 
     def _learn(
         self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: torch.Tensor, context: Context
-    ) -> dict[str, _Said]:
+    ) -> dict[str, _Inferred]:
         """Posteriors of the values for the judged records of each attribute, by its name."""
         size = len(tasks[0].attribute.names)
-        jobs = [job for task in tasks for job in self._jobs(task, context.seed)]
-        networks = [_network(inputs.shape[1], self.neurons, size, job.seed) for job in jobs]
-        labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job in jobs]
+        trainings = [training for task in tasks for training in self._trainings(task, context.seed)]
+        networks = [_network(inputs.shape[1], self.neurons, size, training.seed) for training in trainings]
+        labels = [torch.from_numpy(training.task.attribute.values[training.records]) for training in trainings]
         train_together(
             networks,
-            [(inputs,)] * len(jobs),
+            [(inputs,)] * len(trainings),
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[job.seed for job in jobs],
+            seeds=[training.seed for training in trainings],
             weights=[_balancing(values) for values in labels] if self.balanced else None,
-            rows=[_rows(everyone, job.records) for job in jobs],
+            rows=[_rows(everyone, training.records) for training in trainings],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
         )
-        made = list(zip(jobs, networks, strict=True))
-        found = {}
+        made = list(zip(trainings, networks, strict=True))
+        inferred = {}
         for task in tasks:
-            mine = [(job, network) for job, network in made if job.task is task]
+            mine = [(training, network) for training, network in made if training.task is task]
             counts = np.bincount(task.attribute.values[task.learned], minlength=size)
             with np.errstate(divide="ignore"):
                 frequent = np.log(counts / counts.sum())  # a value that nobody known has is never said
             shift = frequent if self.balanced else np.where(counts > 0, 0.0, -np.inf)
             held = [(j.held_back, _logits(net, inputs[_rows(everyone, j.held_back)])) for j, net in mine if j.checks]
             weight = _weight(held, task.attribute.values, frequent, shift)
-            full = [_logits(net, inputs[_rows(everyone, task.judged)]) for job, net in mine if not job.checks]
-            found[task.name] = _Said(weight, softmax(_weighed(np.mean(full, axis=0), weight, frequent, shift), axis=1))
-        return found
+            full = [_logits(net, inputs[_rows(everyone, task.judged)]) for training, net in mine if not training.checks]
+            inferred[task.name] = _Inferred(
+                weight, softmax(_weighed(np.mean(full, axis=0), weight, frequent, shift), axis=1)
+            )
+        return inferred
 
-    def _jobs(self, task: _Task, seed: int) -> list[_Job]:
+    def _trainings(self, task: _Task, seed: int) -> list[_Training]:
         """The networks of an attribute: those that answer, and those that show on held-back records what they know."""
-        jobs = [
-            _Job(task, derived_seed(seed, f"attribute network {task.name}", number), task.learned)
+        trainings = [
+            _Training(task, derived_seed(seed, f"attribute network {task.name}", number), task.learned)
             for number in range(self.repeats)
         ]
         count = len(task.learned)
         if count < _FOLDS * 2:
-            return jobs
+            return trainings
         order = generator(seed, f"attribute folds {task.name}")
         folds = np.array_split(task.learned[torch.randperm(count, generator=order).numpy()], _FOLDS)
         enough = min(_FOLDS, -(-_HELD_BACK // len(folds[0])))
         for number, fold in enumerate(folds[:enough]):
             rest = np.setdiff1d(task.learned, fold)
-            jobs.append(_Job(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold)))
-        return jobs
+            trainings.append(
+                _Training(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold))
+            )
+        return trainings
 
-    def _inferred(self, task: _Task, said: _Said, data: TrialData) -> Inferred:
+    def _inferred(self, task: _Task, inferred: _Inferred, data: TrialData) -> Inferred:
         values, labels = task.attribute.values, data.dataset.labels
         baseline = label_majority(values[task.learned], labels[task.learned], labels[task.judged])
         return Inferred(
@@ -199,10 +203,10 @@ class EmbeddingMLP(Attack):
             task.attribute.names,
             task.judged,
             values[task.judged],
-            np.asarray(said.posteriors.argmax(axis=1), dtype=np.int64),
+            np.asarray(inferred.posteriors.argmax(axis=1), dtype=np.int64),
             baseline,
             labels[task.judged],
-            (*task.notes, *task.unknown_values(), *said.notes()),
+            (*task.notes, *task.unknown_values(), *inferred.notes()),
         )
 
 
@@ -228,7 +232,7 @@ class _Task:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class _Training:
     """One network: its attribute, its seed, the records that it learns from, and those that it is checked on."""
 
     task: _Task
@@ -243,7 +247,7 @@ class _Job:
 
 
 @dataclass(frozen=True, eq=False)
-class _Said:
+class _Inferred:
     """Posteriors of the judged records, N×V, and what the network's answer weighed in them."""
 
     weight: float
@@ -279,7 +283,7 @@ def _weight(
     if not held_back:
         return 1.0
     truth = values[np.concatenate([records for records, _ in held_back])]
-    logits = np.concatenate([found for _, found in held_back])
+    logits = np.concatenate([outputs for _, outputs in held_back])
     rows = np.arange(len(truth))
 
     def loss(weight: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
 from securitynet.attacks.evasion.base import EvasionAttack
@@ -38,14 +39,14 @@ class GradientAttack(EvasionAttack):
 
     check: int = Field(default=32, ge=0, description="Images on which it is checked that gradients lead anywhere.")
 
+    @override
     def unbounded_images(self) -> int:
-        """See `EvasionAttack.unbounded_images`."""
         return self.check
 
+    @override
     def unbounded(
         self, target: Target, images: torch.Tensor, labels: torch.Tensor, context: Context
     ) -> NDArray[np.bool_]:
-        """See `EvasionAttack.unbounded`."""
         _, evaded = iterate(
             InputGradients(target, loss=log_odds),
             images,

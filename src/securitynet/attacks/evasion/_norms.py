@@ -15,8 +15,8 @@ ROUNDING = 1e-5
 def sizes(perturbations: torch.Tensor, norm: Norm) -> torch.Tensor:
     """Norm of each perturbation, N, for N×C×H×W."""
     flat = perturbations.flatten(1)
-    found: torch.Tensor = flat.abs().amax(dim=1) if norm == "linf" else flat.double().norm(dim=1).float()
-    return found
+    sizes_of: torch.Tensor = flat.abs().amax(dim=1) if norm == "linf" else flat.double().norm(dim=1).float()
+    return sizes_of
 
 
 def direction(gradients: torch.Tensor, norm: Norm) -> torch.Tensor:

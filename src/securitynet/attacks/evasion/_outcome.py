@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.evasion import _gallery
 from securitynet.methods.base import Gallery, Output
@@ -70,18 +71,18 @@ class Evasion(Output):
         chosen: NDArray[np.int64] = np.take_along_axis(self.perturbed, first[None], axis=0)[0]
         return chosen
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        found: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None:
-                found[item.name] = np.asarray(value, dtype=np.str_) if item.name in _TEXTS else np.asarray(value)
-        return found
+                arrays[item.name] = np.asarray(value, dtype=np.str_) if item.name in _TEXTS else np.asarray(value)
+        return arrays
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Evasion:
-        """See `Output.from_arrays`."""
         texts = {name: tuple(map(str, np.atleast_1d(arrays[name]))) for name in _TEXTS}
         rest: dict[str, Any] = {name: value for name, value in arrays.items() if name not in _TEXTS}
         return cls(**{**rest, **texts, "norm": texts["norm"][0]})
@@ -92,13 +93,13 @@ class Evasion(Output):
             int(self.vanished.sum()), len(self.vanished), int(self.unbounded.sum()), len(self.unbounded), level=level
         )
         notes = [*self.notes, *([warning] if warning else [])]
-        found = self._measured(self.strongest, level)
+        measurements = self._measured(self.strongest, level)
         for number in range(len(self.alternatives) if len(self.alternatives) > 1 else 0):
             own = self._measured(self.perturbed[number], level)[1:]
-            found += [m.renamed(f"surrogate-{number + 1}").with_notes(self.alternatives[number]) for m in own]
-        found += self._of_surrogates(level) + self._spent(level) + checks
-        told = ("accuracy-drop", "robust-accuracy", "success")
-        return [m.with_notes(*notes) if m.name.startswith(told) else m for m in found]
+            measurements += [m.renamed(f"surrogate-{number + 1}").with_notes(self.alternatives[number]) for m in own]
+        measurements += self._of_surrogates(level) + self._spent(level) + checks
+        headlines = ("accuracy-drop", "robust-accuracy", "success")
+        return [m.with_notes(*notes) if m.name.startswith(headlines) else m for m in measurements]
 
     def galleries(self) -> list[Gallery]:
         """Some of the images that evade: as they are, the perturbation, and what is shown to the target."""
@@ -108,7 +109,7 @@ class Evasion(Output):
         return evasion.measure(self.labels, self.clean, predictions, self.epsilons.tolist(), level=level)
 
     def _of_surrogates(self, level: float) -> list[Measurement]:
-        found = []
+        measurements = []
         for number, predictions in enumerate(self.surrogate if self.surrogate.shape[1] else ()):
             name = "surrogate-accuracy" if len(self.alternatives) == 1 else f"surrogate-{number + 1}.surrogate-accuracy"
             accuracy = evasion.share(
@@ -119,14 +120,14 @@ class Evasion(Output):
                 direction=Direction.LOWER,
                 level=level,
             )
-            found.append(accuracy.with_notes(self.alternatives[number]))
-        return found
+            measurements.append(accuracy.with_notes(self.alternatives[number]))
+        return measurements
 
     def _spent(self, level: float) -> list[Measurement]:
-        asked = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
+        spent = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
         names = [f"queries@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons]
         return [
-            evasion.median(name, row, level=level) for name, row in zip(names, asked, strict=bool(asked)) if len(row)
+            evasion.median(name, row, level=level) for name, row in zip(names, spent, strict=bool(spent)) if len(row)
         ]
 
 

@@ -54,13 +54,13 @@ class Oracle:
         return Queries(total=self._total, unique=len(self._keys - self._known))
 
     def _outputs(self, images: torch.Tensor) -> torch.Tensor:
-        answers = []
+        outputs = []
         for part in torch.split(images, self._target.batch_size):
             keys = image_keys(part)
-            answers.append(self._target.raw_outputs(part, keys=keys))
+            outputs.append(self._target.raw_outputs(part, keys=keys))
             self._total += len(keys)
             self._keys.update(keys)
-        return torch.cat(answers)
+        return torch.cat(outputs)
 
 
 class PieceStore:

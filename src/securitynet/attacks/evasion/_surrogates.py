@@ -52,10 +52,10 @@ class GivenSurrogate(Record):
             path = Path(values["weights"])
             if not path.is_file():
                 raise ConfigurationError(f"There is no file {path} with weights of a surrogate.")
-            found = file_checksum(path)
-            if values.get("checksum") not in (None, found):
+            checksum = file_checksum(path)
+            if values.get("checksum") not in (None, checksum):
                 raise ConfigurationError(f"The weights in {path} are not those of the stated checksum.")
-            return {**values, "checksum": found}
+            return {**values, "checksum": checksum}
         return values
 
     def load(self, data: TrialData, device: str) -> Target:
@@ -66,7 +66,7 @@ class GivenSurrogate(Record):
             ModelError: If it cannot be found or read.
             TargetError: If it has other classes than the dataset.
         """
-        found = load_target(
+        surrogate = load_target(
             self.model,
             weights=self.weights,
             dataset=data.dataset,
@@ -75,12 +75,12 @@ class GivenSurrogate(Record):
             head=self.head,
             device=device,
         )
-        if not found.access.covers(Access.WHITE_BOX):
+        if not surrogate.access.covers(Access.WHITE_BOX):
             raise ConfigurationError(
                 f"{self.model} only answers; examples are made with gradients, which it does not give.",
                 hint="Name a network, with its weights.",
             )
-        return found
+        return surrogate
 
 
 def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Target:
@@ -93,11 +93,11 @@ def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, contex
     """
     spec = surrogate_spec(architecture, recipe, data, context)
 
-    def told(done: int) -> None:
+    def report_epoch(done: int) -> None:
         if context.progress:
             context.progress(done, recipe.epochs)
 
-    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=told).target
+    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=report_epoch).target
 
 
 def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> ModelSpec:

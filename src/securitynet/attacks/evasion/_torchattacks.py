@@ -41,9 +41,9 @@ class CountedModel(nn.Module):
         device: Where it expects its images.
     """
 
-    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> None:
+    def __init__(self, compute: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> None:
         super().__init__()
-        self._answer = answer
+        self._answer = compute
         # The package looks at a parameter to learn the device.
         self.place = nn.Parameter(torch.zeros((), device=device), requires_grad=False)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
@@ -66,44 +67,44 @@ class AutoAttack(GradientAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """See `EvasionAttack.sample`."""
         package()
         return super().sample(target, data, seed)
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take, network = InputGradients(target, loss=log_odds), target.module
         device, half = target.backend.device, target.precision == "bf16"
         classes, shape = data.dataset.num_classes, data.dataset.image_shape
 
-        def answer(images: torch.Tensor) -> torch.Tensor:
+        def compute_logits(images: torch.Tensor) -> torch.Tensor:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
                 logits: torch.Tensor = network(images)
             return logits.float()
 
-        asked = CountedModel(answer, device)
+        model = CountedModel(compute_logits, device)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             lost = vanished(take(batch.images, batch.labels).gradients).numpy()
-            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
                 seed = derived_seed(context.seed, f"auto-attack at {epsilon:g}", batch.number)
-                for attack in self._attacks(asked, epsilon, classes, shape, seed):
+                for attack in self._attacks(model, epsilon, classes, shape, seed):
                     if not len(rows):
                         break
                     with seeded(seed):
-                        found = attack(batch.images[rows].to(device), batch.labels[rows].to(device)).detach().cpu()
-                    wrong = take.logits(found).argmax(dim=1) != batch.labels[rows]
-                    wrong &= sizes(found - batch.images[rows], self.norm) <= epsilon * (1 + ROUNDING) + ROUNDING
-                    kept[rows[wrong]] = found[wrong].clamp(0, 1)
+                        perturbed = attack(batch.images[rows].to(device), batch.labels[rows].to(device)).detach().cpu()
+                    wrong = take.logits(perturbed).argmax(dim=1) != batch.labels[rows]
+                    wrong &= sizes(perturbed - batch.images[rows], self.norm) <= epsilon * (1 + ROUNDING) + ROUNDING
+                    best[rows[wrong]] = perturbed[wrong].clamp(0, 1)
                     rows = rows[~wrong]
-                examples.append(kept.clone())
+                examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], vanished=lost)
 
         return Perturber(perturb, notes=tuple(self._omissions(classes, shape)))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
@@ -129,8 +130,8 @@ class EvasionAttack(Attack):
         """How many images `unbounded` wants."""
         return 0
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Evasion:
-        """See `Attack.run`."""
         sample = self.sample(target, data, context.seed)
         signals = context.signals(target, data, sample)
         perturber = self.prepare(target, data, context)
@@ -157,7 +158,7 @@ class EvasionAttack(Attack):
             images = data.dataset.batch(sample[right]).float() / 255
             free = self.unbounded(target, images, torch.from_numpy(signals.labels[right]), context)
         joined = {name: np.concatenate([p[name] for p in pieces], axis=axis) for name, axis in _AXES.items()}
-        kept = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
+        examples = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
         shown = _gallery.choose(joined["facts"])
         store.remove()
         return Evasion(
@@ -177,7 +178,7 @@ class EvasionAttack(Attack):
             joined["shown"][shown],
             joined["facts"][shown],
             data.dataset.class_names,
-            kept,
+            examples,
         )
 
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
@@ -219,7 +220,7 @@ class EvasionAttack(Attack):
                     predictions[a, e, same] = predictions[a, e - 1, same]
                     moved &= ~same
                 predictions[a, e, moved] = oracle.labels(examples[a, e, moved])
-        shown, facts = _gallery.pictures(batch, examples, predictions, self.epsilons)
+        shown, rows = _gallery.pictures(batch, examples, predictions, self.epsilons)
         queries = oracle.queries
         none = np.empty((budgets, 0), dtype=np.int64)
         return {
@@ -229,7 +230,7 @@ class EvasionAttack(Attack):
             "vanished": np.empty(0, dtype=bool) if made.vanished is None else made.vanished,
             "surrogate": np.empty((width, 0), dtype=np.int64) if made.surrogate is None else made.surrogate,
             "shown": shown,
-            "facts": facts,
+            "facts": rows,
             "queries": np.asarray([queries.total, queries.unique], dtype=np.int64),
             **({"examples": examples.numpy()} if self.keep_examples else {}),
         }

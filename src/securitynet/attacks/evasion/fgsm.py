@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
@@ -31,14 +32,14 @@ class Fgsm(GradientAttack):
 
     loss: LossName = Field(default="cross-entropy", description="Whose gradient is followed.")
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take = InputGradients(target, loss=LOSSES[self.loss])
         spare = InputGradients(target, loss=log_odds)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            found = signs(take, spare, batch.images, batch.labels)
-            examples = torch.stack([one_step(batch.images, found.signs, epsilon) for epsilon in self.epsilons])
-            return Perturbed(examples[None], vanished=found.vanished)
+            gradient_signs = signs(take, spare, batch.images, batch.labels)
+            examples = torch.stack([one_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons])
+            return Perturbed(examples[None], vanished=gradient_signs.vanished)
 
         return Perturber(perturb)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
@@ -79,8 +80,8 @@ class FgsmTransfer(EvasionAttack):
         spec = surrogate_spec(self.architecture, self.recipe, data, context)
         return [shared_model(spec, STORE, "the surrogate for transfer", context)]
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         models = [given.load(data, context.device) for given in self.surrogates]
         names = [given.model for given in self.surrogates]
         if not models:
@@ -127,12 +128,16 @@ class _Maker:
                 InputGradients(self._surrogate, loss=losses[0]),
                 InputGradients(self._surrogate, loss=losses[1]),
             )
-        found = signs(*self._takes, batch.images, batch.labels)
-        as_bytes = found.signs.to(torch.int8).numpy()
-        self._store.write(name, {"signs": as_bytes, "vanished": found.vanished, "predictions": found.predictions})
-        return found
+        gradient_signs = signs(*self._takes, batch.images, batch.labels)
+        as_bytes = gradient_signs.signs.to(torch.int8).numpy()
+        self._store.write(
+            name, {"signs": as_bytes, "vanished": gradient_signs.vanished, "predictions": gradient_signs.predictions}
+        )
+        return gradient_signs
 
 
-def _perturbed(found: Sequence[Signs], batch: Batch, epsilons: Sequence[float]) -> Perturbed:
-    examples = [torch.stack([one_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in found]
-    return Perturbed(torch.stack(examples), surrogate=np.stack([own.predictions for own in found]))
+def _perturbed(gradient_signs: Sequence[Signs], batch: Batch, epsilons: Sequence[float]) -> Perturbed:
+    examples = [
+        torch.stack([one_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in gradient_signs
+    ]
+    return Perturbed(torch.stack(examples), surrogate=np.stack([own.predictions for own in gradient_signs]))

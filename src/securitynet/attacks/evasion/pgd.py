@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import (
@@ -62,25 +63,25 @@ class Pgd(GradientAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take = InputGradients(target, loss=LOSSES[self.loss])
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             lost = vanished(take(batch.images, batch.labels).gradients).numpy()
-            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
                 for restart in range(self.restarts):
                     if len(rows):
                         ended, evaded = self._from_one_start(take, batch, rows, epsilon, restart, context.seed)
-                        kept[rows] = ended
+                        best[rows] = ended
                         rows = rows[~evaded]
-                examples.append(kept.clone())
+                examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], vanished=lost)
 
         return Perturber(perturb)

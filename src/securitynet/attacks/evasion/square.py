@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import Norm
@@ -61,38 +62,37 @@ class Square(EvasionAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """See `EvasionAttack.sample`."""
         package()
-        found = super().sample(target, data, seed)
+        sample = super().sample(target, data, seed)
         check_shape(self.norm, data.dataset.image_shape)
         if target.head == "labels":
             raise ConfigurationError(
                 f"{target.reference} answers with labels only; the square attack needs posteriors.",
                 hint="Use fgsm-transfer, which needs no answers.",
             )
-        return found
+        return sample
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
-
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             spent = np.zeros((len(self.epsilons), len(batch.labels)), dtype=np.int64)
             examples = []
             for e, epsilon in enumerate(self.epsilons):
                 if len(rows):
                     seed = derived_seed(context.seed, f"square at {epsilon:g}", batch.number)
-                    found, asked = self._search(oracle, batch.images[rows], batch.labels[rows], epsilon, seed)
-                    spent[e, rows.numpy()] = asked
-                    moved = (found != batch.images[rows]).flatten(1).any(dim=1)
-                    kept[rows[moved]] = found[moved]
+                    perturbed, queries = self._search(oracle, batch.images[rows], batch.labels[rows], epsilon, seed)
+                    spent[e, rows.numpy()] = queries
+                    moved = (perturbed != batch.images[rows]).flatten(1).any(dim=1)
+                    best[rows[moved]] = perturbed[moved]
                     rows = rows[~moved]  # the package gives images back as they were where it finds nothing
-                examples.append(kept.clone())
+                examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], spent=spent)
 
         return Perturber(perturb)
@@ -101,7 +101,7 @@ class Square(EvasionAttack):
         self, oracle: Oracle, images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int
     ) -> tuple[torch.Tensor, NDArray[np.int64]]:
         """Examples, and questions asked for each image."""
-        network = CountedModel(lambda asked: oracle.logits(asked.detach()), torch.device("cpu"))
+        network = CountedModel(lambda queried: oracle.logits(queried.detach()), torch.device("cpu"))
         attack = package().Square(
             network,
             norm={"linf": "Linf", "l2": "L2"}[self.norm],
@@ -113,14 +113,14 @@ class Square(EvasionAttack):
         search, spent = attack.attack_single_run, np.full(len(labels), OVERHEAD - 1, dtype=np.int64)
 
         def counted(x: torch.Tensor, y: torch.Tensor) -> Any:
-            asked, found = search(x, y)
-            spent[:] = asked.numpy().astype(np.int64) + OVERHEAD - 1  # the package's count holds the first guess
-            return asked, found
+            queries, perturbed = search(x, y)
+            spent[:] = queries.numpy().astype(np.int64) + OVERHEAD - 1  # the package's count holds the first guess
+            return queries, perturbed
 
         attack.attack_single_run = counted
         with seeded(seed):
-            found: torch.Tensor = attack(images, labels)
-        return found.detach(), spent
+            best: torch.Tensor = attack(images, labels)
+        return best.detach(), spent
 
 
 def check_shape(norm: Norm, shape: tuple[int, int, int]) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
 from securitynet.methods.base import SharedWork
@@ -47,7 +47,7 @@ class GenerativeAttack(InversionAttack):
 
         return [*super().shared_work(target, data, context), SharedWork(f"gans/{record.key}", "the GAN", run)]
 
-    def obtain(self, subject: Subject, data: TrialData, context: Context) -> GAN:
+    def obtain(self, attacked: AttackedClasses, data: TrialData, context: Context) -> GAN:
         """The GAN, on the target's device. It does not depend on the target: others on the same data share it.
 
         Raises:
@@ -55,8 +55,8 @@ class GenerativeAttack(InversionAttack):
             SecurityNetError: See `securitynet.models.gan.obtain_gan`.
         """
         gan = self._obtain(data, context)
-        gan.generator.to(subject.device)
-        gan.discriminator.to(subject.device)
+        gan.generator.to(attacked.device)
+        gan.discriminator.to(attacked.device)
         return gan
 
     def _obtain(self, data: TrialData, context: Context) -> GAN:

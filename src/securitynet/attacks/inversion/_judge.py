@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import Evaluator
-from securitynet.attacks.inversion._subject import Subject
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ModelError
@@ -20,7 +20,7 @@ from securitynet.models.targets.target import Target
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedReconstructions:
     """Fields of `securitynet.attacks.inversion.base.Reconstructions` that come from the judge; see there."""
 
     images: NDArray[np.uint8]
@@ -41,40 +41,40 @@ class Judged:
 
 
 def judge(
-    subject: Subject, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
-) -> Judged:
+    attacked: AttackedClasses, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
+) -> JudgedReconstructions:
     """Compare reconstructions with the truth. Nothing of this is asked of the target on the adversary's bill.
 
     They are judged as 8-bit images, which is what an adversary would have in hand.
 
     Args:
-        subject: What was attacked.
+        attacked: What was attacked.
         data: The truth.
         evaluator: The evaluation classifier.
-        images: Reconstructions in [0, 1], N×C×H×W, in the order of ``subject.classes``.
+        images: Reconstructions in [0, 1], N×C×H×W, in the order of ``attacked.classes``.
         references: Real images of each class to compare with, at most.
         seed: Decides which, where there are more.
     """
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     exact = pixels.numpy().astype(np.float32) / 255
-    classes = subject.classes.numpy()
+    classes = attacked.classes.numpy()
     dataset, splits = data.dataset, data.splits
     scores = _answers(evaluator.target, pixels, embeddings=False)
-    means = _class_means(subject, data)
-    own, features = _embedded(subject.target, pixels), _answers(evaluator.target, pixels, embeddings=True)
+    means = _class_means(attacked, data)
+    own, features = _embedded(attacked.target, pixels), _answers(evaluator.target, pixels, embeddings=True)
     count = len(pixels)
     embedding, feature, near = (np.full(count, np.nan) for _ in range(3))
     to_member = np.zeros(count, dtype=bool)
-    shown = np.zeros((len(subject.labels), *subject.shape), dtype=np.uint8)
-    mean_of = np.repeat(means[: len(subject.labels)], subject.restarts, axis=0)
-    for number, label in enumerate(subject.labels):
+    shown = np.zeros((len(attacked.labels), *attacked.shape), dtype=np.uint8)
+    mean_of = np.repeat(means[: len(attacked.labels)], attacked.restarts, axis=0)
+    for number, label in enumerate(attacked.labels):
         rows = classes == label
         members = _some(dataset, splits.members, label, references, seed)
         others = _some(dataset, np.union1d(splits.non_members, splits.shadow_test), label, references, seed)
         unseen = _some(dataset, evaluator.unseen, label, references, seed)
         known = dataset.batch(members)
         if own is not None:
-            of_members = _embedded(subject.target, known)
+            of_members = _embedded(attacked.target, known)
             assert of_members is not None  # the target has embeddings, or had none before
             embedding[rows] = inversion.centroid_distance(own[rows], of_members)
         of_members = _answers(evaluator.target, known, embeddings=True)
@@ -86,10 +86,10 @@ def judge(
         flat = exact[rows].reshape(int(rows.sum()), -1)
         shown[number] = known[int(inversion.nearest(flat[:1], _flat(known))[1][0])].numpy()
         to_member[rows] = _nearer_to_member(flat, dataset, members, others)
-    labels = slice(0, len(subject.labels))
-    return Judged(
+    labels = slice(0, len(attacked.labels))
+    return JudgedReconstructions(
         images=pixels.numpy(),
-        posterior=_posteriors(subject, pixels),
+        posterior=_posteriors(attacked, pixels),
         rank=inversion.ranks(scores, classes),
         mse=inversion.mse(exact, mean_of),
         ssim=inversion.ssim(exact, mean_of),
@@ -106,13 +106,13 @@ def judge(
     )
 
 
-def _class_means(subject: Subject, data: TrialData) -> NDArray[np.float64]:
+def _class_means(attacked: AttackedClasses, data: TrialData) -> NDArray[np.float64]:
     """Mean training image of each requested class, then of one more where only one is requested; in [0, 1]."""
-    labels = list(subject.labels)
+    labels = list(attacked.labels)
     held = data.dataset.labels[data.splits.members]
     if len(labels) == 1:
         labels += [label for label in np.unique(held).tolist() if label != labels[0]][:1]
-    means = np.zeros((len(labels), *subject.shape))
+    means = np.zeros((len(labels), *attacked.shape))
     for number, label in enumerate(labels):
         records = data.splits.members[held == label]
         for _, images in data.dataset.batches(records, 1024):
@@ -145,11 +145,13 @@ def _flat(images: torch.Tensor) -> NDArray[np.float32]:
     return np.asarray(images.flatten(1).numpy().astype(np.float32) / 255)
 
 
-def _posteriors(subject: Subject, pixels: torch.Tensor) -> NDArray[np.float64]:
+def _posteriors(attacked: AttackedClasses, pixels: torch.Tensor) -> NDArray[np.float64]:
     with torch.inference_mode():
-        logits = torch.cat([subject.module(part.to(subject.device)).float().cpu() for part in torch.split(pixels, 256)])
+        logits = torch.cat(
+            [attacked.module(part.to(attacked.device)).float().cpu() for part in torch.split(pixels, 256)]
+        )
     rows = torch.arange(len(pixels))
-    return logits.double().softmax(dim=1)[rows, subject.classes].numpy()
+    return logits.double().softmax(dim=1)[rows, attacked.classes].numpy()
 
 
 def _embedded(target: Target, images: torch.Tensor) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.datasets.locks import exclusive
 from securitynet.devices import deterministic_kernels
 from securitynet.files import stable_hash
@@ -26,7 +26,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class InversionResult:
     """What a search ends with.
 
     Attributes:
@@ -39,7 +39,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class InversionSearch:
     """An optimisation, ready to start or to go on.
 
     Attributes:
@@ -54,10 +54,10 @@ class Search:
     start: Callable[[], Tensors]
     advance: Callable[[Tensors, int], bool]
     steps: int
-    finish: Callable[[Tensors], SearchResult]
+    finish: Callable[[Tensors], InversionResult]
 
     @contextlib.contextmanager
-    def carried_out(self, context: Context) -> Iterator[SearchResult]:
+    def carried_out(self, context: Context) -> Iterator[InversionResult]:
         """Run it, or what a killed run has left of it. The checkpoint is removed when the block ends well.
 
         Killed in it, the search is not repeated.
@@ -92,15 +92,15 @@ class Search:
         return tensors
 
 
-def identity(subject: Subject, name: str, configuration: dict[str, object], seed: int) -> dict[str, object]:
+def identity(attacked: AttackedClasses, name: str, configuration: dict[str, object], seed: int) -> dict[str, object]:
     """What decides the search of an attack besides the models that it trains."""
     return {
         "attack": name,
         "configuration": configuration,
-        "target": subject.target.identity.model_dump(mode="json"),
-        "precision": subject.target.precision,
-        "shape": list(subject.shape),
-        "labels": list(subject.labels),
+        "target": attacked.target.identity.model_dump(mode="json"),
+        "precision": attacked.target.precision,
+        "shape": list(attacked.shape),
+        "labels": list(attacked.labels),
         "seed": seed,
     }
 
@@ -118,7 +118,7 @@ def gradients(
     Returns:
         The gradient, as ``values``; all results of ``cost``, detached.
     """
-    found, told = [], []
+    parts, signals = [], []
     with torch.enable_grad():
         for first in range(0, max(1, len(values)), part):
             positions = slice(first, first + part)  # a view: on small images, copies take longer than they do
@@ -126,11 +126,11 @@ def gradients(
             results = cost(leaf, positions)
             # The sum, not the mean: no row's step may depend on how many others there are.
             (gradient,) = torch.autograd.grad(results[0].sum(), leaf)
-            found.append(gradient)
-            told.append(tuple(result.detach() for result in results))
-    if len(found) == 1:
-        return found[0], told[0]
-    return torch.cat(found), tuple(torch.cat(column) for column in zip(*told, strict=True))
+            parts.append(gradient)
+            signals.append(tuple(result.detach() for result in results))
+    if len(parts) == 1:
+        return parts[0], signals[0]
+    return torch.cat(parts), tuple(torch.cat(column) for column in zip(*signals, strict=True))
 
 
 def adam(

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
-from securitynet.attacks.inversion._search import Search, SearchResult
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch
 from securitynet.methods.base import Gallery, Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -90,16 +91,16 @@ class Reconstructions(Output):
     recognised: tuple[int, int]
     notes: tuple[str, ...] = ()
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("names", "notes"):
-            found[name] = np.asarray(found[name], dtype=np.str_)
-        return {name: np.asarray(value) for name, value in found.items()}
+            arrays[name] = np.asarray(arrays[name], dtype=np.str_)
+        return {name: np.asarray(value) for name, value in arrays.items()}
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reconstructions:
-        """See `Output.from_arrays`."""
         values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
         for name in ("names", "notes"):
             values[name] = tuple(str(text) for text in values[name])
@@ -111,8 +112,8 @@ class Reconstructions(Output):
         """Accuracies of the evaluation classifier, then distances to the classes (`securitynet.metrics.inversion`)."""
         lower = {"direction": Direction.LOWER, "level": level}
         higher = {"direction": Direction.HIGHER, "level": level}
-        right, asked = self.recognised
-        judge = f"The evaluation classifier recognises {right} of {asked} real images that it was not trained on."
+        right, judged = self.recognised
+        judge = f"The evaluation classifier recognises {right} of {judged} real images that it was not trained on."
         measured = [inversion.clustered_rate("accuracy", self.rank == 0, self.classes, **lower)]  # type: ignore[arg-type]
         if self.num_classes > 5:
             measured.append(inversion.clustered_rate("top5-accuracy", self.rank < 5, self.classes, **lower))  # type: ignore[arg-type]
@@ -192,32 +193,36 @@ class InversionAttack(Attack):
         return value
 
     @abstractmethod
-    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
+    def search(self, attacked: AttackedClasses, data: TrialData, context: Context) -> InversionSearch:
         """Everything that is optimised, ready to start. Models of the adversary's are trained here."""
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """The evaluation classifier, by which attacks on one target, and on others of its architecture, are judged."""
         return [shared_evaluator(target, data, self.evaluator, context)]
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
-        """See `Attack.run`."""
         target.require(Access.WHITE_BOX, "gradients to the input")
-        subject = Subject.of(target, data, self.classes, self.restarts)
+        attacked = AttackedClasses.of(target, data, self.classes, self.restarts)
         evaluator = obtain_evaluator(target, data, self.evaluator, context)
-        search = self.search(subject, data, context)
-        with search.carried_out(context) as found:
-            judged = _judge.judge(subject, data, evaluator, found.images, self.references, context.seed)
-            return self._output(subject, found, judged, evaluator.recognised)
+        search = self.search(attacked, data, context)
+        with search.carried_out(context) as result:
+            judged = _judge.judge(attacked, data, evaluator, result.images, self.references, context.seed)
+            return self._output(attacked, result, judged, evaluator.recognised)
 
     def _output(
-        self, subject: Subject, found: SearchResult, judged: _judge.Judged, recognised: tuple[int, int]
+        self,
+        attacked: AttackedClasses,
+        result: InversionResult,
+        judged: _judge.JudgedReconstructions,
+        recognised: tuple[int, int],
     ) -> Reconstructions:
         return Reconstructions(
-            classes=subject.classes.numpy(),
-            iterations=found.iterations,
-            labels=np.asarray(subject.labels, dtype=np.int64),
-            names=subject.names,
-            num_classes=subject.num_classes,
+            classes=attacked.classes.numpy(),
+            iterations=result.iterations,
+            labels=np.asarray(attacked.labels, dtype=np.int64),
+            names=attacked.names,
+            num_classes=attacked.num_classes,
             recognised=recognised,
             **vars(judged),
         )

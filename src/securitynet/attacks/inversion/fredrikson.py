@@ -11,9 +11,10 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
-from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, adam, gradients, identity
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -58,24 +59,24 @@ class Fredrikson(InversionAttack):
     start: Literal["mean", "black", "grey", "noise"] = Field(default="mean", description="Where the descent starts.")
     spread: float = Field(default=0.1, ge=0, allow_inf_nan=False, description="Noise of further restarts.")
 
-    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """See `InversionAttack.search`."""
-        classes = subject.classes.to(subject.device)
-        colour, scale = _colour(subject, self.start)
-        rows = torch.arange(len(classes), device=subject.device)
+    @override
+    def search(self, attacked: AttackedClasses, data: TrialData, context: Context) -> InversionSearch:
+        classes = attacked.classes.to(attacked.device)
+        colour, scale = _colour(attacked, self.start)
+        rows = torch.arange(len(classes), device=attacked.device)
 
         def start() -> Tensors:
-            images = colour.expand(len(classes), *subject.shape).clone()
+            images = colour.expand(len(classes), *attacked.shape).clone()
             draws = generator(context.seed, "inversion starts")
             if self.start == "noise":
-                images = torch.rand(images.shape, generator=draws).to(subject.device)
+                images = torch.rand(images.shape, generator=draws).to(attacked.device)
             else:
-                noise = self.spread * torch.randn(images.shape, generator=draws).to(subject.device)
-                images = torch.where((rows % subject.restarts == 0)[:, None, None, None], images, images + noise)
+                noise = self.spread * torch.randn(images.shape, generator=draws).to(attacked.device)
+                images = torch.where((rows % attacked.restarts == 0)[:, None, None, None], images, images + noise)
             return {
                 "images": images.clamp(0, 1),
                 "best": images.clamp(0, 1),
-                "cost": torch.full((len(classes),), torch.inf, device=subject.device),
+                "cost": torch.full((len(classes),), torch.inf, device=attacked.device),
                 "since": torch.zeros_like(classes),
                 "iterations": torch.zeros_like(classes),
                 "active": torch.ones_like(classes, dtype=torch.bool),
@@ -90,7 +91,7 @@ class Fredrikson(InversionAttack):
             wanted = classes if at is None else classes[at]
 
             def cost(leaf: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
-                log_p = subject.module(leaf).float().log_softmax(dim=1)
+                log_p = attacked.module(leaf).float().log_softmax(dim=1)
                 own = log_p.gather(1, wanted[positions][:, None]).squeeze(1)
                 costs = -own if self.objective == "log-posterior" else 1 - own.exp()
                 if self.total_variation:
@@ -99,7 +100,7 @@ class Fredrikson(InversionAttack):
                     costs = costs + self.l2 * ((leaf - colour) / scale).square().sum(dim=(1, 2, 3))
                 return costs, own
 
-            gradient, (costs, log_posterior) = gradients(cost, images, subject.part)
+            gradient, (costs, log_posterior) = gradients(cost, images, attacked.part)
             reached = log_posterior.exp() > self.threshold
             better = (costs < before) | reached
             _put(state, "best", at, torch.where(better[:, None, None, None], images, _rows(state, "best", at)))
@@ -121,13 +122,13 @@ class Fredrikson(InversionAttack):
             _put(state, "images", at, images.clamp_(0, 1))
             return len(images) > 0
 
-        def finish(state: Tensors) -> SearchResult:
-            return SearchResult(state["best"].cpu(), state["iterations"].cpu().numpy())
+        def finish(state: Tensors) -> InversionResult:
+            return InversionResult(state["best"].cpu(), state["iterations"].cpu().numpy())
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes"})
         # One look more than there are iterations: the image that the last one ends with counts, too.
-        return Search(
-            identity(subject, "fredrikson", configuration, context.seed), start, advance, self.iterations + 1, finish
+        return InversionSearch(
+            identity(attacked, "fredrikson", configuration, context.seed), start, advance, self.iterations + 1, finish
         )
 
 
@@ -154,14 +155,14 @@ def total_variation(images: torch.Tensor) -> torch.Tensor:
     return down + across
 
 
-def _colour(subject: Subject, start: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _colour(attacked: AttackedClasses, start: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The colour to start from and to be drawn back to, and the deviation by which the network scales; 1×C×1×1 each."""
-    normalised = subject.target.preprocessing
-    channels = subject.shape[0]
+    normalised = attacked.target.preprocessing
+    channels = attacked.shape[0]
     level = {"black": 0.0, "grey": 0.5, "noise": 0.5, "mean": 0.0 if channels == 1 else 0.5}[start]
     colour = normalised.mean if start == "mean" and normalised.mean else (level,)
 
     def tensor(values: tuple[float, ...]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=subject.device).view(1, -1, 1, 1)
+        return torch.tensor(values, dtype=torch.float32, device=attacked.device).view(1, -1, 1, 1)
 
     return tensor(colour).clamp(0, 1).expand(1, channels, 1, 1), tensor(normalised.std or (1.0,))

@@ -11,10 +11,11 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
-from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, gradients, identity
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, gradients, identity
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.randomness import generator
@@ -43,34 +44,34 @@ class Generative(GenerativeAttack):
     rounds: int = Field(default=1500, ge=1, description="Steps.")
     clip: float = Field(default=1.0, gt=0, description="The noise is kept in [-clip, clip].")
 
-    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """See `InversionAttack.search`."""
-        gan = self.obtain(subject, data, context)
-        classes = subject.classes.to(subject.device)
+    @override
+    def search(self, attacked: AttackedClasses, data: TrialData, context: Context) -> InversionSearch:
+        gan = self.obtain(attacked, data, context)
+        classes = attacked.classes.to(attacked.device)
 
         def start() -> Tensors:
             codes = torch.randn(len(classes), gan.latent, generator=generator(context.seed, "inversion codes"))
-            codes = codes.to(subject.device)
+            codes = codes.to(attacked.device)
             return {"codes": codes.clamp(-self.clip, self.clip), "velocity": torch.zeros_like(codes)}
 
         def cost(codes: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
             images = gan.generator(codes)
             prior = functional.softplus(-gan.discriminator(images))
-            log_p = subject.module(images).float().log_softmax(dim=1)
+            log_p = attacked.module(images).float().log_softmax(dim=1)
             return (prior - self.weight * log_p.gather(1, classes[positions][:, None]).squeeze(1),)
 
         def advance(state: Tensors, step: int) -> bool:
-            gradient, _ = gradients(cost, state["codes"], subject.part)
+            gradient, _ = gradients(cost, state["codes"], attacked.part)
             before = state["velocity"]
             state["velocity"] = self.momentum * before - self.learning_rate * gradient
             moved = state["codes"] + state["velocity"] + self.momentum * (state["velocity"] - before)
             state["codes"] = moved.clamp(-self.clip, self.clip)
             return True
 
-        def finish(state: Tensors) -> SearchResult:
-            iterations = torch.full_like(subject.classes, self.rounds).numpy()
-            return SearchResult(generate(gan, state["codes"], subject.part), iterations)
+        def finish(state: Tensors) -> InversionResult:
+            iterations = torch.full_like(attacked.classes, self.rounds).numpy()
+            return InversionResult(generate(gan, state["codes"], attacked.part), iterations)
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
-        known = identity(subject, "generative", {**configuration, "gan": gan.key}, context.seed)
-        return Search(known, start, advance, self.rounds, finish)
+        known = identity(attacked, "generative", {**configuration, "gan": gan.key}, context.seed)
+        return InversionSearch(known, start, advance, self.rounds, finish)

@@ -14,10 +14,11 @@ from typing import ClassVar
 import torch
 from pydantic import Field, model_validator
 from torch.nn import functional
+from typing_extensions import override
 
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
-from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, adam, gradients, identity
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, adam, gradients, identity
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -62,40 +63,40 @@ class PlugAndPlay(GenerativeAttack):
             )
         return self
 
-    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """See `InversionAttack.search`."""
-        gan = self.obtain(subject, data, context)
-        labels = torch.tensor(subject.labels, device=subject.device)
+    @override
+    def search(self, attacked: AttackedClasses, data: TrialData, context: Context) -> InversionSearch:
+        gan = self.obtain(attacked, data, context)
+        labels = torch.tensor(attacked.labels, device=attacked.device)
         classes = labels.repeat_interleave(self.candidates)
 
         def start() -> Tensors:
-            codes = self._promising(subject, gan, labels, context.seed)
+            codes = self._promising(attacked, gan, labels, context.seed)
             return {"codes": codes, "mean": torch.zeros_like(codes), "square": torch.zeros_like(codes)}
 
         def advance(state: Tensors, step: int) -> bool:
-            views = self._views(len(classes), context.seed, step, subject.device)
+            views = self._views(len(classes), context.seed, step, attacked.device)
 
             def cost(codes: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
                 images = gan.generator(codes)
-                logits = subject.module(transformed(images, views[positions])).float()
+                logits = attacked.module(transformed(images, views[positions])).float()
                 costs = -margins(logits, classes[positions])
                 if self.realism:
                     costs = costs + self.realism * functional.softplus(-gan.discriminator(images))
                 return (costs,)
 
-            gradient, _ = gradients(cost, state["codes"], subject.part)
+            gradient, _ = gradients(cost, state["codes"], attacked.part)
             moments = state["mean"], state["square"]
             state["codes"] = adam(state["codes"], gradient, moments, step, self.learning_rate, _BETAS)
             return True
 
-        def finish(state: Tensors) -> SearchResult:
-            kept = self._robust(subject, gan, state["codes"], classes, context.seed)
-            iterations = torch.full_like(subject.classes, self.rounds).numpy()
-            return SearchResult(generate(gan, kept, subject.part), iterations)
+        def finish(state: Tensors) -> InversionResult:
+            robust = self._robust(attacked, gan, state["codes"], classes, context.seed)
+            iterations = torch.full_like(attacked.classes, self.rounds).numpy()
+            return InversionResult(generate(gan, robust, attacked.part), iterations)
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
-        known = identity(subject, "plug-and-play", {**configuration, "gan": gan.key}, context.seed)
-        return Search(known, start, advance, self.rounds, finish)
+        known = identity(attacked, "plug-and-play", {**configuration, "gan": gan.key}, context.seed)
+        return InversionSearch(known, start, advance, self.rounds, finish)
 
     def _views(self, count: int, seed: int, step: int, device: torch.device) -> torch.Tensor:
         """Random transformations of N images: factors of size and shifts, N×3, in units of half the side."""
@@ -104,33 +105,33 @@ class PlugAndPlay(GenerativeAttack):
         return (draws * reach + torch.tensor([1.0, 0.0, 0.0])).to(device)
 
     @torch.no_grad()
-    def _promising(self, subject: Subject, gan: GAN, labels: torch.Tensor, seed: int) -> torch.Tensor:
+    def _promising(self, attacked: AttackedClasses, gan: GAN, labels: torch.Tensor, seed: int) -> torch.Tensor:
         """The codes of a pool whose transformed images have the highest mean posterior of each class, L·candidates."""
-        codes = torch.randn(self.pool, gan.latent, generator=generator(seed, "inversion pool")).to(subject.device)
-        scores = self._scores(subject, gan, codes, _FEW_VIEWS, seed, -1)
+        codes = torch.randn(self.pool, gan.latent, generator=generator(seed, "inversion pool")).to(attacked.device)
+        scores = self._scores(attacked, gan, codes, _FEW_VIEWS, seed, -1)
         best = scores[:, labels].topk(self.candidates, dim=0).indices
         return codes[best.T.flatten()]
 
     @torch.no_grad()
     def _robust(
-        self, subject: Subject, gan: GAN, codes: torch.Tensor, classes: torch.Tensor, seed: int
+        self, attacked: AttackedClasses, gan: GAN, codes: torch.Tensor, classes: torch.Tensor, seed: int
     ) -> torch.Tensor:
         """The codes whose images keep the highest mean posterior under transformations, best first: L·restarts."""
-        scores = self._scores(subject, gan, codes, self.views, seed, self.rounds)
+        scores = self._scores(attacked, gan, codes, self.views, seed, self.rounds)
         own = scores.gather(1, classes[:, None]).view(-1, self.candidates)
         best = own.topk(self.restarts, dim=1).indices
         first = torch.arange(len(own), device=best.device)[:, None] * self.candidates
         return codes[(first + best).flatten()]
 
     def _scores(
-        self, subject: Subject, gan: GAN, codes: torch.Tensor, views: int, seed: int, step: int
+        self, attacked: AttackedClasses, gan: GAN, codes: torch.Tensor, views: int, seed: int, step: int
     ) -> torch.Tensor:
         """Mean posteriors of codes' images over random transformations, N×K."""
         rows = []
-        drawn = [self._views(len(codes), seed, step * 1000 - number, subject.device) for number in range(views)]
-        for positions in torch.split(torch.arange(len(codes), device=codes.device), subject.part):
+        drawn = [self._views(len(codes), seed, step * 1000 - number, attacked.device) for number in range(views)]
+        for positions in torch.split(torch.arange(len(codes), device=codes.device), attacked.part):
             images = gan.generator(codes[positions])
-            seen = [subject.module(transformed(images, view[positions])).float().softmax(dim=1) for view in drawn]
+            seen = [attacked.module(transformed(images, view[positions])).float().softmax(dim=1) for view in drawn]
             rows.append(torch.stack(seen).mean(dim=0))
         return torch.cat(rows)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
@@ -65,17 +66,17 @@ class LabelOnlyAttack(Attack):
         """Records besides the sample whose predicted classes the attack needs, sorted; none by default."""
         return np.empty(0, np.int64)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
-        asked = context.signals(target, data, union(sample, helping))
-        signals = asked.select(sample)
+        queried = context.signals(target, data, union(sample, helping))
+        signals = queried.select(sample)
         before = target.query_counter.snapshot()
 
         def oracle(images: torch.Tensor) -> torch.Tensor:
             return torch.cat([target.labels(batch) for batch in torch.split(images, target.batch_size)])
 
-        scores = self.scores(oracle, signals, asked.select(helping), data, context)
+        scores = self.scores(oracle, signals, queried.select(helping), data, context)
         after = target.query_counter.snapshot()
         context.extra_queries.append(Queries(total=after.total - before.total, unique=after.unique - before.unique))
         known = known_records(signals.indices, data)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_model
 from securitynet.attacks.base import Attack
@@ -58,7 +59,7 @@ class Observed:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedCase:
     """An attack on one target before its networks are trained.
 
     Attributes:
@@ -79,10 +80,10 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class _Training:
     """One network: of which case, for which class (None: all), and what it learns from."""
 
-    case: Prepared
+    case: PreparedCase
     label: int | None
     network: nn.Module
     inputs: Inputs
@@ -139,38 +140,38 @@ class LearnedAttack(Attack):
         shadow = context.threat_model is not None and context.threat_model.auxiliary is Auxiliary.SHADOW
         return shared_shadow(target, data, self.shadow(), context) if shadow else ()
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         return self.run_together([(target, data, context)])[0]
 
     def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[MembershipScores]:
         """Run on several targets, whose attack networks are trained at once; see `attack_together`."""
         prepared = [self._prepared(*case) for case in cases]
         shapes = [tuple(values.shape[1] for values in one.known.features) for one in prepared]
-        found: dict[int, MembershipScores] = {}
+        results: dict[int, MembershipScores] = {}
         for shape in dict.fromkeys(shapes):  # networks of other inputs have other layers
             numbers = [number for number, own in enumerate(shapes) if own == shape]
             scores = self._learn([prepared[number] for number in numbers])
             for number, values in zip(numbers, scores, strict=True):
-                found[number] = self._judged(prepared[number], values)
-        return [found[number] for number in range(len(cases))]
+                results[number] = self._judged(prepared[number], values)
+        return [results[number] for number in range(len(cases))]
 
-    def _judged(self, prepared: Prepared, scores: NDArray[np.float64]) -> MembershipScores:
+    def _judged(self, prepared: PreparedCase, scores: NDArray[np.float64]) -> MembershipScores:
         records = len(prepared.known.is_member)
         notes = (*prepared.notes, *self._hardly_trained(records), *_says_nothing(scores))
         return MembershipScores.of(prepared.scored, prepared.data, scores, 0.0, notes=notes)
 
-    def _prepared(self, target: Target, data: TrialData, context: Context) -> Prepared:
+    def _prepared(self, target: Target, data: TrialData, context: Context) -> PreparedCase:
         """All that is known before networks are trained."""
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         signals = context.signals(target, data)
         notes: tuple[str, ...] = ()
         if auxiliary is Auxiliary.SHADOW:
-            found = shadow_model(target, data, self.shadow(), context)
-            records = union(found.shadow.members, found.non_members)
-            answers = collect(found.shadow.target, data.dataset, records, cache=context.cache)
-            known = self._observed(found.shadow.target, answers, found.shadow.members, data, context)
-            scored, notes = signals, found.fidelity
+            trained = shadow_model(target, data, self.shadow(), context)
+            records = union(trained.shadow.members, trained.non_members)
+            outputs = collect(trained.shadow.target, data.dataset, records, cache=context.cache)
+            known = self._observed(trained.shadow.target, outputs, trained.shadow.members, data, context)
+            scored, notes = signals, trained.fidelity
         else:
             splits = data.splits
             taught = union(splits.known_members, splits.known_non_members)
@@ -185,7 +186,7 @@ class LearnedAttack(Attack):
                     hint="Change the share that the adversary knows with --known.",
                 )
         _check_widths(known.features, wanted.features)
-        return Prepared(known, wanted, scored, data, context, notes)
+        return PreparedCase(known, wanted, scored, data, context, notes)
 
     def _observed(
         self, model: Target, signals: Signals, members: NDArray[np.int64], data: TrialData, context: Context
@@ -193,9 +194,9 @@ class LearnedAttack(Attack):
         features = self.features(model, signals, data, context)
         return Observed(features, signals.labels, np.isin(signals.indices, members))
 
-    def _learn(self, cases: Sequence[Prepared]) -> list[NDArray[np.float64]]:
+    def _learn(self, cases: Sequence[PreparedCase]) -> list[NDArray[np.float64]]:
         """Train all networks of all cases at once, and score each record with those that answer for its class."""
-        jobs: list[_Job] = []
+        trainings: list[_Training] = []
         scales = [self.scales(one.known.features) for one in cases]
         for one, scale in zip(cases, scales, strict=True):
             inputs = _scaled(scale, one.known.features)
@@ -205,45 +206,47 @@ class LearnedAttack(Attack):
                 for number in range(self.repeats):
                     seed = derived_seed(one.context.seed, f"attack network {number}")
                     network = self._fresh([values.shape[1] for values in inputs], seed)
-                    jobs.append(_Job(one, label, network, inputs, rows, members[rows], seed))
+                    trainings.append(_Training(one, label, network, inputs, rows, members[rows], seed))
         context = cases[0].context
         train_together(
-            [job.network for job in jobs],
-            [job.inputs for job in jobs],
-            [job.members.long() for job in jobs],
+            [training.network for training in trainings],
+            [training.inputs for training in trainings],
+            [training.members.long() for training in trainings],
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[job.seed for job in jobs],
-            weights=[_balancing(job.members) for job in jobs],
-            rows=[job.rows for job in jobs],
+            seeds=[training.seed for training in trainings],
+            weights=[_balancing(training.members) for training in trainings],
+            rows=[training.rows for training in trainings],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
         )
         return [
-            self._scores(one, _scaled(scale, one.wanted.features), [job for job in jobs if job.case is one])
+            self._scores(
+                one, _scaled(scale, one.wanted.features), [training for training in trainings if training.case is one]
+            )
             for one, scale in zip(cases, scales, strict=True)
         ]
 
-    def _scores(self, case: Prepared, asked: Inputs, jobs: Sequence[_Job]) -> NDArray[np.float64]:
+    def _scores(self, case: PreparedCase, inputs: Inputs, trainings: Sequence[_Training]) -> NDArray[np.float64]:
         """Log-odds of the scored records, by the networks of their class, or else by those of all."""
         scores = np.empty(len(case.wanted.classes))
-        own = {job.label for job in jobs}
+        own = {training.label for training in trainings}
         answering = np.array([label if label in own else -1 for label in case.wanted.classes])
         for label in np.unique(answering):
             part = np.flatnonzero(answering == label)
-            rows = tuple(values[torch.from_numpy(part)] for values in asked)
-            mine = [job for job in jobs if job.label == (None if label < 0 else label)]
-            scores[part] = np.mean([_log_odds(job.network, rows) for job in mine], axis=0)
+            rows = tuple(values[torch.from_numpy(part)] for values in inputs)
+            mine = [training for training in trainings if training.label == (None if label < 0 else label)]
+            scores[part] = np.mean([_log_odds(training.network, rows) for training in mine], axis=0)
         return scores
 
-    def _groups(self, known: Observed, asked: NDArray[np.int64]) -> list[tuple[int | None, NDArray[np.bool_]]]:
+    def _groups(self, known: Observed, labels: NDArray[np.int64]) -> list[tuple[int | None, NDArray[np.bool_]]]:
         """Class and records of each network: of each class that has enough, and of all classes if another is asked."""
         groups: list[tuple[int | None, NDArray[np.bool_]]] = []
-        for label in np.unique(asked) if self.per_class else ():
+        for label in np.unique(labels) if self.per_class else ():
             mask = known.classes == label
             if min((mask & known.is_member).sum(), (mask & ~known.is_member).sum()) >= LEAST_PER_CLASS:
                 groups.append((int(label), mask))
-        if len(groups) < len(np.unique(asked)) or not self.per_class:
+        if len(groups) < len(np.unique(labels)) or not self.per_class:
             groups.append((None, np.ones(len(known.classes), dtype=bool)))
         return groups
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import Scale, logit_scaled
 from securitynet.attacks.membership._learned import MLP, Features, LearnedAttack
@@ -30,10 +31,10 @@ class PosteriorMLP(LearnedAttack):
         """Posteriors on the chosen scale, N×K."""
         return logit_scaled(signals.logits) if self.scale == "logit" else signals.posteriors
 
+    @override
     def scales(self, features: Features) -> list[Scale]:
-        """See `LearnedAttack.scales`."""
         return [Scale(values, unit_norm=True) for values in features]
 
+    @override
     def network(self, widths: Sequence[int]) -> nn.Module:
-        """See `LearnedAttack.network`."""
         return MLP(widths[0], 64, 32, 2)

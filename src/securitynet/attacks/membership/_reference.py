@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_outputs
 from securitynet.attacks.base import Attack
@@ -82,15 +83,15 @@ def pretend(shadows: NDArray[np.float64], included: NDArray[np.bool_], count: in
         included: M×N.
         count: How many at most; those without members or without non-members are left out.
     """
-    found = []
+    pretended = []
     for number in range(min(count, len(shadows))):
         others = np.arange(len(shadows)) != number
         usable = ~included[others].all(axis=0)
         is_member = included[number][usable]
         if is_member.any() and not is_member.all():
             records = Evidence(shadows[number][usable], shadows[others][:, usable], included[others][:, usable])
-            found.append(Pretended(records, records.select(~is_member), is_member))
-    return found
+            pretended.append(Pretended(records, records.select(~is_member), is_member))
+    return pretended
 
 
 class ReferenceAttack(Attack):
@@ -146,32 +147,32 @@ class ReferenceAttack(Attack):
         """The shadow models: attacks with the same plan share them."""
         return shared_shadows(target, data, self.shadows, context)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         return self._online(target, data, context) if self.pool == "online" else self._offline(target, data, context)
 
-    def _signals(self, found: ShadowOutputs) -> NDArray[np.float64]:
+    def _signals(self, shadows: ShadowOutputs) -> NDArray[np.float64]:
         """M×N, one shadow model at a time: in double precision, outputs of all would take much memory at once."""
-        return np.stack([self.signal(outputs, found.labels) for outputs in found.outputs])
+        return np.stack([self.signal(outputs, shadows.labels) for outputs in shadows.outputs])
 
     def _online(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         signals = context.signals(target, data)
-        found = shadow_outputs(target, data, signals.indices, self.shadows, context)
-        evidence = Evidence(self.signal(signals.logits, signals.labels), self._signals(found), found.included)
+        outputs = shadow_outputs(target, data, signals.indices, self.shadows, context)
+        evidence = Evidence(self.signal(signals.logits, signals.labels), self._signals(outputs), outputs.included)
         known = known_records(signals.indices, data)
         is_member = np.isin(signals.indices, data.splits.members)
         scores = self.score(evidence, evidence.select(known & ~is_member))
         threshold = tuned_threshold(scores, is_member, known)
-        return MembershipScores.of(signals, data, scores, threshold, ~known, found.fidelity)
+        return MembershipScores.of(signals, data, scores, threshold, ~known, outputs.fidelity)
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         pool = self.shadows.records(data.splits)
-        asked = context.signals(target, data, union(data.judged, pool) if self.asks_population else None)
-        signals = asked.select(data.judged)
+        queried = context.signals(target, data, union(data.judged, pool) if self.asks_population else None)
+        signals = queried.select(data.judged)
         together = np.concatenate([signals.indices, pool])
-        found = shadow_outputs(target, data, together, self.shadows, context)
-        shadows, judged = self._signals(found), len(signals)
-        pretended = pretend(shadows[:, judged:], found.included[:, judged:])
+        outputs = shadow_outputs(target, data, together, self.shadows, context)
+        shadows, judged = self._signals(outputs), len(signals)
+        pretended = pretend(shadows[:, judged:], outputs.included[:, judged:])
         if not pretended:
             raise ConfigurationError(
                 "No shadow model can play the target: all others were trained on its non-members.",
@@ -182,15 +183,17 @@ class ReferenceAttack(Attack):
         is_member = np.concatenate([part.is_member for part in pretended])
         threshold = tuned_threshold(np.concatenate(scores), is_member, np.ones(len(is_member), dtype=bool))
         assert isinstance(threshold, float)  # no labels, so one for all
-        records = Evidence(self.signal(signals.logits, signals.labels), shadows[:, :judged], found.included[:, :judged])
+        records = Evidence(
+            self.signal(signals.logits, signals.labels), shadows[:, :judged], outputs.included[:, :judged]
+        )
         population = records.select(np.zeros(judged, dtype=bool))
         if self.asks_population:
-            others = asked.select(pool)
+            others = queried.select(pool)
             population = Evidence(
-                self.signal(others.logits, others.labels), shadows[:, judged:], found.included[:, judged:]
+                self.signal(others.logits, others.labels), shadows[:, judged:], outputs.included[:, judged:]
             )
             population = population.select(np.asarray(~population.included.all(axis=0)))
-        return MembershipScores.of(signals, data, attack.score(records, population), threshold, notes=found.fidelity)
+        return MembershipScores.of(signals, data, attack.score(records, population), threshold, notes=outputs.fidelity)
 
 
 def best_setting(attack: ReferenceAttack, pretended: list[Pretended], name: str, values: tuple[float, ...]) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
 from securitynet.methods.context import Context
@@ -37,10 +38,10 @@ class AugmentationAgreement(LabelOnlyAttack):
     repeats: int = Field(default=10, ge=1, description="Noisy copies for each standard deviation.")
     shift: int = Field(default=1, ge=0, description="Pixels by which copies are moved.")
 
+    @override
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        """See `LabelOnlyAttack.scores`."""
         random = generator(context.seed, "noise")
         agreed = signals.correct.astype(np.float64)
         copies = 1

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import margin
@@ -91,22 +92,22 @@ class MembershipScores(Output):
             None if signals.head == "labels" else margin(signals.logits, signals.labels),
         )
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        facts = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
+        columns = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
         return {
             "indices": self.indices,
             "scores": self.scores,
             "is_member": self.is_member,
             "threshold": np.asarray(self.threshold),
             "held_out": self.held_out,
-            **{name: values for name, values in facts.items() if values is not None},
+            **{name: values for name, values in columns.items() if values is not None},
             **({"notes": np.asarray(self.notes, dtype=np.str_)} if self.notes else {}),
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MembershipScores:
-        """See `Output.from_arrays`."""
         threshold = arrays["threshold"]
         return cls(
             arrays["indices"],
@@ -135,19 +136,19 @@ class MembershipScores(Output):
 
     def breakdown(self, *, level: float = 0.95, class_names: Sequence[str] | None = None) -> list[Slice]:
         """The attack by correctness, margin and class, on the held-out records (`securitynet.metrics.slices`)."""
-        kept = self.held_out
+        held_out = self.held_out
 
         def part(values: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if values is None else values[kept]
+            return None if values is None else values[held_out]
 
         return slices(
-            self.scores[kept],
-            self.is_member[kept],
+            self.scores[held_out],
+            self.is_member[held_out],
             labels=part(self.labels),
             correct=part(self.correct),
             margin=part(self.margin),
             class_names=class_names,
-            called=(self.scores >= self.threshold)[kept],
+            called=(self.scores >= self.threshold)[held_out],
             level=level,
         )
 
@@ -182,8 +183,8 @@ class TunedThreshold(Attack):
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
         """One score per record of ``signals``, higher meaning "more likely a member"."""
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         signals = context.signals(target, data)
         scores = self.scores(target, data, signals, context)
         if self.fixed_threshold is not None:

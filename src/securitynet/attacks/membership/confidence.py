@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import scaled_confidence, top_confidence
 from securitynet.attacks.membership.base import ThresholdAttack
@@ -28,8 +29,8 @@ class Confidence(ThresholdAttack):
 
     of: Literal["prediction", "label"] = Field(default="prediction", description="Whose posterior is looked at.")
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         if self.of == "label":
             return scaled_confidence(signals.logits, signals.labels)
         return top_confidence(signals.logits)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.membership.base import ThresholdAttack
 from securitynet.models.targets.signals import Signals
@@ -22,6 +23,6 @@ class Correctness(ThresholdAttack):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.NONE),)
     fixed_threshold: ClassVar[float | None] = 0.5
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         return signals.correct.astype(np.float64)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.membership.base import TunedThreshold
 from securitynet.methods.context import Context
@@ -34,8 +35,8 @@ class GradientNorm(TunedThreshold):
     )
     costs: ClassVar[str | None] = "runs the network over all records once more"
 
+    @override
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
-        """See `TunedThreshold.scores`."""
         return -log_norms(last_layer(target, data.dataset, signals.indices, progress=context.progress))
 
 

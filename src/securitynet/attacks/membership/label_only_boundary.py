@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
@@ -42,11 +43,11 @@ class LabelOnlyBoundary(LabelOnlyAttack):
         pool = union(data.splits.known_members, data.splits.known_non_members)
         return np.sort(pool[shuffled(len(pool), "starts", seed)[:MOST_STARTS]])
 
+    @override
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        """See `LabelOnlyAttack.scores`."""
-        found = np.zeros(len(signals))
+        scores = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)
         others = as_floats(data, helpers.indices)
         random = generator(context.seed, "boundary")
@@ -55,12 +56,12 @@ class LabelOnlyBoundary(LabelOnlyAttack):
             rows = correct[start : start + size]
             images, labels = as_floats(data, signals.indices[rows]), torch.from_numpy(signals.labels[rows])
             starts = nearest_of_another_class(images, labels, others, torch.from_numpy(helpers.predictions))
-            found[rows] = _boundary.distances(
+            scores[rows] = _boundary.distances(
                 oracle, images, labels, starts, queries=self.queries, generator=random
             ).numpy()
             if context.progress:
                 context.progress(min(start + size, len(correct)), len(correct))
-        return found
+        return scores
 
 
 def nearest_of_another_class(

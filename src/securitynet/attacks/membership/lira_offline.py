@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
@@ -30,10 +31,10 @@ class LiRAOffline(ReferenceAttack):
     )
     variance: _lira.Variance = Field(default="fixed", description="One variance for all records, or each its own.")
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return scaled_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         return _lira.offline(records.observed, records.shadows, records.included, variance=self.variance)

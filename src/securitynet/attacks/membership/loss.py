@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
 from securitynet.attacks.membership.base import ThresholdAttack
@@ -24,6 +25,6 @@ class Loss(ThresholdAttack):
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         return log_confidence(signals.logits, signals.labels)

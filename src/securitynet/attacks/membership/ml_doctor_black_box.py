@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import logit_scaled, ranked
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
@@ -43,15 +44,15 @@ class MLDoctorBlackBox(LearnedAttack):
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         return ranked(logit_scaled(signals.logits)), signals.correct[:, None].astype(np.float32)
 
+    @override
     def network(self, widths: Sequence[int]) -> nn.Module:
-        """See `LearnedAttack.network`."""
         branches = [MLP(width, 128, 64, last=True) for width in widths]
         return Joined(branches, MLP(64 * len(branches), 256, 128, 64, 2))
 
+    @override
     def shadow(self) -> ShadowTraining:
-        """See `LearnedAttack.shadow`."""
         return self.shadow_training

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import (
     Scale,
@@ -56,8 +57,8 @@ class MLDoctorWhiteBox(LearnedAttack):
     gradient_inputs: int = Field(default=256, ge=1)
     shadow_training: ShadowTraining = ShadowTraining()
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         posteriors = logit_scaled(signals.logits)
         loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]
         layer = last_layer(model, data.dataset, signals.indices, progress=context.progress)
@@ -67,15 +68,15 @@ class MLDoctorWhiteBox(LearnedAttack):
             gradients = projected_gradients(layer, self.gradient_inputs, generator(context.seed, "gradient projection"))
         return posteriors, loss, gradients, one_hot(signals.labels, posteriors.shape[1])
 
+    @override
     def scales(self, features: Features) -> list[Scale]:
-        """See `LearnedAttack.scales`."""
         return [Scale(values, compress=number == 2) for number, values in enumerate(features)]
 
+    @override
     def network(self, widths: Sequence[int]) -> nn.Module:
-        """See `LearnedAttack.network`."""
         branches = [MLP(width, 128, 64, last=True) for width in widths]
         return Joined(branches, MLP(64 * len(branches), 256, 128, 64, 2))
 
+    @override
     def shadow(self) -> ShadowTraining:
-        """See `LearnedAttack.shadow`."""
         return self.shadow_training

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
 from securitynet.methods.context import Context
@@ -24,6 +26,6 @@ class MLPPosteriors(PosteriorMLP):
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         return (self.scaled(signals),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import ranked
 from securitynet.attacks.membership._learned import Features
@@ -28,6 +29,6 @@ class MLPTop3(PosteriorMLP):
 
     k: int = Field(default=3, ge=1)
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         return (ranked(self.scaled(signals), self.k),)

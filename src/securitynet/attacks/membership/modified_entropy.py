@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
+from typing_extensions import override
 
 from securitynet.attacks.membership.base import ThresholdAttack
 from securitynet.models.targets.signals import Signals
@@ -24,8 +25,8 @@ class ModifiedEntropy(ThresholdAttack):
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         return -modified_entropy(signals.logits, signals.labels)
 
 

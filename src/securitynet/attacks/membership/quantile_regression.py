@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership import _quantiles
@@ -52,8 +53,8 @@ class QuantileRegression(Attack):
     trees: int = Field(default=100, ge=1, description="Boosting rounds at most.")
     folds: int = Field(default=3, ge=2, description="Folds of the known non-members, to tune the threshold.")
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         signals = context.signals(target, data)
         values = scaled_confidence(signals.logits, signals.labels)
         is_member = np.isin(signals.indices, data.splits.members)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
 from securitynet.attacks.membership._reference import OFFLINE, Evidence, ReferenceAttack
@@ -27,12 +28,12 @@ class ReferenceCalibration(ReferenceAttack):
         default=ShadowPlan(pool="offline"), description="Number and training of the shadow models."
     )
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return log_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         return calibrated(records.observed, records.shadows, records.included)
 
 

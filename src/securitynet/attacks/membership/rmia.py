@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
@@ -27,12 +28,12 @@ class RMIA(ReferenceAttack):
     gamma: float = Field(default=1.0, gt=0, description="Factor by which a ratio must exceed another.")
     break_ties: bool = Field(default=True, description="Order records of one score by their ratios.")
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return log_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         ratios, others = (
             _rmia.log_ratio_online(part.observed, part.shadows, part.included) for part in (records, population)
         )

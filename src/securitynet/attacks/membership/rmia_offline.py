@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
@@ -47,12 +48,12 @@ class RMIAOffline(ReferenceAttack):
     gamma: float = Field(default=1.0, gt=0, description="Factor by which a ratio must exceed another.")
     break_ties: bool = Field(default=True, description="Order records of one score by their ratios.")
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return log_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         a = UNTUNED_A if self.a is None else self.a
         ratios = _rmia.log_ratio_offline(records.observed, records.shadows, records.included, a)
         others = _rmia.log_ratio_offline(population.observed, population.shadows, population.included, 1.0)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.stealing._pool import Pool, pool_of
 from securitynet.attacks.stealing.base import POOLS, STORE, Answered, Answers, StealingAttack, ask_about
@@ -52,10 +53,10 @@ class Known:
 
     def ask(self, records: NDArray[np.int64]) -> Answers:
         """Ask about further records."""
-        answers, self.classes = ask_about(self.target, self.pool, records, self.context)
+        outputs, self.classes = ask_about(self.target, self.pool, records, self.context)
         self.records.append(records)
-        self.answers.append(answers)
-        return answers
+        self.answers.append(outputs)
+        return outputs
 
     @property
     def count(self) -> int:
@@ -64,17 +65,17 @@ class Known:
 
     def rest(self) -> NDArray[np.int64]:
         """Records that were not asked, in the pool's order."""
-        asked = np.concatenate(self.records) if self.records else np.empty(0, dtype=np.int64)
-        return self.pool.records[~np.isin(self.pool.records, asked)]
+        queried = np.concatenate(self.records) if self.records else np.empty(0, dtype=np.int64)
+        return self.pool.records[~np.isin(self.pool.records, queried)]
 
     def joined(self) -> Answered:
         """Everything that is known."""
         return Answered(self.pool.dataset, np.concatenate(self.records), joined(self.answers), self.classes)
 
 
-def joined(answers: list[Answers]) -> Answers:
+def joined(outputs: list[Answers]) -> Answers:
     """Answers of several questions, which are all of one kind."""
-    return cast(Answers, np.concatenate(answers))
+    return cast(Answers, np.concatenate(outputs))
 
 
 class ActiveStealing(StealingAttack):
@@ -102,8 +103,8 @@ class ActiveStealing(StealingAttack):
     def check_answers(self, target: Target) -> None:
         """Raise `AccessDenied` if the interface hides what the strategy needs."""
 
+    @override
     def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
         self.check_answers(target)
         pool = pool_of(data, context, None, missing_classes=self.missing_classes)
         most = max(self.budgets, default=len(pool.records))

@@ -32,7 +32,7 @@ _WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Search:
+class GeneratorSettings:
     """How images are made up.
 
     Attributes:
@@ -54,7 +54,7 @@ class Search:
     learning_rate: float
 
 
-class Generator(nn.Module):
+class QueryGenerator(nn.Module):
     """Latent vectors in, images in [0, 1] out.
 
     Args:
@@ -122,7 +122,7 @@ class Searcher:
         self,
         target: Target,
         shape: tuple[int, int, int],
-        search: Search,
+        search: GeneratorSettings,
         seed: int,
         device: str,
         folder: Path | None,
@@ -146,7 +146,7 @@ class Searcher:
         """Search until all queries are spent; a search that was killed goes on from its last checkpoint."""
         with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(self.device):
             torch.manual_seed(derived_seed(self.seed, "generator"))
-            self.generator = Generator(self.shape).to(self.device)
+            self.generator = QueryGenerator(self.shape).to(self.device)
             queried = self._restored() or self._begin()
             while len(queried.images) < self.search.queries:
                 self._learn(queried)
@@ -161,8 +161,8 @@ class Searcher:
         """The first batch, which shows how many classes there are."""
         shape = torch.empty((0, *self.shape), dtype=torch.uint8)
         images = self._fresh(min(self.search.batch, self.search.queries), shape)
-        answers = self._answers(images)
-        queried = QueriedImages(images, answers, self.target.num_classes or answers.shape[1])
+        outputs = self._answers(images)
+        queried = QueriedImages(images, outputs, self.target.num_classes or outputs.shape[1])
         self._make_students(queried.classes)
         return queried
 
@@ -187,8 +187,8 @@ class Searcher:
             earlier = torch.randint(0, len(queried.images), (len(newest),), generator=draws)
             rows = torch.cat([newest, earlier])
             inputs = _scaled(queried.images[rows].to(self.device).float() / 255)
-            answers = queried.answers[rows].to(self.device)
-            loss = torch.stack([functional.cross_entropy(student(inputs), answers) for student in self.students]).sum()
+            outputs = queried.answers[rows].to(self.device)
+            loss = torch.stack([functional.cross_entropy(student(inputs), outputs) for student in self.students]).sum()
             self.learn.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.learn.step()
@@ -246,8 +246,8 @@ class Searcher:
         }
         optimizers = {"learn": self.learn.state_dict(), "seek": self.seek.state_dict()}
         history = json.dumps({"classes": queried.classes})
-        kept = {"images": queried.images, "answers": queried.answers}
-        return State(self.fingerprint, self.round, module, optimizers, history, kept)
+        state = {"images": queried.images, "answers": queried.answers}
+        return State(self.fingerprint, self.round, module, optimizers, history, state)
 
     def _restored(self) -> QueriedImages | None:
         state = self.file.read(self.fingerprint) if self.file else None

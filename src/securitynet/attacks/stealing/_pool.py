@@ -93,7 +93,7 @@ def with_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, se
     """
     group = 1 + copies
     originals = len(pool.records) if most is None else min(len(pool.records), -(-2 * most // group))
-    kept: list[torch.Tensor] = []
+    copies_kept: list[torch.Tensor] = []
     seen: set[bytes] = set()
     count = 0
     for number in range(originals):
@@ -103,11 +103,11 @@ def with_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, se
         keys = image_keys(rows)
         fresh = [at for at, key in enumerate(keys) if key not in seen and keys.index(key) == at]
         seen.update(keys)
-        kept.append(rows[fresh])
+        copies_kept.append(rows[fresh])
         count += len(fresh)
         if most is not None and count >= most:
             break
-    images = torch.cat(kept)[:most]
+    images = torch.cat(copies_kept)[:most]
     made = made_dataset(images, f"changed copies of {pool.dataset.reference}")
     return Pool(made, np.arange(len(images), dtype=np.int64), False)
 
@@ -172,13 +172,13 @@ def _check_classes(dataset: ImageDataset, records: NDArray[np.int64], auxiliary:
 def _distinct(dataset: ImageDataset, order: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
     """The records in their order without those whose image came before: an image asked twice would be a query lost."""
     seen: set[bytes] = set()
-    kept: list[int] = []
+    distinct: list[int] = []
     for start in range(0, len(order), _CHUNK):
         chosen = order[start : start + _CHUNK]
         for record, key in zip(chosen.tolist(), image_keys(dataset.batch(chosen)), strict=True):
             if key not in seen:
                 seen.add(key)
-                kept.append(record)
-        if most is not None and len(kept) >= most:
+                distinct.append(record)
+        if most is not None and len(distinct) >= most:
             break
-    return np.asarray(kept[:most], dtype=np.int64)
+    return np.asarray(distinct[:most], dtype=np.int64)

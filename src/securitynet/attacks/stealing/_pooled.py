@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.stealing._pool import pool_of, with_copies
 from securitynet.attacks.stealing.base import POOLS, Answered, StealingAttack, ask_about, surrogate_recipe
@@ -46,8 +47,8 @@ class PlainStealing(StealingAttack):
         recipe = super().training(seen, context)
         return recipe.model_copy(update={"augment": "none"}) if self.copies else recipe
 
+    @override
     def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
         most = max(self.budgets, default=None)
         recipe = surrogate_recipe(self.protocol, self.recipe)
         if not self.copies:
@@ -60,5 +61,5 @@ class PlainStealing(StealingAttack):
                     f"A budget of {most:,} queries is more than the {len(pool.records):,} distinct images and copies.",
                     hint="Lower the budget.",
                 )
-        answers, classes = ask_about(target, pool, pool.records, context)
-        return Answered(pool.dataset, pool.records, answers, classes)
+        outputs, classes = ask_about(target, pool, pool.records, context)
+        return Answered(pool.dataset, pool.records, outputs, classes)

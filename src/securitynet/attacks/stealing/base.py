@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
@@ -100,16 +101,16 @@ class StolenModels(Output):
     fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
     asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
             **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> StolenModels:
-        """See `Output.from_arrays`."""
         return cls(
             **{name: arrays[name] for name in _ARRAYS},
             saved=tuple(map(str, arrays["saved"])),
@@ -120,14 +121,16 @@ class StolenModels(Output):
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Those of `securitynet.metrics.stealing` for the largest budget; with ``@budget=N`` for each of several."""
         last = len(self.budgets) - 1
-        found = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        measurements = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
                     m.model_copy(update={"name": f"{m.name}@budget={budget}"}) for m in self._measured(number, level)
                 )
-                found += [m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named]
-        return found
+                measurements += [
+                    m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named
+                ]
+        return measurements
 
     def galleries(self) -> list[Gallery]:
         """Images that a data-free attack made up."""
@@ -146,7 +149,7 @@ class StolenModels(Output):
         ]
 
     def _measured(self, number: int, level: float) -> list[Measurement]:
-        found = stealing.measure(
+        measurements = stealing.measure(
             self.labels,
             self.target,
             self.surrogate[number],
@@ -155,14 +158,14 @@ class StolenModels(Output):
             level=level,
         )
         if self.fooled.shape[1]:
-            found += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
-        return found
+            measurements += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
+        return measurements
 
     def _notes(self, number: int) -> tuple[str, ...]:
         queries = f"The surrogate is a {self.architecture} trained on {int(self.budgets[number]):,} queries"
         where = self.saved[number]
-        kept = f", kept in the cache folder as {where}." if where else ", and was not kept."
-        return (queries + kept, *self.notes)
+        storage = f", kept in the cache folder as {where}." if where else ", and was not kept."
+        return (queries + storage, *self.notes)
 
 
 _ARRAYS = (
@@ -250,8 +253,8 @@ class StealingAttack(Attack):
         """See `StolenModels`; none by default."""
         return np.empty((0, 0, 1, 1, 1), dtype=np.uint8)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> StolenModels:
-        """See `Attack.run`."""
         check_images(data.dataset)
         interface = _interface.declared(self.interface)
         seen = target if interface is None else target.through(interface)
@@ -325,7 +328,7 @@ class StealingAttack(Attack):
         view = _judging.auditors_view(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
-        found = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
+        judgements = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
         fooled, by_noise = _judging.try_transfer(
             view, truth, [model.target for model in models], data.dataset, self.transfer, self.epsilon, context.seed
         )
@@ -334,9 +337,9 @@ class StealingAttack(Attack):
             truth.labels,
             truth.predictions,
             np.asarray(budgets, dtype=np.int64),
-            np.stack([predictions for predictions, _, _ in found]),
-            np.stack([confidence for _, confidence, _ in found]),
-            np.stack([distances for _, _, distances in found]),
+            np.stack([predictions for predictions, _, _ in judgements]),
+            np.stack([confidence for _, confidence, _ in judgements]),
+            np.stack([distances for _, _, distances in judgements]),
             tuple("" if m.weights is None else f"{STORE}/{m.key}/{m.weights.name}" for m in models),
             architecture,
             (*notes, *answered.notes),

@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
-from securitynet.attacks.stealing._generator import Search, Searcher
+from securitynet.attacks.stealing._generator import GeneratorSettings, Searcher
 from securitynet.attacks.stealing._pool import made_dataset
 from securitynet.attacks.stealing.base import Answered, StealingAttack
 from securitynet.files import stable_hash
@@ -46,10 +47,10 @@ class DataFreeStealing(StealingAttack):
         default=1e-3, gt=0, allow_inf_nan=False, description="Of generator and students (Adam)."
     )
 
+    @override
     def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
         student = ARCHITECTURES.resolve(self.students).name
-        search = Search(
+        search = GeneratorSettings(
             max(self.budgets, default=DEFAULT_QUERIES),
             self.batch,
             student,
@@ -81,10 +82,10 @@ class DataFreeStealing(StealingAttack):
             context.extra_queries,
             context.progress,
         )
-        found = searcher.run()
-        indices = np.arange(len(found.images), dtype=np.int64)
-        dataset = made_dataset(found.images, "made-up images")
-        return Answered(dataset, indices, found.answers.numpy(), found.classes)
+        result = searcher.run()
+        indices = np.arange(len(result.images), dtype=np.int64)
+        dataset = made_dataset(result.images, "made-up images")
+        return Answered(dataset, indices, result.answers.numpy(), result.classes)
 
     def pictures(self, answered: Answered) -> NDArray[np.uint8]:
         """See `StealingAttack.pictures`: some of each eighth of the questions."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, embeddings_of
 from securitynet.models.targets.target import Target
@@ -19,11 +20,11 @@ _CHUNK = 2048
 class KCenterStealing(ActiveStealing):
     """Greedy k-center on the surrogate's embeddings: each next image is the one farthest from all that were asked."""
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
-        asked = np.concatenate(known.records)
-        centres = embeddings_of(selector, known.pool, asked)
+        queried = np.concatenate(known.records)
+        centres = embeddings_of(selector, known.pool, queried)
         known.ask(rest[greedy_k_center(embeddings_of(selector, known.pool, rest), centres, number)])
 
 

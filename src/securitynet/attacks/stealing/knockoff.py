@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -59,8 +60,8 @@ class KnockoffStealing(ActiveStealing):
                 hint="Set rewards='diversity loss'.",
             )
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
         labels = known.pool.dataset.labels[rest]
         bandit, history = self._learned(known)
@@ -73,10 +74,10 @@ class KnockoffStealing(ActiveStealing):
                 actions.append(bandit.draw(left, draws))
                 drawn.append(left[actions[-1]].popleft())
             records = np.asarray(drawn, dtype=np.int64)
-            answers = as_posteriors(known.ask(records), known.classes)
+            posteriors = as_posteriors(known.ask(records), known.classes)
             predicted = outputs_of(selector, known.pool, records).logits
-            for action, answer, logits in zip(actions, answers, predicted, strict=True):
-                bandit.update(action, *history.reward(answer, logits))
+            for action, posterior, logits in zip(actions, posteriors, predicted, strict=True):
+                bandit.update(action, *history.reward(posterior, logits))
             number -= size
 
     def _learned(self, known: Known) -> tuple[GradientBandit, RewardHistory]:
@@ -131,18 +132,18 @@ class RewardHistory:
         self._low = np.full(len(kinds), np.inf)
         self._high = np.full(len(kinds), -np.inf)
 
-    def note(self, answer: NDArray[np.floating]) -> None:
+    def note(self, posterior: NDArray[np.floating]) -> None:
         """Remember an answer for which there is no reward."""
-        self._answers.append(answer.astype(np.float64))
+        self._answers.append(posterior.astype(np.float64))
 
-    def reward(self, answer: NDArray[np.floating], logits: NDArray[np.floating]) -> tuple[float, float]:
+    def reward(self, posterior: NDArray[np.floating], logits: NDArray[np.floating]) -> tuple[float, float]:
         """The reward of an answer, in [0, number of kinds], and the mean of the rewards before it.
 
         Args:
-            answer: The target's posteriors, K.
+            posterior: The target's posteriors, K.
             logits: The surrogate's logits for the same image, K.
         """
-        exact = np.asarray(answer, dtype=np.float64)
+        exact = np.asarray(posterior, dtype=np.float64)
         raw = np.asarray([self._raw(kind, exact, logits) for kind in self.kinds])
         self._low, self._high = np.minimum(self._low, raw), np.maximum(self._high, raw)
         span = self._high - self._low
@@ -153,18 +154,18 @@ class RewardHistory:
         self.note(exact)
         return total, baseline
 
-    def _raw(self, kind: Reward, answer: NDArray[np.float64], logits: NDArray[np.floating]) -> float:
+    def _raw(self, kind: Reward, posterior: NDArray[np.float64], logits: NDArray[np.floating]) -> float:
         if kind == "certainty":
-            second, first = np.sort(answer)[-2:]
+            second, first = np.sort(posterior)[-2:]
             return float(first - second)
         if kind == "diversity":
-            mean = np.mean(self._answers, axis=0) if self._answers else answer
-            return float(np.maximum(answer - mean, 0).sum())
+            mean = np.mean(self._answers, axis=0) if self._answers else posterior
+            return float(np.maximum(posterior - mean, 0).sum())
         shifted = logits.astype(np.float64) - float(logits.max())
         log_posteriors = shifted - np.log(np.exp(shifted).sum())
-        return float(-(answer * log_posteriors).sum())
+        return float(-(posterior * log_posteriors).sum())
 
 
-def as_posteriors(answers: NDArray[np.float32] | NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def as_posteriors(outputs: NDArray[np.float32] | NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """Answers as rows of posteriors: labels become rows with a single 1."""
-    return answers.astype(np.float64) if answers.ndim == 2 else np.eye(classes)[answers]
+    return outputs.astype(np.float64) if outputs.ndim == 2 else np.eye(classes)[outputs]

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, outputs_of
 from securitynet.models.targets.target import Target
@@ -25,8 +26,8 @@ class UncertaintyStealing(ActiveStealing):
         description="Of the surrogate's posteriors: their entropy, the margin between the two largest, or the largest.",
     )
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
         doubt = uncertainty(outputs_of(selector, known.pool, rest).posteriors, self.measure)
         known.ask(rest[np.argsort(-doubt, kind="stable")[:number]])

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
+from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import clusters
@@ -55,17 +56,17 @@ def divide(
     """
     state = seed & _INTEGER
     varying = training.std(axis=0) > 0  # units that are dead on this class say nothing, and have no inverse
-    kept = min(dims, int(varying.sum()), len(training) - 1)
-    if kept < 1:
+    components = min(dims, int(varying.sum()), len(training) - 1)
+    if components < 1:
         return Division(np.zeros(len(training), np.int64), np.zeros(len(clean), np.int64), -1.0)
     first, second = training[:, varying].astype(np.float64), clean[:, varying].astype(np.float64)
     # Directions in which next to nothing varies would be blown up to the size of the others by whitening.
     spread = np.linalg.svd(first - first.mean(axis=0), compute_uv=False)
-    kept = max(1, min(kept, int((spread > 1e-4 * spread[0]).sum())))
+    components = max(1, min(components, int((spread > 1e-4 * spread[0]).sum())))
     if reduction == "ica":
-        reducer = FastICA(n_components=kept, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=state)
+        reducer = FastICA(n_components=components, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=state)
     else:
-        reducer = PCA(n_components=kept, random_state=state)
+        reducer = PCA(n_components=components, random_state=state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # components that still turn a little divide as well
         reduced = reducer.fit_transform(first)
@@ -124,8 +125,8 @@ class Clusters(Output):
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         optional = {"poisoned": self.poisoned, "pictures": self.pictures}
         texts = {"names": self.names, "rows": self.rows, "notes": self.notes}
         return {
@@ -141,8 +142,8 @@ class Clusters(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Clusters:
-        """See `Output.from_arrays`."""
         texts = {name: tuple(str(word) for word in arrays.get(name, ())) for name in ("names", "rows", "notes")}
         return cls(
             arrays["indices"],

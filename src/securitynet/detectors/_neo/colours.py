@@ -27,8 +27,8 @@ def dominant_colours(images: torch.Tensor, clusters: int, streams: list[torch.Ge
         at = torch.linspace(0, pixels.shape[1] - 1, MOST_PIXELS, dtype=torch.float64).round().long()
         pixels = pixels[:, at]
     draws = torch.stack([torch.rand(RESTARTS, clusters, generator=stream, dtype=torch.float64) for stream in streams])
-    found = [_cluster(pixels, draws[:, restart]) for restart in range(RESTARTS)]
-    centres, shares, spread = (torch.stack(values) for values in zip(*found, strict=True))
+    clusterings = [_cluster(pixels, draws[:, restart]) for restart in range(RESTARTS)]
+    centres, shares, spread = (torch.stack(values) for values in zip(*clusterings, strict=True))
     rows = torch.arange(len(images))
     best = spread.argmin(dim=0)
     largest = shares[best, rows].argmax(dim=1)

@@ -83,8 +83,8 @@ class Confirmation:
             # As many as it takes to decide at least: the shares don't depend on what is tried side by side.
             steps = torch.minimum((sizes - limits - 1e-9).ceil() - tried + changed, limits.floor() + 1 - changed)
             steps = steps.long().clamp(min=1)
-            jobs = [(at, int(i)) for at in chosen for i in orders[at][tried[at] : tried[at] + steps[at]]]
-            owner, image = (torch.tensor(column) for column in zip(*jobs, strict=True))
+            pairs = [(at, int(i)) for at in chosen for i in orders[at][tried[at] : tried[at] + steps[at]]]
+            owner, image = (torch.tensor(column) for column in zip(*pairs, strict=True))
             flips = self._flips(candidates, owner, image)
             changed.index_add_(0, owner, flips.long())
             tried.index_add_(0, owner, torch.ones_like(owner))
@@ -112,22 +112,22 @@ class Confirmation:
 
     def _flips(self, candidates: CandidateRegions, owner: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Whether each region changes the prediction of a held-out image, J bool."""
-        found = torch.zeros(len(owner), dtype=torch.bool)
+        flips = torch.zeros(len(owner), dtype=torch.bool)
         for part in torch.split(torch.arange(len(owner)), self.client.together):
             at, onto = owner[part], self.held_out[image[part]]
             masks = self.grid.masks(candidates.places[at])
             pasted = _regions.moved(candidates.images[candidates.rows[at]], masks, onto)
-            asked = (pasted != onto).flatten(1).any(dim=1)  # where it looks the same there already, nothing changes
-            if asked.any():
-                labels = self.client.decided(pasted[asked], self.margin).argmax(dim=1)
-                found[part[asked]] = labels != self.predictions[image[part][asked]]
-        return found
+            differs = (pasted != onto).flatten(1).any(dim=1)  # where it looks the same there already, nothing changes
+            if differs.any():
+                labels = self.client.decided(pasted[differs], self.margin).argmax(dim=1)
+                flips[part[differs]] = labels != self.predictions[image[part][differs]]
+        return flips
 
     def _order(self, label: int) -> torch.Tensor:
         """Held-out images on which regions of images with this prediction are tried, in their order."""
         if label not in self._orders:
-            kept = (
+            order = (
                 self.predictions != label if self.others_only else torch.ones_like(self.predictions, dtype=torch.bool)
             )
-            self._orders[label] = torch.nonzero(kept).flatten()
+            self._orders[label] = torch.nonzero(order).flatten()
         return self._orders[label]

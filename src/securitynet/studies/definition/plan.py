@@ -30,7 +30,7 @@ from securitynet.records import (
     ThreatModel,
     TrialSpec,
 )
-from securitynet.results.subjects import Means, StudyTargetRecord
+from securitynet.results.subjects import Capabilities, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.targets import TargetPlan, expand_targets
@@ -128,12 +128,12 @@ class StudyPlan:
     targets: list[TargetPlan]
     methods: list[MethodPlan] = field(default_factory=list)
 
-    def trials(self, target: TargetPlan, means: Means) -> list[StudyTrial]:
+    def trials(self, target: TargetPlan, capabilities: Capabilities) -> list[StudyTrial]:
         """The trials on a target, each once.
 
         Args:
             target: Which.
-            means: What it offers, from its record or by `expected_means`.
+            capabilities: What it offers, from its record or by `predict_capabilities`.
         """
         held = target.options.get("auxiliary")
         holds = None if held is None else tuple(Auxiliary(kind) for kind in held)
@@ -143,16 +143,16 @@ class StudyPlan:
             if not plan.concerns(target):
                 continue
             for seed in plan.seeds:
-                for planned in plan_trials(plan.name, plan.method, means, holds, seed, plan.wanted):
+                for planned in plan_trials(plan.name, plan.method, capabilities, holds, seed, plan.wanted):
                     trial = StudyTrial(planned.name, plan, planned.spec, planned.obstacle)
                     if trial.id not in seen:
                         seen.add(trial.id)
                         trials.append(trial)
         return trials
 
-    def means(self, target: TargetPlan, record: StudyTargetRecord | None) -> Means:
+    def capabilities(self, target: TargetPlan, record: StudyTargetRecord | None) -> Capabilities:
         """What a target offers: as found when it was opened, else what is to be expected."""
-        return record.means if record is not None and record.means is not None else expected_means(target)
+        return record.means if record is not None and record.means is not None else predict_capabilities(target)
 
 
 def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
@@ -239,14 +239,14 @@ def list_leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{name}", value
 
 
-def expected_means(target: TargetPlan) -> Means:
+def predict_capabilities(target: TargetPlan) -> Capabilities:
     """What a target that has not been opened is expected to offer. Its checksums and fingerprints are not known."""
     options = target.options
     network = parse_reference(options["model"]).is_network
     access = options.get("access") or (Access.WHITE_BOX if network else Access.BLACK_BOX)
     protocol = _protocol(target)
     elsewhere = options.get("auxiliary_dataset")
-    return Means(
+    return Capabilities(
         target=TargetIdentity(reference=options["model"], checksum=target.key, preprocessing={}, head="logits"),
         dataset=DatasetIdentity(reference=options.get("dataset") or "", fingerprint=""),
         split=SplitIdentity(name=protocol, fingerprint=""),
@@ -266,8 +266,8 @@ def _protocol(target: TargetPlan) -> str:
         return str(target.train.get("split", "four-way"))
     if "weights" in target.options:
         try:
-            facts = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
-            return str(facts["split"]["protocol"])
+            record = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
+            return str(record["split"]["protocol"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
     return "public"

@@ -166,7 +166,7 @@ class _Calibration:
     def _try_methods(self, small: TargetPlan, record: StudyTargetRecord, cost: CostEstimate) -> dict[str, list[float]]:
         """Method -> seconds of its trials, one for each threat model."""
         trials: dict[tuple[str, str], StudyTrial] = {}
-        for trial in self.plan.trials(small, self.plan.means(small, record)):
+        for trial in self.plan.trials(small, self.plan.capabilities(small, record)):
             if trial.obstacle is None and trial.plan.name in self.preview.run:
                 trials.setdefault((trial.plan.name, str(trial.spec.threat_model)), trial)
         seconds: dict[str, list[float]] = {}
@@ -198,7 +198,7 @@ class _Calibration:
         config = AssessConfig.model_validate(target.options)
         assert config.dataset is not None  # targets without one are not tried
         dataset = securitynet.datasets.load(config.dataset, **load_options(config), cache=self.preview.cache)
-        parts = 2 if self.plan.means(target, None).split.name == "four-way" else 1
+        parts = 2 if self.plan.capabilities(target, None).split.name == "four-way" else 1
         return max(1.0, len(dataset) / parts / max(tried, 1))
 
     def _complete(self, task: WorkerTask) -> TaskOutcome:

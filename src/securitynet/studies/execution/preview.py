@@ -112,7 +112,7 @@ def preview_study(
         record = progress.records.get(target.key)
         opened = record is not None and record.status == "ok"
         preview.unopened += not opened
-        trials = plan.trials(target, plan.means(target, record))
+        trials = plan.trials(target, plan.capabilities(target, record))
         if opened:
             assert record is not None
             preview.run.update(trial.plan.name for trial in progress.find_pending(target, record).run)

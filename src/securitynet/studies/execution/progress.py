@@ -128,7 +128,7 @@ class StudyProgress:
 
     def fail_target(self, target: TargetPlan) -> None:
         """A target can't be opened: so many trials are lost."""
-        expected = self.plan.trials(target, self.plan.means(target, None))
+        expected = self.plan.trials(target, self.plan.capabilities(target, None))
         lost = sum(trial.obstacle is None for trial in expected)
         self._counts[target.key] = Counter(failed=lost, skipped=len(expected) - lost)
         self._waiting[target.key] = Counter()
@@ -151,7 +151,7 @@ class StudyProgress:
 
     def _expect(self, target: TargetPlan) -> None:
         counts, waiting = Counter[str](), Counter[str]()
-        for trial in self.plan.trials(target, self.plan.means(target, None)):
+        for trial in self.plan.trials(target, self.plan.capabilities(target, None)):
             if trial.obstacle is None:
                 waiting[trial.plan.name] += 1
             else:

@@ -132,10 +132,10 @@ class StatusReporter:
 
         The means of this run come first: it may have another machine, or more workers, than those before it.
         """
-        means = self._earlier | {name: sum(seconds) / len(seconds) for name, seconds in self._seconds.items()}
-        if not means:
+        averages = self._earlier | {name: sum(seconds) / len(seconds) for name, seconds in self._seconds.items()}
+        if not averages:
             return None
-        usual = sum(means.values()) / len(means)
-        seconds = sum(count * means.get(name, usual) for name, count in self.progress.count_waiting().items())
-        seconds += unopened * means.get("open", 0.0)
+        usual = sum(averages.values()) / len(averages)
+        seconds = sum(count * averages.get(name, usual) for name, count in self.progress.count_waiting().items())
+        seconds += unopened * averages.get("open", 0.0)
         return seconds / max(self.status.workers, 1)

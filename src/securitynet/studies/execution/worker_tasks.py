@@ -29,7 +29,7 @@ from securitynet.assessments.run_trial import (
     reuse,
     run_trial,
 )
-from securitynet.assessments.trial_plan import PlannedTrial, make_specification, means_of
+from securitynet.assessments.trial_plan import PlannedTrial, describe_capabilities, make_specification
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.datasets.options import load_options
@@ -162,7 +162,9 @@ class TaskRunner:
 
     def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
         method = make_method(trial.kind, trial.method, trial.settings)
-        spec = make_specification(trial.method, method, trial.threat_model, means_of(opened.assessed), trial.seed)
+        spec = make_specification(
+            trial.method, method, trial.threat_model, describe_capabilities(opened.assessed), trial.seed
+        )
         if spec.id != trial.id:
             raise ConfigurationError(
                 f"{opened.assessed.target.reference} is not what it was when the study opened it.",
@@ -306,7 +308,7 @@ def _describe_target(
         label=plan.label,
         status="ok",
         declared=plan.declared(),
-        means=means_of(assessed),
+        means=describe_capabilities(assessed),
         membership=assessed.membership,
         facts={
             "num_classes": signals.outputs.shape[1],

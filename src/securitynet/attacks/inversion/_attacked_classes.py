@@ -18,7 +18,7 @@ _PROBES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class AttackedClasses:
     """A target under inversion.
 
     Attributes:
@@ -46,7 +46,7 @@ class Subject:
     part: int
 
     @classmethod
-    def of(cls, target: Target, data: TrialData, labels: tuple[int, ...] | None, restarts: int) -> Subject:
+    def of(cls, target: Target, data: TrialData, labels: tuple[int, ...] | None, restarts: int) -> AttackedClasses:
         """Check all that can be checked before long work.
 
         Raises:
