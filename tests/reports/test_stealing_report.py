@@ -36,7 +36,11 @@ def rate(name, count, n=1000):
 
 @pytest.mark.parametrize(
     "agreed, words_",
-    [(800, ": always predicting the same class would agree on 10%."), (105, "not distinguishable"), (50, "less than a")],
+    [
+        (800, ": always predicting the same class would agree on 10%."),
+        (105, "not distinguishable"),
+        (50, "less than a"),
+    ],
 )
 def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
     (sentence,) = stealing.sentences(document(rate("agreement", agreed), rate("constant-agreement", 100)), [trial()])

@@ -80,7 +80,7 @@ def page(tmp_path_factory):
 
 def test_claims_are_judged_by_the_data(page):
     supported = page.partition("Supported (")[2].partition("</ul>")[0]
-    assert "Modified entropy tells members better where the overfitting level is higher." in supported
+    assert "Modified entropy separates members better where the overfitting level is higher." in supported
     assert "n = 7" in supported
 
 

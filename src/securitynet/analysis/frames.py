@@ -169,7 +169,13 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
 def preferring(
     frame: pandas.DataFrame, restrict: Mapping[str, Sequence[str | None]], needed: Iterable[Quantity]
 ) -> pandas.DataFrame:
-    """The rows whose columns have certain values, as far as all that is needed was measured on such; else more rows."""
+    """The rows whose columns have certain values, as far as all that is needed was measured on such; else more rows.
+
+    Args:
+        frame: Tidy frame.
+        restrict: Column -> values.
+        needed: Quantities that must have been measured on the remaining rows.
+    """
     needed = list(needed)
     for column, values in restrict.items():
         inside = frame[_allowed(frame[column], values)]

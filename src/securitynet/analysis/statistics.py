@@ -128,7 +128,11 @@ def mean(
 ) -> Estimate:
     """Mean over models, with Student's interval.
 
-    ``bounds`` are what no mean can pass, such as 0 and 1 for shares: Student's interval knows nothing of them.
+    Args:
+        values: N values, NaN where missing.
+        clusters: N labels of what is left out as a whole.
+        bounds: The least and the largest possible mean, such as 0 and 1 for shares; the interval is cut there.
+        level: Confidence level, in (0, 1).
     """
     present = np.isfinite(values)
     values = values[present]
@@ -154,7 +158,16 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of ``second - first`` over models that have both, with a test by flipping signs (of clusters)."""
+    """Mean of ``second - first`` over models that have both, with a test by flipping signs (of clusters).
+
+    Args:
+        first: N values, NaN where missing.
+        second: N values of the same models.
+        clusters: N labels of what is left out as a whole.
+        level: Confidence level, in (0, 1).
+        resamples: Number of sign flips for the test.
+        seed: Determines them.
+    """
     a, b, (cluster_of, _) = resampling.complete(first, second, clusters, None)
     change = b - a
     if len(change) < 2:

@@ -155,7 +155,13 @@ def _depth(architecture: str) -> int:
 
 
 def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a method that are not its defaults; all of them if this version does not know it."""
+    """The settings of a method that are not its defaults; all of them if this version does not know it.
+
+    Args:
+        kind: ``attack`` or ``detector``.
+        method: Full name of the method.
+        configuration: Its settings.
+    """
     from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.errors import SecurityNetError
 

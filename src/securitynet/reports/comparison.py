@@ -40,7 +40,7 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TargetComparison:
     """What the template shows.
 
     Attributes:
@@ -58,7 +58,9 @@ class Comparison:
     roc: RocFigure | None
 
 
-def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]) -> Comparison:
+def compare(
+    documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]
+) -> TargetComparison:
     """Put the targets side by side; measurements are in the order in which they first appear.
 
     Args:
@@ -86,7 +88,7 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
         lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
     fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
-    return Comparison(
+    return TargetComparison(
         labels=labels,
         markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
         sentences=membership.comparison(list(documents), labels),

@@ -82,6 +82,11 @@ def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend:
 def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
     """Mean accuracy under attack over models by epsilon, a line an attack, with a band for the mean's interval.
 
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+
     Raises:
         MissingData: If no attack was measured at two epsilons.
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure
-from securitynet.analysis.figures.defended import named
+from securitynet.analysis.figures.defenses import named
 from securitynet.analysis.figures.points import axis
 from securitynet.analysis.figures.texts import estimate
 
@@ -31,20 +31,25 @@ KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN:
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """A panel for each dataset and adversary; where nothing is defended, a panel for each dataset with its models.
+    """A panel for each dataset and adversary; without any defense, a panel for each dataset with its models.
 
     Risk is the largest AUC of any membership attack of that adversary. Scores that point the wrong way are
     reversed, as an adversary who knows of the defense would reverse them. Output defenses do not stop an adversary who
     has the weights, so they are not drawn for white-box access.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     utility = next(iter(figure.quantities))
-    defended = wide["defense"].notna()
-    cases = wide[wide["dataset"].isin(wide.loc[defended, "dataset"])] if defended.any() else wide
+    with_defense = wide["defense"].notna()
+    cases = wide[wide["dataset"].isin(wide.loc[with_defense, "dataset"])] if with_defense.any() else wide
     panels, tables = [], []
     for dataset, part in cases[cases[utility].notna()].groupby("dataset", sort=True):
         for box, words in BOXES.items():
-            data = points(part, risks(tidy, box), utility, by_defense=bool(defended.any()))
-            if data.empty or (box == "white-box" and not defended.any()):
+            data = points(part, risks(tidy, box), utility, by_defense=bool(with_defense.any()))
+            if data.empty or (box == "white-box" and not with_defense.any()):
                 continue
             data = data.assign(dataset=dataset, adversary=box)
             tables.append(data)
@@ -78,6 +83,12 @@ def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
 
 def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_defense: bool) -> pandas.DataFrame:
     """One row a defense (with its settings and architecture): means over its targets, with intervals; or one a model.
+
+    Args:
+        cases: One row per case.
+        risk: The result of `risks`.
+        utility: Name of the quantity that measures utility.
+        by_defense: Whether cases with the same defense are averaged.
 
     Returns:
         name, accuracy, accuracy_low, accuracy_high, risk, risk_low, risk_high, targets, attack, kind.

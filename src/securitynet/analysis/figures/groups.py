@@ -30,6 +30,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
     Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
     and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     ((name, quantity),) = list(figure.quantities.items())[:1]
     by, split = str(figure.options["by"]), figure.options.get("split")
@@ -47,7 +52,13 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
 
 def means(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
-    """Mean of each group with its interval, by families where they are known."""
+    """Mean of each group with its interval, by families where they are known.
+
+    Args:
+        rows: One row per case, with columns ``_group`` and ``_split``.
+        name: Column of the quantity.
+        bounds: The least and the largest possible value.
+    """
     summaries = []
     for (group, split), part in rows.groupby(["_group", "_split"], sort=True):
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
@@ -140,7 +151,7 @@ def _caption(
         f"{estimate(row['mean'], row['low'], row['high'])}, n = {row['n']}"
         for _, row in table.iterrows()
     ]
-    parts.append(f"Diamonds: means with 95% intervals, by families where five or more are known ({'; '.join(named)}).")
+    parts.append(f"Diamonds: means with 95% intervals, by families where three or more are known ({'; '.join(named)}).")
     values = rows[name].to_numpy(float)
     if ordered:
         clusters = rows["family"].astype(str).to_numpy() if rows["family"].notna().all() else None

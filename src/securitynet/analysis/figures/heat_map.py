@@ -58,7 +58,13 @@ _WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accur
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Models × attacks, for models of which half at least were measured; ranks, so that scales do not matter."""
+    """Models × attacks, for models of which half at least were measured; ranks, so that scales do not matter.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+    """
     quantities = columns(tidy)
     if not quantities:
         raise MissingData(figure.name, lacking(tidy))

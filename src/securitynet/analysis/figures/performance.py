@@ -20,6 +20,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
     Options: ``x`` (column; ``architecture`` by default), ``panel`` and ``colour`` (columns, or ``condition``, which
     tells the quantities apart), ``ordered`` (whether x is a number, so that means are joined by lines).
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     x = str(figure.options.get("x", "architecture"))
     panel, colour = str(figure.options.get("panel", "dataset")), str(figure.options.get("colour", "condition"))
@@ -77,7 +82,13 @@ def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Da
 
 
 def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
-    """Mean of each group with the interval over its models, where there are several."""
+    """Mean of each group with the interval over its models, where there are several.
+
+    Args:
+        long: One row per measured value, with columns ``value`` and ``condition``.
+        by: Columns of the groups.
+        bounds: Condition -> the least and the largest possible value.
+    """
     rows = []
     for key, part in long.groupby(by, sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])

@@ -93,6 +93,11 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) ->
     """The points of a log-log plot: each line from its own 1/n on, nothing below ``bottom``.
 
     A line begins with the step that holds at 1/n; a TPR of 0 is drawn at the lower edge.
+
+    Args:
+        points: From `frame`.
+        lines: The same lines.
+        bottom: Least true-positive rate that is drawn.
     """
     parts = []
     for name, line in lines.items():

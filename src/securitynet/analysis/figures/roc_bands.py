@@ -25,6 +25,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     From whole curves where the frame has them (`study_frames.from_study`), else from the rates that were measured.
     Rates that too few non-members resolve have no value, and are not there; nor are those that fewer than half of an
     attack's targets resolve, whose median would be of other targets.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     long = _rates(tidy)
     if long.empty:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from securitynet.analysis import claims, findings, frames
-from securitynet.analysis.figures import defended, frontier
+from securitynet.analysis.figures import frontier
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import figures
 from securitynet.analysis.study_frames import _condition
