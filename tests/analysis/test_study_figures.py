@@ -23,7 +23,7 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Capabilities, StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import Capabilities, StudyTargetRecord, StudyTargetStore
 
 WHEN = "2026-01-01T00:00:00+00:00"
 

@@ -21,7 +21,7 @@ from securitynet.records import (
 )  # fmt: skip
 from securitynet.reports.study import render_study_report, write_study_report
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Capabilities, StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import Capabilities, StudyTargetRecord, StudyTargetStore
 
 HOSTILE = "<script>alert('model')</script>"
 

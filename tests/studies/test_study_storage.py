@@ -17,7 +17,7 @@ from securitynet.results.index import Index
 from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetStore
+from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock

@@ -17,7 +17,7 @@ from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore, target_key
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 """Layers of architectures whose names do not state them."""

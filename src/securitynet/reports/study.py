@@ -23,7 +23,7 @@ from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.run import locate_results
 from securitynet.studies.execution.status import Status

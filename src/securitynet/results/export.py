@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.index import Index
-from securitynet.results.subjects import StudyTargetRecord, target_key
+from securitynet.results.study_targets import StudyTargetRecord, target_key
 
 if TYPE_CHECKING:
     import pandas

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from securitynet.records import TrialResult
-from securitynet.results import store, subjects
+from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import StudyTargetRecord, parse_study_target, target_key
+from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Index:
         with self._engine.begin() as connection:
             query = sa.select(files.c.path, files.c.stamp).where(files.c.root == self.name)
             known = {path: version for path, version in connection.execute(query).tuples()}  # noqa: C416 (a result, not a dict)
-            seen = dict(self.root.files(store.FOLDER, ".json")) | dict(self.root.files(subjects.FOLDER, ".json"))
+            seen = dict(self.root.files(store.FOLDER, ".json")) | dict(self.root.files(study_targets.FOLDER, ".json"))
             gone = [path for path in known if path not in seen]
             changed = [path for path, version in seen.items() if known.get(path) != version]
             self._forget(connection, [*gone, *(path for path in changed if path in known)])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from securitynet.results import store, subjects
+from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import parse_study_target
+from securitynet.results.study_targets import parse_study_target
 
 _RANK = {"ok": 0, "failed": 1, "skipped": 2}
 
@@ -43,7 +43,7 @@ def merge(sources: Iterable[Root], into: Root) -> Merged:
     for source in sources:
         for path, _ in source.files(store.FOLDER, ".json"):
             _merge_trial(source, path, into, merged)
-        for path, _ in source.files(subjects.FOLDER, ".json"):
+        for path, _ in source.files(study_targets.FOLDER, ".json"):
             _merge_target(source, path, into, merged)
     return merged
 

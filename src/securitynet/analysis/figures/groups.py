@@ -44,14 +44,14 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         raise MissingData(figure.name, [f"{by.replace('_', ' ')} of models with {quantity.label.lower()}"])
     rows = rows if ordered else grouped(rows, by)
     rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
-    table = means(rows, name, quantity.bounds)
+    table = summarise_groups(rows, name, quantity.bounds)
     random = np.random.default_rng(0)  # points that would lie on each other are moved aside, the same way each time
     rows = rows.assign(_aside=random.uniform(-1, 1, len(rows)))
     chart = _ordered(rows, table, name, quantity, by) if ordered else _strips(rows, table, name, quantity, bool(split))
     return Drawn(style.styled(chart), _caption(figure, rows, table, name, by, ordered, bool(split)), rows, table)
 
 
-def means(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
+def summarise_groups(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
     """Mean of each group with its interval, by families where they are known.
 
     Args:
