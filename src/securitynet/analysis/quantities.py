@@ -1,4 +1,4 @@
-"""The quantities that figures show, by the names of the measurements that hold them: published ones and our own."""
+"""The quantities that figures show, by the names of their measurements, published and our own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def inversion(method: str, measure: str, label: str, unit: Literal["share", "pla
 
 
 def attribute(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
-    """A measure of attribute inference; of several attributes, that which most models have.
+    """A measure of attribute inference; of several attributes, the one that most models have.
 
     Args:
         measure: Name of the measure.

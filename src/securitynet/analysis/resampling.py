@@ -1,4 +1,4 @@
-"""Leaving out models, or whole clusters of them: what the statistics over models are made of."""
+"""Statistics without single models or whole clusters of them: the basis of the statistics over models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Jackknife:
 
     Attributes:
         value: Of all records.
-        error: From the statistic without each unit in turn; infinite where there is none without one of them.
+        error: From the statistic without each unit in turn; infinite if it is undefined without one of them.
         units: How many units there are: clusters, or records.
-        clusters: The same if they are clusters, None if they are records.
+        clusters: The number of clusters; None if the units are records.
         freedom: Degrees of freedom of Student's distribution.
     """
 
@@ -52,7 +52,7 @@ class Jackknife:
 
     @property
     def how(self) -> str:
-        """What was left out, for a caption."""
+        """How the error was computed, for a caption."""
         return f"jackknife over {self.units:,} {'families' if self.clusters else 'models'}"
 
 
@@ -95,7 +95,7 @@ def jackknife(
         error = float(np.sqrt((count - 1) / count * ((without - value) ** 2).sum()))
     sizes = [np.bincount(unit_of[group], minlength=count).astype(np.float64) for group in means_of]
     effective = [float(size.sum() ** 2 / (size**2).sum()) for size in sizes]
-    # One unit has no spread to tell of: a floor keeps the quantile finite, if far out.
+    # A single unit has no spread: the floor keeps the quantile finite, though very large.
     freedom = max(min([count, *effective]) - 1, 0.5)
     return Jackknife(value, error, count, count if by_cluster else None, freedom)
 
@@ -176,7 +176,7 @@ def permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resa
 
 
 def complete(x: Floats, y: Floats, *labels: Labels | None) -> tuple[Floats, Floats, list[NDArray[np.object_] | None]]:
-    """The pairs of which both values are there, and their labels.
+    """The pairs with both values, and their labels.
 
     Args:
         x: N values, NaN where missing.
@@ -204,7 +204,7 @@ def codes(labels: NDArray[np.object_] | None, n: int) -> NDArray[np.int64]:
 
 
 def scaled(values: Floats) -> Floats:
-    """The same values from 0 to 1: correlations stay, and what counts as rounding has a scale."""
+    """The same values scaled to [0, 1]: correlations do not change, and rounding errors have a known scale."""
     spread = float(np.ptp(values))
     return np.asarray((values - values.min()) / spread) if spread > 0 else np.zeros(len(values))
 
@@ -259,5 +259,5 @@ def pearson(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) ->
     y = np.atleast_2d(y) - stratum_means(np.atleast_2d(y), weights, within)
     products = (weights * x * y).sum(axis=1)
     scale = np.sqrt((weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1))
-    varies = scale > 1e-20 * weights.sum(axis=1)  # else what is left is rounding
+    varies = scale > 1e-20 * weights.sum(axis=1)  # otherwise only rounding errors are left
     return np.where(varies, np.clip(products / np.where(varies, scale, 1), -1, 1), np.nan)

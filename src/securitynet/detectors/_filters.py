@@ -253,7 +253,6 @@ def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDA
     return np.sort(indices[shuffled(len(indices), f"input filter {purpose}", seed)[:most]])
 
 
-@override
 def _overlaps(
     verdicts: Arrays | None, works: NDArray[np.bool_] | None, area: NDArray[np.bool_] | None
 ) -> NDArray[np.float64] | None:

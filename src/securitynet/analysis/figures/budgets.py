@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 420, 300
 
 
 def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Stealing accuracy against the target's accuracy, one colour a budget (SecurityNet, Figure 19).
+    """Stealing accuracy against the target's accuracy, one colour per budget (SecurityNet, Figure 19).
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
@@ -37,7 +37,7 @@ def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
 
 
 def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Mean agreement by budget, with a band for its interval over models, one line a method.
+    """Mean agreement by budget, with a band for its interval over models, one line per method.
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.

@@ -10,11 +10,11 @@ from securitynet.analysis.figures.performance import melted
 
 NONE = tables.NONE
 ABSENT = "–"
-"""What a cell holds where nothing was measured."""
+"""Text of a cell without a measurement."""
 
 
 def named(cases: pandas.DataFrame) -> pandas.Series:
-    """What each case's defense is called: with its settings, or with the epsilon that it spent, in words."""
+    """Name of each case's defense, with its settings or the epsilon that it spent."""
 
     def name(case: pandas.Series) -> str:
         if pandas.isna(case["defense"]):

@@ -1,4 +1,4 @@
-"""Utility against risk: one point a defense, the best ones joined, for each dataset and each kind of adversary."""
+"""Utility against risk: one point per defense, the best ones joined, for each dataset and kind of adversary."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WIDTH, HEIGHT = 460, 330
 MOST_NAMED = 8
 MOST_LABELS = 40
 _PIXELS, _LINE = 5.5, 12.0
-"""Width of a letter and height of a line of labels, about."""
+"""Approximate width of a letter and height of a line of labels, in pixels."""
 
-BOXES = {"black-box": "asking the model (black-box)", "white-box": "having its weights (white-box)"}
+BOXES = {"black-box": "querying the model (black-box)", "white-box": "with its weights (white-box)"}
 BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
 KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN: (style.TEXT, "diamond")}
 """Kind -> colour and shape: the shape identifies it where a page is printed in grey."""
@@ -63,7 +63,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
 
 def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
-    """The largest AUC of any membership attack on each case, turned where below one half: value, low, high, method.
+    """The largest AUC of any membership attack on each case, reversed if below one half: value, low, high, method.
 
     Args:
         tidy: Tidy frame, as `securitynet.analysis.frames` defines it.
@@ -82,7 +82,7 @@ def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
 
 
 def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_defense: bool) -> pandas.DataFrame:
-    """One row a defense (with its settings and architecture): means over its targets, with intervals; or one a model.
+    """One row per defense with its settings and architecture (means over its targets, with intervals), or per model.
 
     Args:
         cases: One row per case.
@@ -172,7 +172,7 @@ def _panel(table: pandas.DataFrame, title: str, figure: Figure, kinds: Sequence[
 
 
 def _domain(table: pandas.DataFrame, name: str, besides: Sequence[float], most: float) -> list[float]:
-    """From the lowest to the highest end of an interval, with some air."""
+    """From the lowest to the highest end of an interval, with a margin."""
     ends = np.array([*table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).ravel(), *besides])
     ends = ends[np.isfinite(ends)]
     air = max(0.06 * float(ends.max() - ends.min()), 0.01)
@@ -195,7 +195,7 @@ class _Box:
 def placed(
     places: Sequence[tuple[float, float]], widths: Sequence[float], best: Sequence[bool] = ()
 ) -> list[tuple[float, float, bool]]:
-    """Where labels of points go so that none covers another, a point or the line: x of the left end, y of the middle.
+    """Positions of labels so that none covers another label, a point or the line: x of the left end, y of the middle.
 
     Args:
         places: Of the points, in pixels from the top left of a panel.
@@ -266,7 +266,7 @@ def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> 
         targets = f"{count:,} target{'' if count == 1 else 's'}"
         sentences.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
     sentences.append(
-        "Risk is that of the strongest attack on each target, and those on the line are chosen after the fact: both "
-        "look clearer than they are, and where intervals meet, which is better is not shown."
+        "Risk is that of the strongest attack on each target, and the points on the line were chosen by the same "
+        "numbers, so both are optimistic. Where intervals overlap, no difference is shown."
     )
     return " ".join(sentences)

@@ -26,7 +26,7 @@ SHAPES = ("circle", "square", "triangle-up", "triangle-down")
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """A strip of points a group, beside it the distribution's density where there are enough, and the mean.
+    """A strip of points per group, with its mean and interval.
 
     Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
     and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.

@@ -66,7 +66,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
 
 def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
-    """One row a case and quantity: ``value``, ``low``, ``high`` and, in words, ``condition``."""
+    """One row per case and quantity: ``value``, ``low``, ``high`` and, in words, ``condition``."""
     known = [c for c in wide.columns if not any(c in (n, f"{n}_low", f"{n}_high") for n in quantities)]
     parts = [
         wide[known].assign(
@@ -150,7 +150,7 @@ def _panel(
 
 
 def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tuple[float, float]]) -> str:
-    """Means of each panel and colour over its models; of one model, what was measured on it."""
+    """Means of each panel and colour over its models; the measured value where there is only one model."""
     words = []
     for (where, what), part in long.groupby([panel, colour], sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
@@ -162,6 +162,6 @@ def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tu
 
 
 def _rank(name: object, quantities: dict[str, Quantity], column: str) -> tuple[int, str]:
-    """Conditions in the order in which they are declared; other names by the alphabet."""
+    """Conditions in the order in which they are declared; other names in alphabetical order."""
     labels = [quantity.label for quantity in quantities.values()]
     return (labels.index(str(name)) if column == "condition" else 0, str(name))

@@ -18,7 +18,7 @@ MOST_GROUPS = 6
 OTHERS = "others"
 WIDTH, HEIGHT = 420, 300
 SMALL = (250, 210)
-"""Of a panel among several: three side by side are as wide as a page."""
+"""Width of a panel among several; three of them fill a page."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -85,7 +85,7 @@ def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
 def correlations(
     rows: pandas.DataFrame, x: str, y: str, colour: str, order: list[str], panel_name: str
 ) -> list[dict[str, object]]:
-    """Pearson's and Spearman's correlation in each group and, with groups' means taken away, over all.
+    """Pearson's and Spearman's correlation in each group and, after subtracting the groups' means, over all.
 
     Args:
         rows: One row per case.
@@ -178,7 +178,7 @@ def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
 
 
 def caption(figure: Figure, table: pandas.DataFrame) -> str:
-    """What is shown, with each group's correlation."""
+    """The caption, with each group's correlation."""
     several = table["panel"].nunique() > 1
     parts = [f"{figure.title}." if several else f"{figure.title}: {lowered(str(table['panel'].iloc[0]))}."]
     for panel_name, rows in table.groupby("panel", sort=False):

@@ -60,7 +60,7 @@ def _listed(long: pandas.DataFrame, by: list[str]) -> tuple[pandas.DataFrame, st
 
 
 def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
-    """One row a cell: what it belongs to, its text ``cell``, its ``mean`` and how many values it is made of, ``n``.
+    """One row per cell: its group, its text ``cell``, its ``mean``, and the number of values, ``n``.
 
     Args:
         long: One row per measured value.
@@ -81,7 +81,7 @@ def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas
 
 
 def caption(figure: Figure, long: pandas.DataFrame) -> str:
-    """What a table shows, and what its intervals are."""
+    """The caption of a table, with the meaning of its intervals."""
     count = long["case"].nunique()
     return (
         f"{figure.title}: {count:,} model{'' if count == 1 else 's'}. 95% intervals: each measurement's own, or of "
