@@ -1,7 +1,7 @@
 """Tidy frames: one row per measured value, with its model and how it was measured.
 
 A *case* is one model under one condition of training (its defense, its epochs, its seed): what figures show as a point.
-Frames come from the catalog or from a study's export, and look the same; statistics and figures do not tell them apart.
+Frames come from the catalog or from a study's export, and have the same form; statistics and figures treat them alike.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Prediction:
             first.
         error: Mean absolute error on families that were left out.
         baseline: That of the mean of the dataset's other families.
-        gain: Baseline's error minus the prediction's, paired by model; above zero if annotations tell something.
+        gain: Baseline's error minus the prediction's, paired by model; above zero if annotations help.
         correlation: Of predicted with actual values.
         used: Annotations that were used.
     """

@@ -58,5 +58,7 @@ def _summary(module: str, attribute: str) -> str:
         return ""
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == attribute]
-    docstring = ast.get_docstring(functions[0] if functions else tree) or ""
-    return docstring.partition("\n")[0]
+    summary = (ast.get_docstring(functions[0] if functions else tree) or "").partition("\n")[0]
+    if not functions:  # "`securitynet study`: plan and run studies."
+        summary = summary.rpartition("`: ")[2]
+    return summary[:1].upper() + summary[1:]

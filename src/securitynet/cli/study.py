@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SOME_TRIALS_FAILED = 4
 INTERRUPTED = 130
 
-app = typer.Typer(help="Run many attacks on many models, resumably.", no_args_is_help=True)
+app = typer.Typer(help="Plan, run, watch and export studies of many attacks on many models.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Results = Annotated[str, typer.Argument(help="Study file, or folder or URL of results.", show_default=False)]

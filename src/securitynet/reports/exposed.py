@@ -32,7 +32,7 @@ class Exhibit:
         record: Index, score and rank.
         file: Its file, relative to the dataset's folder, or where it stands in the dataset.
         label: Its class.
-        prediction: The class that the target answers with.
+        prediction: The class that the target predicts.
         posterior: The target's posterior of that class, as text.
         score: As text.
         share: Non-members that score at least as high, as text.

@@ -67,8 +67,8 @@ def roc_lines(
     Args:
         assessment: Holds the scores.
         names: Of the attacks to draw.
-        before: Put before each name, to tell targets apart.
-        ink: Number of the colour of all lines, which tells targets apart; by default each has its own.
+        before: Prefix of each name, which identifies the target.
+        ink: Number of the colour of all lines, which identifies the target; by default each has its own.
         dash: Number of the first line's dashes: all lines of a figure differ in grey.
     """
     lines: dict[str, roc.Line] = {}

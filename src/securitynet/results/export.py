@@ -178,7 +178,7 @@ def _about_target(record: StudyTargetRecord) -> dict[str, Any]:
 
 
 def _about_spec(trial: TrialResult) -> dict[str, Any]:
-    """What a trial says of its target, where there is no record of it."""
+    """The columns about a target that a trial provides, if there is no record of the target."""
     spec = trial.spec
     return {
         "case": target_key(spec.target, spec.dataset, spec.split, spec.precision),

@@ -46,7 +46,7 @@ class TrialStore:
 
     def path(self, trial_id: str, suffix: str = ".json") -> Path:
         """Path of a trial's file, whether it exists or not; only for stores in a local folder."""
-        assert self.files.folder is not None, f"{self.files.name} is no folder"
+        assert self.files.folder is not None, f"{self.files.name} is not a local folder"
         return self.files.folder / self.name(trial_id, suffix)
 
     def save(self, result: TrialResult, arrays: Mapping[str, NDArray[Any]] | None = None) -> TrialResult:

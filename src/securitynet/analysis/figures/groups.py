@@ -74,7 +74,7 @@ def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
 
     Args:
         rows: One per model and point, with ``value``, ``low`` and ``high``.
-        line: Column that tells lines apart.
+        line: Column that identifies the lines.
         at: Column of the points.
     """
     points = []

@@ -19,7 +19,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """Panels of points with intervals.
 
     Options: ``x`` (column; ``architecture`` by default), ``panel`` and ``colour`` (columns, or ``condition``, which
-    tells the quantities apart), ``ordered`` (whether x is a number, so that means are joined by lines).
+    distinguishes the quantities), ``ordered`` (whether x is a number, so that means are joined by lines).
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
