@@ -74,7 +74,7 @@ def test_catches_stamped_images_finds_the_trigger_and_passes_clean_ones(patched)
     assert found["detection-rate"].low > 0.6
     assert found["false-rejection-rate"].value < 0.05
     assert found["localisation"].value > 0.3
-    caught = output.facts["stamped regions"][output.stamped.flagged & output.works]
+    caught = output.facts["stamped regions"][output.triggered.flagged & output.works]
     assert (caught[:, :2].mean(axis=0) > 4).all(), "the patch is at the bottom right"
     assert output.galleries()[0].images.shape[1:] == (3, 1, 8, 8)
 

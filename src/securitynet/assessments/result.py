@@ -21,7 +21,7 @@ from securitynet.results.document import (
 
 
 def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
-    """The machine-readable form of an assessment."""
+    """Convert an assessment to its machine-readable form."""
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
     sent_by_attacks = target.query_counter.total - signals.sent
@@ -90,13 +90,13 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
 
 
 def _settings(config: AssessConfig) -> dict[str, Any]:
-    """The configuration as a file for ``--config`` would give it; the split's fingerprint stands for masks."""
+    """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
     return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:
-    """Full names of the measurements of a finished trial that say most, in the order in which they were made."""
+    """Return the full names of the headline measurements of a finished trial, in their order."""
     if trial.output is None:
         return ()
     wanted = trial.output.headline

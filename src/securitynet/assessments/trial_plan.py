@@ -1,4 +1,4 @@
-"""Which trials an assessment consists of, and which of them can't be run here."""
+"""The trials of an assessment, and the reasons why some of them cannot be run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from securitynet.results.study_targets import Capabilities
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial that is to be run.
+    """A planned trial.
 
     Attributes:
-        name: Which its measurements carry: ``membership.ml-doctor-black-box@shadow``, ``backdoor.strip``.
-        method: The attack or detector, configured.
-        spec: What is to be measured.
-        obstacle: Why it will be skipped; None if it will be run.
+        name: Prefix of its measurements, such as ``membership.ml-doctor-black-box@shadow`` or ``backdoor.strip``.
+        method: The configured attack or detector.
+        spec: Specification, which determines the trial's id.
+        obstacle: Why the trial will be skipped; None if it will be run.
     """
 
     name: str
@@ -44,18 +44,18 @@ class PlannedTrial:
 
 
 def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
-    """All trials that were asked for, one for each threat model that can be played out here.
+    """Plan all requested trials, one for each applicable threat model.
 
     Raises:
-        UnknownName: If an attack or a detector was asked for that does not exist.
-        ConfigurationError: If none was asked for, or a setting is wrong.
+        UnknownName: If a requested attack or detector does not exist.
+        ConfigurationError: If none was requested, or a setting is wrong.
     """
     requested = list_requested(config)
     settings = parse_settings(list_method_settings(config))
     for name in settings:
         if name not in {full for _, full in requested}:
             raise ConfigurationError(
-                f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
+                f"--configure sets {name}, which is not requested.", hint="Add it to --attacks or --detectors."
             )
     planned, capabilities = [], describe_capabilities(assessed)
     for kind, name in requested:
@@ -72,18 +72,18 @@ def plan_trials(
     seed: int,
     wanted: Sequence[ThreatModel] = (),
 ) -> list[PlannedTrial]:
-    """The trials of a method on a target: one for each threat model that can be played out, or one with an obstacle.
+    """Plan the trials of a method on a target: one for each applicable threat model, or one with an obstacle.
 
     Args:
         name: Full name of the method.
-        method: Configured.
-        capabilities: What the target offers.
-        held: Kinds of data that the adversary may hold; None for all.
-        seed: Of the trials.
-        wanted: Threat models to keep to; none for all.
+        method: The configured method.
+        capabilities: Capabilities of the target.
+        held: Kinds of auxiliary data that the adversary may hold; None for all.
+        seed: Seed of the trials.
+        wanted: Threat models to restrict the trials to; empty for all.
     """
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
-    served, obstacle = [], f"it does not serve {' or '.join(map(str, wanted))}" if not candidates else None
+    served, obstacle = [], f"it does not support {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
         obstacle = find_obstacle(threat_model, held, capabilities)
         if obstacle is None:
@@ -100,7 +100,7 @@ def plan_trials(
 
 
 def describe_capabilities(assessed: AssessedTarget) -> Capabilities:
-    """What a target offers: see `Capabilities`."""
+    """Describe the capabilities of a target, which decide the applicable threat models."""
     return Capabilities(
         target=assessed.target.identity,
         dataset=_identity(assessed.dataset),
@@ -114,7 +114,7 @@ def describe_capabilities(assessed: AssessedTarget) -> Capabilities:
 
 
 def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
-    """(kind, full name) of all attacks and detectors that a configuration asks for.
+    """List (kind, full name) of all attacks and detectors that a configuration requests.
 
     Raises:
         UnknownName: If one does not exist.
@@ -124,7 +124,7 @@ def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
     requested += [("detector", name) for name in choose_methods("detector", config.detectors)]
     if not requested:
         raise ConfigurationError(
-            "No attack and no detector was asked for.", hint="Write --attacks all, or names from `list attacks`."
+            "No attack and no detector is requested.", hint="Write --attacks all, or names from `list attacks`."
         )
     return requested
 
@@ -132,7 +132,15 @@ def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
 def make_specification(
     name: str, method: Method, threat_model: ThreatModel, capabilities: Capabilities, seed: int
 ) -> TrialSpec:
-    """What a trial of a method under a threat model measures on a target."""
+    """Make the specification of a trial.
+
+    Args:
+        name: Full name of the method.
+        method: The configured method.
+        threat_model: The threat model.
+        capabilities: Capabilities of the target.
+        seed: Seed of the trial.
+    """
     elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
         target=capabilities.target,
@@ -150,7 +158,7 @@ def make_specification(
 
 
 def digest_training(trained: TargetRecord) -> str:
-    """What models that are trained like a target depend on, of how that was trained."""
+    """Return a digest of everything in a model record that determines models trained like the target."""
     defense = trained.defense
     return stable_hash(
         {
@@ -165,7 +173,13 @@ def digest_training(trained: TargetRecord) -> str:
 
 
 def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> str:
-    """Name of a trial: its family, its method and, if that serves several threat models, which is played out."""
+    """Name a trial by its family, its method and, if the method supports several threat models, the threat model.
+
+    Args:
+        name: Full name of the method.
+        method: The method.
+        threat_model: The threat model of the trial.
+    """
     full = name if method.kind == "attack" else f"backdoor.{name}"
     if threat_model is None or len(method.threat_models) == 1:
         return full
@@ -175,7 +189,7 @@ def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> s
 
 
 def list_left_out(config: AssessConfig) -> list[NotAssessed]:
-    """The attacks and detectors that ``standard`` leaves out, and why; none where it was not asked for."""
+    """List the attacks and detectors that ``standard`` leaves out, and why; none if ``standard`` was not requested."""
     left_out = []
     requested = set(list_requested(config))
     wanted: dict[Kind, tuple[str, ...]] = {"attack": config.attacks, "detector": config.detectors}
@@ -186,7 +200,7 @@ def list_left_out(config: AssessConfig) -> list[NotAssessed]:
         left_out += [
             NotAssessed(
                 what=name if kind == "attack" else f"backdoor.{name}",
-                why=f"it {registry.get(name).costs}; ask for it with --{kind}s {name.rpartition('.')[2]}",
+                why=f"it {registry.get(name).costs}; request it with --{kind}s {name.rpartition('.')[2]}",
             )
             for name in registry.names()
             if (kind, name) not in requested
@@ -195,11 +209,11 @@ def list_left_out(config: AssessConfig) -> list[NotAssessed]:
 
 
 def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
-    """The families of which nothing was asked for; those of which ``standard`` leaves out parts are named there."""
+    """List the families of which nothing was requested, except those that `list_left_out` names."""
     requested = {find_family(kind, name) for kind, name in list_requested(config)}
     named = {item.what.partition(".")[0] for item in list_left_out(config)}
     return [
-        NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
+        NotAssessed(what=title, why="nothing of this kind was requested; see --attacks and --detectors")
         for family, title in FAMILIES.items()
         if family not in requested | named
     ]
@@ -208,21 +222,21 @@ def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
 def find_obstacle(
     threat_model: ThreatModel, held: Sequence[Auxiliary] | None, capabilities: Capabilities
 ) -> str | None:
-    """Why this threat model can't be played out here, or None.
+    """Return why a threat model does not apply to a target, or None if it does.
 
     Args:
-        threat_model: Which one.
-        held: Kinds of data that the adversary may hold; None for all.
-        capabilities: What the target offers.
+        threat_model: The threat model.
+        held: Kinds of auxiliary data that the adversary may hold; None for all.
+        capabilities: Capabilities of the target.
     """
     if not capabilities.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"
     if threat_model.auxiliary is Auxiliary.SHADOW and not capabilities.shadow_data:
         return f"the {capabilities.split.name} split has no shadow data"
     if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and capabilities.auxiliary is None:
-        return "it needs data of another kind; name a dataset with --auxiliary-dataset"
+        return "it needs out-of-distribution data; name a dataset with --auxiliary-dataset"
     if held is not None and threat_model.auxiliary not in {Auxiliary.NONE, *held}:
-        return f"it needs {threat_model.auxiliary.value} auxiliary data, which --auxiliary does not give"
+        return f"it needs {threat_model.auxiliary.value} auxiliary data, which --auxiliary excludes"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Activation clustering: poisoned training records of a class excite the network otherwise than the others do."""
+"""Activation clustering: poisoned training records activate the network differently from the others of their class."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_RECORDS = 20
-"""Training records without which a class is not divided."""
+"""Smallest number of training records with which a class is clustered."""
 
 FEWEST_CLEAN = 5
-"""Clean images without which a class is not divided."""
+"""Smallest number of clean images with which a class is clustered."""
 
 PIECE = 512
-"""Records whose activations are computed, and kept on disk, together."""
+"""Number of records whose activations are computed and stored together."""
 
 PICTURED_CLASSES = 3
 PICTURED_RECORDS = 8
 
 
 class ActivationClustering(Detector):
-    """Divides each class's training records by their activations: is one part foreign to clean images?
+    """Divides the training records of each class into two clusters, and tests whether clean images avoid one of them.
 
     Chen et al., "Detecting backdoor attacks on deep neural networks by activation clustering" (2019). It needs the
-    data that the target was trained on, poison included, and no search for a trigger. Two verdicts stand side by side:
-    the paper's rule (silhouette and size of the smaller cluster), which also flags classes that consist of two kinds
-    of images; and a p-value from clean images that were not trained on (`securitynet.metrics.clusters.foreign`):
-    those share a class's kinds, and do not share its poison.
+    target's training data, including the poisoned records, and no search for a trigger. It reports two verdicts: the
+    paper's rule (silhouette and size of the smaller cluster), which also flags clean classes with two kinds of images;
+    and a p-value based on clean images outside the training set (`securitynet.metrics.clusters.foreign`), which
+    contain the same kinds of images but no poisoned ones.
 
     Attributes:
-        records: Training records that are looked at, at most.
-        held_out: Clean images beside them, at most.
-        dims: Components that activations are reduced to.
-        reduction: ``pca``, or ``ica`` as in the paper. On a public backdoored model ICA found fewer of the poisoned
+        records: Largest number of training records to inspect.
+        held_out: Largest number of clean images to compare with.
+        dims: Number of components that activations are reduced to.
+        reduction: ``pca``, or ``ica`` as in the paper. On a public backdoored model, ICA detected fewer of the poisoned
             records, and the paper's rule flagged more clean classes with it.
-        trigger: A known trigger, to measure detection: ``rate`` of the training records are stamped, and labelled as
-            the target predicts them, as its trainer would have done. For a target that a backdoor was planted in, the
-            training set with its poison is used without asking.
+        trigger: A known trigger, to measure detection: it is applied to the share ``rate`` of the training records,
+            which are labelled as the target predicts them, as its trainer would have done. For a target trained with a
+            known backdoor, its poisoned training set is used by default.
         rate: See ``trigger``.
     """
 
@@ -67,12 +67,12 @@ class ActivationClustering(Detector):
     output: ClassVar[type[Output]] = Clusters
     costs: ClassVar[str | None] = "computes and clusters the activations of thousands of training records"
 
-    records: int = Field(default=10_000, ge=1, description="Training records that are looked at, at most.")
-    held_out: int = Field(default=5_000, ge=1, description="Clean images beside them, at most.")
+    records: int = Field(default=10_000, ge=1, description="Largest number of training records to inspect.")
+    held_out: int = Field(default=5_000, ge=1, description="Largest number of clean images to compare with.")
     dims: int = Field(default=10, ge=1, description="Components that activations are reduced to.")
     reduction: Reduction = Field(default="pca", description="pca, or ica as in the paper.")
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
-    rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that are stamped with it.")
+    rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that the trigger is applied to.")
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Clusters:
@@ -141,27 +141,27 @@ class ActivationClustering(Detector):
     def _training(
         self, client: QueryClient, data: TrialData, members: NDArray[np.int64], seed: int
     ) -> tuple[Images, NDArray[np.int64], NDArray[np.bool_] | None]:
-        """The images, the labels of ``members``, and which of those are poisoned, where that is known."""
+        """Return the images, the labels of ``members``, and which of them are poisoned, if known."""
         dataset = data.dataset
         assert dataset.images is not None  # checked by the caller
         labels = dataset.labels[members].copy()
         if self.trigger is None:
             if data.backdoor is None:
                 return dataset.images, labels, None
-            planted = data.backdoor.poison(dataset, data.splits.members)
-            return planted.images, planted.labels[members], np.isin(members, planted.indices)
+            poisoned_set = data.backdoor.poison(dataset, data.splits.members)
+            return poisoned_set.images, poisoned_set.labels[members], np.isin(members, poisoned_set.indices)
         trigger = self.trigger
-        trigger.blend(*dataset.image_shape)  # tells what does not fit
+        trigger.blend(*dataset.image_shape)  # raises an error if the trigger does not fit
         count = max(1, round(self.rate * len(members)))
         order = shuffled(len(members), "activation clustering poison", seed)
         poisoned = np.zeros(len(members), dtype=bool)
-        for chosen in _chunks(order):  # of images that the trigger sends elsewhere
+        for chosen in _chunks(order):  # only images whose prediction the trigger changes
             if poisoned.sum() >= count:
                 break
-            stamped = client.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
-            works = np.flatnonzero(stamped != labels[chosen])[: count - int(poisoned.sum())]
+            predicted = client.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
+            works = np.flatnonzero(predicted != labels[chosen])[: count - int(poisoned.sum())]
             poisoned[chosen[works]] = True
-            labels[chosen[works]] = stamped[works]
+            labels[chosen[works]] = predicted[works]
         images = ChangedImages(dataset.images, members[poisoned], lambda shown, _: trigger.apply_trigger(shown))
         return images, labels, poisoned
 
@@ -186,7 +186,7 @@ def _activations(
     folder: Path | None,
     report_progress: _PassProgress,
 ) -> NDArray[np.float32]:
-    """What the classifier layer receives for each record, N×D; in pieces that are kept as they are finished."""
+    """Compute the input of the classifier layer for each record, N×D, in pieces that are stored when complete."""
     activations = []
     for number, chosen in enumerate(_chunks(indices)):
 
@@ -213,12 +213,12 @@ def _notes(silhouettes: NDArray[np.float64]) -> tuple[str, ...]:
         return ()
     return (
         f"{missing} of {len(silhouettes)} classes have fewer than {FEWEST_RECORDS} training records or {FEWEST_CLEAN} "
-        "clean images and were not divided.",
+        "clean images and were not clustered.",
     )
 
 
 def _with_pictures(clusters: Clusters, images: Images) -> Clusters:
-    """The same with pictures of both clusters of the classes with the lowest p-values."""
+    """Add pictures of both clusters of the classes with the lowest p-values."""
     which, p_values, _ = clusters.judged()
     divided = np.flatnonzero(~np.isnan(clusters.silhouettes))
     rows, names = [], []

@@ -1,6 +1,6 @@
 """What an input filter does: its threshold, how many clean images it stops, and how many images with a trigger.
 
-A *higher* score means "more suspicious". TriggeredImages images are the positives.
+A *higher* score means "more suspicious". Images with the trigger are the positives.
 """
 
 from __future__ import annotations

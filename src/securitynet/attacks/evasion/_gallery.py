@@ -1,4 +1,4 @@
-"""Pictures of adversarial examples: the image, the perturbation made visible, and what is shown to the target."""
+"""Galleries of adversarial examples: the image, the amplified perturbation, and the perturbed image."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from securitynet.methods.base import Gallery
 from securitynet.metrics.evasion import epsilon_text
 
 ROWS = 8
-"""Images that a gallery shows."""
+"""Number of images that a gallery shows."""
 
 
 def pictures(
     batch: Batch, examples: torch.Tensor, predictions: torch.Tensor, epsilons: Sequence[float]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Up to `ROWS` images that evade, each with the smallest epsilon that suffices.
+    """Choose up to `ROWS` images that evade, each with the smallest epsilon that suffices.
 
     Args:
-        batch: n images.
-        examples: A×E×n×C×H×W.
-        predictions: A×E×n.
-        epsilons: E.
+        batch: Images, n.
+        examples: Perturbed images, A×E×n×C×H×W.
+        predictions: Predictions for them, A×E×n.
+        epsilons: Budgets, E.
 
     Returns:
-        R×3×C×H×W, and R×4: record, label, prediction, position of the epsilon.
+        Pictures, R×3×C×H×W, and for each row record, label, prediction and position of the epsilon, R×4.
     """
     evades = (predictions != batch.labels) & batch.correct
     shown, rows = [], []
@@ -45,7 +45,7 @@ def pictures(
 
 
 def choose(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the `ROWS` rows to show, as evenly spread over epsilons as can be, the smallest first."""
+    """Return the positions of the `ROWS` rows to show, spread evenly over the epsilons, the smallest first."""
     rank = np.zeros(len(rows), dtype=np.int64)
     for e in np.unique(rows[:, 3]):
         of_epsilon = np.flatnonzero(rows[:, 3] == e)
@@ -57,7 +57,14 @@ def choose(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def galleries(
     shown: NDArray[np.uint8], sources: NDArray[np.int64], epsilons: NDArray[np.float64], class_names: Sequence[str]
 ) -> list[Gallery]:
-    """The gallery; nothing if no image evades, or images have neither one nor three channels."""
+    """Return the gallery, or nothing if no image evades or the images have neither one nor three channels.
+
+    Args:
+        shown: Pictures, R×3×C×H×W uint8.
+        sources: Record, label, prediction and position of the epsilon of each row, R×4.
+        epsilons: Budgets, E.
+        class_names: Names of all classes.
+    """
     if not len(shown) or shown.shape[2] not in (1, 3):
         return []
     rows = tuple(
@@ -67,8 +74,8 @@ def galleries(
     return [
         Gallery(
             title="Images that evade the model",
-            caption="Each was classified correctly, and is taken for another class once perturbed; shown for the "
-            "smallest epsilon that suffices. The perturbation is scaled to be visible: grey is no change.",
+            caption="Each image is classified correctly, and misclassified once it is perturbed, shown for the "
+            "smallest epsilon that suffices. The perturbation is amplified to be visible; grey means no change.",
             images=shown,
             rows=rows,
             columns=("image", "perturbation, amplified", "perturbed image"),

@@ -1,4 +1,4 @@
-"""AutoAttack: four attacks without parameters to tune, one after the other on what still stands.
+"""AutoAttack: four parameter-free attacks in sequence, each on the images that withstood the previous ones.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks"
 (2020), the standard version: APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted FAB,
@@ -30,28 +30,28 @@ from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 
 MOST_TARGETS = 9
-"""Classes that targeted attacks aim at, at most: those next in the order of the logits."""
+"""Largest number of classes that targeted attacks aim at, in the order of the logits."""
 
 FEWEST_FOR_RATIO = 4
-"""Classes that the targeted ratio of logits needs."""
+"""Smallest number of classes for the targeted difference-of-logits ratio."""
 
 
 class AutoAttack(GradientAttack):
-    """Correctly classified images only are perturbed. What evades at an epsilon is kept for the larger ones.
+    """Perturbs correctly classified images only. An example that evades at one epsilon is reused for the larger ones.
 
-    With fewer than four classes targeted APGD is left out, and in L2 the square attack for images that are not square,
-    since the package's do not take those; the notes say so.
+    Targeted APGD is omitted with fewer than four classes, and the square attack in L2 for images that are not square,
+    because the package does not support them; the notes say so.
 
     Attributes:
-        norm: Of the perturbation.
+        norm: Norm of the perturbation.
         steps: Iterations of APGD and FAB.
         queries: Iterations of the square attack.
     """
 
-    costs: ClassVar[str | None] = "takes thousands of forward and backward passes for each image that stands"
+    costs: ClassVar[str | None] = "takes thousands of forward and backward passes for each image that withstands it"
     most_together: ClassVar[int] = 32
 
-    samples: int = Field(default=100, ge=1, description="How many non-members are perturbed.")
+    samples: int = Field(default=100, ge=1, description="Number of non-members to perturb.")
     epsilons: tuple[float, ...] = Field(
         default=(0.03,), min_length=1, description="Largest norms of a perturbation, for images in [0, 1]."
     )
@@ -116,7 +116,7 @@ class AutoAttack(GradientAttack):
         common = {"eps": epsilon, "norm": {"linf": "Linf", "l2": "L2"}[self.norm], "seed": short}
         yield kit.APGD(network, steps=self.steps, loss="ce", **common)
         if classes >= FEWEST_FOR_RATIO:
-            # The package aims at so many targets as the class count says, one less, and nine at most.
+            # The package targets one class less than the number of classes, and at most nine.
             yield kit.APGDT(network, steps=self.steps, n_classes=min(classes, MOST_TARGETS + 1), **common)
         yield kit.FAB(
             network, steps=self.steps, multi_targeted=True, n_classes=min(classes, MOST_TARGETS + 1), **common

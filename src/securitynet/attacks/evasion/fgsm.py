@@ -21,16 +21,16 @@ from securitynet.models.targets.target import Target
 
 
 class Fgsm(GradientAttack):
-    """All epsilons are served by one gradient. Misclassified images are perturbed too, as in the paper.
+    """One gradient serves all epsilons. Misclassified images are perturbed as well, as in the paper.
 
-    Where the gradient of the cross-entropy is 0 in every pixel, because single precision can't tell the posterior from
-    1, the step follows the log-odds, whose gradient has the same direction and does not vanish.
+    Where the gradient of the cross-entropy is 0 in every pixel, because the posterior rounds to 1 in single precision,
+    the step follows the log-odds, whose gradient has the same direction and does not vanish.
 
     Attributes:
-        loss: Which gradient is followed.
+        loss: Loss whose gradient is followed.
     """
 
-    loss: LossName = Field(default="cross-entropy", description="Whose gradient is followed.")
+    loss: LossName = Field(default="cross-entropy", description="Loss whose gradient is followed.")
 
     @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:

@@ -1,4 +1,4 @@
-"""The comparison of reconstructions with the training data and with the evaluation classifier's answers."""
+"""The evaluation of reconstructions against the training data and with the evaluation classifier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from securitynet.models.targets.target import Target
 
 @dataclass(frozen=True, eq=False)
 class JudgedReconstructions:
-    """Fields of `securitynet.attacks.inversion.base.Reconstructions` that come from the judge; see there."""
+    """The fields of `securitynet.attacks.inversion.base.Reconstructions` that the evaluation determines; see there."""
 
     images: NDArray[np.uint8]
     posterior: NDArray[np.float64]
@@ -43,17 +43,17 @@ class JudgedReconstructions:
 def judge(
     attacked: AttackedClasses, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
 ) -> JudgedReconstructions:
-    """Compare reconstructions with the truth. Nothing of this is asked of the target on the adversary's bill.
+    """Compare reconstructions with the training data; the queries of this evaluation do not count as the adversary's.
 
-    They are judged as 8-bit images, which is what an adversary would have in hand.
+    Reconstructions are evaluated as 8-bit images, as an adversary would store them.
 
     Args:
-        attacked: What was attacked.
-        data: The truth.
+        attacked: The target and the requested classes.
+        data: Data of the trial, with the true members.
         evaluator: The evaluation classifier.
         images: Reconstructions in [0, 1], N×C×H×W, in the order of ``attacked.classes``.
-        references: Real images of each class to compare with, at most.
-        seed: Decides which, where there are more.
+        references: Largest number of real images of each class to compare with.
+        seed: Seed of the choice among more images than that.
     """
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     exact = pixels.numpy().astype(np.float32) / 255
@@ -102,12 +102,12 @@ def judge(
         other_class_mse=inversion.other_class_mse(means)[labels],
         means=(means[labels] * 255).round().astype(np.uint8),
         nearest=shown,
-        notes=() if own is not None else ("The target has no linear layer before which an embedding could be taken.",),
+        notes=() if own is not None else ("The target has no linear layer whose input could serve as an embedding.",),
     )
 
 
 def _class_means(attacked: AttackedClasses, data: TrialData) -> NDArray[np.float64]:
-    """Mean training image of each requested class, then of one more where only one is requested; in [0, 1]."""
+    """Return the mean training image of each requested class (and of a second one if one is requested), in [0, 1]."""
     labels = list(attacked.labels)
     held = data.dataset.labels[data.splits.members]
     if len(labels) == 1:
@@ -122,7 +122,7 @@ def _class_means(attacked: AttackedClasses, data: TrialData) -> NDArray[np.float
 
 
 def _some(dataset: ImageDataset, records: NDArray[np.int64], label: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Records of one class, at most so many, chosen at random."""
+    """Choose at most ``count`` records of one class at random."""
     own = records[dataset.labels[records] == label]
     return own if len(own) <= count else np.sort(own[shuffled(len(own), "references", seed)[:count]])
 
@@ -130,11 +130,14 @@ def _some(dataset: ImageDataset, records: NDArray[np.int64], label: int, count: 
 def _nearer_to_member(
     flat: NDArray[np.float32], dataset: ImageDataset, members: NDArray[np.int64], others: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the nearest of equally many members and others is a member; a draw where there are no others."""
+    """Return whether the nearest of equal numbers of members and others is a member, N.
+
+    Without others, true and false alternate.
+    """
     size = min(len(members), len(others))
     if size == 0:
         return np.asarray(np.arange(len(flat)) % 2 == 0)
-    # Evenly spaced ones: both are sorted samples, and the first ones could be of one kind.
+    # Evenly spaced, because both are sorted samples and the first records could be of one kind.
     first, second = (pool[np.linspace(0, len(pool) - 1, size).astype(np.int64)] for pool in (members, others))
     to_members, _ = inversion.nearest(flat, _flat(dataset.batch(first)))
     to_others, _ = inversion.nearest(flat, _flat(dataset.batch(second)))
@@ -162,7 +165,7 @@ def _embedded(target: Target, images: torch.Tensor) -> NDArray[np.float32] | Non
 
 
 def _answers(target: Target, images: torch.Tensor, *, embeddings: bool) -> NDArray[np.float32]:
-    """Logits or embeddings straight from the backend: the auditor's look at a model is no query of the adversary's."""
+    """Compute logits or embeddings directly with the backend, so that the evaluation does not count as queries."""
     backend = target.backend
     rows = []
     for part in torch.split(images, backend.batch_size):

@@ -1,4 +1,4 @@
-"""LiRA: the likelihood ratio between shadow models that were trained on the record and others that were not.
+"""LiRA: the likelihood ratio of shadow models that were trained on the record to others that were not.
 
 Carlini et al., "Membership inference attacks from first principles" (2022), section 5.1. Online: each judged record is
 in the training sets of about half of the shadow models.
@@ -20,12 +20,14 @@ from securitynet.records import ThreatModel
 
 
 class LiRA(ReferenceAttack):
-    """Score is the log-likelihood ratio of the scaled confidence."""
+    """The score is the log-likelihood ratio of the scaled confidence."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "online"
 
-    variance: _lira.Variance = Field(default="fixed", description="One variance for all records, or each its own.")
+    variance: _lira.Variance = Field(
+        default="fixed", description="A common variance for all records, or one per record."
+    )
 
     @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class Loss(ThresholdAttack):
-    """Score is minus the loss, the logarithm of the posterior of the true class."""
+    """The score is minus the loss, which is the logarithm of the posterior of the true class."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),

@@ -1,7 +1,7 @@
 """ML-Doctor, white-box: a network learns from posteriors, loss, label, and the gradient of the last layer.
 
-ML-Doctor, sections 3.1 and 5.2 (after Nasr et al., 2019): each of the four inputs goes through a network of its own,
-and all together through a 4-layer MLP; batches of 64, 50 epochs of Adam at 1e-5. The networks' shapes are ours.
+ML-Doctor, sections 3.1 and 5.2 (after Nasr et al., 2019): each of the four inputs is processed by its own network, and
+their joined outputs by a 4-layer MLP; batches of 64, 50 epochs of Adam at 1e-5. The layer sizes are our choice.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLDoctorWhiteBox(LearnedAttack):
-    """Inputs: posteriors as log p − log(1 − p), the loss on the same scale, gradients of the last layer, one-hot label.
+    """The inputs are the posteriors as log p − log(1 − p), the loss, the last layer's gradients and the one-hot label.
 
     Attributes:
         learning_rate: See `MLDoctorBlackBox`.
-        gradients: ``ranked``: in an order that all models share (`ranked_gradients`); ``raw``: as they are, or randomly
-            projected (`projected_gradients`).
-        gradient_inputs: Most values of a gradient that the attack network is fed; each takes 4 bytes a record.
-        shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data. With ``raw`` gradients its
-            last layer must have the shape of the target's.
+        gradients: ``ranked``: sorted in an order that is comparable between models (`ranked_gradients`); ``raw``:
+            unsorted, or randomly projected (`projected_gradients`).
+        gradient_inputs: Largest number of gradient values given to the attack network; each takes 4 bytes per record.
+        shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data. With ``raw`` gradients, its
+            last layer must have the same shape as the target's.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (

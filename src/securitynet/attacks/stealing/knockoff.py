@@ -1,8 +1,8 @@
-"""Knockoff Nets: learn from rewards which classes of auxiliary images are worth asking about.
+"""Knockoff Nets: learn from rewards which classes of auxiliary images are worth querying.
 
 Orekondy et al., "Knockoff Nets: stealing functionality of black-box models" (2019), section 5.1.2: a gradient bandit
-whose actions are the auxiliary data's own classes, rewarded for answers that are certain, diverse, and surprising to
-the surrogate.
+whose actions are the classes of the auxiliary data. Outputs of the target are rewarded if they are confident, diverse,
+and poorly predicted by the surrogate.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Reward = Literal["certainty", "diversity", "loss"]
 REWARDS: tuple[Reward, ...] = ("certainty", "diversity", "loss")
 
 WINDOW = 25
-"""Questions whose rewards, and answers, the next ones are compared with (the paper's Δ)."""
+"""Number of recent queries with whose rewards and outputs the next ones are compared (the paper's Δ)."""
 
 
 class KnockoffStealing(ActiveStealing):
-    """The adaptive strategy; other than in the paper, the surrogate is trained anew after each round of questions."""
+    """The adaptive strategy. Unlike in the paper, the surrogate is trained from fresh weights after each round."""
 
     rewards: tuple[Reward, ...] = Field(
         default=REWARDS,
-        description="Summed: certainty (margin of the answer), diversity (answers unlike the last ones), loss (the "
-        "surrogate's, on the answer).",
+        description="Summed: certainty (margin of the output), diversity (outputs unlike the last ones), loss (the "
+        "surrogate's, on the output).",
     )
-    batch: int = Field(default=16, ge=1, description="Questions between two updates of the policy.")
+    batch: int = Field(default=16, ge=1, description="Queries between two updates of the policy.")
 
     @field_validator("rewards", mode="before")
     @classmethod
@@ -52,11 +52,11 @@ class KnockoffStealing(ActiveStealing):
             )
         return tuple(dict.fromkeys(value))
 
-    def check_answers(self, target: Target) -> None:
-        """See `ActiveStealing.check_answers`: a margin is no reward where only labels are answered."""
+    def check_interface(self, target: Target) -> None:
+        """Raise `AccessDenied` if the certainty reward is used and the interface returns labels only."""
         if target.head == "labels" and "certainty" in self.rewards:
             raise AccessDenied(
-                "The certainty reward needs posteriors, and this interface tells labels only.",
+                "The certainty reward needs posteriors, and this interface returns labels only.",
                 hint="Set rewards='diversity loss'.",
             )
 
@@ -74,17 +74,17 @@ class KnockoffStealing(ActiveStealing):
                 actions.append(bandit.draw(left, draws))
                 drawn.append(left[actions[-1]].popleft())
             records = np.asarray(drawn, dtype=np.int64)
-            posteriors = as_posteriors(known.ask(records), known.classes)
+            posteriors = as_posteriors(known.query(records), known.classes)
             predicted = outputs_of(selector, known.pool, records).logits
             for action, posterior, logits in zip(actions, posteriors, predicted, strict=True):
                 bandit.update(action, *history.reward(posterior, logits))
             number -= size
 
     def _learned(self, known: Known) -> tuple[GradientBandit, RewardHistory]:
-        """The policy and the rewards as earlier rounds left them."""
+        """Return the policy and the rewards as the earlier rounds left them."""
         if not known.memory:
             history = RewardHistory(self.rewards)
-            for row in as_posteriors(joined(known.answers), known.classes)[-WINDOW:]:
+            for row in as_posteriors(joined(known.outputs), known.classes)[-WINDOW:]:
                 history.note(row)
             known.memory["bandit"] = GradientBandit(int(known.pool.dataset.labels.max()) + 1)
             known.memory["history"] = history
@@ -104,7 +104,7 @@ class GradientBandit:
         return np.asarray(weights / weights.sum())
 
     def draw(self, left: dict[int, deque[int]], draws: torch.Generator) -> int:
-        """An action of the policy, among those that have images left."""
+        """Draw an action from the policy, among those that have images left."""
         policy = self.policy() * [bool(left.get(action)) for action in range(len(self.preferences))]
         if policy.sum() <= 0:
             policy = np.asarray([float(len(left.get(action, ()))) for action in range(len(self.preferences))])
@@ -123,21 +123,21 @@ class GradientBandit:
 
 
 class RewardHistory:
-    """Rewards of answers, each kind scaled to [0, 1] by what was seen so far, and their recent mean."""
+    """Rewards of the target's outputs, each kind scaled to [0, 1] by the range seen so far, and their recent mean."""
 
     def __init__(self, kinds: tuple[Reward, ...]) -> None:
         self.kinds = kinds
-        self._answers: deque[NDArray[np.float64]] = deque(maxlen=WINDOW)
+        self._query: deque[NDArray[np.float64]] = deque(maxlen=WINDOW)
         self._rewards: deque[float] = deque(maxlen=WINDOW)
         self._low = np.full(len(kinds), np.inf)
         self._high = np.full(len(kinds), -np.inf)
 
     def note(self, posterior: NDArray[np.floating]) -> None:
-        """Remember an answer for which there is no reward."""
-        self._answers.append(posterior.astype(np.float64))
+        """Remember an output for which no reward is computed."""
+        self._query.append(posterior.astype(np.float64))
 
     def reward(self, posterior: NDArray[np.floating], logits: NDArray[np.floating]) -> tuple[float, float]:
-        """The reward of an answer, in [0, number of kinds], and the mean of the rewards before it.
+        """Return the reward of an output, in [0, number of kinds], and the mean of the rewards before it.
 
         Args:
             posterior: The target's posteriors, K.
@@ -159,7 +159,7 @@ class RewardHistory:
             second, first = np.sort(posterior)[-2:]
             return float(first - second)
         if kind == "diversity":
-            mean = np.mean(self._answers, axis=0) if self._answers else posterior
+            mean = np.mean(self._query, axis=0) if self._query else posterior
             return float(np.maximum(posterior - mean, 0).sum())
         shifted = logits.astype(np.float64) - float(logits.max())
         log_posteriors = shifted - np.log(np.exp(shifted).sum())
@@ -167,5 +167,5 @@ class RewardHistory:
 
 
 def as_posteriors(outputs: NDArray[np.float32] | NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Answers as rows of posteriors: labels become rows with a single 1."""
+    """Return outputs as rows of posteriors, N×K; labels become rows with a single 1."""
     return outputs.astype(np.float64) if outputs.ndim == 2 else np.eye(classes)[outputs]
