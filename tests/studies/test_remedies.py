@@ -66,9 +66,9 @@ def test_what_labels_only_denies_is_skipped_with_the_reason(trained, tmp_path):
         ({"defense": "top-kk"}, UnknownName, "top-k"),
         ({"defense": "dp-sgd"}, ConfigurationError, "trained already"),
         ({"defense": "top-k", "configure": ("top-k.k=0",)}, ConfigurationError, "k:"),
-        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not asked for"),
+        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not requested"),
         ({"defense": "top-k", "access": Access.WHITE_BOX}, ConfigurationError, "has the model itself"),
-        ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "as it is"),
+        ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "undefended model"),
         ({"try_defenses": True, "defenses": ("tops",)}, UnknownName, "top-k"),
     ],
 )
@@ -104,7 +104,7 @@ def test_what_would_help_is_measured_here(trained, tmp_path):
     assert tried["early-stopping", '{"patience": 5}'].auc.n < undefended.auc.n  # records held out are no members
     assert any("trainings" in note for note in remedies.notes)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "nobody who has the weights"):
+    for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "anyone who has the weights"):
         assert words in page
     again = run(trained, tmp_path / "out", try_defenses=True, defenses=chosen)  # models come from the cache
     strip = {"seconds"}
