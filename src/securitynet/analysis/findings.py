@@ -56,7 +56,7 @@ class Claim:
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class ClaimFinding:
     """The verdict of the data on a claim.
 
     Attributes:
@@ -146,7 +146,7 @@ def against_undefended(quantity: str, defense: str) -> Test:
     return test
 
 
-def judge(claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95) -> list[Finding]:
+def judge(claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95) -> list[ClaimFinding]:
     """The findings on claims, in their order.
 
     Args:
@@ -168,17 +168,17 @@ def _wide(claim: Claim, tidy: pandas.DataFrame) -> pandas.DataFrame | None:
     return frames.wide(tidy, dict(claim.quantities))
 
 
-def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: float, tested: int) -> Finding:
+def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: float, tested: int) -> ClaimFinding:
     if wide is None:
         lacking = "; ".join(sorted({quantity.label for quantity in claim.quantities.values()}))
         sentence = f"{claim.sentence} Not tested: this data lacks one of: {lacking}."
-        return Finding(claim, "not tested", None, sentence)
+        return ClaimFinding(claim, "not tested", None, sentence)
     result = claim.test(wide, strict)
     if not result.resolved or not np.isfinite(result.low):
-        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {result.method} ({result.n}).")
+        return ClaimFinding(claim, "not tested", None, f"{claim.sentence} Not tested: {result.method} ({result.n}).")
     if result.n < FEWEST:
         few = f"Not tested: {result.n} models are too few, {FEWEST} are needed."
-        return Finding(claim, "not tested", result, f"{claim.sentence} {few}")
+        return ClaimFinding(claim, "not tested", result, f"{claim.sentence} {few}")
     toward = (result.low, result.high) if claim.sign > 0 else (-result.high, -result.low)
     status: Status = "supported" if toward[0] > 0 else "contradicted" if toward[1] < 0 else "undecided"
     numbers = f"{claim.measure} {estimate(result.value, result.low, result.high)}, n = {result.n:,}"
@@ -186,7 +186,7 @@ def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: f
     sentence = (
         f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {result.method})."
     )
-    return Finding(claim, status, result, sentence)
+    return ClaimFinding(claim, status, result, sentence)
 
 
 def _families(wide: pandas.DataFrame) -> NDArray[np.object_] | None:

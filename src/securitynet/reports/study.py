@@ -16,7 +16,7 @@ from securitynet.analysis import claims, findings, study_frames
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
 from securitynet.analysis.figures.declared import figures
-from securitynet.analysis.findings import Finding
+from securitynet.analysis.findings import ClaimFinding
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import atomic_write, parse_toml
 from securitynet.records import TrialResult
@@ -106,7 +106,7 @@ class StudyPage:
     title: str
     description: str
     overview: list[tuple[str, str]]
-    findings: dict[str, list[Finding]]
+    findings: dict[str, list[ClaimFinding]]
     shown: list[ShownFigure]
     lacking: list[tuple[Figure, str]]
     columns: tuple[str, ...]
