@@ -197,7 +197,8 @@ class InputFilter(Detector):
     def _folder(
         self, target: Target, data: TrialData, context: Context, records: dict[str, NDArray[np.int64]]
     ) -> Path | None:
-        settings = {**self.model_dump(mode="json"), "poisoned_set": self.trigger is None and data.backdoor is not None}
+        # The key "planted" enters the names of cached pieces, so it never changes.
+        settings = {**self.model_dump(mode="json"), "planted": self.trigger is None and data.backdoor is not None}
         return pieces_folder(target, data, context, type(self).__name__, settings, records)
 
 
