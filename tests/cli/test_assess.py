@@ -191,7 +191,7 @@ def test_what_cannot_work_is_told_before_anything_is_loaded(invoke, tmp_path):
         return invoke("assess", "arch:simple-cnn", "--weights", tmp_path / "absent.pt", "--dataset", "digits", *options)
 
     (tmp_path / "file").write_text("")
-    one_clear_message(assess("--out", tmp_path / "file" / "sub"), "is a file, where a folder is needed")
+    one_clear_message(assess("--out", tmp_path / "file" / "sub"), "is a file, but a folder is needed")
     one_clear_message(assess("--attacks", "corectness"), "did you mean")
     one_clear_message(assess("--policy", tmp_path / "absent.toml"), "absent.toml")
     one_clear_message(assess("--fprs", "0.1,2"), "--fprs", "less than 1")
