@@ -21,16 +21,16 @@ KINDS: dict[str, Kind] = {
     "anomaly-index": Kind("Anomaly index (the rule flags above 2)"),
     "flagged-labels": Kind("Labels that the rule flags"),
     "rule-false-positives": Kind("How often the rule flags a clean model", "share"),
-    "smallest-trigger": Kind("Smallest trigger, of the image", "share"),
-    "smallest-to-median": Kind("Smallest trigger, of the others' median", "share"),
-    "detectable-ratio": Kind("Largest trigger that would stand out, of the median", "share"),
+    "smallest-trigger": Kind("Smallest trigger, as a share of the image", "share"),
+    "smallest-to-median": Kind("Smallest trigger, as a share of the others' median", "share"),
+    "detectable-ratio": Kind("Largest trigger that would stand out, as a share of the median", "share"),
     "fresh-success": Kind("Its success on fresh images of other classes", "share"),
     "fresh-success-worst-class": Kind("Its success on the class where it works least", "share"),
     "trigger-transfer": Kind("Its success on clean models", "share"),
-    "converged": Kind("Labels for which a trigger was found", "share"),
+    "converged": Kind("Labels for which the search converged", "share"),
     "localisation-iou": Kind("Overlap with the known trigger", "share"),
-    "true-positive-rate": Kind("Backdoored models found", "share"),
-    "false-positive-rate": Kind("Clean models accused", "share"),
+    "true-positive-rate": Kind("Backdoored models detected", "share"),
+    "false-positive-rate": Kind("Clean models flagged", "share"),
 }
 
 
@@ -54,17 +54,18 @@ def describe_smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
     else:
         said, rank = [summary.note], int(summary.value)
     if rank == 3:
-        said[0] += " Look at the mask beside its class: one that draws the outline of the class is no trigger."
+        said[0] += " Look at the mask beside its class: one that traces the outline of the class is not a trigger."
     elif rank == 2:
         said[0] += f" One clean model in {round(1 / ALPHA)} is accused like that: look at the mask beside its class."
     else:
-        said[0] += " That does not prove that there is no backdoor."
+        said[0] += " This does not prove that there is no backdoor."
     index, rate = measured.get("anomaly-index"), measured.get("rule-false-positives")
     if index is not None and index.value is not None and rate is not None and rate.value is not None:
         flags = "flags a label" if index.value > 2 else "flags no label"
         said.append(
-            f"The rule of Neural Cleanse's paper {flags} (anomaly index {index.value:.2f}, threshold 2); that rule "
-            f"flags {words.rate(rate.value)} of clean models with as many labels, if their norms are spread normally."
+            f"The rule of the Neural Cleanse paper {flags} (anomaly index {index.value:.2f}, threshold 2). It also "
+            f"flags {words.rate(rate.value)} of clean models with as many labels, if their norms are normally "
+            "distributed."
         )
     return said
 
@@ -72,10 +73,10 @@ def describe_smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
 def _describe_p_value(p: Measurement) -> str:
     """A sentence on the p-value alone; it never calls a model usual, because p-values were all that was looked at."""
     if p.value is None or p.low is None or p.high is None:
-        return f"Neural Cleanse cannot tell: {p.note}."
+        return f"Neural Cleanse gives no verdict: {p.note}."
     value = f"p\u00a0=\u00a0{p.value:.3f}" if p.value >= 0.001 else "p\u00a0<\u00a00.001"
     if p.high <= ALPHA:
         return f"One class can be reached with a far smaller trigger than the others ({value}): a sign of a backdoor."
     if p.low > ALPHA:
         return f"The test of Neural Cleanse's norms names no class ({value})."
-    return f"Whether a class stands out by a small trigger is not settled ({value}, with 0.05 inside its interval)."
+    return f"It is undecided whether a class stands out by a small trigger ({value}, with 0.05 inside its interval)."
