@@ -29,7 +29,7 @@ ALPHA = 0.05
 FOUND_RATIO = 1 / 3
 """Largest norm, as a share of the median of the labels that are not accused, with which a backdoor is "found"."""
 
-FAR_RATIO = 0.6
+FAR_RATIO = 0.4
 """Norm, as a share of that median, at or below which a label is never called usual."""
 
 FOUND_SUCCESS = 0.75
