@@ -151,7 +151,7 @@ def test_finds_the_backdoor_and_names_its_label(backdoored, digits):
     output = NeuralCleanse(images=128, epochs=50, restarts=2)(backdoored, data_of(digits), Context(), WHITE)
     measurements = measured(output)
     assert output.labels[output.norms.argmin()] == 1
-    assert output.labels[output.suspects[0]] == 1, output.norms
+    assert output.flagged[0] == output.suspects[0] == 1, output.norms
     assert measurements["p-value"].value <= 0.05
     assert measurements["verdict"].value >= 2
     assert measurements["suspect-label"].value == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from securitynet.metrics.backdoor_verdict import Evidence, decide
+from securitynet.metrics.detection import flagged
 from securitynet.metrics.trigger_norms import SearchedNorms, collect_evidence, find_accused, measure_trigger_norms
 
 CLEAN = np.array([89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3])
@@ -28,6 +29,14 @@ def test_the_backdoored_network_of_the_audit_is_found_with_its_label():
     assert measured["anomaly-index"].value > 2
     assert measured["smallest-trigger"].value == pytest.approx(24.2 / 1024)
     assert measured["smallest-to-median"].value == pytest.approx(24.2 / 110)
+
+
+def test_the_rule_flags_by_the_sampled_labels():
+    norms = np.array([9.0, 10.0, 11.0, 2.0, 10.0, np.inf, 1.0])
+    sampled = np.array([True, True, True, False, True, True, False])
+    # Median 10 and median absolute deviation 0.5 of the sampled labels that converged: 9, 10, 11, 10.
+    assert flagged(norms, sampled) == [6, 3]
+    assert flagged(norms, np.zeros(7, bool)) == []
 
 
 def test_several_targets_do_not_hide_each_other():
