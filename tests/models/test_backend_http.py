@@ -112,7 +112,7 @@ def test_names_are_checked_against_the_description(server):
 @pytest.mark.parametrize("url", ["ftp://host/x", "host:80/x", "http://", "http://host:notaport/x", "predict"])
 def test_addresses_that_are_none(url):
     with pytest.raises(ConfigurationError, match="address"):
-        HttpBackend(url, reference="x", ledger_path=None, cap=None)
+        HttpBackend(url, reference="x", store_path=None, cap=None)
 
 
 def test_the_batch_shrinks_to_what_the_server_takes(serve, images):

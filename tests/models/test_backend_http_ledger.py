@@ -109,7 +109,7 @@ def test_secrets_reach_the_server_and_nothing_else(server, images, tmp_path, mon
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("SECURITYNET_HTTP_TOKEN", "s3cret-token")
     url = f"{server.url}?key=s3cret-key"
-    backend = HttpBackend(url, reference=url, ledger_path=tmp_path / "l.db", cap=None, headers={"X-Team": "red"})
+    backend = HttpBackend(url, reference=url, store_path=tmp_path / "l.db", cap=None, headers={"X-Team": "red"})
     check(backend.outputs(images), images)
     assert server.headers[-1]["X-Team"] == "red"
     assert server.headers[-1]["Authorization"] == "Bearer s3cret-token"
@@ -135,7 +135,7 @@ CLIENT = """
     from pathlib import Path
     from securitynet.models.targets.backends.http import HttpBackend
     images = torch.rand((20, 3, 4, 4), generator=torch.Generator().manual_seed(0))
-    backend = HttpBackend({url!r}, reference="x", ledger_path=Path({path!r}), cap={cap}, batch_size=2)
+    backend = HttpBackend({url!r}, reference="x", store_path=Path({path!r}), cap={cap}, batch_size=2)
     print("ready", flush=True)
     sys.stdin.readline()
     backend.outputs(images)

@@ -27,7 +27,7 @@ _DARK = 24
 _DARK_SAMPLE = 128
 
 
-class Findings:
+class ImageProperties:
     """What the cache knows about images of one content.
 
     Args:

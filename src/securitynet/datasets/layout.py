@@ -32,7 +32,7 @@ Classes = list[tuple[str, Path]]
 
 
 @dataclass
-class Layout:
+class FolderLayout:
     """Where the images of each part are.
 
     Attributes:
@@ -56,7 +56,7 @@ class _Entries:
     images: int
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path) -> FolderLayout:
     """The layout of a folder of images.
 
     Raises:
@@ -65,7 +65,7 @@ def find_layout(root: Path) -> Layout:
     if not root.is_dir():
         words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
         raise DatasetError(printable(words), hint=HINT)
-    layout = Layout(root)
+    layout = FolderLayout(root)
     _find_parts(layout, 0)
     if not layout.parts:
         _find_classes(layout)
@@ -94,7 +94,7 @@ def _list(place: Path, clutter: Counter[str] | None = None) -> _Entries:
     return _Entries(sorted(folders), images)
 
 
-def _find_parts(layout: Layout, depth: int) -> None:
+def _find_parts(layout: FolderLayout, depth: int) -> None:
     """Fill in the folders of parts, or the parts where they lie inside the classes; go deeper where that leads on."""
     root = layout.root
     entries = _list(root, layout.clutter)
@@ -172,7 +172,7 @@ def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
     return {part: chosen[part] for part in _ORDER if part in chosen}
 
 
-def _note_parts(layout: Layout, chosen: Mapping[str, str], names: Sequence[str]) -> None:
+def _note_parts(layout: FolderLayout, chosen: Mapping[str, str], names: Sequence[str]) -> None:
     if read_part(chosen[TEST]) != TEST:
         layout.notes.append(f"There is no folder test; {printable(chosen[TEST])} is used as such.")
     others = sorted(set(names) - set(chosen.values()))
@@ -188,7 +188,7 @@ def _are_leaves(place: Path, parts: Mapping[str, Sequence[str]]) -> bool:
     return len(names) == len(parts) and all(entries.images and not entries.folders for entries in listings)
 
 
-def _take_parts_of_classes(layout: Layout, inside: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+def _take_parts_of_classes(layout: FolderLayout, inside: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     folders = {
         part: [(name, layout.root / name / parts[part][0]) for name, parts in inside.items() if part in parts]
         for part in _ORDER
@@ -220,7 +220,7 @@ def _ambiguous(root: Path, suspects: Sequence[str], names: Sequence[str]) -> Dat
     )
 
 
-def _find_classes(layout: Layout) -> None:
+def _find_classes(layout: FolderLayout) -> None:
     """Fill in the classes of each part."""
     strays = 0
     of_training: set[str] = set()
@@ -255,7 +255,7 @@ def _find_classes(layout: Layout) -> None:
         )
 
 
-def _doubt_classes(layout: Layout, place: Path, names: Sequence[str]) -> None:
+def _doubt_classes(layout: FolderLayout, place: Path, names: Sequence[str]) -> None:
     """Say so where what is taken for classes may be parts under names that nobody knows."""
     first = subfolders(place / names[0])
     if len(names) > 1 and len(first) > 1 and all(subfolders(place / name) == first for name in names[1:]):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.depth import UnexpectedDepth, describe_white
-from securitynet.datasets.findings import Findings, find_white_of, note_dark
+from securitynet.datasets.findings import ImageProperties, find_white_of, note_dark
 from securitynet.datasets.lazy import LazyImages, rendered_chunks
 from securitynet.datasets.members import Stated, resolve_members
 from securitynet.datasets.ordering import stratified
@@ -261,7 +261,7 @@ def _images(
         checksums = Checksums(folder / "checksums", request.root)
     # Reading hundreds of gigabytes for a fingerprint would outlast most trials: names and sizes stand for content.
     content = pixels.digest(chosen, checksums)
-    findings = Findings(folder, content)
+    findings = ImageProperties(folder, content)
     if rendering.grey_only and findings.colour:
         rendering = replace(rendering, channels=3, grey_only=False)
     if findings.white is not None or holds_deep(first, name):
@@ -274,7 +274,7 @@ def _images(
         images: Images = LazyImages(pixels, chosen, rendering)
         key = _key(content, rendering)
     else:
-        images, key, rendering = _rendered_as_found(request, pixels, indices, rendering, findings, folder)
+        images, key, rendering = _render_by_content(request, pixels, indices, rendering, findings, folder)
         notes += note_dark(images)
     white = describe_white(rendering.white)
     return images, key, (*notes, white) if white else tuple(notes)
@@ -316,7 +316,7 @@ def _describe_view(view: _View, rendering: Rendering, natural: tuple[int, int, i
         )
 
 
-def _with_white(rendering: Rendering, pixels: Pixels, findings: Findings) -> Rendering:
+def _with_white(rendering: Rendering, pixels: Pixels, findings: ImageProperties) -> Rendering:
     """The rendering with what is white in images of more than eight bits, looked up or found out."""
     white = findings.white
     if white is None:
@@ -325,8 +325,8 @@ def _with_white(rendering: Rendering, pixels: Pixels, findings: Findings) -> Ren
     return replace(rendering, white=white, shallow_only=False)
 
 
-def _rendered_as_found(
-    request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, findings: Findings, folder: Path
+def _render_by_content(
+    request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, findings: ImageProperties, folder: Path
 ) -> tuple[torch.Tensor, str, Rendering]:
     """The images, their key, and how they were rendered after all: what they are like shows while they are decoded."""
     while True:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.text import Table, decode
+from securitynet.datasets.text import TextTable, decode
 from securitynet.errors import DatasetError, SplitError
 from securitynet.files import expand_home, printable
 
@@ -141,7 +141,7 @@ def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
     shown = printable(str(path))
     try:
         text = decode(path.read_bytes(), errors="surrogateescape")
-        table = Table(text)
+        table = TextTable(text)
     except FileNotFoundError as error:
         raise DatasetError(f"There is no list of members {shown}.") from error
     except OSError as error:
@@ -167,7 +167,7 @@ def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
     return chosen, lookup.find_all(no, shown, "line", numbered=numbered) if no else None
 
 
-def _from_lines(text: str, table: Table, shown: str, lookup: _Lookup) -> Indices:
+def _from_lines(text: str, table: TextTable, shown: str, lookup: _Lookup) -> Indices:
     lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
     entries = [(number, line.strip("\"'")) for number, line in lines if line]
     if not entries:

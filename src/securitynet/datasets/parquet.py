@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.columns import attribute
-from securitynet.datasets.parquet_columns import Columns, choose_columns, feature_of, no_column
+from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, feature_of, no_column
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
@@ -192,7 +192,7 @@ def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
         raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
 
 
-def _check_image_column(path: Path, schema: pa.Schema, columns: Columns) -> None:
+def _check_image_column(path: Path, schema: pa.Schema, columns: ParquetColumns) -> None:
     for column in (columns.image, columns.label):
         if column not in schema.names:
             raise no_column(path, schema, column)
@@ -227,7 +227,7 @@ def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: Columns) -> dict[str, Attribute]:
+def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: ParquetColumns) -> dict[str, Attribute]:
     """Columns of the first file that hold attributes; records of files that lack one are not annotated."""
     schema: pa.Schema = files[0][1].schema_arrow
     names = [

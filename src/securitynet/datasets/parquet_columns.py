@@ -16,14 +16,14 @@ from securitynet.errors import DatasetError
 
 
 @dataclass(frozen=True)
-class Columns:
+class ParquetColumns:
     """Names of the two columns."""
 
     image: str = "image"
     label: str = "label"
 
 
-def choose_columns(request: Request, first: tuple[Path, pq.ParquetFile]) -> Columns:
+def choose_columns(request: Request, first: tuple[Path, pq.ParquetFile]) -> ParquetColumns:
     """The columns that the request names; else ``image`` and ``label``; else the only ones that can be meant.
 
     Args:
@@ -35,7 +35,7 @@ def choose_columns(request: Request, first: tuple[Path, pq.ParquetFile]) -> Colu
     """
     path, file = first
     schema = file.schema_arrow
-    return Columns(
+    return ParquetColumns(
         image=_choose(path, schema, request.image_column, "image", "Image", _may_hold_images),
         label=_choose(path, schema, request.label_column, "label", "ClassLabel", _may_hold_labels),
     )

@@ -45,7 +45,7 @@ def decode(data: bytes, *, errors: str = "strict") -> str:
     return text
 
 
-class Table:
+class TextTable:
     """Rows of text, divided.
 
     Attributes:
@@ -87,14 +87,14 @@ class Table:
         return stream.getvalue()
 
 
-def read_table(data: bytes, *, errors: str = "strict") -> Table:
+def read_table(data: bytes, *, errors: str = "strict") -> TextTable:
     """The table in a file's content.
 
     Raises:
         ValueError: If it is no text, or cannot be divided into cells.
     """
     try:
-        return Table(decode(data, errors=errors))
+        return TextTable(decode(data, errors=errors))
     except csv.Error as error:
         raise ValueError(str(error)) from error
 

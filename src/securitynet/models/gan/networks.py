@@ -46,7 +46,7 @@ def _check(channels: int, size: int) -> None:
         )
 
 
-class Generator(nn.Module):
+class GANGenerator(nn.Module):
     """Noise in, images in [0, 1] out.
 
     Args:
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         images = images[..., margin : margin + self.size, margin : margin + self.size]
         return (torch.tanh(images) + 1) / 2
 
-    def folded(self) -> Generator:
+    def folded(self) -> GANGenerator:
         """Itself, frozen, evaluating, with its batch norms folded into the convolutions. To be used no further."""
         self.eval().requires_grad_(False)
         for block in self.blocks:

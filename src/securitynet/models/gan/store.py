@@ -17,7 +17,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
-from securitynet.models.gan.networks import Discriminator, Generator
+from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
 from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
@@ -93,7 +93,7 @@ class GAN:
         previews: Folder with the sample grids; None if nothing is kept.
     """
 
-    generator: Generator
+    generator: GANGenerator
     discriminator: Discriminator
     key: str
     history: GANHistory
@@ -159,14 +159,14 @@ def obtain_gan(
 
 
 def _train(
-    networks: tuple[Generator, Discriminator],
+    networks: tuple[GANGenerator, Discriminator],
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     record: GANRecord,
     folder: Path | None,
     place: torch.device,
     progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[Generator, Discriminator], GANRecord]:
+) -> tuple[tuple[GANGenerator, Discriminator], GANRecord]:
     images = dataset.images
     assert images is not None  # `check_images` has raised otherwise
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)

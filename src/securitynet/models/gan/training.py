@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from securitynet.devices import deterministic_kernels
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.gan.networks import Discriminator, Generator
+from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.previews import write_grid
 from securitynet.models.training.batches import Feed
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
@@ -48,11 +48,11 @@ class GANHistory(Record):
     seconds: float = 0.0
 
 
-def initial_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[Generator, Discriminator]:
+def initial_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[GANGenerator, Discriminator]:
     """Networks with initial weights that the seed decides; the global random state is left as it was."""
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights of the GAN"))
-        made = Generator(training.latent, channels, size, training.width)
+        made = GANGenerator(training.latent, channels, size, training.width)
         return made, Discriminator(channels, size, training.width)
 
 
@@ -62,7 +62,7 @@ def noise(training: GANTraining, count: int, seed: int, purpose: str, step: int 
 
 
 def train(
-    networks: tuple[Generator, Discriminator],
+    networks: tuple[GANGenerator, Discriminator],
     feed: Feed,
     training: GANTraining,
     seed: int,
@@ -72,7 +72,7 @@ def train(
     fingerprint: str = "",
     previews: Path | None = None,
     progress: Steps | None = None,
-) -> tuple[Generator, GANHistory]:
+) -> tuple[GANGenerator, GANHistory]:
     """Train both networks in place; the discriminator is left evaluating.
 
     Each step is one update of the discriminator on real and on made-up images (in batches of their own, for the batch
@@ -126,7 +126,7 @@ class _Run:
 
     def __init__(
         self,
-        networks: tuple[Generator, Discriminator],
+        networks: tuple[GANGenerator, Discriminator],
         feed: Feed,
         training: GANTraining,
         seed: int,
@@ -170,7 +170,7 @@ class _Run:
         if self.done % _CHECK_EVERY == 0 or self.done == self.training.steps:
             self._record(judged.item(), fooled.item())
 
-    def calibrated(self) -> Generator:
+    def calibrated(self) -> GANGenerator:
         """The averaged generator, with the statistics of its batch norms measured for its own weights."""
         made = copy.deepcopy(self.averaged)
         norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -183,7 +183,7 @@ class _Run:
                 made(noise(self.training, self.training.batch_size, self.seed, "calibration", number).to(self.device))
         return made.eval()
 
-    def preview(self, folder: Path, maker: Generator) -> None:
+    def preview(self, folder: Path, maker: GANGenerator) -> None:
         """Write a grid of what a generator makes of the same noise each time."""
         sampled = noise(self.training, PREVIEW_ROWS**2, self.seed, "preview").to(self.device)
         training = maker.training
@@ -192,10 +192,10 @@ class _Run:
             write_grid(folder / f"step-{self.done:06d}.png", maker(sampled), PREVIEW_ROWS)
         maker.train(training)
 
-    def state(self, fingerprint: str) -> State:
+    def state(self, fingerprint: str) -> TrainingState:
         """All that is needed to go on from here."""
         modules = {"generator": self.maker, "discriminator": self.judge, "averaged": self.averaged}
-        return State(
+        return TrainingState(
             fingerprint,
             self.done,
             {name: module.state_dict() for name, module in modules.items()},
@@ -203,7 +203,7 @@ class _Run:
             self.history.model_dump_json(),
         )
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Go on from a state."""
         for name, module in {"generator": self.maker, "discriminator": self.judge, "averaged": self.averaged}.items():
             module.load_state_dict(state.module[name])
@@ -243,8 +243,8 @@ class _Run:
         keep = min(self.training.average, self.done / (self.done + 10)) if self.training.average else 0.0
         for average, current in zip(self.averaged.parameters(), self.maker.parameters(), strict=True):
             average.lerp_(current, 1 - keep)
-        for kept, latest in zip(self.averaged.buffers(), self.maker.buffers(), strict=True):
-            kept.copy_(latest)
+        for average, latest in zip(self.averaged.buffers(), self.maker.buffers(), strict=True):
+            average.copy_(latest)
 
     def _record(self, judged: float, fooled: float) -> None:
         if not (torch.isfinite(torch.tensor([judged, fooled])).all()):

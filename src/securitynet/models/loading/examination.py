@@ -13,7 +13,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
 from securitynet.models.loading.normalization import sample_indices
 from securitynet.models.loading.plausibility import check_accuracy
-from securitynet.models.loading.sanity_checks import SAMPLE, check_answers, stop
+from securitynet.models.loading.sanity_checks import SAMPLE, check_constancy, stop
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.backends.averaged import PAID_REPEATS, REPEATS, AveragedBackend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -30,7 +30,7 @@ _MIDDLE, _SPREAD = 0.45, 0.225  # near what most networks are normalised by
 
 
 @dataclass
-class Findings:
+class ExaminationResult:
     """What is found out about a target.
 
     Attributes:
@@ -74,17 +74,17 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     """
     if target.checks or dataset.images is None or isinstance(target.backend, RecordedBackend):
         return target
-    findings = Findings(list(target.notes))
+    findings = ExaminationResult(list(target.notes))
     paid = target.backend.charges
     indices = sample_indices(dataset, SAMPLE // 2 if paid else 4 * SAMPLE)
     images = dataset.batch(indices)
     # What is asked here is no adversary's question; but it may cost something.
     view = target if paid else with_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
-    found = examine_answers(view, images, findings, paid=paid, allow_random=allow_random)
-    predicted = ask(found, images).argmax(dim=1).numpy()
+    examined = examine_constancy(view, images, findings, paid=paid, allow_random=allow_random)
+    predicted = ask(examined, images).argmax(dim=1).numpy()
     examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
     return Target(
-        found.backend,
+        examined.backend,
         head=target.head,
         preprocessing=target.preprocessing,
         access=target.access,
@@ -114,7 +114,7 @@ def review_accuracy(
     said = {f"{WARNING}: {check.note}" for check in earlier}
     if stated is None:
         stated = next((float(check.said) for check in earlier if check.what == "accuracy"), None)
-    findings = Findings(
+    findings = ExaminationResult(
         [note for note in target.notes if note not in said],
         [check for check in target.checks if check not in earlier],
     )
@@ -143,7 +143,9 @@ def with_preprocessing(
     )
 
 
-def verify_optimisations(target: Target, backend: ModuleBackend, images: torch.Tensor, findings: Findings) -> None:
+def verify_optimisations(
+    target: Target, backend: ModuleBackend, images: torch.Tensor, findings: ExaminationResult
+) -> None:
     """Compare a network that was made fast with the network as it came, on real images, as they are and normalised."""
     inputs = target.preprocessing(images[:_VERIFIED].to(backend.device))
     same = backend.verify(torch.cat([inputs, (inputs - _MIDDLE) / _SPREAD]))
@@ -151,8 +153,8 @@ def verify_optimisations(target: Target, backend: ModuleBackend, images: torch.T
         findings.notes.append("the network is run as it came: made faster, it did not give the same outputs.")
 
 
-def examine_answers(
-    target: Target, images: torch.Tensor, findings: Findings, *, paid: bool = False, allow_random: bool = False
+def examine_constancy(
+    target: Target, images: torch.Tensor, findings: ExaminationResult, *, paid: bool = False, allow_random: bool = False
 ) -> Target:
     """Whether a target answers the same for the same image. One that does not is averaged over repeats if allowed.
 
@@ -163,7 +165,7 @@ def examine_answers(
         TargetError: If it does not answer at all.
     """
     try:
-        constancy = check_answers(target, images, paid=paid)
+        constancy = check_constancy(target, images, paid=paid)
     except (TargetError, QueryBudgetExceeded) as error:
         if not paid:
             raise
@@ -186,7 +188,7 @@ def examine_answers(
 
 
 def examine_accuracy(
-    findings: Findings,
+    findings: ExaminationResult,
     predicted: NDArray[np.int64],
     indices: NDArray[np.int64],
     dataset: ImageDataset,

@@ -10,16 +10,16 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
 from securitynet.models.loading.examination import (
-    Findings,
+    ExaminationResult,
     ask,
     examine_accuracy,
-    examine_answers,
+    examine_constancy,
     verify_optimisations,
     with_preprocessing,
 )
 from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
-from securitynet.models.loading.open import DEFAULT_SIZE, open_answers, open_network
+from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve, stated_accuracy
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
@@ -130,7 +130,7 @@ def load_target(
         trust=trust,
     )
     _check_options(parsed, options)
-    opened = open_network(parsed, options, dataset) if parsed.is_network else open_answers(parsed, options)
+    opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     return _assemble(opened, options, dataset, access, stated)
 
 
@@ -149,7 +149,7 @@ def _assemble(
     target = Target(
         backend, preprocessing=preprocessing, query_counter=query_counter if opened.paid else QueryCounter()
     )
-    findings = Findings(list(opened.notes))
+    findings = ExaminationResult(list(opened.notes))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
         _check_classes(backend, options, dataset)
@@ -157,7 +157,7 @@ def _assemble(
         sample = _sample(target, opened, options, dataset)
         if isinstance(backend, ModuleBackend):
             verify_optimisations(target, backend, sample, findings)
-        target = examine_answers(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
+        target = examine_constancy(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
         target = _examine_outputs(target, opened, options, dataset, sample, stated, auto, findings)
     if options.normalize is None and opened.preprocessing is None and not target.preprocessing.mean and not auto:
         findings.notes.append(
@@ -186,7 +186,7 @@ def _examine_outputs(
     sample: torch.Tensor,
     stated: float | None,
     auto: bool,
-    findings: Findings,
+    findings: ExaminationResult,
 ) -> Target:
     """Tell the head, choose the normalisation where that is asked for, and look at the accuracy."""
     if options.head is None or not opened.paid or dataset is not None:

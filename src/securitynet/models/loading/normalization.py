@@ -82,7 +82,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class NormalizationChoice:
     """The outcome of trying.
 
     Attributes:
@@ -130,7 +130,7 @@ def fitting_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normali
         channels: Of the images.
         bgr: Whether to offer those with reversed channels as well, for colour images.
     """
-    found: dict[str, Normalization] = {}
+    conventions: dict[str, Normalization] = {}
     seen: set[object] = set()
     for name in (*ORDER, *(other for other in CONVENTIONS if other not in ORDER)):
         mean, std = CONVENTIONS[name]
@@ -139,13 +139,15 @@ def fitting_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normali
         spread = (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
         if spread not in seen:
             seen.add(spread)
-            found[name] = Normalization(mean, std)
+            conventions[name] = Normalization(mean, std)
     if bgr and channels == _COLOUR:
-        found |= {f"{name}{BGR}": Normalization(*entry.constants, "bgr") for name, entry in found.items()}
-    return found
+        conventions |= {f"{name}{BGR}": Normalization(*entry.constants, "bgr") for name, entry in conventions.items()}
+    return conventions
 
 
-def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True) -> Choice:
+def choose_normalization(
+    target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True
+) -> NormalizationChoice:
     """Try all conventions on a sample of members and non-members, and take one that fits the labels.
 
     Of the conventions whose accuracy an exact McNemar test cannot tell from the highest, and whose losses a paired test
@@ -189,7 +191,7 @@ def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = S
     equals = [score for score in accurate if not _is_worse(score, likeliest)]
     best = equals[0]
     others = sorted((score for score in scored if score is not best), key=lambda s: (-s.count, -s.accuracy, s.loss))
-    return Choice(
+    return NormalizationChoice(
         name=best.name,
         normalization=best.normalization,
         table=(best, *others),
@@ -249,8 +251,8 @@ def tempered_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.fl
         return functional.cross_entropy(logits / math.exp(log_temperature), labels, reduction="none")
 
     scale = math.log(float(logits.std()) + 1e-12) if logits.numel() > 1 else 0.0
-    found = minimize_scalar(lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded")
-    return losses(float(found.x)).numpy()
+    fit = minimize_scalar(lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded")
+    return losses(float(fit.x)).numpy()
 
 
 def p_value(first: Candidate, second: Candidate) -> float:

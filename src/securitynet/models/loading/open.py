@@ -69,14 +69,14 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
         try:
             loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
         except WeightsMismatch as mismatch:
-            found = find_shape(source, state, shape)
-            if found is None:
+            match = find_shape(source, state, shape)
+            if match is None:
                 raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
-            shape, counted = found[0], True
+            shape, counted = match[0], True
             _check_count(reference, shape.num_classes, options, dataset)
-            network = fitting.build(source, shape, frozenset(found[1].state))
-            loaded = fitting.load_weights(network, found[1].state, reference=str(reference))
-            notes.append(found[1].note)
+            network = fitting.build(source, shape, frozenset(match[1].state))
+            loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
+            notes.append(match[1].note)
     if is_own and source.set_own_flags is not None:
         source.set_own_flags(network)
     preprocessing, library = _stated_preprocessing(reference, source, options, record, dataset, is_own, notes)
@@ -217,7 +217,7 @@ def _example_size(
     return shape.image_size, shape.image_size
 
 
-def open_answers(reference: ModelReference, options: LoadOptions) -> OpenedModel:
+def open_queryable(reference: ModelReference, options: LoadOptions) -> OpenedModel:
     """Open a model that only answers, by the backend of its scheme."""
     backend: type[Backend] = BACKENDS.get(reference.declaration.name)
     return backend.open(reference, options)

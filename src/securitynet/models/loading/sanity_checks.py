@@ -76,7 +76,7 @@ class Constancy:
         return Check(what="answers", said="the same", found=f"{self.kind}: differ {apart}", agrees=False, note=note)
 
 
-def check_answers(target: Target, images: torch.Tensor, *, paid: bool = False) -> Constancy:
+def check_constancy(target: Target, images: torch.Tensor, *, paid: bool = False) -> Constancy:
     """Ask a target about the same images twice, in other batches and another order, and alone.
 
     Args:

@@ -44,9 +44,9 @@ def fetch(
     """
     name = name or Path(urlsplit(url).path).name
     for folder in (models_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
-        kept = folder / name
-        if kept.is_file() and (sha256 is None or _matches(kept, sha256)):
-            return kept
+        path = folder / name
+        if path.is_file() and (sha256 is None or _matches(path, sha256)):
+            return path
     path = models_folder() / name
     digest = hashlib.sha256()
 

@@ -92,7 +92,7 @@ class OpaqueNetwork(nn.Module):
         self.inner = inner
         self.has_modes = has_modes
 
-    def __deepcopy__(self, _memo: Any) -> OpaqueNetwork:
+    def __deepcopy__(self, _copies: Any) -> OpaqueNetwork:
         # Nothing changes a program, and TorchScript's own copies have parameters that can't be frozen.
         return OpaqueNetwork(self.inner, has_modes=self.has_modes)
 

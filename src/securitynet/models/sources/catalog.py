@@ -50,9 +50,9 @@ def resolve(reference: ModelReference) -> ModelReference:
             f"The catalog's entry {entry.key} does not say how to load its model.",
             hint="See its links with `securitynet catalog show`, and load the files by another reference.",
         )
-    found = parse_reference(entry.reference)
-    if found.scheme == "catalog":
+    reference = parse_reference(entry.reference)
+    if reference.scheme == "catalog":
         raise ModelError(
             f"The catalog's entry {entry.key} refers to the catalog again.", hint="Correct its reference by editing it."
         )
-    return found
+    return reference

@@ -54,10 +54,10 @@ def open_source(reference: ModelReference) -> NetworkSource:
         path = hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
     architecture = config["architecture"]
-    facts = dict(config.get("pretrained_cfg") or config)
+    pretrained = dict(config.get("pretrained_cfg") or config)
     for key in ("num_classes", "label_names"):
         if config.get(key) is not None:
-            facts[key] = config[key]
+            pretrained[key] = config[key]
     arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _REFUSED}
 
     def fetch_own(_progress: Progress | None) -> Path:
@@ -70,7 +70,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
             return path.resolve().parent == folder.resolve()
         return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
 
-    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own, is_own=is_own)
+    return timm_source(architecture, pretrained, arguments=arguments, fetch=fetch_own, is_own=is_own)
 
 
 def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:

@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Renamed:
+class RenamedTensors:
     """Weights under the names of a network.
 
     Attributes:
@@ -33,7 +33,7 @@ class Renamed:
     note: str
 
 
-def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Renamed | None:
+def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> RenamedTensors | None:
     """Weights whose layers bear other names than a network's, under the network's; None where that would be guesswork.
 
     Layers whose names and shapes are right stay. The others are matched by what they hold: the n-th layer of a kind in
@@ -68,7 +68,7 @@ def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Rena
         f"{len(pairs)} of {len(theirs)} layers bear other names in the file than in the network; they were matched in "
         f"order, by their shapes ({', '.join(shown)}{more}). Check that the accuracy is what you expect."
     )
-    return Renamed(renamed, note)
+    return RenamedTensors(renamed, note)
 
 
 def _pairs(left: Mapping[str, Signature], missing: Mapping[str, Signature]) -> dict[str, str]:
@@ -81,12 +81,12 @@ def _pairs(left: Mapping[str, Signature], missing: Mapping[str, Signature]) -> d
 
 def _layers(state: Mapping[str, torch.Tensor]) -> dict[str, Signature]:
     """Layers in the order in which they are first named; counters of batch norms count for nothing."""
-    found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    layers: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for key, value in state.items():
         layer, _, own = key.rpartition(".")
         if own != "num_batches_tracked":
-            found.setdefault(layer, []).append((own, tuple(value.shape)))
-    return {layer: tuple(sorted(tensors)) for layer, tensors in found.items()}
+            layers.setdefault(layer, []).append((own, tuple(value.shape)))
+    return {layer: tuple(sorted(tensors)) for layer, tensors in layers.items()}
 
 
 def _in_order(layers: Mapping[str, Signature]) -> bool:
@@ -108,7 +108,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, Renamed] | None:
+def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, RenamedTensors] | None:
     """The shape of a network that renamed weights fit in order, and the weights by its names; None if there is none.
 
     Args:

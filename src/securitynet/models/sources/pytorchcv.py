@@ -109,9 +109,9 @@ def _fetch(reference: ModelReference, row: _Row, progress: Progress | None) -> P
     """The published file, which comes in a zip archive, checked against the SHA-1 of pytorchcv's table."""
     file_name = f"{reference.name}-{row.error}-{row.sha1[:8]}.pth"
     for folder in (models_folder(), Path("~/.torch/models").expanduser()):
-        kept = folder / file_name
-        if kept.is_file() and _sha1(kept.read_bytes()) == row.sha1:
-            return kept
+        path = folder / file_name
+        if path.is_file() and _sha1(path.read_bytes()) == row.sha1:
+            return path
     store = import_torchvision("pytorchcv.models.common.model_store")
     archive = models_folder() / f"{file_name}.zip"
     url = f"{store.imgclsmob_repo_url}/releases/download/{row.release}/{file_name}.zip"

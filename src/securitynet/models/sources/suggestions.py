@@ -17,7 +17,7 @@ _COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn",
 
 def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str | None:
     """A hint that names what the weights fit: another network, or the same one for images of another size."""
-    found: list[str] = []
+    matches: list[str] = []
     candidates = [("arch", name) for name in ARCHITECTURES] + [("torchvision", name) for name in _COMMON]
     if reference.scheme in ("arch", "pytorchcv", "timm", "torchvision"):
         candidates.insert(0, (reference.scheme, reference.name))
@@ -28,9 +28,9 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
         words = f"{scheme}:{name}"
         if fitting_size != image_size:
             words += f" for images of {fitting_size}×{fitting_size} (--input-size {fitting_size})"
-        found.append(words)
-    if found:
-        return f"They fit {' or '.join(found[:3])}."
+        matches.append(words)
+    if matches:
+        return f"They fit {' or '.join(matches[:3])}."
     return "No architecture of the package fits them either; a network of your own is given as python:FILE:FACTORY."
 
 

@@ -45,7 +45,7 @@ _TRIES = 32  # nested wrappers are few; the bound only guards against files made
 
 
 @dataclass(frozen=True)
-class Fitted:
+class MatchedState:
     """Tensors under the names of a network, as far as they could be brought together.
 
     Attributes:
@@ -59,7 +59,7 @@ class Fitted:
     normalization: Normalization | None = None
 
 
-def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Fitted:
+def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> MatchedState:
     """``state`` under the names that fit ``wanted`` best.
 
     Which wrappers to peel is decided by what fits the network, since a network may itself have a part called ``model``.
@@ -82,7 +82,7 @@ def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Fitted:
     left = [*beside, *known]
     note = (f"left out of the file, as no part of the network: {_some(left)}.",) if left else ()
     stated = _normalization({**beside, **{key: fitted[key] for key in known}})
-    return Fitted(state, (*_average_note(left, fitted | beside), *note), stated)
+    return MatchedState(state, (*_average_note(left, fitted | beside), *note), stated)
 
 
 def _average_note(left: list[str], values: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

@@ -90,10 +90,10 @@ def _usual(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
     """The dictionary under the usual names, as deep as they go; None if there is none."""
     inner: Mapping[Any, Any] | None = None
     for _ in range(_DEPTH):
-        found = next((content[key] for key in NESTS if _holds_tensors(content.get(key))), None)
-        if found is None:
+        nested = next((content[key] for key in NESTS if _holds_tensors(content.get(key))), None)
+        if nested is None:
             return inner
-        content = inner = found
+        content = inner = nested
     return inner
 
 

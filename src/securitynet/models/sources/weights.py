@@ -241,20 +241,20 @@ def _harmless() -> list[Any]:
 
 def _globals(path: Path) -> set[str]:
     """Names of functions and classes that a pickle asks for, read without executing it."""
-    found: set[str] = set()
+    names: set[str] = set()
     for stream in _pickles(path):
         strings: list[str] = []
         try:
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ("GLOBAL", "INST"):
-                    found.add(str(argument).replace(" ", "."))
+                    names.add(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
-                    found.add(".".join(strings[-2:]))
+                    names.add(".".join(strings[-2:]))
                 elif isinstance(argument, str):
                     strings.append(argument)
         except (ValueError, UnicodeDecodeError, IndexError, struct.error, EOFError):
             continue
-    return {name for name in found if not name.startswith(("torch._utils.", "collections.OrderedDict"))}
+    return {name for name in names if not name.startswith(("torch._utils.", "collections.OrderedDict"))}
 
 
 def _is_cut(path: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from securitynet.errors import ModelError
-from securitynet.models.targets.tracing import OpaqueHeadError, Traced, pooled, received, trace
+from securitynet.models.targets.tracing import OpaqueHeadError, Trace, pooled, received, trace
 
 Extract = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """From a network and N of its inputs to their embeddings, N×D float32."""
@@ -52,7 +52,7 @@ def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None
     return extract
 
 
-def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Traced:
+def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Trace:
     """The final classifier of a network, whose input is the embedding; arguments and errors as for `finder`."""
     few = inputs[:TRACED]
     if len(few) < TRACED:
@@ -151,8 +151,8 @@ def _of_block(network: fx.GraphModule, name: str, before: bool) -> int | None:
 def _blocks(node: fx.Node) -> list[str]:
     """Names of the blocks in which a node was traced, and of its own layer."""
     stack = node.meta.get("nn_module_stack") or {}
-    found = [str(entry[0]) for entry in stack.values()]
-    return [*found, *([str(node.target)] if node.op == "call_module" else [])]
+    modules = [str(entry[0]) for entry in stack.values()]
+    return [*modules, *([str(node.target)] if node.op == "call_module" else [])]
 
 
 def _graph_value(module: nn.Module, position: int, images: torch.Tensor) -> torch.Tensor:

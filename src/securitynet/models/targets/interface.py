@@ -19,7 +19,7 @@ from securitynet.models.targets import heads
 from securitynet.models.targets.heads import Head
 from securitynet.records import Record
 
-_TOLD_LABEL = 2.0**-20
+_LABEL_MARGIN = 2.0**-20
 """What the predicted class is given on top where rounding made others equal to it: a millionth."""
 
 
@@ -49,7 +49,7 @@ class Interface(Record, ABC):
         """In words, such as ``the 3 highest posteriors``."""
 
     @final
-    def answers(self, posteriors: torch.Tensor, predicted: torch.Tensor | None = None) -> torch.Tensor:
+    def apply(self, posteriors: torch.Tensor, predicted: torch.Tensor | None = None) -> torch.Tensor:
         """What is answered for posteriors: N×K float32, of which the highest of each row is the predicted class.
 
         Args:
@@ -60,7 +60,7 @@ class Interface(Record, ABC):
         changed = self.change(posteriors.float()).float()
         own = changed.gather(1, predicted)
         others = changed.scatter(1, predicted, -1.0).amax(dim=1, keepdim=True)
-        return changed.scatter(1, predicted, torch.where(own > others, own, others + _TOLD_LABEL))
+        return changed.scatter(1, predicted, torch.where(own > others, own, others + _LABEL_MARGIN))
 
     def canonical(self) -> dict[str, Any]:
         """All that decides the answers, for identities."""
@@ -90,8 +90,8 @@ class TopK(Interface):
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         highest = posteriors.topk(min(self.k, posteriors.shape[1]), dim=1)
-        kept = torch.zeros_like(posteriors).scatter(1, highest.indices, highest.values)
-        return kept / kept.sum(dim=1, keepdim=True).clamp_min(1e-30) if self.renormalise else kept
+        visible = torch.zeros_like(posteriors).scatter(1, highest.indices, highest.values)
+        return visible / visible.sum(dim=1, keepdim=True).clamp_min(1e-30) if self.renormalise else visible
 
     @override
     def describe(self) -> str:
@@ -167,7 +167,7 @@ class Chain(Interface):
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         for part in self.parts:
-            posteriors = part.answers(posteriors)
+            posteriors = part.apply(posteriors)
         # What comes after labels must not make them look like anything else.
         return LabelsOnly().change(posteriors) if self.labels_hide_all else posteriors
 

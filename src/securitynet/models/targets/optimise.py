@@ -1,7 +1,7 @@
 """Make a network fast for attacks: frozen weights, folded batch norms, pooling before ReLU, channels-last memory.
 
 No change is taken on trust. Each is compared with the network as it came, on random inputs when it is made and on real
-images before long work (`Prepared.verified`), and undone if it changes more than rounding does.
+images before long work (`PreparedNetwork.verified`), and undone if it changes more than rounding does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TRIED = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedNetwork:
     """A network made fast, and the network as it came to compare it with.
 
     Attributes:
@@ -34,7 +34,7 @@ class Prepared:
     layout: torch.memory_format
     plain: nn.Module
 
-    def verified(self, inputs: torch.Tensor) -> Prepared:
+    def verified(self, inputs: torch.Tensor) -> PreparedNetwork:
         """This, or the plain network where the two differ on real inputs.
 
         Args:
@@ -43,7 +43,7 @@ class Prepared:
         if self.module is self.plain or same_outputs(self.plain, self.module, inputs):
             return self
         layout = memory_format(self.plain, inputs[:1])
-        return Prepared(self.plain, layout, self.plain)
+        return PreparedNetwork(self.plain, layout, self.plain)
 
 
 def prepare(
@@ -54,7 +54,7 @@ def prepare(
     return prepared.module, prepared.layout
 
 
-def prepare_network(module: nn.Module, device: torch.device, example: torch.Tensor | None) -> Prepared:
+def prepare_network(module: nn.Module, device: torch.device, example: torch.Tensor | None) -> PreparedNetwork:
     """A frozen copy of ``module`` in evaluation mode on ``device``, with what can be made faster made faster.
 
     A network that cannot be copied is used as it is.
@@ -67,7 +67,7 @@ def prepare_network(module: nn.Module, device: torch.device, example: torch.Tens
     """
     plain = _freeze(copy_network(module) or module).to(device)
     if example is None:
-        return Prepared(plain, torch.contiguous_format, plain)
+        return PreparedNetwork(plain, torch.contiguous_format, plain)
     generator = torch.Generator().manual_seed(0)
     shape = (_TRIED, *example.shape[1:])
     fast = plain
@@ -78,7 +78,7 @@ def prepare_network(module: nn.Module, device: torch.device, example: torch.Tens
         if changed is not None and same_outputs(plain, changed, inputs):
             fast = _freeze(changed)
     layout = memory_format(fast, example.to(device))
-    return Prepared(fast, layout, plain)
+    return PreparedNetwork(fast, layout, plain)
 
 
 def copy_network(module: nn.Module, *, sharing: bool = False) -> nn.Module | None:
@@ -93,11 +93,11 @@ def copy_network(module: nn.Module, *, sharing: bool = False) -> nn.Module | Non
         for value in vars(part).values()
         if isinstance(value, torch.Tensor) and not value.is_leaf
     ]
-    memo: dict[int, object] = {id(value): value.detach().clone() for value in computed}
+    copies: dict[int, object] = {id(value): value.detach().clone() for value in computed}
     if sharing:
-        memo |= {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
+        copies |= {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
     try:
-        return copy.deepcopy(module, memo)
+        return copy.deepcopy(module, copies)
     except Exception:  # whatever a network holds may refuse: locks, generators, handles of files
         return None
 

@@ -40,7 +40,7 @@ SAVE_SECONDS = 10.0
 """A block is written when it is complete, and at least this often while a slow target is queried."""
 
 _VERSION = 1
-_FOUND = "found by tracing, version 1"
+_BY_TRACING = "found by tracing, version 1"
 
 Progress = Callable[[int, int], None]
 """Called with (records done, records in all) while a target is being queried."""
@@ -213,7 +213,7 @@ def collect_embeddings(
     def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         return target.embeddings(images, layer=layer, keys=keys)
 
-    folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _FOUND)
+    folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _BY_TRACING)
     rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
     return Embeddings(indices, rows, queries, sent)
 

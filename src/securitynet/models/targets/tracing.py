@@ -75,7 +75,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Trace:
     """The final classifier of a network: one head, or several.
 
     Attributes:
@@ -132,8 +132,8 @@ class _Recorder(_Products):
 
     def node(self, value: torch.Tensor) -> _Node | None:
         """What made a tensor; None if it does not depend on the images."""
-        found = self._nodes.get(id(value))
-        return None if found is None else found[1]
+        entry = self._nodes.get(id(value))
+        return None if entry is None else entry[1]
 
     def other(self, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._made_from(args, kwargs)
@@ -238,7 +238,7 @@ class OpaqueHeadError(Exception):
     """The classifier is inside a function that cannot be looked into."""
 
 
-def trace(network: nn.Module, images: torch.Tensor) -> Traced | None:
+def trace(network: nn.Module, images: torch.Tensor) -> Trace | None:
     """The final classifier of a network.
 
     Args:
@@ -259,20 +259,20 @@ def trace(network: nn.Module, images: torch.Tensor) -> Traced | None:
     if isinstance(answer, (tuple, list)):  # auxiliary classifiers come after the main one
         answer = answer[0]
     last = recorder.node(answer)
-    found, opaque = _nearest(last) if last is not None else ([], False)
+    nearest, opaque = _nearest(last) if last is not None else ([], False)
     if opaque:
         raise OpaqueHeadError
-    different = {id(head.source): head for head in sorted(found, key=lambda head: -head.ordinal)}
+    different = {id(head.source): head for head in sorted(nearest, key=lambda head: -head.ordinal)}
     heads = sorted(different.values(), key=lambda head: head.ordinal)
     # Beside a head that takes one vector an image, one that takes many (a token each) only refines its answer.
     vectors = [head for head in heads if len(head.shape) == 2]
     heads = vectors or heads
     if not heads or _chained(heads):
         return None
-    return Traced(tuple(heads), _combination(heads))
+    return Trace(tuple(heads), _combination(heads))
 
 
-def received(network: nn.Module, images: torch.Tensor, traced: Traced) -> torch.Tensor:
+def received(network: nn.Module, images: torch.Tensor, traced: Trace) -> torch.Tensor:
     """What the classifier receives for images: the embeddings, N×D.
 
     Features at many positions (of a feature map, of tokens) are averaged over them. Inputs of several heads are
@@ -354,7 +354,7 @@ def _nearest(start: _Node) -> tuple[list[Head], bool]:
 
 
 def _nearest_nodes(start: _Node) -> list[_Node]:
-    found: list[_Node] = []
+    nodes: list[_Node] = []
     seen: set[int] = set()
     waiting = [start]
     while waiting:
@@ -363,10 +363,10 @@ def _nearest_nodes(start: _Node) -> list[_Node]:
             continue
         seen.add(id(node))
         if node.head is not None or node.opaque:
-            found.append(node)
+            nodes.append(node)
         else:
             waiting += node.made_from
-    return found
+    return nodes
 
 
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:

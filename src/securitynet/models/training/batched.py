@@ -217,15 +217,15 @@ def _agrees(stack: Stack, networks: Sequence[nn.Module], probe: Inputs) -> bool:
     """Whether the networks one by one say the same of a few rows."""
     with torch.no_grad():
         try:
-            found = stack.logits(len(networks), probe)
+            logits = stack.logits(len(networks), probe)
             for number in range(min(len(networks), _PROBED)):
                 rows = tuple(values[number].cpu() for values in probe)
                 expected = networks[number](*rows)
-                if not torch.allclose(found[number].cpu(), expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+                if not torch.allclose(logits[number].cpu(), expected, rtol=1e-3, atol=1e-4, equal_nan=True):
                     return False
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False
-    return found.shape[:2] == probe[0].shape[:2]
+    return logits.shape[:2] == probe[0].shape[:2]
 
 
 class _Mapped(Stack):

@@ -117,7 +117,7 @@ def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, st
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of orders at the edge, while noise is searched that is far off
-            found = get_noise_multiplier(
+            multiplier = get_noise_multiplier(
                 target_epsilon=epsilon,
                 target_delta=delta,
                 sample_rate=sample_rate,
@@ -130,7 +130,7 @@ def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, st
             f"No noise brings epsilon down to {epsilon:g} at delta {delta:g} with {steps} steps.",
             hint="Allow a larger epsilon, or train fewer epochs.",
         ) from error
-    return float(found)
+    return float(multiplier)
 
 
 class PrivateSteps(Procedure):

@@ -21,7 +21,7 @@ from torch.nn import functional
 from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.training.batched import Inputs, flattened, put_back, stacked
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.randomness import generator
 from securitynet.records import Record
 
@@ -223,11 +223,11 @@ class _Run:
             def loss(logits: torch.Tensor, wanted: torch.Tensor = wanted, share: torch.Tensor = share) -> torch.Tensor:
                 return functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none") @ share
 
-            found, gradient = self._stack.gradient(active, rows, loss)
+            value, gradient = self._stack.gradient(active, rows, loss)
             for number, row in enumerate(self._rows):
                 row.grad = gradient[number] if number < active else None
             self.optimizer.step()
-            total += found
+            total += value
         return bool(torch.isfinite(total))
 
 
@@ -255,7 +255,7 @@ class _Checkpoint:
             return
         weights = {"weights": run.weights.detach().cpu()}
         self._file.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write(State(self._fingerprint, done, weights, run.optimizer.state_dict(), "[]"))
+        self._file.write(TrainingState(self._fingerprint, done, weights, run.optimizer.state_dict(), "[]"))
         self._last = time.monotonic()
 
     def remove(self) -> None:

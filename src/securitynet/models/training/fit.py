@@ -30,7 +30,7 @@ from securitynet.models.targets.optimise import memory_format
 from securitynet.models.training import losses
 from securitynet.models.training.augment import augment
 from securitynet.models.training.batches import Feed
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.models.training.evaluation import evaluate_feed, main_output
 from securitynet.models.training.fingerprint import images_digest, run_fingerprint, tensor_digest
 from securitynet.models.training.recipe import Recipe
@@ -272,8 +272,8 @@ class _Run:
             self.best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         history["stopped_early"] = len(earlier) - best >= self.recipe.patience
 
-    def state(self, fingerprint: str) -> State:
-        return State(
+    def state(self, fingerprint: str) -> TrainingState:
+        return TrainingState(
             fingerprint,
             self.history.epochs_run,
             self.module.state_dict(),
@@ -283,7 +283,7 @@ class _Run:
             self.procedure.state(),
         )
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         self.module.load_state_dict(state.module)
         self.optimizer.load_state_dict(state.optimizer)
         self.history = History.model_validate_json(state.history)

@@ -15,7 +15,7 @@ _IMAGE_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
-class Layout:
+class InputLayout:
     """What is known of the input; None is "any".
 
     Attributes:
@@ -51,7 +51,7 @@ class Layout:
         return np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
 
 
-def read_layout(shape: Sequence[Any], reference: str) -> Layout:
+def read_layout(shape: Sequence[Any], reference: str) -> InputLayout:
     """The layout for a declared shape, in which anything but a positive integer means "any".
 
     A shape with 1 or 3 in its last place and not in its second is taken as channels-last.
@@ -69,4 +69,4 @@ def read_layout(shape: Sequence[Any], reference: str) -> Layout:
     channels_last = dims[3] in _IMAGE_CHANNELS and dims[1] not in _IMAGE_CHANNELS
     batch, channels, height, width = (dims[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
     size = (height, width) if height is not None and width is not None else None
-    return Layout(batch, channels, size, channels_last)
+    return InputLayout(batch, channels, size, channels_last)

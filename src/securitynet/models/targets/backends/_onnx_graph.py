@@ -20,7 +20,7 @@ _LARGEST = 1 << 31
 
 
 @dataclass(frozen=True)
-class Output:
+class GraphOutput:
     """How the class scores follow from what a graph returns.
 
     Attributes:
@@ -83,11 +83,11 @@ def convert_opset(model: Any) -> list[bytes]:
     return converted
 
 
-def find_output(model: Any, name: str) -> Output:
+def find_output(model: Any, name: str) -> GraphOutput:
     """How the class scores of an output are had: before a sigmoid that ends the graph, or from quantised integers."""
     producer = _producers(model).get(name)
     if producer is None:
-        return Output(name)
+        return GraphOutput(name)
     if producer.op_type == "QuantizeLinear":
         from onnx import numpy_helper
 
@@ -96,10 +96,10 @@ def find_output(model: Any, name: str) -> Output:
         if wanted and all(entry in constants for entry in wanted):
             scale = constants[wanted[0]].astype(np.float32)
             zero = constants[wanted[1]].astype(np.float32) if len(wanted) > 1 else np.zeros_like(scale)
-            return Output(name, scale=scale, zero=zero)
+            return GraphOutput(name, scale=scale, zero=zero)
     if producer.op_type == "Sigmoid":
-        return Output(producer.input[0], before_sigmoid=True)
-    return Output(name)
+        return GraphOutput(producer.input[0], before_sigmoid=True)
+    return GraphOutput(name)
 
 
 def expose(model: Any, name: str) -> bytes | None:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError, ModelError, TargetError
 from securitynet.files import stable_hash
-from securitynet.models.targets.backends._layout import Layout, read_layout
+from securitynet.models.targets.backends._layout import InputLayout, read_layout
 
 _MODEL_PATH = re.compile(r"(?P<base>.*/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)(?:/infer)?/?")
 _INPUT_TYPES = ("FP32", "FP64")
 _OUTPUT_TYPES = ("FP16", "BF16", "FP32", "FP64")
-ANY_LAYOUT = Layout(batch=None, channels=None, size=None, channels_last=False)
+ANY_LAYOUT = InputLayout(batch=None, channels=None, size=None, channels_last=False)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ModelMetadata:
 
     input_name: str = "input"
     datatype: str = "FP32"
-    layout: Layout = ANY_LAYOUT
+    layout: InputLayout = ANY_LAYOUT
     num_classes: int | None = None
     versions: tuple[str, ...] = ()
 
@@ -146,7 +146,7 @@ def _tensors(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [t for t in listed if isinstance(t, dict) and isinstance(t.get("name"), str)] if listed else []
 
 
-def question(images: NDArray[np.float32], metadata: ModelMetadata, output_name: str | None) -> bytes:
+def build_request(images: NDArray[np.float32], metadata: ModelMetadata, output_name: str | None) -> bytes:
     """The body that asks about a batch which is already in the input's layout."""
     body: dict[str, Any] = {
         "inputs": [
@@ -164,14 +164,14 @@ def question(images: NDArray[np.float32], metadata: ModelMetadata, output_name: 
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class InferenceResponse:
     """One row of class scores per image, N×K float32, not yet checked for NaN; and the version that answered."""
 
     rows: NDArray[np.float32]
     version: str | None
 
 
-def read_answer(content: bytes, count: int, shown: str, output_name: str | None) -> Answer:
+def read_response(content: bytes, count: int, shown: str, output_name: str | None) -> InferenceResponse:
     """Make sense of the body that answers a question about ``count`` images.
 
     Raises:
@@ -199,7 +199,7 @@ def read_answer(content: bytes, count: int, shown: str, output_name: str | None)
             hint=f"Its outputs: {listed}. Attacks need posteriors or logits; labels alone are not enough.",
         )
     version = body.get("model_version")
-    return Answer(_rows(chosen[0], count, shown), str(version) if version else None)
+    return InferenceResponse(_rows(chosen[0], count, shown), str(version) if version else None)
 
 
 def _is_scores(output: dict[str, Any]) -> bool:

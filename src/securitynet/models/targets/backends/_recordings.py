@@ -111,13 +111,13 @@ def _read_npz(path: Path, reference: str) -> tuple[Head, _Raw]:
             f"{reference} holds arrays of Python objects, which could only be read by executing what is in the file.",
             hint="Save plain numeric arrays (rows of equal length), and class names as an array of strings.",
         ) from error
-    found = [name for name in ARRAYS if name in raw]
-    if len(found) != 1:
+    present = [name for name in ARRAYS if name in raw]
+    if len(present) != 1:
         raise TargetError(
-            f"{reference} holds {' and '.join(found) or 'none'} of the arrays {', '.join(ARRAYS)}; one is needed.",
+            f"{reference} holds {' and '.join(present) or 'none'} of the arrays {', '.join(ARRAYS)}; one is needed.",
             hint=f"It holds: {', '.join(sorted(raw)) or 'nothing'}.",
         )
-    return ARRAYS[found[0]], {**raw, "outputs": raw[found[0]]}
+    return ARRAYS[present[0]], {**raw, "outputs": raw[present[0]]}
 
 
 def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Raw]:
@@ -266,10 +266,10 @@ def _check_kind(outputs: NDArray[np.float32], head: Head, reference: str) -> Non
 
 
 def _one_of(raw: _Raw, names: tuple[str, ...], reference: str) -> NDArray[Any] | None:
-    found = [name for name in names if name in raw]
-    if len(found) > 1:
-        raise TargetError(f"{reference} holds both {found[0]!r} and {found[1]!r}; one is needed.")
-    return raw[found[0]] if found else None
+    present = [name for name in names if name in raw]
+    if len(present) > 1:
+        raise TargetError(f"{reference} holds both {present[0]!r} and {present[1]!r}; one is needed.")
+    return raw[present[0]] if present else None
 
 
 def _integers(values: NDArray[Any] | None, what: str, count: int, reference: str) -> NDArray[np.int64] | None:

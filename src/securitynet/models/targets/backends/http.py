@@ -18,15 +18,15 @@ from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetEr
 from securitynet.files import cache_folder, stable_hash
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
-from securitynet.models.targets.backends._answers import Answers, Row
 from securitynet.models.targets.backends._protocol import (
-    Answer,
+    InferenceResponse,
     ModelMetadata,
+    build_request,
     parse_endpoint,
-    question,
-    read_answer,
     read_metadata,
+    read_response,
 )
+from securitynet.models.targets.backends._stored_outputs import Row, StoredOutputs
 from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 
@@ -44,7 +44,7 @@ class HttpBackend(Backend):
         url: ``http://HOST:PORT/v2/models/NAME[/versions/V][/infer]``, or any other address, to which the same body is
             posted and of which no description is asked.
         reference: As the user writes it. A query string, which may hold a key, is left out of it.
-        ledger_path: SQLite file of paid answers, shared by all endpoints and runs; None remembers in memory only.
+        store_path: SQLite file of paid answers, shared by all endpoints and runs; None remembers in memory only.
         cap: Most distinct inputs that may ever be asked of this endpoint, counted over the whole ledger; None for any.
         batch_size: Most images in a request; made smaller when the server refuses so many.
         timeout: Seconds to wait for an answer.
@@ -72,7 +72,7 @@ class HttpBackend(Backend):
         url: str,
         *,
         reference: str,
-        ledger_path: Path | None = None,
+        store_path: Path | None = None,
         cap: int | None = None,
         batch_size: int = 32,
         timeout: float = 30.0,
@@ -92,7 +92,7 @@ class HttpBackend(Backend):
         self._batch_size = batch_size
         self._output_name = output_name
         self._transport = Transport(self._shown, timeout=timeout, retries=retries, headers=headers, sleep=sleep)
-        self._answers = Answers(ledger_path, self.checksum, self._shown)
+        self._stored = StoredOutputs(store_path, self.checksum, self._shown)
         self._metadata = self._describe(input_name)
         if self._metadata.versions and self._endpoint.version is None:
             # A model that is replaced behind its address is another target: its cached answers are not this one's.
@@ -108,7 +108,7 @@ class HttpBackend(Backend):
         backend = cls(
             reference.name,
             reference=str(reference),
-            ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
+            store_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
             cap=options.max_queries,
             batch_size=options.batch_size or _REQUEST_SIZE,
             timeout=options.timeout,
@@ -124,12 +124,12 @@ class HttpBackend(Backend):
     @property
     def paid(self) -> int:
         """Distinct inputs that this endpoint has ever answered, according to the ledger."""
-        return self._answers.count()
+        return self._stored.count()
 
     def close(self) -> None:
         """Close connections and ledger."""
         self._transport.close()
-        self._answers.close()
+        self._stored.close()
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """See `Backend.outputs`. What the ledger knows is not asked again; what is answered is stored at once.
@@ -141,7 +141,7 @@ class HttpBackend(Backend):
         images = inputs.detach().float().cpu().contiguous().numpy()
         keys = input_keys(images)
         where = {key: position for position, key in enumerate(keys)}
-        known = self._answers.known(where)
+        known = self._stored.known(where)
         missing = [key for key in where if key not in known]
         self._check_cap(len(missing))
         while missing:
@@ -184,8 +184,8 @@ class HttpBackend(Backend):
 
     def _ask(self, keys: list[bytes], images: NDArray[np.float32]) -> dict[bytes, Row]:
         """Answers for distinct inputs, at most a request's worth, from the server unless they have come meanwhile."""
-        with self._answers.turn():
-            known = self._answers.known(keys)  # another process may have asked while this one waited for its turn
+        with self._stored.turn():
+            known = self._stored.known(keys)  # another process may have asked while this one waited for its turn
             chosen = [position for position, key in enumerate(keys) if key not in known]
             if not chosen:
                 return known
@@ -196,7 +196,7 @@ class HttpBackend(Backend):
             good = ~(np.isnan(rows) | (rows == np.inf)).any(axis=1) & np.isfinite(rows).any(axis=1)
             fresh = [keys[position] for position, fine in zip(chosen, good, strict=True) if fine]
             if fresh:
-                self._answers.store(fresh, rows[good], answer.version)
+                self._stored.store(fresh, rows[good], answer.version)
             if not good.all():
                 raise TargetError(
                     f"{self._shown} answered NaN or infinity for {int((~good).sum())} of {len(chosen)} images.",
@@ -204,12 +204,12 @@ class HttpBackend(Backend):
                 )
             return {**known, **dict(zip(fresh, rows, strict=True))}
 
-    def _post(self, images: NDArray[np.float32]) -> Answer:
+    def _post(self, images: NDArray[np.float32]) -> InferenceResponse:
         """What the server answers to one request, padded to the batch size that it fixes."""
         batch = self._layout.padded(self._layout.arrange(images, self.reference))
-        body = question(batch, self._metadata, self._output_name)
+        body = build_request(batch, self._metadata, self._output_name)
         content = self._transport.post(self._endpoint.infer_url, body, batch=self._divisible(len(images))).content
-        return read_answer(content, len(batch), self._shown, self._output_name)
+        return read_response(content, len(batch), self._shown, self._output_name)
 
     def _divisible(self, count: int) -> int:
         return count if self._layout.batch is None else 1

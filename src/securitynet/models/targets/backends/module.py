@@ -12,7 +12,7 @@ from torch import nn
 from securitynet.errors import TargetError
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, finder
-from securitynet.models.targets.optimise import Prepared, prepare_network
+from securitynet.models.targets.optimise import PreparedNetwork, prepare_network
 from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.threads import equal_size, make_network_threads
 
@@ -58,7 +58,7 @@ class ModuleBackend(Backend):
         self._part = self._suited()
         self._adopt(prepare_network(module, self._device, example))
 
-    def _adopt(self, prepared: Prepared) -> None:
+    def _adopt(self, prepared: PreparedNetwork) -> None:
         self._prepared = prepared
         self._module, self._layout = prepared.module, prepared.layout
         # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
@@ -79,7 +79,7 @@ class ModuleBackend(Backend):
         if not same:
             self._adopt(verified)
         # The other one is needed no more.
-        self._prepared = Prepared(self._module, self._layout, self._module)
+        self._prepared = PreparedNetwork(self._module, self._layout, self._module)
         return same
 
     def _suited(self) -> int:

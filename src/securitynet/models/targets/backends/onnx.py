@@ -20,7 +20,7 @@ from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._external_data import external_files
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends._onnx_graph import (
-    Output,
+    GraphOutput,
     convert_opset,
     ends_in_sigmoid,
     expose,
@@ -198,8 +198,8 @@ class OnnxBackend(Backend):
             raise ModelError(
                 f"{self.reference} has no output {wanted!r}.", hint=f"Its outputs, for --output: {listed}."
             )
-        found = {name: find_output(graph, name) for name in outputs}
-        usable = [name for name, output in outputs.items() if _is_scores(output, found[name])]
+        graph_outputs = {name: find_output(graph, name) for name in outputs}
+        usable = [name for name, output in outputs.items() if _is_scores(output, graph_outputs[name])]
         fitting = [name for name in usable if _width(outputs[name]) == classes is not None]
         if wanted is None and not usable:
             raise ModelError(
@@ -207,18 +207,18 @@ class OnnxBackend(Backend):
                 hint=f"Its outputs, for --output: {listed}.",
             )
         name = wanted or (fitting or usable)[0]
-        if not _is_numeric(outputs[name], found[name]):
+        if not _is_numeric(outputs[name], graph_outputs[name]):
             raise ModelError(f"The output {name!r} of {self.reference} is {outputs[name].type}, not floats.")
         if len(usable) > 1 and wanted is None:
             others = ", ".join(other for other in usable if other != name)
             self.notes.append(f"the class scores are its output {name!r}, not {others} (--output chooses).")
-        self._output = found[name]
+        self._output = graph_outputs[name]
         self._probability = ends_in_sigmoid(graph, name)
         width = _width(outputs[name])
         if self._output.before_sigmoid:
             content = None if files else expose(graph, self._output.name)
             if content is None:
-                self._output = Output(name)
+                self._output = GraphOutput(name)
             else:
                 self._session = _session(content, self.reference, self.path.parent)
                 self._probability = False
@@ -239,14 +239,14 @@ def _width(output: Any) -> int | None:
     return shape[1] if len(shape) >= 2 and isinstance(shape[1], int) else None
 
 
-def _is_numeric(output: Any, found: Output) -> bool:
-    return output.type in _FLOATS or (output.type in _INTEGERS and found.scale is not None)
+def _is_numeric(output: Any, source: GraphOutput) -> bool:
+    return output.type in _FLOATS or (output.type in _INTEGERS and source.scale is not None)
 
 
-def _is_scores(output: Any, found: Output) -> bool:
+def _is_scores(output: Any, source: GraphOutput) -> bool:
     shape = output.shape
     rows = len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1})
-    return rows and _is_numeric(output, found)
+    return rows and _is_numeric(output, source)
 
 
 def _session(model: Path | bytes, reference: str, folder: Path) -> Any:

@@ -37,7 +37,7 @@ class InterfaceBackend(WrappedBackend):
     def seen(self, raw: torch.Tensor) -> torch.Tensor:
         """What the interface answers for raw outputs of the inner backend, N×K."""
         heads.check_finite(raw)
-        return self.interface.answers(heads.to_posteriors(raw, self.inner_head), raw.argmax(dim=1))
+        return self.interface.apply(heads.to_posteriors(raw, self.inner_head), raw.argmax(dim=1))
 
     def with_interface(self, interface: Interface) -> InterfaceBackend:
         """The same inner backend, with a further interface after this one."""

@@ -36,7 +36,7 @@ _SCHEMA = (
 )
 
 
-class Answers:
+class StoredOutputs:
     """The answers of one endpoint.
 
     Args:
@@ -75,7 +75,7 @@ class Answers:
 
     def known(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
         """The answers that are there, by key. One that is damaged is not there."""
-        found: dict[bytes, Row] = {}
+        rows: dict[bytes, Row] = {}
         with self._explained():
             for key in keys:
                 record = self._db.execute(
@@ -83,8 +83,8 @@ class Answers:
                 ).fetchone()
                 row = None if record is None else _unpack(record[0])
                 if row is not None:
-                    found[key] = row
-        return found
+                    rows[key] = row
+        return rows
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
