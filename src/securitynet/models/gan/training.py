@@ -243,8 +243,8 @@ class _Run:
         keep = min(self.training.average, self.done / (self.done + 10)) if self.training.average else 0.0
         for average, current in zip(self.averaged.parameters(), self.maker.parameters(), strict=True):
             average.lerp_(current, 1 - keep)
-        for average, latest in zip(self.averaged.buffers(), self.maker.buffers(), strict=True):
-            average.copy_(latest)
+        for buffer, latest in zip(self.averaged.buffers(), self.maker.buffers(), strict=True):
+            buffer.copy_(latest)
 
     def _record(self, judged: float, fooled: float) -> None:
         if not (torch.isfinite(torch.tensor([judged, fooled])).all()):

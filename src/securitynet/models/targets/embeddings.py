@@ -23,17 +23,17 @@ _NAME_LAYERS = "Name the layer whose output is the embedding (the attack's field
 
 
 def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None, reference: str = "") -> Extract:
-    """How to get embeddings of a network.
+    """Choose how to compute the embeddings of a network.
 
     Args:
-        network: In evaluation mode.
-        inputs: A few that it takes, N×C×H×W; they are looked at for their shape.
+        network: The network, in evaluation mode.
+        inputs: A few valid inputs, N×C×H×W; only their shape matters.
         layer: Name of the layer whose output is the embedding, as in ``network.named_modules()``; ``NAME:input`` for
-            what a layer receives; None to find it.
-        reference: Of the target, for messages.
+            the input of that layer; None to locate the layer by tracing.
+        reference: Reference of the target, for messages.
 
     Raises:
-        ModelError: If there is no such layer, or none was found.
+        ModelError: If the layer does not exist, or no layer could be located.
     """
     if layer is not None:
         return _named(network, layer, reference)
@@ -53,7 +53,16 @@ def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None
 
 
 def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Trace:
-    """The final classifier of a network, whose input is the embedding; arguments and errors as for `finder`."""
+    """Locate the final classifier of a network, whose input is the embedding.
+
+    Args:
+        network: The network, in evaluation mode.
+        inputs: A few valid inputs, N×C×H×W.
+        reference: Reference of the target, for messages.
+
+    Raises:
+        ModelError: If no classifier could be located.
+    """
     few = inputs[:TRACED]
     if len(few) < TRACED:
         few = few.repeat(TRACED, 1, 1, 1)[:TRACED]
@@ -137,7 +146,7 @@ def _called(network: fx.GraphModule, name: str) -> bool:
 
 
 def _of_block(network: fx.GraphModule, name: str, before: bool) -> int | None:
-    """Position of the node that holds what a block of the untraced network emits, or receives; None if unknown."""
+    """Position of the node that holds the output, or the input, of a block of the untraced network; None if unknown."""
     nodes = list(network.graph.nodes)
     inside = [number for number, node in enumerate(nodes) if name in _blocks(node)]
     if not inside:

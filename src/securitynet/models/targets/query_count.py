@@ -14,11 +14,11 @@ _SAMPLE = 64
 
 
 def image_keys(images: torch.Tensor) -> list[bytes]:
-    """A 16-byte key per image: equal images have equal keys, whether they come as uint8 or as floats in [0, 1].
+    """Compute a 16-byte key per image: equal images have equal keys, as uint8 or as floats in [0, 1].
 
     Args:
-        images: N×C×H×W, uint8, or floating point in [0, 1]. Floats that are exact multiples of 1/255 (to float32's
-            rounding) are keyed by their bytes.
+        images: N×C×H×W, uint8, or floating point in [0, 1]. Floats that are exact multiples of 1/255 (up to float32
+            rounding) get the key of their bytes.
     """
     images = images.detach().cpu()
     if images.dtype == torch.uint8:

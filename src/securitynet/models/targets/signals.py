@@ -251,9 +251,14 @@ def _gather(
 
 
 def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
-    """Digest of what decides the outputs, or the embeddings of a layer: model, preprocessing, precision, images.
+    """Digest of everything that determines the outputs, or the embeddings of a layer.
 
     The head is left out: raw outputs are stored, so their interpretation can be corrected without new queries.
+
+    Args:
+        target: The target: its checksum, preprocessing and precision are part of the key.
+        dataset: The dataset, by its fingerprint.
+        embeddings: Name of the layer, for embeddings; None for outputs.
     """
     identity = {
         "version": _VERSION,
@@ -266,7 +271,13 @@ def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None =
 
 
 def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
-    """Raise `TargetError` unless the model has two classes or more and, if a dataset is given, as many as that."""
+    """Raise `TargetError` unless the model has at least two classes and as many as the dataset, if one is given.
+
+    Args:
+        target: The target, for messages.
+        outputs: Number of scores per image.
+        dataset: The dataset whose classes must match; None to skip that check.
+    """
     if outputs < 2:
         raise TargetError(
             f"{target.reference} returns {outputs} number per image; a classifier has a score "
