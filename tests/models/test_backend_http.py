@@ -190,7 +190,7 @@ def test_refusals_are_not_repeated(server, images, monkeypatch, caplog):
         (401, "SECURITYNET_HTTP_TOKEN"),
         (403, "rights"),
         (404, "address"),
-        (422, "kept"),
+        (422, "stored"),
         (302, "redirects"),
     ):
         server.misbehave((status, {"error": "you sent s3cret-token " + "x" * 500}, [("Location", "http://elsewhere/")]))

@@ -76,7 +76,7 @@ def test_a_model_that_changes_under_its_name_is_noticed(server, images, tmp_path
     backend = backend_of(server, tmp_path / "l.db")
     backend.outputs(images[:5])
     server.version = "2"
-    with pytest.raises(TargetError, match=r"serves version 2; the answers so far are of version 1.*versions/2"):
+    with pytest.raises(TargetError, match=r"serves version 2; the outputs so far are of version 1.*versions/2"):
         backend.outputs(images)
     server.version, server.classes = "1", 3
     with pytest.raises(TargetError, match="3 class scores; it used to be 4"):

@@ -51,7 +51,7 @@ class LastLayer:
         return (self.residuals.square().sum(dim=1) * squares).sqrt()
 
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
-        """Yield the gradients of at most ``size`` samples at a time, as `per_sample_last_layer_gradients` returns them."""
+        """Yield the gradients of at most ``size`` samples at a time; see `per_sample_last_layer_gradients`."""
         for start in range(0, len(self.indices), size):
             part = slice(start, start + size)
             yield per_sample_last_layer_gradients(self.residuals[part], self.embeddings[part], bias=self.bias)
@@ -84,7 +84,7 @@ def residuals_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     log_p = logits.double().log_softmax(dim=1)
     residuals = log_p.exp()
     rows = torch.arange(len(labels))
-    # 1 - p of the label as the sum of the others: the subtraction would lose what tells members from non-members.
+    # 1 - p of the label as the sum of the others: subtraction would lose the digits that separate members from others.
     residuals[rows, labels] = 0
     residuals[rows, labels] = -residuals.sum(dim=1)
     return residuals.float()

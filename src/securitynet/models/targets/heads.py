@@ -13,12 +13,12 @@ import torch
 from securitynet.errors import AccessDenied, TargetError
 
 Head = Literal["logits", "log-probabilities", "probabilities", "sigmoid", "answers", "labels"]
-"""What outputs are; ``sigmoid`` is the sigmoid of each class's logit by itself. The last two are not emitted by models,
-but by interfaces before them: posteriors of which something is missing, so that rows need not sum to 1; and predicted
+"""Kinds of outputs; ``sigmoid`` is the sigmoid of each class's logit. The last two are not emitted by models,
+but by interfaces: posteriors with parts hidden, so that rows need not sum to 1; and predicted
 classes, as rows with a single 1."""
 
 HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigmoid")
-"""What a model may emit."""
+"""Kinds of outputs that models emit."""
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 _TOLERANCE = 2e-2  # bfloat16 rounds a log-probability of -7 by 1.6%, the same way for all classes at worst
@@ -109,6 +109,6 @@ def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
 
 def _labels_only(what: str) -> AccessDenied:
     return AccessDenied(
-        f"This target answers with labels only; its {what} are hidden.",
+        f"This target reveals labels only; its {what} are hidden.",
         hint="Attacks that need labels only work: membership.label-only-boundary, membership.correctness, ...",
     )

@@ -85,7 +85,7 @@ class InputGradients:
         self._sides = target.preprocessing.input_size
         self._part = part
         self._half = target.precision == "bf16"
-        # A GPU is kept busy by one batch after another; a CPU by one batch per core.
+        # One batch after another occupies a GPU; a CPU needs one batch per core.
         self._threads = make_network_threads(self._module, self._device)
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> Pass:
@@ -161,7 +161,7 @@ class InputGradients:
                 (gradient,) = torch.autograd.grad(self.loss(logits, labels).sum(), leaf)
         except RuntimeError as error:
             raise self._explained(error) from error
-        # Not a number, where an infinity met a zero, points nowhere: the same as no gradient.
+        # NaN (infinity times zero) has no direction, so it is treated as no gradient.
         return gradient.nan_to_num_(0.0), logits.detach()
 
     def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:

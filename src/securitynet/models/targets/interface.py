@@ -20,7 +20,7 @@ from securitynet.models.targets.heads import Head
 from securitynet.records import Record
 
 _LABEL_MARGIN = 2.0**-20
-"""What the predicted class is given on top where rounding made others equal to it: a millionth."""
+"""Added to the predicted class where rounding made others equal to it: a millionth."""
 
 
 class Interface(Record, ABC):
@@ -88,7 +88,7 @@ class TopK(Interface):
         renormalise: Whether they are divided by their sum. By default they stay unchanged.
     """
 
-    k: int = Field(default=3, ge=1, description="How many of the highest posteriors are answered.")
+    k: int = Field(default=3, ge=1, description="How many of the highest posteriors are revealed.")
     renormalise: bool = Field(default=False, description="Divide them by their sum.")
 
     @override
@@ -129,12 +129,12 @@ class Temperature(Interface):
     """
 
     temperature: float = Field(
-        default=10.0, gt=0, allow_inf_nan=False, description="What logits are divided by; above 1 hides confidence."
+        default=10.0, gt=0, allow_inf_nan=False, description="Divisor of the logits; values above 1 hide confidence."
     )
 
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        # Posteriors tell the logits up to a constant per row, which the softmax removes again.
+        # Posteriors determine the logits up to a constant per row, which the softmax removes again.
         return (heads.to_logits(posteriors, "probabilities").double() / self.temperature).softmax(dim=1).float()
 
     @override
@@ -184,7 +184,7 @@ class Chain(Interface):
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         for part in self.parts:
             posteriors = part.apply(posteriors)
-        # What comes after labels must not make them look like anything else.
+        # Interfaces after the labels must not change them.
         return LabelsOnly().change(posteriors) if self.labels_hide_all else posteriors
 
     @override

@@ -79,7 +79,7 @@ def prepare_network(module: nn.Module, device: torch.device, example: torch.Tens
     fast = plain
     for change in (_with_pooling_first, _folded):
         changed = change(fast)
-        # New ones each time: a graph may have taken for a constant what a layer of the network kept of the last pass.
+        # New inputs each time: a graph may have recorded as a constant what a layer stored during the last pass.
         inputs = torch.randn(shape, generator=generator, dtype=example.dtype).to(device)
         if changed is not None and same_outputs(plain, changed, inputs):
             fast = _freeze(changed)
@@ -105,7 +105,7 @@ def copy_network(module: nn.Module, *, sharing: bool = False) -> nn.Module | Non
         copies |= {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
     try:
         return copy.deepcopy(module, copies)
-    except Exception:  # whatever a network holds may refuse: locks, generators, handles of files
+    except Exception:  # a network may hold objects that cannot be copied: locks, generators, file handles
         return None
 
 
@@ -120,7 +120,7 @@ def same_outputs(expected: nn.Module, actual: nn.Module, inputs: torch.Tensor) -
     try:
         with torch.inference_mode():
             first, second = _main(expected(inputs)), _main(actual(inputs))
-    except Exception:  # networks may raise anything on inputs that they do not take; the first real batch reports it
+    except Exception:  # networks may raise anything on inputs that they reject; the first real batch reports it
         return False
     if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)) or first.shape != second.shape:
         return False
@@ -150,7 +150,7 @@ def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_form
         module.eval()
         with torch.no_grad():
             module(example.contiguous(memory_format=torch.channels_last))
-    except Exception:  # if the network cannot take such images at all, its first step says why
+    except Exception:  # if the network rejects such images altogether, its first step reports why
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return torch.contiguous_format
     finally:
@@ -207,6 +207,6 @@ def _folded(module: nn.Module) -> nn.Module | None:
     fold: Callable[[nn.Module], nn.Module] = fuse
     try:
         folded = fold(module)
-    except Exception:  # torch.fx raises all sorts of errors on graphs it can't trace: those networks run unfolded
+    except Exception:  # torch.fx raises many kinds of errors on graphs it can't trace: those networks run unfolded
         return None
     return folded if isinstance(folded, fx.GraphModule) else None

@@ -63,7 +63,7 @@ class AdaptedNetwork(nn.Module):
         else:
             scores = take_part(self.inner(images), self.part)
         if scores.ndim == 1 and len(images) == 1 and self.single is None:
-            scores = scores.unsqueeze(0)  # the network squeezes the batch of one image away
+            scores = scores.unsqueeze(0)  # the network squeezes the batch dimension of one image
         scores = flatten_scores(scores)
         return scores if self.single is None else expand_single(scores, self.single)
 
@@ -91,7 +91,7 @@ def adapt_outputs(
     try:
         with torch.no_grad(), _Sigmoids() as sigmoids:
             result = network(images)
-    except Exception:  # the network is a stranger's and fails in its own ways; its first use reports it
+    except Exception:  # networks of unknown origin may raise anything; the first use reports it
         return network, []
     part = find_part(result, classes, reference)
     scores = take_part(result, part)

@@ -26,7 +26,7 @@ def image_keys(images: torch.Tensor) -> list[bytes]:
     else:
         flat = images.float().contiguous().flatten(1)
         rows = list(flat.numpy())
-        # For most images that are no such multiples, a few of their values are enough to tell.
+        # For most other images, a few values are enough to see that they are not such multiples.
         likely = _multiples(flat[:, :: max(1, flat.shape[1] // _SAMPLE)]).nonzero()[:, 0]
         which = likely[_multiples(flat[likely])]
         for at, row in zip(which.tolist(), (flat[which] * 255).round_().to(torch.uint8).numpy(), strict=True):

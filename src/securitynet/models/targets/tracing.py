@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 Combination = Literal["one", "mean", "joined"]
 """How the inputs of several heads become one embedding."""
 
-# Which dimension of the data is summed over; None for those that are flattened.
+# Dimension of the data that is summed over; None if it is flattened.
 _PRODUCTS: Mapping[str, int | None] = {
     "linear": -1,
     "conv1d": 1,
@@ -44,7 +44,7 @@ _OPAQUE = ("multi_head_attention_forward", "_transformer_encoder_layer_fwd", "_n
 
 @dataclass(eq=False)
 class _Node:
-    """One call on traced data, and the calls that produced its data; ``head`` is set where it mixes data with weights."""
+    """One call on traced data, and the calls that produced its data; ``head`` is set if it mixes data with weights."""
 
     made_from: tuple[_Node, ...] = ()
     head: ClassifierHead | None = None
@@ -146,8 +146,8 @@ class _Recorder(_Products):
         before = self._made_from(args, kwargs)
         result = func(*args, **kwargs)
         data = [number for number, value in enumerate(_operands(args, kwargs)) if self.node(value) is not None]
-        # What has two inputs that depend on the images, as attention has, mixes no features with weights; neither does
-        # a product with a matrix that was made of positions, as pooling may use.
+        # A call with two inputs that depend on the images, such as attention, mixes no features with weights. Nor does
+        # a product with a matrix that was computed from positions, as pooling may use.
         learned = any(id(value) not in self._unlearned for value in _operands(args, kwargs) if self.node(value) is None)
         head = (
             self._head(ordinal, name, _operands(args, kwargs), data[0], result) if len(data) == 1 and learned else None
@@ -256,16 +256,16 @@ def trace(network: nn.Module, images: torch.Tensor) -> Trace | None:
     names = {id(value): name for name, value in (*network.named_parameters(), *network.named_buffers())}
     recorder = _Recorder(images, names)
     with recorder:
-        answer = network(images)
-    if isinstance(answer, (tuple, list)):  # auxiliary classifiers come after the main one
-        answer = answer[0]
-    last = recorder.node(answer)
+        output = network(images)
+    if isinstance(output, (tuple, list)):  # auxiliary classifiers come after the main one
+        output = output[0]
+    last = recorder.node(output)
     nearest, opaque = _nearest(last) if last is not None else ([], False)
     if opaque:
         raise OpaqueHeadError
     different = {id(head.source): head for head in sorted(nearest, key=lambda head: -head.ordinal)}
     heads = sorted(different.values(), key=lambda head: head.ordinal)
-    # Beside a head that takes one vector an image, one that takes many (a token each) only refines its answer.
+    # Beside a head with one vector per image, one with many (one per token) only refines its output.
     vectors = [head for head in heads if len(head.shape) == 2]
     heads = vectors or heads
     if not heads or _chained(heads):

@@ -51,14 +51,14 @@ _Raw = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Checked content of a file, sorted by ``indices`` where those are given.
+    """Validated content of a file of recorded outputs, sorted by ``indices`` if those are given.
 
     Attributes:
         outputs: Raw outputs, N×K float32, K at least 2.
-        head: What they are.
+        head: Kind of the outputs.
         labels: N int64 in [0, K).
-        members: N booleans, or None if membership was not recorded.
-        indices: Number of each record in the dataset it comes from, N int64, ascending; or None for file order.
+        members: N booleans; None if membership was not recorded.
+        indices: Number of each record in its dataset, N int64, ascending; None for the order of the file.
         class_names: K names.
         checksum: SHA-256 of the file.
     """
@@ -73,7 +73,7 @@ class Recording:
 
 
 def read_recording(path: Path, reference: str) -> Recording:
-    """Read and check a file of recorded outputs. The kind of file is told by its content.
+    """Read and validate a file of recorded outputs. Its format is determined from its content.
 
     An ``.npz`` holds exactly one of the arrays `ARRAYS` (N×K) and ``labels`` (N), and may hold ``members`` or
     ``membership`` (N, 1 for records of the training set), ``indices`` (N, numbers of the records in a dataset) and
@@ -81,7 +81,7 @@ def read_recording(path: Path, reference: str) -> Recording:
     ``member`` and ``index``.
 
     Raises:
-        TargetError: If the file is absent, not understood, incomplete, or contradicts itself.
+        TargetError: If the file is absent, not recognised, incomplete, or contradicts itself.
         UnsafeFile: If an array could only be read by unpickling.
     """
     if not path.is_file():
