@@ -214,11 +214,11 @@ def change(**fields):
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        ((200, b'{"outputs": [', ()), "not JSON"),
-        ((200, b"<html>hello</html>", ()), "not JSON.*html"),
-        ((200, b"[]", ()), "without 'outputs'"),
+        ((200, b'{"outputs": [', ()), "did not return JSON"),
+        ((200, b"<html>hello</html>", ()), "did not return JSON.*html"),
+        ((200, b"[]", ()), "returned no 'outputs'"),
         ((200, {"outputs": []}, ()), "no float output"),
-        (change(shape=[19, CLASSES]), r"answered 20 images with an output of shape \[19, 4\]"),
+        (change(shape=[19, CLASSES]), r"returned an output of shape \[19, 4\] for 20 images"),
         (change(shape=[20, CLASSES, 2, 2]), "one row of class scores each"),
         (change(shape=[20, 5]), "80 numbers for an output of shape"),
         (change(data=["many"] * 80), "not numbers"),

@@ -234,7 +234,7 @@ def test_assess_stops_before_work(tmp_path, run_cli):
     command += ["--attacks", "membership.loss", "--detectors", "none", "--out", tmp_path / "out"]
     stopped = run_cli(*command)
     assert stopped.returncode == 1
-    assert "answers differently" in stopped.stderr
+    assert "gives different outputs" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not (tmp_path / "out" / "result.json").exists()
     marked = run_cli(*command, "--allow-random")

@@ -1,4 +1,4 @@
-"""Open what a reference names: a network with its weights, or a model that only answers."""
+"""Open what a reference names: a network with its weights, or a model that gives outputs only."""
 
 from __future__ import annotations
 
@@ -32,10 +32,15 @@ DEFAULT_SIZE = 32
 
 
 def open_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> OpenedModel:
-    """Build a network, read its weights and put them in.
+    """Build a network, read its weights and load them.
+
+    Args:
+        reference: Reference of a network.
+        options: What the user states about the model.
+        dataset: The dataset of the assessment, for its class count and image size; None without one.
 
     Raises:
-        ModelError: See `load_target`.
+        ModelError: If the network cannot be built, or its weights cannot be read or do not fit.
     """
     source = open_source(reference)
     notes: list[str] = []
@@ -129,7 +134,7 @@ def _stated_preprocessing(
     is_own: bool,
     notes: list[str],
 ) -> tuple[Preprocessing | None, Preprocessing | None]:
-    """What is stated for these weights, and, where nothing is, what a library states for its own."""
+    """Preprocessing stated for these weights and, if there is none, what a library states for its own weights."""
     if record is not None:
         return record.preprocessing, None
     if is_own or source.preprocessing is None:
@@ -207,7 +212,7 @@ def _own_shape(dataset: ImageDataset | None) -> tuple[int, int] | None:
 def _example_size(
     shape: Shape, stated: tuple[int, int] | None, options: LoadOptions, dataset: ImageDataset | None
 ) -> tuple[int, int]:
-    """Height and width with which the network will be fed."""
+    """Height and width of the images that the network will receive."""
     if options.input_size is not None:
         return options.input_size, options.input_size
     if stated is not None:
@@ -218,6 +223,6 @@ def _example_size(
 
 
 def open_queryable(reference: ModelReference, options: LoadOptions) -> OpenedModel:
-    """Open a model that only answers, by the backend of its scheme."""
+    """Open a model that gives outputs only, with the backend of its scheme."""
     backend: type[Backend] = BACKENDS.get(reference.declaration.name)
     return backend.open(reference, options)
