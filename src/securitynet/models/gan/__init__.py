@@ -1,4 +1,4 @@
-"""Generative models of images: a DCGAN for any image size, its resumable trainer, and the store of trained ones.
+"""Generative models of images: a DCGAN for any image size, its resumable trainer, and the store of trained DCGANs.
 
 Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
 networks" (2016), is [41] of ML-Doctor, whose inversion attack (section 5.2) takes noise of 100 dimensions.

@@ -1,4 +1,4 @@
-"""The content-addressed store of DCGANs: one is trained once for its data, whatever targets it is used against."""
+"""The content-addressed store of DCGANs: each is trained once for its data, for all targets it is used against."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class GANRecord(ModelRecord):
     """The record of a GAN, in ``gan.json``.
 
     Attributes:
-        format: Tells this file from other JSON files.
+        format: Distinguishes this file from other JSON files.
         dataset: Fingerprint of the dataset.
         training_set: SHA-256 of the sorted indices of the training records.
-        records: How many there are.
+        records: Number of training records.
         image_shape: (channels, height, width).
-        training: How, with the version of the trainer.
-        seed: Of all randomness.
+        training: How it was trained, with the version of the trainer.
+        seed: Seed of all randomness.
         history: How the training went.
     """
 
@@ -59,18 +59,25 @@ class GANRecord(ModelRecord):
 
     @property
     def membership(self) -> str:
-        """Digest of the dataset and of its records that are members."""
+        """Digest of the dataset and of the records that are members."""
         return stable_hash([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights; previews do not."""
+        """The fields that determine the weights; previews do not."""
         values = super().decisive()
         del values["training"]["previews"]
         return values
 
 
 def gan_record(dataset: ImageDataset, indices: NDArray[np.int64], training: GANTraining, seed: int) -> GANRecord:
-    """The record of a GAN as far as it is known before its training; arguments as for `obtain_gan`."""
+    """The record of a GAN as known before its training.
+
+    Args:
+        dataset: The dataset.
+        indices: Sorted training records, N int64.
+        training: How to train.
+        seed: Seed of all randomness.
+    """
     return GANRecord(
         dataset=dataset.fingerprint,
         training_set=hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
@@ -86,11 +93,11 @@ class GAN:
     """A trained DCGAN, frozen.
 
     Attributes:
-        generator: Noise N×latent to images in [0, 1], its batch norms folded.
-        discriminator: Images to logits, evaluating.
-        key: Name in the store, for the keys of what is made with it.
-        history: Of its training.
-        previews: Folder with the sample grids; None if nothing is kept.
+        generator: From noise, N×latent, to images in [0, 1]; its batch norms are folded.
+        discriminator: From images to logits, in evaluation mode.
+        key: Name in the store, for the keys of results computed with it.
+        history: History of its training.
+        previews: Folder with the sample grids; None if nothing is stored.
     """
 
     generator: GANGenerator
@@ -115,18 +122,18 @@ def obtain_gan(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> GAN:
-    """The DCGAN trained on these records: from the store if it is there, else trained now (or trained on).
+    """Load the DCGAN for these records from the store, or train it (or resume its training) if it is not there.
 
-    Its folder ``gans/KEY`` holds the weights, ``gan.json`` and, in ``samples``, grids of what it made on the way.
+    Its folder ``gans/KEY`` holds the weights, ``gan.json`` and, in ``samples``, sample grids from its training.
 
     Args:
-        dataset: With square images of 8 pixels a side or more, grey or colour.
-        indices: Sorted training records, at least `FEWEST_IMAGES`.
-        training: How.
-        seed: Of all randomness.
-        cache: Folder of the store; None keeps nothing.
+        dataset: A dataset with square images of at least 8 pixels a side, grey or colour.
+        indices: Sorted training records, N int64, at least `FEWEST_IMAGES`.
+        training: How to train.
+        seed: Seed of all randomness.
+        cache: Folder of the store; None stores nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; where it is trained and left. It is not part of the key.
-        progress: Called with (steps done, steps in all).
+        progress: Called with (steps done, total steps).
 
     Raises:
         ConfigurationError: If there are no images, or too few.

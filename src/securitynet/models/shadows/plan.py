@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
-from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derived_seed
 from securitynet.records import Record
@@ -160,7 +160,9 @@ def resolve_training(
     elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
     defense = None if training.defense == "none" else choose_shadow_defense(trained, defense)
-    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), defense)
+    return ResolvedTraining(
+        architecture, change_recipe(base, training.recipe, purpose="shadow models"), tuple(assumptions), defense
+    )
 
 
 def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:
@@ -180,14 +182,3 @@ def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense
             'it, which may understate the risk, with the setting defense = "none" of their training.',
         )
     return defense.imitate(trained.defense)
-
-
-def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:
-    try:
-        return Recipe(**{**base.model_dump(), **changes})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "recipe"
-        raise ConfigurationError(
-            f"This is no recipe for shadow models: {where}: {problem['msg'].removeprefix('Value error, ')}."
-        ) from error

@@ -1,4 +1,4 @@
-"""A network in a repository of the Hugging Face hub.
+"""A network in a repository of the Hugging Face Hub.
 
 ``hf:OWNER/NAME[@REVISION]``. Two files are read: ``config.json``, which names an architecture that timm itself defines,
 and the weights. Code in a repository is neither fetched nor run.
@@ -45,7 +45,11 @@ _REFUSED = frozenset(
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe the network of a Hub repository, or of a local copy of one.
+
+    Raises:
+        ModelError: If the repository cannot be reached, or its configuration names no architecture of timm.
+    """
     repository, revision, name = reference.name, reference.detail, str(reference)
     folder = reference.path
     if folder is not None:
@@ -74,7 +78,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 
 def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
-    """The first file in a folder on this machine that fits one of the patterns; pickles are not looked at."""
+    """The first file in a local folder that matches one of the patterns; pickles are ignored."""
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}.", hint="Write hf:owner/name for a repository of the hub.")
     for pattern in patterns:

@@ -28,7 +28,11 @@ WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe a network of timm.
+
+    Raises:
+        ModelError: If timm has no such model.
+    """
     timm = import_torchvision("timm")
     architecture, _, tag = reference.name.partition(".")
     if not timm.is_model(architecture):
@@ -67,14 +71,14 @@ def timm_source(
     fetch: Any = None,
     is_own: Callable[[Path], bool] | None = None,
 ) -> NetworkSource:
-    """A source for an architecture of timm and what its configuration states.
+    """Make a source for an architecture of timm and its configuration.
 
     Args:
-        architecture: Without a tag.
-        pretrained: As in timm's ``pretrained_cfg``.
+        architecture: Name of the architecture, without a tag.
+        pretrained: Configuration, as in timm's ``pretrained_cfg``.
         arguments: Further arguments of the architecture.
-        fetch: See `NetworkSource`.
-        is_own: See `NetworkSource`.
+        fetch: Locates or downloads the library's own weights; None if there are none.
+        is_own: Whether a file holds the library's own weights; None if that cannot be known.
     """
     timm = import_torchvision("timm")
     size = pretrained.get("input_size") or (3, 224, 224)
@@ -104,7 +108,7 @@ def timm_source(
 
 
 def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
-    """What timm's configuration of pretrained weights states: size, crop, interpolation, normalisation."""
+    """Preprocessing in timm's configuration of pretrained weights: size, crop, interpolation, normalisation."""
     size = pretrained.get("input_size") or (3, 224, 224)
     squeezed = pretrained.get("crop_mode") == "squash"
     return Preprocessing(
@@ -112,18 +116,18 @@ def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
         std=tuple(pretrained.get("std") or ()),
         input_size=(int(size[1]), int(size[2])),
         crop_share=None if squeezed else float(pretrained.get("crop_pct") or 0.875),
-        # Its other kinds differ from these by less than a JPEG does.
+        # Its other methods differ from these by less than JPEG compression does.
         interpolation="bilinear" if pretrained.get("interpolation") == "bilinear" else "bicubic",
     )
 
 
 def _convert(state: StateDict, network: nn.Module) -> StateDict:
-    """Older files of an architecture, by the filter that timm keeps beside it."""
+    """Convert older files of an architecture with the filter that timm provides for it."""
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return state
     try:
         converted = convert(dict(state), network)
     except (KeyError, IndexError, RuntimeError, AttributeError, ValueError):
-        return state  # made for other files than this one: the mismatch is then reported as it is
+        return state  # written for other files: the mismatch is then reported unchanged
     return dict(converted)

@@ -1,4 +1,4 @@
-"""A TorchScript program, only where you say with --trust that you trust its file."""
+"""A TorchScript program, run only if the user trusts its file (--trust)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCHEME = Scheme(
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """The program in a TorchScript file as a network. Whether it may run has been decided before.
+    """Load the program of a TorchScript file as a network. Whether it may run was decided earlier.
 
     Raises:
         ModelError: If the file is missing or damaged.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from securitynet.errors import ConfigurationError
 from securitynet.records import Record
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -112,3 +114,27 @@ class Recipe(RecipeOptions):
     """
 
     version: Literal[1] = 1
+
+
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any], *, purpose: str = "") -> Recipe:
+    """Replace fields of a recipe.
+
+    Args:
+        recipe: The recipe; it stays unchanged.
+        changes: New values by the names of the fields.
+        purpose: What the recipe is for, for the message, such as ``shadow models``.
+
+    Raises:
+        ConfigurationError: If a field does not exist, or a value is invalid.
+    """
+    try:
+        return Recipe(**{**recipe.model_dump(), **changes})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise ConfigurationError(
+            f"Invalid recipe{f' for {purpose}' if purpose else ''}: {problems}.",
+            hint=f"Its fields: {', '.join(Recipe.model_fields)}.",
+        ) from error
