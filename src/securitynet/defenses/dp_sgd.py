@@ -170,7 +170,7 @@ class DpSgd(TrainingDefense):
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
 
     @override
-    def imitate(self, record: DefenseRecord) -> DpSgd:
+    def match_record(self, record: DefenseRecord) -> DpSgd:
         """Use the noise of the target, whatever epsilon that spends on other records, and no secret seed."""
         changes: dict[str, Any] = {"secret_noise": False}
         if record.privacy is not None:

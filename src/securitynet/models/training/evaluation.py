@@ -20,14 +20,14 @@ _BATCH = 256
 def evaluate_feed(
     module: nn.Module, feed: Feed, targets: torch.Tensor, recipe: Recipe, preprocessing: Preprocessing
 ) -> tuple[float, float]:
-    """Mean loss of a recipe, and accuracy; the network is left in the mode it was in.
+    """Compute the mean loss of a recipe, and the accuracy; the network's mode is restored.
 
     Args:
-        module: On the feed's device.
+        module: The network, on the feed's device.
         feed: The images.
-        targets: On the same device, as `losses.check_targets` returns them.
-        recipe: Names the loss.
-        preprocessing: Between an image and the network's input.
+        targets: Labels or posteriors on the same device, as `losses.check_targets` returns them.
+        recipe: The recipe that names the loss.
+        preprocessing: Applied to images before the network.
     """
     training = module.training
     module.eval()
@@ -47,7 +47,7 @@ def evaluate_feed(
 
 
 def main_output(outputs: object) -> torch.Tensor:
-    """The logits among what a network returns."""
+    """The logits in the return value of a network."""
     try:
         return take_scores(outputs, "The network")
     except TargetError as error:

@@ -22,9 +22,24 @@ class RecipeOptions(Record):
 
     The default is the recipe of ML-Doctor's target models (Liu et al., section 5.3): SGD with momentum 0.9 and weight
     decay 5e-4, batches of 64, and 300 epochs, of which 50 run at a learning rate of 1e-2, 50 at 1e-3 and 200 at 1e-4.
-    With another number of epochs, the phases keep their proportions.
+    With another number of epochs, the phases keep their proportions. The description of each field is its help text.
 
-    The description of each field is its help text on the command line.
+    Attributes:
+        epochs: Passes over the training records.
+        batch_size: Records per batch.
+        optimizer: Name of the optimizer.
+        learning_rate: Base learning rate.
+        schedule: How the learning rate changes; see `learning_rate_at`.
+        momentum: Momentum of SGD; first beta of Adam; in [0, 1).
+        weight_decay: Weight decay of the optimizer.
+        augment: Augmentation of batches; see `securitynet.models.training.augment.augment`.
+        loss: Loss; see `securitynet.models.training.losses.batch_loss`.
+        temperature: Temperature of both softmaxes in the loss ``kl``.
+        label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
+        clip_norm: Largest Euclidean norm of a batch's gradient; None for no clipping.
+        patience: Epochs without improvement until early stopping; 0 trains all epochs.
+        validation_share: Share of the training records held out for early stopping.
+        seed: Seed of all randomness.
     """
 
     epochs: int = Field(default=300, ge=1, description="Passes over the training records.")
