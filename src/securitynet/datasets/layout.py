@@ -1,8 +1,9 @@
-"""How a folder of images is laid out: which folders are parts, which are classes, and which only hold the others.
+"""The layout of a folder of images: which folders are parts, which are classes, and which only contain the others.
 
-Understood are ``train/CLASS`` and ``test/CLASS``, ``CLASS`` alone, and ``CLASS/train`` with ``CLASS/test``. Archives
-are often unpacked into a folder of their own, or hold one more of the same name (``training_set/training_set/cats``):
-a folder that holds nothing but another one is looked through. What could be either a part or a class is an error.
+Accepted layouts are ``train/CLASS`` and ``test/CLASS``, ``CLASS`` alone, and ``CLASS/train`` with ``CLASS/test``.
+Archives are often unpacked into a folder of their own, or contain another one of the same name
+(``training_set/training_set/cats``): a folder that contains nothing but another one is skipped. A folder that could be
+either a part or a class is an error.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ Classes = list[tuple[str, Path]]
 
 @dataclass
 class FolderLayout:
-    """Where the images of each part are.
+    """The location of the images of each part.
 
     Attributes:
-        root: The folder that holds the parts, or the classes.
-        folders: Part -> its folder; all of them the root where classes hold the parts.
+        root: The folder that contains the parts, or the classes.
+        folders: Part -> its folder; all of them the root if classes contain the parts.
         parts: Part -> (class, folder of its images).
-        notes: What was decided on the way.
-        clutter: What programs left between the folders: name -> files.
+        notes: Decisions that were made.
+        clutter: Clutter of programs between the folders: name -> number of files.
     """
 
     root: Path
@@ -57,10 +58,10 @@ class _Entries:
 
 
 def find_layout(root: Path) -> FolderLayout:
-    """The layout of a folder of images.
+    """Determine the layout of a folder of images.
 
     Raises:
-        DatasetError: If there is none that is understood, or more than one.
+        DatasetError: If there is no accepted layout, or more than one.
     """
     if not root.is_dir():
         words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
@@ -73,7 +74,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def subfolders(place: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; clutter is left out."""
+    """Names of the folders in a folder, sorted, without clutter."""
     return _list(place).folders
 
 
@@ -95,12 +96,12 @@ def _list(place: Path, clutter: Counter[str] | None = None) -> _Entries:
 
 
 def _find_parts(layout: FolderLayout, depth: int) -> None:
-    """Fill in the folders of parts, or the parts where they lie inside the classes; go deeper where that leads on."""
+    """Fill in the folders of parts, or the parts inside the classes; descend if that leads further."""
     root = layout.root
     entries = _list(root, layout.clutter)
     names = entries.folders
     if len(names) == 1 and len(assign_parts(subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
-        layout.root = root / names[0]  # whatever it is called: it holds the parts
+        layout.root = root / names[0]  # whatever its name: it contains the parts
         _find_parts(layout, depth + 1)
         return
     chosen = _choose_exact(names) or _choose(root, names)
@@ -133,7 +134,7 @@ def _find_parts(layout: FolderLayout, depth: int) -> None:
 
 
 def _choose_exact(names: Sequence[str]) -> dict[str, str]:
-    """The usual names as they are; others beside them have no say."""
+    """The usual names as they are; other names beside them are ignored."""
     if TRAIN not in names:
         return {}
     chosen = {TRAIN: TRAIN, **({TEST: TEST} if TEST in names else {})}
@@ -144,7 +145,7 @@ def _choose_exact(names: Sequence[str]) -> dict[str, str]:
 
 
 def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Part -> folder, by the names that people give them; nothing if there is no training part."""
+    """Part -> folder, by common names; empty if there is no training part."""
     assigned = assign_parts(names)
     if not assigned:
         return {}
@@ -182,7 +183,7 @@ def _note_parts(layout: FolderLayout, chosen: Mapping[str, str], names: Sequence
 
 
 def _are_leaves(place: Path, parts: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the parts in a folder hold images and no folders, so that the folder is a class."""
+    """Whether the parts in a folder contain images and no folders, so that the folder is a class."""
     names = [name for candidates in parts.values() for name in candidates]
     listings = [_list(place / name) for name in names]
     return len(names) == len(parts) and all(entries.images and not entries.folders for entries in listings)
@@ -215,7 +216,7 @@ def _ambiguous(root: Path, suspects: Sequence[str], names: Sequence[str]) -> Dat
     others = [name for name in names if name not in suspects]
     beside = f" beside {', '.join(map(printable, others[:3]))}{', ...' if len(others) > 3 else ''}" if others else ""
     return DatasetError(
-        f"{printable(str(root))} holds {words}{beside}: it cannot be told whether that is a part or a class.",
+        f"{printable(str(root))} holds {words}{beside}: it is unclear whether that is a part or a class.",
         hint="Name the parts train and test. If all of these are classes, put them into train/CLASS and test/CLASS.",
     )
 
@@ -233,7 +234,7 @@ def _find_classes(layout: FolderLayout) -> None:
         if not entries.folders:
             hint = suggest_other_scheme(layout.root, "folder") or HINT
             raise DatasetError(f"{printable(str(place))} holds no folders of classes.", hint=hint)
-        # A class may well be called train; one that holds the classes is none.
+        # A class may be called train, but a folder that contains the classes is not a class.
         suspects = [
             name
             for name in entries.folders
@@ -256,7 +257,7 @@ def _find_classes(layout: FolderLayout) -> None:
 
 
 def _doubt_classes(layout: FolderLayout, place: Path, names: Sequence[str]) -> None:
-    """Say so where what is taken for classes may be parts under names that nobody knows."""
+    """Add a note if the supposed classes may be parts with unknown names."""
     first = subfolders(place / names[0])
     if len(names) > 1 and len(first) > 1 and all(subfolders(place / name) == first for name in names[1:]):
         words = [printable(name) for name in (*names[:2], *first[:2])]

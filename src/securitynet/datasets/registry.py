@@ -1,4 +1,4 @@
-"""The datasets that can be referred to, by name. Nothing heavy is imported here."""
+"""The available datasets, by name. Importing this module loads nothing heavy."""
 
 from __future__ import annotations
 
