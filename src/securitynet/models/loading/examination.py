@@ -13,7 +13,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
 from securitynet.models.loading.normalization import sample_indices
 from securitynet.models.loading.plausibility import check_accuracy
-from securitynet.models.loading.sanity_checks import SAMPLE, check_constancy, stop
+from securitynet.models.loading.sanity_checks import SAMPLE, check_constancy, describe_inconstancy
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.backends.averaged import PAID_REPEATS, REPEATS, AveragedBackend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -58,7 +58,7 @@ def require_constant(target: Target, *, allow_random: bool) -> None:
     """Raise `TargetError` if a target was not deterministic when examined and ``allow_random`` is false."""
     for check in target.checks:
         if check.what == "answers" and not check.agrees and not allow_random:
-            raise stop(check, target.reference)
+            raise describe_inconstancy(check, target.reference)
 
 
 def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False) -> Target:
@@ -81,7 +81,7 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     # These queries are not an adversary's, so they are counted only if they may cost money.
     view = target if paid else with_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
     examined = examine_constancy(view, images, findings, paid=paid, allow_random=allow_random)
-    predicted = ask(examined, images).argmax(dim=1).numpy()
+    predicted = query_outputs(examined, images).argmax(dim=1).numpy()
     examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
     return Target(
         examined.backend,
@@ -123,7 +123,7 @@ def review_accuracy(
     target.notes, target.checks = tuple(findings.notes), tuple(findings.checks)
 
 
-def ask(target: Target, images: torch.Tensor) -> torch.Tensor:
+def query_outputs(target: Target, images: torch.Tensor) -> torch.Tensor:
     """Raw outputs for images, computed in batches: N×K."""
     step = target.batch_size
     return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])

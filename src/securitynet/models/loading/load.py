@@ -11,9 +11,9 @@ from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
 from securitynet.models.loading.examination import (
     ExaminationResult,
-    ask,
     examine_accuracy,
     examine_constancy,
+    query_outputs,
     verify_optimisations,
     with_preprocessing,
 )
@@ -190,7 +190,7 @@ def _examine_outputs(
 ) -> Target:
     """Detect the head, choose the normalisation if it is to be chosen, and check the accuracy."""
     if options.head is None or not opened.paid or dataset is not None:
-        outputs = ask(target, sample)
+        outputs = query_outputs(target, sample)
         if options.head is None:
             target.head = _detect_head(outputs, findings.notes)
         elif not opened.paid:
@@ -208,7 +208,7 @@ def _examine_outputs(
             if known is not None:
                 preprocessing = preprocessing.normalized_by(known)
             target = with_preprocessing(target, preprocessing)
-            outputs = ask(target, sample)
+            outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
     predicted = outputs.argmax(dim=1).numpy()
     if auto:
@@ -306,7 +306,7 @@ def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:
     for size in sizes or [(DEFAULT_SIZE, DEFAULT_SIZE)]:
         images = torch.rand((_RANDOM_SAMPLE, target.backend.channels or 3, *size), generator=generator)
         try:
-            ask(target, images)
+            query_outputs(target, images)
         except TargetError as error:
             first = first or error
         else:

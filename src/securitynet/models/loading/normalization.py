@@ -298,9 +298,9 @@ def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num
             f"({min(accuracies):.1%} to {max(accuracies):.1%}), and a fixed order decides."
         )
     if not others or not others[0].count:
-        return f"auto normalisation: found {best.name}, which fits best ({tried}; no other works at all)."
+        return f"auto normalisation: chose {best.name}, which fits best ({tried}; no other works at all)."
     rest = f" on the first {others[0].count:,}" if others[0].count < best.count else ""
     return (
-        f"auto normalisation: found {best.name}, which fits best ({tried}; next {others[0].name} "
+        f"auto normalisation: chose {best.name}, which fits best ({tried}; next {others[0].name} "
         f"{others[0].accuracy:.1%}{rest}); no other fits the labels as well."
     )

@@ -132,7 +132,7 @@ def compare(first: torch.Tensor, second: torch.Tensor) -> Difference:
     return Difference(share, int((first.argmax(dim=1) != second.argmax(dim=1)).sum()), len(first))
 
 
-def stop(check: Check, reference: str) -> TargetError:
+def describe_inconstancy(check: Check, reference: str) -> TargetError:
     """Make the error for a target that is not deterministic."""
     return TargetError(
         f"{reference} can't be assessed: {check.note}",

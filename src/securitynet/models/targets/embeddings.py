@@ -45,7 +45,7 @@ def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None
         except LookupError as error:
             raise ModelError(
                 f"{reference or 'The network'} takes another course for some images than for others, so that its "
-                "embeddings can't be found by tracing.",
+                "embeddings cannot be located by tracing.",
                 hint=_NAME_LAYERS,
             ) from error
 
@@ -72,7 +72,7 @@ def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Tr
         except OpaqueHeadError:
             raise ModelError(
                 f"{reference or 'The network'} ends in attention that torch computes in one piece, so that what its "
-                "classifier receives can't be found.",
+                "classifier receives cannot be located.",
                 hint=_NAME_LAYERS,
             ) from None
     if traced is None:

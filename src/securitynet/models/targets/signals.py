@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 """Called with (records done, records in all) while a target is being queried."""
 
 
-Ask = Callable[[torch.Tensor, list[bytes]], torch.Tensor]
+Query = Callable[[torch.Tensor, list[bytes]], torch.Tensor]
 """From images and their keys to one row for each."""
 
 
@@ -147,13 +147,13 @@ def collect(
         return Signals(indices, rows, dataset.labels[indices], target.head, cost)
     classes = dataset if same_classes else None
 
-    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+    def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         outputs = target.raw_outputs(images, keys=keys)
         check_classes(target, outputs.shape[1], classes)
         return outputs
 
     folder = None if cache is None else cache / "signals" / cache_key(target, dataset)
-    rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     check_classes(target, rows.shape[1], classes)
     target.backend.num_classes = rows.shape[1]
     return Signals(indices, rows, dataset.labels[indices], target.head, queries, sent)
@@ -210,16 +210,16 @@ def collect_embeddings(
     if len(indices) == 0:
         raise TargetError("No records to query were chosen.")
 
-    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+    def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         return target.embeddings(images, layer=layer, keys=keys)
 
     folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _BY_TRACING)
-    rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     return Embeddings(indices, rows, queries, sent)
 
 
 def _gather(
-    ask: Ask,
+    query: Query,
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     batch_size: int,
@@ -235,7 +235,7 @@ def _gather(
         block = _read_block(folder, int(number))
         missing = records if block is None else np.setdiff1d(records, block.indices, assume_unique=True)
         if len(missing):
-            for fresh in _query(ask, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
+            for fresh in _query(query, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
                 sent += len(fresh.indices)
                 block = fresh if block is None else block.joined(fresh)
                 _write_block(folder, int(number), block)
@@ -312,7 +312,7 @@ class _Block:
 
 
 def _query(
-    ask: Ask,
+    query: Query,
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     batch_size: int,
@@ -326,7 +326,7 @@ def _query(
     for chosen, images in dataset.batches(indices, batch_size):
         batch_keys = image_keys(images)
         try:
-            outputs = ask(images, batch_keys)
+            outputs = query(images, batch_keys)
         except BaseException:  # the cap, a failing server or Ctrl-C: save the outputs so far
             if rows:
                 yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))

@@ -29,7 +29,7 @@ class Target:
         access: Access of the adversary.
         query_counter: Counts queries; shared by all views of one target.
         precision: Arithmetic of the backend, part of the cache key of its signals.
-        notes: Facts determined while loading, for the report ("auto normalisation chose ...").
+        notes: What was determined while loading, for the report ("auto normalisation chose ...").
         checks: Results of the sanity checks: that its outputs are well formed, and its accuracy is as stated.
         class_names: Names in the order of the outputs, if the model's source states them.
     """

@@ -243,12 +243,12 @@ class _Mapped(Stack):
         shapes = [parameter.shape for parameter in template.parameters()]
         self._lengths = [shape.numel() for shape in shapes]
 
-        def answers(pieces: tuple[torch.Tensor, ...], rows: Inputs) -> torch.Tensor:
+        def compute_logits(pieces: tuple[torch.Tensor, ...], rows: Inputs) -> torch.Tensor:
             values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
             result: torch.Tensor = functional_call(template, values, rows)
             return result
 
-        self._answers = vmap(answers)
+        self._compute_all = vmap(compute_logits)
 
     @override
     def logits(self, count: int, rows: Inputs) -> torch.Tensor:
@@ -262,5 +262,5 @@ class _Mapped(Stack):
         return value.detach(), gradient
 
     def _logits(self, weights: torch.Tensor, rows: Inputs) -> torch.Tensor:
-        result: torch.Tensor = self._answers(torch.split(weights, self._lengths, dim=1), rows)
+        result: torch.Tensor = self._compute_all(torch.split(weights, self._lengths, dim=1), rows)
         return result

@@ -42,7 +42,7 @@ class HttpBackend(Backend):
 
     Args:
         url: ``http://HOST:PORT/v2/models/NAME[/versions/V][/infer]``, or any other address that accepts the same
-            request body; such an address is not asked for a description.
+            request body; no description is requested from such an address.
         reference: Reference as the user writes it. A query string, which may hold a key, is removed from it.
         store_path: SQLite file of received outputs, shared by all endpoints and runs; None stores in memory only.
         cap: Largest number of distinct inputs to send to this endpoint, counted over all runs; None for no limit.
