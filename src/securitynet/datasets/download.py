@@ -20,7 +20,7 @@ from securitynet.datasets.progress import progress_bar
 from securitynet.errors import DatasetError
 
 ATTEMPTS = 4
-"""Connections tried for one file before giving up; each goes on where the last one broke off."""
+"""Connections tried for one file before giving up; each resumes where the last one broke off."""
 
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 _TIMEOUT = httpx.Timeout(60.0, connect=20.0)

@@ -112,7 +112,7 @@ def dataset_from_objects(
 def _stated(dataset: ImageDataset, members: Stated | None, non_members: Stated | None) -> ImageDataset:
     if members is None:
         if non_members is not None:
-            raise ConfigurationError("non_members says who is no member; members must say who is one.")
+            raise ConfigurationError("non_members states the non-members; members must state the members too.")
         return dataset
     return with_members(dataset, members, non_members)
 

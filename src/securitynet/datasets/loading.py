@@ -166,7 +166,7 @@ def _request(reference: str, root: Path | None) -> Request:
     if separator and name in DATASETS:
         raise ConfigurationError(
             f"The dataset {name} takes no path.",
-            hint=f"Write {name}; the folder of its files is a setting of its own (root=... in Python).",
+            hint=f"Write {name}; the folder of its files is a separate setting (root=... in Python).",
         )
     if name.startswith("medmnist-") and name not in DATASETS and f"{name}mnist" in DATASETS:
         name = f"{name}mnist"
@@ -193,7 +193,7 @@ def _with_members(
     members, non_members = stated
     if members is None:
         if non_members is not None:
-            raise ConfigurationError("--non-members says who is no member; --members must say who is one.")
+            raise ConfigurationError("--non-members states the non-members; --members must state the members too.")
         return source
     membership = resolve_members(members, non_members, names, reference, folder)
     return replace(

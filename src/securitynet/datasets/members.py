@@ -152,7 +152,7 @@ def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
     except OSError as error:
         raise DatasetError(f"{shown} cannot be read: {error.strerror}.", hint=_LAYOUT) from error
     except ValueError as error:
-        raise DatasetError(f"{shown} is no text file: {error}.", hint=_LAYOUT) from error
+        raise DatasetError(f"{shown} is not a text file: {error}.", hint=_LAYOUT) from error
     header = [name.casefold() for name in table.header]
     column = next((header.index(name) for name in (*_FILES, *_NUMBERS) if name in header), None)
     if column is None:
@@ -247,7 +247,7 @@ class _Lookup:
         if numbered:
             for line, text in entries:
                 if not _is_number(text):
-                    raise DatasetError(f"{where}, {unit} {line}: {text!r} is no number of a record.", hint=_LAYOUT)
+                    raise DatasetError(f"{where}, {unit} {line}: {text!r} is not the number of a record.", hint=_LAYOUT)
             return np.unique(self.check_numbers((int(float(text)) for _, text in entries), where))
         records = [self._find(_normal(text)) for _, text in entries]
         if entries and all(text.isdigit() for _, text in entries):

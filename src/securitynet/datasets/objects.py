@@ -92,7 +92,7 @@ def open_items(value: Any, part: str) -> Items:
         items = _open_torch(value, part)
     else:
         kind = "a stream without a length" if hasattr(value, "__next__") else type(value).__name__
-        raise DatasetError(f"{part} is {kind}, which is no dataset of images.", hint=_HINT)
+        raise DatasetError(f"{part} is {kind}, which is not a dataset of images.", hint=_HINT)
     if not len(items):
         raise DatasetError(f"{part} is empty.")
     return items

@@ -223,7 +223,7 @@ def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
     # Not column.to_numpy(), which imports pandas; that import would take longer than everything else.
     values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(np.from_dlpack(chunk) for chunk in column.chunks)])
     if values.size and values.max() > np.iinfo(np.int64).max:
-        raise DatasetError(f"{path}: column {name!r} holds {values.max()}, which is no class number.")
+        raise DatasetError(f"{path}: column {name!r} holds {values.max()}, which is not a class number.")
     return values.astype(np.int64)
 
 

@@ -169,7 +169,7 @@ def to_array(image: Any, where: str) -> NDArray[Any]:
         array = array[None]
     if array.ndim != 3 or array.dtype.kind not in "uif" or not array.size:
         kind = f"{type(image).__name__} of shape {array.shape}" if array.dtype.kind in "uif" else type(image).__name__
-        raise DatasetError(f"{where} is no image, but {kind}.", hint="Items are (image, label).")
+        raise DatasetError(f"{where} is not an image but {kind}.", hint="Items are (image, label).")
     first, last = array.shape[0] in (1, 3), array.shape[2] in (1, 3)
     if first and (is_tensor or not last):
         return array

@@ -142,7 +142,7 @@ def _stated_preprocessing(
     labelled = dataset is not None and dataset.images is not None
     if not labelled and (reference.detail or "." in reference.name):
         notes.append(
-            f"preprocessing is that of {reference}, as no labelled images are at hand to try others on; that the file "
+            f"preprocessing is that of {reference}, as there are no labelled images to try others on; that the file "
             "holds just these weights could not be verified."
         )
         return source.preprocessing, None

@@ -114,7 +114,7 @@ def _check_graph(node: Any, reference: str) -> None:
                 hint=_ONNX,
             )
         if key == "target" and isinstance(value, str) and not value.startswith(_OPERATORS):
-            raise UnsafeFile(f"{reference} uses {value}, which is no operator of torch itself.", hint=_ONNX)
+            raise UnsafeFile(f"{reference} uses {value}, which is not an operator of torch itself.", hint=_ONNX)
         _check_graph(value, reference)
 
 

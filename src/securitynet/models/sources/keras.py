@@ -132,8 +132,8 @@ def import_keras() -> Any:
     backend = keras.backend.backend()
     if backend != "torch":
         raise ModelError(
-            f"Keras has been imported with its {backend} back end, on which a model is no torch network.",
-            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a process of its own.",
+            f"Keras has been imported with its {backend} back end, with which a model is not a torch network.",
+            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a separate process.",
         )
     return keras
 

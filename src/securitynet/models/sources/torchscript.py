@@ -39,7 +39,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(
-            f"{name} is no TorchScript file, or it is damaged: {str(error).strip().splitlines()[0][:300]}"
+            f"{name} is not a TorchScript file, or it is damaged: {str(error).strip().splitlines()[0][:300]}"
         ) from error
 
     network = OpaqueNetwork(script, has_modes=True)

@@ -77,7 +77,7 @@ def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Tr
             ) from None
     if traced is None:
         raise ModelError(
-            f"{reference or 'The network'} has no layer that makes scores of classes from features: there are no "
+            f"{reference or 'The network'} has no layer that computes class scores from features: there are no "
             "embeddings to take.",
             hint=_NAME_LAYERS,
         )

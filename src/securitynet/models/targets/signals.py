@@ -123,7 +123,7 @@ def collect(
         dataset: Where the images are.
         indices: Which records; all by default.
         cache: Folder for signals of all targets; None queries without caching.
-        progress: Called as the work goes on.
+        progress: Called with (records done, total records).
         same_classes: Whether the dataset's classes are the target's; False for images of another kind, whose labels
             have no meaning for the target.
 
@@ -197,7 +197,7 @@ def collect_embeddings(
         layer: Name of the layer to take; see `securitynet.models.targets.embeddings.finder`. By default what the final
             classifier receives.
         cache: Folder for signals of all targets; None keeps nothing.
-        progress: Called as the work goes on.
+        progress: Called with (records done, total records).
 
     Raises:
         AccessDenied: Under black-box access, or if only recorded outputs are available.

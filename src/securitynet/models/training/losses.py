@@ -60,7 +60,7 @@ def check_outputs(logits: torch.Tensor, targets: torch.Tensor) -> None:
     classes = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
     if (targets.ndim == 2 and logits.shape[1] != classes) or logits.shape[1] < classes:
         raise ModelError(
-            f"The network tells {logits.shape[1]} classes apart, and the training targets have {classes}.",
+            f"The network has {logits.shape[1]} classes, and the training targets have {classes}.",
             hint="Build the architecture with the number of classes of the dataset.",
         )
 
