@@ -56,7 +56,7 @@ def folder(request: Request) -> Source:
         parts[part] = np.arange(start, len(paths), dtype=np.int64)
     notes = list(layout.notes)
     if whole.others:
-        notes.append(f"{whole.others} files without the suffix of an image were skipped.")
+        notes.append(f"Skipped {whole.others} file{'s' if whole.others > 1 else ''} without the suffix of an image.")
     if whole.clutter:
         notes.append(describe_clutter(whole.clutter))
     return Source(

@@ -295,5 +295,5 @@ def _label(label: Any, where: str) -> int:
     except (TypeError, ValueError):
         number = float("nan")
     if not number.is_integer():
-        raise DatasetError(f"{where} has the label {str(label)[:60]!r}; one class number an image is expected.")
+        raise DatasetError(f"{where} has the label {str(label)[:60]!r}; one class number per image is expected.")
     return int(number)

@@ -31,7 +31,7 @@ def medmnist(request: Request) -> Source:
     info = INFO[flag]
     if "multi-label" in info["task"]:
         raise DatasetError(
-            f"{request.name} has several labels an image ({len(info['label'])} findings, any of them at once); a "
+            f"{request.name} has several labels per image ({len(info['label'])} findings, any of them at once); a "
             "target predicts one class per image.",
             hint="Use a MedMNIST set with one label, such as medmnist-pathmnist.",
         )
@@ -64,7 +64,7 @@ def _labels(path: Path, name: str) -> NDArray[np.int64]:
     values = _array(path, name)
     if values.dtype.kind not in "iu" or values.size != len(values):
         raise DatasetError(
-            f"{path}: {name} has shape {values.shape} and type {values.dtype}, not one integer an image."
+            f"{path}: {name} has shape {values.shape} and type {values.dtype}, not one integer per image."
         )
     return values.reshape(-1).astype(np.int64)
 

@@ -72,7 +72,7 @@ class Target:
 
     @property
     def batch_size(self) -> int:
-        """Images a batch that suit the backend."""
+        """Suitable number of images per batch."""
         return self.backend.batch_size
 
     @property

@@ -33,7 +33,7 @@ GHOST_BATCH = 256
 """Records at once under ghost clipping, which holds no gradients of single records."""
 
 GHOST_WEIGHTS = 4_000_000
-"""Number of weights from which ghost clipping is used: it takes about as long (benchmarks/defenses_dp_sgd.py), and no more
+"""Number of weights from which ghost clipping is used: it takes as long (benchmarks/defenses_dp_sgd.py), and no more
 memory than plain training."""
 
 

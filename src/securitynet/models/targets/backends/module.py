@@ -195,7 +195,7 @@ def suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> 
     if shape is None:
         return 128
     # Activations of a batch should stay in reach of the caches on a CPU, and in memory that the allocator keeps: with
-    # 64 images a batch ResNet-20 took a quarter longer than with 32, much of it in page faults, and with 256 twice as
+    # 64 images per batch ResNet-20 took a quarter longer than with 32, much of it in page faults, and with 256 twice as
     # long. A GPU wants much more at once.
     pixels = shape[1] * shape[2]
     target = (1 << 15) if device.type == "cpu" else (1 << 22)
