@@ -14,7 +14,7 @@ import torch
 
 from inference_server import SHAPE, backend_of, check
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.models.targets.backends.http import HttpBackend, input_keys
+from securitynet.models.targets.backends.http import HttpBackend, hash_inputs
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_without_a_file_answers_are_remembered_by_the_backend(server, images, tm
 
 def test_keys_tell_normalised_inputs_apart():
     inputs = np.array([1, 2, 255, -1, 1.0000001], dtype=np.float32).reshape(5, 1, 1, 1)
-    assert len(set(input_keys(inputs))) == 5
-    assert input_keys(np.zeros((1, 1, 2, 3), np.float32)) != input_keys(np.zeros((1, 1, 3, 2), np.float32))
+    assert len(set(hash_inputs(inputs))) == 5
+    assert hash_inputs(np.zeros((1, 1, 2, 3), np.float32)) != hash_inputs(np.zeros((1, 1, 3, 2), np.float32))
 
 
 def test_the_cap_counts_all_runs(server, images, tmp_path):

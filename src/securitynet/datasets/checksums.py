@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from securitynet.datasets.store import unwritable_cache
+from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.errors import DatasetError
 from securitynet.files import file_checksum, printable, write_json
 
@@ -73,7 +73,7 @@ class Checksums:
         try:
             write_json(self._memory, {"version": _VERSION, "files": files})
         except OSError as error:
-            raise unwritable_cache(self._memory.parent, error) from error
+            raise explain_unwritable_cache(self._memory.parent, error) from error
 
 
 def _key(path: Path) -> str:

@@ -17,7 +17,7 @@ from securitynet.datasets.depth import choose_white, find_bits
 from securitynet.datasets.lazy import workers
 from securitynet.datasets.rendering import open_later
 from securitynet.datasets.source import Pixels
-from securitynet.datasets.store import unwritable_cache
+from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.files import write_json
 
 DEPTH_SAMPLE = 20_000
@@ -63,7 +63,7 @@ class ImageProperties:
         try:
             write_json(self._path, self._values)
         except OSError as error:
-            raise unwritable_cache(self._folder, error) from error
+            raise explain_unwritable_cache(self._folder, error) from error
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -73,7 +73,7 @@ def find_layout(root: Path) -> FolderLayout:
     return layout
 
 
-def subfolders(place: Path) -> list[str]:
+def list_subfolders(place: Path) -> list[str]:
     """Names of the folders in a folder, sorted, without clutter."""
     return _list(place).folders
 
@@ -100,7 +100,7 @@ def _find_parts(layout: FolderLayout, depth: int) -> None:
     root = layout.root
     entries = _list(root, layout.clutter)
     names = entries.folders
-    if len(names) == 1 and len(assign_parts(subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
+    if len(names) == 1 and len(assign_parts(list_subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
         layout.root = root / names[0]  # whatever its name: it contains the parts
         _find_parts(layout, depth + 1)
         return
@@ -109,13 +109,13 @@ def _find_parts(layout: FolderLayout, depth: int) -> None:
         layout.folders = {part: root / name for part, name in chosen.items()}
         _note_parts(layout, chosen, names)
         return
-    inside = {name: assign_parts(subfolders(root / name)) for name in names}
+    inside = {name: assign_parts(list_subfolders(root / name)) for name in names}
     with_parts = [name for name, parts in inside.items() if TRAIN in parts and len(parts) > 1]
     if len(names) > 1 and with_parts == names and all(_are_leaves(root / name, inside[name]) for name in names):
         _take_parts_of_classes(layout, inside)
         return
-    suspects = [name for name in names if looks_like_part(name, holds_folders=bool(subfolders(root / name)))]
-    if len(names) == 1 and not entries.images and depth < _DEEPEST and subfolders(root / names[0]):
+    suspects = [name for name in names if looks_like_part(name, holds_folders=bool(list_subfolders(root / name)))]
+    if len(names) == 1 and not entries.images and depth < _DEEPEST and list_subfolders(root / names[0]):
         layout.root = root / names[0]
         _find_parts(layout, depth + 1)
     elif len(with_parts) == 1 and depth < _DEEPEST and not suspects and not _hold_images(root, names, with_parts[0]):
@@ -239,7 +239,7 @@ def _find_classes(layout: FolderLayout) -> None:
             name
             for name in entries.folders
             if looks_like_part(name, holds_folders=True)
-            and not set(subfolders(place / name)).isdisjoint(entries.folders)
+            and not set(list_subfolders(place / name)).isdisjoint(entries.folders)
         ]
         if suspects:
             raise _ambiguous(place, suspects, entries.folders)
@@ -258,8 +258,8 @@ def _find_classes(layout: FolderLayout) -> None:
 
 def _doubt_classes(layout: FolderLayout, place: Path, names: Sequence[str]) -> None:
     """Add a note if the supposed classes may be parts with unknown names."""
-    first = subfolders(place / names[0])
-    if len(names) > 1 and len(first) > 1 and all(subfolders(place / name) == first for name in names[1:]):
+    first = list_subfolders(place / names[0])
+    if len(names) > 1 and len(first) > 1 and all(list_subfolders(place / name) == first for name in names[1:]):
         words = [printable(name) for name in (*names[:2], *first[:2])]
         layout.notes.append(
             f"WARNING: {words[0]}, {words[1]}, ... are taken for classes, and each holds the same folders ({words[2]}, "

@@ -22,7 +22,7 @@ from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
 from securitynet.datasets.references import suggest_reference
 from securitynet.datasets.registry import DATASETS
-from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, natural_shape
+from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, read_natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
 from securitynet.datasets.store import FORMAT, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
@@ -244,7 +244,7 @@ def _images(
     indices = np.arange(len(pixels), dtype=np.int64) if chosen is None else chosen
     first = pixels.fetch(indices[:1])[0]
     name = pixels.name(int(indices[0]))
-    natural = natural_shape(first, name)
+    natural = read_natural_shape(first, name)
     rendering = _rendering(view, source, natural)
     notes = list(_describe_view(view, rendering, natural))
     total = len(indices) * int(np.prod(rendering.shape))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.columns import attribute
-from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, feature_of, no_column
+from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, feature_of
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
@@ -195,7 +195,7 @@ def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
 def _check_image_column(path: Path, schema: pa.Schema, columns: ParquetColumns) -> None:
     for column in (columns.image, columns.label):
         if column not in schema.names:
-            raise no_column(path, schema, column)
+            raise explain_no_column(path, schema, column)
     kind = schema.field(columns.image).type
     if pa.types.is_struct(kind):
         position = kind.get_field_index("bytes")

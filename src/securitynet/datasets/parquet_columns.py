@@ -51,7 +51,7 @@ def _choose(
 ) -> str:
     if stated is not None:
         if stated not in schema.names:
-            raise no_column(path, schema, stated)
+            raise explain_no_column(path, schema, stated)
         return stated
     if usual in schema.names:
         return usual
@@ -61,7 +61,7 @@ def _choose(
     candidates = declared or ([name for name in suitable if name.lower() in _USUAL[usual]] or suitable)
     if len(candidates) == 1:
         return str(candidates[0])
-    raise no_column(path, schema, usual, candidates)
+    raise explain_no_column(path, schema, usual, candidates)
 
 
 _USUAL = {
@@ -70,7 +70,7 @@ _USUAL = {
 }
 
 
-def no_column(path: Path, schema: pa.Schema, name: str, candidates: list[str] | None = None) -> DatasetError:
+def explain_no_column(path: Path, schema: pa.Schema, name: str, candidates: list[str] | None = None) -> DatasetError:
     """Make the error for a missing column, which lists the existing ones.
 
     Args:

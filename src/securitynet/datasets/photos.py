@@ -111,7 +111,7 @@ def _synsets(root: Path) -> dict[str, str]:
 
 
 def _flat(root: Path, folder: Path, wnids: list[str]) -> dict[str, list[Path]]:
-    """Images of a validation folder without subfolders, by WordNet identifier."""
+    """Images of a validation folder without list_subfolders, by WordNet identifier."""
     images = list_images(folder).images
     truth = _truth(root, images, wnids)
     by_wnid: dict[str, list[Path]] = {}

@@ -95,7 +95,7 @@ class Rendering:
         return stated
 
 
-def natural_shape(item: Item, name: str) -> tuple[int, int, int]:
+def read_natural_shape(item: Item, name: str) -> tuple[int, int, int]:
     """(C, H, W) of an image as stored, from its header.
 
     Raises:

@@ -58,7 +58,7 @@ def load_or_build(
                     _build(folder, shape, chunks())
                     images = _open(folder, shape)
         except OSError as error:
-            raise unwritable_cache(folder, error) from error
+            raise explain_unwritable_cache(folder, error) from error
     if images is None:
         raise DatasetError(
             f"The cache entry {folder} does not read back as it was written.",
@@ -67,7 +67,7 @@ def load_or_build(
     return images
 
 
-def unwritable_cache(folder: Path, error: OSError) -> DatasetError:
+def explain_unwritable_cache(folder: Path, error: OSError) -> DatasetError:
     """Make the error for a cache folder that cannot be written to."""
     return DatasetError(
         f"The cache folder {folder} cannot be written to: {error.strerror or error}.",

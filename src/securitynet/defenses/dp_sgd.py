@@ -19,7 +19,7 @@ from securitynet.models.training.dp_sgd import (
     AccountantName,
     ClippingName,
     PrivateSteps,
-    noise_for,
+    find_noise,
     plan_steps,
     unsupported_layers,
     with_group_norms,
@@ -127,7 +127,7 @@ class DpSgd(TrainingDefense):
             return self.noise_multiplier
         rate, steps = plan_steps(records, recipe.batch_size, recipe.epochs)
         assert self.target_epsilon is not None  # given where the noise is not
-        return noise_for(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
+        return find_noise(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
     @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
-from securitynet.models.gan.training import GANHistory, initial_networks, train
+from securitynet.models.gan.training import GANHistory, build_networks, train
 from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
 from securitynet.models.store.model_record import ModelRecord, save_trained_model
 from securitynet.models.training.batches import Feed
@@ -69,7 +69,7 @@ class GANRecord(ModelRecord):
         return values
 
 
-def gan_record(dataset: ImageDataset, indices: NDArray[np.int64], training: GANTraining, seed: int) -> GANRecord:
+def make_gan_record(dataset: ImageDataset, indices: NDArray[np.int64], training: GANTraining, seed: int) -> GANRecord:
     """The record of a GAN as known before its training.
 
     Args:
@@ -146,8 +146,8 @@ def obtain_gan(
             hint="Use a larger dataset, or the attack of Fredrikson, which needs no data.",
         )
     channels, size, _ = dataset.image_shape
-    record = gan_record(dataset, indices, training, seed)
-    networks = initial_networks(training, channels, size, seed)
+    record = make_gan_record(dataset, indices, training, seed)
+    networks = build_networks(training, channels, size, seed)
     place = resolve_device(device)
     folder = None if cache is None else cache / "gans" / record.key
 

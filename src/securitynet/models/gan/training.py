@@ -48,7 +48,7 @@ class GANHistory(Record):
     seconds: float = 0.0
 
 
-def initial_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[GANGenerator, Discriminator]:
+def build_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[GANGenerator, Discriminator]:
     """Build both networks with initial weights that the seed determines; the global random state is restored.
 
     Args:

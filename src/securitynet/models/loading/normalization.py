@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.loading.plausibility import chance_of, least_accuracy
+from securitynet.models.loading.plausibility import compute_chance, least_accuracy
 from securitynet.models.sources.preprocessing import BGR, CONVENTIONS, Normalization
 from securitynet.models.targets.target import Target
 
@@ -125,7 +125,7 @@ def mixed_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int64
     return np.concatenate(shuffled)[np.argsort(places, kind="stable")][:size]
 
 
-def fitting_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normalization]:
+def list_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normalization]:
     """The distinct conventions that apply to images with this number of channels, in their fixed order.
 
     Args:
@@ -167,7 +167,7 @@ def choose_normalization(
     """
     indices = mixed_indices(dataset, size)
     labels = dataset.labels[indices]
-    conventions = fitting_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
+    conventions = list_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
     trials = [_Trial(target, name, normalization) for name, normalization in conventions.items()]
     running = trials
     start = 0
@@ -235,11 +235,11 @@ class _Trial:
             return Candidate(self.name, self.normalization, empty, empty, np.zeros(0))
         logits = torch.cat(self._rows)
         known = labels[: len(logits)]
-        losses = tempered_losses(logits, torch.from_numpy(known))
+        losses = temper_losses(logits, torch.from_numpy(known))
         return Candidate(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, losses)
 
 
-def tempered_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
+def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
     """Compute the negative log-likelihood of each label at the temperature that minimises their mean.
 
     Args:
@@ -285,7 +285,7 @@ def _is_grey(dataset: ImageDataset, indices: NDArray[np.int64]) -> bool:
 
 def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num_classes: int) -> str:
     tried = f"{best.accuracy:.1%} on {best.count:,} images"
-    if best.accuracy <= least_accuracy(chance := chance_of(best.labels, num_classes)):
+    if best.accuracy <= least_accuracy(chance := compute_chance(best.labels, num_classes)):
         return (
             f"WARNING: auto normalisation: no usual convention fits: the best, {best.name}, is hardly better than "
             f"chance ({tried}; chance is {chance:.1%})."

@@ -87,7 +87,7 @@ def check_accuracy(
                 note=None if agrees else note,
             )
         )
-    chance = chance_of(labels, len(class_names))
+    chance = compute_chance(labels, len(class_names))
     at_chance = _is_chance(accuracy, chance, len(labels)) and not agrees
     checks.append(
         Check(
@@ -105,7 +105,7 @@ def check_accuracy(
     return checks
 
 
-def chance_of(labels: Labels, num_classes: int) -> float:
+def compute_chance(labels: Labels, num_classes: int) -> float:
     """Accuracy of the better of two guesses: a random class, or always the most common class."""
     return max(1 / max(num_classes, 1), float(np.bincount(labels).max()) / len(labels))
 
@@ -166,7 +166,7 @@ def find_class_order(
     # The number of orders tried is the number of classes, plus a few.
     better, worse = int((best[0] & ~right).sum()), int((right & ~best[0]).sum())
     significant = better > worse and binomtest(better, better + worse).pvalue < _LEVEL / (count + 4)
-    enough = best[1].accuracy > least_accuracy(chance_of(labels, count))
+    enough = best[1].accuracy > least_accuracy(compute_chance(labels, count))
     return best[1] if significant and enough else None
 
 

@@ -117,7 +117,7 @@ def shadow_outputs(
         outputs[number] = signals.select(records).logits
     if progress:
         progress(plan.count * epochs, plan.count * epochs)
-    fidelity = compare(target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
+    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
     return ShadowOutputs(included, outputs, dataset.labels[records], _logged(fidelity))
 
 
@@ -191,7 +191,7 @@ def shadow_model(
         )
     resolved = resolve_training(training, target, trained, defense)
     shadow = train_shadow(
-        part_spec(dataset, splits, resolved, seed),
+        make_part_spec(dataset, splits, resolved, seed),
         cache=cache,
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
@@ -199,11 +199,11 @@ def shadow_model(
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
+    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
-def part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> ModelSpec:
+def make_part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> ModelSpec:
     """Specification of the one shadow model for the shadow-train part.
 
     Args:
@@ -215,7 +215,7 @@ def part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining,
     return shadow_spec(dataset, splits.shadow_train, training.architecture, training.seeded(seed, 0), training.defense)
 
 
-def target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:
+def compute_target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:
     """Accuracies of a target on its members and non-members, from the cache if its signals are there.
 
     Args:

@@ -97,10 +97,10 @@ def download(
                         progress(done, max(total, done))
                 check()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise unreachable(reference, urlsplit(url).netloc, error) from error
+        raise explain_unreachable(reference, urlsplit(url).netloc, error) from error
 
 
-def unreachable(reference: str, host: str, error: Exception) -> ModelError:
+def explain_unreachable(reference: str, host: str, error: Exception) -> ModelError:
     """Make the error for weights that cannot be downloaded.
 
     Args:

@@ -10,7 +10,7 @@ import httpx
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import unreachable
+from securitynet.models.sources._download import explain_unreachable
 
 
 def hub_file(repository: str, names: Iterable[str], *, revision: str | None, reference: str) -> Path:
@@ -42,7 +42,7 @@ def hub_file(repository: str, names: Iterable[str], *, revision: str | None, ref
         # The client itself would retry for half a minute before it reports that there is no network.
         httpx.head(constants.ENDPOINT, timeout=10)
     except httpx.HTTPError as error:
-        raise unreachable(reference, host, error) from error
+        raise explain_unreachable(reference, host, error) from error
     for name in names:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
@@ -52,11 +52,11 @@ def hub_file(repository: str, names: Iterable[str], *, revision: str | None, ref
                 hint="Check the name; for a gated repository run `hf auth login` first.",
             ) from error
         except errors.LocalEntryNotFoundError as error:
-            raise unreachable(reference, host, error) from error
+            raise explain_unreachable(reference, host, error) from error
         except errors.EntryNotFoundError:
             continue
         except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            raise unreachable(reference, host, error) from error
+            raise explain_unreachable(reference, host, error) from error
         except errors.HFValidationError as error:
             raise ModelError(f"{repository!r} is not the name of a repository.", hint="Write owner/name.") from error
     raise ModelError(

@@ -74,7 +74,7 @@ def per_sample_last_layer_gradients(
     return torch.cat([weights, residuals], dim=1) if bias else weights
 
 
-def residuals_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def compute_residuals(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Posterior minus one-hot label, N×K float32, exact where the posterior of the label is close to 1.
 
     Args:
@@ -132,7 +132,7 @@ def last_layer(
             _check_last(target, logits, emitted.float().cpu())
             bias = layer.bias is not None
             embeddings.append(received.float().cpu().clone())
-            residuals.append(residuals_of(logits, torch.from_numpy(dataset.labels[chosen])))
+            residuals.append(compute_residuals(logits, torch.from_numpy(dataset.labels[chosen])))
             done += len(chosen)
             if progress:
                 progress(done, len(indices))

@@ -21,14 +21,14 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 _PROBED = 3
 
 
-def flattened(networks: Sequence[nn.Module]) -> torch.Tensor:
+def flatten_parameters(networks: Sequence[nn.Module]) -> torch.Tensor:
     """Flatten the parameters of M networks into rows, M×P."""
     rows = [torch.cat([parameter.detach().flatten() for parameter in network.parameters()]) for network in networks]
     return torch.stack(rows)
 
 
-def put_back(networks: Sequence[nn.Module], weights: torch.Tensor) -> None:
-    """Write the rows of `flattened` back into the networks, in place."""
+def unflatten_parameters(networks: Sequence[nn.Module], weights: torch.Tensor) -> None:
+    """Write the rows of `flatten_parameters` back into the networks, in place."""
     with torch.no_grad():
         for network, row in zip(networks, weights.cpu(), strict=True):
             parameters = list(network.parameters())
@@ -64,7 +64,7 @@ class Stack(ABC):
         """
 
 
-def stacked(networks: Sequence[nn.Module], weights: torch.Tensor, probe: Inputs) -> Stack:
+def stack_networks(networks: Sequence[nn.Module], weights: torch.Tensor, probe: Inputs) -> Stack:
     """Choose how to run all networks together.
 
     If linear layers hold all parameters and everything else works along the last dimension, a copy of the network with

@@ -106,7 +106,7 @@ def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: floa
 
 
 @functools.cache
-def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
+def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
     """Find the noise multiplier with which a number of steps spends ``epsilon`` or slightly less.
 
     Args:

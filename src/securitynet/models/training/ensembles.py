@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.training.batched import Inputs, flattened, put_back, stacked
+from securitynet.models.training.batched import Inputs, flatten_parameters, stack_networks, unflatten_parameters
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.randomness import generator
 from securitynet.records import Record
@@ -89,7 +89,7 @@ def train_together(
     chosen = [torch.arange(len(values[0])) for values in inputs] if rows is None else list(rows)
     _check(networks, chosen, inputs, labels)
     shares = weights or [torch.ones(len(values)) for values in labels]
-    start = flattened(networks)
+    start = flatten_parameters(networks)
     checkpoint = None
     if cache is not None:
         fingerprint = _fingerprint(start, inputs, chosen, labels, shares, training, seeds)
@@ -124,7 +124,7 @@ def train_together(
                 checkpoint.maybe_write(run, epoch + 1)
             if progress:
                 progress(epoch + 1, training.epochs)
-    put_back(networks, run.weights)
+    unflatten_parameters(networks, run.weights)
     for network in networks:
         network.eval()
     if checkpoint:
@@ -197,7 +197,7 @@ class _Run:
         )
         first = records.at[records.starts.to(records.at.device)]
         probe = tuple(values[first].unsqueeze(1) for values in records.data)
-        self._stack = stacked(networks, weights, probe)
+        self._stack = stack_networks(networks, weights, probe)
 
     def epoch(self, orders: Sequence[torch.Tensor]) -> bool:
         """Train one epoch, each network in its order, the largest first; whether all losses were finite."""

@@ -37,7 +37,7 @@ def evaluate_feed(
         with torch.inference_mode(), explained_errors():
             for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), max(recipe.batch_size, _BATCH))):
                 wanted = targets[positions.to(targets.device)]
-                logits = main_output(module(preprocessing(batch)))
+                logits = take_main_output(module(preprocessing(batch)))
                 losses.check_outputs(logits, targets)
                 loss_sum += losses.batch_loss(logits, wanted, recipe) * len(positions)
                 correct += (logits.argmax(dim=1) == losses.classes_of(wanted)).sum()
@@ -46,7 +46,7 @@ def evaluate_feed(
     return float(loss_sum) / len(feed), int(correct) / len(feed)
 
 
-def main_output(outputs: object) -> torch.Tensor:
+def take_main_output(outputs: object) -> torch.Tensor:
     """The logits in the return value of a network."""
     try:
         return take_scores(outputs, "The network")

@@ -16,7 +16,7 @@ from securitynet.models.sources.weights import state_checksum
 from securitynet.models.training.recipe import Recipe
 
 
-def images_digest(images: Images, indices: NDArray[np.int64] | None, preprocessing: Preprocessing) -> str:
+def hash_images(images: Images, indices: NDArray[np.int64] | None, preprocessing: Preprocessing) -> str:
     """SHA-256 of the selected images and of their preprocessing.
 
     Args:
@@ -32,7 +32,7 @@ def images_digest(images: Images, indices: NDArray[np.int64] | None, preprocessi
     return digest.hexdigest()
 
 
-def run_fingerprint(
+def compute_run_fingerprint(
     recipe: Recipe, data: str, indices: NDArray[np.int64], targets: torch.Tensor, held: str, module: nn.Module
 ) -> str:
     """32 hexadecimal digits over everything that determines a run's weights.
@@ -50,13 +50,13 @@ def run_fingerprint(
             "recipe": recipe.model_dump(mode="json"),
             "data": data,
             "indices": hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
-            "targets": tensor_digest(targets),
+            "targets": hash_tensor(targets),
             "validation": held,
             "weights": state_checksum(module.state_dict(), type(module).__qualname__),
         }
     )
 
 
-def tensor_digest(values: torch.Tensor) -> str:
+def hash_tensor(values: torch.Tensor) -> str:
     """SHA-256 of the values of a tensor."""
     return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -142,7 +142,7 @@ class HttpBackend(Backend):
             TargetError: If the server fails or returns something unusable. Outputs received so far are stored.
         """
         images = inputs.detach().float().cpu().contiguous().numpy()
-        keys = input_keys(images)
+        keys = hash_inputs(images)
         where = {key: position for position, key in enumerate(keys)}
         known = self._stored.known(where)
         missing = [key for key in where if key not in known]
@@ -249,7 +249,7 @@ class HttpBackend(Backend):
         return read_metadata(body, self._shown, input_name, self._output_name)
 
 
-def input_keys(inputs: NDArray[np.float32]) -> list[bytes]:
+def hash_inputs(inputs: NDArray[np.float32]) -> list[bytes]:
     """Compute a 16-byte key per model input, N×C×H×W float32, from its shape and its exact bytes.
 
     `image_keys` would not do: these values are normalised, not images in [0, 1].
