@@ -109,7 +109,7 @@ def test_what_images_cannot_tell_apart_is_said_and_a_fixed_order_decides(network
     choice = choose_normalization(target_of(Insensitive(network)), digits, size=size)
     assert choice.name == "half"  # the first for grey images
     assert {"none", "mnist", "fmnist"} <= set(choice.equals)
-    assert "cannot tell it from none" in choice.note
+    assert "do not distinguish it from none" in choice.note
     assert "found" not in choice.note
 
 

@@ -147,8 +147,8 @@ def _stated_preprocessing(
         )
         return source.preprocessing, None
     notes.append(
-        f"weights of your own for {reference}: what the library does with images for its own weights is not taken for "
-        "granted; state --normalize and --input-size if you know them."
+        f"weights of your own for {reference}: the library's preprocessing for its own weights is not "
+        "assumed; state --normalize and --input-size if you know them."
     )
     return None, source.preprocessing
 
