@@ -294,8 +294,8 @@ def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num
         names = [score.name for score in equals[:_SHOWN]] + (["others"] if len(equals) > _SHOWN else [])
         accuracies = [score.accuracy for score in equals]
         return (
-            f"auto normalisation: {best.name} is chosen ({tried}). The images do not distinguish it from {', '.join(names)} "
-            f"({min(accuracies):.1%} to {max(accuracies):.1%}), and a fixed order decides."
+            f"auto normalisation: {best.name} is chosen ({tried}). The images do not distinguish it from "
+            f"{', '.join(names)} ({min(accuracies):.1%} to {max(accuracies):.1%}), and a fixed order decides."
         )
     if not others or not others[0].count:
         return f"auto normalisation: chose {best.name}, which fits best ({tried}; no other works at all)."

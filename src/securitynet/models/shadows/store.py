@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images, obtain_model
+from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, obtain_model
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
-
-__all__ = ["Epochs", "check_images", "check_shadow", "obtain_shadow", "shadow_spec", "train_shadow"]
 
 
 def obtain_shadow(

@@ -32,7 +32,6 @@ from securitynet.models.store.model_record import (
     model_record_path,
     read_target_record,
     save_trained_model,
-    trained_splits,
 )
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
@@ -52,16 +51,6 @@ from securitynet.models.training.training_defense import (
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
 from securitynet.version import __version__
-
-__all__ = [
-    "TargetRecord",
-    "TrainedSplit",
-    "read_target_record",
-    "save_trained_model",
-    "train_model",
-    "train_target",
-    "trained_splits",
-]
 
 logger = logging.getLogger(__name__)
 
