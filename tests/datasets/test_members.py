@@ -173,5 +173,5 @@ def test_a_loaded_dataset_takes_members() -> None:
 
 def test_non_members_alone_are_not_enough(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    with pytest.raises(ConfigurationError, match="--members must say"):
+    with pytest.raises(ConfigurationError, match="--members must state"):
         load(f"folder:{tmp_path}", non_members=[0])
