@@ -55,7 +55,7 @@ def test_the_right_convention_is_found(network, digits):
     assert choice.table[0].name == "mnist"
     assert choice.table[0].accuracy > 0.9
     assert {candidate.name for candidate in choice.table} == set(list_conventions(1))
-    assert "found mnist, which fits best" in choice.note
+    assert "chose mnist, which fits best" in choice.note
     assert not choice.equals
     assert f"{choice.table[0].accuracy:.1%}" in choice.note
     assert "WARNING" not in choice.note
@@ -110,7 +110,7 @@ def test_what_images_cannot_tell_apart_is_said_and_a_fixed_order_decides(network
     assert choice.name == "half"  # the first for grey images
     assert {"none", "mnist", "fmnist"} <= set(choice.equals)
     assert "do not distinguish it from none" in choice.note
-    assert "found" not in choice.note
+    assert "chose" not in choice.note
 
 
 @pytest.mark.parametrize("gain", [1, 30])
@@ -279,7 +279,7 @@ def test_priorities(weights, digits):
 
     auto = loaded(dataset=digits)  # nothing is stated, and labels are at hand
     assert auto.preprocessing.describe() == "normalised by mnist"
-    assert any("found mnist, which fits best" in note for note in auto.notes)
+    assert any("chose mnist, which fits best" in note for note in auto.notes)
     assert auto.query_counter.total == 0  # looking for it is no adversary's query
     explicit = loaded(dataset=digits, normalize="half")
     assert explicit.preprocessing.describe() == "normalised by half"
