@@ -24,6 +24,7 @@ from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
+from securitynet.models.training.trainable import find_architecture
 
 if TYPE_CHECKING:
     from securitynet.models.targets.signals import Progress
@@ -79,6 +80,8 @@ def prepare(
     """
     check_defense(config)
     check_members(config)
+    if config.architecture is not None:
+        find_architecture(config.architecture)  # says what is wrong with it before anything is loaded
     if target is not None:
         recorded = isinstance(target.backend, RecordedBackend)
     else:
@@ -88,7 +91,8 @@ def prepare(
             "Which images should the model be assessed on?",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    trained = read_target_record(config.weights) if config.weights else None
+    weights = None if config.weights is None else config.weights.expanduser()
+    trained = read_target_record(weights) if weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
             config.dataset, **load_options(config), cache=config.cache or cache_folder()
@@ -98,7 +102,7 @@ def prepare(
     if target is None:
         target = load_target(
             config.model,
-            weights=config.weights,
+            weights=weights,
             dataset=dataset,
             normalize=config.normalize,
             input_size=config.input_size,
@@ -120,6 +124,8 @@ def prepare(
         )
     elif config.access is not None:
         target = target.under(config.access)
+    if config.architecture is not None:
+        target.backend.architecture = find_architecture(config.architecture).reference
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above

@@ -74,6 +74,12 @@ class AssessConfig(DataOptions):
 
     model: str = Field(description=f"Model reference: {describe_forms()}, or the path of a model file.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
+    architecture: str | None = Field(
+        default=None,
+        description="Architecture of models that attacks train like the target: a name from `securitynet list "
+        "architectures`, timm:NAME, torchvision:NAME, pytorchcv:NAME or python:FILE:FACTORY. Default: the target's "
+        "own, where it is known.",
+    )
     normalize: str | None = Field(
         default=None,
         description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",

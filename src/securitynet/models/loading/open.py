@@ -26,6 +26,7 @@ from securitynet.models.targets.backends.base import Backend, LoadOptions, Opene
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 from securitynet.models.training.dp_sgd import with_group_norms
+from securitynet.models.training.trainable import describe_architecture
 
 DEFAULT_SIZE = 32
 """Height and width of images where nothing states them."""
@@ -104,6 +105,8 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
         device=options.device,
         batch_size=options.batch_size,
     )
+    if reference.declaration.takes_weights:
+        backend.architecture = describe_architecture(reference, source).reference
     if counted:
         backend.num_classes = max(shape.num_classes, 2)
     if backend.channels is None and not reference.declaration.takes_weights:

@@ -141,7 +141,9 @@ def plan_specs(
         # Who knows shadow data only can't have what lies outside: their models set aside some of their own.
         if plan.pool == "online" and 2 <= wanted <= len(outside):
             aside = np.sort(outside[shuffled(len(outside), "set aside", recipe.seed)[:wanted]])
-        specs.append(shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside))
+        specs.append(
+            shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside, training.input_size)
+        )
     return specs
 
 
@@ -185,7 +187,14 @@ def shadow_model(
 
 def part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> ModelSpec:
     """The one shadow model on the shadow-train part, as it is wanted of the store."""
-    return shadow_spec(dataset, splits.shadow_train, training.architecture, training.seeded(seed, 0), training.defense)
+    return shadow_spec(
+        dataset,
+        splits.shadow_train,
+        training.architecture,
+        training.seeded(seed, 0),
+        training.defense,
+        input_size=training.input_size,
+    )
 
 
 def target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:

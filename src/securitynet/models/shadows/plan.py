@@ -12,23 +12,25 @@ from pydantic import Field, ValidationError, field_validator
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
-"""Architecture of shadow models where the target's is neither known nor one of ours, and none was chosen."""
+"""Architecture of shadow models where the target's is not known, and none was chosen."""
 
 
 class ShadowTraining(Record):
     """How shadow models are trained.
 
     Attributes:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the target's own where it is
-            known, else `FALLBACK_ARCHITECTURE`.
+        architecture: A name or a reference (`securitynet.models.training.trainable`); None for the target's own where
+            it is known, else `FALLBACK_ARCHITECTURE`.
         recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are as the target was trained
             where that is known, else ML-Doctor's. The seed follows from that of the attack.
         defense: ``imitate``: they are trained with the defense that the target was trained with, as an adversary would
@@ -114,16 +116,18 @@ class ResolvedTraining:
     """What shadow models are trained as.
 
     Attributes:
-        architecture: Name in the registry.
+        architecture: From which they are built; see `securitynet.models.training.trainable`.
         recipe: With the seed still of the target; `seeded` gives each shadow model its own.
         assumptions: In words, what of it is not known to be as for the target; empty if all is.
         defense: The target's defense; None if it has none, or is not imitated.
+        input_size: Height and width to which images are resized first, as for the target; None leaves them.
     """
 
     architecture: str
     recipe: Recipe
     assumptions: tuple[str, ...]
     defense: TrainingDefense | None = None
+    input_size: int | None = None
 
     def seeded(self, seed: int, number: int) -> Recipe:
         """The recipe of one shadow model."""
@@ -146,21 +150,61 @@ def resolve_training(
         ConfigurationError: If the fields make no recipe, or the target's defense is not at hand to be imitated.
     """
     assumptions = []
-    scheme, _, name = target.reference.partition(":")
-    known = trained.architecture if trained else (name if scheme == "arch" and name in ARCHITECTURES else None)
-    architecture = training.architecture or known or FALLBACK_ARCHITECTURE
-    architecture = ARCHITECTURES.resolve(architecture).name
+    own = None
+    if training.architecture is not None:
+        chosen = find_architecture(training.architecture)
+    else:
+        own = imitated_architecture(target, trained)
+        chosen = own or find_architecture(FALLBACK_ARCHITECTURE)
+    known = trained.architecture if trained else name_architecture(target)
     if known is None:
-        assumptions.append(f"they are {architecture}, and the target's architecture is not one of ours")
-    elif architecture != known:
-        assumptions.append(f"they are {architecture}, and the target is {known}")
+        assumptions.append(f"they are {chosen.name}, and the target's architecture is not known")
+    elif chosen.name != known:
+        assumptions.append(f"they are {chosen.name}, and the target is {known}")
+    elif trained is not None and trained.architecture_version not in ("", chosen.version):
+        assumptions.append(f"what builds {chosen.name} has changed since the target was trained")
     base = trained.recipe if trained else Recipe()
     if trained is None:
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
     defense = None if training.defense == "none" else choose_shadow_defense(trained, defense)
-    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), defense)
+    size = target.preprocessing.input_size if own is not None and trained is None else None
+    return ResolvedTraining(
+        chosen.reference,
+        _changed(base, training.recipe),
+        tuple(assumptions),
+        defense,
+        None if size is None else size[0],
+    )
+
+
+def name_architecture(target: Target) -> str | None:
+    """What a target is built from, a name or a reference, as far as the target itself tells."""
+    if target.architecture is not None:
+        return find_architecture(target.architecture).name
+    scheme, _, name = target.without_interface().reference.partition(":")
+    return name if scheme == "arch" and name in ARCHITECTURES else None
+
+
+def imitated_architecture(target: Target, trained: TargetRecord | None) -> Architecture | None:
+    """The architecture of models that are trained like a target; None if the target's is not known.
+
+    Code that a model record names is never run: a factory counts only where the user named its file.
+
+    Raises:
+        ConfigurationError: If the target was built by a factory, and it is not known where that is.
+        SecurityNetError: See `find_architecture`.
+    """
+    known = target.architecture or (trained.architecture if trained else name_architecture(target))
+    if known is None:
+        return None
+    if target.architecture is None and parse_reference(known if ":" in known else f"arch:{known}").path is not None:
+        raise ConfigurationError(
+            f"The target was trained as {known}, and it was not said where that file is.",
+            hint="Load the target by that reference with its folder, or state --architecture.",
+        )
+    return find_architecture(known)
 
 
 def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:

@@ -35,7 +35,7 @@ def obtain_shadow(
     Args:
         dataset: With square images.
         indices: Sorted training records, at least 2. Images are normalised by their mean and deviation.
-        architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
+        architecture: A name or a reference; see `securitynet.models.training.trainable`.
         recipe: With the seed of this shadow model.
         defense: The target's defense, which it imitates; None for none.
         cache: Folder of the store; None keeps nothing.
@@ -58,10 +58,13 @@ def shadow_spec(
     recipe: Recipe,
     defense: TrainingDefense | None = None,
     aside: NDArray[np.int64] | None = None,
+    input_size: int | None = None,
 ) -> ModelSpec:
-    """The specification of a shadow model; arguments as for `obtain_shadow` and, for ``aside``, `ModelSpec`."""
+    """The specification of a shadow model; arguments as for `obtain_shadow` and, for the last two, `ModelSpec`."""
     labels = dataset.labels[indices]
-    return ModelSpec(dataset, indices, labels, dataset.num_classes, architecture, recipe, defense=defense, aside=aside)
+    return ModelSpec(
+        dataset, indices, labels, dataset.num_classes, architecture, recipe, input_size, defense=defense, aside=aside
+    )
 
 
 def check_shadow(spec: ModelSpec) -> None:

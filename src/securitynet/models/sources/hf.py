@@ -28,6 +28,7 @@ SCHEME = Scheme(
     members=("config.json", "*.safetensors"),
     pattern="(?P<name>[^/@]+/[^/@]+)(@(?P<detail>.*))?",
     mismatch="is not a repository of the hub",
+    libraries=("timm", "transformers"),
 )
 
 # Arguments of timm's factory that name files or other models rather than describe a network.

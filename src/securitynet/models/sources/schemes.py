@@ -50,6 +50,7 @@ class Scheme:
         mark: What separates the name from the detail.
         options: Options of loading that only some schemes have and this one does, without dashes.
         trust: What the user allows with ``--trust``, where the model cannot be opened without running code from it.
+        libraries: Installed packages whose versions decide the network that is built, besides its name.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Scheme:
     mark: str = "@"
     options: tuple[str, ...] = ()
     trust: str = ""
+    libraries: tuple[str, ...] = ()
 
     @property
     def example(self) -> str:

@@ -21,7 +21,7 @@ from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
 
-SCHEME = Scheme("timm", "timm:resnet18.a1_in1k", network=True, takes_weights=True)
+SCHEME = Scheme("timm", "timm:resnet18.a1_in1k", network=True, takes_weights=True, libraries=("timm",))
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which repositories of the hub keep weights, the safe kind first."""

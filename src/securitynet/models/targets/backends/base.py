@@ -82,6 +82,8 @@ class Backend(ABC):
         interface: What stands between the model and those who ask it; None if nothing does.
         repeats: How often each image is asked for one answer.
         charges: Whether answers may cost something.
+        architecture: From which networks like this one are built (`securitynet.models.training.trainable`); None if
+            that is not known.
         rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
     """
 
@@ -93,6 +95,7 @@ class Backend(ABC):
     interface: Interface | None = None
     repeats: int = 1
     charges: bool = False
+    architecture: str | None = None
     rounding: float = 1e-3
 
     @classmethod
