@@ -128,6 +128,11 @@ class AssessConfig(DataOptions):
     defenses: Annotated[tuple[str, ...], Commas] = Field(
         default=("all",), description="What --try-defenses tries: defenses, separated by commas; output, training, all."
     )
+    reference_models: Annotated[tuple[str, ...], Commas] = Field(
+        default=(),
+        description="Pre-trained models in place of shadow models, for rmia, rmia-offline and reference-calibration: "
+        "references, or REFERENCE=WEIGHTS, separated by commas.",
+    )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
         description="Settings of attacks, detectors and the defense: NAME.FIELD=VALUE, separated by commas "

@@ -60,8 +60,17 @@ def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
                 f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
             )
     planned, means = [], means_of(assessed)
+    takers = [name for kind, name in asked if "references" in REGISTRIES[kind].get(name).model_fields]
+    if config.reference_models and not takers:
+        raise ConfigurationError(
+            "--reference-models is for attacks that compare the target with other models, and none is asked for.",
+            hint="Ask for --attacks rmia, rmia-offline or reference-calibration.",
+        )
     for kind, name in asked:
-        method = make_method(kind, name, settings.get(name, {}))
+        own = settings.get(name, {})
+        if config.reference_models and name in takers:
+            own = {"references": list(config.reference_models), **own}
+        method = make_method(kind, name, own)
         planned += plan_trials(name, method, means, config.auxiliary, config.seed)
     return planned
 

@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from typing_extensions import override
 
+from securitynet.attacks._given_models import GivenModel
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.files import file_checksum
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.randomness import derived_seed
-from securitynet.records import Access, Auxiliary, Record, ThreatModel
+from securitynet.records import Access, Auxiliary, ThreatModel
 
 STORE = "surrogates"
 """Folder of the cache in which trained surrogates are kept; those of model stealing lie there too."""
 
 
-class GivenSurrogate(Record):
-    """A model that the adversary has already: a public one, or one that was stolen.
+class GivenSurrogate(GivenModel):
+    """A model to make examples on, in place of one that is trained."""
 
-    Attributes:
-        model: Reference, such as ``arch:resnet18``; a text in place of this record is taken for it.
-        weights: File of weights; the library's own if None.
-        checksum: SHA-256 of that file, filled in: the trial is about these weights and no others.
-        normalize: As for a target.
-        input_size: As for a target.
-        head: As for a target.
-    """
-
-    model: str
-    weights: Path | None = None
-    checksum: str | None = None
-    normalize: str | None = None
-    input_size: int | None = Field(default=None, ge=1)
-    head: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, values: Any) -> Any:
-        if isinstance(values, str):
-            values = {"model": values}
-        if isinstance(values, dict) and values.get("weights") is not None:
-            path = Path(values["weights"])
-            if not path.is_file():
-                raise ConfigurationError(f"There is no file {path} with weights of a surrogate.")
-            found = file_checksum(path)
-            if values.get("checksum") not in (None, found):
-                raise ConfigurationError(f"The weights in {path} are not those of the stated checksum.")
-            return {**values, "checksum": found}
-        return values
-
+    @override
     def load(self, data: TrialData, device: str) -> Target:
         """The model under white-box access.
 
@@ -66,15 +32,7 @@ class GivenSurrogate(Record):
             ModelError: If it cannot be found or read.
             TargetError: If it has other classes than the dataset.
         """
-        found = load_target(
-            self.model,
-            weights=self.weights,
-            dataset=data.dataset,
-            normalize=self.normalize,
-            input_size=self.input_size,
-            head=self.head,
-            device=device,
-        )
+        found = super().load(data, device)
         if not found.access.covers(Access.WHITE_BOX):
             raise ConfigurationError(
                 f"{self.model} only answers; examples are made with gradients, which it does not give.",

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership._reference import OFFLINE, Evidence, ReferenceAttack
+from securitynet.attacks.membership._given_references import ReferenceModelAttack
+from securitynet.attacks.membership._reference import OFFLINE, Evidence
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
 
 
-class ReferenceCalibration(ReferenceAttack):
+class ReferenceCalibration(ReferenceModelAttack):
     """Score is the mean loss under shadow models of other data, less the loss under the target."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)

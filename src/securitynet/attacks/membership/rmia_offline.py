@@ -13,11 +13,11 @@ from pydantic import Field
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
+from securitynet.attacks.membership._given_references import ReferenceModelAttack
 from securitynet.attacks.membership._reference import (
     OFFLINE,
     Evidence,
     Pretended,
-    ReferenceAttack,
     best_setting,
 )
 from securitynet.models.shadows import ShadowPlan
@@ -27,7 +27,7 @@ A_VALUES = tuple(number / 10 for number in range(11))
 UNTUNED_A = 1.0
 
 
-class RMIAOffline(ReferenceAttack):
+class RMIAOffline(ReferenceModelAttack):
     """Score is the share of the shadow data whose ratio the record's exceeds by the factor gamma.
 
     The population is the shadow data, about which the target is asked too. For it Pr(z) is the mean over the shadow

@@ -74,7 +74,9 @@ class _Description:
             return [type(value).__name__, self.describe(value.__func__)]
         if isinstance(value, property):
             return ["property", *map(self.describe, (value.fget, value.fset))]
-        if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        if isinstance(value, types.BuiltinFunctionType):
+            return ["built in", value.__qualname__, _version(str(value.__module__))]
+        if isinstance(value, (type, types.FunctionType)):
             if _is_library(value.__module__):
                 return ["library", f"{value.__module__}.{value.__qualname__}", _version(value.__module__)]
             return self._class(value) if isinstance(value, type) else self._function(value)
@@ -181,7 +183,7 @@ def _is_bookkeeping(name: str) -> bool:
 def _is_library(module: str | None) -> bool:
     """Whether something was installed, so that a version stands for its source code."""
     if module is None or module == "__main__":
-        return module is None
+        return False
     if module.partition(".")[0] in ("builtins", "securitynet"):
         return True
     file = getattr(sys.modules.get(module), "__file__", None)

@@ -23,6 +23,7 @@ from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.versions import digest_source_files
+from securitynet.randomness import isolated
 
 SCHEME = Scheme(
     "python",
@@ -77,7 +78,8 @@ def _load(path: Path, name: str, digest: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up there.
     sys.modules[spec.name] = module
-    with _explained(str(path)), _beside(path):
+    # Whether the file is run now or was before must not change the weights that are drawn next.
+    with _explained(str(path)), _beside(path), isolated():
         spec.loader.exec_module(module)
     factory = getattr(module, name, None)
     if not callable(factory):

@@ -56,6 +56,20 @@ class ModelReference(Record):
         return self if self.path is None else self.model_copy(update={"name": self.path.name})
 
 
+def refuse_code(text: str, origin: str) -> None:
+    """Raise `ConfigurationError` for a reference that runs code and that the user did not write.
+
+    Args:
+        text: The reference.
+        origin: Where it was found, for the message.
+    """
+    if text.strip().startswith("python:"):
+        raise ConfigurationError(
+            f"{origin} refers to Python code ({text}), which is run only where you name it yourself.",
+            hint=f"Look at the file first; then give the reference: {text}.",
+        )
+
+
 def is_path(name: str) -> bool:
     """Whether a name is plainly that of a file or folder: it starts with ``/``, ``./``, ``../`` or ``~``."""
     return name.startswith(("/", "./", "../", "~")) or name in (".", "..")

@@ -22,6 +22,7 @@ from securitynet.records import ThreatModel
 
 TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
+    "reference_models",
 }  # fmt: skip
 """Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
 

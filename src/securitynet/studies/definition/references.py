@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
+from securitynet.models.sources.references import refuse_code
 from securitynet.studies.definition.file import ModelSource, StudyConfig
 from securitynet.studies.definition.paths import resolve_path
 
@@ -71,6 +72,7 @@ def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[st
         )
     for entry in entries:
         assert entry.reference is not None  # filtered
+        refuse_code(entry.reference, f"The catalog's entry {entry.key}")
         yield entry.reference, entry
 
 
@@ -79,6 +81,7 @@ def _reference_of_entry(study: StudyConfig, identifier: str) -> tuple[str, Catal
     assert entry is not None  # an identifier was given
     if entry.reference is None:
         raise ConfigurationError(f"The catalog's entry {entry.key} does not say how to load its model.")
+    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
     return entry.reference, entry
 
 
