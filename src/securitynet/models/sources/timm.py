@@ -27,6 +27,9 @@ WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which repositories of the hub keep weights, the safe kind first."""
 
 
+_IMAGENET_CLASSES = 1000
+
+
 def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     timm = import_torchvision("timm")
@@ -98,9 +101,20 @@ def timm_source(
         fetch=fetch,
         convert=_convert,
         sized=fixed,
-        class_names=tuple(facts.get("label_names") or ()),
+        class_names=_class_names(facts),
         is_own=is_own,
     )
+
+
+def _class_names(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes in the order of outputs: as a configuration states them, or ImageNet's."""
+    if facts.get("label_names"):
+        return tuple(map(str, facts["label_names"]))
+    timm_data = import_torchvision("timm.data")
+    if facts.get("num_classes") != _IMAGENET_CLASSES or timm_data.infer_imagenet_subset(dict(facts)) != "imagenet-1k":
+        return ()
+    known = timm_data.ImageNetInfo("imagenet-1k")
+    return tuple(known.index_to_description(number) for number in range(_IMAGENET_CLASSES))
 
 
 def preprocessing(facts: Mapping[str, Any]) -> Preprocessing:
