@@ -16,7 +16,7 @@ from securitynet.datasets.members import with_members
 from securitynet.datasets.options import load_options
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import cache_folder, expand_home
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
@@ -91,7 +91,7 @@ def prepare(
             "Which images should the model be assessed on?",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    weights = None if config.weights is None else config.weights.expanduser()
+    weights = None if config.weights is None else expand_home(config.weights)
     trained = read_target_record(weights) if weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from securitynet.errors import ConfigurationError
-from securitynet.files import file_checksum
+from securitynet.files import expand_home, file_checksum
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
 from securitynet.models.targets.target import Target
@@ -39,11 +39,11 @@ class GivenModel(Record):
     @classmethod
     def _complete(cls, values: Any) -> Any:
         if isinstance(values, str):
-            model, _, file = values.rpartition("=")
+            model, equals, file = values.rpartition("=")
             # Addresses may hold this character too.
-            values = {"model": model, "weights": file} if Path(file).expanduser().is_file() else {"model": values}
+            values = {"model": model, "weights": file} if equals and "://" not in values else {"model": values}
         if isinstance(values, dict) and values.get("weights") is not None:
-            path = Path(values["weights"]).expanduser()
+            path = expand_home(values["weights"])
             if not path.is_file():
                 raise ConfigurationError(f"There is no file {path} with weights of {values.get('model', 'a model')}.")
             found = file_checksum(path)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
 from securitynet.errors import ConfigurationError
+from securitynet.files import expand_home
 from securitynet.models.sources.foreign import explain_foreign
 from securitynet.models.sources.schemes import SCHEMES, Scheme
 from securitynet.models.sources.sniffing import recognise
@@ -48,7 +49,7 @@ class ModelReference(Record):
     def path(self) -> Path | None:
         """The file or folder that it names, with ``~`` expanded; None if it names something else."""
         if self.declaration.file or (self.declaration.folders and is_path(self.name)):
-            return Path(self.name).expanduser()
+            return expand_home(self.name)
         return None
 
     def without_folders(self) -> ModelReference:
@@ -120,7 +121,7 @@ def _parse_address(text: str) -> ModelReference:
 
 def _parse_path(text: str, scheme: str | None) -> ModelReference:
     """The reference for the path of an existing file or folder, if its content tells its kind."""
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if not text or not path.exists():
         raise _not_understood(text, scheme)
     recognised = recognise(path)

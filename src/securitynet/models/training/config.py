@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from securitynet.datasets.options import ImageOptions
-from securitynet.files import data_folder, stable_hash
+from securitynet.files import data_folder, expand_home, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
 
@@ -79,7 +79,7 @@ class TrainConfig(RecipeOptions, _TargetOptions):
     def weights_file(self) -> Path:
         """Path of the weights file."""
         if self.out is not None:
-            return self.out.expanduser()
+            return expand_home(self.out)
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
             del settings["configure"]  # keeps file names from before this setting existed
