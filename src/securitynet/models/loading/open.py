@@ -47,9 +47,9 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
             lost = model_record_path(options.weights).name
             notes.append(f"these weights were trained here, and their record {lost} is missing: members are assumed.")
     if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
+        trained_as = record.architecture if ":" in record.architecture else f"arch:{record.architecture}"
         raise WeightsMismatch(
-            f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",
-            hint=f"Write arch:{record.architecture}.",
+            f"{options.weights} was trained as {trained_as}, not {reference}.", hint=f"Write {trained_as}."
         )
     shape, state, counted = _read_weights(reference, source, options, record, dataset, notes)
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))

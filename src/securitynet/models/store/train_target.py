@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -67,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_target(
-    architecture: str,
+    architecture: str | Callable[..., nn.Module],
     dataset: ImageDataset | str,
     *,
     recipe: Recipe | None = None,
@@ -90,8 +91,8 @@ def train_target(
     for early stopping); the non-members are looked at once, at the end, for the test accuracy.
 
     Args:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`, or a reference: see
-            `securitynet.models.training.trainable`.
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`, a reference, a factory or a network:
+            see `securitynet.models.training.trainable`.
         dataset: Loaded, or its reference.
         recipe: How to train; ML-Doctor's recipe by default, or what ``defense`` advises of it.
         split: Protocol, ``four-way`` or ``public``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.architectures.in_process import reinitialise
+from securitynet.models.architectures.in_process import register_factory, reinitialise
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.catalog import resolve
@@ -108,18 +109,19 @@ class Architecture:
         return network
 
 
-def find_architecture(reference: str) -> Architecture:
+def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture:
     """The architecture that a name or a reference stands for.
 
     Args:
-        reference: See the module. Weights that a reference names besides (``timm:resnet18.a1_in1k``) count for nothing.
+        reference: See the module; a factory or a network is registered, as `register_factory` does. Weights that a
+            reference names besides (``timm:resnet18.a1_in1k``) count for nothing.
 
     Raises:
         UnknownName: If it is a name and none of ours.
         ConfigurationError: If it is no reference, or one of something that can't be trained.
         ModelError: If there is no such network, or it was given as an object in another process.
     """
-    text = reference.strip()
+    text = (reference if isinstance(reference, str) else register_factory(reference)).strip()
     if ":" not in text:
         text = f"arch:{ARCHITECTURES.resolve(text).name}"
     parsed = parse_reference(text)

@@ -106,7 +106,9 @@ class TrainSource(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    architecture: str | Several = Field(description="Architectures; see `securitynet list architectures`.")
+    architecture: str | Several = Field(
+        description="Architectures: names from `securitynet list architectures`, or references."
+    )
     dataset: str | Several | None = Field(default=None, description="Datasets; default: that of [data].")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Training seeds.")
     label: str | None = Field(default=None, description="How to call the targets in tables.")
