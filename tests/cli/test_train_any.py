@@ -27,13 +27,13 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "net.py").write_text(NET)
     reference, weights = f"python:{folder / 'net.py'}:make", folder / "model.safetensors"
-    run("train", reference, "--dataset", "digits", "--limit", 40, "--epochs", 2, "--out", weights)
+    run("train", reference, "--dataset", "digits", "--limit", 300, "--epochs", 2, "--out", weights)
     return reference, weights
 
 
 def assess(trained, tmp_path, *options):
     reference, weights = trained
-    shared = ["--weights", weights, "--dataset", "digits", "--limit", 40, "--detectors", "none", "--cache", tmp_path]
+    shared = ["--weights", weights, "--dataset", "digits", "--limit", 300, "--detectors", "none", "--cache", tmp_path]
     run("assess", reference, *shared, "--out", tmp_path / "report", *options)
     return json.loads((tmp_path / "report" / "result.json").read_text())
 
@@ -52,7 +52,7 @@ def test_shadow_models_have_the_architecture_of_the_target_or_the_stated_one(tra
 
 def test_reference_models_train_nothing_and_are_named(trained, tmp_path):
     other = tmp_path / "other.safetensors"
-    run("train", "simple-cnn", "--dataset", "digits", "--limit", 40, "--epochs", 2, "--split-seed", 1, "--out", other)
+    run("train", "simple-cnn", "--dataset", "digits", "--limit", 300, "--epochs", 2, "--split-seed", 1, "--out", other)
     options = ("--attacks", "rmia,reference-calibration", "--reference-models", f"arch:simple-cnn={other}")
     result = assess(trained, tmp_path, *options)
     assert architectures(tmp_path) == set() and {trial["status"] for trial in result["trials"]} == {"ok"}
@@ -63,7 +63,7 @@ def test_reference_models_train_nothing_and_are_named(trained, tmp_path):
 def test_reference_models_without_an_attack_that_takes_them_are_refused(trained, tmp_path):
     reference, weights = trained
     outcome = run(
-        *("assess", reference, "--weights", weights, "--dataset", "digits", "--limit", 40, "--attacks", "loss"),
+        *("assess", reference, "--weights", weights, "--dataset", "digits", "--limit", 300, "--attacks", "loss"),
         *("--detectors", "none", "--reference-models", "timm:resnet18", "--out", tmp_path / "report"),
         code=1,
     )
