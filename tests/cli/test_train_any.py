@@ -67,4 +67,4 @@ def test_reference_models_without_an_attack_that_takes_them_are_refused(trained,
         *("--detectors", "none", "--reference-models", "timm:resnet18", "--out", tmp_path / "report"),
         code=1,
     )
-    assert "--reference-models is for attacks" in outcome.output
+    assert "--reference-models is for attacks" in str(outcome.exception)
