@@ -1,4 +1,4 @@
-"""Surrogates on which transferable examples are made: given by reference, or trained on what the adversary holds."""
+"""Surrogates for transferable examples: given by reference, or trained on the adversary's data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 STORE = "surrogates"
-"""Folder of the cache in which trained surrogates are kept; those of model stealing lie there too."""
+"""Cache folder of trained surrogates, shared with model stealing."""
 
 
 class GivenSurrogate(GivenModel):
@@ -25,24 +25,30 @@ class GivenSurrogate(GivenModel):
 
     @override
     def load(self, data: TrialData, device: str) -> Target:
-        """The model under white-box access.
+        """Load the model with white-box access.
 
         Raises:
-            ConfigurationError: If it only answers.
+            ConfigurationError: If the model gives outputs only.
             ModelError: If it cannot be found or read.
-            TargetError: If it has other classes than the dataset.
+            TargetError: If its classes differ from those of the dataset.
         """
-        found = super().load(data, device)
-        if not found.access.covers(Access.WHITE_BOX):
+        surrogate = super().load(data, device)
+        if not surrogate.access.covers(Access.WHITE_BOX):
             raise ConfigurationError(
-                f"{self.model} only answers; examples are made with gradients, which it does not give.",
+                f"{self.model} gives outputs only; making examples requires its gradients.",
                 hint="Name a network, with its weights.",
             )
-        return found
+        return surrogate
 
 
 def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Target:
-    """A model trained on what the adversary holds: from the store if it is there, else trained now.
+    """Train a surrogate on the adversary's data, or load it from the store.
+
+    Args:
+        architecture: Architecture of the surrogate.
+        recipe: Training recipe.
+        data: Data of the trial.
+        context: Seed, cache and device.
 
     Raises:
         SplitError: If the adversary holds too little.
@@ -51,15 +57,25 @@ def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, contex
     """
     spec = surrogate_spec(architecture, recipe, data, context)
 
-    def told(done: int) -> None:
+    def report_epoch(done: int) -> None:
         if context.progress:
             context.progress(done, recipe.epochs)
 
-    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=told).target
+    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=report_epoch).target
 
 
 def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> ModelSpec:
-    """What is trained as a surrogate. Raises `SplitError` if the adversary holds too little."""
+    """Return the specification of the surrogate.
+
+    Args:
+        architecture: Architecture of the surrogate.
+        recipe: Training recipe.
+        data: Data of the trial.
+        context: Seed, cache and device.
+
+    Raises:
+        SplitError: If the adversary holds too little data.
+    """
     records = held_records(data, context.threat_model)
     return ModelSpec(
         data.dataset,
@@ -72,7 +88,7 @@ def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: 
 
 
 def held_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:
-    """The records that the adversary trains a surrogate on: shadow data, or the members that are known.
+    """Return the records that the adversary trains a surrogate on: shadow data, or the known members.
 
     Raises:
         SplitError: If there are fewer than two.
@@ -82,6 +98,6 @@ def held_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[n
     if len(records) < 2:
         raise SplitError(
             "The adversary holds too few records to train a surrogate on.",
-            hint="Let them know more of the training set (--known), or name surrogates.",
+            hint="Let the adversary know more of the training set (--known), or name surrogates.",
         )
     return records

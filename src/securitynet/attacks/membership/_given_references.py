@@ -69,9 +69,9 @@ class ReferenceModelAttack(ReferenceAttack):
     def _compare_shadow(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         """With shadow data only: no member is known, so the threshold is the median score."""
         pool = self.shadows.records(data.splits)
-        asked = context.signals(target, data, union(data.judged, pool) if self.asks_population else None)
+        asked = context.signals(target, data, union(data.judged, pool) if self.queries_population else None)
         signals, judged = asked.select(data.judged), len(data.judged)
-        together = np.concatenate([signals.indices, pool if self.asks_population else pool[:0]])
+        together = np.concatenate([signals.indices, pool if self.queries_population else pool[:0]])
         found = reference_outputs(self.references, target, data, together, context)
         values = asked.select(together)
         evidence = Evidence(self.signal(values.logits, values.labels), self._signals(found), found.included)
