@@ -51,7 +51,7 @@ def test_ml_doctors_surrogate_has_the_targets_own_architecture(digit_target, all
     attack = MLDoctorSurrogate()
     assert attack.blueprint(digit_target, None) == ("simple-cnn", None, ())
     unknown = Target(digit_target.backend)
-    unknown.backend = type("Elsewhere", (), {"reference": "onnx:model.onnx", "interface": None})()
+    unknown.backend = type("Elsewhere", (), {"reference": "onnx:model.onnx", "interface": None, "architecture": None})()
     architecture, _, notes = attack.blueprint(unknown, None)
     assert architecture == "simple-cnn" and "not known" in notes[0]
     output = steal(digit_target, all_data, attack=MLDoctorSurrogate, architecture="own")
