@@ -6,13 +6,14 @@ import functools
 import json
 import types
 import typing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from securitynet.catalog.schema import CatalogEntry, Code
+from securitynet.catalog.code import Code
+from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, UnknownName
 
 Kind = Literal["text", "choice", "integer", "number", "boolean", "list", "choices", "object"]
@@ -20,7 +21,7 @@ Kind = Literal["text", "choice", "integer", "number", "boolean", "list", "choice
 
 @dataclass(frozen=True)
 class CodeInfo:
-    """One code of the codebook.
+    """One code of the codebook: a field of `CatalogEntry` and its `Code`, whose attributes it repeats.
 
     Attributes:
         name: Name of the field and of the column.
@@ -45,6 +46,14 @@ class CodeInfo:
     values: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    term: bool = False
+    label: str = ""
+    facet: int | None = None
+    range_filter: bool = False
+    sort_labels: tuple[str, str] = ("", "")
+    log_axis: bool = False
+    number_format: Literal["grouped", "short", "plain"] = "grouped"
+    overview: int | None = None
 
     @property
     def option(self) -> str:
@@ -64,9 +73,7 @@ class CodeInfo:
     @property
     def categorical(self) -> bool:
         """Whether whole values are indexed as search terms, so that filters on them cost no scan."""
-        return self.kind in ("choice", "choices", "list", "boolean") or self.name in (
-            "source", "dataset", "family", "architecture", "venue", "license", "threat"
-        )  # fmt: skip
+        return self.term or self.kind in ("choice", "choices", "list", "boolean")
 
     def parse(self, text: str) -> Any:
         """The value that a text stands for, validated; None for an empty one.
@@ -121,6 +128,23 @@ def code(name: str) -> CodeInfo:
     return found
 
 
+@functools.cache
+def facet_codes() -> tuple[str, ...]:
+    """Codes by which the page divides what it finds, in their order there."""
+    return _ordered_by("facet")
+
+
+@functools.cache
+def overview_codes() -> tuple[str, ...]:
+    """Codes of which ``catalog search`` prints a column, in their order."""
+    return _ordered_by("overview")
+
+
+def _ordered_by(attribute: str) -> tuple[str, ...]:
+    places = {name: getattr(info, attribute) for name, info in codebook().items()}
+    return tuple(sorted((name for name, place in places.items() if place is not None), key=lambda name: places[name]))
+
+
 def as_json() -> list[dict[str, Any]]:
     """The codebook as JSON types, for other programs."""
     return [asdict(info) for info in codebook().values()]
@@ -156,16 +180,11 @@ def _code_info(name: str, field: FieldInfo) -> CodeInfo:
     inner, bounds = _unwrapped(field.annotation, [])
     kind, values = _kind(inner)
     numeric = kind in ("integer", "number")
+    declared = {item.name: getattr(described, item.name) for item in fields(Code)}
     return CodeInfo(
+        **declared | {"label": described.label or name.replace("_", " ")},
         name=name,
         kind=kind,
-        group=described.group,
-        meaning=described.meaning,
-        paper=described.paper,
-        example=described.example,
-        unit=described.unit,
-        text=described.text,
-        ordered=described.ordered,
         required=field.is_required(),
         values=values,
         low=next((float(item.ge) for item in bounds if hasattr(item, "ge")), None) if numeric else None,

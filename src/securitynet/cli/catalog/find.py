@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.catalog.codebook import as_json, as_markdown, codebook
+from securitynet.catalog.codebook import as_json, as_markdown, codebook, overview_codes
 from securitynet.cli import console
 from securitynet.cli.catalog.options import (
     Db,
@@ -22,8 +22,6 @@ from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from securitynet.catalog.catalog import Catalog
-
-_COLUMNS = ("id", "name", "source", "dataset", "family", "year", "claimed_accuracy", "parameters")
 
 app = typer.Typer()
 
@@ -72,7 +70,8 @@ def search(
 
         typer.echo(as_csv([{**record, "measurements": []} for record in records]), nl=False)
     else:
-        print_table(_COLUMNS, [[record.get(name) for name in _COLUMNS] for record in records])
+        columns = ("id", *overview_codes())
+        print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
         console.stderr.print(f"More: --after {page.after}", soft_wrap=True)
 
