@@ -1,4 +1,4 @@
-"""Columns in memory against the catalog's own queries: the same entries in the same order."""
+"""The page's search against the catalog's own queries: the same entries in the same order."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[
     with securitynet.catalog.open(filled[0]) as catalog:
         search = Search(catalog)
         state = State("net*", {"dataset": ("SVHN",), "countries": ("China",)})
-        for facet in search.facets(state):
+        for facet in search.snapshot.facets(state):
             for choice in (*facet.choices, *facet.more):
                 alone = state.without(facet.name)
                 asked = State(alone.text, {**alone.filters, facet.name: (choice.value,)})
@@ -68,9 +68,9 @@ def test_on_every_database(catalog: Catalog) -> None:
     catalog.edit(ids[3], {"dataset": "MNIST"})
     catalog.withdraw(ids[4], note="gone")
     search.refresh()
-    assert search.find(State(filters={"dataset": ("MNIST",)})).total == 1
-    assert search.find(State()).total == 40
-    assert np.isclose(search.columns.numeric["stealing.accuracy"][0], 0.9)
+    assert search.snapshot.match(State(filters={"dataset": ("MNIST",)})).total == 1
+    assert search.snapshot.match(State()).total == 40
+    assert np.isclose(search.snapshot.frame["stealing.accuracy"][0], 0.9)
 
 
 def test_correlation_from_sums_is_that_of_models() -> None:

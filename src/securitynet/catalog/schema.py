@@ -16,7 +16,6 @@ from securitynet.catalog.code import Code
 from securitynet.files import stable_hash
 from securitynet.records import Record
 
-
 TaskType = Literal[
     "classification", "zero-shot classification", "feature extraction", "detection", "segmentation", "other"
 ]

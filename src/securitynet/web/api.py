@@ -10,9 +10,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from securitynet.catalog.codebook import as_json, codebook
-from securitynet.web.pages import found_details, site_of
+from securitynet.web.pages import found_details
 from securitynet.web.plot import plot
 from securitynet.web.similar import similar
+from securitynet.web.site import site_of
 from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, whole
 from securitynet.web.studies import studies
 
@@ -227,7 +228,7 @@ def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
     """The models most like one."""
     search = site_of(request).search
     entry = found_details(site_of(request), identifier).entry
-    found = search.rows(similar(search.columns, search.number_of(entry.id)))
+    found = search.rows(similar(search.snapshot, search.numbers_of([entry.id])[entry.id]))
     return [{"id": one.id, **one.known()} for one in found]
 
 
@@ -243,7 +244,7 @@ def facets(request: Request) -> list[FacetCounts]:
             values=[Count(**asdict(choice)) for choice in (*facet.choices, *facet.more)],
             left_out=facet.left_out,
         )
-        for facet in search.facets(state)
+        for facet in search.snapshot.facets(state)
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ import securitynet.catalog
 from securitynet.analysis import tokens
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import MissingExtra, SecurityNetError
-from securitynet.web import api, pages, words
+from securitynet.web import api, labels, pages
 from securitynet.web.search import Search
 from securitynet.web.security import Guard
+from securitynet.web.site import Site, site_of
 
 _ONLY_READ = "SET default_transaction_read_only = on"
 _AT_ONCE = 10
@@ -34,23 +34,6 @@ _PAGE_CACHE = 8192
 """Kilobytes that SQLite keeps a connection; the operating system keeps the file's pages for all of them."""
 
 _NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-
-@dataclass(frozen=True)
-class Site:
-    """What the pages need.
-
-    Attributes:
-        search: Of the catalog.
-        templates: Of the pages.
-        roots: Folders of studies.
-        assets: Name -> content and kind of the files under ``/static``.
-    """
-
-    search: Search
-    templates: Environment
-    roots: tuple[Path, ...]
-    assets: dict[str, tuple[bytes, str]]
 
 
 def create_app(
@@ -89,9 +72,9 @@ def create_app(
     app.state.site = Site(Search(catalog), _templates(), tuple(studies), _assets())
     app.include_router(api.router)
     app.include_router(pages.router)
-    app.add_exception_handler(SecurityNetError, _told)
-    app.add_exception_handler(HTTPException, _told)
-    app.add_exception_handler(RequestValidationError, _told)
+    app.add_exception_handler(SecurityNetError, _show_error)
+    app.add_exception_handler(HTTPException, _show_error)
+    app.add_exception_handler(RequestValidationError, _show_error)
     app.add_middleware(Guard, token=token, names=names)
     return app
 
@@ -131,7 +114,7 @@ def _templates() -> Environment:
     )
     for name in environment.list_templates(extensions=["html"]):
         environment.get_template(name)  # translated now, and not while the first visitor waits
-    environment.globals |= words.GLOBALS | {"version": securitynet.__version__}
+    environment.globals |= labels.GLOBALS | {"version": securitynet.__version__}
     return environment
 
 
@@ -152,7 +135,7 @@ def _assets() -> dict[str, tuple[bytes, str]]:
     return found
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _show_error(request: Request, error: Exception) -> Response:
     """What is wrong, as JSON or as a page."""
     status, message, hint = 400, "", None
     if isinstance(error, SecurityNetError):
@@ -164,8 +147,9 @@ async def _told(request: Request, error: Exception) -> Response:
         message = "; ".join(f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors()[:5])
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": message, "hint": hint}, status_code=status)
-    site: Site = request.app.state.site
-    page = site.templates.get_template("error.html").render(
-        here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint
+    page = (
+        site_of(request)
+        .templates.get_template("error.html")
+        .render(here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint)
     )
     return HTMLResponse(page, status_code=status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -14,34 +14,24 @@ from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
 from securitynet.web.drawing import draw
-from securitynet.web.plot import colours, fields, plot
+from securitynet.web.loading import loading_code
+from securitynet.web.plot import colours, plot
 from securitynet.web.security import REPORT_POLICY
-from securitynet.web.similar import loading, similar
+from securitynet.web.similar import similar
+from securitynet.web.site import Site, site_of
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.studies import Study, studies
 
-if TYPE_CHECKING:
-    from securitynet.web.app import Site
-
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-RANGES = ("year", "claimed_accuracy", "parameters")
-SORTS = {
-    "": "as collected",
-    "-claimed_accuracy": "claimed accuracy",
-    "-year": "newest",
-    "year": "oldest",
-    "parameters": "fewest parameters",
-    "-parameters": "most parameters",
-    "name": "name",
+RANGES = tuple(info.name for info in codebook().values() if info.range_filter)
+SORTS = {"": "as collected"} | {
+    sign + info.name: label
+    for info in codebook().values()
+    for sign, label in zip(("", "-"), info.sort_labels, strict=True)
+    if label
 }
 MOST_COMPARED = 6
 _PLOT = ("x", "y", "colour")
-
-
-def site_of(request: Request) -> Site:
-    """What the pages need."""
-    site: Site = request.app.state.site
-    return site
 
 
 @router.get("/")
@@ -49,8 +39,8 @@ def search(request: Request) -> HTMLResponse:
     """Search."""
     site = site_of(request)
     state = State.read(request.query_params.multi_items(), also=("id",))
-    found, entries = site.search.page(state)
-    last = max(1, -(-found.total // PER_PAGE))
+    matches, entries = site.search.page(state)
+    last = max(1, -(-matches.total // PER_PAGE))
     return _page(
         site,
         "search.html",
@@ -58,11 +48,11 @@ def search(request: Request) -> HTMLResponse:
         state=state,
         entries=entries,
         accuracy=site.search.accuracies(entries) if entries else {},
-        total=found.total,
-        everything=len(found.columns),
+        total=matches.total,
+        everything=len(matches.snapshot),
         first=(state.page - 1) * PER_PAGE + 1,
         last=last,
-        facets=site.search.facets(state),
+        facets=matches.snapshot.facets(state),
         ranges=RANGES,
         sorts=SORTS,
         chips=_chips(state),
@@ -75,7 +65,7 @@ def search(request: Request) -> HTMLResponse:
 def model(request: Request, identifier: str) -> Response:
     """A model's page."""
     site = site_of(request)
-    current = site.search.columns
+    snapshot = site.search.snapshot
     with site.search.catalog.database.together():
         details = found_details(site, identifier)
         entry = details.entry
@@ -90,9 +80,9 @@ def model(request: Request, identifier: str) -> Response:
             accuracy=site.search.accuracies([entry])[entry.id],
             groups=_grouped(details),
             measured_rows=by_name(details.measured),
-            loading=loading(entry, entry.dataset),
+            loading=loading_code(entry, entry.dataset),
             history=site.search.catalog.history(entry.id),
-            similar=site.search.rows(similar(current, site.search.number_of(entry.id))),
+            similar=site.search.rows(similar(snapshot, site.search.numbers_of([entry.id])[entry.id])),
         )
 
 
@@ -111,8 +101,8 @@ def plot_page(request: Request) -> HTMLResponse:
         chips=_chips(state, "/plot", [(name, given[name]) for name in _PLOT if given.get(name)]),
         plot=found,
         drawing=draw(found) if found else None,
-        offered=fields(site.search.columns),
-        colours=colours(site.search.columns),
+        offered=site.search.snapshot.numeric,
+        colours=colours(site.search.snapshot),
     )
 
 
@@ -172,8 +162,9 @@ def download(request: Request, kind: str) -> Response:
         raise HTTPException(404, f"There are downloads as {', '.join(downloads.KINDS)}.")
     state = State.read(request.query_params.multi_items(), also=("id", *_PLOT))
     site.search.query(state)
-    found = site.search.find(state)
-    numbers = site.search.ordered(found, state.sort, 0, found.total)
+    snapshot = site.search.snapshot
+    matches = snapshot.match(state)
+    numbers = snapshot.ordered(matches, state.sort, 0, matches.total)
     return StreamingResponse(
         downloads.stream(kind, site.search.catalog.database, numbers),
         media_type=downloads.KINDS[kind],

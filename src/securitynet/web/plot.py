@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
 from securitynet.analysis.statistics import Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Codes, Columns, Floats, Integers
-from securitynet.web.search import Found, Search
+from securitynet.web.search import Integers, Search, Snapshot
 from securitynet.web.state import State
 
 MOST_POINTS = 2000
@@ -31,7 +32,7 @@ OTHER_COLOUR = MOST_COLOURS
 _AT_ONCE = threading.Semaphore(2)
 """Plots that are made at a time: each takes some sixty million bytes for a million models."""
 
-LOGARITHMIC = frozenset({"parameters", "flops", "training_size", "classes"})
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,9 @@ class Plot:
     ranks: Estimate | None
 
 
-def fields(columns: Columns) -> dict[str, list[str]]:
-    """What can stand on an axis, by kind: codes of which some entry has a value, and measured names."""
-    codes = [
-        name for name, info in codebook().items() if info.numeric and bool(np.isfinite(columns.numeric[name]).any())
-    ]
-    return {"measured": list(columns.measured), "annotated": codes}
-
-
-def colours(columns: Columns) -> list[str]:
+def colours(snapshot: Snapshot) -> list[str]:
     """What can colour."""
-    return [name for name, facet in columns.facets.items() if facet.owners is None and len(facet.values) > 1]
+    return [n for n, values in snapshot.facet_values.items() if values and not codebook()[n].several]
 
 
 def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
@@ -107,61 +100,61 @@ def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "
         UnknownName: If a field is not there.
     """
     search.query(state)
-    key = (search.columns.change, state.text, tuple(sorted(state.filters.items())), x, y, colour)
-    made: Plot | None = search.plots.get(key, lambda: _made(search, state, x, y, colour))
+    snapshot = search.snapshot
+    key = (state.text, tuple(sorted(state.filters.items())), x, y, colour)
+    made: Plot | None = snapshot.plots.get(key, lambda: _make_plot(search, snapshot, state, x, y, colour))
     return made
 
 
-def _made(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
-    with _AT_ONCE:
-        return _plot(search, state, x, y, colour)
-
-
-def _plot(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
-    found = search.find(state)
-    columns = found.columns
-    offered = [name for names in fields(columns).values() for name in names]
+def _make_plot(search: Search, snapshot: Snapshot, state: State, x: str, y: str, colour: str) -> Plot | None:
+    offered = [name for names in snapshot.numeric.values() for name in names]
     if len(offered) < 2:
         return None
     x = _known(x, offered, _default(offered, ("accuracy.test", "claimed_accuracy")))
     y = _known(y, offered, _default([n for n in offered if n != x], ("stealing.accuracy", "parameters", "year")))
     if colour:
-        _known(colour, colours(columns), "")
-    log = tuple(_logarithmic(name, columns, found) for name in (x, y))
-    complete = found.chosen.copy()
-    values = []
+        _known(colour, colours(snapshot), "")
+    with _AT_ONCE:
+        return _plot(search, snapshot, state, x, y, colour)
+
+
+def _plot(search: Search, snapshot: Snapshot, state: State, x: str, y: str, colour: str) -> Plot:
+    matches = snapshot.match(state)
+    names = list(dict.fromkeys(("number", x, y, "family", *([colour] if colour else ()))))
+    table = snapshot.frame.select(names).filter(matches.mask)
+    log = (_is_logarithmic(table, x), _is_logarithmic(table, y))
     for name, is_log in zip((x, y), log, strict=True):
-        values.append(search.logarithm(columns, name) if is_log else columns.numeric[name])
-        complete &= np.isfinite(values[-1])
-    positions = np.flatnonzero(complete)
-    across, up = (column[positions] for column in values)
-    families = columns.facets["family"].codes[positions]
+        table = table.filter(pl.col(name) > 0 if is_log else pl.col(name).is_finite())
+    raw = [table[name].to_numpy() for name in (x, y)]
+    across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
+    # Number 0 stands for models of no known family.
+    families = table.select((pl.col("family").to_physical().cast(pl.Int64) + 1).fill_null(0)).to_series().to_numpy()
     pearson, ranks = _correlations(across, up, families)
-    crowded = len(positions) > MOST_POINTS
-    drawn = np.arange(len(positions))
+    crowded = table.height > MOST_POINTS
+    drawn = np.arange(table.height)
     if crowded:
         drawn = np.sort(np.random.default_rng(0).choice(len(drawn), SAMPLE, replace=False))
-    groups, number = _groups(columns, colour, positions)
-    names = search.names(columns.numbers[positions[drawn]])
+    groups, group = _groups(table[colour] if colour else None)
+    numbers = table["number"].to_numpy()[drawn].tolist()
+    labels = search.names(numbers)
     points = []
-    for place, position in zip(drawn.tolist(), positions[drawn].tolist(), strict=True):
-        known = names.get(int(columns.numbers[position]))
-        if known:
-            index = int(number[place])
-            first, second = float(columns.numeric[x][position]), float(columns.numeric[y][position])
-            points.append(Point(first, second, index, *known, group=groups[index] if groups else ""))
+    for place, number in zip(drawn.tolist(), numbers, strict=True):
+        if number in labels:
+            index = int(group[place]) if groups else 0
+            first, second = (float(values[place]) for values in raw)
+            points.append(Point(first, second, index, *labels[number], group=groups[index] if groups else ""))
     extent = (_ends(across), _ends(up))
     return Plot(
         x=x,
         y=y,
         colour=colour,
-        log=(log[0], log[1]),
+        log=log,
         extent=extent,
         density=_density(across, up, extent) if crowded else None,
         points=tuple(points),
         groups=groups,
-        total=len(positions),
-        lacking=found.total - len(positions),
+        total=table.height,
+        lacking=matches.total - table.height,
         correlation=pearson,
         ranks=ranks,
     )
@@ -189,7 +182,7 @@ def _blocks(count: int) -> Iterator[slice]:
         yield slice(first, first + (1 << 16))
 
 
-def clustered_pearson(x: Floats, y: Floats, clusters: Codes | Integers, resamples: int, seed: int = 0) -> Estimate:
+def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, seed: int = 0) -> Estimate:
     """Pearson's r with the interval of a bootstrap over clusters, from sums a cluster: quick for a million models.
 
     It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
@@ -219,7 +212,7 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes | Integers, resample
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
 
-def _correlations(x: Floats, y: Floats, families: Codes) -> tuple[Estimate, Estimate | None]:
+def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, Estimate | None]:
     if len(x) <= MOST_POINTS:
         # As many resamples as a page can wait for.
         resamples = 1000 if len(x) <= MOST_POINTS // 2 else 400
@@ -233,30 +226,23 @@ def _correlations(x: Floats, y: Floats, families: Codes) -> tuple[Estimate, Esti
     return Estimate(value, float(ends[0]), float(ends[1]), None, len(x), None, "Pearson's r, Fisher's z interval"), None
 
 
-def _groups(columns: Columns, colour: str, positions: Integers) -> tuple[tuple[str, ...], Integers]:
+def _groups(values: pl.Series | None) -> tuple[tuple[str, ...], Integers]:
     """The most frequent values and the rest as one, and the index of each model's."""
-    if not colour or not len(positions):
-        return (), np.zeros(len(positions), dtype=np.int64)
-    facet = columns.facets[colour]
-    codes = facet.codes[positions]
-    counts = np.bincount(codes, minlength=len(facet.values))
-    counts[UNKNOWN] = 0
-    most = [int(n) for n in np.argsort(-counts, kind="stable")[:MOST_COLOURS] if counts[n]]
-    lookup = np.full(len(facet.values), OTHER_COLOUR)
-    lookup[most] = np.arange(len(most))
-    rest = bool((lookup[codes] == OTHER_COLOUR).any())
-    names = [facet.values[n] for n in most]
-    padding = [""] * (MOST_COLOURS - len(names))
-    return (*names, *padding, OTHER if rest else ""), lookup[codes]
+    if values is None or values.is_empty():
+        return (), np.zeros(0, dtype=np.int64)
+    counts = values.drop_nulls().value_counts().sort("count", pl.first(), descending=[True, False])
+    most = counts.head(MOST_COLOURS).to_series().cast(pl.String).to_list()
+    index = values.cast(pl.String).replace_strict(most, list(range(len(most))), default=OTHER_COLOUR)
+    rest = bool((index == OTHER_COLOUR).any())
+    padding = [""] * (MOST_COLOURS - len(most))
+    return (*most, *padding, OTHER if rest else ""), index.to_numpy()
 
 
-def _logarithmic(name: str, columns: Columns, found: Found) -> bool:
-    if name not in LOGARITHMIC:
+def _is_logarithmic(table: pl.DataFrame, name: str) -> bool:
+    """Whether values that may have a logarithmic axis span so much that they need one."""
+    if name not in codebook() or not codebook()[name].log_axis or table[name].drop_nulls().is_empty():
         return False
-    values = columns.numeric[name]
-    if found.total < len(columns):
-        values = values[found.chosen]
-    least, most = (float(ends.reduce(values, initial=np.nan)) for ends in (np.fmin, np.fmax))
+    least, most = (float(table.select(end).item()) for end in (pl.col(name).min(), pl.col(name).max()))
     return least > 0 and most / least > 30
 
 

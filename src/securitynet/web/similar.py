@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+import polars as pl
 
-from securitynet.catalog.schema import CatalogEntry
-from securitynet.web.columns import UNKNOWN, Columns, Integers
+from securitynet.web.search import Snapshot
 
 WEIGHTS = {"dataset": 2.0, "family": 2.0, "task_type": 1.0, "architecture_type": 0.5, "purpose": 0.5}
 _MOST_CANDIDATES = 20_000
 
 
-def similar(columns: Columns, number: int, count: int = 6) -> Integers:
+def similar(snapshot: Snapshot, number: int, count: int = 6) -> list[int]:
     """Row numbers of the models most like one, the nearest first.
 
     The distance is the sum of the weights of the codes in which they differ (half, where one is not known), and of
@@ -19,44 +18,40 @@ def similar(columns: Columns, number: int, count: int = 6) -> Integers:
     family are looked at, of very many the first 20,000.
 
     Args:
-        columns: Of the catalog.
+        snapshot: Of the catalog.
         number: Row number of the model.
         count: Most to give.
     """
-    place = int(np.searchsorted(columns.numbers, number))
-    if place >= len(columns) or columns.numbers[place] != number:
-        return columns.numbers[:0]
-    own = {name: int(columns.facets[name].codes[place]) for name in WEIGHTS}
-    shared = [columns.facets[name].codes == own[name] for name in ("dataset", "family") if own[name] != UNKNOWN]
+    [place] = snapshot.places([number])
+    if place is None:
+        return []
+    columns = ["number", *WEIGHTS, "parameters", "claimed_accuracy", "year"]
+    frame = snapshot.frame.select(columns)
+    own = frame.row(place, named=True)
+    shared = [pl.col(name) == own[name] for name in ("dataset", "family") if own[name] is not None]
     if not shared:
-        return columns.numbers[:0]
-    both = np.logical_and.reduce(shared)
-    candidates = np.flatnonzero(both if both.sum() > count else np.logical_or.reduce(shared))
-    candidates = candidates[candidates != place][:_MOST_CANDIDATES]
-    distance = np.zeros(len(candidates))
-    for name, weight in WEIGHTS.items():
-        codes = columns.facets[name].codes[candidates]
-        unknown = (codes == UNKNOWN) | (own[name] == UNKNOWN)
-        distance += weight * np.where(unknown, 0.5, codes != own[name])
+        return []
+    others = frame.filter(pl.all_horizontal(shared))
+    if others.height <= count:
+        others = frame.filter(pl.any_horizontal(shared))
+    parts = [
+        (weight * (pl.col(name) != own[name]).cast(pl.Float64)).fill_null(weight / 2)
+        if own[name] is not None
+        else pl.lit(weight / 2)
+        for name, weight in WEIGHTS.items()
+    ]
     for name, scale in (("parameters", 1.0), ("claimed_accuracy", 0.1), ("year", 5.0)):
-        values = columns.numeric[name]
-        mine, theirs = values[place], values[candidates]
+        if own[name] is None:
+            continue  # as far from one as from another
+        value, mine = pl.col(name).cast(pl.Float64), pl.lit(own[name], dtype=pl.Float64)
         if name == "parameters":
-            mine, theirs = np.log10(np.maximum(mine, 1)), np.log10(np.maximum(theirs, 1))
-        apart = np.abs(theirs - mine) / scale
-        distance += np.where(np.isfinite(apart), np.minimum(apart, 2), 0.5)
-    nearest = np.argsort(distance, kind="stable")[:count]
-    found: Integers = columns.numbers[candidates[nearest]]
-    return found
-
-
-def loading(entry: CatalogEntry, dataset: str | None) -> tuple[str, str] | None:
-    """How to load a model: in Python, and on the command line; None if nothing says how."""
-    if entry.reference is None or entry.head not in ("classifier", None):
-        return None
-    python = (
-        "import securitynet.catalog\n\n"
-        "with securitynet.catalog.open() as catalog:\n"
-        f'    target = catalog.load("{entry.id}")\n'
+            value, mine = (one.clip(lower_bound=1).log10() for one in (value, mine))
+        parts.append(((value - mine) / scale).abs().clip(upper_bound=2).fill_null(0.5))
+    near = (
+        others.filter(pl.col("number") != number)
+        .head(_MOST_CANDIDATES)
+        .select("number", pl.sum_horizontal(parts).alias("distance"))
+        .bottom_k(count, by=["distance", "number"])
+        .sort("distance", "number")
     )
-    return python, f"securitynet assess catalog:{entry.id} --dataset {dataset or 'DATASET'} --out report"
+    return [int(one) for one in near["number"]]

@@ -1,4 +1,4 @@
-"""How the page says things: names of codes, numbers, and intervals."""
+"""How pages write things: names of codes, numbers, and intervals."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ from securitynet.catalog.codebook import codebook
 from securitynet.web.drawing import number
 from securitynet.web.search import Choice
 
-_NAMES = {
-    "task_type": "task", "topic_category": "topic", "architecture_type": "kind of architecture",
-    "publisher_type": "publisher", "venue_type": "kind of venue", "image_height": "image height",
-    "claimed_accuracy": "claimed accuracy", "membership": "membership known?",
-}  # fmt: skip
-
 
 def label(name: str) -> str:
     """A code or a measured name, as it is read: ``task type``, ``stealing accuracy``."""
     if name in codebook():
-        return _NAMES.get(name, name.replace("_", " "))
+        return codebook()[name].label
     return name.replace(".", " ").replace("auxiliary=", "with ").replace("surrogate=", "surrogate ")
 
 
@@ -36,10 +30,9 @@ def shown(value: Any, name: str = "") -> str:
     info = codebook().get(name)
     if isinstance(value, float) and info is not None and info.unit == "share":
         return f"{100 * value:.1f}%"
-    if isinstance(value, int) and name in ("parameters", "flops"):
-        return number(value)
-    if isinstance(value, int) and name != "year":
-        return f"{value:,}"
+    if isinstance(value, int):
+        form = info.number_format if info is not None else "grouped"
+        return number(value) if form == "short" else f"{value:,}" if form == "grouped" else str(value)
     if isinstance(value, dict):
         return "; ".join(f"{key} {shown(item)}" for key, item in value.items())
     return number(value) if isinstance(value, float) else str(value)
