@@ -25,6 +25,7 @@ ODD = (
     "\\",
     "x\r\ny",
     "None",
+    "NULL",
 )
 
 
@@ -39,7 +40,7 @@ def _odd(catalog: Catalog) -> list[str]:
 
 
 def test_every_value_arrives_as_it_is(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BATCH", 3)  # several batches, the last one not full
+    monkeypatch.setattr(reading, "_PART", 3)  # several parts, the last one not full
     ids = _odd(catalog)
     catalog.withdraw(ids[4], note="gone")
     catalog.record(ids[1], [Measured("accuracy.test", 0.1 + 0.2, "published", "paper")])
@@ -75,9 +76,7 @@ def test_words_find_what_the_database_finds(catalog: Catalog, text: str) -> None
         assert [entry.id for entry in search.page(asked)[1]] == expected, asked
 
 
-def test_a_file_in_the_cache_is_of_one_state(
-    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_in_the_cache_is_of_one_state(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECURITYNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reading, "FEWEST", 1)
     ids = _odd(catalog)

@@ -1,7 +1,10 @@
 """Reading the catalog's columns into one Polars frame, and the file in the cache folder that the next start maps.
 
-The columns come from the database as Arrow batches (ADBC), so that no value becomes a Python object, and other threads
-answer visitors meanwhile. The frame holds the entries that searches show, in the order of their numbers:
+The database joins rows to CSV text, which Polars parses: neither makes a Python object a value (a million entries
+would be thirty million), and both let other threads answer visitors meanwhile. (An Arrow driver brings a SQLite library
+of its own. Two of them in one process undo each other's file locks, and what is written meanwhile is lost.)
+
+The frame holds the entries that searches show, in the order of their numbers:
 
 - ``number``, by which the entry's row is found in the database;
 - every code with numbers, as Float64 (Null if no entry has one), and every facet, as Enum or List(Enum);
@@ -13,37 +16,32 @@ answer visitors meanwhile. The frame holds the entries that searches show, in th
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from securitynet.catalog.codebook import codebook, facet_codes
 from securitynet.catalog.database import Database
 from securitynet.catalog.tables import changes, entries, measurements
-from securitynet.errors import MissingExtra
 from securitynet.files import cache_folder
 
 FEWEST = 50_000
 """Entries below which reading them is as quick as any file."""
 
 _FORM = 3
-_BATCH = 1 << 16
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_PART = 50_000
+"""Row numbers that are read at a time."""
 
 
 def load_frame(database: Database) -> tuple[int, pl.DataFrame]:
-    """Number of the last change, and the frame: mapped from the cache folder if it is there, else read.
-
-    Raises:
-        MissingExtra: If the driver for this kind of database is not installed.
-    """
+    """Number of the last change, and the frame: mapped from the cache folder if it is there, else read."""
     change, path = _state(database)
     if path.exists():
         with contextlib.suppress(OSError, pl.exceptions.PolarsError):
@@ -74,49 +72,43 @@ def last_change(database: Database) -> int:
 
 def read_frame(database: Database) -> pl.DataFrame:
     """Read the columns of all entries, in one transaction."""
-    with _connect(database) as cursor:
-        frame = _fetch(database, cursor, _entry_columns()).filter(pl.col("number") >= 0).sort("number")
+    book = codebook()
+    with database.read() as connection:
+        frame = _fetch(connection, _entry_columns(), entries.c.number).sort("number")
         frame = _with_facets(frame)
         empty = [name for name, dtype in frame.schema.items() if dtype == pl.Float64 and frame[name].is_null().all()]
         frame = frame.with_columns(pl.lit(None).alias(name) for name in empty)
-        for info in codebook().values():
-            if info.ordered and info.name in empty:
-                frame = frame.with_columns(pl.lit(None).alias(f"order:{info.name}"))
-            elif info.ordered and info.numeric:
-                frame = frame.with_columns(pl.col(info.name).rank("ordinal").alias(f"order:{info.name}"))
-            elif info.ordered:
+        for name, place in ((info.name, f"order:{info.name}") for info in book.values() if info.ordered):
+            if name in empty:
+                frame = frame.with_columns(pl.lit(None).alias(place))
+            elif book[name].numeric:
+                frame = frame.with_columns(pl.col(name).rank("ordinal").alias(place))
+            else:
                 # The database's own order, which depends on its collation.
-                column = entries.c[info.name]
-                ordered = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number)
-                ranks = _fetch(database, cursor, ordered).with_row_index(f"order:{info.name}")
+                column = entries.c[name]
+                rank = sa.func.row_number().over(order_by=(column, entries.c.number)).label(place)
+                ranks = _fetch(connection, sa.select(entries.c.number, rank).where(column.is_not(None)))
                 frame = frame.join(ranks, on="number", how="left", maintain_order="left")
-        return _with_measured(frame, _fetch(database, cursor, _measured_values()))
+        return _with_measured(frame, _fetch(connection, _measured_values(), measurements.c.number).sort("order"))
 
 
-def _entry_columns() -> sa.CompoundSelect[Any]:
-    book = codebook()
-    types: dict[str, Any] = {name: sa.Float for name, info in book.items() if info.numeric}
-    types |= dict.fromkeys(facet_codes(), sa.Text)
+def _entry_columns() -> sa.Select[Any]:
+    numeric = [sa.cast(entries.c[name], sa.Float).label(name) for name, info in codebook().items() if info.numeric]
+    facets = [sa.cast(entries.c[name], sa.Text).label(name) for name in facet_codes()]
     shown = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
-    cells = [entries.c.number, *(sa.cast(entries.c[name], kind).label(name) for name, kind in types.items())]
-    # SQLite's columns have no types of their own: the driver takes those of the first row, which this one gives.
-    first = [sa.literal(-1).label("number")]
-    first += [sa.literal("" if kind is sa.Text else 0.5).label(name) for name, kind in types.items()]
-    return sa.union_all(sa.select(*first), sa.select(*cells).where(shown))
+    return sa.select(entries.c.number, *numeric, *facets).where(shown)
 
 
 def _measured_values() -> sa.Select[Any]:
     stands = entries.alias("stands")
+    number = sa.func.coalesce(stands.c.number, entries.c.number).label("number")
+    # Ours after published ones, later ones after earlier ones: the last one counts.
+    order = (measurements.c.number + sa.case((measurements.c.measured_by == "trial", 1 << 50), else_=0)).label("order")
     return (
-        sa.select(
-            sa.func.coalesce(stands.c.number, entries.c.number).label("number"),
-            measurements.c.name,
-            measurements.c.value,
-        )
+        sa.select(number, measurements.c.name, measurements.c.value, order)
         .join(entries, entries.c.number == measurements.c.entry)
         .outerjoin(stands, stands.c.id == entries.c.duplicate_of)
         .where(measurements.c.ended.is_(None))
-        .order_by(measurements.c.measured_by == "trial", measurements.c.number)
     )
 
 
@@ -149,38 +141,39 @@ def _with_measured(frame: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
     return frame.join(wide.select("number", *names), on="number", how="left", maintain_order="left")
 
 
-def _fetch(database: Database, cursor: Any, statement: sa.Executable) -> pl.DataFrame:
-    """The rows of a statement; texts as Categorical, which holds each only once."""
-    compiled = statement.compile(database.engine, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
-    cursor.execute(str(compiled))
-    reader = cursor.fetch_record_batch()
-    batches = itertools.chain([reader.schema.empty_table()], reader)
-    tables = (pl.DataFrame(batch) for batch in batches)
-    return pl.concat([table.with_columns(pl.col(pl.String).cast(pl.Categorical)) for table in tables], rechunk=True)
+def _fetch(connection: Connection, statement: sa.Select[Any], key: sa.Column[Any] | None = None) -> pl.DataFrame:
+    """The rows of a statement; texts as Categorical, which holds each only once.
+
+    Args:
+        connection: In one transaction.
+        statement: Of numbers and texts.
+        key: By ranges of which it is read in parts.
+    """
+    types = {sa.Text: pl.String, sa.Float: pl.Float64}
+    schema = {column.name: types.get(type(column.type), pl.Int64) for column in statement.selected_columns}
+    parts = [statement]
+    if key is not None:
+        last = int(connection.execute(sa.select(sa.func.max(key))).scalar() or 0)
+        parts = [statement.where(key > first, key <= first + _PART) for first in range(0, last, _PART)]
+    texts = (_as_csv(connection, part) for part in parts)
+    frames = [pl.read_csv(text, has_header=False, schema=schema, quote_char="'") for text in texts if text]
+    empty = pl.DataFrame(schema=schema)
+    return pl.concat([frame.with_columns(pl.col(pl.String).cast(pl.Categorical)) for frame in (empty, *frames)])
 
 
-@contextlib.contextmanager
-def _connect(database: Database) -> Iterator[Any]:
-    """A cursor of the database's Arrow driver, in one transaction that sees one state."""
-    url = database.engine.url
-    try:
-        if database.sqlite:
-            from adbc_driver_sqlite import dbapi
-
-            address = str(url.database)
-        else:
-            from adbc_driver_postgresql import dbapi
-
-            address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    except ModuleNotFoundError as error:
-        extra = "web" if database.sqlite else "postgres"
-        raise MissingExtra(str(error.name).replace("_", "-"), extra, "The web page") from None
-    with dbapi.connect(address) as connection, connection.cursor() as cursor:
-        if database.sqlite:
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH)})
-        else:
-            cursor.execute(_SNAPSHOT)
-        yield cursor
+def _as_csv(connection: Connection, statement: sa.Select[Any]) -> bytes:
+    """Rows as CSV with texts in single quotation marks; what is not known is empty."""
+    if connection.dialect.name == "sqlite":
+        rows = statement.subquery()
+        cells = [sa.func.coalesce(sa.func.nullif(sa.func.quote(cell), "NULL"), "") for cell in rows.c]
+        line = functools.reduce(lambda before, cell: before.op("||")(",").op("||")(cell), cells)
+        return str(connection.execute(sa.select(sa.func.group_concat(line, "\n"))).scalar() or "").encode()
+    compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})
+    texts = [f'"{column.name}"' for column in statement.selected_columns if isinstance(column.type, sa.Text)]
+    options = "FORMAT csv, QUOTE ''''" + (f", FORCE_QUOTE ({', '.join(texts)})" if texts else "")
+    cursor: Any = connection.connection.cursor()
+    with cursor.copy(f"COPY ({compiled}) TO STDOUT ({options})") as copy:
+        return b"".join(copy)
 
 
 def _state(database: Database) -> tuple[int, Path]:
