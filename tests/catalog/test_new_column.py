@@ -1,4 +1,4 @@
-"""The recipe of docs/catalog.md, "Adding a column", carried out on a copy of the package: schema, migration, no more."""
+"""The recipe of docs/catalog.md, "Adding a column", on a copy of the package: schema, migration, no more."""
 
 from __future__ import annotations
 
