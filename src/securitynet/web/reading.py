@@ -16,7 +16,6 @@ The frame holds the entries that searches show, in the order of their numbers:
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -75,6 +74,7 @@ def read_frame(database: Database) -> pl.DataFrame:
     book = codebook()
     with database.read() as connection:
         frame = _fetch(connection, _entry_columns(), entries.c.number).sort("number")
+        frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name, info in book.items() if info.numeric)
         frame = _with_facets(frame)
         empty = [name for name, dtype in frame.schema.items() if dtype == pl.Float64 and frame[name].is_null().all()]
         frame = frame.with_columns(pl.lit(None).alias(name) for name in empty)
@@ -93,7 +93,7 @@ def read_frame(database: Database) -> pl.DataFrame:
 
 
 def _entry_columns() -> sa.Select[Any]:
-    numeric = [sa.cast(entries.c[name], sa.Float).label(name) for name, info in codebook().items() if info.numeric]
+    numeric = [entries.c[name] for name, info in codebook().items() if info.numeric]
     facets = [sa.cast(entries.c[name], sa.Text).label(name) for name in facet_codes()]
     shown = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
     return sa.select(entries.c.number, *numeric, *facets).where(shown)
@@ -165,8 +165,12 @@ def _as_csv(connection: Connection, statement: sa.Select[Any]) -> bytes:
     """Rows as CSV with texts in single quotation marks; what is not known is empty."""
     if connection.dialect.name == "sqlite":
         rows = statement.subquery()
-        cells = [sa.func.coalesce(sa.func.nullif(sa.func.quote(cell), "NULL"), "") for cell in rows.c]
-        line = functools.reduce(lambda before, cell: before.op("||")(",").op("||")(cell), cells)
+        plain = (sa.Integer, sa.BigInteger)
+        cells = [
+            sa.func.coalesce(cell if isinstance(cell.type, plain) else sa.func.nullif(sa.func.quote(cell), "NULL"), "")
+            for cell in rows.c
+        ]
+        line = sa.func.printf(",".join(["%s"] * len(cells)), *cells)
         return str(connection.execute(sa.select(sa.func.group_concat(line, "\n"))).scalar() or "").encode()
     compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})
     texts = [f'"{column.name}"' for column in statement.selected_columns if isinstance(column.type, sa.Text)]
