@@ -302,7 +302,7 @@ def _add(condition: Condition, wanted: Filter) -> None:
 def _inside(column: sa.ColumnElement[Any], part: Range) -> sa.ColumnElement[bool]:
     if part.low is not None and part.low == part.high:
         return column == part.low
-    ends = [column.is_not(None)]
+    ends: list[sa.ColumnElement[bool]] = [column.is_not(None)]
     if part.low is not None:
         ends.append(column > part.low if part.above else column >= part.low)
     if part.high is not None:
