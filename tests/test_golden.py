@@ -1,0 +1,90 @@
+"""Trial ids, cache keys and a ``result.json`` as the package made them before its modules were rearranged.
+
+A change here means that trials, caches and results of users are not recognised any more: such a change is made on
+purpose, with a new version of the format, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from typer.testing import CliRunner
+
+GOLDEN = Path(__file__).parent / "golden"
+IDENTITIES = json.loads((GOLDEN / "identities.json").read_text(encoding="utf-8"))
+RESULT = json.loads((GOLDEN / "result.json").read_text(encoding="utf-8"))
+
+
+def write_weights(path: Path) -> None:
+    """Weights of SimpleCNN for digits, the same on every machine."""
+    from securitynet.models.architectures.factory import build
+
+    state = {}
+    for number, (name, tensor) in enumerate(
+        sorted(build("simple-cnn", 10, channels=1, image_size=8).state_dict().items())
+    ):
+        values = np.random.default_rng(number).integers(-128, 128, size=tuple(tensor.shape))
+        fan_in = tensor[0].numel() if tensor.ndim > 1 else tensor.numel()
+        state[name] = torch.from_numpy((values / (128 * np.sqrt(fan_in))).astype(np.float32))
+    safetensors.torch.save_file(state, path)
+
+
+@pytest.fixture(scope="module")
+def assessed(tmp_path_factory):
+    """(result folder, cache folder) of the golden assessment, run by this version."""
+    from securitynet.cli.main import app
+
+    folder = tmp_path_factory.mktemp("golden")
+    write_weights(folder / "weights.safetensors")
+    options = {"config": GOLDEN / "assessment.toml", "weights": folder / "weights.safetensors"}
+    options |= {"out": folder / "out", "cache": folder / "cache"}
+    outcome = CliRunner().invoke(app, ["assess", *(f"--{name}={value}" for name, value in options.items())])
+    assert outcome.exit_code == 0, outcome.output
+    return folder / "out", folder / "cache"
+
+
+def test_trial_ids(assessed):
+    out, _ = assessed
+    assert sorted(path.stem for path in out.glob("trials/*/*.json")) == sorted(IDENTITIES["trials"].values())
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert {trial["name"]: trial["id"] for trial in result["trials"]} == IDENTITIES["trials"]
+
+
+def test_cache_keys(assessed):
+    _, cache = assessed
+    entries = sorted({path.relative_to(cache).as_posix() for path in cache.glob("*/*") if path.is_dir()})
+    assert entries == IDENTITIES["cache"]
+
+
+def test_result(assessed):
+    out, _ = assessed
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert set(RESULT) <= set(result)
+    for part in ("target", "dataset"):
+        changed = {key: result[part].get(key) for key, value in RESULT[part].items() if result[part].get(key) != value}
+        assert not changed
+    measured = {measurement["name"]: measurement for measurement in result["measurements"]}
+    for golden in RESULT["measurements"]:
+        trained = golden["name"].startswith("membership.rmia")  # a training's last bits are those of the processor
+        value = measured[golden["name"]]["value"]
+        assert value == pytest.approx(golden["value"], abs=0.05 if trained else 1e-6), golden["name"]
+
+
+@pytest.mark.parametrize("name", sorted(IDENTITIES["configurations"]))
+def test_default_configurations(name):
+    """What a method is configured with by default is part of its trials' ids."""
+    from securitynet.files import stable_hash
+
+    kind, _, method = name.partition(" ")
+    assert stable_hash(default_configuration(kind, method)) == IDENTITIES["configurations"][name]
+
+
+def default_configuration(kind, method):
+    from securitynet.studies.methods import default_settings
+
+    return default_settings(kind, method)
