@@ -2,7 +2,7 @@
 
 Three kinds of loop, with the same networks, records, batches and steps of Adam:
 
-- together: `securitynet.models.ensembles.train_together`;
+- together: `securitynet.models.training.ensembles.train_together`;
 - one loop each: indexed tensors, torch's Adam;
 - one loop each, from a DataLoader: what most published code does.
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from securitynet.models.ensembles import EnsembleTraining, train_together
+from securitynet.models.training.ensembles import EnsembleTraining, train_together
 
 
 def indexed_loop(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, epochs: int) -> None:

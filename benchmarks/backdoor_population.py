@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 import securitynet.datasets
+from securitynet.backdoors.base import make_implant
 from securitynet.datasets import splits
 from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
-from securitynet.implants.base import make_implant
 from securitynet.metrics import detection, low_outliers
-from securitynet.models.artefacts import train_target
+from securitynet.models.store.train_target import train_target
 
 TRAINING = {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine", "weight_decay": 0}
 

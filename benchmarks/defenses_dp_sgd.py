@@ -19,9 +19,9 @@ import torch
 
 import securitynet.datasets
 from securitynet.models.architectures.factory import build
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer.private import PrivateSteps, with_group_norms
-from securitynet.models.training import fit
+from securitynet.models.training.dp_sgd import PrivateSteps, with_group_norms
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
 
 warnings.filterwarnings("ignore")
 EPOCHS = 3

@@ -18,7 +18,7 @@ import securitynet.datasets
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 MODELS = {"resnet20": "resnet20-12fca82f.th", "resnet32": "resnet32-d509ac18.th"}

@@ -26,10 +26,10 @@ from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.artefacts import train_target
-from securitynet.models.signals import collect
-from securitynet.models.target import Target
-from securitynet.models.trained import read_artefact
+from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.train_target import train_target
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
 
 
 def trained(dataset: ImageDataset, cache: Path, name: str, **recipe) -> tuple[Target, TrialData, str]:

@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from securitynet.datasets import load, splits
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.module import ModuleBackend
 from securitynet.models.shadows import ShadowPlan, shadow_outputs
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
 from securitynet.metrics import stealing
-from securitynet.models.loading import load_target
-from securitynet.models.signals import collect
-from securitynet.models.stored import Job, fresh_network
-from securitynet.models.trainer.statistics import standardising
+from securitynet.models.loading.load import load_target
+from securitynet.models.store.cached_model import Job, fresh_network
+from securitynet.models.targets.signals import collect
+from securitynet.models.training.pixel_statistics import standardising
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 SHOWN = ("agreement", "accuracy", "accuracy-ratio", "agreement-on-errors", "calibration-gap", "posterior-distance")

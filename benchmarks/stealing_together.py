@@ -1,4 +1,4 @@
-"""Time several surrogates: one after the other on all cores, against one a core (`securitynet.models.together`).
+"""Time several surrogates: one after the other on all cores, against one a core (`securitynet.models.store.parallel`).
 
 Both train the same networks on the same images and answers; the results are compared first. Then, for images that have
 to be decoded at each access: decoding them for each surrogate, against once for all. (What `vmap` does to convolutional
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Job, obtain_model
-from securitynet.models.together import obtain_models
+from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.store.parallel import obtain_models
+from securitynet.models.training.recipe import Recipe
 
 
 class Decoded:

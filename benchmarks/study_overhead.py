@@ -117,10 +117,10 @@ from pathlib import Path
 from securitynet.records import TrialResult
 from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore, trial_text
-from securitynet.studies.environment import version
-from securitynet.studies.study_plan import plan_study
-from securitynet.studies.trials import Measures, now
-from securitynet.studies.work import Workbench
+from securitynet.assessments.environment import version
+from securitynet.studies.definition.plan import plan_study
+from securitynet.assessments.run_trial import Measures, now
+from securitynet.studies.execution.worker_tasks import Workbench
 from securitynet.results.subjects import SubjectRecord
 from securitynet_noop import Nothing
 
@@ -178,10 +178,10 @@ import sys, time
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from securitynet.models.ledger import image_keys
+from securitynet.models.targets.query_count import image_keys
 from pathlib import Path
 from securitynet.datasets import load
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 folder, data, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 dataset = load(data, limit=limit, cache=folder / "cache")
 target = load_target(f"python:{folder}/m0.py:make", dataset=dataset, normalize="none", head="logits")

@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from securitynet.datasets import load, splits
 from securitynet.models.architectures.factory import build
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer.statistics import standardising
-from securitynet.models.training import fit
+from securitynet.models.training.fit import fit
+from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.recipe import Recipe
 
 
 def bare_loop(

@@ -42,8 +42,8 @@ def overfitted(digits, tmp_path_factory):
     """(target, splits): a small network that knows its 120 training records by heart, and fails on half of the rest."""
     from securitynet.datasets.splits import Splits
     from securitynet.models.architectures.factory import build
-    from securitynet.models.backends.module import ModuleBackend
-    from securitynet.models.target import Target
+    from securitynet.models.targets.backends.module import ModuleBackend
+    from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     generator = np.random.default_rng(0)

@@ -85,6 +85,6 @@ def test_default_configurations(name):
 
 
 def default_configuration(kind, method):
-    from securitynet.studies.methods import default_settings
+    from securitynet.assessments.method_settings import default_settings
 
     return default_settings(kind, method)

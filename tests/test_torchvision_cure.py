@@ -16,7 +16,7 @@ MODELS = {
 def test_a_reference_is_opened_in_a_fresh_process(source):
     code = (
         "import sys\n"
-        "from securitynet.models.references import parse_reference\n"
+        "from securitynet.models.sources.references import parse_reference\n"
         "from securitynet.models.sources import open_source\n"
         "from securitynet.models.sources.base import Shape\n"
         "source = open_source(parse_reference(sys.argv[1]))\n"

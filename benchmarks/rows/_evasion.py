@@ -36,7 +36,7 @@ def evasion_row(
     @row.side("ours")
     def ours(case: Case) -> Callable:
         from securitynet.attacks.evasion._gradient import iterate, one_step, signs
-        from securitynet.models.input_gradients import InputGradients, cross_entropy, log_odds
+        from securitynet.models.targets.input_gradients import InputGradients, cross_entropy, log_odds
 
         target = _material.target(case)
         images, labels = _material.images(case)

@@ -75,9 +75,9 @@ def images(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 def target(case: Case, **options: Any) -> Any:
     """The same network as our `Target`, under white-box access if nothing else is said (project environment)."""
-    from securitynet.models.backends.module import ModuleBackend
-    from securitynet.models.preprocessing import Preprocessing
-    from securitynet.models.target import Target
+    from securitynet.models.sources.preprocessing import Preprocessing
+    from securitynet.models.targets.backends.module import ModuleBackend
+    from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     wrapped = network(case)
@@ -113,7 +113,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _public(data: Path | None) -> dict[str, np.ndarray]:
-    from securitynet.models.weights import read_state_dict
+    from securitynet.models.sources.weights import read_state_dict
 
     (path,) = (data / "cifar10-resnets").glob("resnet20*")
     state = read_state_dict(path)[0]

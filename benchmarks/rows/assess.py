@@ -119,7 +119,7 @@ def signals(case):
     import torch
 
     from securitynet.datasets.base import ImageDataset
-    from securitynet.models.signals import collect
+    from securitynet.models.targets.signals import collect
 
     found = case.load(_material.IMAGES)
     dataset = ImageDataset("benchmark", torch.from_numpy(found["images"]), found["labels"], tuple("0123456789"), {})

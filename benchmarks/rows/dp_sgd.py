@@ -45,9 +45,9 @@ def ours(case):
     import torch
 
     from securitynet.models.architectures.factory import build
-    from securitynet.models.recipe import Recipe
-    from securitynet.models.trainer.private import PrivateSteps
-    from securitynet.models.training import fit
+    from securitynet.models.training.dp_sgd import PrivateSteps
+    from securitynet.models.training.fit import fit
+    from securitynet.models.training.recipe import Recipe
 
     warnings.filterwarnings("ignore")
     given = case.load("given")

@@ -28,9 +28,9 @@ def inputs(case):
 
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
-    from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import obtain_shadow
-    from securitynet.models.trainer.randomness import generator
+    from securitynet.models.training.recipe import Recipe
+    from securitynet.randomness import generator
 
     digits = load("digits", size=case.size)
     members = four_way(digits).members
@@ -57,9 +57,9 @@ def ours(case):
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
     from securitynet.models.architectures.factory import build
-    from securitynet.models.backends.module import ModuleBackend
-    from securitynet.models.preprocessing import Preprocessing
-    from securitynet.models.target import Target
+    from securitynet.models.sources.preprocessing import Preprocessing
+    from securitynet.models.targets.backends.module import ModuleBackend
+    from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     given = case.load("target")

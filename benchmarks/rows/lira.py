@@ -29,8 +29,8 @@ def subject(case):
     from securitynet.attacks.membership.lira import LiRA
     from securitynet.datasets import load
     from securitynet.datasets.splits import Splits
-    from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import ShadowPlan, obtain_shadow
+    from securitynet.models.training.recipe import Recipe
 
     digits = load("digits")
     draws = np.random.default_rng(0)
@@ -75,9 +75,9 @@ def bare(case):
 
     from securitynet.models.shadows.outputs import plan_jobs
     from securitynet.models.shadows.plan import resolve_training
-    from securitynet.models.stored import fresh_network
-    from securitynet.models.trainer.randomness import generator
-    from securitynet.models.trainer.statistics import standardising
+    from securitynet.models.store.cached_model import fresh_network
+    from securitynet.models.training.pixel_statistics import standardising
+    from securitynet.randomness import generator
 
     target, data, attack = subject(case)
     digits, judged = data.dataset, data.judged

@@ -35,8 +35,8 @@ def inputs(case):
 def recorded(case):
     from securitynet.attacks.base import TrialData
     from securitynet.datasets.splits import public
-    from securitynet.models.backends.recorded import RecordedBackend
-    from securitynet.models.target import Target
+    from securitynet.models.targets.backends.recorded import RecordedBackend
+    from securitynet.models.targets.target import Target
 
     backend = RecordedBackend(case.folder / "recorded.npz", reference="outputs:recorded.npz")
     dataset = backend.dataset()

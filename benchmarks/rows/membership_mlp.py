@@ -30,8 +30,8 @@ def inputs(case):
     """Outputs of targets that were trained on different halves of half of the digits."""
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
-    from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import obtain_shadow
+    from securitynet.models.training.recipe import Recipe
 
     digits = load("digits")
     cache = case.folder.parent / "targets"
@@ -51,8 +51,8 @@ def inputs(case):
 def recorded(case, number):
     from securitynet.attacks.base import TrialData
     from securitynet.datasets.splits import public
-    from securitynet.models.backends.recorded import RecordedBackend
-    from securitynet.models.target import Target
+    from securitynet.models.targets.backends.recorded import RecordedBackend
+    from securitynet.models.targets.target import Target
 
     path = case.folder / f"recorded-{number}.npz"
     backend = RecordedBackend(path, reference=f"outputs:{path.name}")

@@ -44,7 +44,7 @@ def filtering(**settings: object) -> Callable:
         import torch
 
         from securitynet.detectors._filters import CleanImages
-        from securitynet.detectors._questions import Questions
+        from securitynet.detectors._queries import Questions
         from securitynet.detectors.neo import Neo
 
         found = torch.from_numpy(case.load(_material.IMAGES)["images"])

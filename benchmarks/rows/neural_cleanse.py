@@ -74,7 +74,7 @@ def _trained(digits: object, records: np.ndarray, implanted: bool) -> dict:
     """Weights of a SimpleCNN; a tenth of the images of an implanted one bears a white square and the planted label."""
     import torch
 
-    from securitynet.implants.badnets import Badnets
+    from securitynet.backdoors.badnets import Badnets
     from securitynet.models.architectures.factory import build
 
     images, labels = digits.batch(records), torch.from_numpy(digits.labels[records]).clone()
@@ -96,7 +96,7 @@ def _order(seed: int, count: int) -> np.ndarray:
     """In which our search takes the images of its first epoch."""
     import torch
 
-    from securitynet.models.trainer.randomness import generator
+    from securitynet.randomness import generator
 
     return torch.randperm(count, generator=generator(seed, "order", 0)).numpy()
 
@@ -108,13 +108,13 @@ def searching(**settings: object) -> Callable:
         import torch
 
         from rows._networks import loaded
-        from securitynet.detectors._labels import Plan
-        from securitynet.detectors._search import SearchRules, TriggerSearch
+        from securitynet.detectors._neural_cleanse.labels import Plan
+        from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
         from securitynet.detectors.neural_cleanse import NeuralCleanse
         from securitynet.metrics import detection
         from securitynet.models.architectures.factory import build
-        from securitynet.models.backends.module import ModuleBackend
-        from securitynet.models.target import Target
+        from securitynet.models.targets.backends.module import ModuleBackend
+        from securitynet.models.targets.target import Target
         from securitynet.records import Access
 
         detector = NeuralCleanse(batch_size=BATCH, **settings)

@@ -35,8 +35,8 @@ def stolen_from(case, interface):
     from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
-    from securitynet.models.recipe import Recipe
     from securitynet.models.shadows import obtain_shadow
+    from securitynet.models.training.recipe import Recipe
     from securitynet.records import Access, Auxiliary, ThreatModel
 
     digits = load("digits")
@@ -58,9 +58,9 @@ def inputs(case):
     import torch
 
     from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.stored import Job, fresh_network
-    from securitynet.models.trainer.randomness import generator
-    from securitynet.models.trainer.statistics import standardising
+    from securitynet.models.store.cached_model import Job, fresh_network
+    from securitynet.models.training.pixel_statistics import standardising
+    from securitynet.randomness import generator
 
     attack, target, data, context, _ = stolen_from(case, "full")
     digits = data.dataset

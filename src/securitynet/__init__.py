@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "assess": "securitynet.reports.assessment:assess",
+    "assess": "securitynet.api:assess",
     "catalog": "securitynet.catalog",
     "four_way": "securitynet.datasets.splits:four_way",
     "load_dataset": "securitynet.datasets:load",
-    "load_target": "securitynet.models.loading:load_target",
+    "load_target": "securitynet.models.loading.load:load_target",
     "public": "securitynet.datasets.splits:public",
-    "train": "securitynet.models.artefacts:train_target",
-    "AssessConfig": "securitynet.studies.config:AssessConfig",
+    "train": "securitynet.models.store.train_target:train_target",
+    "AssessConfig": "securitynet.assessments.config:AssessConfig",
     "Measurement": "securitynet.records:Measurement",
-    "Recipe": "securitynet.models.recipe:Recipe",
+    "Recipe": "securitynet.models.training.recipe:Recipe",
     "SecurityNetError": "securitynet.errors:SecurityNetError",
     "ThreatModel": "securitynet.records:ThreatModel",
 }
@@ -28,15 +28,15 @@ _EXPORTS = {
 __all__ = [*sorted(_EXPORTS), "__version__"]
 
 if TYPE_CHECKING:
+    from securitynet.api import assess
+    from securitynet.assessments.config import AssessConfig
     from securitynet.datasets import load as load_dataset
     from securitynet.datasets.splits import four_way, public
     from securitynet.errors import SecurityNetError
-    from securitynet.models.artefacts import train_target as train
-    from securitynet.models.loading import load_target
-    from securitynet.models.recipe import Recipe
+    from securitynet.models.loading.load import load_target
+    from securitynet.models.store.train_target import train_target as train
+    from securitynet.models.training.recipe import Recipe
     from securitynet.records import Measurement, ThreatModel
-    from securitynet.reports.assessment import assess
-    from securitynet.studies.config import AssessConfig
 
 
 def __getattr__(name: str) -> Any:

@@ -17,12 +17,12 @@ from securitynet.datasets.base import Attribute
 from securitynet.datasets.splits import four_way
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.ledger import QueryLedger
-from securitynet.models.recipe import Recipe
-from securitynet.models.signals import collect_embeddings
-from securitynet.models.target import Target
-from securitynet.models.training import fit
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.signals import collect_embeddings
+from securitynet.models.targets.target import Target
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PARTIAL = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
@@ -117,7 +117,7 @@ def test_what_the_label_says_is_no_gain(target, digits, tmp_path):
 
 @pytest.mark.parametrize("name, model", CASES)
 def test_contract(name, model, network, data, tmp_path):
-    first_target = target_of(network, ledger=QueryLedger())
+    first_target = target_of(network, ledger=QueryCounter())
     context = Context(cache=tmp_path / "a", device="cpu")
     attack = ATTACKS.get(name)(epochs=3, repeats=2)
     first = attack(first_target, data, context, model)
@@ -199,7 +199,7 @@ def test_an_attribute_with_one_value(target, digits, tmp_path):
 
 
 def test_clear_errors_before_long_work(network, digits, data):
-    target = target_of(network, ledger=QueryLedger(cap=0))  # anything that is asked would be another error
+    target = target_of(network, ledger=QueryCounter(cap=0))  # anything that is asked would be another error
     with pytest.raises(UnknownName, match=r"no attribute named 'slnat'.*slant"):
         run(target, data, attributes=("slnat",))
     with pytest.raises(ConfigurationError, match="No attribute"):

@@ -15,8 +15,8 @@ import torch
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.backends.base import Backend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 OVERFITTING = {"optimizer": "adam", "schedule": "constant", "weight_decay": 0}

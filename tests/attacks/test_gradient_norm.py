@@ -5,7 +5,7 @@ import torch
 
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.gradient_norm import GradientNorm, log_norms
-from securitynet.models.gradients import LastLayer
+from securitynet.models.targets.gradients import LastLayer
 
 
 def test_is_the_norm_of_the_gradient_of_each_record(overfitted, tmp_path):

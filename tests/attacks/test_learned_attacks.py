@@ -9,15 +9,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from securitynet.assessments.trial_plan import trial_name
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership import attack_together
 from securitynet.attacks.membership._learned import _says_nothing
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
-from securitynet.studies.planning import trial_name
 
 PARTIAL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 SHADOW = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW)

@@ -16,7 +16,7 @@ from securitynet.attacks.membership._features import (
     ranked,
     ranked_gradients,
 )
-from securitynet.models.gradients import LastLayer, residuals_of
+from securitynet.models.targets.gradients import LastLayer, residuals_of
 
 
 def layer(count=6, classes=4, inputs=5, bias=True, seed=0):

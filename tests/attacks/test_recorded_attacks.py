@@ -8,8 +8,8 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
 from securitynet.errors import SecurityNetError
 from securitynet.metrics import roc
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 OUTPUTS_SUFFICE = ("correctness", "loss", "confidence", "entropy", "modified-entropy", "quantile-regression")

@@ -12,7 +12,7 @@ from securitynet.attacks.membership.correctness import Correctness
 from securitynet.attacks.membership.entropy import Entropy
 from securitynet.attacks.membership.loss import Loss
 from securitynet.errors import ConfigurationError, SecurityNetError, SplitError, TargetError
-from securitynet.models.signals import Signals
+from securitynet.models.targets.signals import Signals
 from securitynet.records import Queries
 
 getcontext().prec = 60

@@ -44,8 +44,8 @@ def invoke(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A briefly trained network of digits, written by the trainer."""
-    from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.store.train_target import train_model
+    from securitynet.models.training.config import TrainConfig
 
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     train_model(TrainConfig(architecture="simple-cnn", dataset="digits", out=path, epochs=15, learning_rate=0.05))

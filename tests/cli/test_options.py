@@ -9,9 +9,9 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
+from securitynet.assessments.config import AssessConfig, Commas
 from securitynet.cli.options import configured, parse
 from securitynet.errors import ConfigurationError
-from securitynet.studies.config import AssessConfig, Commas
 
 
 class Level(str, enum.Enum):

@@ -14,15 +14,15 @@ from securitynet.defenses.base import make_defense
 from securitynet.defenses.memguard import MemGuardInterface
 from securitynet.defenses.relaxloss import Relaxing, relaxed
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Context, TrialData
 from securitynet.metrics.roc import auc
-from securitynet.models.artefacts import train_target
-from securitynet.models.method import Context, TrialData
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.protection import Fitting
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer.feed import training_batches
-from securitynet.models.trainer.randomness import derived_seed, generator
-from securitynet.models.training import fit
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.store.train_target import train_target
+from securitynet.models.training.batches import training_batches
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting
+from securitynet.randomness import derived_seed, generator
 
 RECIPE = Recipe(epochs=12, batch_size=20, learning_rate=0.1, schedule="constant", seed=3)
 

@@ -16,15 +16,15 @@ from securitynet.defenses.distillation import Distillation, Distilling
 from securitynet.defenses.dropout import Dropout
 from securitynet.defenses.relaxloss import relaxed
 from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.architectures.factory import build
-from securitynet.models.artefacts import read_artefact, train_model, train_target
-from securitynet.models.loading import load_target
-from securitynet.models.method import Context, TrialData
-from securitynet.models.protection import Fitting, count_weights, set_aside
-from securitynet.models.recipe import Recipe
-from securitynet.models.train_config import TrainConfig
-from securitynet.models.trained import trained_splits
-from securitynet.models.training import fit
+from securitynet.models.loading.load import load_target
+from securitynet.models.store.model_record import trained_splits
+from securitynet.models.store.train_target import read_artefact, train_model, train_target
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting, count_weights, set_aside
 
 TRAINING = [name for name in DEFENSES if DEFENSES.get(name).stage == "training"]
 OUTPUT = [name for name in DEFENSES if DEFENSES.get(name).stage == "output"]

@@ -17,16 +17,16 @@ from securitynet.defenses.dp_sgd import PRESETS, DpSgd
 from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.artefacts import read_artefact, train_model, train_target
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.loading import load_target
-from securitynet.models.protection import Fitting
-from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
-from securitynet.models.train_config import TrainConfig
-from securitynet.models.trainer import private
-from securitynet.models.trainer.private import PrivateSteps, noise_for, plan_steps, spent
-from securitynet.models.training import fit
+from securitynet.models.loading.load import load_target
+from securitynet.models.store.train_target import read_artefact, train_model, train_target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.models.training import dp_sgd as private
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.dp_sgd import PrivateSteps, noise_for, plan_steps, spent
+from securitynet.models.training.fit import fit
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting
 from securitynet.records import Access
 
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.1, momentum=0.0, weight_decay=0.0, schedule="constant")

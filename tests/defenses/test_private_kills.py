@@ -12,11 +12,11 @@ from opacus.accountants import RDPAccountant
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.base import defended_training
 from securitynet.defenses.dp_sgd import RECIPE, DpSgd
-from securitynet.models.artefacts import train_target
-from securitynet.models.method import Context, TrialData
+from securitynet.methods.base import Context, TrialData
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.train_config import TrainConfig
-from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.train_target import train_target
+from securitynet.models.training.config import TrainConfig
 
 EPOCHS = 40
 
@@ -26,7 +26,7 @@ import os, signal, sys, time
 import torch
 from pathlib import Path
 from securitynet.cli.main import main
-import securitynet.cli.train, securitynet.models.artefacts, opacus, sklearn.datasets
+import securitynet.cli.train, securitynet.models.store.train_target, opacus, sklearn.datasets
 torch.set_num_threads(1)
 
 def train(out):

@@ -10,9 +10,9 @@ from securitynet.datasets.splits import Splits
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.detectors.base import TrialData
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.base import Backend
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 GOAL = 7

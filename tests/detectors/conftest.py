@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from _backdoored import backdoored_digits, clean_digits
 
-from securitynet.implants.badnets import Badnets
-from securitynet.models.artefacts import train_target
+from securitynet.backdoors.badnets import Badnets
+from securitynet.models.store.train_target import train_target
 
 TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0}
 

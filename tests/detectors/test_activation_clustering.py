@@ -8,7 +8,7 @@ from _backdoored import GOAL, PATCH
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from securitynet.detectors._clusters import divide
+from securitynet.detectors._activation_clustering.clusters import divide
 from securitynet.detectors.activation_clustering import ActivationClustering
 from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import SplitError
@@ -52,7 +52,7 @@ def test_with_a_known_trigger_detection_is_measured(patched):
 def test_the_planted_poison_of_an_implant_is_used(digits):
     from _backdoored import split, target_of, train
 
-    from securitynet.implants.badnets import Badnets
+    from securitynet.backdoors.badnets import Badnets
 
     splits, implant = split(len(digits), 900), Badnets(target=3, rate=0.15, margin=0, size=2)
     planted = implant.poison(digits, splits.members)

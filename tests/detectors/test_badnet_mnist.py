@@ -8,7 +8,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import public
 from securitynet.detectors import DETECTORS
 from securitynet.detectors.base import Context, TrialData
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 
 pytestmark = pytest.mark.real_data
 

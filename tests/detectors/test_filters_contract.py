@@ -14,9 +14,9 @@ from securitynet.detectors import DETECTORS
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError, DatasetError, QueryBudgetExceeded, TargetError
-from securitynet.models.interface import LabelsOnly
-from securitynet.models.ledger import QueryLedger, image_keys
-from securitynet.models.target import Target
+from securitynet.models.targets.interface import LabelsOnly
+from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SETTINGS = {
@@ -135,7 +135,7 @@ def test_progress_rises_to_its_end(name, patched):
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_query_cap_holds_and_what_was_asked_is_billed(name, patched):
     target, data = patched[:2]
-    capped = Target(target.backend, ledger=QueryLedger(cap=120))
+    capped = Target(target.backend, ledger=QueryCounter(cap=120))
     method, context = make(name), Context()
     with pytest.raises(QueryBudgetExceeded):
         method(capped, data, context, method.threat_models[0])
@@ -168,7 +168,7 @@ def test_heads_that_emit_probabilities_lead_to_the_same_verdicts(head, patched):
 
 
 def test_recorded_outputs_are_refused(patched, tmp_path):
-    from securitynet.models.backends.recorded import RecordedBackend
+    from securitynet.models.targets.backends.recorded import RecordedBackend
 
     data = patched[1]
     path = tmp_path / "recorded.npz"
@@ -236,7 +236,7 @@ def test_two_hundred_classes_and_one_image():
 
 def test_onnx_files_are_asked_exactly_as_often_as_billed(patched, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    from securitynet.models.backends.onnx import OnnxBackend
+    from securitynet.models.targets.backends.onnx import OnnxBackend
 
     target, data = patched[:2]
     path = tmp_path / "net.onnx"
@@ -263,7 +263,7 @@ def test_endpoints_are_asked_exactly_as_often_as_billed(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    from securitynet.models.backends.http import HttpBackend
+    from securitynet.models.targets.backends.http import HttpBackend
 
     dataset = stripes(count=120, shape=(3, 16, 16), classes=4)
     dataset = dataclasses.replace(dataset, images=dataset.images[:, :, 6:10, 6:10].clone())
@@ -373,7 +373,7 @@ def test_suspects_from_a_file_and_from_a_folder(patched, tmp_path):
 def test_keys_of_made_up_images_are_those_of_the_ledger(patched):
     """The bill's unique count and the ledger's are the same where nothing was asked before."""
     target, data = patched[:2]
-    fresh = Target(target.backend, ledger=QueryLedger())
+    fresh = Target(target.backend, ledger=QueryCounter())
     _, context = run("neo", fresh, data)
     assert context.queries().unique == fresh.ledger.unique
     assert context.queries().total == fresh.ledger.total

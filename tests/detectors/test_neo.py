@@ -6,9 +6,9 @@ import torch
 from _backdoored import PATCH
 from sklearn.cluster import KMeans
 
-from securitynet.detectors import _regions
-from securitynet.detectors._colours import dominant_colours
-from securitynet.detectors._regions import Grid
+from securitynet.detectors._neo import regions as _regions
+from securitynet.detectors._neo.colours import dominant_colours
+from securitynet.detectors._neo.regions import Grid
 from securitynet.detectors.base import Context
 from securitynet.detectors.neo import Neo
 from securitynet.errors import SplitError

@@ -14,15 +14,15 @@ from torch import nn
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
-from securitynet.detectors._costs import CostRules, Costs
-from securitynet.detectors._search import SearchRules, TriggerSearch
-from securitynet.detectors._triggers import Triggers
+from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
+from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 WHITE = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
@@ -39,8 +39,8 @@ def measured(output, seed=0):
 
 
 def train_facts(dataset):
-    from securitynet.models.recipe import Recipe
-    from securitynet.models.trained import TrainedModel
+    from securitynet.models.store.model_record import TrainedModel
+    from securitynet.models.training.recipe import Recipe
 
     recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)
     return TrainedModel.model_construct(architecture="simple-cnn", recipe=recipe)
@@ -196,7 +196,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits,
             raise KeyboardInterrupt
         epoch(self, number, told)
 
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints.CheckpointFile.due", lambda self: True)
+    monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self: True)
     monkeypatch.setattr(TriggerSearch, "epoch", dying)
     with pytest.raises(KeyboardInterrupt):
         method(innocent, data, Context(cache=tmp_path), WHITE)
@@ -350,7 +350,7 @@ def test_light_epochs_take_a_quarter_of_the_images_and_norms_come_from_the_other
 def test_a_search_with_light_epochs_goes_on_where_it_was_killed(backdoored, digits, tmp_path, monkeypatch):
     data, settings = data_of(digits), {"images": 64, "epochs": 10, "patience": 1, "light": 0.5}
     whole = NeuralCleanse(**settings)(backdoored, data, Context(), WHITE)
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints.CheckpointFile.due", lambda self: True)
+    monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self: True)
     epoch, ran = TriggerSearch.epoch, []
 
     def killed(self, number, told=None):

@@ -10,16 +10,16 @@ from _backdoored import PATCH, Sealed
 from pydantic import ValidationError
 from scipy import stats
 
+from securitynet.assessments.method_settings import make_method, parse_settings
 from securitynet.detectors._filters import CleanImages
-from securitynet.detectors._likely import Foresight
-from securitynet.detectors._questions import Questions
+from securitynet.detectors._queries import Questions
+from securitynet.detectors._strip.early_stop import Foresight
 from securitynet.detectors.base import Context
 from securitynet.detectors.strip import FittedStrip, Strip, margin_of
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
-from securitynet.studies.methods import make_method, parse_settings
 
 MODEL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 
@@ -164,7 +164,7 @@ def test_both_verdicts_are_sure_as_soon_as_they_can_be():
 
 @pytest.mark.parametrize("screen", ["none", "bf16"])
 def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patched, screen, monkeypatch):
-    monkeypatch.setattr("securitynet.detectors._questions.FEWEST_HERE", 16)  # so that none is asked much too often
+    monkeypatch.setattr("securitynet.detectors._queries.FEWEST_HERE", 16)  # so that none is asked much too often
     settings = {"trigger": PATCH, "overlays": 48, "threshold": "quantile", "images": 200, "screen": screen}
     _, complete, _ = run(*patched[:2], **{**settings, "screen": "none"})
     _, certain, _ = run(*patched[:2], stop_early="certain", **settings)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from securitynet.assessments.prepare_training import prepared_training
+from securitynet.backdoors import BACKDOORS
+from securitynet.backdoors.badnets import Badnets
+from securitynet.backdoors.base import make_implant
+from securitynet.backdoors.blended import Blended
+from securitynet.backdoors.sinusoid import Sinusoid
+from securitynet.backdoors.warp import Warp
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.implants import IMPLANTS
-from securitynet.implants.badnets import Badnets
-from securitynet.implants.base import make_implant
-from securitynet.implants.blended import Blended
-from securitynet.implants.sinusoid import Sinusoid
-from securitynet.implants.warp import Warp
-from securitynet.models.artefacts import read_artefact, train_model
-from securitynet.models.train_config import TrainConfig
-from securitynet.studies.training import prepared_training
+from securitynet.models.store.train_target import read_artefact, train_model
+from securitynet.models.training.config import TrainConfig
 
 ALL = {"badnets": {}, "blended": {}, "sinusoid": {"frequency": 3}, "warp": {"strength": 2.0}}
 
@@ -35,14 +35,14 @@ def everything(dataset):
 
 
 def test_all_are_registered():
-    assert IMPLANTS.names() == sorted(ALL)
+    assert BACKDOORS.names() == sorted(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 10)], ids=str)
 def test_contract(name, shape):
     dataset = noise(60, *shape)
-    implant = IMPLANTS.get(name)(target=2, rate=0.5, **ALL[name])
+    implant = BACKDOORS.get(name)(target=2, rate=0.5, **ALL[name])
     before = dataset.images.clone()
     members = np.arange(40)
     one, two = implant.poison(dataset, members), implant.poison(dataset, members)
@@ -179,7 +179,7 @@ def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch
     assert read_artefact(path) == trained
     kept = json.loads(path.with_suffix(".json").read_text())["implant"]
     assert (kept["name"], kept["target"], kept["box"], kept["poisoned"]) == ("badnets", 4, [5, 5, 2, 2], 216)
-    monkeypatch.setattr("securitynet.models.training._Run.epoch", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr("securitynet.models.training.fit._Run.epoch", lambda self: pytest.fail("trained again"))
     assert train_model(config, implant=implant)[1] == trained
     with pytest.raises(ConfigurationError, match="implant"):
         train_model(config, implant=Badnets(target=5, rate=0.15))

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import torch
 
-from securitynet.models.backends.http import HttpBackend
+from securitynet.models.targets.backends.http import HttpBackend
 
 CLASSES = 4
 SHAPE = (3, 4, 4)

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
-from securitynet.models.artefacts import read_artefact, train_model, train_target, trained_splits
-from securitynet.models.recipe import Recipe
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.store.train_target import read_artefact, train_model, train_target, trained_splits
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access
 
 DIGITS = load("digits")
@@ -65,7 +65,7 @@ def test_train_target_is_accurate_and_records_its_overfitting(tmp_path):
 
 
 def test_a_loaded_target_is_the_same_as_the_trained_one(made):
-    from securitynet.models.loading import load_target
+    from securitynet.models.loading.load import load_target
 
     path, _ = made
     fresh = train_target("simple-cnn", "digits", epochs=2, device="cpu")
@@ -241,7 +241,7 @@ def test_command_writes_the_model_and_prints_its_facts(tmp_path):
 
 
 def test_describing_a_training_loads_no_torch():
-    code = "import securitynet.models.train_config, sys; sys.exit('torch' in sys.modules)"
+    code = "import securitynet.models.training.config, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from securitynet.models.augment import augment, crop, crop_padding, flip
+from securitynet.models.training.augment import augment, crop, crop_padding, flip
 
 
 def batch(dtype: torch.dtype = torch.uint8) -> torch.Tensor:

@@ -10,9 +10,9 @@ import torch
 from _inference_server import CLASSES, SHAPE, backend_of, check
 
 from securitynet.errors import ConfigurationError, ModelError, TargetError
-from securitynet.models.backends.http import HttpBackend
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.backends.http import HttpBackend
+from securitynet.models.targets.target import Target
 
 
 @pytest.fixture

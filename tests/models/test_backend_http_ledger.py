@@ -14,7 +14,7 @@ import torch
 from _inference_server import SHAPE, backend_of, check
 
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.models.backends.http import HttpBackend, input_keys
+from securitynet.models.targets.backends.http import HttpBackend, input_keys
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_credentials_in_the_address_are_refused_and_not_repeated(server):
 CLIENT = """
     import sys, torch
     from pathlib import Path
-    from securitynet.models.backends.http import HttpBackend
+    from securitynet.models.targets.backends.http import HttpBackend
     images = torch.rand((20, 3, 4, 4), generator=torch.Generator().manual_seed(0))
     backend = HttpBackend({url!r}, reference="x", ledger_path=Path({path!r}), cap={cap}, batch_size=2)
     print("ready", flush=True)

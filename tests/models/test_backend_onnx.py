@@ -9,9 +9,9 @@ from torch import nn
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum
-from securitynet.models.backends.onnx import OnnxBackend
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.backends.onnx import OnnxBackend
+from securitynet.models.targets.target import Target
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
@@ -281,6 +281,6 @@ def test_links_of_a_download_cache_are_followed(tmp_path):
     with_external(blobs / "aaa", "m.data", blobs / "bbb")
     (shown / "m.onnx").symlink_to(blobs / "aaa")
     (shown / "m.data").symlink_to(blobs / "bbb")
-    from securitynet.models.backends._external_data import external_files
+    from securitynet.models.targets.backends._external_data import external_files
 
     assert external_files(shown / "m.onnx", "onnx:m.onnx") == [shown / "m.data"]

@@ -12,9 +12,9 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import public
 from securitynet.errors import AccessDenied, TargetError, UnsafeFile
-from securitynet.models import signals
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.target import Target
+from securitynet.models.targets import signals
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.target import Target
 
 N, K = 12, 3
 LOGITS = torch.randn(N, K, generator=torch.Generator().manual_seed(0)).double()

@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from securitynet.errors import ModelError
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.embeddings import classifier_names, find, finder
-from securitynet.models.optimise import prepare
-from securitynet.models.tracing import received
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.embeddings import classifier_names, find, finder
+from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.tracing import received
 from securitynet.torchvision_cure import import_torchvision
 
 CLASSES = 5

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models import ensembles
-from securitynet.models.ensembles import EnsembleTraining, predict, train_together
-from securitynet.models.stacking import flattened, stacked
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.training import ensembles
+from securitynet.models.training.batched import flattened, stacked
+from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
+from securitynet.randomness import generator
 
 
 class TwoInputs(nn.Module):

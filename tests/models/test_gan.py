@@ -25,7 +25,7 @@ RECORDS = np.arange(0, 200, 2, dtype=np.int64)
 
 @pytest.fixture
 def every_step(monkeypatch):
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints._SHARE_OF_TIME", float("inf"))
+    monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", float("inf"))
 
 
 def weights(gan):
@@ -125,7 +125,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import securitynet.datasets
-import securitynet.models.trainer.checkpoints as checkpoints
+import securitynet.models.training.checkpoints as checkpoints
 from securitynet.models.gan import GANTraining, obtain_gan
 
 checkpoints._SHARE_OF_TIME = float("inf")
@@ -150,7 +150,7 @@ def test_killed_in_the_middle_it_goes_on_with_the_same_numbers(digits, tmp_path,
     (folder,) = (tmp_path / "gans").iterdir()
     assert not (folder / "gan.json").exists()
     # Nobody waits for 100,000 steps: the rest of this run, and the whole of the other, end a few steps later.
-    from securitynet.models.trainer.checkpoints import CheckpointFile
+    from securitynet.models.training.checkpoints import CheckpointFile
 
     done = CheckpointFile(folder / "checkpoint", print).read(folder.name).epochs_done
     assert done >= 3
@@ -160,7 +160,7 @@ def test_killed_in_the_middle_it_goes_on_with_the_same_numbers(digits, tmp_path,
 
 def _weights_after(digits, cache, stop):
     """The checkpoint after so many steps of the training that the killed process was asked for."""
-    from securitynet.models.trainer.checkpoints import CheckpointFile
+    from securitynet.models.training.checkpoints import CheckpointFile
 
     class Enough(Exception):
         pass

@@ -9,9 +9,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from securitynet.errors import AccessDenied, ModelError
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.gradients import last_layer, per_sample_last_layer_gradients, residuals_of
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.gradients import last_layer, per_sample_last_layer_gradients, residuals_of
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 

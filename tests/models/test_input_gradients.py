@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied, TargetError
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.input_gradients import InputGradients, cross_entropy, log_odds, margin
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.input_gradients import InputGradients, cross_entropy, log_odds, margin
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 

@@ -9,10 +9,10 @@ import torch
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.interface import Chain, LabelsOnly, Rounded, Temperature, TopK
-from securitynet.models.signals import collect
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.interface import Chain, LabelsOnly, Rounded, Temperature, TopK
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 P = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.04, 0.45, 0.46, 0.05]])

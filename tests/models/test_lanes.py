@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.lanes import Lanes, equal_size, keep_freed_memory, left_to_lanes, thread_pool
+from securitynet.models.targets.threads import Lanes, equal_size, keep_freed_memory, left_to_lanes, thread_pool
 
 
 class Remembering(nn.Module):

@@ -21,8 +21,8 @@ from securitynet.errors import (
     WeightsMismatch,
 )
 from securitynet.models.architectures.factory import build
-from securitynet.models.loading import load_target
-from securitynet.models.weights import state_checksum
+from securitynet.models.loading.load import load_target
+from securitynet.models.sources.weights import state_checksum
 from securitynet.records import Access
 
 CLASSES = 4
@@ -314,7 +314,7 @@ def test_a_public_backdoored_model_with_softmax_inside(shared_data, tmp_path):
 
 
 def test_an_artefact_states_all(digits, tmp_path):
-    from securitynet.models.artefacts import train_target
+    from securitynet.models.store.train_target import train_target
 
     path = tmp_path / "model.safetensors"
     trained = train_target("simple-cnn", digits, out=path, epochs=1, seed=0)

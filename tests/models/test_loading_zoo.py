@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.loading import load_target
-from securitynet.models.preprocessing import CONVENTIONS
-from securitynet.models.references import parse_reference
+from securitynet.models.loading.load import load_target
 from securitynet.models.sources import open_source
 from securitynet.models.sources._download import fetch, models_folder
+from securitynet.models.sources.preprocessing import CONVENTIONS
 from securitynet.models.sources.pytorchcv import unpack
+from securitynet.models.sources.references import parse_reference
 from securitynet.torchvision_cure import import_torchvision
 
 timm = import_torchvision("timm")

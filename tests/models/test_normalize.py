@@ -11,12 +11,12 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
 from securitynet.models.architectures.factory import build
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.conventions import choose_normalization, fitting_conventions, p_value, sample_indices
-from securitynet.models.ledger import QueryLedger
-from securitynet.models.loading import load_target
-from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.loading.load import load_target
+from securitynet.models.loading.normalization import choose_normalization, fitting_conventions, p_value, sample_indices
+from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_right_convention_is_found(network, digits):
 
 
 def test_it_is_the_same_each_time_and_sends_each_image_once_a_convention(network, digits):
-    first, second = (target_of(network, ledger=QueryLedger()) for _ in range(2))
+    first, second = (target_of(network, ledger=QueryCounter()) for _ in range(2))
     choices = [choose_normalization(target, digits, size=200) for target in (first, second)]
     assert choices[0].note == choices[1].note
     assert first.ledger.snapshot() == second.ledger.snapshot()
@@ -73,7 +73,7 @@ def test_it_is_the_same_each_time_and_sends_each_image_once_a_convention(network
 
 def test_it_obeys_a_query_cap(network, digits):
     with pytest.raises(QueryBudgetExceeded):
-        choose_normalization(target_of(network, ledger=QueryLedger(50)), digits)
+        choose_normalization(target_of(network, ledger=QueryCounter(50)), digits)
 
 
 def test_a_network_that_knows_nothing_is_reported_loudly(digits):
@@ -147,7 +147,7 @@ def test_the_sample_is_of_the_test_part_and_fixed(digits):
 def test_mcnemar_against_scipy():
     from scipy.stats import binom
 
-    from securitynet.models.conventions import Candidate
+    from securitynet.models.loading.normalization import Candidate
 
     first = np.array([True] * 30 + [False] * 8 + [True] * 62)
     second = np.array([False] * 30 + [True] * 8 + [True] * 62)

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.optimise import prepare
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.optimise import prepare
 
 
 def network():

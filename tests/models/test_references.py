@@ -3,7 +3,7 @@
 import pytest
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.references import FORMS, SCHEMES, parse_reference
+from securitynet.models.sources.references import FORMS, SCHEMES, parse_reference
 
 
 @pytest.mark.parametrize(

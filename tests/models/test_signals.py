@@ -14,11 +14,11 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
-from securitynet.models import signals
-from securitynet.models.backends.base import Backend
-from securitynet.models.ledger import QueryLedger
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets import signals
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 
 CLASSES = 4
 
@@ -155,7 +155,7 @@ def test_what_was_answered_before_a_failure_is_kept(dataset, tmp_path):
 def test_what_was_answered_before_the_cap_is_kept(dataset, tmp_path):
     backend = Counting()
     with pytest.raises(QueryBudgetExceeded):
-        signals.collect(Target(backend, ledger=QueryLedger(cap=20)), dataset, cache=tmp_path)
+        signals.collect(Target(backend, ledger=QueryCounter(cap=20)), dataset, cache=tmp_path)
     assert backend.sent == 16
     assert signals.collect(Target(backend), dataset, cache=tmp_path).asked == 24
 
@@ -228,8 +228,8 @@ SLOW = """
     from pathlib import Path
     sys.path.insert(0, {folder!r})
     from test_signals import Counting, make_dataset
-    from securitynet.models import signals
-    from securitynet.models.target import Target
+    from securitynet.models.targets import signals
+    from securitynet.models.targets.target import Target
     signals.BLOCK, signals.SAVE_SECONDS = 16, 0.0
 
     class Slow(Counting):

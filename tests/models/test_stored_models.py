@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-import securitynet.models.together as together
+import securitynet.models.store.parallel as together
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.loading import load_target
-from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Job, obtain_model
-from securitynet.models.stored_facts import read_facts
-from securitynet.models.together import obtain_models
+from securitynet.models.loading.load import load_target
+from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.store.parallel import obtain_models
+from securitynet.models.store.stored_facts import read_facts
+from securitynet.models.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")
 RECORDS = np.arange(0, 300, 2, dtype=np.int64)

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, QueryBudgetExceeded, TargetError
-from securitynet.models import heads
-from securitynet.models.backends.base import Backend
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.ledger import QueryLedger, image_keys
-from securitynet.models.optimise import prepare
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 CLASSES = 5
@@ -135,7 +135,7 @@ def test_cap_is_never_overrun_and_nothing_is_sent(images):
     calls = []
     net = Net()
     net.register_forward_hook(lambda *_: calls.append(1))
-    target = target_of(net, ledger=QueryLedger(cap=6), shape=None)
+    target = target_of(net, ledger=QueryCounter(cap=6), shape=None)
     target.logits(images[:5])
     before = len(calls)
     with pytest.raises(QueryBudgetExceeded, match="cap of 6"):

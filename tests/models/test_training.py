@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer import losses
-from securitynet.models.trainer.feed import Feed, training_batches
-from securitynet.models.trainer.statistics import standardising
-from securitynet.models.training import evaluate, fit, held_out
+from securitynet.models.training import losses
+from securitynet.models.training.batches import Feed, training_batches
+from securitynet.models.training.fit import evaluate, fit, held_out
+from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.recipe import Recipe
 
 DIGITS = load("digits")
 PARTS = splits.four_way(DIGITS)
@@ -272,7 +272,7 @@ def test_lazy_images_train_the_same_weights_and_are_decoded_once_if_they_fit(mon
     train(plain, epochs=2)
     labels = DIGITS.labels[PARTS.members]
     for module, room, expected in ((kept, 1 << 30, len(labels)), (fetched, 0, 2 * len(labels) + 2)):
-        monkeypatch.setattr("securitynet.models.trainer.feed.RESIDENT_BYTES", room)
+        monkeypatch.setattr("securitynet.models.training.batches.RESIDENT_BYTES", room)
         images = Decoded(DIGITS.images)
         recipe = Recipe(epochs=2, schedule="constant")
         fit(module, images, labels, recipe, indices=PARTS.members, preprocessing=PREPROCESSING, device="cpu")
@@ -281,7 +281,7 @@ def test_lazy_images_train_the_same_weights_and_are_decoded_once_if_they_fit(mon
 
 
 def test_feed_yields_every_group_in_order(monkeypatch):
-    monkeypatch.setattr("securitynet.models.trainer.feed.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("securitynet.models.training.batches.RESIDENT_BYTES", 0)
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
     feed = Feed(Decoded(images), np.array([9, 7, 5, 3, 1]), torch.device("cpu"))
     batches = list(feed.batches(torch.tensor([4, 0, 2, 1]).split(3)))

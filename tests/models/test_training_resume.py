@@ -17,9 +17,9 @@ from torch import nn
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ModelError
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.training import History, fit
+from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.fit import History, fit
+from securitynet.models.training.recipe import Recipe
 
 DIGITS = load("digits")
 MEMBERS = splits.four_way(DIGITS).members
@@ -68,7 +68,7 @@ def run(recipe: Recipe = RECIPE, checkpoint: Path | None = None, stop: int | Non
 
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch):
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints._SHARE_OF_TIME", float("inf"))
+    monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -152,16 +152,16 @@ def test_a_diverged_epoch_is_not_stored(tmp_path):
 
 
 def test_writing_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints._SHARE_OF_TIME", 0.05)
+    monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", 0.05)
     now = [100.0]
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("securitynet.models.training.checkpoints.time.monotonic", lambda: now[0])
     file = CheckpointFile(tmp_path / "c", print)
     assert file.due()  # the first epoch is always stored
 
     def slow_save(*_args: object) -> None:
         now[0] += 2.0
 
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints.torch.save", slow_save)
+    monkeypatch.setattr("securitynet.models.training.checkpoints.torch.save", slow_save)
     file.write(State("f", 1, {}, {}, "{}"))
     now[0] += 39
     assert not file.due()
@@ -176,7 +176,7 @@ RUNS = """
     import torch, torch._dynamo  # the optimizers import it on first use, which takes a second
     torch.set_num_threads(1)
     from securitynet.datasets import load
-    from securitynet.models.artefacts import train_target
+    from securitynet.models.store.train_target import train_target
     digits = load("digits")
     for line in sys.stdin:
         pid = os.fork()

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, UnsafeFile, WeightsMismatch
-from securitynet.models import fitting
 from securitynet.models.architectures.factory import build
-from securitynet.models.fitting import fit_keys, load_weights
-from securitynet.models.references import parse_reference
 from securitynet.models.sources import open_source
-from securitynet.models.suggestions import suggest
-from securitynet.models.weights import read_state_dict, state_checksum
+from securitynet.models.sources import state_dicts as fitting
+from securitynet.models.sources.references import parse_reference
+from securitynet.models.sources.state_dicts import fit_keys, load_weights
+from securitynet.models.sources.suggestions import suggest
+from securitynet.models.sources.weights import read_state_dict, state_checksum
 
 
 def a_state():

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from securitynet.api import to_document
+from securitynet.assessments import assess as assessment
+from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.config import AssessConfig
 from securitynet.attacks.membership.modified_entropy import ModifiedEntropy
-from securitynet.reports.assessment import to_document
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import Subject, prepare
 
 HOSTILE = "<script>alert('class')</script>"
 

@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from securitynet.api import to_document
+from securitynet.assessments import assess as assessment
+from securitynet.assessments.config import AssessConfig
 from securitynet.datasets.base import Attribute
 from securitynet.records import Direction, Measurement
 from securitynet.reports import verdict, words
-from securitynet.reports.assessment import to_document
 from securitynet.reports.build import render_report
 from securitynet.reports.families.attribute import in_words, sentences
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment
-from securitynet.studies.config import AssessConfig
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from securitynet.assessments.config import AssessConfig
 from securitynet.cli.options import parse
 from securitynet.files import read_toml
 from securitynet.records import Direction, Measurement
 from securitynet.reports import bars, labels, settings, verdict, words
 from securitynet.reports.exposed import exposed
 from securitynet.reports.pictures import data_uri
-from securitynet.studies.config import AssessConfig
 
 
 def measured(name, value, low, high, n=1000):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas
 
+from securitynet.assessments.method_settings import default_settings
 from securitynet.results.export import CHANGING, to_frame
-from securitynet.studies.methods import default_settings
-from securitynet.studies.study_run import StudyRunConfig, find_results, run_study
-from securitynet.studies.study_status import Status
-from securitynet.studies.study_view import open_index
+from securitynet.studies.execution.inspect import open_index
+from securitynet.studies.execution.run import StudyRunConfig, find_results, run_study
+from securitynet.studies.execution.status import Status
 
 PLUGIN = Path(__file__).parent / "plugin"
 

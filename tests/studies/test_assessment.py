@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from securitynet.assessments import assess as assessment
+from securitynet.assessments import method_settings as methods
+from securitynet.assessments import trial_plan as planning
+from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.config import AssessConfig
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
 from securitynet.results.store import TrialStore
-from securitynet.studies import assessment, methods, planning
-from securitynet.studies.config import AssessConfig
-from securitynet.studies.subject import Subject, prepare
 
 
 @pytest.fixture
@@ -105,8 +107,8 @@ def test_names_of_attacks():
 
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):
-    from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.store.train_target import train_model
+    from securitynet.models.training.config import TrainConfig
 
     weights = tmp_path / "m.safetensors"
     settings = {"architecture": "simple-cnn", "dataset": "digits", "out": weights, "epochs": 2, "split_seed": 3}

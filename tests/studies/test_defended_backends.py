@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from securitynet.reports.assessment import assess
+from securitynet.api import assess
 
 OPTIONS = {"attacks": ("loss", "correctness"), "detectors": ("none",)}
 

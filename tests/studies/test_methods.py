@@ -2,8 +2,8 @@
 
 import pytest
 
+from securitynet.assessments.method_settings import make_method, parse_settings
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.studies.methods import make_method, parse_settings
 
 
 def test_settings_by_short_and_full_name_nested_and_typed():

@@ -2,9 +2,9 @@
 
 import pytest
 
+from securitynet.assessments.policy import judge, read_policy
 from securitynet.errors import PolicyError
 from securitynet.records import Direction, Measurement
-from securitynet.studies.policy import judge, read_policy
 
 AUC = Measurement(
     name="membership.modified-entropy.auc", value=0.52, low=0.50, high=0.56, n=9, direction=Direction.LOWER, method="m"

@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 
+from securitynet.api import assess
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.artefacts import train_model
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.store.train_target import train_model
+from securitynet.models.training.config import TrainConfig
 from securitynet.records import Access, Direction, Measurement
-from securitynet.reports.assessment import assess
-from securitynet.reports.remedies import outcome
+from securitynet.reports.what_helps import outcome
 from securitynet.results.document import Tried, read_document
 
 QUICK = {"attacks": ("loss", "entropy", "correctness"), "detectors": ("none",)}

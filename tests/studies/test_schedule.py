@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from securitynet.studies.schedule import Schedule, Subject, Task
-from securitynet.studies.study_models import SubjectPlan
+from securitynet.studies.definition.targets import SubjectPlan
+from securitynet.studies.execution.scheduler import Schedule, Subject, Task
 
 
 @dataclass(eq=False)

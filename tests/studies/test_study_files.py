@@ -10,9 +10,9 @@ import securitynet.catalog
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml
-from securitynet.studies.study_config import parse_study
-from securitynet.studies.study_models import alternatives
-from securitynet.studies.study_plan import expand, plan_study
+from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.plan import expand, plan_study
+from securitynet.studies.definition.targets import alternatives
 
 READY = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 

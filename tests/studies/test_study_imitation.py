@@ -6,14 +6,14 @@ import json
 
 import pytest
 
+from securitynet.api import assess
+from securitynet.assessments.trial_plan import training_digest
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
-from securitynet.models.artefacts import train_model
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.train_config import TrainConfig
-from securitynet.models.trained import read_artefact
-from securitynet.reports.assessment import assess
-from securitynet.studies.planning import training_digest
+from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.train_target import train_model
+from securitynet.models.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from securitynet.results.store import SCHEMA_FILE, TrialStore, schema_text
 from securitynet.results.subjects import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
 from securitynet.results.subjects import SubjectStore
 from securitynet.results.subjects import schema_text as subject_schema_text
-from securitynet.studies.study_lock import StudyRuns
-from securitynet.studies.study_preview import look_ahead
-from securitynet.studies.study_run import find_results
-from securitynet.studies.study_view import look, reindex
+from securitynet.studies.execution.inspect import look, reindex
+from securitynet.studies.execution.lock import StudyRuns
+from securitynet.studies.execution.preview import look_ahead
+from securitynet.studies.execution.run import find_results
 
 NONE = 'threat_models = ["black-box/none"]'
 NUMBERS = f"""
@@ -140,8 +140,8 @@ weights = "absent.safetensors"
     frame = box.table()
     assert set(frame[frame["status"] == "failed"]["model"]) == {"python:broken.py:make", "arch:simple-cnn absent"}
     # What was missing is there now: no trace of the failure is left.
-    from securitynet.models.artefacts import train_model
-    from securitynet.models.train_config import TrainConfig
+    from securitynet.models.store.train_target import train_model
+    from securitynet.models.training.config import TrainConfig
 
     train_model(
         TrainConfig(

@@ -18,10 +18,10 @@ from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectStore
-from securitynet.studies import study_lock
-from securitynet.studies.study_lock import StudyRuns, held, holder
-from securitynet.studies.study_run import find_results, place_of
-from securitynet.studies.study_view import look
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution.inspect import look
+from securitynet.studies.execution.lock import StudyRuns, held, holder
+from securitynet.studies.execution.run import find_results, place_of
 
 NUMBERS = """
 [[attacks]]
@@ -185,7 +185,7 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     root, notes = FolderRoot(tmp_path), []
     state = tmp_path / "run"
     script = (
-        "import sys, time; from pathlib import Path; from securitynet.studies.study_lock import held;"
+        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import held;"
         "from securitynet.results.root import FolderRoot\n"
         "with held(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
         "    print('mine', flush=True); time.sleep(600)"

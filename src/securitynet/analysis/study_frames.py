@@ -152,8 +152,8 @@ def _depth(architecture: str) -> int:
 
 def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
     """The settings of a method that are not its defaults; all of them if this version does not know it."""
+    from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.errors import SecurityNetError
-    from securitynet.studies.methods import REGISTRIES
 
     try:
         defaults = REGISTRIES["attack" if kind == "attack" else "detector"].get(method)().model_dump(mode="json")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from securitynet.attacks.base import Context, TrialData
 from securitynet.models import shadows
 from securitynet.models.shadows import ShadowModel, ShadowOutputs, ShadowPlan, ShadowTraining
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 
 
 def shadow_outputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from securitynet.models.method import Context, Gallery, Method, Output, TrialData
+from securitynet.methods.base import Context, Gallery, Method, Output, TrialData
 
 __all__ = ["Attack", "Context", "Gallery", "Output", "TrialData"]
 

@@ -323,11 +323,11 @@ class Catalog:
         return new
 
     def load(self, entry: CatalogEntry | str, **options: Any) -> Any:
-        """Load the model of an entry as a `securitynet.models.target.Target`.
+        """Load the model of an entry as a `securitynet.models.targets.target.Target`.
 
         Args:
             entry: An entry, or what `get` takes.
-            options: Passed to `securitynet.models.loading.load_target` (``weights``, ``normalize``, ...).
+            options: Passed to `securitynet.models.loading.load.load_target` (``weights``, ``normalize``, ...).
 
         Raises:
             ModelError: If the entry has no reference by which it can be loaded, or no classes.
@@ -344,7 +344,7 @@ class Catalog:
                 f"{entry.key} is no classifier: it ends in {entry.head}.", hint="Choose one with --head classifier."
             )
         # By name: the models layer lies above the catalog.
-        loading = importlib.import_module("securitynet.models.loading")
+        loading = importlib.import_module("securitynet.models.loading.load")
         return loading.load_target(entry.reference, **options)
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from securitynet.assessments.config import AssessConfig
 from securitynet.cli import console
 from securitynet.cli.options import configured
-from securitynet.studies.config import AssessConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ def assess(
 
     Exit codes: 0 done, 1 something is wrong with the input, 2 usage, 3 the policy is not met, 4 some trials failed.
     """
-    from securitynet.reports.assessment import assess as run
+    from securitynet.api import assess as run
 
     with console.progress_bar() as progress:
         outcome = run(config, progress=progress)
@@ -125,7 +125,7 @@ def show_remedies(document: ResultDocument) -> None:
     """Print what would help: a row a defense, the strongest attack against it, and what that shows."""
     from rich.table import Table
 
-    from securitynet.reports.remedies import remedies
+    from securitynet.reports.what_helps import remedies
 
     found = remedies(document)
     assert found is not None  # the document has some

@@ -21,7 +21,7 @@ def demo(
     Needs no download and takes well under two minutes on two cores. A second run reuses what is there.
     """
     from securitynet.cli.assess import show
-    from securitynet.reports.demo import run
+    from securitynet.demo import run
 
     with console.progress_bar() as progress:
         result = run(out, seed=seed, device=device, progress=progress)

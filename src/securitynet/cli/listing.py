@@ -14,7 +14,7 @@ REGISTRIES = {
     "attacks": "securitynet.attacks:ATTACKS",
     "detectors": "securitynet.detectors:DETECTORS",
     "defenses": "securitynet.defenses:DEFENSES",
-    "implants": "securitynet.implants:IMPLANTS",
+    "implants": "securitynet.backdoors:BACKDOORS",
     "datasets": "securitynet.datasets.registry:DATASETS",
     "architectures": "securitynet.models.architectures:ARCHITECTURES",
 }

@@ -24,7 +24,7 @@ def report(
     """
     from securitynet.errors import ConfigurationError
     from securitynet.reports.study import write_study_report
-    from securitynet.studies.study_run import find_results
+    from securitynet.studies.execution.run import find_results
 
     if out is not None and out.suffix.lower() not in (".html", ".pdf"):
         raise ConfigurationError(f"{out.name!r} is neither HTML nor PDF.", hint="Let it end in .html or .pdf.")

@@ -11,10 +11,10 @@ import typer
 
 from securitynet.cli import console
 from securitynet.cli.options import configured
-from securitynet.studies.study_run import StudyRunConfig, find_results
+from securitynet.studies.execution.run import StudyRunConfig, find_results
 
 if TYPE_CHECKING:
-    from securitynet.studies.study_status import Status
+    from securitynet.studies.execution.status import Status
 
 SOME_TRIALS_FAILED = 4
 INTERRUPTED = 130
@@ -36,7 +36,7 @@ def run(config: StudyRunConfig, json: Json = False) -> None:
 
     Example: securitynet study run studies/securitynet-membership-small.toml --workers 2
     """
-    from securitynet.studies.study_run import run_study
+    from securitynet.studies.execution.run import run_study
 
     with _watch() as watch:
         status, place = run_study(config, on_status=watch, note=_note)
@@ -56,7 +56,7 @@ app.command("run")(run)
 @app.command()
 def status(what: Results, out: Out = None, json: Json = False) -> None:
     """Tell how far a study is; works from any terminal, while it runs and afterwards."""
-    from securitynet.studies.study_view import look
+    from securitynet.studies.execution.inspect import look
 
     found = look(find_results(what, out))
     if json:
@@ -69,7 +69,7 @@ def show(found: Status) -> None:
     """Print how far a study is."""
     from rich.table import Table
 
-    from securitynet.studies.study_status import words_of
+    from securitynet.studies.execution.status import words_of
 
     console.stdout.print(f"[bold]{console.escape(found.name)}[/]: {found.state}")
     parts = [f"{found.ok:,} of {found.total:,} trials ok", f"{found.failed:,} failed", f"{found.skipped:,} skipped"]
@@ -100,7 +100,7 @@ def _watch() -> Iterator[Callable[[Status], None]]:
     """A progress display on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-    from securitynet.studies.study_status import words_of
+    from securitynet.studies.execution.status import words_of
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
     with Progress(*columns, console=console.stderr, transient=True) as display:
@@ -149,7 +149,7 @@ def plan(
 
     Example: securitynet study plan studies/ml-doctor-small.toml --calibrate
     """
-    from securitynet.studies.study_preview import estimate, look_ahead
+    from securitynet.studies.execution.preview import estimate, look_ahead
 
     with console.progress_bar() as progress:
         ahead = look_ahead(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
@@ -171,9 +171,9 @@ def export(
     db: Db = None,
 ) -> None:
     """Write all results as one tidy table: a row a measured value, with its target, method, settings and cost."""
+    from securitynet.assessments.method_settings import default_settings
     from securitynet.results.export import to_frame, write_table
-    from securitynet.studies.methods import default_settings
-    from securitynet.studies.study_view import open_index
+    from securitynet.studies.execution.inspect import open_index
 
     with open_index(find_results(what, out, db), _note) as index:
         frame = to_frame(index, default_settings)
@@ -186,7 +186,7 @@ def export(
 @app.command()
 def reindex(what: Results, out: Out = None, db: Db = None) -> None:
     """Rebuild the index from the trial files, which are the truth. With --db URL also into PostgreSQL."""
-    from securitynet.studies.study_view import reindex as rebuild
+    from securitynet.studies.execution.inspect import reindex as rebuild
 
     found = rebuild(find_results(what, out, db), _note)
     console.stderr.print(f"{found.read:,} files indexed, {len(found.damaged)} can't be read", markup=False)
@@ -199,7 +199,7 @@ def merge(
     out: Annotated[str, typer.Option("--out", help="Folder or URL to merge into.", show_default=False)],
 ) -> None:
     """Merge the results of several studies, or of parts of one that ran in different places."""
-    from securitynet.studies.study_view import merge as run_merge
+    from securitynet.studies.execution.inspect import merge as run_merge
 
     found = run_merge(sources, out, _note)
     console.stderr.print(
@@ -221,8 +221,8 @@ def publish(
 ) -> None:
     """Record what was measured on models of the catalog there, each value with the trial it comes from."""
     import securitynet.catalog
-    from securitynet.studies.publish import publish as run_publish
-    from securitynet.studies.study_view import open_index
+    from securitynet.studies.execution.inspect import open_index
+    from securitynet.studies.execution.publish import publish as run_publish
 
     with open_index(find_results(what, out, db), _note) as index, securitynet.catalog.open(catalog) as opened:
         found = run_publish(index, opened)

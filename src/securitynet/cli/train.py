@@ -11,13 +11,13 @@ import typer
 
 from securitynet.cli import console
 from securitynet.cli.options import configured
-from securitynet.models.train_config import TrainConfig
+from securitynet.models.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from securitynet.models.poison import Implanted
-    from securitynet.models.protection import Protected
-    from securitynet.models.trained import TrainedModel
-    from securitynet.models.training import History
+    from securitynet.models.store.model_record import TrainedModel
+    from securitynet.models.training.fit import History
+    from securitynet.models.training.poisoned_dataset import Implanted
+    from securitynet.models.training.training_defense import Protected
 
 
 @configured(TrainConfig, positional=("architecture",))
@@ -31,8 +31,8 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
-    from securitynet.models.artefacts import train_model
-    from securitynet.studies.training import prepared_training
+    from securitynet.assessments.prepare_training import prepared_training
+    from securitynet.models.store.train_target import train_model
 
     asked = config
     config, protection, implant = prepared_training(config)

@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
-from securitynet.models.protection import Fitting
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer import losses
-from securitynet.models.trainer.feed import Feed
-from securitynet.models.trainer.procedure import Procedure, Run
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
-from securitynet.models.training import History
+from securitynet.models.training import losses
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.fit import History
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure, Run
+from securitynet.models.training.training_defense import Fitting
+from securitynet.randomness import derived_seed, generator, isolated
 
 
 class AdversarialRegularisation(TrainingDefense):

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from securitynet.defenses import DEFENSES
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.models.interface import Interface
-from securitynet.models.method import Context, TrialData
-from securitynet.models.protection import Protection
-from securitynet.models.recipe import RecipeOptions
-from securitynet.models.target import Target
-from securitynet.models.train_config import TrainConfig
+from securitynet.methods.base import Context, TrialData
+from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.target import Target
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.recipe import RecipeOptions
+from securitynet.models.training.training_defense import Protection
 from securitynet.records import Record
 
 

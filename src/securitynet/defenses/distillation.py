@@ -15,14 +15,14 @@ from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
-from securitynet.models.protection import Fitting, Teacher, count_weights
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer import losses
-from securitynet.models.trainer.evaluation import main_output
-from securitynet.models.trainer.feed import Feed
-from securitynet.models.trainer.procedure import Procedure, Run
-from securitynet.models.training import History, evaluate
-from securitynet.models.weights import state_checksum
+from securitynet.models.sources.weights import state_checksum
+from securitynet.models.training import losses
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.evaluation import main_output
+from securitynet.models.training.fit import History, evaluate
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure, Run
+from securitynet.models.training.training_defense import Fitting, Teacher, count_weights
 
 TEACHERS = {"vgg11": "vgg19"}
 """The paper's pair. Other students have a teacher of their own architecture, unless another one is named."""

@@ -14,10 +14,8 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.protection import Fitting, Protected
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer.private import (
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.training.dp_sgd import (
     AccountantName,
     ClippingName,
     PrivateSteps,
@@ -26,7 +24,9 @@ from securitynet.models.trainer.private import (
     unsupported_layers,
     with_group_norms,
 )
-from securitynet.models.training import History, Note
+from securitynet.models.training.fit import History, Note
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Fitting, Protected
 
 PresetName = Literal[
     "celeba-1", "celeba-2", "fmnist-1", "fmnist-2", "stl10-1", "stl10-2", "utkface-1", "utkface-2"

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
-from securitynet.models.protection import Fitting
-from securitynet.models.training import History
+from securitynet.models.training.fit import History
+from securitynet.models.training.training_defense import Fitting
 
 
 class Dropout(TrainingDefense):

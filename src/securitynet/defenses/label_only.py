@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from securitynet.defenses.base import OutputDefense
-from securitynet.models.interface import Interface, LabelsOnly
-from securitynet.models.method import Context, TrialData
-from securitynet.models.target import Target
+from securitynet.methods.base import Context, TrialData
+from securitynet.models.targets.interface import Interface, LabelsOnly
+from securitynet.models.targets.target import Target
 
 
 class LabelOnly(OutputDefense):
-    """Posteriors and logits are refused; see `securitynet.models.interface.LabelsOnly`."""
+    """Posteriors and logits are refused; see `securitynet.models.targets.interface.LabelsOnly`."""
 
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
         """See `OutputDefense.interface`."""

@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
-from securitynet.models import heads
-from securitynet.models.interface import Interface
-from securitynet.models.method import Context, TrialData
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
-from securitynet.models.weights import state_checksum
+from securitynet.methods.base import Context, TrialData
+from securitynet.models.sources.weights import state_checksum
+from securitynet.models.targets import heads
+from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed, generator, isolated
 
 _ROWS = 256
 """Rows that noise is searched for at once. Fewer are filled up: a row's noise must not depend on its company."""

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
-from securitynet.models.protection import Fitting
-from securitynet.models.recipe import Recipe
-from securitynet.models.trainer.procedure import Procedure, Run
-from securitynet.models.training import History
+from securitynet.models.training.fit import History
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure, Run
+from securitynet.models.training.training_defense import Fitting
 
 
 class RelaxLoss(TrainingDefense):

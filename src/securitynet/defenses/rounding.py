@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
-from securitynet.models.interface import Interface, Rounded
-from securitynet.models.method import Context, TrialData
-from securitynet.models.target import Target
+from securitynet.methods.base import Context, TrialData
+from securitynet.models.targets.interface import Interface, Rounded
+from securitynet.models.targets.target import Target
 
 
 class Rounding(OutputDefense):
-    """Posteriors are rounded; see `securitynet.models.interface.Rounded`."""
+    """Posteriors are rounded; see `securitynet.models.targets.interface.Rounded`."""
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"digits": 2}, {"digits": 1})
 

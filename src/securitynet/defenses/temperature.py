@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
-from securitynet.models.interface import Interface
-from securitynet.models.interface import Temperature as TemperatureInterface
-from securitynet.models.method import Context, TrialData
-from securitynet.models.target import Target
+from securitynet.methods.base import Context, TrialData
+from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.interface import Temperature as TemperatureInterface
+from securitynet.models.targets.target import Target
 
 
 class TemperatureDefense(OutputDefense):
-    """Posteriors at a temperature; see `securitynet.models.interface.Temperature`.
+    """Posteriors at a temperature; see `securitynet.models.targets.interface.Temperature`.
 
     It hides nothing from an adversary who knows the temperature and reads posteriors to full precision: the logits
     follow from them up to a constant. Rounded as well, it does.

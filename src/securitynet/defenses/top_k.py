@@ -8,13 +8,13 @@ from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
-from securitynet.models.interface import Interface, TopK
-from securitynet.models.method import Context, TrialData
-from securitynet.models.target import Target
+from securitynet.methods.base import Context, TrialData
+from securitynet.models.targets.interface import Interface, TopK
+from securitynet.models.targets.target import Target
 
 
 class TopKDefense(OutputDefense):
-    """Posteriors below the ``k`` highest are answered as 0; see `securitynet.models.interface.TopK`."""
+    """Posteriors below the ``k`` highest are answered as 0; see `securitynet.models.targets.interface.TopK`."""
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"k": 3}, {"k": 1})
 

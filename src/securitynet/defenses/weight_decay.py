@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import TrainingDefense
-from securitynet.models.recipe import Recipe
+from securitynet.models.training.recipe import Recipe
 
 
 class WeightDecay(TrainingDefense):

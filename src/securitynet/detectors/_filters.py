@@ -15,15 +15,15 @@ from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._known_trigger import Suspects, Trigger
-from securitynet.detectors._questions import Arrays, Questions, joined, pieces_folder
-from securitynet.detectors._screening import Screening
+from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
+from securitynet.detectors._verdicts import Screening
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import SplitError
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
-from securitynet.models.lanes import left_to_lanes
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
+from securitynet.models.targets.threads import left_to_lanes
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 MOST_EXAMPLES = 4

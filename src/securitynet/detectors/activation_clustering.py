@@ -12,15 +12,15 @@ from pydantic import Field
 
 from securitynet.datasets.base import Images
 from securitynet.datasets.ordering import shuffled
-from securitynet.detectors._clusters import Clusters, Reduction, divide
+from securitynet.detectors._activation_clustering.clusters import Clusters, Reduction, divide
 from securitynet.detectors._filters import check_enough
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors._questions import Arrays, Questions, joined, pieces_folder
+from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
-from securitynet.models.poison import ChangedImages
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.target import Target
+from securitynet.models.training.poisoned_dataset import ChangedImages
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_RECORDS = 20

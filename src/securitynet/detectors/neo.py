@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from securitynet.detectors import _regions
-from securitynet.detectors._colours import dominant_colours
-from securitynet.detectors._confirm import Confirmation, Suspicion
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough
-from securitynet.detectors._questions import Arrays, Questions, margin_of
-from securitynet.detectors._regions import Grid
-from securitynet.models import heads
-from securitynet.models.signals import Progress
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.detectors._neo import regions as _regions
+from securitynet.detectors._neo.colours import dominant_colours
+from securitynet.detectors._neo.confirm import Confirmation, Suspicion
+from securitynet.detectors._neo.regions import Grid
+from securitynet.detectors._queries import Arrays, Questions, margin_of
+from securitynet.models.targets import heads
+from securitynet.models.targets.signals import Progress
+from securitynet.randomness import derived_seed
 
 FEWEST_HELD_OUT = 10
 """Clean images without which no region can be confirmed."""

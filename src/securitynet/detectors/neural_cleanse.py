@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
-from securitynet.detectors._costs import CostRules
-from securitynet.detectors._labels import Found, Plan, search
-from securitynet.detectors._search import SearchRules
-from securitynet.detectors._triggers import MOST_PICTURES, Triggers
+from securitynet.detectors._neural_cleanse.costs import CostRules
+from securitynet.detectors._neural_cleanse.labels import Found, Plan, search
+from securitynet.detectors._neural_cleanse.search import SearchRules
+from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Context, Detector, Output, TrialData
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import detection
-from securitynet.models.poison import Implanted
 from securitynet.models.shadows.plan import imitated_protection
 from securitynet.models.shadows.store import shadow_job, trained_shadow
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.target import Target
+from securitynet.models.training.poisoned_dataset import Implanted
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PRESETS = {"paper": {}, "original": {"epochs": 1000, "stop_patience": 25}}

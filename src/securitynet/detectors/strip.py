@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough, in_pieces
-from securitynet.detectors._likely import DEVIATIONS, FEWEST_KNOWN, Foresight
-from securitynet.detectors._questions import Arrays, Questions, margin_of
+from securitynet.detectors._queries import Arrays, Questions, margin_of
+from securitynet.detectors._strip.early_stop import DEVIATIONS, FEWEST_KNOWN, Foresight
 from securitynet.metrics import filtering
-from securitynet.models.signals import Progress
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.signals import Progress
+from securitynet.randomness import derived_seed
 
 FEWEST_TUNING = 10
 """Clean images without which no threshold is chosen."""

@@ -14,7 +14,7 @@ from securitynet.reports.bars import interval_bar
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
 
 CLASSES = 3
 """Classes shown at either end, where there are more."""

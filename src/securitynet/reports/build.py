@@ -21,7 +21,7 @@ from securitynet.reports.sections import section
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
 
 
 def write_report(

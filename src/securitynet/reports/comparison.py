@@ -16,7 +16,7 @@ from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
 
 
 @dataclass(frozen=True)

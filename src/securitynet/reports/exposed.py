@@ -16,9 +16,9 @@ from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.models.signals import Signals
-    from securitynet.studies.assessment import Assessment
-    from securitynet.studies.trials import Trial
+    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.run_trial import Trial
+    from securitynet.models.targets.signals import Signals
 
 COUNT = 12
 

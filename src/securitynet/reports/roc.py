@@ -16,7 +16,7 @@ from securitynet.reports.bars import swatch
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
 
 READ_AT = (0.001, 0.01, 0.1, 0.5)
 """FPRs at which the curves are given as numbers too."""

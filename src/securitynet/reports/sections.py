@@ -16,14 +16,14 @@ from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.galleries import ShownGallery, shown
-from securitynet.reports.remedies import RemediesPart, remedies, training_sentences
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
+from securitynet.reports.what_helps import RemediesPart, remedies, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
-    from securitynet.models.method import Output
-    from securitynet.studies.assessment import Assessment
+    from securitynet.assessments.assess import Assessment
+    from securitynet.methods.base import Output
 
 MOST_CLASSES = 20
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from securitynet.assessments.config import AssessConfig
 from securitynet.results.document import ResultDocument
-from securitynet.studies.config import AssessConfig
 
 _POSITIONAL = "model"
 

@@ -25,9 +25,9 @@ from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
 from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies.study_run import place_of
-from securitynet.studies.study_status import Status
-from securitynet.studies.study_view import look
+from securitynet.studies.execution.inspect import look
+from securitynet.studies.execution.run import place_of
+from securitynet.studies.execution.status import Status
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
@@ -225,8 +225,8 @@ def _galleries(
     folder: Path, trials: Sequence[TrialResult], named: dict[str, str]
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that have any."""
+    from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.reports.galleries import shown
-    from securitynet.studies.methods import REGISTRIES
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
     for trial in trials:
@@ -249,7 +249,7 @@ def _galleries(
 
 
 def _has_pictures(output: type) -> bool:
-    from securitynet.models.method import Output
+    from securitynet.methods.base import Output
 
     return getattr(output, "galleries", None) is not Output.galleries
 

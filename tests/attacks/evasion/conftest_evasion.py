@@ -10,8 +10,8 @@ from torch import nn
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 EMPTY = np.empty(0, np.int64)

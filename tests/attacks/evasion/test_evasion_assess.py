@@ -9,13 +9,13 @@ import torch
 from conftest_evasion import splits_of, trained
 from safetensors.torch import save_file
 
+from securitynet.assessments.config import split_commas
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.fgsm_transfer import FgsmTransfer
 from securitynet.attacks.evasion.square import Square
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.architectures.factory import build
-from securitynet.models.loading import load_target
-from securitynet.studies.config import split_commas
+from securitynet.models.loading.load import load_target
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from torch import nn
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded, SplitError, TargetError
-from securitynet.models.backends.base import Backend
-from securitynet.models.ledger import QueryLedger
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 QUICK_SURROGATE = {"architecture": "simple-cnn", "recipe": {"epochs": 15, "optimizer": "adam", "learning_rate": 5e-3}}
@@ -220,7 +220,7 @@ def test_epsilons_are_sorted_and_each_is_tried_once():
 
 def test_a_cap_on_queries_holds(networks, data, context):
     target = white_box(networks[0])
-    capped = Target(target.backend, access=Access.WHITE_BOX, ledger=QueryLedger(100))
+    capped = Target(target.backend, access=Access.WHITE_BOX, ledger=QueryCounter(100))
     with pytest.raises(QueryBudgetExceeded):
         run("fgsm", capped, data, context)
     assert capped.ledger.unique <= 100

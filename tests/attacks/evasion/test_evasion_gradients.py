@@ -14,7 +14,7 @@ from securitynet.attacks.evasion._norms import direction, project, sizes
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.pgd import L2_EPSILONS, Pgd
 from securitynet.metrics.evasion import WARNING
-from securitynet.models.input_gradients import InputGradients
+from securitynet.models.targets.input_gradients import InputGradients
 
 WHITE = Fgsm.threat_models[0]
 
@@ -198,7 +198,7 @@ def test_two_public_resnets(shared_data, tmp_path, context):
     import securitynet.datasets
     from securitynet.attacks.evasion.fgsm_transfer import FgsmTransfer
     from securitynet.datasets import splits
-    from securitynet.models.loading import load_target
+    from securitynet.models.loading.load import load_target
 
     torchattacks = pytest.importorskip("torchattacks")
     dataset = securitynet.datasets.load(f"parquet:{shared_data / 'cifar10-jpeg'}", limit=600)

@@ -14,7 +14,7 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.fgsm_transfer import EXAMPLES, RECIPE, FgsmTransfer
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError
-from securitynet.models.input_gradients import InputGradients
+from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PARTIAL, SHADOW = FgsmTransfer.threat_models

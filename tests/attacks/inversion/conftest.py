@@ -10,10 +10,10 @@ from torch import nn
 from securitynet.attacks.base import TrialData
 from securitynet.datasets.splits import four_way
 from securitynet.models.architectures.factory import build
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import obtain_shadow
-from securitynet.models.target import Target
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 
 
 @pytest.fixture(scope="session")

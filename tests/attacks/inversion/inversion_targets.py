@@ -8,8 +8,8 @@ import torch
 from securitynet.attacks.base import TrialData
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 # Another architecture than the target's matters: patterns that fool one network of a kind fool the next one, too.

@@ -13,7 +13,7 @@ from torch.nn import functional
 from securitynet.attacks.base import Context
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.fredrikson import Fredrikson, total_variation
-from securitynet.models.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Preprocessing
 
 
 def found(attack, target, data, cache=None, seed=0):

@@ -20,8 +20,8 @@ from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, 
 from securitynet.attacks.inversion.base import Reconstructions
 from securitynet.attacks.inversion.plug_and_play import margins, transformed
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError, TargetError
-from securitynet.models.backends.base import Backend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 NAMES = ("fredrikson", "generative", "plug-and-play")
@@ -321,7 +321,7 @@ class Interrupted(Exception):
 def test_interrupted_anywhere_the_result_is_the_same(
     digits_target, digits_data, inversion_cache, tmp_path, name, monkeypatch
 ):
-    monkeypatch.setattr("securitynet.models.trainer.checkpoints._SHARE_OF_TIME", float("inf"))
+    monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", float("inf"))
     options = QUICKEST[name]
     whole = run(name, digits_target, digits_data, inversion_cache, **options)
     for stop in (1, 4):
@@ -354,12 +354,12 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[2])
 import securitynet.datasets
-import securitynet.models.trainer.checkpoints as checkpoints
+import securitynet.models.training.checkpoints as checkpoints
 from inversion_targets import QUICK
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.splits import four_way
-from securitynet.models.recipe import Recipe
+from securitynet.models.training.recipe import Recipe
 from securitynet.models.shadows import obtain_shadow
 
 checkpoints._SHARE_OF_TIME = float("inf")

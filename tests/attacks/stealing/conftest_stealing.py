@@ -11,9 +11,9 @@ import torch
 from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.artefacts import train_target
-from securitynet.models.backends.base import Backend
-from securitynet.models.target import Target
+from securitynet.models.store.train_target import train_target
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.target import Target
 
 FAST = {
     "architecture": "simple-cnn",

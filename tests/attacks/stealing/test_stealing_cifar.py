@@ -12,7 +12,7 @@ from securitynet.attacks.base import TrialData
 from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
 from securitynet.datasets import splits
 from securitynet.metrics import stealing
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.records import Direction
 
 

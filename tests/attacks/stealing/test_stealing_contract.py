@@ -9,8 +9,8 @@ from conftest_stealing import FAST, Dice, Sealed, context, measured
 
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded
-from securitynet.models.ledger import QueryLedger
-from securitynet.models.target import Target
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 NAMES = ATTACKS.names("stealing")
@@ -92,7 +92,7 @@ def test_a_second_run_asks_nothing(name, model, sealed, all_data, tmp_path):
 
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
 def test_a_cap_on_queries_is_not_overrun(name, model, digit_target, all_data):
-    ledger = QueryLedger(cap=100)
+    ledger = QueryCounter(cap=100)
     capped = Target(Sealed(digit_target.backend), preprocessing=digit_target.preprocessing, ledger=ledger)
     with pytest.raises(QueryBudgetExceeded):
         make(name)(capped, all_data, context(), model)

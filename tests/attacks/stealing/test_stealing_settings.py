@@ -19,10 +19,10 @@ from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrog
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError, SplitError, UnknownName
-from securitynet.models.interface import LabelsOnly
-from securitynet.models.loading import load_target
-from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.loading.load import load_target
+from securitynet.models.targets.interface import LabelsOnly
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 PARTIAL, SHADOW, ELSEWHERE = (

@@ -13,10 +13,7 @@ from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import make_defense
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.errors import ConfigurationError
-from securitynet.models.artefacts import train_target
-from securitynet.models.loading import load_target
-from securitynet.models.protection import Protected
-from securitynet.models.recipe import Recipe
+from securitynet.models.loading.load import load_target
 from securitynet.models.shadows import (
     ShadowPlan,
     ShadowTraining,
@@ -26,10 +23,13 @@ from securitynet.models.shadows import (
     shadow_outputs,
 )
 from securitynet.models.shadows.outputs import plan_jobs
-from securitynet.models.stored import Job, obtain_model
-from securitynet.models.stored_facts import read_facts
-from securitynet.models.together import side_by_side
-from securitynet.models.trained import read_artefact, trained_splits
+from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.parallel import side_by_side
+from securitynet.models.store.stored_facts import read_facts
+from securitynet.models.store.train_target import train_target
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protected
 
 FAST = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "schedule": "constant"}
 SETTINGS = {"distillation": {"data": "held-out"}}

@@ -11,9 +11,6 @@ from pydantic import ValidationError
 
 from securitynet.datasets import splits as make_splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
-from securitynet.models.artefacts import train_target
-from securitynet.models.backends.module import ModuleBackend
-from securitynet.models.recipe import Recipe
 from securitynet.models.shadows import (
     Accuracies,
     ShadowPlan,
@@ -24,7 +21,10 @@ from securitynet.models.shadows import (
     shadow_model,
     shadow_outputs,
 )
-from securitynet.models.target import Target
+from securitynet.models.store.train_target import train_target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 
 FAST = {"epochs": 3, "learning_rate": 0.05, "schedule": "constant"}
 
@@ -214,7 +214,7 @@ def test_training_is_the_targets_where_it_is_known(target):
 
 
 def test_what_is_known_of_the_target_is_used(digits, tmp_path):
-    from securitynet.models.trained import read_artefact
+    from securitynet.models.store.model_record import read_artefact
 
     out = tmp_path / "target.safetensors"
     target = train_target("simple-cnn", digits, out=out, device="cpu", **FAST)

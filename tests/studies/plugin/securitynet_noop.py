@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from securitynet.attacks.base import Attack, Output
+from securitynet.methods.base import SharedWork
 from securitynet.metrics import rates
-from securitynet.models.method import SharedWork
 from securitynet.records import Access, Auxiliary, Direction, ThreatModel
 
 

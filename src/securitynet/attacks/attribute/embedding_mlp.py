@@ -30,9 +30,9 @@ from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.datasets.base import Attribute
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.metrics.attribute import label_majority
-from securitynet.models.ensembles import EnsembleTraining, predict, train_together
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.models.targets.target import Target
+from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
+from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 _LARGEST_INPUT = 10.0

@@ -13,9 +13,9 @@ from pydantic import Field
 from securitynet.attacks.base import Context
 from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
 from securitynet.attacks.evasion.base import EvasionAttack
-from securitynet.models.input_gradients import InputGradients, Loss, cross_entropy, log_odds, margin
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.input_gradients import InputGradients, Loss, cross_entropy, log_odds, margin
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 LossName = Literal["cross-entropy", "log-odds", "margin"]

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.files import atomic_write
-from securitynet.models import heads
-from securitynet.models.ledger import image_keys
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.target import Target
 from securitynet.records import Queries
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from pydantic import Field, model_validator
 from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import file_checksum
-from securitynet.models.loading import load_target
-from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Job, obtain_model
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.loading.load import load_target
+from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Record, ThreatModel
 
 STORE = "surrogates"

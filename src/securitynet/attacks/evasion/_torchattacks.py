@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from securitynet.errors import MissingExtra
-from securitynet.models.trainer.randomness import isolated
+from securitynet.randomness import isolated
 
 INSTALL_HINT = "Install it with: pip install --no-deps torchattacks (or pip install 'securitynet[evasion]')."
 

@@ -22,9 +22,9 @@ from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE
-from securitynet.models.input_gradients import InputGradients, log_odds
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed
 
 MOST_TARGETS = 9
 """Classes that targeted attacks aim at, at most: those next in the order of the logits."""

@@ -25,8 +25,8 @@ from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import stable_hash
-from securitynet.models.backends.recorded import RecordedBackend
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.target import Target
 from securitynet.records import Queries
 
 NUMBERS_AT_ONCE = 1 << 24

@@ -13,8 +13,8 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
-from securitynet.models.input_gradients import InputGradients, log_odds
-from securitynet.models.target import Target
+from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.target import Target
 
 
 class Fgsm(GradientAttack):

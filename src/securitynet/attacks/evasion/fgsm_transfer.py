@@ -20,11 +20,11 @@ from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_job, trained_surrogate
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
-from securitynet.models.input_gradients import InputGradients, log_odds
-from securitynet.models.method import SharedWork
-from securitynet.models.recipe import Recipe
-from securitynet.models.sharing import shared_model
-from securitynet.models.target import Target
+from securitynet.methods.base import SharedWork
+from securitynet.methods.shared_models import shared_model
+from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 RECIPE = Recipe(epochs=30, batch_size=128, learning_rate=0.1, schedule="cosine", augment="crop-flip")

@@ -22,8 +22,8 @@ from securitynet.attacks.evasion._gradient import (
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
-from securitynet.models.input_gradients import InputGradients
-from securitynet.models.target import Target
+from securitynet.models.targets.input_gradients import InputGradients
+from securitynet.models.targets.target import Target
 
 L2_EPSILONS = (0.25, 0.5, 1.0)
 """Budgets in L2 by default: those in use for 32×32 colour images."""

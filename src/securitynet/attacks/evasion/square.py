@@ -19,8 +19,8 @@ from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.errors import ConfigurationError
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 OVERHEAD = 4

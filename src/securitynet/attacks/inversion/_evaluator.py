@@ -18,12 +18,12 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
 from securitynet.files import stable_hash
-from securitynet.models.method import SharedWork
-from securitynet.models.recipe import Recipe
+from securitynet.methods.base import SharedWork
 from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
-from securitynet.models.signals import Progress, collect
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.signals import Progress, collect
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+from securitynet.randomness import derived_seed
 
 logger = logging.getLogger(__name__)
 

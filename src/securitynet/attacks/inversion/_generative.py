@@ -14,11 +14,11 @@ from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
 from securitynet.files import stable_hash
+from securitynet.methods.base import SharedWork
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
-from securitynet.models.method import SharedWork
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -15,8 +15,8 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ModelError
 from securitynet.metrics import inversion
-from securitynet.models import heads
-from securitynet.models.target import Target
+from securitynet.models.targets import heads
+from securitynet.models.targets.target import Target
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from securitynet.attacks.base import Context
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.datasets.locks import exclusive
+from securitynet.devices import deterministic_kernels
 from securitynet.files import stable_hash
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.environment import deterministic_kernels
+from securitynet.models.training.checkpoints import CheckpointFile, State
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from securitynet.attacks.base import TrialData
 from securitynet.errors import ConfigurationError, TargetError
-from securitynet.models.backends.module import suitable_batch
-from securitynet.models.signals import check_classes
-from securitynet.models.target import Target
+from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.signals import check_classes
+from securitynet.models.targets.target import Target
 
 _PROBES = 4
 """Random images on which a network must have some gradient."""

@@ -17,9 +17,9 @@ from securitynet.attacks.inversion import _judge
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
 from securitynet.attacks.inversion._search import Found, Search
 from securitynet.attacks.inversion._subject import Subject
+from securitynet.methods.base import SharedWork
 from securitynet.metrics import inversion
-from securitynet.models.method import SharedWork
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement
 
 logger = logging.getLogger(__name__)

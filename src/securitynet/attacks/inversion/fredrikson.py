@@ -16,7 +16,7 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 _BETAS = (0.9, 0.999)

@@ -16,7 +16,7 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
 from securitynet.attacks.inversion._search import Found, Search, Tensors, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 
 class Generative(GenerativeAttack):

@@ -21,7 +21,7 @@ from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, 
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.errors import ConfigurationError
 from securitynet.models.gan import GAN
-from securitynet.models.trainer.randomness import generator
+from securitynet.randomness import generator
 
 _BETAS = (0.9, 0.999)
 _FEW_VIEWS = 4

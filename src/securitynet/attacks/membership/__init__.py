@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from securitynet.attacks.base import Context, TrialData
     from securitynet.attacks.membership._learned import LearnedAttack
     from securitynet.attacks.membership.base import MembershipScores
-    from securitynet.models.target import Target
+    from securitynet.models.targets.target import Target
     from securitynet.records import ThreatModel
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from securitynet.models.gradients import LastLayer
+from securitynet.models.targets.gradients import LastLayer
 
 _BOUND = 100.0
 _LARGEST_INPUT = 10.0

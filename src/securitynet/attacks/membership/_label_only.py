@@ -18,8 +18,8 @@ from pydantic import Field
 from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.datasets.ordering import shuffled, union
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel
 
 Oracle = Callable[[torch.Tensor], torch.Tensor]

@@ -20,13 +20,13 @@ from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.models.ensembles import EnsembleTraining, Inputs, predict, train_together
-from securitynet.models.method import SharedWork
+from securitynet.methods.base import SharedWork
+from securitynet.methods.shared_models import shared_shadow
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.sharing import shared_shadow
-from securitynet.models.signals import Signals, collect
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import derived_seed, isolated
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.target import Target
+from securitynet.models.training.ensembles import EnsembleTraining, Inputs, predict, train_together
+from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Auxiliary
 
 Features = tuple[NDArray[np.float32], ...]

@@ -11,7 +11,7 @@ from torch import nn
 
 from securitynet.attacks.membership._features import Scale, logit_scaled
 from securitynet.attacks.membership._learned import MLP, Features, LearnedAttack
-from securitynet.models.signals import Signals
+from securitynet.models.targets.signals import Signals
 
 
 class PosteriorMLP(LearnedAttack):

@@ -21,11 +21,11 @@ from securitynet.attacks.base import Attack, Context, Output, TrialData
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import SharedWork
+from securitynet.methods.shared_models import shared_shadows
 from securitynet.metrics import roc
-from securitynet.models.method import SharedWork
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan
-from securitynet.models.sharing import shared_shadows
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_SHADOWS = 4

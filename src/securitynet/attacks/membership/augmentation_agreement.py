@@ -16,8 +16,8 @@ from pydantic import Field
 
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
-from securitynet.models.signals import Signals
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.signals import Signals
+from securitynet.randomness import generator
 
 
 class AugmentationAgreement(LabelOnlyAttack):

@@ -16,8 +16,8 @@ from securitynet.attacks.membership._confidence import margin
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.metrics import membership, roc
 from securitynet.metrics.slices import Slice, slices
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Measurement
 
 FEWEST_PER_CLASS = 10

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from securitynet.attacks.membership._confidence import scaled_confidence, top_confidence
 from securitynet.attacks.membership.base import ThresholdAttack
-from securitynet.models.signals import Signals
+from securitynet.models.targets.signals import Signals
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.attacks.membership.base import ThresholdAttack
-from securitynet.models.signals import Signals
+from securitynet.models.targets.signals import Signals
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

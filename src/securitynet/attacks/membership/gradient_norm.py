@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.base import TunedThreshold
-from securitynet.models.gradients import LastLayer, last_layer
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.gradients import LastLayer, last_layer
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SMALLEST = 1e-100

@@ -18,8 +18,8 @@ from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
 from securitynet.datasets.ordering import shuffled, union
 from securitynet.errors import TargetError
-from securitynet.models.signals import Signals
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.signals import Signals
+from securitynet.randomness import generator
 
 MOST_STARTS = 1000
 """Known records among which a start of another class is looked for."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from securitynet.attacks.membership._confidence import log_confidence
 from securitynet.attacks.membership.base import ThresholdAttack
-from securitynet.models.signals import Signals
+from securitynet.models.targets.signals import Signals
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -17,8 +17,8 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import logit_scaled, ranked
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

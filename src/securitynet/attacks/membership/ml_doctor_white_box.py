@@ -22,11 +22,11 @@ from securitynet.attacks.membership._features import (
     ranked_gradients,
 )
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
-from securitynet.models.gradients import last_layer
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.gradients import last_layer
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

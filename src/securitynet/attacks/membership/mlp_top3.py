@@ -13,8 +13,8 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import ranked
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 

@@ -19,8 +19,8 @@ from securitynet.attacks.membership import _quantiles
 from securitynet.attacks.membership._confidence import scaled_confidence
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.datasets.ordering import shuffled
-from securitynet.models.signals import Signals
-from securitynet.models.target import Target
+from securitynet.models.targets.signals import Signals
+from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SIDE = 16

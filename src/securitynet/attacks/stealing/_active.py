@@ -20,10 +20,10 @@ from pydantic import Field
 from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing._pool import Pool, pool_of
 from securitynet.attacks.stealing.base import POOLS, STORE, Answered, Answers, StealingAttack, ask_about
-from securitynet.models.recipe import Recipe
-from securitynet.models.signals import Signals, collect
-from securitynet.models.stored import Job, obtain_model
-from securitynet.models.target import Target
+from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import ThreatModel
 
 

@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional
 
 from securitynet.attacks.stealing._interface import completed
+from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.models.architectures.factory import build
-from securitynet.models.ledger import image_keys
-from securitynet.models.signals import Progress
-from securitynet.models.target import Target
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.environment import deterministic_kernels, resolve_device
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.signals import Progress
+from securitynet.models.targets.target import Target
+from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Queries
 
 _LATENT = 64

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.interface import Interface, LabelsOnly, Rounded, TopK
-from securitynet.models.signals import Signals
+from securitynet.models.targets.interface import Interface, LabelsOnly, Rounded, TopK
+from securitynet.models.targets.signals import Signals
 
 FULL = "full"
 LABELS = "labels"

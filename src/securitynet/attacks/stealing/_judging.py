@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
-from securitynet.models.input_gradients import InputGradients, log_odds
-from securitynet.models.ledger import QueryLedger
-from securitynet.models.signals import Signals, collect
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.query_count import QueryCounter
+from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
 from securitynet.records import Access
 
 
@@ -27,7 +27,7 @@ def auditors_view(target: Target) -> Target:
         head=plain.head,
         preprocessing=plain.preprocessing,
         access=Access.BLACK_BOX,
-        ledger=QueryLedger(target.ledger.cap),
+        ledger=QueryCounter(target.ledger.cap),
         precision=plain.precision,
     )
 

@@ -14,11 +14,11 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import stable_hash
-from securitynet.models.augment import augment
-from securitynet.models.ledger import image_keys
-from securitynet.models.recipe import AugmentName
-from securitynet.models.stored import check_images
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.store.cached_model import check_images
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.training.augment import augment
+from securitynet.models.training.recipe import AugmentName
+from securitynet.randomness import generator
 from securitynet.records import Auxiliary
 
 _CHUNK = 1024

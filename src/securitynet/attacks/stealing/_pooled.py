@@ -10,8 +10,8 @@ from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing._pool import pool_of, with_copies
 from securitynet.attacks.stealing.base import POOLS, Answered, StealingAttack, ask_about, surrogate_recipe
 from securitynet.errors import ConfigurationError
-from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import ThreatModel
 
 

@@ -17,14 +17,14 @@ from securitynet.attacks.stealing._pool import Pool
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.metrics import stealing
-from securitynet.models.recipe import Recipe
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
-from securitynet.models.signals import collect
-from securitynet.models.stored import Job, StoredModel, check_images, fresh_network, qualified
-from securitynet.models.target import Target
-from securitynet.models.together import obtain_models
-from securitynet.models.trained import TrainedModel
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.store.cached_model import Job, StoredModel, check_images, fresh_network, qualified
+from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.store.parallel import obtain_models
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
 OWN = "own"

@@ -18,8 +18,8 @@ from securitynet.attacks.stealing._pool import made_dataset
 from securitynet.attacks.stealing.base import Answered, StealingAttack
 from securitynet.files import stable_hash
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 DEFAULT_QUERIES = 20_000

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, embeddings_of
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 
 _CHUNK = 2048
 

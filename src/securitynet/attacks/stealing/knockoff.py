@@ -17,8 +17,8 @@ from pydantic import Field, field_validator
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.target import Target
-from securitynet.models.trainer.randomness import generator
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
 
 Reward = Literal["certainty", "diversity", "loss"]
 REWARDS: tuple[Reward, ...] = ("certainty", "diversity", "loss")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from securitynet.attacks.stealing._pooled import PlainStealing
 from securitynet.attacks.stealing.base import OWN, POOLS
-from securitynet.models.recipe import Recipe
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import ThreatModel
 
 

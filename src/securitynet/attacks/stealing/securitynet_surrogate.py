@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from securitynet.attacks.stealing._pooled import PlainStealing
-from securitynet.models.recipe import Recipe
+from securitynet.models.training.recipe import Recipe
 
 
 class SecurityNetSurrogate(PlainStealing):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, outputs_of
-from securitynet.models.target import Target
+from securitynet.models.targets.target import Target
 
 Measure = Literal["entropy", "margin", "confidence"]
 

@@ -19,16 +19,16 @@ from pydantic import ValidationError
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
+from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write, file_checksum, stable_hash, write_json
 from securitynet.models.gan.networks import Discriminator, Generator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
 from securitynet.models.shadows.store import check_images
-from securitynet.models.trainer.checkpoints import CheckpointFile
-from securitynet.models.trainer.environment import resolve_device
-from securitynet.models.trainer.feed import Feed
-from securitynet.models.weights import read_state_dict
+from securitynet.models.sources.weights import read_state_dict
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)

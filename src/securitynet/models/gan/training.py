@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from securitynet.devices import deterministic_kernels
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.gan.networks import Discriminator, Generator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.previews import write_grid
-from securitynet.models.trainer.checkpoints import CheckpointFile, State
-from securitynet.models.trainer.environment import deterministic_kernels
-from securitynet.models.trainer.feed import Feed
-from securitynet.models.trainer.randomness import derived_seed, generator, isolated
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
 PREVIEW_ROWS = 8

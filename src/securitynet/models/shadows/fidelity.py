@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from securitynet.datasets.splits import Indices
-from securitynet.models.signals import Signals
+from securitynet.models.targets.signals import Signals
 
 TOLERANCE = 0.05
 """By how much the mean accuracy of shadow models may differ from the target's, beyond sampling error."""

@@ -13,15 +13,15 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
-from securitynet.models.interface import seen_as
-from securitynet.models.protection import Protection
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import Epochs, Shadow, check_images, check_shadow, shadow_job, trained_shadow
-from securitynet.models.signals import Progress, collect
-from securitynet.models.stored import Job
-from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel
+from securitynet.models.store.cached_model import Job
+from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.targets.interface import seen_as
+from securitynet.models.targets.signals import Progress, collect
+from securitynet.models.targets.target import Target
+from securitynet.models.training.training_defense import Protection
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pydantic import Field, ValidationError, field_validator
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.protection import Protection
-from securitynet.models.recipe import Recipe
-from securitynet.models.target import Target
-from securitynet.models.trained import TrainedModel
-from securitynet.models.trainer.randomness import derived_seed
+from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protection
+from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"

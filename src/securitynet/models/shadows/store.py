@@ -1,6 +1,6 @@
 """Shadow models in the store: each is trained once for its data, training set, architecture, recipe, seed and defense.
 
-They lie in ``shadows/<key>/``; see `securitynet.models.stored`.
+They lie in ``shadows/<key>/``; see `securitynet.models.store.cached_model`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.models.protection import Protection
-from securitynet.models.recipe import Recipe
-from securitynet.models.stored import Epochs, Job, check_images, obtain_model
-from securitynet.models.target import Target
-from securitynet.models.training import History
+from securitynet.models.store.cached_model import Epochs, Job, check_images, obtain_model
+from securitynet.models.targets.target import Target
+from securitynet.models.training.fit import History
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import Protection
 
 __all__ = ["Epochs", "Shadow", "check_images", "check_shadow", "obtain_shadow", "shadow_job", "trained_shadow"]
 
@@ -58,7 +58,7 @@ def obtain_shadow(
         recipe: With the seed of this shadow model.
         protection: The target's defense, which it imitates; None for none.
         cache: Folder of the store; None keeps nothing.
-        device: See `securitynet.models.stored.obtain_model`.
+        device: See `securitynet.models.store.cached_model.obtain_model`.
         progress: Called after each epoch.
 
     Raises:

@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from securitynet.models.references import ModelReference
     from securitynet.models.sources.base import Source
+    from securitynet.models.sources.references import ModelReference
 
 _MODULES = {
     "arch": "securitynet.models.sources.arch",

@@ -6,8 +6,8 @@ from torch import nn
 
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
-from securitynet.models.references import ModelReference
 from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.references import ModelReference
 
 
 def open_source(reference: ModelReference) -> Source:

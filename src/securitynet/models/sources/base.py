@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from securitynet.errors import ModelError
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.weights import StateDict
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.sources.weights import StateDict
 
 Progress = Callable[[int, int], object]
 """Called with (bytes done, bytes in all) while something is downloaded."""

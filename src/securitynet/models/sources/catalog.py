@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from securitynet.errors import ModelError
-from securitynet.models.references import ModelReference, parse_reference
+from securitynet.models.sources.references import ModelReference, parse_reference
 
 
 def resolve(reference: ModelReference) -> ModelReference:

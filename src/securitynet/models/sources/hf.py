@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ModelError
-from securitynet.models.references import ModelReference
 from securitynet.models.sources._hub import hub_file
 from securitynet.models.sources.base import Progress, Source
+from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
 from securitynet.torchvision_cure import import_torchvision
 

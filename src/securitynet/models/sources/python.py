@@ -17,8 +17,8 @@ from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
 from securitynet.files import file_checksum
-from securitynet.models.references import ModelReference
 from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.references import ModelReference
 
 
 def open_source(reference: ModelReference) -> Source:

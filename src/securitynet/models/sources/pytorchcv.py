@@ -13,10 +13,10 @@ from torch import nn
 
 from securitynet.errors import ModelError
 from securitynet.files import atomic_write
-from securitynet.models.preprocessing import CONVENTIONS, Preprocessing
-from securitynet.models.references import ModelReference
 from securitynet.models.sources._download import download, models_folder
 from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
+from securitynet.models.sources.references import ModelReference
 from securitynet.torchvision_cure import import_torchvision
 
 # Class counts by the ending of a name; the others are ImageNet's.

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from securitynet.errors import ModelError
-from securitynet.models.preprocessing import Preprocessing
-from securitynet.models.references import ModelReference
 from securitynet.models.sources._download import fetch
 from securitynet.models.sources._hub import hub_file
 from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
-from securitynet.models.weights import StateDict
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -1,0 +1,165 @@
+"""The subject of an assessment: a target, its dataset, and who is a member, checked before work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import securitynet.datasets
+from securitynet.assessments.backdoor import planted
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.output_defense import check_defense, defend
+from securitynet.assessments.training_defense import defense_of
+from securitynet.datasets import splits
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.splits import Splits
+from securitynet.errors import ConfigurationError
+from securitynet.files import cache_folder
+from securitynet.methods.base import TrialData
+from securitynet.models.loading.load import load_target
+from securitynet.models.store.model_record import TrainedModel, read_artefact, trained_splits
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.target import Target
+
+if TYPE_CHECKING:
+    from securitynet.models.targets.signals import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A target with its data.
+
+    Attributes:
+        membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
+            training part is taken for it.
+        trained: What the artefact file says, if there is one.
+        auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
+    """
+
+    target: Target
+    dataset: ImageDataset
+    splits: Splits
+    split_seed: int
+    membership: Literal["known", "assumed"]
+    trained: TrainedModel | None = None
+    auxiliary: ImageDataset | None = None
+
+
+def trial_data(subject: Subject) -> TrialData:
+    """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
+
+    Raises:
+        SecurityNetError: See `planted`.
+    """
+    return TrialData(
+        subject.dataset,
+        subject.splits,
+        subject.trained,
+        subject.auxiliary,
+        planted(subject.trained),
+        defense_of(subject.trained),
+    )
+
+
+def prepare(
+    config: AssessConfig,
+    progress: Progress | None = None,
+    *,
+    target: Target | None = None,
+    dataset: ImageDataset | None = None,
+) -> Subject:
+    """Load dataset and target, unless they are given, and make the split.
+
+    Raises:
+        SecurityNetError: For anything that is wrong with what the user gave, before any long work.
+    """
+    check_defense(config)
+    recorded = config.model.startswith("outputs:")
+    if config.dataset is None and dataset is None and not recorded:
+        raise ConfigurationError(
+            "Which images should the model be assessed on?",
+            hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
+        )
+    trained = read_artefact(config.weights) if config.weights else None
+    if dataset is None and config.dataset is not None:
+        dataset = securitynet.datasets.load(
+            config.dataset,
+            channels=config.channels,
+            size=config.image_size,
+            limit=config.limit,
+            root=config.data_root,
+            cache=config.cache or cache_folder(),
+        )
+    if target is None:
+        target = load_target(
+            config.model,
+            weights=config.weights,
+            dataset=dataset,
+            normalize=config.normalize,
+            input_size=config.input_size,
+            head=config.head,
+            num_classes=config.num_classes,
+            access=config.access,
+            device=config.device,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            max_queries=config.max_queries,
+            timeout=config.timeout,
+            retries=config.retries,
+            cache=config.cache or cache_folder(),
+            progress=progress,
+        )
+    elif config.access is not None:
+        target = target.under(config.access)
+    if isinstance(target.backend, RecordedBackend):
+        dataset = dataset or target.backend.dataset()
+    assert dataset is not None  # checked above
+    made, seed, membership = choose_split(config, dataset, trained, recorded)
+    auxiliary = load_auxiliary(config, dataset)
+    return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+
+
+def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:
+    """The dataset of adversaries with out-of-distribution data, in the shape of the target's images; None if none.
+
+    Raises:
+        ConfigurationError: If it is the target's own dataset, or that has no images whose shape could be taken.
+    """
+    if config.auxiliary_dataset is None:
+        return None
+    if dataset.images is None:
+        raise ConfigurationError("Recorded outputs can't be asked about other images, so --auxiliary-dataset is void.")
+    channels, height, width = dataset.image_shape
+    if height != width:
+        raise ConfigurationError(
+            f"--auxiliary-dataset is resized to square images; those of {dataset.reference} are {height}×{width}.",
+            hint="Resize them with --image-size N.",
+        )
+    auxiliary = securitynet.datasets.load(
+        config.auxiliary_dataset,
+        channels=3 if channels == 3 else 1,
+        size=height,
+        limit=config.limit,
+        root=config.data_root,
+        cache=config.cache or cache_folder(),
+    )
+    if auxiliary.fingerprint == dataset.fingerprint:
+        raise ConfigurationError(
+            "--auxiliary-dataset is the dataset of the target itself.", hint="Name one of other images."
+        )
+    return auxiliary
+
+
+def choose_split(
+    config: AssessConfig, dataset: ImageDataset, trained: TrainedModel | None, recorded: bool
+) -> tuple[Splits, int, Literal["known", "assumed"]]:
+    """The splits, their seed, and how well membership is known.
+
+    Raises:
+        SplitError: If the model was trained on another dataset than this one, or the dataset can't be split so.
+    """
+    if config.split == "auto" and trained is not None:
+        return trained_splits(trained, dataset, known=config.known), trained.split.seed, "known"
+    protocol = "public" if config.split == "auto" else config.split
+    made = splits.make(protocol, dataset, seed=config.split_seed, known=config.known)
+    return made, config.split_seed, "known" if recorded else "assumed"

@@ -1,0 +1,31 @@
+"""What a trial ran under: versions, device, threads."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+import torch
+
+import securitynet
+from securitynet.models.targets.target import Target
+
+
+def version() -> str:
+    """Version of this package."""
+    return securitynet.__version__
+
+
+def describe(target: Target) -> dict[str, str]:
+    """Versions and device, as words."""
+    device = target.backend.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "securitynet": version(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "device": f"{device} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "system": platform.system(),
+    }

@@ -1,0 +1,128 @@
+"""Attacks and detectors by the names that users write, and their settings: ``NAME.FIELD=VALUE``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from securitynet.attacks import ATTACKS
+from securitynet.detectors import DETECTORS
+from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.files import parse_toml
+from securitynet.registry import Registry
+
+if TYPE_CHECKING:
+    from securitynet.methods.base import Method
+
+Kind = Literal["attack", "detector"]
+
+REGISTRIES: dict[Kind, Registry] = {"attack": ATTACKS, "detector": DETECTORS}
+
+
+def chosen(kind: Kind, names: Sequence[str]) -> list[str]:
+    """Full names that ``all``, ``standard``, ``none``, families' names and single names stand for, each once.
+
+    Raises:
+        UnknownName: If one of them is none of these.
+    """
+    registry, found = REGISTRIES[kind], []
+    for name in names:
+        if name == "all":
+            found += registry.names()
+        elif name == "standard":
+            found += [full for full in registry.names() if registry.get(full).costs is None]
+        elif name in registry.families():
+            found += registry.names(name)
+        elif name != "none":
+            found.append(registry.resolve(name).name)
+    return list(dict.fromkeys(found))
+
+
+def kind_of(name: str) -> Kind:
+    """Whether a full or short name is an attack's or a detector's.
+
+    Raises:
+        UnknownName: If it is neither's; close names of both are suggested.
+        ConfigurationError: If a short name occurs in several families.
+    """
+    for kind, registry in REGISTRIES.items():
+        try:
+            registry.resolve(name)
+        except UnknownName:
+            continue
+        return kind
+    everything = {full.rpartition(".")[2] for registry in REGISTRIES.values() for full in registry}
+    raise UnknownName("attack or detector", name, everything)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Fields of attacks and detectors, by full name; nested fields become nested tables.
+
+    Args:
+        texts: Such as ``lira.shadows.count=64`` or ``modified-entropy.per_class=true``; values as TOML writes them, and
+            plain words as strings.
+
+    Raises:
+        ConfigurationError: If one is not understood.
+        UnknownName: If it names an attack or a detector that does not exist.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        parts = path.strip().split(".")
+        if parts[0] in ATTACKS.families() and len(parts) > 2:
+            parts = [".".join(parts[:2]), *parts[2:]]
+        if not equals or len(parts) < 2 or not all(parts):
+            raise ConfigurationError(
+                f"--configure {text!r} is not understood.",
+                hint="Write NAME.FIELD=VALUE, such as lira.shadows.count=64.",
+            )
+        table = settings.setdefault(REGISTRIES[kind_of(parts[0])].resolve(parts[0]).name, {})
+        for part in parts[1:-1]:
+            table = table.setdefault(part, {})
+        table[parts[-1]] = _value(value.strip())
+    return settings
+
+
+def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
+    """An attack or a detector with these settings.
+
+    Raises:
+        UnknownName: If it does not exist.
+        ConfigurationError: If a setting does not exist or has a value that is not allowed; all are named.
+    """
+    cls: type[Method] = REGISTRIES[kind].get(name)
+    try:
+        return cls.model_validate(settings)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
+            for problem in error.errors()
+        )
+        fields = ", ".join(cls.model_fields) or "none"
+        raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
+
+
+def family_of(kind: Kind, name: str) -> str:
+    """Key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
+    return "backdoor" if kind == "detector" else name.partition(".")[0]
+
+
+def _value(text: str) -> Any:
+    try:
+        return parse_toml(f"value = {text}")["value"]
+    except ConfigurationError:
+        return text  # a plain word
+
+
+def default_settings(kind: str, name: str) -> dict[str, Any]:
+    """The configuration of a method when nothing is set; empty if it is not installed here, or must be set."""
+    for registered, registry in REGISTRIES.items():
+        if registered == kind and name in registry:
+            try:
+                return dict(make_method(registered, name, {}).model_dump(mode="json"))
+            except ConfigurationError:
+                return {}
+    return {}

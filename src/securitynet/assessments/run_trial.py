@@ -1,0 +1,124 @@
+"""One trial: run, measured and kept; a failure is a record too."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from securitynet.assessments import environment
+from securitynet.assessments.trial_plan import PlannedTrial
+from securitynet.errors import AccessDenied, SecurityNetError
+from securitynet.methods.base import Context, Output, TrialData
+from securitynet.models.targets.target import Target
+from securitynet.records import Measurement, TrialResult
+from securitynet.results.store import TrialStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A trial with its raw output, ready for measures and pictures.
+
+    Attributes:
+        name: See `PlannedTrial`.
+        result: As its file holds it.
+        output: None unless it finished.
+        reused: Whether it was finished in an earlier run.
+    """
+
+    name: str
+    result: TrialResult
+    output: Output | None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is asked of the metrics: confidence level, false-positive rates, and the seed of resampling."""
+
+    level: float
+    fprs: Sequence[float]
+    seed: int
+
+    def of(self, name: str, output: Output) -> list[Measurement]:
+        """The measurements of an output, named after its trial."""
+        found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
+        return [measurement.renamed(name) for measurement in found]
+
+
+def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
+    """Record that a trial can't be run here."""
+    result = TrialResult(spec=planned.spec, status="skipped", reason=planned.obstacle, finished=now())
+    return Trial(planned.name, store.save(result), None)
+
+
+def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_version: bool = False) -> Trial | None:
+    """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
+    earlier = store.load(planned.spec.id)
+    if earlier is None or earlier.status != "ok":
+        return None
+    if not any_version and earlier.environment.get("securitynet") != environment.version():
+        return None
+    arrays = store.load_arrays(earlier)
+    if arrays is None:
+        return None
+    output = planned.method.output.from_arrays(arrays)
+    measured = measures.of(planned.name, output)
+    if measured != list(earlier.measurements):  # other levels or rates were asked for this time
+        earlier = store.save(earlier.model_copy(update={"measurements": tuple(measured)}), output.arrays())
+    return Trial(planned.name, earlier, output, reused=True)
+
+
+def run_trial(
+    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, measures: Measures
+) -> Trial:
+    """Run a trial and keep what comes of it; whatever breaks it is recorded, and must not cost the others."""
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+    try:
+        output = planned.method(target, data, context, planned.spec.threat_model)
+        seconds["attack"] = time.perf_counter() - started
+        measured = measures.of(planned.name, output)
+        seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
+    except Exception as error:
+        if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise
+            raise
+        hidden = isinstance(error, AccessDenied) and target.interface is not None
+        logger.log(logging.DEBUG if hidden else logging.ERROR, "%s failed: %s", planned.name, error)
+        reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
+        failure = TrialResult(
+            spec=planned.spec,
+            status="skipped" if hidden else "failed",  # that a defense denies what an attack needs is no accident
+            reason=reason,
+            traceback=None if hidden else traceback.format_exc(),
+            queries=context.queries(),
+            environment=environment.describe(target),
+            finished=now(),
+        )
+        return Trial(planned.name, store.save(failure), None)
+    result = TrialResult(
+        spec=planned.spec,
+        status="ok",
+        measurements=tuple(measured),
+        queries=context.queries(),
+        seconds={phase: round(value, 4) for phase, value in seconds.items()},
+        environment=environment.describe(target),
+        finished=now(),
+    )
+    return Trial(planned.name, store.save(result, output.arrays()), output)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether nothing can be written any more: the disk is full, a quota used up, or the place read-only."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def now() -> str:
+    """The UTC time in ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,39 @@
+"""Blended: a faint random pattern over the whole image (Chen et al., 2017)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from securitynet.backdoors.base import Implant
+from securitynet.models.training.poisoned_dataset import Box
+from securitynet.randomness import generator
+
+
+class Blended(Implant):
+    """The image becomes (1 - alpha)·image + alpha·pattern, the pattern being uniform noise that the seed decides.
+
+    Chen et al., "Targeted backdoor attacks on deep learning systems using data poisoning" (2017), section IV.
+    """
+
+    alpha: float = Field(default=0.2, gt=0, le=1, description="Share of the pattern.")
+    training_alpha: float | None = Field(
+        default=None, gt=0, le=1, description="Share of the pattern in training records; default: the same."
+    )
+
+    def box(self, shape: tuple[int, int, int]) -> Box:
+        """See `Implant.box`: the whole image."""
+        return 0, 0, shape[1], shape[2]
+
+    def stamp(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Implant.stamp`."""
+        return self._blend(images, self.alpha)
+
+    def stamp_training(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Implant.stamp_training`."""
+        return self._blend(images, self.training_alpha or self.alpha)
+
+    def _blend(self, images: torch.Tensor, alpha: float) -> torch.Tensor:
+        pattern = torch.rand(tuple(images.shape[1:]), generator=generator(self.seed, "blended pattern")) * 255
+        mixed = torch.lerp(images.float(), pattern.to(images.device)[None], alpha)
+        return mixed.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,86 @@
+"""The demonstration: an overfitted and a regularised model of digits, assessed and compared in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import securitynet.datasets
+from securitynet.api import to_document
+from securitynet.assessments import assess as assessment
+from securitynet.assessments.assess import Progress
+from securitynet.assessments.assessed_target import prepare
+from securitynet.assessments.config import AssessConfig
+from securitynet.files import write_json
+from securitynet.models.store.train_target import train_model
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.fit import History
+from securitynet.reports.build import write_report
+from securitynet.results.document import ResultDocument
+from securitynet.results.store import TrialStore
+
+ARCHITECTURE = "simple-cnn"
+
+LIMIT = 240
+"""Records of each part of digits: with 120 members a network can learn each of them by heart."""
+
+RECIPES: dict[str, dict[str, object]] = {
+    "overfitted": {"epochs": 150, "learning_rate": 0.05, "weight_decay": 0.0, "schedule": "constant"},
+    "regularised": {"epochs": 40, "learning_rate": 0.05, "weight_decay": 0.05, "schedule": "cosine"},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What `run` returns: both models' names and results, and the path of the report that compares them."""
+
+    names: list[str]
+    documents: list[ResultDocument]
+    report: Path
+
+
+def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | None = None) -> Demonstration:
+    """Train both models on a few digits, assess both, and write ``report.html`` under ``out``.
+
+    What is finished already is used again.
+    """
+    documents, found = [], []
+    dataset = securitynet.datasets.load("digits", limit=LIMIT)
+    for name, recipe in RECIPES.items():
+        weights = out / name / "model.safetensors"
+        training = TrainConfig.model_validate(
+            {
+                "architecture": ARCHITECTURE,
+                "dataset": "digits",
+                "limit": LIMIT,
+                "out": weights,
+                "seed": seed,
+                "split_seed": seed,
+                "device": device,
+                "overwrite": True,  # an older version's demonstration in the same folder makes room
+                **recipe,
+            }
+        )
+        train_model(training, progress=_named(progress, f"training the {name} model"))
+        config = AssessConfig(
+            model=f"arch:{ARCHITECTURE}",
+            weights=weights,
+            dataset="digits",
+            limit=LIMIT,
+            seed=seed,
+            device=device,
+            out=out / name,
+        )
+        subject = prepare(config, dataset=dataset)
+        found.append(assessment.run(config, subject, TrialStore(out / name), progress))
+        documents.append(to_document(found[-1]))
+        write_json(out / name / "result.json", documents[-1].to_json())
+    report = write_report(
+        documents, found, out / "report.html", title="An overfitted and a regularised model of digits"
+    )
+    return Demonstration(list(RECIPES), documents, report)
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int, History], None] | None:
+    return None if progress is None else lambda done, total, _history: progress(what, done, total)

@@ -1,0 +1,1 @@
+"""What activation clustering alone needs."""

@@ -1,0 +1,1 @@
+"""What NEO alone needs."""

@@ -1,0 +1,1 @@
+"""What Neural Cleanse alone needs."""

@@ -1,0 +1,172 @@
+"""Which labels are searched for how long, and that a search goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+from securitynet.files import stable_hash
+from securitynet.models.targets.target import Target
+from securitynet.models.targets.threads import left_to_lanes
+from securitynet.models.training.checkpoints import CheckpointFile, State
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the search: raise it when the same rules give other triggers, so that no old checkpoint is gone on with."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which labels are searched for how long.
+
+    Attributes:
+        classes: Labels that there are.
+        epochs: Of a full search.
+        screen_epochs: Epochs that all labels get, before only some go on; None if all are searched in full.
+        lowest: Labels with the lowest norms that go on.
+        sample: Labels, drawn at random, that go on.
+        only: Labels to search; None for all.
+    """
+
+    classes: int
+    epochs: int
+    screen_epochs: int | None = None
+    lowest: int = 0
+    sample: tuple[int, ...] = ()
+    only: tuple[int, ...] | None = None
+
+
+@dataclass(eq=False)
+class Found:
+    """The triggers of the N labels that were searched in full.
+
+    Attributes:
+        labels: N int64, ascending.
+        norms: N float64; infinite where none worked.
+        success: Share of images that go to the label, N; 0 where none worked.
+        epochs: N int64.
+        masks: N×H×W uint8.
+        patterns: N×C×H×W uint8.
+        verified: Whether the network was computed in fp32, N.
+    """
+
+    labels: NDArray[np.int64]
+    norms: NDArray[np.float64]
+    success: NDArray[np.float64]
+    epochs: NDArray[np.int64]
+    masks: NDArray[np.uint8]
+    patterns: NDArray[np.uint8]
+    verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+
+    def sampled(self, plan: Plan) -> NDArray[np.bool_]:
+        """Which labels are of the random sample, N; all where all were searched."""
+        if plan.screen_epochs is None:
+            return np.ones(len(self.labels), np.bool_)
+        return np.isin(self.labels, plan.sample)
+
+    def unverified(self, labels: Sequence[int]) -> list[int]:
+        """Those of ``labels`` that were not computed in fp32."""
+        exact = set(self.labels[self.verified].tolist())
+        return [label for label in labels if label not in exact]
+
+    def replace(self, other: Found) -> None:
+        """Take over what another search found for some of the labels."""
+        rows = np.searchsorted(self.labels, other.labels)
+        for name in ("norms", "success", "epochs", "masks", "patterns", "verified"):
+            getattr(self, name)[rows] = getattr(other, name)
+
+
+def search(
+    target: Target,
+    images: torch.Tensor,
+    plan: Plan,
+    rules: SearchRules,
+    key: dict[str, Any],
+    cache: Path | None,
+    told: Callable[[float], None],
+) -> Found:
+    """Search for the triggers of all labels of a plan.
+
+    Args:
+        target: Under white-box access. Its precision is that of the search.
+        images: S×C×H×W uint8, on the target's device.
+        plan: Which labels.
+        rules: How.
+        key: JSON that stands for the images.
+        cache: Folder for checkpoints; None keeps none. A search that was killed goes on after its last epoch, and comes
+            to the same triggers.
+        told: Called with the share of the work that is done.
+    """
+    labels = list(plan.only if plan.only is not None else range(plan.classes))
+    run = TriggerSearch(target, images, labels, rules)
+    key = {**key, "target": target.identity.model_dump(mode="json"), "precision": target.precision}
+    settings = {"version": VERSION, "key": key, "plan": asdict(plan), "rules": _jsonable(rules)}
+    name = stable_hash(settings)
+    file = None if cache is None else CheckpointFile(cache / "neural-cleanse" / name / "checkpoint", logger.info)
+    state = file.read(name) if file else None
+    first = 0
+    if state is not None:
+        run.restore(state.module)
+        first = state.epochs_done
+    for epoch in range(first, plan.epochs):
+        if not bool(run.active.any()):
+            break
+        if plan.screen_epochs is not None and epoch == plan.screen_epochs:
+            run.leave(_going_on(run, plan))
+        before = epoch / plan.epochs
+        finished, running = 0, int(run.active.sum())
+
+        def tell(count: int, before: float = before, running: int = running) -> None:
+            nonlocal finished
+            finished += count
+            told(before + finished / running / plan.epochs)
+
+        with left_to_lanes(images.device):
+            run.epoch(epoch, tell)
+        if file and (epoch + 1 == plan.epochs or file.due()):
+            file.write(State(name, epoch + 1, run.state(), {}, ""))
+    told(1.0)
+    found = _gather(run, target.precision)
+    if file:
+        file.write(State(name, plan.epochs, run.state(), {}, ""))
+    return found
+
+
+def _going_on(run: TriggerSearch, plan: Plan) -> torch.Tensor:
+    """Labels that are searched in full: the lowest after the short search, and the random sample."""
+    norms = torch.where(run.converged, run.costs.best, torch.inf)
+    going = torch.zeros(len(run.labels), dtype=torch.bool)
+    going[torch.argsort(norms, stable=True)[: plan.lowest]] = True
+    return going | torch.isin(run.labels, torch.tensor(plan.sample))
+
+
+def _gather(run: TriggerSearch, precision: str) -> Found:
+    kept = ~run.left.numpy()
+    converged = run.converged.numpy()
+    success = np.where(converged, run.success.numpy(), 0.0)
+    return Found(
+        labels=run.labels.numpy()[kept],
+        norms=run.norms().numpy()[kept],
+        success=success[kept],
+        epochs=run.epochs.numpy()[kept],
+        masks=_bytes(run.masks())[kept],
+        patterns=_bytes(run.patterns())[kept],
+        verified=np.full(int(kept.sum()), precision == "fp32"),
+    )
+
+
+def _bytes(values: torch.Tensor) -> NDArray[np.uint8]:
+    return np.asarray((values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+
+
+def _jsonable(rules: SearchRules) -> dict[str, Any]:
+    return {**vars(rules), "costs": rules.costs.model_dump(mode="json")}

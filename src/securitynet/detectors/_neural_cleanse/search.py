@@ -1,0 +1,215 @@
+"""The search for the smallest trigger of each label, many labels at once (Wang et al., 2019, section V-A).
+
+A trigger is a mask m (one channel) and a pattern p, both in [0, 1] through tanh; an image becomes (1 - m)·x + m·p. The
+loss is the cross-entropy towards the label plus a weight times the sum of m; Adam changes both.
+
+Labels do not touch one another: each has its own mask, pattern, weight, counters and Adam state, and only their
+images go through the network together. The network is frozen, and the gradient of mask and pattern follows in closed
+form from that of its inputs, so one backward pass to the inputs is all that is computed. On a CPU the batches of a
+few labels at a time run side by side, one a thread (`securitynet.models.targets.input_gradients`). Labels that are finished
+leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
+from securitynet.models.targets.input_gradients import InputGradients, cross_entropy
+from securitynet.models.targets.target import Target
+from securitynet.randomness import generator
+
+EPSILON = 1e-7
+"""Keeps tanh's inverse finite at the ends (the original's, Keras' own)."""
+
+GROUP_NUMBERS = 1 << 24
+"""Most numbers in the triggered images of one step: 64 MiB."""
+
+BETAS = (0.5, 0.9)
+ADAM_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class SearchRules:
+    """What decides a search besides network and images.
+
+    Attributes:
+        costs: The schedule of the weight.
+        learning_rate: Of Adam.
+        batch_size: Images a step.
+        seed: Of starting points and of the order of the images.
+        light_epochs: Epochs, the first ones, in which a step takes a quarter of its images, others in each epoch.
+            Norms and success are those of the epochs after.
+    """
+
+    costs: CostRules
+    learning_rate: float
+    batch_size: int
+    seed: int
+    light_epochs: int = 0
+
+
+class TriggerSearch:
+    """The triggers of some labels, in the making.
+
+    Starting points and the order of the images depend on seed, label and epoch alone: a label's course is the same
+    whatever labels run beside it, up to rounding.
+
+    Args:
+        target: Under white-box access. Its precision is that of the passes.
+        images: S×C×H×W uint8, on the target's device.
+        labels: The L labels.
+        rules: See there.
+    """
+
+    def __init__(self, target: Target, images: torch.Tensor, labels: list[int], rules: SearchRules) -> None:
+        self.images, self.rules = images, rules
+        self.device = images.device
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        count, (channels, height, width) = len(labels), images.shape[1:]
+        masks = torch.stack([_start((1, height, width), rules.seed, "mask", label) for label in labels])
+        patterns = torch.stack([_start((channels, height, width), rules.seed, "pattern", label) for label in labels])
+        # One tensor for both: the mask is the channel after the pattern's.
+        self.raw = torch.cat([patterns, masks], dim=1).to(self.device)
+        self.first = torch.zeros_like(self.raw)
+        self.second = torch.zeros_like(self.raw)
+        self.steps = torch.zeros(count, dtype=torch.int64)
+        self.epochs = torch.zeros(count, dtype=torch.int64)
+        self.active = torch.ones(count, dtype=torch.bool)
+        self.left = torch.zeros(count, dtype=torch.bool)
+        self.costs = Costs.fresh(rules.costs, count)
+        self.best = self.raw.clone()
+        self.success = torch.zeros(count, dtype=torch.float64)
+        self._gradients = InputGradients(target, loss=cross_entropy)
+
+    @property
+    def converged(self) -> torch.Tensor:
+        """Labels for which some trigger worked, L."""
+        return torch.isfinite(self.costs.best)
+
+    def leave(self, going: torch.Tensor) -> None:
+        """Give up the labels that are active and not ``going``, L."""
+        self.left |= self.active & ~going
+        self.active &= going
+
+    def masks(self) -> torch.Tensor:
+        """Best masks, L×H×W in [0, 1]; where none worked, the present ones."""
+        return _squash(torch.where(self._found(), self.best, self.raw))[:, -1]
+
+    def patterns(self) -> torch.Tensor:
+        """The patterns to `masks`, L×C×H×W in [0, 1]."""
+        return _squash(torch.where(self._found(), self.best, self.raw))[:, :-1]
+
+    def norms(self) -> torch.Tensor:
+        """Sums of the best masks, L float64 on the CPU; infinite where none worked."""
+        return torch.where(self.converged, self.masks().double().sum(dim=(1, 2)).cpu(), torch.inf)
+
+    def _found(self) -> torch.Tensor:
+        return self.converged.to(self.device)[:, None, None, None]
+
+    def epoch(self, number: int, told: Callable[[int], None] | None = None) -> None:
+        """One pass over the images for all labels that are active.
+
+        Args:
+            number: Of the epoch, from 0; decides the order of the images.
+            told: Called with the number of labels done.
+        """
+        size = min(self.rules.batch_size, len(self.images))
+        order = torch.randperm(len(self.images), generator=generator(self.rules.seed, "order", number))
+        steps = len(order) // size
+        light = number < self.rules.light_epochs
+        if light:
+            size = max(1, size // 4)
+        elif number == self.rules.light_epochs:
+            self.costs.forget()
+            self.success.zero_()
+        order = order[: steps * size]
+        rows = torch.nonzero(self.active).flatten()
+        group = max(1, GROUP_NUMBERS // (size * self.images[0].numel()))
+        for part in torch.split(rows, group):
+            self._epoch_of(part, order, size, may_finish=not light)
+            if told:
+                told(len(part))
+
+    def _epoch_of(self, rows: torch.Tensor, order: torch.Tensor, size: int, may_finish: bool) -> None:
+        raw, first, second = self.raw[rows], self.first[rows], self.second[rows]
+        labels = self.labels[rows].to(self.device)
+        cost = self.costs.cost[rows].to(self.device, raw.dtype)[:, None, None]
+        hits = torch.zeros(len(rows), dtype=torch.float64)
+        norms = torch.zeros(len(rows), dtype=torch.float64)
+        steps = int(self.steps[rows[0]])  # all that are active have taken as many
+        batches = torch.split(order, size)
+        for chosen in batches:
+            images = self.images[chosen.to(self.device)].float().div_(255)
+            trigger = _squash(raw)
+            pattern, mask = trigger[:, :-1], trigger[:, -1]
+            gradients, right = self._backward(images, pattern, mask, labels)
+            summed = gradients.sum(dim=1)
+            to_mask = (summed * pattern).sum(dim=1) - (gradients * images).sum(dim=(1, 2)) + cost
+            outer = torch.cat([summed * mask[:, None], to_mask[:, None]], dim=1)
+            steps += 1
+            _adam(raw, outer * _slope(trigger), first, second, steps, self.rules.learning_rate)
+            hits += right.cpu()
+            norms += mask.double().sum(dim=(1, 2)).cpu()
+        self.raw[rows], self.first[rows], self.second[rows] = raw, first, second
+        self.steps[rows] = steps
+        self.epochs[rows] += 1
+        success = hits / (len(batches) * size)
+        better, finished = self.costs.update(rows, success, norms / len(batches), may_finish=may_finish)
+        self.best[rows[better]] = raw[better.to(self.device)]
+        self.success[rows[better]] = success[better]
+        self.active[rows[finished]] = False
+
+    def _backward(
+        self, images: torch.Tensor, pattern: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of the mean cross-entropies to the triggered images, A×B×C×H×W; hits of each label, A float64."""
+        count, batch = len(labels), len(images)
+        blended = torch.lerp(images[None], pattern[:, None], mask[:, None, None]).flatten(0, 1)
+        goals = labels.repeat_interleave(batch)
+        found = self._gradients(blended, goals)
+        right = (found.logits.argmax(dim=1) == goals).view(count, batch)
+        return found.gradients.div_(batch).view(count, batch, *blended.shape[1:]), right.double().sum(dim=1)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that changes, by name."""
+        names = ("raw", "first", "second", "steps", "epochs", "active", "left", "best", "success")
+        found = {name: getattr(self, name).cpu().clone() for name in names}
+        return {**found, **{f"costs.{name}": value.clone() for name, value in self.costs.tensors().items()}}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        for name, value in state.items():
+            holder, _, attribute = name.rpartition(".")
+            if holder:
+                setattr(self.costs, attribute, value)
+            else:
+                setattr(self, name, value.to(getattr(self, name).device))
+
+
+def _start(shape: tuple[int, int, int], seed: int, what: str, label: int) -> torch.Tensor:
+    """Values whose squashed form is uniform in [0, 1]."""
+    drawn = torch.rand(shape, generator=generator(seed, f"trigger {what}", label), dtype=torch.float64)
+    return torch.atanh((drawn - 0.5) * (2 - EPSILON)).float()
+
+
+def _squash(raw: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(raw).div_(2 - EPSILON).add_(0.5)
+
+
+def _slope(squashed: torch.Tensor) -> torch.Tensor:
+    """Derivative of `_squash`, from its value."""
+    return (1 - ((squashed - 0.5) * (2 - EPSILON)).square()) / (2 - EPSILON)
+
+
+def _adam(
+    values: torch.Tensor, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor, step: int, rate: float
+) -> None:
+    """One step of Adam, in place."""
+    first.lerp_(gradient, 1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    scale = (second / (1 - BETAS[1] ** step)).sqrt_().add_(ADAM_EPSILON)
+    values.addcdiv_(first, scale, value=-rate / (1 - BETAS[0] ** step))

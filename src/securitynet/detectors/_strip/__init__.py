@@ -1,0 +1,1 @@
+"""What STRIP alone needs."""

@@ -1,5 +1,0 @@
-"""Planted backdoors, one file each: they poison a training set, to measure what detectors find."""
-
-from securitynet.registry import Registry
-
-IMPLANTS = Registry("implant", package="securitynet.implants", base="Implant")

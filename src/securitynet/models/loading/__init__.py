@@ -1,0 +1,1 @@
+"""From a reference or an object to a target that is ready to be queried, safely."""

@@ -1,0 +1,231 @@
+"""Bring the tensors of a file and a network together: prefixes, class counts, and a clear word where they do not fit.
+
+Nothing is ever loaded in part: each tensor of the network comes from the file, and each of the file goes somewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import nn
+
+from securitynet.errors import ModelError, WeightsMismatch
+from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.weights import StateDict
+
+_PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.", "classifier.", "student.")
+_INFIXES = ("module.", "_orig_mod.")
+# Counters that thop, a profiler, leaves behind in saved networks. They take part in no computation.
+_LEFTOVERS = ("total_ops", "total_params")
+_SHOWN = 4
+
+# Two class counts to see which tensors depend on them: some libraries build for CIFAR-10 and CIFAR-100 only.
+_PROBES = (10, 100)
+
+
+def build(source: Source, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
+    """Build a network, always with the same first weights, without touching torch's global random state.
+
+    Args:
+        source: Of the network.
+        shape: What it is built for.
+        keys: Names of the tensors that shall be loaded into it.
+        meta: Whether only the shapes of its tensors matter.
+    """
+    if meta and source.on_meta:
+        with contextlib.suppress(NotImplementedError, RuntimeError), _quiet(), torch.device("meta"):
+            return source.build(shape, keys)
+        # Some constructors look at values, which tensors on the meta device have not: those are built for real.
+    with _quiet():
+        return source.build(shape, keys)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        yield
+
+
+def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
+    """The class count and channels that weights were made for, read from the tensors that depend on them.
+
+    Args:
+        source: Of the network.
+        state: The weights.
+        image_size: Size to build for, for networks whose weights depend on it.
+        channels: Taken where the weights do not tell.
+
+    Returns:
+        The shape, and whether its class count was read from the weights rather than assumed.
+    """
+    keys = frozenset(state)
+    start = Shape(source.num_classes or _PROBES[0], source.channels or channels, image_size)
+    network = build(source, start, keys, meta=True)
+    fitted = fit_keys(state, network.state_dict())
+    count = _deduce_classes(source, start, fitted, keys)
+    shape = Shape(count or start.num_classes, _deduce_channels(network, fitted) or start.channels, image_size)
+    return shape, count is not None
+
+
+def _deduce_classes(source: Source, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
+    if source.fixed_classes:
+        return None
+    small, large = (
+        build(source, Shape(count, start.channels, start.image_size), keys, meta=True).state_dict() for count in _PROBES
+    )
+    seen: Counter[int] = Counter()
+    for key, tensor in small.items():
+        if key not in fitted or key not in large or fitted[key].ndim != tensor.ndim:
+            continue
+        for axis, pair in enumerate(zip(tensor.shape, large[key].shape, strict=True)):
+            if pair == _PROBES:
+                seen[int(fitted[key].shape[axis])] += 1
+    return seen.most_common(1)[0][0] if seen else None
+
+
+def _deduce_channels(network: nn.Module, fitted: StateDict) -> int | None:
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            weight = fitted.get(f"{name}.weight")
+            return int(weight.shape[1]) * layer.groups if weight is not None and weight.ndim == 4 else None
+    return None
+
+
+def fit_keys(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> StateDict:
+    """``state`` under the names that fit ``wanted`` best: prefixes of wrappers removed or added.
+
+    Wrappers (data parallelism, compilation, training frameworks) put prefixes before names. Which of them to remove is
+    decided by what fits the network, since a network may itself have a part called ``model``.
+    """
+    names = set(wanted)
+    best, best_score = state, -1
+    for candidate in _renamings(list(state), names):
+        score = len(names.intersection(candidate.values()))
+        if score > best_score:
+            best, best_score = {new: state[old] for old, new in candidate.items()}, score
+    return {key: value for key, value in best.items() if key.rpartition(".")[2] not in _LEFTOVERS or key in names}
+
+
+def _renamings(keys: list[str], wanted: set[str]) -> Iterator[dict[str, str]]:
+    """Ways to rename, from no change to several prefixes removed: old name -> new name."""
+    seen: set[frozenset[str]] = set()
+    queue = [{key: key for key in keys}]
+    for _ in range(32):  # nested wrappers are few; the bound only guards against files made to be slow
+        if not queue:
+            return
+        current = queue.pop(0)
+        values = frozenset(current.values())
+        if len(values) < len(current) or values in seen:
+            continue  # two tensors would get one name
+        seen.add(values)
+        yield current
+        common = _common_prefix(values)
+        for prefix in dict.fromkeys((*_PREFIXES, *([common] if common else []))):
+            if any(name.startswith(prefix) for name in values):
+                queue.append({old: new.removeprefix(prefix) for old, new in current.items()})
+        for infix in _INFIXES:
+            if any(f".{infix}" in name for name in values):
+                queue.append({old: new.replace(f".{infix}", ".") for old, new in current.items()})
+        added = _common_prefix(wanted)
+        if added and not any(name.startswith(added) for name in values):
+            queue.append({old: added + new for old, new in current.items()})
+
+
+def _common_prefix(names: set[str] | frozenset[str]) -> str | None:
+    firsts = {name.partition(".")[0] for name in names}
+    return f"{firsts.pop()}." if len(firsts) == 1 and all("." in name for name in names) else None
+
+
+def load_weights(
+    network: nn.Module,
+    state: StateDict,
+    *,
+    reference: str,
+    convert: Callable[[StateDict, nn.Module], StateDict] | None = None,
+    suggest: Callable[[], str | None] = lambda: None,
+) -> StateDict:
+    """Load weights into a network, whole or not at all.
+
+    Args:
+        network: Changed in place.
+        state: Tensors by the names of the file.
+        reference: Of the network, for messages.
+        convert: Brings tensors of older files into today's form; tried where they do not fit as they are.
+        suggest: Called on a mismatch for a hint at what fits.
+
+    Returns:
+        What was loaded, by the network's names.
+
+    Raises:
+        WeightsMismatch: If a tensor is missing, left over or of another shape.
+        ModelError: If a weight is not finite.
+    """
+    wanted = network.state_dict()
+    fitted = fit_keys(state, wanted)
+    if convert is not None and _differences(fitted, wanted):
+        converted = fit_keys(convert(dict(fitted), network), wanted)
+        # Converters of libraries also interpolate position embeddings to another image size: that is another model.
+        resampled = any(key in fitted and fitted[key].numel() != value.numel() for key, value in converted.items())
+        if not resampled and not _differences(converted, wanted):
+            fitted = converted
+    wrong = _differences(fitted, wanted)
+    if wrong:
+        raise WeightsMismatch(f"These weights do not fit {reference}: {'; '.join(wrong)}.", hint=suggest())
+    broken = [key for key, value in fitted.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} of {len(fitted)} tensors of the weights hold NaN or infinity ({_some(broken)}).",
+            hint="The training may have diverged; use an earlier checkpoint.",
+        )
+    # Filled in rather than made anew: the dictionary carries versions of modules that their loading looks at.
+    wanted.update(fitted)
+    network.load_state_dict(wanted, strict=True)
+    return fitted
+
+
+def _optional(key: str) -> bool:
+    # Added to batch norm in PyTorch 0.4.1; it plays no part in evaluation.
+    return key.endswith("num_batches_tracked")
+
+
+def _differences(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps weights from fitting, in words; empty if they fit."""
+    missing = [key for key in wanted if key not in state and not _optional(key)]
+    extra = [key for key in state if key not in wanted]
+    shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    words = []
+    if missing:
+        words.append(f"{len(missing)} of {len(wanted)} tensors are missing ({_some(missing)})")
+    if extra:
+        words.append(f"{len(extra)} are unexpected ({_some(extra)})")
+    if shapes:
+        pairs = [f"{key} is {_size(state[key])} where {_size(wanted[key])} is expected" for key in shapes]
+        words.append(f"{len(shapes)} have another shape ({_some(pairs)})")
+    return words
+
+
+def fits(source: Source, shape: Shape, state: StateDict) -> bool:
+    """Whether weights fit a network of that shape exactly; nothing is loaded."""
+    wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+    return not _differences(fit_keys(state, wanted), wanted)
+
+
+def same_names(source: Source, shape: Shape, state: StateDict) -> bool:
+    """Whether weights have the names that a network of that shape has, whatever the shapes of tensors."""
+    wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+    fitted = fit_keys(state, wanted)
+    return fitted.keys() <= wanted.keys() and all(key in fitted or _optional(key) for key in wanted)
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:_SHOWN]) + (", …" if len(items) > _SHOWN else "")
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a single number"

@@ -1,0 +1,307 @@
+"""Files of weights, read without executing anything in them.
+
+What a file is, is told by its content, never by its name. Safetensors hold data only. Pickles are read by torch's
+restricted reader (``weights_only=True``), which builds tensors and plain containers and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import pickletools
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from securitynet.errors import ModelError, UnsafeFile
+
+StateDict = dict[str, torch.Tensor]
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin")
+"""Usual endings of files of weights; only for messages."""
+
+# In this order: the weights as trained come before their running average.
+_NESTS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "params",
+    "weights",
+    "ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema",
+    "params_ema",
+)
+
+
+def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
+    """The tensors of a file of weights, by name, and their digest.
+
+    Nested checkpoints (``{"state_dict": {...}, "epoch": ...}``) are opened; floating-point tensors of any precision
+    become float32. Names are as in the file: `securitynet.models.sources.state_dicts` removes prefixes.
+
+    Returns:
+        Tensors on the CPU by name, and their `state_checksum`, the same for the same weights in another kind of file.
+
+    Raises:
+        UnsafeFile: If reading it would execute code.
+        ModelError: If it is missing, empty, damaged, or not a file of weights.
+    """
+    path = Path(path)
+    content = _read(path)
+    state = _tensors(_open_nests(content, path), path)
+    return state, state_checksum(state)
+
+
+def state_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") -> str:
+    """SHA-256 over an architecture's name and all names, types, shapes and bytes of tensors, in order of names.
+
+    Counters of batch norms are left out: some files lack them, and they decide no output.
+    """
+    digest = hashlib.sha256(architecture.encode())
+    for key in sorted(state):
+        if key.endswith("num_batches_tracked"):
+            continue
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"\0{key}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Any:
+    if not path.exists():
+        raise ModelError(f"There is no file {path}.", hint="Check the path given with --weights.")
+    if path.is_dir():
+        files = sorted(
+            p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
+        )
+        raise ModelError(
+            f"{path} is a folder, not a file of weights.",
+            hint=f"Name a file in it: {', '.join(files[:5])}." if files else "There is no file of weights in it.",
+        )
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    kind = _sniff(head)
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    if kind == "zip":
+        _check_archive(path)
+    elif kind != "pickle":
+        raise ModelError(f"{path} is {kind}, not a file of weights.", hint=_advice(kind))
+    return _read_pickle(path)
+
+
+def _sniff(head: bytes) -> str:
+    """``safetensors``, ``zip`` or ``pickle``; else words for what the file seems to be."""
+    if not head:
+        return "empty"
+    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
+        return "safetensors"
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    known = {
+        b"version https://git-lfs": "a git-lfs pointer",
+        b"<!doctype html": "a web page",
+        b"<html": "a web page",
+        b"<?xml": "an XML document",
+        b"\x89hdf": "an HDF5 file (Keras)",
+        b"\x1f\x8b": "a gzip archive",
+        b"bzh": "a bzip2 archive",
+        b"7z\xbc\xaf": "a 7-Zip archive",
+        b"\xfd7zxz": "an xz archive",
+        b"\x89png": "a picture",
+        b"{": "a JSON document",
+    }
+    for start, words in known.items():
+        if text.startswith(start):
+            return words
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    # Torch writes pickles of protocol 2; the older protocols start with any opcode, which a full parse then tells.
+    return "pickle" if head.startswith(b"\x80") or _parses(head) else "of an unknown kind"
+
+
+def _parses(head: bytes) -> bool:
+    """Whether a file starts like a pickle of protocol 0 or 1. Nothing is executed."""
+    if head[:1] not in (b"(", b"c", b"}", b"]", b"I", b"S", b"V", b"F"):
+        return False
+    opcodes = 0
+    try:
+        for _ in pickletools.genops(head):
+            opcodes += 1
+    except (ValueError, UnicodeDecodeError, IndexError, struct.error):
+        return opcodes > 2
+    return True
+
+
+def _advice(kind: str) -> str:
+    if kind == "a git-lfs pointer":
+        return "Fetch the content it points to: git lfs pull."
+    if kind in ("a web page", "an XML document"):
+        return "The download probably needs a login or another address; fetch the file again in a browser."
+    if kind == "empty":
+        return "Download it again."
+    if "archive" in kind:
+        return "Unpack it first and name the file of weights in it."
+    return "Give a .safetensors file, or one written by torch.save."
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        return dict(load_file(path, device="cpu"))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what is no archive of torch, and TorchScript, which is a program."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    inner = [name.partition("/")[2] for name in names]
+    if any(name == "constants.pkl" or name.startswith("code/") for name in inner):
+        raise UnsafeFile(
+            f"{path} is a TorchScript archive: a program, which is not run.",
+            hint="Export its weights where you trust it: "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth'), and name the network with arch: or python:.",
+        )
+    if "data.pkl" not in inner:
+        numpy = any(name.endswith(".npy") for name in names)
+        raise ModelError(
+            f"{path} is {'an archive of NumPy arrays' if numpy else 'a zip archive'}, not a file of weights.",
+            hint="Recorded outputs are given as outputs:FILE." if numpy else _advice("a zip archive"),
+        )
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        # A stream, because torch would go by the ending of a path.
+        with path.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.simplefilter("ignore")
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
+        called = list(dict.fromkeys(named or sorted(_globals(path))))
+        if not called and _is_cut(path):
+            raise _damaged(path, error) from error
+        what = f"{', '.join(called[:3])}" if called else "objects other than tensors"
+        raise UnsafeFile(
+            f"{path} is a pickle that holds {what}: reading it would execute code from the file, so it is refused.",
+            hint="If you trust who made it, convert it once where it can do no harm, in Python: m = torch.load('FILE', "
+            "weights_only=False), then safetensors.torch.save_model(m, 'weights.safetensors') for a whole model, or "
+            "torch.save(m['state_dict'], 'weights.pth') for a checkpoint.",
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's reader fails on damaged files with almost any type of error
+        raise _damaged(path, error) from error
+
+
+def _harmless() -> list[Any]:
+    """Types that checkpoints often hold beside weights; making them executes nothing of the file's choice."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+    # Files written before NumPy 2 name the same function by its older place.
+    return [argparse.Namespace, np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *kinds]
+
+
+def _globals(path: Path) -> set[str]:
+    """Names of functions and classes that a pickle asks for, read without executing it."""
+    found: set[str] = set()
+    for stream in _pickles(path):
+        strings: list[str] = []
+        try:
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name in ("GLOBAL", "INST"):
+                    found.add(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+                    found.add(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+        except (ValueError, UnicodeDecodeError, IndexError, struct.error, EOFError):
+            continue
+    return {name for name in found if not name.startswith(("torch._utils.", "collections.OrderedDict"))}
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a pickle ends before it is complete."""
+    for stream in _pickles(path):
+        try:
+            for _ in pickletools.genops(stream):
+                pass
+        except (ValueError, UnicodeDecodeError, IndexError, struct.error, EOFError):
+            return True
+    return False
+
+
+def _pickles(path: Path) -> Iterator[BinaryIO]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    with archive.open(name) as stream:
+                        yield stream  # type: ignore[misc]
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    detail = str(error).strip().splitlines()
+    return ModelError(
+        f"{path} is damaged or cut short" + (f" ({detail[0].rstrip('.')[:120]})." if detail else "."),
+        hint="Download it again and compare its size or checksum with the source's.",
+    )
+
+
+def _open_nests(content: Any, path: Path) -> Mapping[Any, Any]:
+    """The innermost mapping that holds the tensors."""
+    if isinstance(content, torch.Tensor):
+        raise ModelError(f"{path} holds a single tensor, not the weights of a network by name.")
+    for _ in range(4):
+        if not isinstance(content, Mapping):
+            raise ModelError(
+                f"{path} holds a {type(content).__name__}, not the weights of a network by name.",
+                hint="Save them with torch.save(model.state_dict(), FILE).",
+            )
+        inner = next((content[key] for key in _NESTS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    return content  # type: ignore[no-any-return]
+
+
+def _tensors(content: Mapping[Any, Any], path: Path) -> StateDict:
+    state: StateDict = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            continue
+        if value.layout != torch.strided or value.is_quantized:
+            raise ModelError(f"{path}: {key} is a sparse or quantised tensor, which is not supported.")
+        value = value.detach()
+        state[key] = value.float() if value.is_floating_point() else value
+    if not state:
+        held = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ModelError(
+            f"{path} holds no weights: its entries are {held}.",
+            hint="Save them with torch.save(model.state_dict(), FILE).",
+        )
+    return state

@@ -1,0 +1,1 @@
+"""Trained models kept on disk: one record, one key, trained once."""

@@ -1,0 +1,387 @@
+"""Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
+
+The files that training leaves are described in `securitynet.models.store.model_record`, whose names can be imported from here.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import securitynet.datasets
+from securitynet import __version__
+from securitynet.datasets import splits
+from securitynet.datasets.base import ImageDataset
+from securitynet.devices import resolve_device
+from securitynet.errors import ConfigurationError, ModelError
+from securitynet.files import stable_hash
+from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.architectures.factory import build
+from securitynet.models.sources.weights import read_state_dict, state_checksum
+from securitynet.models.store.model_record import (
+    TrainedModel,
+    TrainedSplit,
+    check_path,
+    effective_splits,
+    facts_path,
+    read_artefact,
+    save_artefact,
+    trained_splits,
+)
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.models.training.checkpoints import CheckpointFile
+from securitynet.models.training.config import TrainConfig
+from securitynet.models.training.fit import Indices, Note, Progress, evaluate
+from securitynet.models.training.poisoned_dataset import Poisoner
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import (
+    UNPROTECTED,
+    Fitting,
+    Protected,
+    Protection,
+    has_group_norms,
+    parts,
+    train_protected,
+)
+from securitynet.randomness import derived_seed, isolated
+from securitynet.records import Access, DatasetIdentity
+
+__all__ = [
+    "TrainedModel",
+    "TrainedSplit",
+    "read_artefact",
+    "save_artefact",
+    "train_model",
+    "train_target",
+    "trained_splits",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def train_target(
+    architecture: str,
+    dataset: ImageDataset | str,
+    *,
+    recipe: Recipe | None = None,
+    split: str = "four-way",
+    split_seed: int = 0,
+    known: float | None = None,
+    seed: int | None = None,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+    note: Note | None = None,
+    protection: Protection | None = None,
+    implant: Poisoner | None = None,
+    **recipe_overrides: Any,
+) -> Target:
+    """Train a target on the members of a split.
+
+    Images are normalised by mean and deviation of the training records. The last epoch's weights are kept (see `fit`
+    for early stopping); the non-members are looked at once, at the end, for the test accuracy.
+
+    Args:
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
+        dataset: Loaded, or its reference.
+        recipe: How to train; ML-Doctor's recipe by default, or what ``protection`` advises of it.
+        split: Protocol, ``four-way`` or ``public``.
+        split_seed: Seed of the split.
+        known: Share of members that a later adversary with partial data knows; the protocol's default if None.
+        seed: Seed of the training, instead of the recipe's.
+        out: Weights file to write, ``NAME.safetensors``; facts go to ``NAME.json`` beside it. A run that was killed
+            goes on from its last checkpoint, and one that is complete is not run again. None keeps all in memory.
+        overwrite: Replace a file at ``out`` that holds another model.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: Called after each epoch with (epochs done, epochs in all, history so far).
+        note: Told what the user should know (resumed, complete already); logged if None.
+        protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
+        implant: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
+        **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
+
+    Returns:
+        The trained target under white-box access, emitting logits.
+
+    Raises:
+        UnknownName: If there is no such architecture or dataset.
+        ConfigurationError: If a setting makes no sense, or ``out`` holds another model.
+        SplitError: If the dataset cannot be split so.
+        ModelError: If the network cannot be built for the images or trained on them ("diverged").
+    """
+    architecture = ARCHITECTURES.resolve(architecture).name
+    changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
+    if recipe is None and protection is not None:
+        changes = {**protection.advised(changes), **changes}
+    recipe = _changed(recipe or Recipe(), changes)
+    data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
+    network, trained = _obtain(
+        architecture,
+        data,
+        recipe,
+        split=split,
+        split_seed=split_seed,
+        known=known,
+        out=None if out is None else Path(out),
+        overwrite=overwrite,
+        device=device,
+        progress=progress,
+        note=note,
+        protection=protection,
+        implant=implant,
+    )
+    backend = ModuleBackend(
+        network,
+        reference=f"arch:{architecture}",
+        checksum=state_checksum(network.state_dict(), architecture),
+        example_shape=(trained.channels, trained.image_size, trained.image_size),
+        device=resolve_device(device),
+    )
+    backend.num_classes = trained.num_classes
+    words = (
+        f"trained here on {trained.dataset.reference} for {trained.epochs_run} epochs: train accuracy "
+        f"{trained.train_accuracy:.4f}, test accuracy {trained.test_accuracy:.4f}"
+    )
+    return Target(backend, head="logits", preprocessing=trained.preprocessing, access=Access.WHITE_BOX, notes=(words,))
+
+
+def train_model(
+    config: TrainConfig,
+    *,
+    protection: Protection | None = None,
+    implant: Poisoner | None = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> tuple[Path, TrainedModel]:
+    """Train what a configuration says and write it.
+
+    Args:
+        config: The configuration.
+        protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
+        implant: The backdoor that it names, configured: see `securitynet.backdoors.base.implanted_training`.
+        progress: Called after each epoch.
+        note: Told what the user should know; logged if None.
+
+    Returns:
+        The weights file, and the facts beside it.
+
+    Raises:
+        SecurityNetError: See `train_target`; everything that can be told before work starts is.
+    """
+    if config.defense is not None and (protection is None or protection.name != config.defense):
+        raise ConfigurationError(f"The defense {config.defense} was not handed over.")
+    if config.implant is not None and implant is None:
+        raise ConfigurationError(f"The implant {config.implant} was not handed over.")
+    architecture = ARCHITECTURES.resolve(config.architecture).name
+    check_path(config.weights_file)
+    resolve_device(config.device)
+    dataset = securitynet.datasets.load(
+        config.dataset, channels=config.channels, size=config.image_size, root=config.data_root, limit=config.limit
+    )
+    _, trained = _obtain(
+        architecture,
+        dataset,
+        config.recipe,
+        split=config.split,
+        split_seed=config.split_seed,
+        known=config.known,
+        out=config.weights_file,
+        overwrite=config.overwrite,
+        device=config.device,
+        progress=progress,
+        note=note,
+        protection=protection,
+        implant=implant,
+    )
+    return config.weights_file, trained
+
+
+def _obtain(
+    architecture: str,
+    dataset: ImageDataset,
+    recipe: Recipe,
+    *,
+    split: str,
+    split_seed: int,
+    known: float | None,
+    out: Path | None,
+    overwrite: bool,
+    device: str,
+    progress: Progress | None,
+    note: Note | None,
+    protection: Protection | None,
+    implant: Poisoner | None,
+) -> tuple[nn.Module, TrainedModel]:
+    """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
+    note = note or logger.info
+    made = splits.make(split, dataset, seed=split_seed, known=known)
+    guard = protection or UNPROTECTED
+    recipe, share = guard.change_recipe(recipe), guard.share_aside
+    effective = effective_splits(split, dataset, split_seed, known, recipe, share)
+    channels, height, width = dataset.image_shape
+    if height != width:
+        raise ModelError(
+            f"The architectures take square images; those of {dataset.reference} are {height}×{width}.",
+            hint="Resize them with --image-size N.",
+        )
+    shape = dataset.num_classes, channels, height
+    guard.check(architecture, shape, len(effective.members), recipe)
+    network = guard.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
+    stated = TrainedSplit(
+        protocol=cast(Literal["four-way", "public"], made.name),
+        seed=split_seed,
+        known=known,
+        fingerprint=effective.fingerprint,
+        held_out=len(made.members) - len(effective.members),
+        aside=share,
+    )
+    poisoned = None if implant is None else implant.poison(dataset, effective.members)
+    facts: dict[str, Any] = {
+        "architecture": architecture,
+        "num_classes": dataset.num_classes,
+        "channels": channels,
+        "image_size": height,
+        "class_names": dataset.class_names,
+        "dataset": DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint),
+        "split": stated,
+        "recipe": recipe,
+        "defense": None if protection is None else protection.protected(group_norms=has_group_norms(network)),
+        "implant": None if poisoned is None else poisoned.record,
+    }
+    checkpoint = None
+    if out is not None:
+        check_path(out)
+        checkpoint = CheckpointFile(out.with_suffix(".checkpoint"), note)
+        done = _finished(out, facts, overwrite=overwrite, interrupted=checkpoint.exists)
+        if done is not None:
+            checkpoint.remove()
+            note(f"{out} is complete already, with these settings; nothing is trained.")
+            network.load_state_dict(read_state_dict(out)[0])
+            return network.eval(), done
+        _remove_leftovers(out, checkpoint.path)
+    preprocessing = guard.preprocessing(dataset, effective.members)
+    images = dataset.images
+    assert images is not None  # `image_shape` has raised otherwise
+    by: list[Any] = [] if protection is None else [protection.protected().model_dump(mode="json")]
+    by += [] if poisoned is None else [poisoned.record.digest]
+    roles = parts(guard, recipe, len(made.members))
+    fitting = Fitting(
+        architecture,
+        network,
+        images if poisoned is None else poisoned.images,
+        dataset.labels if poisoned is None else poisoned.labels,
+        made.members[roles.given],
+        recipe,
+        preprocessing,
+        shape,
+        aside=made.members[roles.aside],
+        unseen=made.non_members,
+        checkpoint=checkpoint.path if checkpoint else None,
+        data_fingerprint=stable_hash([dataset.fingerprint, preprocessing.canonical(), *by]),
+        device=device,
+        progress=progress,
+        note=note,
+    )
+    history, protected = train_protected(guard, fitting)
+    if protection is not None:
+        facts["defense"] = protected
+
+    def accuracy(indices: Indices) -> float:
+        labels = dataset.labels[indices]
+        return evaluate(network, images, labels, indices=indices, preprocessing=preprocessing, device=device)[1]
+
+    if implant is not None and poisoned is not None:
+        shown = implant.stamped(dataset, effective.non_members)
+        hits, tried = 0.0, len(shown.indices)
+        if tried:
+            goals, where = shown.goals, shown.indices
+            hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
+        facts["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+    trained = TrainedModel(
+        **facts,
+        preprocessing=preprocessing,
+        train_accuracy=accuracy(effective.members),
+        test_accuracy=accuracy(effective.non_members),
+        history=history,
+        versions={"securitynet": __version__, "torch": str(torch.__version__)},
+    )
+    if out is not None and checkpoint is not None:
+        trained = save_artefact(out, network, trained)
+        checkpoint.remove()
+        for path in fitting.parts:
+            CheckpointFile(path, note).remove()
+    return network, trained
+
+
+def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
+    """A network whose initial weights the seed decides; torch's global random state is left as it was."""
+    with isolated():
+        torch.manual_seed(derived_seed(seed, "initial weights"))
+        return build(architecture, num_classes, channels, image_size)
+
+
+def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TrainedModel | None:
+    """The facts about the model at ``out`` if it is the one wanted; None if ``out`` may be written.
+
+    Args:
+        out: The weights file.
+        facts: What the model wanted was trained with.
+        overwrite: Whether anything there may be replaced.
+        interrupted: Whether a checkpoint lies beside it: weights without facts, or with others', are then what a killed
+            run left between writing the two files. A model that is complete is never taken for that.
+
+    Raises:
+        ConfigurationError: If ``out`` holds something else that must not be replaced.
+    """
+    try:
+        found = read_artefact(out)
+    except ModelError:
+        if not (overwrite or interrupted):
+            raise
+        return None
+    if found is not None and all(_asked_for(found, name) == value for name, value in facts.items()):
+        return found
+    if overwrite or (interrupted and found is None) or not (out.exists() or facts_path(out).exists()):
+        return None
+    what = "something else"
+    if found is not None:
+        different = [name for name, value in facts.items() if _asked_for(found, name) != value]
+        what = f"a model trained with other settings ({', '.join(name.replace('_', ' ') for name in different)})"
+    raise ConfigurationError(
+        f"{out} or {facts_path(out).name} beside it holds {what}.", hint="Choose another --out, or pass --overwrite."
+    )
+
+
+def _asked_for(found: TrainedModel, name: str) -> Any:
+    """A fact about a model as it was asked for: without what only its training showed."""
+    if name == "implant" and found.implant is not None:
+        return found.implant.asked
+    if name != "defense" or found.defense is None:
+        return getattr(found, name)
+    asked = found.defense
+    return Protected(name=asked.name, settings=asked.settings, group_norms=asked.group_norms)
+
+
+def _remove_leftovers(out: Path, checkpoint: Path) -> None:
+    """Delete the temporary files that a killed run left while it was writing."""
+    for path in (out, facts_path(out), checkpoint):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    try:
+        return Recipe(**{**recipe.model_dump(), **changes})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise ConfigurationError(f"This is no recipe: {problems}.", hint="Fields: see securitynet.Recipe.") from error

@@ -1,0 +1,227 @@
+"""The Open Inference Protocol, version 2, over REST: addresses, request and answer bodies.
+
+KServe, Triton and MLServer speak it: ``GET v2/models/NAME[/versions/V]`` describes a model, ``POST .../infer`` asks it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.errors import ConfigurationError, ModelError, TargetError
+from securitynet.files import stable_hash
+from securitynet.models.targets.backends._layout import Layout, read_layout
+
+_MODEL_PATH = re.compile(r"(?P<base>.*/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)(?:/infer)?/?")
+_INPUT_TYPES = ("FP32", "FP64")
+_OUTPUT_TYPES = ("FP16", "BF16", "FP32", "FP64")
+ANY_LAYOUT = Layout(batch=None, channels=None, size=None, channels_last=False)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is served.
+
+    Attributes:
+        infer_url: Where questions are posted.
+        model_url: Where the model is described; None for an address of another form.
+        model: Its name there, or None.
+        version: Its version, if the address pins one.
+        shown: The address without credentials, for messages and records.
+    """
+
+    infer_url: str
+    model_url: str | None
+    model: str | None
+    version: str | None
+    shown: str
+
+    def identity(self, output_name: str | None) -> str:
+        """Digest of what decides the answers, as far as an address can say it. Credentials are not in it."""
+        parts = urlsplit(self.infer_url)
+        return stable_hash(
+            {
+                "url": urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, parts.query, "")),
+                "model": self.model,
+                "version": self.version,
+                "output": output_name,
+            },
+            length=64,
+        )
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """The endpoint for ``http://HOST/v2/models/NAME[/versions/V][/infer]``, or for any other address that is posted to.
+
+    Raises:
+        ConfigurationError: If it is no address of a web server, or holds a user name or password.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(
+            "The address of the endpoint is not understood.", hint="Write http://HOST:PORT/v2/models/NAME."
+        )
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            "The address of the endpoint holds credentials.",
+            hint="Take them out, and put the token into the environment variable SECURITYNET_HTTP_TOKEN.",
+        )
+    shown = urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, "", ""))
+    match = _MODEL_PATH.fullmatch(parts.path)
+    if match is None:
+        return Endpoint(url, None, None, None, shown)
+    described = urlunsplit((parts.scheme, parts.netloc, match["base"], parts.query, ""))
+    asked = urlunsplit((parts.scheme, parts.netloc, match["base"] + "/infer", parts.query, ""))
+    return Endpoint(asked, described, match["name"], match["version"], shown)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What the server says of a model.
+
+    Attributes:
+        input_name: Name of its input.
+        datatype: ``FP32`` or ``FP64``.
+        layout: Shape of its input.
+        num_classes: Length of an output row, or None.
+        versions: Versions of the model that are served, as far as the server lists them.
+    """
+
+    input_name: str = "input"
+    datatype: str = "FP32"
+    layout: Layout = ANY_LAYOUT
+    num_classes: int | None = None
+    versions: tuple[str, ...] = ()
+
+
+def read_metadata(body: Any, shown: str, input_name: str | None, output_name: str | None) -> ModelMetadata:
+    """Make sense of a model's description. Servers may leave inputs and outputs out; defaults serve then.
+
+    Raises:
+        ModelError: If the model is no image classifier with one float input.
+        TargetError: If the answer is not a description.
+    """
+    if not isinstance(body, dict):
+        raise TargetError(f"{shown} does not describe its model as the Open Inference Protocol says.")
+    inputs, outputs = (_tensors(body, key) for key in ("inputs", "outputs"))
+    names = [tensor["name"] for tensor in inputs]
+    if input_name is not None:
+        inputs = [tensor for tensor in inputs if tensor["name"] == input_name]
+        if names and not inputs:
+            raise ModelError(f"{shown} has no input {input_name!r}.", hint=f"It has: {', '.join(names)}.")
+    if len(inputs) > 1:
+        raise ModelError(f"{shown} takes {len(inputs)} inputs ({', '.join(names)}); an image classifier takes one.")
+    listed = [tensor["name"] for tensor in outputs]
+    if output_name is not None and listed and output_name not in listed:
+        raise ModelError(f"{shown} has no output {output_name!r}.", hint=f"It has: {', '.join(listed)}.")
+    chosen = [tensor for tensor in outputs if output_name in (None, tensor["name"])]
+    shape = chosen[0].get("shape") if len(chosen) == 1 else None
+    last = shape[-1] if isinstance(shape, list) and len(shape) == 2 else None
+    classes = last if isinstance(last, int) and last > 0 else None
+    served = body.get("versions")
+    versions = tuple(map(str, served)) if isinstance(served, list) else ()
+    if not inputs:
+        return ModelMetadata(input_name or "input", num_classes=classes, versions=versions)
+    datatype = inputs[0].get("datatype", "FP32")
+    if datatype not in _INPUT_TYPES:
+        raise ModelError(f"{shown} takes {datatype}; images are sent as {' or '.join(_INPUT_TYPES)}.")
+    declared = inputs[0].get("shape")
+    layout = read_layout(declared, shown) if isinstance(declared, list) and declared else ANY_LAYOUT
+    return ModelMetadata(inputs[0]["name"], datatype, layout, classes, versions)
+
+
+def _tensors(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The tensors under ``inputs`` or ``outputs``, as far as they are described."""
+    listed = body.get(key)
+    return [t for t in listed if isinstance(t, dict) and isinstance(t.get("name"), str)] if listed else []
+
+
+def question(images: NDArray[np.float32], metadata: ModelMetadata, output_name: str | None) -> bytes:
+    """The body that asks about a batch which is already in the input's layout."""
+    body: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": metadata.input_name,
+                "shape": list(images.shape),
+                "datatype": metadata.datatype,
+                "data": images.reshape(-1).tolist(),
+            }
+        ]
+    }
+    if output_name is not None:
+        body["outputs"] = [{"name": output_name}]
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One row of class scores per image, N×K float32, not yet checked for NaN; and the version that answered."""
+
+    rows: NDArray[np.float32]
+    version: str | None
+
+
+def read_answer(content: bytes, count: int, shown: str, output_name: str | None) -> Answer:
+    """Make sense of the body that answers a question about ``count`` images.
+
+    Raises:
+        TargetError: If it is malformed, or holds no float output with one row per image.
+    """
+    try:
+        body = json.loads(content)
+    except ValueError as error:
+        raise TargetError(
+            f"{shown} answered with something that is not JSON: {content[:80].decode('utf-8', 'replace')!r}.",
+            hint="Check that the address is that of an inference endpoint (…/v2/models/NAME/infer).",
+        ) from error
+    outputs = body.get("outputs") if isinstance(body, dict) else None
+    if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
+        raise TargetError(f"{shown} answered without 'outputs': it does not speak the Open Inference Protocol.")
+    if output_name is not None:
+        chosen = [o for o in outputs if o.get("name") == output_name]
+    else:
+        chosen = [o for o in outputs if _is_scores(o)]
+    if not chosen:
+        listed = ", ".join(f"{o.get('name')} {o.get('datatype')} {o.get('shape')}" for o in outputs) or "none"
+        wanted = f"output {output_name!r}" if output_name else "float output of a row per image"
+        raise TargetError(
+            f"{shown} answered with no {wanted}.",
+            hint=f"Its outputs: {listed}. Attacks need posteriors or logits; labels alone are not enough.",
+        )
+    version = body.get("model_version")
+    return Answer(_rows(chosen[0], count, shown), str(version) if version else None)
+
+
+def _is_scores(output: dict[str, Any]) -> bool:
+    shape = output.get("shape")
+    return output.get("datatype") in _OUTPUT_TYPES and isinstance(shape, list) and len(shape) >= 2
+
+
+def _rows(output: dict[str, Any], count: int, shown: str) -> NDArray[np.float32]:
+    shape = output.get("shape")
+    wrong = TargetError(
+        f"{shown} answered {count} images with an output of shape {shape}; one row of class scores each is expected.",
+        hint="If it has several outputs, choose one by name.",
+    )
+    if not isinstance(shape, list) or not all(isinstance(d, int) and d > 0 for d in shape):
+        raise wrong
+    if len(shape) < 2 or shape[0] != count or any(d != 1 for d in shape[2:]):
+        raise wrong
+    try:
+        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is reported as such
+            values = np.asarray(output.get("data"), dtype=np.float64).reshape(-1).astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise TargetError(f"{shown} answered with data that are not numbers.") from error
+    if values.size != shape[0] * shape[1]:
+        raise TargetError(f"{shown} answered with {values.size} numbers for an output of shape {shape}.")
+    return values.reshape(shape[0], shape[1])

@@ -1,0 +1,174 @@
+"""A torch module as a backend."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from securitynet.errors import TargetError
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.embeddings import Extract, finder
+from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.threads import Lanes, equal_size
+
+CALL_NUMBERS = 1 << 21
+"""Numbers in the images of one call on a CPU, about: 8 MiB of them."""
+
+
+class ModuleBackend(Backend):
+    """A network that runs here, frozen and folded.
+
+    Args:
+        module: The network, with its weights.
+        reference: As the user writes it.
+        checksum: Digest of architecture and weights.
+        example_shape: (C, H, W) of its inputs, to check the folding of batch norms; None skips folding.
+        device: Where it runs.
+        precision: ``fp32``, or ``bf16`` for automatic mixed precision.
+        batch_size: Images a forward pass; chosen by the size of an image if None.
+    """
+
+    white_box = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        reference: str,
+        checksum: str,
+        example_shape: tuple[int, int, int] | None,
+        device: torch.device | None = None,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+    ) -> None:
+        self.reference = reference
+        self.checksum = checksum
+        self.precision = precision
+        self._device = device or torch.device("cpu")
+        self.channels = input_channels(module)
+        example = None if example_shape is None else torch.zeros((1, *example_shape))
+        self._module, self._layout = prepare(module, self._device, example)
+        self._example_shape, self._chosen = example_shape, batch_size
+        self._part = self._suited()
+        # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
+        self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
+        self._extractors: dict[tuple[str | None, tuple[int, ...]], Extract] = {}
+
+    def _suited(self) -> int:
+        if self._chosen:
+            return self._chosen
+        part = suitable_batch(self._example_shape, self._device)
+        return part if self.precision == "fp32" else min(1024, 2 * part)  # as many bytes
+
+    def in_half(self) -> ModuleBackend:
+        """See `Backend.in_half`; weights are shared."""
+        other = copy.copy(self)
+        other.precision = "bf16"
+        other._part = other._suited()
+        return other
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._device
+
+    @property
+    def batch_size(self) -> int:
+        """Images that suit one call: enough for all lanes, several times where images are small.
+
+        Lanes wait for one another at the end of a call, and for what is done with its answers.
+        """
+        if self._lanes is None:
+            return self._part
+        turn = self._part * self._lanes.count
+        pixels = math.prod(self._example_shape or (3, 64, 64))
+        return turn * min(8, max(2, CALL_NUMBERS // (turn * pixels)))
+
+    @property
+    def module(self) -> nn.Module:
+        """The frozen, folded network: preprocessed inputs in, raw outputs out."""
+        return self._module
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `Backend.outputs`."""
+        inputs = inputs.to(self._device, memory_format=self._layout)
+        if self._lanes is None:
+            result = self._forward(lambda part: self._call(self._module, part), inputs)
+        else:
+            result = self._lanes.map(
+                lambda module, part: self._forward(lambda images: self._call(module, images), part),
+                inputs,
+                equal_size(len(inputs), self._part),
+            )
+        self.num_classes = result.shape[1]
+        return result
+
+    def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
+        """See `Backend.embeddings`. The layer is found once for each shape of inputs, on the first few of them."""
+        inputs = inputs.to(self._device, memory_format=self._layout)
+        key = layer, tuple(inputs.shape[1:])
+        if key not in self._extractors:
+            self._forward(lambda few: self._call(self._module, few), inputs[:1])  # says what is wrong with the inputs
+            self._extractors[key] = finder(self._module, inputs, layer=layer, reference=self.reference)
+        extract = self._extractors[key]
+        if self._lanes is None:
+            return self._forward(lambda part: extract(self._module, part), inputs)
+        return self._lanes.map(
+            lambda module, part: self._forward(lambda images: extract(module, images), part),
+            inputs,
+            equal_size(len(inputs), self._part),
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _forward(self, function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._autocast():  # both belong to the thread that enters them
+            result = function(inputs)
+        # A plain tensor: one made under inference mode could not serve as data for training.
+        return result.float().cpu().clone()
+
+    def _call(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            result = module(inputs)
+        except RuntimeError as error:
+            if "out of memory" in str(error).lower():
+                raise TargetError(
+                    f"{self.reference} ran out of memory on a batch of {len(inputs)}.",
+                    hint="Use a smaller --batch-size.",
+                ) from error
+            raise TargetError(
+                f"{self.reference} does not take inputs of shape {'×'.join(map(str, inputs.shape[1:]))}: "
+                f"{str(error).splitlines()[0]}",
+                hint="Set the size it was trained at with --input-size.",
+            ) from error
+        if isinstance(result, (tuple, list)):  # auxiliary classifiers come after the main one
+            result = result[0]
+        if not isinstance(result, torch.Tensor) or result.ndim != 2:
+            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+            raise TargetError(f"{self.reference} returns {shape}, not one row of class scores per image.")
+        return result
+
+
+def input_channels(module: nn.Module) -> int | None:
+    """Channels that the first convolution takes; None if the network has none."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return int(layer.in_channels)
+    return None
+
+
+def suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
+    """Images a batch for inputs of shape (C, H, W) on a device; 128 if the shape is not known."""
+    if shape is None:
+        return 128
+    # Activations of a batch should stay in reach of the caches on a CPU, and in memory that the allocator keeps: with
+    # 64 images a batch ResNet-20 took a quarter longer than with 32, much of it in page faults, and with 256 twice as
+    # long. A GPU wants much more at once.
+    pixels = shape[1] * shape[2]
+    target = (1 << 15) if device.type == "cpu" else (1 << 22)
+    return max(8, min(1024, target // pixels))

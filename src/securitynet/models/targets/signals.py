@@ -1,0 +1,368 @@
+"""`Signals`: what one pass of a target over a dataset yields, cached on disk. A target is queried once.
+
+The same holds for `Embeddings`. The cache holds raw outputs, or embeddings, in blocks of consecutive records. A block
+is one file: a digest, then an ``.npz`` with the records it holds and their rows. It is written whole or not at all, so
+a killed run goes on where it stopped; a block whose digest does not match is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.ordering import union
+from securitynet.errors import TargetError
+from securitynet.files import atomic_write, stable_hash
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.heads import Head
+from securitynet.models.targets.interface import InterfaceBackend
+from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.target import Target
+from securitynet.records import Access, Queries
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 4096
+"""Records in a block of the cache."""
+
+SAVE_SECONDS = 10.0
+"""A block is written when it is complete, and at least this often while a slow target answers."""
+
+_VERSION = 1
+_FOUND = "found by tracing, version 1"
+_DIGEST_BYTES = 32
+
+Progress = Callable[[int, int], None]
+"""Called with (records done, records in all) while a target is being queried."""
+
+
+Ask = Callable[[torch.Tensor, list[bytes]], torch.Tensor]
+"""From images and their keys to one row for each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Outputs of a target for some records of a dataset, in the order of ``indices``.
+
+    Attributes:
+        indices: Records, N int64.
+        outputs: Raw outputs, N×K float32.
+        labels: True classes, N int64.
+        head: What the outputs are.
+        queries: What these outputs cost: images in all, and distinct ones.
+        asked: Images that were sent now; the rest came from the cache.
+    """
+
+    indices: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    head: Head
+    queries: Queries
+    asked: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """Logits up to a constant per row, N×K."""
+        return heads.to_logits(torch.from_numpy(self.outputs), self.head).numpy()
+
+    @cached_property
+    def posteriors(self) -> NDArray[np.float32]:
+        """Posteriors, N×K, rows summing to 1."""
+        return heads.to_posteriors(torch.from_numpy(self.outputs), self.head).numpy()
+
+    @cached_property
+    def predictions(self) -> NDArray[np.int64]:
+        """Predicted classes, N."""
+        return np.asarray(self.outputs.argmax(axis=1), dtype=np.int64)
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction is the label, N."""
+        return np.asarray(self.predictions == self.labels)
+
+    def select(self, indices: NDArray[np.int64]) -> Signals:
+        """The signals of some of these records. The cost stays that of the whole pass.
+
+        Raises:
+            KeyError: If a record is not among them.
+        """
+        order = np.argsort(self.indices)
+        at = order[np.searchsorted(self.indices, indices, sorter=order).clip(max=len(order) - 1)]
+        if not np.array_equal(self.indices[at], indices):
+            raise KeyError("signals were not collected for all of these records")
+        return Signals(indices, self.outputs[at], self.labels[at], self.head, self.queries, self.asked)
+
+
+def collect(
+    target: Target,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64] | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    same_classes: bool = True,
+) -> Signals:
+    """Query a target for records of a dataset, each at most once ever.
+
+    Args:
+        target: Its access does not matter: outputs are what black-box access gives. Behind an interface they are what
+            that answers, made of the signals of the target itself.
+        dataset: Where the images are.
+        indices: Which records; all by default.
+        cache: Folder for signals of all targets; None queries without caching.
+        progress: Called as the work goes on.
+        same_classes: Whether the dataset's classes are the target's; False for images of another kind, whose labels
+            mean nothing to it.
+
+    Raises:
+        TargetError: If the images do not suit the model, the outputs are not finite, or the model has another number
+            of classes than the dataset.
+        QueryBudgetExceeded: If a cap would be overrun; what was answered is cached.
+    """
+    indices = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
+    if len(indices) == 0:
+        raise TargetError("No records to query were chosen.")
+    if isinstance(target.backend, InterfaceBackend):
+        plain = target.without_interface()
+        found = collect(plain, dataset, indices, cache=cache, progress=progress, same_classes=same_classes)
+        answers = target.backend.seen(torch.from_numpy(found.outputs)).numpy()
+        return replace(found, outputs=answers, head=target.head)
+    if isinstance(target.backend, RecordedBackend):
+        rows = target.backend.rows(indices, dataset)
+        check_classes(target, rows.shape[1], dataset if same_classes else None)
+        cost = Queries(total=len(indices), unique=len(union(indices)))
+        return Signals(indices, rows, dataset.labels[indices], target.head, cost)
+    classes = dataset if same_classes else None
+
+    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+        answers = target.raw_outputs(images, keys=keys)
+        check_classes(target, answers.shape[1], classes)
+        return answers
+
+    folder = None if cache is None else cache / "signals" / cache_key(target, dataset)
+    rows, queries, asked = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    check_classes(target, rows.shape[1], classes)
+    target.backend.num_classes = rows.shape[1]
+    return Signals(indices, rows, dataset.labels[indices], target.head, queries, asked)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of some records of a dataset, in the order of ``indices``.
+
+    Attributes:
+        indices: Records, N int64.
+        values: N×D float32.
+        queries: What they cost: images in all, and distinct ones.
+        asked: Images that were sent now; the rest came from the cache.
+    """
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+    queries: Queries
+    asked: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def collect_embeddings(
+    target: Target,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64] | None = None,
+    *,
+    layer: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Embeddings of a target for records of a dataset, each computed at most once ever; as `collect` for outputs.
+
+    Args:
+        target: Under white-box access.
+        dataset: Where the images are; its classes need not be the target's.
+        indices: Which records; all by default.
+        layer: Name of the layer to take; see `securitynet.models.targets.embeddings.finder`. By default what the final
+            classifier receives.
+        cache: Folder for signals of all targets; None keeps nothing.
+        progress: Called as the work goes on.
+
+    Raises:
+        AccessDenied: Under black-box access, or where only answers are known.
+        ModelError: If there is no such layer, or none was found.
+        TargetError: If the images do not suit the model, or an embedding is not finite.
+        QueryBudgetExceeded: If a cap would be overrun; what was computed is cached.
+    """
+    target.require(Access.WHITE_BOX, "embeddings")
+    indices = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
+    if len(indices) == 0:
+        raise TargetError("No records to query were chosen.")
+
+    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+        return target.embeddings(images, layer=layer, keys=keys)
+
+    folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _FOUND)
+    rows, queries, asked = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    return Embeddings(indices, rows, queries, asked)
+
+
+def _gather(
+    ask: Ask,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64],
+    batch_size: int,
+    folder: Path | None,
+    progress: Progress | None,
+) -> tuple[NDArray[np.float32], Queries, int]:
+    """Rows for records, from the blocks of a folder where they are known; their cost; how many were asked now."""
+    wanted = union(indices)
+    pieces: list[_Block] = []
+    asked = done = 0
+    for number in np.unique(wanted // BLOCK):
+        records = wanted[wanted // BLOCK == number]
+        block = _read_block(folder, int(number))
+        missing = records if block is None else np.setdiff1d(records, block.indices, assume_unique=True)
+        if len(missing):
+            for fresh in _query(ask, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
+                asked += len(fresh.indices)
+                block = fresh if block is None else block.joined(fresh)
+                _write_block(folder, int(number), block)
+        assert block is not None  # held or just queried
+        pieces.append(block.select(records))
+        done += len(records)
+        if progress:
+            progress(done, len(wanted))
+    outputs = np.concatenate([piece.outputs for piece in pieces])
+    keys = np.concatenate([piece.keys for piece in pieces])
+    queries = Queries(total=len(wanted), unique=len(set(keys.tolist())))
+    return outputs[np.searchsorted(wanted, indices)], queries, asked
+
+
+def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
+    """Digest of what decides the outputs, or the embeddings of a layer: model, preprocessing, precision, images.
+
+    The head is not in it: raw outputs are stored, and what they mean can be corrected without asking again.
+    """
+    facts = {
+        "version": _VERSION,
+        "checksum": target.backend.checksum,
+        "preprocessing": target.preprocessing.canonical(),
+        "precision": target.precision,
+        "dataset": dataset.fingerprint,
+    }
+    return stable_hash(facts if embeddings is None else {**facts, "embeddings": embeddings})
+
+
+def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
+    """Raise `TargetError` unless the model has two classes or more and, if a dataset is given, as many as that."""
+    if outputs < 2:
+        raise TargetError(
+            f"{target.reference} answers with {outputs} number per image; a classifier has a score "
+            "for each of two classes or more."
+        )
+    if dataset is not None and outputs != dataset.num_classes:
+        raise TargetError(
+            f"{target.reference} has {outputs} classes; {dataset.reference} has {dataset.num_classes}.",
+            hint="Choose the dataset that the model was trained on.",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Records of one block: their indices, raw outputs, and the keys of their images (16 bytes each)."""
+
+    indices: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+    keys: NDArray[np.void]
+
+    def joined(self, other: _Block) -> _Block:
+        return _Block(
+            np.concatenate([self.indices, other.indices]),
+            np.concatenate([self.outputs, other.outputs]),
+            np.concatenate([self.keys, other.keys]),
+        )
+
+    def select(self, indices: NDArray[np.int64]) -> _Block:
+        order = np.argsort(self.indices)
+        at = order[np.searchsorted(self.indices, indices, sorter=order)]
+        return _Block(indices, self.outputs[at], self.keys[at])
+
+
+def _query(
+    ask: Ask,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64],
+    batch_size: int,
+    progress: Callable[[int], object],
+) -> Iterator[_Block]:
+    """Query these records; yield what has been answered every `SAVE_SECONDS`, so that slow targets lose little."""
+    rows: list[torch.Tensor] = []
+    keys: list[bytes] = []
+    start = done = 0
+    saved = time.monotonic()
+    for chosen, images in dataset.batches(indices, batch_size):
+        batch_keys = image_keys(images)
+        try:
+            answer = ask(images, batch_keys)
+        except BaseException:  # a cap, a server that fails, Ctrl-C: what was answered is kept
+            if rows:
+                yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
+            raise
+        rows.append(answer)
+        keys += batch_keys
+        done += len(chosen)
+        progress(done)
+        if done == len(indices) or time.monotonic() - saved > SAVE_SECONDS:
+            yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
+            rows, keys, start, saved = [], [], done, time.monotonic()
+
+
+def _packed(keys: list[bytes]) -> NDArray[np.void]:
+    return np.frombuffer(b"".join(keys), dtype="V16")
+
+
+def _offset(progress: Progress | None, done: int, total: int) -> Callable[[int], object]:
+    return lambda count: progress(done + count, total) if progress else None
+
+
+def _read_block(folder: Path | None, number: int) -> _Block | None:
+    """A block of the cache, or None if it is absent or damaged."""
+    if folder is None:
+        return None
+    path = folder / f"{number:06d}.block"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        logger.warning("A cached block of signals is damaged and is computed again: %s", path.name)
+        return None
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        return _Block(arrays["indices"], arrays["outputs"], arrays["keys"].view("V16").reshape(-1))
+
+
+def _write_block(folder: Path | None, number: int, block: _Block) -> None:
+    if folder is None:
+        return
+    buffer = io.BytesIO()
+    keys = block.keys.view(np.uint8).reshape(-1, 16)
+    np.savez(buffer, indices=block.indices, outputs=block.outputs, keys=keys)
+    payload = buffer.getvalue()
+    with atomic_write(folder / f"{number:06d}.block") as stream:
+        stream.write(hashlib.sha256(payload).digest())
+        stream.write(payload)

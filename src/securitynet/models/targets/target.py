@@ -1,0 +1,256 @@
+"""`Target`: the model under attack, behind an interface that enforces access and counts queries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from securitynet.errors import AccessDenied, TargetError
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets import heads
+from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.heads import Head
+from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.records import Access, TargetIdentity
+
+if TYPE_CHECKING:
+    from securitynet.models.targets.interface import Interface
+
+
+class Target:
+    """A model that answers questions about images in [0, 1].
+
+    Normalisation is inside, and so is knowledge of what the head emits.
+
+    Args:
+        backend: Where raw outputs come from.
+        head: What the backend emits.
+        preprocessing: What happens to images first.
+        access: What the adversary may see.
+        ledger: Counts queries; shared by all views of one target.
+        precision: Arithmetic of the backend, part of the cache key of its signals.
+        notes: What was found out while loading, for the report ("auto normalisation chose ...").
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        head: Head = "logits",
+        preprocessing: Preprocessing | None = None,
+        access: Access = Access.BLACK_BOX,
+        ledger: QueryCounter | None = None,
+        precision: str = "fp32",
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.backend = backend
+        self.head: Head = head
+        self.preprocessing = preprocessing or Preprocessing()
+        self.access = access
+        self.ledger = ledger or QueryCounter()
+        self.precision = precision
+        self.notes = notes
+
+    def __repr__(self) -> str:
+        return f"Target({self.reference!r}, {self.head}, {self.preprocessing.describe()}, {self.access.value})"
+
+    @property
+    def reference(self) -> str:
+        """As the user writes it."""
+        return self.backend.reference
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes it tells apart; None until a first answer shows it."""
+        return self.backend.num_classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images a batch that suit the backend."""
+        return self.backend.batch_size
+
+    @property
+    def identity(self) -> TargetIdentity:
+        """What a trial records of it."""
+        return TargetIdentity(
+            reference=self.reference,
+            checksum=self.backend.checksum,
+            preprocessing=self.preprocessing.canonical(),
+            head=self.head,
+        )
+
+    def under(self, access: Access) -> Target:
+        """A view of this target with the given access; it shares backend and ledger.
+
+        Raises:
+            AccessDenied: If it would allow more than this view does: a view can only narrow.
+        """
+        if not self.access.covers(access):
+            raise AccessDenied(f"{self.reference} is under {self.access.value} access; it can't be widened.")
+        return self._view(self.backend, self.head, access)
+
+    @property
+    def interface(self) -> Interface | None:
+        """What stands between the model and those who ask it; None if nothing does."""
+        return self.backend.interface
+
+    def in_half(self) -> Target | None:
+        """A view that computes in bf16 and shares the ledger; None where it does already, or can't be had."""
+        backend = self.backend.in_half() if self.precision == "fp32" else None
+        if backend is None:
+            return None
+        view = self._view(backend, self.head, self.access)
+        view.precision = "bf16"
+        return view
+
+    def through(self, interface: Interface) -> Target:
+        """A view of this target that answers what an interface gives away, under black-box access.
+
+        Posteriors that the interface hides are 0; the highest answer is that of the predicted class. The view shares
+        the ledger, has a checksum of its own, and its signals are made of this target's: a record that this target was
+        asked about is not asked about again. Where the target has an interface already, the new one comes after it.
+        """
+        from securitynet.models.targets.interface import InterfaceBackend
+
+        inner = self.backend
+        if isinstance(inner, InterfaceBackend):
+            backend = inner.with_interface(interface)
+        else:
+            backend = InterfaceBackend(inner, self.head, interface)
+        return self._view(backend, backend.interface.head, Access.BLACK_BOX)
+
+    def without_interface(self) -> Target:
+        """The target without its interface, under black-box access: for its owner's own measures, and for the cache.
+
+        No attack may take this view: it is what the interface hides.
+        """
+        from securitynet.models.targets.interface import InterfaceBackend
+
+        backend = self.backend
+        if not isinstance(backend, InterfaceBackend):
+            return self
+        return self._view(backend.inner, backend.inner_head, Access.BLACK_BOX)
+
+    def _view(self, backend: Backend, head: Head, access: Access) -> Target:
+        return Target(
+            backend,
+            head=head,
+            preprocessing=self.preprocessing,
+            access=access,
+            ledger=self.ledger,
+            precision=self.precision,
+            notes=self.notes,
+        )
+
+    def raw_outputs(self, images: torch.Tensor, *, keys: list[bytes] | None = None) -> torch.Tensor:
+        """What the model emits, N×K float32 on the CPU, counted and checked.
+
+        Args:
+            images: N×C×H×W, uint8, or floating point in [0, 1].
+            keys: Their `image_keys`, if the caller has them already.
+
+        Raises:
+            TargetError: If the images do not suit the model, or an output is not finite.
+            QueryBudgetExceeded: If a query cap would be overrun.
+        """
+        self._check(images)
+        self.ledger.charge(keys or image_keys(images))
+        outputs = self.backend.outputs(self.preprocessing(images.to(self.backend.device)))
+        if outputs.ndim != 2 or len(outputs) != len(images):
+            raise TargetError(
+                f"{self.reference} answered {tuple(outputs.shape)} for {len(images)} images; one row each is expected."
+            )
+        heads.check_finite(outputs)
+        return outputs
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits up to a constant per row, N×K float32."""
+        return heads.to_logits(self.raw_outputs(images), self.head)
+
+    def posteriors(self, images: torch.Tensor) -> torch.Tensor:
+        """Posteriors, N×K float32, rows summing to 1."""
+        return heads.to_posteriors(self.raw_outputs(images), self.head)
+
+    def labels(self, images: torch.Tensor) -> torch.Tensor:
+        """Predicted classes, N int64."""
+        return self.raw_outputs(images).argmax(dim=1)
+
+    def embeddings(
+        self, images: torch.Tensor, *, layer: str | None = None, keys: list[bytes] | None = None
+    ) -> torch.Tensor:
+        """What the second-to-last layer emits, N×D float32 on the CPU, counted and checked.
+
+        Args:
+            images: N×C×H×W, uint8, or floating point in [0, 1].
+            layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.finder`.
+            keys: Their `image_keys`, if the caller has them already.
+
+        Raises:
+            AccessDenied: Under black-box access.
+            ModelError: If there is no such layer, or none was found.
+            TargetError: If the images do not suit the model, or an embedding is not finite.
+            QueryBudgetExceeded: If a query cap would be overrun.
+        """
+        self.require(Access.WHITE_BOX, "embeddings")
+        self._check(images)
+        self.ledger.charge(keys or image_keys(images))
+        found = self.backend.embeddings(self.preprocessing(images.to(self.backend.device)), layer)
+        bad = int((~found.isfinite()).any(dim=1).sum())
+        if bad:
+            raise TargetError(
+                f"The embeddings of {self.reference} are not finite for {bad} of {len(found)} images.",
+                hint="Check the weights, the preprocessing (--normalize) and the precision (--precision fp32).",
+            )
+        return found
+
+    @property
+    def module(self) -> nn.Module:
+        """The frozen network with its preprocessing: images in [0, 1] in, logits out, gradients to the images.
+
+        Calls of it are white-box work and are not counted as queries.
+
+        Raises:
+            AccessDenied: Under black-box access.
+        """
+        self.require(Access.WHITE_BOX, "the module")
+        return _Whole(self.backend.module, self.preprocessing, self.head)
+
+    def require(self, access: Access, what: str) -> None:
+        """Raise `AccessDenied` unless the adversary has ``access``."""
+        if not self.access.covers(access):
+            raise AccessDenied(
+                f"{what} of {self.reference} needs {access.value} access; the threat model gives {self.access.value}.",
+                hint=f"Run with --access {access.value} if the adversary you think of has it.",
+            )
+
+    def _check(self, images: torch.Tensor) -> None:
+        if images.ndim != 4:
+            raise TargetError(f"Images must be N×C×H×W, not of shape {tuple(images.shape)}.")
+        wanted = self.backend.channels
+        if wanted is not None and images.shape[1] != wanted:
+            kinds = {1: "grey", 3: "colour"}
+            raise TargetError(
+                f"{self.reference} takes {kinds.get(wanted, '')} images ({wanted} channels); these are "
+                f"{kinds.get(images.shape[1], '')} ({images.shape[1]}).",
+                hint=f"Convert them with --channels {wanted}.",
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TargetError(f"Images must be uint8, or floating point in [0, 1]; these are {images.dtype}.")
+        if images.dtype != torch.uint8 and len(images):
+            low, high = float(images.detach().min()), float(images.detach().max())
+            if not (low >= -1e-4 and high <= 1 + 1e-4):
+                raise TargetError(f"Images must lie in [0, 1]; these range from {low:g} to {high:g}.")
+
+
+class _Whole(nn.Module):
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing, head: Head) -> None:
+        super().__init__()
+        self.inner = module
+        self.preprocessing = preprocessing
+        self.head: Head = head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs = self.inner(self.preprocessing(images))
+        return heads.to_logits(outputs[0] if isinstance(outputs, (tuple, list)) else outputs, self.head)

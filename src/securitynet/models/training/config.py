@@ -1,0 +1,83 @@
+"""`TrainConfig`: what the `train` command and `train_model` take. No torch is needed to describe a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from securitynet.files import data_folder, stable_hash
+from securitynet.models.training.recipe import Recipe, RecipeOptions
+from securitynet.records import Record
+
+
+def _split_commas(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Commas = BeforeValidator(_split_commas)
+
+
+class _Subject(Record):
+    """What is trained, on what, and where it goes. The description of each field is its help on the command line."""
+
+    architecture: str = Field(description="Architecture to train; see `securitynet list architectures`.")
+    dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
+    out: Path | None = Field(
+        default=None,
+        description="Weights file to write, NAME.safetensors; the facts about it go to NAME.json beside it. "
+        "Default: a name made of these settings, in the user's data folder.",
+    )
+    defense: str | None = Field(
+        default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
+    )
+    implant: str | None = Field(
+        default=None, description="Backdoor to plant, to measure detection; see `securitynet list implants`."
+    )
+    configure: Annotated[tuple[str, ...], Commas] = Field(
+        default=(),
+        description="Settings of the defense or the implant: NAME.FIELD=VALUE, separated by commas (dp-sgd.epsilon=8).",
+    )
+    split: Literal["four-way", "public"] = Field(
+        default="four-way",
+        description="Split protocol: the members train the model, its non-members test it.",
+    )
+    split_seed: int = Field(default=0, ge=0, description="Seed of the split.")
+    known: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of members that a later adversary with partial data knows; default: that of the protocol's "
+        "paper.",
+    )
+    channels: Literal[1, 3] | None = Field(default=None, description="Convert images to grey (1) or colour (3).")
+    image_size: int | None = Field(default=None, ge=1, description="Resize images to this height and width in pixels.")
+    data_root: Path | None = Field(default=None, description="Folder of the dataset's files.")
+    limit: int | None = Field(default=None, ge=1, description="Use at most so many records of each part.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    overwrite: bool = Field(default=False, description="Replace a file that holds another model.")
+
+
+# The order of the bases puts the subject before the recipe in the help text.
+class TrainConfig(RecipeOptions, _Subject):
+    """One training: a subject and a recipe."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe among these settings."""
+        return Recipe(**{name: getattr(self, name) for name in RecipeOptions.model_fields})
+
+    @property
+    def weights_file(self) -> Path:
+        """Where the weights go."""
+        if self.out is not None:
+            return self.out
+        settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
+        if not self.configure:
+            del settings["configure"]  # names stay what they were before there was anything to configure
+        if self.implant is None:
+            del settings["implant"]
+        dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
+        name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
+        return data_folder() / "models" / name

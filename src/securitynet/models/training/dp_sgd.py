@@ -1,0 +1,350 @@
+"""DP-SGD (Abadi et al., 2016): Poisson batches, clipped gradients of each record, Gaussian noise, and its accounting.
+
+Gradients of single records, clipping, noise and the accountants are Opacus'. The loop, its randomness and its
+checkpoints are the trainer's, so that a run that is killed goes on bit for bit: an epoch that is done again draws the
+same records and the same noise, which spends nothing a second time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import secrets
+import warnings
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from securitynet.errors import ConfigurationError
+from securitynet.models.training.step import Procedure, Run
+from securitynet.randomness import derived_seed, generator
+from securitynet.records import Record
+
+AccountantName = Literal["rdp", "prv", "zcdp"]
+ClippingName = Literal["auto", "per-sample", "ghost"]
+
+GRADIENT_NUMBERS = 1 << 27
+"""Numbers in the gradients of single records that are held at once: 512 MiB of them."""
+
+GHOST_BATCH = 256
+"""Records at once under ghost clipping, which holds no gradients of single records."""
+
+GHOST_WEIGHTS = 4_000_000
+"""Weights from which on ghost clipping is chosen: it takes about as long (benchmarks/defenses_dp_sgd.py), and no more
+memory than plain training."""
+
+
+class Privacy(Record):
+    """What a training with DP-SGD spent, for the model's record.
+
+    Attributes:
+        epsilon: Spent, at ``delta``, for adding or removing one record.
+        delta: Probability that the bound does not hold.
+        accountant: Whose bound it is: ``rdp`` and ``prv`` are Opacus'; ``zcdp`` is a figure to compare with papers.
+        noise_multiplier: Deviation of the noise, divided by the clipping bound.
+        clipping_bound: Largest Euclidean norm of one record's gradient.
+        sample_rate: Probability with which each record joins a batch.
+        steps: Gradient steps taken.
+        records: Training records.
+        secret_noise: Whether the noise came from a seed that is kept nowhere.
+        clipping: How gradients of single records were clipped.
+    """
+
+    epsilon: float
+    delta: float
+    accountant: AccountantName
+    noise_multiplier: float
+    clipping_bound: float
+    sample_rate: float
+    steps: int
+    records: int
+    secret_noise: bool = False
+    clipping: Literal["per-sample", "ghost"] = "per-sample"
+
+
+def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
+    """Sampling rate, and steps in an epoch, so that an epoch expects each record once.
+
+    Raises:
+        ConfigurationError: If a batch would hold more than all records.
+    """
+    if batch_size > records:
+        raise ConfigurationError(
+            f"DP-SGD draws batches of {batch_size} from {records} records.", hint="Choose a smaller --batch-size."
+        )
+    return batch_size / records, max(1, round(records / batch_size))
+
+
+def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
+    """Epsilon after so many steps.
+
+    Args:
+        accountant: ``rdp`` or ``prv``, Opacus' accountants of the Poisson-subsampled Gaussian mechanism; or ``zcdp``.
+        noise_multiplier: Deviation of the noise, divided by the clipping bound.
+        sample_rate: Probability with which a record joins a batch.
+        steps: How many.
+        delta: At which delta.
+
+    The ``zcdp`` figure composes one Gaussian mechanism for each time that a record is used (``sample_rate · steps``
+    times): rho = uses / (2 · noise²), epsilon = rho + 2 · sqrt(rho · ln(1/delta)) (Bun and Steinke, 2016, propositions
+    1.3 and 1.6). That is exact for batches which each record joins once an epoch; under Poisson sampling it is no
+    bound.
+    """
+    if accountant == "zcdp":
+        rho = sample_rate * steps / (2 * noise_multiplier**2)
+        return rho + 2 * math.sqrt(rho * math.log(1 / delta))
+    keeper = _accountant(accountant)
+    keeper.history = [(noise_multiplier, sample_rate, steps)]
+    return _epsilon(keeper, delta)
+
+
+@functools.cache
+def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
+    """The noise multiplier with which so many steps spend at most ``epsilon``, and hardly less.
+
+    Raises:
+        ConfigurationError: If no noise suffices.
+    """
+    if accountant == "zcdp":
+        log = math.log(1 / delta)
+        rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
+        return math.sqrt(sample_rate * steps / (2 * rho))
+    from opacus.accountants.utils import get_noise_multiplier
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of orders at the edge, while noise is searched that is far off
+            found = get_noise_multiplier(
+                target_epsilon=epsilon,
+                target_delta=delta,
+                sample_rate=sample_rate,
+                steps=steps,
+                accountant=accountant,
+                epsilon_tolerance=min(0.01, epsilon / 100),
+            )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"No noise brings epsilon down to {epsilon:g} at delta {delta:g} with {steps} steps.",
+            hint="Allow a larger epsilon, or train fewer epochs.",
+        ) from error
+    return float(found)
+
+
+class PrivateSteps(Procedure):
+    """Steps of DP-SGD.
+
+    Args:
+        noise_multiplier: Deviation of the noise, divided by the clipping bound.
+        clipping_bound: Largest norm of one record's gradient.
+        accountant: Who counts.
+        delta: At which delta.
+        clipping: How gradients of single records are clipped; the outcome is the same.
+        secret_noise: Draw records and noise from a seed that is kept in the checkpoint only, and not from the recipe's.
+    """
+
+    def __init__(
+        self,
+        *,
+        noise_multiplier: float,
+        clipping_bound: float,
+        accountant: AccountantName = "rdp",
+        delta: float = 1e-5,
+        clipping: ClippingName = "auto",
+        secret_noise: bool = False,
+    ) -> None:
+        self.noise_multiplier = noise_multiplier
+        self.clipping_bound = clipping_bound
+        self.accountant: AccountantName = accountant
+        self.delta = delta
+        self.clipping: ClippingName = clipping
+        self._secret = secrets.randbits(63) if secret_noise else None
+        self._keeper = _accountant(accountant)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Procedure.identity`."""
+        return {
+            "procedure": "dp-sgd",
+            "version": 1,
+            "noise_multiplier": self.noise_multiplier,
+            "clipping_bound": self.clipping_bound,
+            "accountant": self.accountant,
+            "delta": self.delta,
+            "clipping": self.clipping,
+            "secret": self._secret is not None,
+        }
+
+    def begin(self, run: Run) -> None:
+        """See `Procedure.begin`: let Opacus watch the layers."""
+        from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
+        from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+
+        # Opacus 1.6 reads channels-last activations as if they were contiguous: gradients of convolutions, and with
+        # them the clipping, would be wrong.
+        run.layout = torch.contiguous_format
+        run.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        weights = sum(parameter.numel() for parameter in run.module.parameters() if parameter.requires_grad)
+        ghost = self.clipping == "ghost" or (self.clipping == "auto" and weights >= GHOST_WEIGHTS)
+        self.used: Literal["per-sample", "ghost"] = "ghost" if ghost else "per-sample"
+        self.part = GHOST_BATCH if ghost else max(1, GRADIENT_NUMBERS // weights)
+        self.sample_rate, self.steps = plan_steps(len(run.feed), run.recipe.batch_size, run.recipe.epochs)
+        for layer in run.module.modules():
+            if getattr(layer, "inplace", False):  # what hooks have seen must not be overwritten
+                layer.inplace = False  # type: ignore[assignment]
+        if ghost:
+            bound = {"max_grad_norm": self.clipping_bound, "use_ghost_clipping": True}
+            self._hooks: Any = GradSampleHooksFastGradientClipping(run.module, loss_reduction="mean", **bound)
+        else:
+            self._hooks = GradSampleHooks(run.module, loss_reduction="mean")
+        kind = DPOptimizerFastGradientClipping if ghost else DPOptimizer
+        self._noise = torch.Generator(run.device)
+        self._optimizer: Any = kind(
+            run.optimizer,
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.clipping_bound,
+            expected_batch_size=run.recipe.batch_size,
+            generator=self._noise,
+        )
+        self._optimizer.attach_step_hook(self._keeper.get_optimizer_hook_fn(self.sample_rate))
+
+    def end(self, run: Run) -> None:
+        """See `Procedure.end`: nothing of Opacus' stays in the network."""
+        if not hasattr(self, "_hooks"):
+            return
+        self._hooks.cleanup()
+        for layer in run.module.modules():
+            for name in ("activations", "max_batch_len", "autograd_grad_sample_hooks"):
+                layer.__dict__.pop(name, None)
+        for parameter in run.module.parameters():
+            for name in ("grad_sample", "summed_grad", "_norm_sample", "_forward_counter", "_current_grad_sample"):
+                parameter.__dict__.pop(name, None)
+            parameter.grad = None
+
+    def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
+        """See `Procedure.batches`: each record joins each batch with the same probability; a batch may be empty."""
+        seed = run.recipe.seed if self._secret is None else self._secret
+        self._noise.manual_seed(derived_seed(seed, "dp-sgd noise", epoch))
+        draws = generator(seed, "dp-sgd sampling", epoch)
+        count = len(run.feed)
+        # Doubles: the smallest rates must not be rounded.
+        return [
+            (torch.rand(count, generator=draws, dtype=torch.float64) < self.sample_rate).nonzero().flatten()
+            for _ in range(self.steps)
+        ]
+
+    def step(
+        self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Procedure.step`. A batch that is too large to hold its gradients is taken in parts."""
+        if not len(batch):
+            self._step_without_records()
+            return torch.zeros((), device=run.device), torch.zeros((0, 1), device=run.device)
+        parts = list(zip(torch.split(batch, self.part), torch.split(targets, self.part), strict=True))
+        loss, logits = torch.zeros((), device=run.device), []
+        for number, (images, wanted) in enumerate(parts, start=1):
+            self._optimizer.zero_grad(set_to_none=True)
+            logits.append(run.forward(images))
+            each = functional.cross_entropy(
+                logits[-1], wanted, reduction="none", label_smoothing=run.recipe.label_smoothing
+            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Full backward hook")  # images need no gradients
+                if self.used == "ghost":
+                    self._ghost_backward(each)
+                else:
+                    each.mean().backward()  # type: ignore[no-untyped-call]
+            self._optimizer.signal_skip_step(do_skip=number < len(parts))
+            self._optimizer.step()
+            loss += each.detach().sum() / len(batch)
+        return loss, torch.cat(logits).detach()
+
+    def state(self) -> dict[str, Any]:
+        """See `Procedure.state`: what was spent so far, and the secret seed if there is one."""
+        return {"history": [list(entry) for entry in self._keeper.history], "secret": self._secret}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Procedure.restore`."""
+        self._keeper.history = [(float(noise), float(rate), int(steps)) for noise, rate, steps in state["history"]]
+        self._secret = state["secret"]
+
+    def privacy(self, records: int) -> Privacy:
+        """What was spent, by the steps that the accountant saw."""
+        steps = sum(int(entry[2]) for entry in self._keeper.history)
+        if self.accountant == "zcdp":
+            epsilon = spent("zcdp", self.noise_multiplier, self.sample_rate, steps, self.delta)
+        else:
+            epsilon = _epsilon(self._keeper, self.delta)
+        return Privacy(
+            epsilon=epsilon,
+            delta=self.delta,
+            accountant=self.accountant,
+            noise_multiplier=self.noise_multiplier,
+            clipping_bound=self.clipping_bound,
+            sample_rate=self.sample_rate,
+            steps=steps,
+            records=records,
+            secret_noise=self._secret is not None,
+            clipping=self.used,
+        )
+
+    def _ghost_backward(self, each: torch.Tensor) -> None:
+        """Two backward passes: one for the norms of single gradients, one for the sum of the clipped ones."""
+        self._hooks.enable_hooks()
+        each.mean().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        self._optimizer.zero_grad(set_to_none=True)
+        factors = self._hooks.get_clipping_coef()
+        self._hooks.disable_hooks()
+        (factors * each).sum().backward()
+        self._hooks.enable_hooks()
+
+    def _step_without_records(self) -> None:
+        """A batch that nobody joined: only noise."""
+        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._optimizer.params:
+            if self.used == "ghost":
+                parameter.grad = torch.zeros_like(parameter)
+            else:
+                parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        self._optimizer.signal_skip_step(do_skip=False)
+        self._optimizer.step()
+
+
+def unsupported_layers(module: nn.Module) -> list[str]:
+    """Kinds of layers in a network whose gradients of single records do not exist, such as batch norms; sorted."""
+    from opacus.validators import ModuleValidator
+
+    return sorted(
+        {type(layer).__name__ for layer in module.modules() if type(layer) in ModuleValidator.FIXERS}
+        if ModuleValidator.validate(module, strict=False)
+        else set()
+    )
+
+
+def with_group_norms(module: nn.Module) -> nn.Module:
+    """A copy of a network in which Opacus' validator has replaced batch norms by group norms.
+
+    Raises:
+        ConfigurationError: If the network has other layers that DP-SGD cannot handle.
+    """
+    from opacus.validators import ModuleValidator
+
+    fixed: nn.Module = ModuleValidator.fix(module)
+    errors = ModuleValidator.validate(fixed, strict=False)
+    if errors:
+        raise ConfigurationError(
+            f"DP-SGD can't train this network: {str(errors[0]).splitlines()[0]}", hint="Choose another architecture."
+        )
+    return fixed
+
+
+def _accountant(name: AccountantName) -> Any:
+    from opacus.accountants import create_accountant
+
+    return create_accountant("rdp" if name == "zcdp" else name)
+
+
+def _epsilon(keeper: Any, delta: float) -> float:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Optimal order")  # the bound holds; it could be a little tighter
+        return float(keeper.get_epsilon(delta=delta))

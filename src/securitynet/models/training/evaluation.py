@@ -1,0 +1,54 @@
+"""Loss and accuracy of a network in evaluation mode."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from securitynet.devices import explained_errors
+from securitynet.errors import ModelError
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.training import losses
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.recipe import Recipe
+
+_BATCH = 256
+"""Records at once, at least: without gradients there is room for more than in training."""
+
+
+def evaluate_feed(
+    module: nn.Module, feed: Feed, targets: torch.Tensor, recipe: Recipe, preprocessing: Preprocessing
+) -> tuple[float, float]:
+    """Mean loss of a recipe, and accuracy; the network is left in the mode it was in.
+
+    Args:
+        module: On the feed's device.
+        feed: The images.
+        targets: On the same device, as `losses.check_targets` returns them.
+        recipe: Names the loss.
+        preprocessing: Between an image and the network's input.
+    """
+    training = module.training
+    module.eval()
+    loss_sum = torch.zeros((), device=targets.device)
+    correct = torch.zeros((), device=targets.device, dtype=torch.int64)
+    try:
+        with torch.inference_mode(), explained_errors():
+            for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), max(recipe.batch_size, _BATCH))):
+                wanted = targets[positions.to(targets.device)]
+                logits = main_output(module(preprocessing(batch)))
+                losses.check_outputs(logits, targets)
+                loss_sum += losses.batch_loss(logits, wanted, recipe) * len(positions)
+                correct += (logits.argmax(dim=1) == losses.classes_of(wanted)).sum()
+    finally:
+        module.train(training)
+    return float(loss_sum) / len(feed), int(correct) / len(feed)
+
+
+def main_output(outputs: object) -> torch.Tensor:
+    """The logits among what a network returns."""
+    if isinstance(outputs, (tuple, list)):  # auxiliary classifiers come after the main one
+        outputs = outputs[0]
+    if not isinstance(outputs, torch.Tensor):
+        raise ModelError(f"The network returns {type(outputs).__name__}, not one row of logits per image.")
+    return outputs

@@ -1,0 +1,357 @@
+"""`fit`: the one trainer of targets, shadow models and surrogates.
+
+A run that is killed and started again gives the same weights, bit for bit, as one that was not: the order of the
+records, the augmentation and the dropout of an epoch come from the seed and the epoch's number alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from securitynet.datasets.base import Images
+from securitynet.devices import (
+    deterministic_kernels,
+    explained_errors,
+    resolve_device,
+)
+from securitynet.errors import ConfigurationError, ModelError
+from securitynet.files import stable_hash
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.optimise import memory_format
+from securitynet.models.training import losses
+from securitynet.models.training.augment import augment
+from securitynet.models.training.batches import Feed
+from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.evaluation import evaluate_feed, main_output
+from securitynet.models.training.fingerprint import images_digest, run_fingerprint, tensor_digest
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure
+from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.records import Record
+
+logger = logging.getLogger(__name__)
+
+Indices = NDArray[np.int64]
+
+Targets = torch.Tensor | NDArray[np.generic]
+"""Labels, N integers; or posteriors, N×K, rows summing to 1."""
+
+
+class History(Record):
+    """What happened in each epoch, in order.
+
+    Attributes:
+        learning_rate: Learning rate.
+        train_loss: Mean loss over the batches, while the weights changed.
+        train_accuracy: Share of records classified as their label (or most probable class), likewise.
+        validation_loss: Mean loss on the validation records after the epoch; empty without them.
+        validation_accuracy: Accuracy on them.
+        best_epoch: Epoch, from 0, whose weights were kept; None if those of the last were (no early stopping).
+        stopped_early: Whether patience ran out before the last epoch.
+        seconds: Time spent on all epochs, those before an interruption included.
+    """
+
+    learning_rate: tuple[float, ...] = ()
+    train_loss: tuple[float, ...] = ()
+    train_accuracy: tuple[float, ...] = ()
+    validation_loss: tuple[float, ...] = ()
+    validation_accuracy: tuple[float, ...] = ()
+    best_epoch: int | None = None
+    stopped_early: bool = False
+    seconds: float = 0.0
+
+    @property
+    def epochs_run(self) -> int:
+        """Epochs that were finished."""
+        return len(self.train_loss)
+
+
+Progress = Callable[[int, int, History], None]
+"""Called after each epoch with (epochs done, epochs in all, history so far)."""
+
+Note = Callable[[str], None]
+"""Called with a sentence that the user should see."""
+
+
+def fit(
+    module: nn.Module,
+    images: Images,
+    targets: Targets,
+    recipe: Recipe,
+    *,
+    indices: Indices | None = None,
+    preprocessing: Preprocessing | None = None,
+    validation: tuple[Images, Targets] | None = None,
+    checkpoint: Path | None = None,
+    data_fingerprint: str | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+    note: Note | None = None,
+    procedure: Procedure | None = None,
+) -> History:
+    """Train a network in place; it is left on the device, in evaluation mode, with the weights of the last epoch.
+
+    With ``recipe.patience``, the weights are those of the epoch with the lowest validation loss. Validation records are
+    ``validation``, or else a share of the training records that is held out (`held_out`); test records have no way in.
+
+    The global random state is left as it was.
+
+    Args:
+        module: A network from preprocessed images to N×K logits, with its initial weights.
+        images: N×C×H×W, uint8 in 0 to 255 (or floating point in [0, 1]): a tensor, a memory map, or decoded lazily.
+        targets: One per training record: labels in [0, K), or posteriors N×K. Which of them a loss takes:
+            `securitynet.models.training.losses.check_targets`.
+        recipe: How.
+        indices: Records of ``images`` to train on, as many as there are targets; all by default.
+        preprocessing: Between an image and the network's input; only the scaling to [0, 1] by default.
+        validation: Images and targets for early stopping, instead of held-out training records.
+        checkpoint: File to store the state in after each epoch and to resume from; it stays afterwards, so that a
+            finished run is not run again. A checkpoint of another run is not used.
+        data_fingerprint: Digest that stands for images, indices and preprocessing in the checkpoint's fingerprint; the
+            images are hashed if None.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: Called after each epoch.
+        note: Told of resumption and of unusable checkpoints; they are logged if None.
+        procedure: What is done with each batch, where it is not the usual step.
+
+    Returns:
+        The history of all epochs, those before an interruption included.
+
+    Raises:
+        ConfigurationError: If targets, images and recipe don't go together.
+        ModelError: If the network does not take the images, or the loss is not finite ("diverged").
+    """
+    note = note or logger.info
+    place = resolve_device(device)
+    preprocessing = preprocessing or Preprocessing()
+    indices = np.arange(images.shape[0], dtype=np.int64) if indices is None else np.asarray(indices, dtype=np.int64)
+    if len(indices) < 2:
+        raise ConfigurationError(f"{len(indices)} records are too few to train on.")
+    values = losses.check_targets(targets, len(indices), recipe)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ModelError("The network to train has no weights that may change: all are frozen.")
+    held: tuple[Images, torch.Tensor, Indices | None] | None = None
+    if recipe.patience and validation is None:
+        kept, aside = held_out(len(indices), recipe)
+        held = images, values[torch.from_numpy(aside)], indices[aside]
+        indices, values = indices[kept], values[torch.from_numpy(kept)]
+    elif validation is not None:
+        held = validation[0], losses.check_targets(validation[1], int(validation[0].shape[0]), recipe), None
+    file = CheckpointFile(checkpoint, note) if checkpoint else None
+    fingerprint = ""
+    if file:
+        data = data_fingerprint or images_digest(images, indices, preprocessing)
+        aside_digest = tensor_digest(held[1]) if held else ""
+        if validation is not None:
+            aside_digest += images_digest(validation[0], None, preprocessing)
+        fingerprint = run_fingerprint(recipe, data, indices, values, aside_digest, module)
+        if procedure is not None:
+            fingerprint = stable_hash([fingerprint, procedure.identity()])
+    with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
+        module.to(place)
+        feed = Feed(images, indices, place)
+        run = _Run(module, feed, values.to(place), recipe, preprocessing, place, procedure or Procedure())
+        if held:
+            run.validation = Feed(held[0], held[2], place), held[1].to(place)
+        try:
+            run.procedure.begin(run)
+            if file and (state := file.read(fingerprint)):
+                run.restore(state)
+                note(f"Resumed after epoch {run.history.epochs_run} of {recipe.epochs}.")
+            while not run.finished:
+                run.epoch()
+                if file and (run.finished or file.due()):
+                    file.write(run.state(fingerprint))
+                if progress:
+                    progress(run.history.epochs_run, recipe.epochs, run.history)
+        finally:
+            run.procedure.end(run)
+        if run.best is not None:
+            module.load_state_dict(run.best)
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module.eval()
+    return run.history
+
+
+class _Run:
+    """A training under way: everything that changes from epoch to epoch."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        feed: Feed,
+        targets: torch.Tensor,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        procedure: Procedure,
+    ) -> None:
+        self.procedure = procedure
+        self.module = module
+        self.feed = feed
+        self.targets = targets
+        self.recipe = recipe
+        self.preprocessing = preprocessing
+        self.device = device
+        self.layout = memory_format(module, preprocessing(feed.fetch(torch.arange(2))))
+        self.optimizer = make_optimizer(module, recipe)
+        self.validation: tuple[Feed, torch.Tensor] | None = None
+        self.history = History()
+        self.best: dict[str, torch.Tensor] | None = None
+        self._checked = False
+
+    @property
+    def finished(self) -> bool:
+        return self.history.stopped_early or self.history.epochs_run >= self.recipe.epochs
+
+    def epoch(self) -> None:
+        """Train one epoch and extend the history."""
+        start = time.perf_counter()
+        number, seed = self.history.epochs_run, self.recipe.seed
+        rate = self.recipe.learning_rate_at(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(derived_seed(seed, "dropout", number))  # isolated by `fit`
+        batches = self.procedure.batches(self, number)
+        changes = generator(seed, "augmentation", number)
+        self.module.train()
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        with explained_errors():
+            for positions, batch in self.feed.batches(batches):
+                targets = self.targets[positions.to(self.device)]
+                changed = augment(batch, self.recipe.augment, changes)
+                loss, logits = self.procedure.step(self, changed, targets, positions)
+                loss_sum += loss * len(positions)
+                correct += (logits.argmax(dim=1) == losses.classes_of(targets)).sum()
+        seen = max(1, sum(map(len, batches)))
+        loss_mean = float(loss_sum) / seen
+        if not math.isfinite(loss_mean):
+            raise _diverged(number)
+        history = self.history.model_dump()
+        history["learning_rate"] += (rate,)
+        history["train_loss"] += (loss_mean,)
+        history["train_accuracy"] += (int(correct) / seen,)
+        self._validate(history)
+        history["seconds"] += time.perf_counter() - start
+        self.history = History(**history)
+
+    def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
+        """See `Run.forward`."""
+        inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
+        logits = main_output((module or self.module)(inputs))
+        if not self._checked:
+            losses.check_outputs(logits, self.targets)
+            self._checked = True
+        return logits
+
+    def _validate(self, history: dict[str, object]) -> None:
+        if self.validation is None:
+            return
+        feed, targets = self.validation
+        loss, accuracy = evaluate_feed(self.module, feed, targets, self.recipe, self.preprocessing)
+        if not math.isfinite(loss):
+            raise _diverged(self.history.epochs_run)
+        earlier = self.history.validation_loss
+        history["validation_loss"] = (*earlier, loss)
+        history["validation_accuracy"] = (*self.history.validation_accuracy, accuracy)
+        if not self.recipe.patience:
+            return
+        best = self.history.best_epoch
+        if best is None or loss < earlier[best]:
+            history["best_epoch"] = best = len(earlier)
+            self.best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        history["stopped_early"] = len(earlier) - best >= self.recipe.patience
+
+    def state(self, fingerprint: str) -> State:
+        return State(
+            fingerprint,
+            self.history.epochs_run,
+            self.module.state_dict(),
+            self.optimizer.state_dict(),
+            self.history.model_dump_json(),
+            self.best,
+            self.procedure.state(),
+        )
+
+    def restore(self, state: State) -> None:
+        self.module.load_state_dict(state.module)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.history = History.model_validate_json(state.history)
+        self.best = state.best
+        self.procedure.restore(state.procedure)
+
+
+def held_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
+    """Positions that a recipe with early stopping trains on, and positions that it validates on; each sorted.
+
+    Args:
+        count: Number of training records.
+        recipe: Its share and its seed decide.
+
+    Raises:
+        ConfigurationError: If one of them would be empty.
+    """
+    number = round(count * recipe.validation_share)
+    if not 0 < number < count - 1:
+        raise ConfigurationError(
+            f"Of {count} training records, {recipe.validation_share:.0%} cannot be held out to validate on.",
+            hint="Change the validation share, or set the patience to 0.",
+        )
+    order = torch.randperm(count, generator=generator(recipe.seed, "validation")).numpy().astype(np.int64)
+    return np.sort(order[number:]), np.sort(order[:number])
+
+
+def evaluate(
+    module: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    indices: Indices | None = None,
+    preprocessing: Preprocessing | None = None,
+    device: str | torch.device = "auto",
+    batch_size: int = 256,
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of a network that emits logits; it is left in the mode it was in.
+
+    Args:
+        module: The network, which is moved to the device.
+        images: As for `fit`.
+        targets: One per record: labels, or posteriors, whose most probable class counts as the label.
+        indices: Records of ``images``; all by default.
+        preprocessing: Between an image and the network's input.
+        device: Where.
+        batch_size: Records at once.
+    """
+    place = resolve_device(device)
+    module.to(place)
+    feed = Feed(images, indices, place)
+    recipe = Recipe(batch_size=batch_size)
+    values = losses.check_targets(targets, len(feed), recipe).to(place)
+    return evaluate_feed(module, feed, values, recipe, preprocessing or Preprocessing())
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all weights that require gradients."""
+    weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=recipe.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(weights, lr=rate, betas=(recipe.momentum, 0.999), weight_decay=decay)
+
+
+def _diverged(epoch: int) -> ModelError:
+    return ModelError(
+        f"The training diverged at epoch {epoch + 1}: its loss is not finite.",
+        hint="Lower the learning rate, or bound the gradient with --clip-norm.",
+    )

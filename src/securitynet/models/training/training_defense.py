@@ -1,0 +1,310 @@
+"""`Protection`: a training that protects its records. Defenses that train are protections; here is what trainers see.
+
+A protection changes the recipe, the network or the steps of a training. The same object trains the target, the shadow
+models of an adversary who knows of the defense, and the models of "what would help".
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from securitynet.datasets.base import ImageDataset, Images
+from securitynet.errors import ConfigurationError
+from securitynet.models.architectures.factory import build
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.training.dp_sgd import Privacy
+from securitynet.models.training.fit import History, Note, Progress, Targets, fit, held_out
+from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.step import Procedure
+from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.records import Record
+
+logger = logging.getLogger(__name__)
+
+Indices = NDArray[np.int64]
+
+
+class Teacher(Record):
+    """The model that a student was distilled from.
+
+    Attributes:
+        architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
+        weights: How many it has.
+        student_weights: How many the student has.
+        train_accuracy: Of the teacher, on its training records.
+        test_accuracy: On the non-members.
+        agreement: Share of the non-members that both classify alike.
+        records: How many non-members there were.
+    """
+
+    architecture: str
+    weights: int
+    student_weights: int
+    train_accuracy: float
+    test_accuracy: float
+    agreement: float
+    records: int
+
+
+class Protected(Record):
+    """What a model's record says of the defense it was trained with.
+
+    Attributes:
+        name: In the registry of defenses.
+        settings: Its fields.
+        group_norms: Whether batch norms were replaced by group norms: the weights are those of such a network.
+        set_aside: Training records that were used for something else, and are neither members nor non-members.
+        privacy: What DP-SGD spent.
+        teacher: Of a distilled student.
+        notes: What a reader should know.
+    """
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    group_norms: bool = False
+    set_aside: int = 0
+    privacy: Privacy | None = None
+    teacher: Teacher | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """A training that is wanted, with all that a protection needs for it.
+
+    Attributes:
+        architecture: Of ``network``.
+        network: With its initial weights; it is trained in place.
+        images: Of the dataset.
+        labels: Of the dataset, one per image.
+        indices: Records to train on.
+        aside: Records that the protection set aside.
+        unseen: Non-members, only to report on; they train nothing and choose nothing.
+        recipe: As the protection changed it.
+        preprocessing: Between images and network.
+        shape: (classes, channels, size), for further networks.
+        checkpoint: File; None keeps nothing.
+        data_fingerprint: See `fit`.
+        device: Where.
+        progress: Told after each epoch.
+        note: Told what the user should know.
+        parts: Checkpoints of further models, to be removed when all is done.
+    """
+
+    architecture: str
+    network: nn.Module
+    images: Images
+    labels: NDArray[np.int64]
+    indices: Indices
+    recipe: Recipe
+    preprocessing: Preprocessing
+    shape: tuple[int, int, int]
+    aside: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    unseen: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    checkpoint: Path | None = None
+    data_fingerprint: str | None = None
+    device: str | torch.device = "auto"
+    progress: Progress | None = None
+    note: Note = logger.info
+    parts: list[Path] = field(default_factory=list)
+
+    def fresh(self, architecture: str, purpose: str) -> nn.Module:
+        """A further network for the same images and classes, whose initial weights seed and purpose decide."""
+        classes, channels, size = self.shape
+        with isolated():
+            torch.manual_seed(derived_seed(self.recipe.seed, f"initial weights {purpose}"))
+            return build(architecture, classes, channels, size)
+
+    def fit(self, procedure: Procedure | None = None, targets: Targets | None = None, **changes: Any) -> History:
+        """Train the network, by a procedure, on labels or on other targets.
+
+        Args:
+            procedure: What is done with each batch; the usual step if None.
+            targets: One per record of ``indices``; their labels if None.
+            **changes: Attributes of this fitting to change for this once.
+        """
+        wanted = replace(self, **changes)
+        return fit(
+            wanted.network,
+            wanted.images,
+            wanted.labels[wanted.indices] if targets is None else targets,
+            wanted.recipe,
+            indices=wanted.indices,
+            preprocessing=wanted.preprocessing,
+            checkpoint=wanted.checkpoint,
+            data_fingerprint=wanted.data_fingerprint,
+            device=wanted.device,
+            progress=wanted.progress,
+            note=wanted.note,
+            procedure=procedure,
+        )
+
+    def part(self, name: str) -> Path | None:
+        """The checkpoint file of a further model that this training needs."""
+        if self.checkpoint is None:
+            return None
+        path = self.checkpoint.with_name(f"{self.checkpoint.name}.{name}")
+        self.parts.append(path)
+        return path
+
+
+class Protection(Record, ABC):
+    """How a training protects its records; its fields are its configuration. By default it is as any training.
+
+    Class attributes:
+        accountable: Whether a training reports on what it spent, so that nothing may look at the records besides it.
+    """
+
+    accountable: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """In the registry of defenses: that of its file, with dashes."""
+        return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
+    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+        """Raise `ConfigurationError` before any work if this can't be done.
+
+        Args:
+            architecture: To be trained.
+            shape: (classes, channels, size).
+            records: Training records, without those set aside.
+            recipe: As changed.
+        """
+
+    def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of a recipe that suit it, for whoever states no others.
+
+        Args:
+            stated: The fields that were stated; none of them is in what is returned.
+        """
+        return {}
+
+    def change_recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe, as this protection wants it. Doing it twice changes nothing further."""
+        return recipe
+
+    @property
+    def share_aside(self) -> float:
+        """Share of the training records that it takes for something else, in [0, 1)."""
+        return 0.0
+
+    def preprocessing(self, dataset: ImageDataset, indices: Indices) -> Preprocessing:
+        """Between images and network: normalisation by the training records, where nothing speaks against it."""
+        return standardising(dataset, indices)
+
+    def network(self, network: nn.Module, note: Note) -> nn.Module:
+        """The network to train, with its initial weights, made of a fresh one."""
+        return network
+
+    def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
+        """Train ``fitting.network``.
+
+        Returns:
+            The history, and fields of `Protected` that follow from the training.
+        """
+        return fitting.fit(), {}
+
+    def protected(self, **found: Any) -> Protected:
+        """What the model's record says, with what followed from the training."""
+        return Protected(name=self.name, settings=self.model_dump(mode="json"), **found)
+
+    def imitated(self, spent: Protected) -> Protection:
+        """How an adversary trains models like one that was trained with this protection.
+
+        Args:
+            spent: What the record of that model says.
+        """
+        return self
+
+
+class Unprotected(Protection):
+    """A training as any other: what all trainings without a defense go through."""
+
+
+UNPROTECTED: Final = Unprotected()
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Which of the records of a training do what.
+
+    Attributes:
+        given: Positions that the training gets, sorted: those that train, and those that early stopping holds out.
+        training: Positions of the records that train, the members.
+        aside: Positions that the protection takes for something else.
+    """
+
+    given: Indices
+    training: Indices
+    aside: Indices
+
+
+def parts(protection: Protection, recipe: Recipe, count: int) -> Parts:
+    """Who does what in a training on so many records.
+
+    Args:
+        protection: `UNPROTECTED` for none.
+        recipe: As the protection changed it; its seed decides.
+        count: Records.
+
+    Raises:
+        ConfigurationError: If there are too few records to set some aside, or to hold some out.
+    """
+    given, aside = set_aside(count, protection.share_aside, recipe.seed)
+    training = given[held_out(len(given), recipe)[0]] if recipe.patience else given
+    return Parts(given, training, aside)
+
+
+def train_protected(protection: Protection, fitting: Fitting) -> tuple[History, Protected]:
+    """Train a network as its protection wants it, and say what the record of the model says of that.
+
+    ``fitting`` must have been prepared by the same protection: `Protection.change_recipe`, `parts`,
+    `Protection.preprocessing` and `Protection.network`.
+    """
+    history, found = protection.fit(fitting)
+    norms = has_group_norms(fitting.network)
+    return history, protection.protected(group_norms=norms, **{**found, "set_aside": len(fitting.aside)})
+
+
+def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Positions of records that train, and of those that a protection takes for something else; each sorted.
+
+    Args:
+        count: Training records in all.
+        share: That is taken; 0 takes none.
+        seed: Decides which.
+
+    Raises:
+        ConfigurationError: If one of them would hold fewer than two records.
+    """
+    number = round(count * share)
+    everything = np.arange(count, dtype=np.int64)
+    if share == 0:
+        return everything, everything[:0]
+    if number < 2 or count - number < 2:
+        raise ConfigurationError(f"Of {count} training records, {share:.0%} cannot be set aside.")
+    order = torch.randperm(count, generator=generator(seed, "set aside")).numpy().astype(np.int64)
+    return np.sort(order[number:]), np.sort(order[:number])
+
+
+def count_weights(network: nn.Module) -> int:
+    """Numbers that training decides."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def has_group_norms(network: nn.Module) -> bool:
+    """Whether a network has group norms, as those have that DP-SGD trained in place of batch norms."""
+    return any(isinstance(layer, nn.GroupNorm) for layer in network.modules())

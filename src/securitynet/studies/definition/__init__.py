@@ -1,0 +1,1 @@
+"""What a study consists of: its file, its targets, its trials."""

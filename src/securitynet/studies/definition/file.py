@@ -1,0 +1,269 @@
+"""`StudyConfig`: what a study file says. This module imports no torch.
+
+A study is: which targets (`ModelSource`, `TrainSource`), on which data (``[data]``), under which attacks and detectors
+(`MethodSource`), with which seeds. What says which model and which images is not declared again here: the tables of
+models take the fields of `AssessConfig`, and those of trained models the fields of `TrainConfig`. In both, a list where
+one value is expected means each of them in turn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from securitynet.assessments.config import AssessConfig, Once
+from securitynet.errors import ConfigurationError
+from securitynet.files import read_toml
+from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.models.training.config import TrainConfig
+from securitynet.records import ThreatModel
+
+SUBJECT_FIELDS = frozenset(AssessConfig.model_fields) - {
+    "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",
+}  # fmt: skip
+"""Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
+
+TRAIN_FIELDS = frozenset(TrainConfig.model_fields) - {"out", "overwrite", "device", "architecture", "dataset"}
+"""Fields of `TrainConfig` that a study may set."""
+
+Several = tuple[str, ...]
+
+
+_TAGS = (
+    "Words by which attacks can be restricted to these targets; `benchmark` and `security` also say what they are for."
+)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Measures(_Table):
+    """What is asked of the metrics."""
+
+    level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
+    fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Once] = Field(
+        default=DEFAULT_FPRS, description="False-positive rates at which the true-positive rate is reported."
+    )
+
+
+class ModelSource(BaseModel):
+    """Targets that exist: by reference, by query of the catalog, or from a list that ``catalog select`` wrote.
+
+    Any field of `AssessConfig` that says which target and data can be given besides.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    reference: str | Several | None = Field(default=None, description="Model references (or several).")
+    catalog: str | None = Field(default=None, description="Entry of the catalog that this is: its id or key.")
+    query: str | None = Field(default=None, description="Words to search the catalog for; '' for all entries.")
+    filters: dict[str, Any] = Field(default_factory=dict, description="Code -> filter, as `catalog search` takes them.")
+    count: int | None = Field(default=None, ge=1, description="Choose so many of the query's, covering the range.")
+    select_seed: int = Field(default=0, ge=0, description="Seed of that choice.")
+    list: Path | None = Field(default=None, description="File that `catalog select --out` wrote.")
+    label: str | None = Field(default=None, description="How to call the target in tables.")
+    tags: Several = Field(default=(), description=_TAGS)
+    accuracy: float | None = Field(
+        default=None, ge=0, le=1, description="Expected test accuracy; default: what the catalog says."
+    )
+    checksum: str | None = Field(default=None, description="Expected SHA-256 of the weights file, or its beginning.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ModelSource:
+        given = [name for name in ("reference", "query", "list") if getattr(self, name) is not None]
+        if given == [] and self.catalog is not None:
+            return self
+        if len(given) != 1:
+            raise ValueError("give one of reference, catalog, query, list")
+        _check_names(self.model_extra or {}, SUBJECT_FIELDS)
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Fields of `AssessConfig`; lists are alternatives."""
+        return dict(self.model_extra or {})
+
+
+class TrainSource(BaseModel):
+    """Targets to be trained: architecture × dataset × defense × recipe.
+
+    Takes the fields of `TrainConfig`; fields of `AssessConfig` that it lacks say how the target is then assessed.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    architecture: str | Several = Field(description="Architectures; see `securitynet list architectures`.")
+    dataset: str | Several | None = Field(default=None, description="Datasets; default: that of [data].")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Training seeds.")
+    label: str | None = Field(default=None, description="How to call the targets in tables.")
+    tags: Several = Field(default=(), description=_TAGS)
+
+    @model_validator(mode="after")
+    def _known(self) -> TrainSource:
+        _check_names(self.model_extra or {}, (TRAIN_FIELDS | SUBJECT_FIELDS) - {"weights", "seed"})
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Fields of `TrainConfig` and `AssessConfig`; lists are alternatives."""
+        return dict(self.model_extra or {})
+
+
+class MethodSource(_Table):
+    """Attacks or detectors with their settings."""
+
+    name: Annotated[Several, Field(min_length=1)] = Field(
+        description="A name, a family, standard or all; or a list of them."
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="Fields of the method.")
+    grid: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="Field (with dots where nested) -> values; every combination is a trial."
+    )
+    threat_models: Several = Field(
+        default=(), description="Only these, such as black-box/shadow. Default: all that can be played out."
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, description="Seeds of these trials; default: the study's."
+    )
+    only: Several = Field(default=(), description="Only targets with one of these tags.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict):
+            value = {**value, **{key: _listed(value[key]) for key in ("name", "threat_models", "only") if key in value}}
+        return value
+
+    @model_validator(mode="after")
+    def _sensible(self) -> MethodSource:
+        for text in self.threat_models:
+            parse_threat_model(text)
+        for field, values in self.grid.items():
+            if not values:
+                raise ValueError(f"the grid of {field} is empty")
+        return self
+
+
+class RunSettings(_Table):
+    """How a study is run. None of this changes a result."""
+
+    executor: Literal["local", "ray"] = Field(default="local", description="Where trials run.")
+    workers: int | None = Field(
+        default=None, ge=1, description="Trials at a time. Default: one a GPU, or one for two cores."
+    )
+    threads: int | None = Field(default=None, ge=1, description="Threads of a worker. Default: its share of the cores.")
+    pin: bool = Field(default=False, description="Bind each worker to cores of its own.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    gpus: Annotated[tuple[int, ...], Once] = Field(
+        default=(), description="GPUs to spread workers over. Default: all that there are."
+    )
+    time_limit: float | None = Field(default=None, gt=0, description="Seconds a trial may take; it fails then.")
+    setup_time_limit: float | None = Field(
+        default=None, gt=0, description="Seconds that loading a target, training one, or shared work may take."
+    )
+    memory_limit: float | None = Field(
+        default=None, gt=0, description="GiB of memory a worker may take; its trial fails then."
+    )
+    attempts: int = Field(
+        default=3, ge=1, description="How often a trial is begun whose worker dies, before it counts as failed."
+    )
+    address: str | None = Field(default=None, description="Ray: address of the cluster; default: one on this machine.")
+    cpus_per_worker: float | None = Field(default=None, gt=0, description="Ray: CPUs that a worker reserves.")
+    gpus_per_worker: float | None = Field(
+        default=None, ge=0, description="Ray: GPUs, or the share of one, that a worker reserves."
+    )
+
+
+class StudyConfig(_Table):
+    """A study: its targets, its attacks and detectors, its data and seeds."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Short name, for folders.")
+    description: str = Field(default="", description="What it is for.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Seeds of trials.")
+    out: str | None = Field(default=None, description="Folder or URL of the results.")
+    catalog: str | None = Field(default=None, description="Database of the catalog; default: the user's own.")
+    data: dict[str, Any] = Field(default_factory=dict, description="Fields of AssessConfig for all targets.")
+    datasets: dict[str, str] = Field(
+        default_factory=dict, description="Dataset as the catalog calls it -> reference by which it is loaded."
+    )
+    accuracy_tolerance: float = Field(
+        default=0.02, ge=0, le=1, description="How far a target's accuracy may lie from what is said of it."
+    )
+    on_mismatch: Literal["note", "fail"] = Field(
+        default="note", description="What to do with a target that is not as accurate as said."
+    )
+    measures: Measures = Field(default=Measures(), description="Confidence level and false-positive rates.")
+    models: tuple[ModelSource, ...] = Field(default=(), description="Targets that exist.")
+    train: tuple[TrainSource, ...] = Field(default=(), description="Targets to be trained.")
+    attacks: tuple[MethodSource, ...] = Field(default=(), description="Attacks.")
+    detectors: tuple[MethodSource, ...] = Field(default=(), description="Backdoor detectors.")
+    run: RunSettings = Field(default=RunSettings(), description="How it is run, where the command line is silent.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> StudyConfig:
+        if not self.models and not self.train:
+            raise ValueError("there are no targets: give [[models]] or [[train]]")
+        if not self.attacks and not self.detectors:
+            raise ValueError("there is nothing to do to the targets: give [[attacks]] or [[detectors]]")
+        _check_names(self.data, SUBJECT_FIELDS)
+        return self
+
+
+def parse_threat_model(text: str) -> ThreatModel:
+    """A threat model as ``black-box/shadow``. Raises ``ValueError`` if it is none."""
+    access, _, auxiliary = text.partition("/")
+    try:
+        return ThreatModel.model_validate({"access": access, "auxiliary": auxiliary})
+    except ValidationError as error:
+        raise ValueError(
+            f"{text!r} is no threat model; write ACCESS/AUXILIARY, such as black-box/partial or white-box/shadow"
+        ) from error
+
+
+def read_study(path: Path) -> StudyConfig:
+    """The study in a TOML file.
+
+    Raises:
+        ConfigurationError: If it can't be read or something in it makes no sense; everything wrong is named.
+    """
+    return parse_study(read_toml(path), str(path))
+
+
+def parse_study(content: dict[str, Any], name: str = "the study") -> StudyConfig:
+    """A study from the content of a TOML file; see `read_study`."""
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                message = "there is no such setting"
+            elif problem["type"] == "missing":
+                message = "is missing"
+            problems.append(f"{_where(problem['loc'])}{message[:1].lower()}{message[1:]}")
+        raise ConfigurationError(
+            f"{name}: {'; '.join(problems)}.", hint="See docs/studies.md, or the ready files in studies/."
+        ) from error
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    words = ""
+    for part in location:
+        words += f"[{part + 1}]" if isinstance(part, int) else f"{'.' if words else ''}{part}"
+    return f"{words}: " if words else ""
+
+
+def _check_names(given: dict[str, Any], allowed: frozenset[str]) -> None:
+    unknown = sorted(set(given) - allowed)
+    if unknown:
+        raise ValueError(f"there is no setting {', '.join(unknown)}; there are: {', '.join(sorted(allowed))}")

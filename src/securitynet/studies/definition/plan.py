@@ -1,0 +1,272 @@
+"""The plan of a study: which trials it consists of, which are there already, and which can't be run and why.
+
+A trial's id follows from what is found in its target and its data (checksums, fingerprints). So a trial has one only
+when its subject has been opened once; until then the plan says what is to be expected.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from securitynet.assessments.method_settings import REGISTRIES, Kind, chosen, make_method
+from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.trial_plan import trials_of
+from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.methods.base import Method
+from securitynet.models.sources.references import parse_reference
+from securitynet.models.training.config import TrainConfig
+from securitynet.records import (
+    Access,
+    Auxiliary,
+    DatasetIdentity,
+    SplitIdentity,
+    TargetIdentity,
+    ThreatModel,
+    TrialSpec,
+)
+from securitynet.results.subjects import Means, SubjectRecord
+from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
+from securitynet.studies.definition.file_digests import Stamps
+from securitynet.studies.definition.targets import SubjectPlan, subjects_of
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """An attack or a detector with one set of settings.
+
+    Attributes:
+        kind: Which of the two.
+        name: Full name.
+        settings: As the study file gives them.
+        method: Configured.
+        wanted: Threat models to keep to; none for all.
+        seeds: One trial for each.
+        only: Tags of the targets that it is for; none for all.
+    """
+
+    kind: Kind
+    name: str
+    settings: dict[str, Any]
+    method: Method
+    wanted: tuple[ThreatModel, ...]
+    seeds: tuple[int, ...]
+    only: frozenset[str]
+
+    @property
+    def shares_work(self) -> bool:
+        """Whether its trials may need work that others need as well."""
+        return type(self.method).shared_work is not Method.shared_work
+
+    def concerns(self, subject: SubjectPlan) -> bool:
+        """Whether it is to be run on a target."""
+        return not self.only or bool(self.only & subject.tags)
+
+
+@dataclass(frozen=True)
+class StudyTrial:
+    """A trial of a study.
+
+    Attributes:
+        name: Which its measurements carry.
+        plan: Its method.
+        spec: What is to be measured; of an unopened subject, without its checksums.
+        obstacle: Why it can't be run; None if it can.
+    """
+
+    name: str
+    plan: MethodPlan
+    spec: TrialSpec
+    obstacle: str | None
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Of the trial, if its subject has been opened."""
+        return self.spec.id
+
+    @property
+    def words(self) -> str:
+        """Its name and its settings, for people."""
+        settings = ", ".join(f"{name}={value}" for name, value in leaves(self.plan.settings))
+        seed = f", seed {self.spec.seed}" if len(self.plan.seeds) > 1 else ""
+        return f"{self.name}{f' ({settings})' if settings else ''}{seed}"
+
+    def job(self) -> dict[str, Any]:
+        """What a worker needs to run it, as JSON."""
+        return {
+            "name": self.name,
+            "kind": self.plan.kind,
+            "method": self.plan.name,
+            "settings": self.plan.settings,
+            "threat_model": str(self.spec.threat_model),
+            "seed": self.spec.seed,
+            "id": self.id,
+        }
+
+
+@dataclass
+class StudyPlan:
+    """A study, ready to be run.
+
+    Attributes:
+        study: As the file says.
+        base: Folder of the file.
+        text: Of the file.
+        subjects: Its targets with their data.
+        methods: Its attacks and detectors.
+    """
+
+    study: StudyConfig
+    base: Path
+    text: str
+    subjects: list[SubjectPlan]
+    methods: list[MethodPlan] = field(default_factory=list)
+
+    def trials(self, subject: SubjectPlan, means: Means) -> list[StudyTrial]:
+        """The trials on a subject, each once.
+
+        Args:
+            subject: Which.
+            means: What it offers, from its record or by `expected_means`.
+        """
+        held = subject.options.get("auxiliary")
+        holds = None if held is None else tuple(Auxiliary(kind) for kind in held)
+        found: list[StudyTrial] = []
+        seen: set[str] = set()
+        for plan in self.methods:
+            if not plan.concerns(subject):
+                continue
+            for seed in plan.seeds:
+                for planned in trials_of(plan.name, plan.method, means, holds, seed, plan.wanted):
+                    trial = StudyTrial(planned.name, plan, planned.spec, planned.obstacle)
+                    if trial.id not in seen:
+                        seen.add(trial.id)
+                        found.append(trial)
+        return found
+
+    def means(self, subject: SubjectPlan, record: SubjectRecord | None) -> Means:
+        """What a subject offers: as found when it was opened, else what is to be expected."""
+        return record.means if record is not None and record.means is not None else expected_means(subject)
+
+
+def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
+    """Read a study file and expand it. Nothing is loaded, trained or asked.
+
+    Args:
+        path: The file.
+        cache: Folder where digests of files are remembered.
+
+    Raises:
+        SecurityNetError: If anything in it makes no sense.
+    """
+    study = read_study(path)
+    text = path.read_text(encoding="utf-8")
+    return expand(study, path.absolute().parent, text, Stamps(cache))
+
+
+def expand(
+    study: StudyConfig,
+    base: Path,
+    text: str = "",
+    stamps: Stamps | None = None,
+    subjects: list[SubjectPlan] | None = None,
+) -> StudyPlan:
+    """The plan of a study; see `plan_study`."""
+    stamps = stamps or Stamps()
+    plan = StudyPlan(study, base, text, subjects_of(study, base, stamps) if subjects is None else subjects)
+    stamps.keep()
+    for train in {subject.train_key: subject.train for subject in plan.subjects}.values():
+        if train is not None:  # a wrong setting of a defense or an implant is told now
+            prepared_training(TrainConfig.model_validate(train))
+    kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
+        ("attack", study.attacks),
+        ("detector", study.detectors),
+    )
+    for kind, sources in kinds:
+        for number, source in enumerate(sources, start=1):
+            try:
+                plan.methods += _methods(kind, source, study)
+            except SecurityNetError as error:
+                raise ConfigurationError(f"{kind}s[{number}]: {error.message}", hint=error.hint) from error
+    return plan
+
+
+def _methods(kind: Kind, source: MethodSource, study: StudyConfig) -> Iterator[MethodPlan]:
+    names = chosen(kind, source.name)
+    if not names:
+        raise ConfigurationError(f"No {kind} is called so.", hint=f"See `securitynet list {kind}s`.")
+    wanted = tuple(parse_threat_model(text) for text in source.threat_models)
+    fields, values = list(source.grid), list(source.grid.values())
+    for name in names:
+        REGISTRIES[kind].resolve(name)
+        for combination in itertools.product(*values):
+            settings: dict[str, Any] = json.loads(json.dumps(source.settings))
+            for dotted, value in zip(fields, combination, strict=True):
+                _put(settings, dotted, value)
+            yield MethodPlan(
+                kind=kind,
+                name=name,
+                settings=settings,
+                method=make_method(kind, name, settings),
+                wanted=wanted,
+                seeds=tuple(dict.fromkeys(source.seeds or study.seeds)),
+                only=frozenset(source.only),
+            )
+
+
+def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    table = settings
+    for name in parents:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"The grid sets {dotted}, and settings give {name} a value of its own.")
+    table[last] = value
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of nested settings."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def expected_means(subject: SubjectPlan) -> Means:
+    """What a subject that has not been opened is expected to offer. Its checksums and fingerprints are not known."""
+    options = subject.options
+    network = parse_reference(options["model"]).is_network
+    access = options.get("access") or (Access.WHITE_BOX if network else Access.BLACK_BOX)
+    protocol = _protocol(subject)
+    elsewhere = options.get("auxiliary_dataset")
+    return Means(
+        target=TargetIdentity(reference=options["model"], checksum=subject.key, preprocessing={}, head="logits"),
+        dataset=DatasetIdentity(reference=options.get("dataset") or "", fingerprint=""),
+        split=SplitIdentity(name=protocol, fingerprint=""),
+        access=Access(access),
+        shadow_data=protocol == "four-way",
+        auxiliary=DatasetIdentity(reference=elsewhere, fingerprint="") if elsewhere else None,
+        precision=options.get("precision", "fp32"),
+    )
+
+
+def _protocol(subject: SubjectPlan) -> str:
+    """Name of the split that will be made."""
+    stated = subject.options.get("split", "auto")
+    if stated != "auto":
+        return str(stated)
+    if subject.train is not None:
+        return str(subject.train.get("split", "four-way"))
+    if "weights" in subject.options:
+        try:
+            facts = json.loads(Path(subject.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
+            return str(facts["split"]["protocol"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    return "public"

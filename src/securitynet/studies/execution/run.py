@@ -1,0 +1,162 @@
+"""`StudyRunConfig` and `run_study`: from a study file to its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from securitynet.errors import ConfigurationError, MissingExtra
+from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
+from securitynet.results.root import Root, open_root
+from securitynet.studies.definition.file import RunSettings, StudyConfig, read_study
+from securitynet.studies.definition.file_digests import Stamps
+from securitynet.studies.definition.targets import subjects_of
+from securitynet.studies.execution import finished_marker as memo
+from securitynet.studies.execution import lock as study_lock
+from securitynet.studies.execution.status import Status
+
+if TYPE_CHECKING:
+    from securitynet.studies.execution.executors.base import Bench, Executor
+
+
+class StudyRunConfig(RunSettings):
+    """What ``study run`` takes: a file, and how to run it."""
+
+    study: Path = Field(description="Study file (TOML).")
+    out: str | None = Field(
+        default=None, description="Folder or URL for the results. Default: what the file says, else the data folder."
+    )
+    db: str | None = Field(default=None, description="Database of the index. Default: index.sqlite beside the results.")
+    cache: Path | None = Field(default=None, description="Folder for what can be recomputed ($SECURITYNET_CACHE).")
+    retry_failed: bool = Field(
+        default=False, description="Run trials again that failed, and targets that could not be opened."
+    )
+    refresh: bool = Field(default=False, description="Run trials again that another version of securitynet made.")
+
+    def settings(self, study: StudyConfig) -> RunSettings:
+        """How to run: what was given here, on top of what the file says."""
+        given = {name: getattr(self, name) for name in self.model_fields_set & set(RunSettings.model_fields)}
+        return study.run.model_copy(update=given)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study's results are.
+
+    Attributes:
+        root: The files.
+        state: Folder of this machine for lock, logs and status.
+        index: URL or path of the index.
+    """
+
+    root: Root
+    state: Path
+    index: str
+
+
+def place_of(out: str | Path, db: str | None = None) -> Place:
+    """The place at a folder or URL."""
+    root = open_root(out)
+    if root.folder is not None:
+        home = root.folder
+    else:
+        home = data_folder() / "studies" / f"remote-{stable_hash(root.name, 12)}"
+    return Place(root, home / "run", db or str(home / "index.sqlite"))
+
+
+def out_of(study: StudyConfig, base: Path, out: str | None = None) -> str:
+    """Folder or URL of a study's results."""
+    if out is not None:
+        return out
+    if study.out is None:
+        return str(data_folder() / "studies" / study.name)
+    return study.out if "://" in study.out else str((base / Path(study.out).expanduser()).resolve())
+
+
+def find_results(what: str, out: str | None = None, db: str | None = None) -> Place:
+    """The results that a user means: of a study file, or in a folder or at a URL.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
+    if what.endswith(".toml") and Path(what).is_file():
+        path = Path(what)
+        place = place_of(out_of(read_study(path), path.absolute().parent, out), db)
+    else:
+        place = place_of(what, db)
+    if place.root.folder is not None and not place.root.folder.is_dir():
+        raise ConfigurationError(
+            f"There are no results at {place.root.folder}.", hint="Run the study first, or name a folder of results."
+        )
+    return place
+
+
+def run_study(
+    config: StudyRunConfig,
+    *,
+    on_status: Callable[[Status], None] | None = None,
+    note: Callable[[str], None] = print,
+) -> tuple[Status, Place]:
+    """Run a study: whatever is not there yet.
+
+    Args:
+        config: The file, and how to run it.
+        on_status: Told how far it is, a few times a second.
+        note: Told what the user should know.
+
+    Returns:
+        How it ended, and where the results are.
+
+    Raises:
+        SecurityNetError: If something in the file makes no sense, another runner is at work, or nothing can be written.
+    """
+    cache = (config.cache or cache_folder()).absolute()
+    study, base = read_study(config.study), config.study.absolute().parent
+    stamps = Stamps(cache)
+    subjects = subjects_of(study, base, stamps)
+    place = place_of(out_of(study, base, config.out), config.db)
+    check_writable(place.state)
+    check_writable(cache)
+    told = {"retry_failed": config.retry_failed, "refresh": config.refresh}
+    with study_lock.held(place.state, place.root, note):
+        earlier = memo.recall(place.state, memo.fingerprint(study, subjects, place.root, **told))
+    if earlier is not None and not (config.retry_failed and earlier.failed):
+        return earlier, place
+
+    from securitynet.studies.definition.plan import expand
+    from securitynet.studies.execution.run_options import RunOptions
+    from securitynet.studies.execution.runner import Runner
+
+    plan = expand(study, base, config.study.read_text(encoding="utf-8"), stamps, subjects)
+    settings = config.settings(study)
+    options = RunOptions(
+        settings, cache, place.state, place.index, retry_failed=config.retry_failed, refresh=config.refresh
+    )
+    runner = Runner(plan, place.root, options, executor_of(settings), on_status, note)
+    status = runner.run()
+    if status.state == "finished" and not status.waiting:
+        memo.keep(place.state, memo.fingerprint(study, subjects, place.root, **told), status)
+    return status, place
+
+
+def executor_of(settings: RunSettings) -> Callable[[Bench], Executor]:
+    """Makes the executor that is asked for.
+
+    Raises:
+        MissingExtra: If Ray is asked for and not installed.
+    """
+    if settings.executor == "local":
+        from securitynet.studies.execution.executors.local import LocalExecutor
+
+        return LocalExecutor
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("ray", "ray", "The ray executor") from error
+    from securitynet.studies.execution.executors.ray import RayExecutor
+
+    return RayExecutor
