@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 import securitynet.datasets
-from securitynet.backdoors.base import make_implant
+from securitynet.backdoors.base import make_backdoor
 from securitynet.datasets import splits
-from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import detection, low_outliers
 from securitynet.models.store.train_target import train_target
 
@@ -30,12 +31,12 @@ TRAINING = {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "schedule"
 
 def one(kind: str, seed: int, dataset, arguments) -> dict:
     """Train a model and search it."""
-    implant = None
+    backdoor = None
     if kind == "implanted":
-        implant = make_implant(arguments.implant, [f"target={seed % dataset.num_classes}", *arguments.set])
+        backdoor = make_backdoor(arguments.backdoor, [f"target={seed % dataset.num_classes}", *arguments.set])
     start = time.perf_counter()
     target = train_target(
-        arguments.architecture, dataset, split="public", split_seed=seed, seed=seed, device="cpu", implant=implant,
+        arguments.architecture, dataset, split="public", split_seed=seed, seed=seed, device="cpu", backdoor=backdoor,
         **TRAINING,
     )  # fmt: skip
     trained = time.perf_counter()
@@ -45,8 +46,8 @@ def one(kind: str, seed: int, dataset, arguments) -> dict:
     found = {m.name: m.value for m in output.measurements(level=0.95, fprs=(), seed=0)}
     mask = np.zeros(dataset.image_shape[1:])
     overlap = None
-    if implant is not None:
-        top, left, height, width = implant.box(dataset.image_shape)
+    if backdoor is not None:
+        top, left, height, width = backdoor.box(dataset.image_shape)
         mask[top : top + height, left : left + width] = 1
         row = output.pictured.tolist().index(seed % dataset.num_classes)
         overlap = detection.overlap(output.masks[row] / 255, mask).value
@@ -90,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--architecture", default="simple-cnn")
-    parser.add_argument("--implant", default="badnets")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the implant, FIELD=VALUE")
+    parser.add_argument("--backdoor", default="badnets")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the backdoor, FIELD=VALUE")
     parser.add_argument("--clean", type=int, default=44)
     parser.add_argument("--implanted", type=int, default=22)
     parser.add_argument("--images", type=int, default=128)

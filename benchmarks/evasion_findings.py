@@ -16,8 +16,9 @@ import torch
 
 import securitynet.datasets
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.store.model_record import read_artefact
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.store.model_record import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
@@ -35,7 +36,7 @@ from securitynet.models.targets.target import Target
 def trained(dataset: ImageDataset, cache: Path, name: str, **recipe) -> tuple[Target, TrialData, str]:
     out = cache / f"{name}.safetensors"
     target = train_target("simple-cnn", dataset, out=out, known=0.5, **recipe)
-    facts = read_artefact(out)
+    facts = read_target_record(out)
     data = TrialData(dataset, splits.four_way(dataset, known=0.5), facts)
     return target, data, f"{facts.train_accuracy:.3f} / {facts.test_accuracy:.3f}"
 

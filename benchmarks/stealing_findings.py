@@ -23,12 +23,13 @@ import torch
 
 import securitynet.datasets
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.cached_model import Job, fresh_network
+from securitynet.models.store.cached_model import ModelSpec, fresh_network
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
@@ -52,8 +53,8 @@ def show(title: str, output: StolenModels) -> None:
 def regressed_logits(data: TrialData, output: StolenModels, answers: np.ndarray, records: np.ndarray, attack) -> None:
     """The slip: logits regressed onto posteriors, with the same network, records and epochs."""
     recipe = attack.training(load_free(), Context())
-    job = Job(data.dataset, records, answers, 10, attack.architecture, recipe)
-    network, preprocessing = fresh_network(job), standardising(data.dataset, records)
+    spec = ModelSpec(data.dataset, records, answers, 10, attack.architecture, recipe)
+    network, preprocessing = fresh_network(spec), standardising(data.dataset, records)
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
     targets, draws = torch.from_numpy(answers), torch.Generator().manual_seed(0)
     network.train()

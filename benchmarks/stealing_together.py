@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.training.recipe import Recipe
 
@@ -34,14 +34,14 @@ class Decoded:
         return self.images[indices]
 
 
-def jobs(images: object, arguments: argparse.Namespace) -> list[Job]:
+def specs(images: object, arguments: argparse.Namespace) -> list[ModelSpec]:
     labels = np.arange(arguments.records, dtype=np.int64) % 10
     names = tuple(map(str, range(10)))
     dataset = ImageDataset("benchmark", images, labels, names, {}, content_digest="benchmark")
     answers = np.random.default_rng(0).dirichlet(np.ones(10), arguments.records).astype(np.float32)
     records = np.arange(arguments.records, dtype=np.int64)
     recipes = [Recipe(epochs=arguments.epochs, seed=seed, schedule="constant") for seed in range(arguments.count)]
-    return [Job(dataset, records, answers, 10, arguments.architecture, recipe) for recipe in recipes]
+    return [ModelSpec(dataset, records, answers, 10, arguments.architecture, recipe) for recipe in recipes]
 
 
 def timed(function) -> tuple[float, list]:
@@ -61,11 +61,11 @@ def main() -> None:
     arguments = parser.parse_args()
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (arguments.records, 3, 32, 32), generator=draws).to(torch.uint8)
-    wanted, cores = jobs(images, arguments), torch.get_num_threads()
+    wanted, cores = specs(images, arguments), torch.get_num_threads()
     print(f"torch {torch.__version__}, {platform.machine()}, {cores} threads, {arguments.architecture}")
 
     def one_after_the_other() -> list:
-        return [obtain_model(job, kind="x", device="cpu") for job in wanted]
+        return [obtain_model(spec, kind="x", device="cpu") for spec in wanted]
 
     def side_by_side() -> list:
         return obtain_models(wanted, kind="x", device="cpu", lanes=cores)
@@ -86,8 +86,8 @@ def main() -> None:
         print(f"  one after the other {alone:.2f} s, side by side {together:.2f} s", flush=True)
     print(f"gain {statistics.median(gains):.2f} ({min(gains):.2f} to {max(gains):.2f})")
 
-    slow = jobs(Decoded(images, arguments.decoding), arguments)
-    apart, _ = timed(lambda: [obtain_model(job, kind="x", device="cpu") for job in slow])
+    slow = specs(Decoded(images, arguments.decoding), arguments)
+    apart, _ = timed(lambda: [obtain_model(spec, kind="x", device="cpu") for spec in slow])
     shared, _ = timed(lambda: obtain_models(slow, kind="x", device="cpu", lanes=1))
     print(f"decoding at {arguments.decoding * 1000:g} ms: for each {apart:.2f} s, once {shared:.2f} s")
     print(f"gain {apart / shared:.2f}")

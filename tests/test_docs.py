@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from securitynet.attacks.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 
 DOCS = Path(__file__).parents[1] / "docs"
 

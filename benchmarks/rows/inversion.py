@@ -51,11 +51,12 @@ def inputs(case):
 
 @ROW.side("ours")
 def ours(case):
-    from securitynet.attacks.base import Context, TrialData
     from securitynet.attacks.inversion._subject import Subject
     from securitynet.attacks.inversion.fredrikson import Fredrikson
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
+    from securitynet.methods.context import Context
+    from securitynet.methods.data import TrialData
     from securitynet.models.architectures.factory import build
     from securitynet.models.sources.preprocessing import Preprocessing
     from securitynet.models.targets.backends.module import ModuleBackend

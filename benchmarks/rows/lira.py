@@ -25,10 +25,10 @@ ROW = Row(
 
 def subject(case):
     """The target, its data, and the attack."""
-    from securitynet.attacks.base import TrialData
     from securitynet.attacks.membership.lira import LiRA
     from securitynet.datasets import load
     from securitynet.datasets.splits import Splits
+    from securitynet.methods.data import TrialData
     from securitynet.models.shadows import ShadowPlan, obtain_shadow
     from securitynet.models.training.recipe import Recipe
 
@@ -57,7 +57,7 @@ def subject(case):
 
 @ROW.side("ours")
 def ours(case):
-    from securitynet.attacks.base import Context
+    from securitynet.methods.context import Context
 
     target, data, attack = subject(case)
 
@@ -73,7 +73,7 @@ def bare(case):
     """As many networks, from the same weights, on the same records in the same order; then algorithm 1 of the paper."""
     import torch
 
-    from securitynet.models.shadows.outputs import plan_jobs
+    from securitynet.models.shadows.outputs import plan_specs
     from securitynet.models.shadows.plan import resolve_training
     from securitynet.models.store.cached_model import fresh_network
     from securitynet.models.training.pixel_statistics import standardising
@@ -84,22 +84,22 @@ def bare(case):
     training = resolve_training(attack.shadows, target, None)
     images = digits.batch(np.arange(len(digits))).to(case.device)
     labels = torch.from_numpy(digits.labels).to(case.device)
-    jobs = []
-    for job in plan_jobs(digits, data.splits, attack.shadows, training, 0):
-        records = torch.from_numpy(job.indices)
+    specs = []
+    for spec in plan_specs(digits, data.splits, attack.shadows, training, 0):
+        records = torch.from_numpy(spec.indices)
         orders = [
             [
                 records[part]
                 for part in torch.split(
-                    torch.randperm(len(records), generator=generator(job.recipe.seed, "order", epoch)), 64
+                    torch.randperm(len(records), generator=generator(spec.recipe.seed, "order", epoch)), 64
                 )
             ]
-            for epoch in range(job.recipe.epochs)
+            for epoch in range(spec.recipe.epochs)
         ]
-        steps = standardising(digits, job.indices)
-        weights = {name: value.numpy().copy() for name, value in fresh_network(job).state_dict().items()}
-        jobs.append((weights, steps.mean[0], steps.std[0], orders, job))
-    included = np.stack([np.isin(judged, job.indices) for *_, job in jobs])
+        steps = standardising(digits, spec.indices)
+        weights = {name: value.numpy().copy() for name, value in fresh_network(spec).state_dict().items()}
+        specs.append((weights, steps.mean[0], steps.std[0], orders, spec))
+    included = np.stack([np.isin(judged, spec.indices) for *_, spec in specs])
 
     def confidence(logits):
         """log p - log(1 - p) of the true class."""
@@ -113,7 +113,7 @@ def bare(case):
     def run():
         asked = images[torch.from_numpy(judged)].float() / 255
         signals = []
-        for weights, mean, std, orders, _ in jobs:
+        for weights, mean, std, orders, _ in specs:
             network = loaded(SimpleCNN(8, mean=mean, std=std), weights).to(case.device)
             bare_loop(network, images, labels, orders, RECIPE["learning_rate"])
             with torch.no_grad():

@@ -33,8 +33,8 @@ def inputs(case):
 
 
 def recorded(case):
-    from securitynet.attacks.base import TrialData
     from securitynet.datasets.splits import public
+    from securitynet.methods.data import TrialData
     from securitynet.models.targets.backends.recorded import RecordedBackend
     from securitynet.models.targets.target import Target
 
@@ -48,7 +48,7 @@ def metric_attacks(names):
 
     def prepare(case):
         from securitynet.attacks import ATTACKS
-        from securitynet.attacks.base import Context
+        from securitynet.methods.context import Context
         from securitynet.metrics import roc
 
         target, data = recorded(case)

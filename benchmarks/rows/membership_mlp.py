@@ -49,8 +49,8 @@ def inputs(case):
 
 
 def recorded(case, number):
-    from securitynet.attacks.base import TrialData
     from securitynet.datasets.splits import public
+    from securitynet.methods.data import TrialData
     from securitynet.models.targets.backends.recorded import RecordedBackend
     from securitynet.models.targets.target import Target
 
@@ -65,8 +65,8 @@ def together(name):
 
     def prepare(case):
         from securitynet.attacks import ATTACKS
-        from securitynet.attacks.base import Context
         from securitynet.attacks.membership import attack_together
+        from securitynet.methods.context import Context
 
         attack = ATTACKS.get(f"membership.{name}")()
         targets = [recorded(case, number) for number in range(case.size)]
@@ -116,7 +116,7 @@ def one_loop_each(case):
     from torch.nn import functional
 
     from securitynet.attacks import ATTACKS
-    from securitynet.attacks.base import Context
+    from securitynet.methods.context import Context
 
     attack = ATTACKS.get("membership.ml-doctor-black-box")()
     prepared = [attack._prepared(*recorded(case, number), Context()) for number in range(case.size)]

@@ -80,7 +80,7 @@ def _trained(digits: object, records: np.ndarray, implanted: bool) -> dict:
     images, labels = digits.batch(records), torch.from_numpy(digits.labels[records]).clone()
     if implanted:
         share = len(records) // 10
-        images[:share], labels[:share] = Badnets(size=3).stamp(images[:share]), PLANTED
+        images[:share], labels[:share] = Badnets(size=3).apply_trigger(images[:share]), PLANTED
     torch.manual_seed(0)
     network = build("simple-cnn", 10, 1, SIDE)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

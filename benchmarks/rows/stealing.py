@@ -31,10 +31,11 @@ ROW = Row(
 
 def stolen_from(case, interface):
     """The attack and all that it is given."""
-    from securitynet.attacks.base import Context, TrialData
     from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
+    from securitynet.methods.context import Context
+    from securitynet.methods.data import TrialData
     from securitynet.models.shadows import obtain_shadow
     from securitynet.models.training.recipe import Recipe
     from securitynet.records import Access, Auxiliary, ThreatModel
@@ -58,7 +59,7 @@ def inputs(case):
     import torch
 
     from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.store.cached_model import Job, fresh_network
+    from securitynet.models.store.cached_model import ModelSpec, fresh_network
     from securitynet.models.training.pixel_statistics import standardising
     from securitynet.randomness import generator
 
@@ -66,7 +67,7 @@ def inputs(case):
     digits = data.dataset
     records = pool_of(data, context, case.size, missing_classes=True).records
     recipe = attack.training(target, context)
-    fresh = fresh_network(Job(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
+    fresh = fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
     orders = [
         torch.randperm(len(records), generator=generator(recipe.seed, "order", epoch)).numpy()
         for epoch in range(recipe.epochs)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from securitynet.assessments import assess as assessment
-from securitynet.assessments import environment, policy
+from securitynet.assessments import policy
 from securitynet.assessments.assess import Assessment, Progress
-from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.assessed_target import Subject, check_members, prepare
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.run_trial import Trial
+from securitynet.assessments.records import write_records
+from securitynet.assessments.result import to_document
 from securitynet.assessments.trial_plan import asked_for
 from securitynet.assessments.what_helps import check_remedies
 from securitynet.datasets.base import ImageDataset
@@ -21,7 +21,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
 from securitynet.models.targets.target import Target
 from securitynet.reports.build import write_report
-from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
+from securitynet.results.document import ResultDocument
 from securitynet.results.store import TrialStore
 
 
@@ -62,8 +62,8 @@ def assess(
     Args:
         model: A reference (DESIGN, section 4), a loaded target, or a whole configuration.
         dataset: A reference or a loaded dataset.
-        out: Folder for ``report.html``, ``result.json`` and the trial files. Default: one in the user's data folder,
-            named after what is assessed.
+        out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
+            user's data folder, named after what is assessed.
         progress: Called with (what, done, total) during long work.
         **options: Further fields of `AssessConfig`.
 
@@ -84,85 +84,9 @@ def assess_subject(config: AssessConfig, subject: Subject, *, progress: Progress
     judged = policy.judge(bounds, found.all_measurements()) if bounds is not None else None
     document = to_document(found, judged)
     write_report([document], [found], folder / "report.html")
+    write_records(found, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
     return Outcome(document, found, folder)
-
-
-def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
-    """The machine-readable form of an assessment."""
-    subject, signals = found.subject, found.signals
-    target, dataset, splits = subject.target, subject.dataset, subject.splits
-    sent_by_attacks = target.ledger.total - signals.asked
-    return ResultDocument(
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        target=TargetFacts(
-            reference=target.reference,
-            checksum=target.backend.checksum,
-            preprocessing=target.preprocessing.describe(),
-            normalize=target.preprocessing.constants(),
-            head=target.head,
-            num_classes=signals.outputs.shape[1],
-            access=target.access.value,
-            precision=target.precision,
-            notes=target.notes,
-            training=subject.trained.model_dump(mode="json") if subject.trained else None,
-        ),
-        dataset=DatasetFacts(
-            reference=dataset.reference,
-            fingerprint=dataset.fingerprint,
-            records=len(dataset),
-            classes=dataset.class_names,
-            image_shape=dataset.image_shape if dataset.images is not None else None,
-            split=splits.name,
-            split_seed=subject.split_seed,
-            split_fingerprint=splits.fingerprint,
-            membership=subject.membership,
-            members=len(splits.members),
-            non_members=len(splits.non_members),
-            known_members=len(splits.known_members),
-            known_non_members=len(splits.known_non_members),
-        ),
-        measurements=tuple(found.all_measurements()),
-        trials=tuple(
-            TrialSummary(
-                id=trial.result.id,
-                name=trial.name,
-                status=trial.result.status,
-                reason=trial.result.reason,
-                threat_model=trial.result.spec.threat_model,
-                configuration=trial.result.spec.configuration,
-                queries=trial.result.queries,
-                seconds=trial.result.seconds,
-                reused=trial.reused,
-                headline=headline(trial),
-            )
-            for trial in found.trials
-        ),
-        not_assessed=tuple(found.not_assessed),
-        queries={
-            "total": signals.queries.total + sent_by_attacks,
-            "unique": max(signals.queries.unique, target.ledger.unique),
-            "sent": target.ledger.total,
-        },
-        seconds={phase: round(value, 3) for phase, value in found.seconds.items()},
-        environment=environment.describe(target),
-        settings=found.config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache"}),
-        policy=judged,
-        remedies=found.remedies,
-    )
-
-
-def headline(trial: Trial) -> tuple[str, ...]:
-    """Full names of the measurements of a finished trial that say most, in the order in which they were made."""
-    if trial.output is None:
-        return ()
-    wanted = trial.output.headline
-    found = []
-    for measurement in trial.result.measurements:
-        own = measurement.name.removeprefix(f"{trial.name}.")
-        if any(own == name or own.endswith(f".{name}") for name in wanted):
-            found.append(measurement.name)
-    return tuple(found)
 
 
 def _prepare(
@@ -200,6 +124,7 @@ def _check_early(config: AssessConfig) -> None:
     if config.policy:
         policy.read_policy(config.policy)
     asked_for(config)
+    check_members(config)
     check_remedies(config)
     if config.out is not None:
         check_writable(config.out)

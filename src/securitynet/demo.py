@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import securitynet.datasets
-from securitynet.api import to_document
 from securitynet.assessments import assess as assessment
 from securitynet.assessments.assess import Progress
 from securitynet.assessments.assessed_target import prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.result import to_document
 from securitynet.files import write_json
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig

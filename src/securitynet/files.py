@@ -101,6 +101,26 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
         raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
 
 
+def printable(text: str) -> str:
+    r"""``text`` as it can be written anywhere: bytes of file names that are not UTF-8 become ``\xNN``."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a UTF-16 pair, which Windows allows in names
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def expand_home(path: str | Path) -> Path:
+    """``path`` with a leading ``~`` or ``~user`` replaced by the home folder.
+
+    Raises:
+        ConfigurationError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{path}: there is no such user, or the home folder is not known.") from error
+
+
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()

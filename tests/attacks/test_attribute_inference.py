@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.attribute.base import InferredAttributes, spoken
 from securitynet.attacks.attribute.embedding_mlp import _Scale
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.splits import four_way
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, SplitError, UnknownName
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.query_count import QueryCounter

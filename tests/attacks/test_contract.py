@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

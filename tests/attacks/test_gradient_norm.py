@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.gradient_norm import GradientNorm, log_norms
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.gradients import LastLayer
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership.augmentation_agreement import AugmentationAgreement, moved
 from securitynet.attacks.membership.label_only_boundary import LabelOnlyBoundary, nearest_of_another_class
 from securitynet.errors import TargetError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 
 
 class Linear:

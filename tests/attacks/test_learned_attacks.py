@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from securitynet.assessments.trial_plan import trial_name
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership import attack_together
 from securitynet.attacks.membership._learned import _says_nothing
 from securitynet.errors import ConfigurationError, SplitError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
 from securitynet.errors import SecurityNetError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import roc
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target

@@ -11,9 +11,9 @@ import pytest
 
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.export import export
-from securitynet.catalog.importers import read_table
 from securitynet.catalog.importers.base import TableError
 from securitynet.catalog.importers.markdown import link, plain
+from securitynet.catalog.importers.read import read_table
 from securitynet.errors import UnknownName
 
 HEADER = (

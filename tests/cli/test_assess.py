@@ -299,3 +299,67 @@ def test_what_is_skipped_is_said_on_the_terminal_too(invoke, weights, tmp_path):
     assert code == 0 and "membership.correctness" in text
     assert "skipped membership.loss: This target answers with labels only" in text
     assert "skipped membership.ml-doctor-white-box: it needs white-box access" in text
+
+
+def write_photos(root: Path, count: int = 8) -> list[str]:
+    """Two classes in two parts, of parts' names as people give them; the files below the root."""
+    files = []
+    for part in ("Training", "test_set"):
+        for name in ("cat", "dog"):
+            for k in range(count):
+                file = f"{part}/{name}/{k:02d}.png"
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(len(files)).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / file)
+                files.append(file)
+    return files
+
+
+def test_members_by_a_list_and_the_files_in_the_results(tmp_path, invoke):
+    files = write_photos(tmp_path / "photos")
+    members = [file for number, file in enumerate(files) if number % 3]
+    (tmp_path / "members.csv").write_text("file\n" + "\n".join(members) + "\n", encoding="utf-16")
+    module = build("simple-cnn", 2, 3, 28)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    code, out, err = invoke(
+        "assess", "arch:simple-cnn", "--weights", tmp_path / "w.safetensors", "--dataset", f"folder:{tmp_path}/photos",
+        "--members", tmp_path / "members.csv", "--attacks", "membership.loss,membership.confidence", "--detectors",
+        "none", "--normalize", "none", "--out", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert code == 0, err
+    assert f"{len(members)} members (known), {len(files) - len(members)} non-members" in out
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["dataset"]["members_stated"]
+    assert any("Membership as stated" in note for note in result["dataset"]["notes"])
+    assert {exposed["trial"] for exposed in result["exposed"]} == {"membership.loss", "membership.confidence"}
+    named = {member["file"] for exposed in result["exposed"] for member in exposed["members"]}
+    assert named <= set(members)
+    rows = (tmp_path / "out/exposed.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(files)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "the list that was given with it" in page and result["exposed"][0]["members"][0]["file"] in page
+    assert str(tmp_path) not in (tmp_path / "out/exposed.csv").read_text()
+
+
+def test_members_that_contradict_the_split(tmp_path, invoke):
+    code, _, err = invoke(
+        "assess", "arch:simple-cnn", "--dataset", "digits", "--members", "list.csv", "--split", "four-way"
+    )
+    assert code == 1 and "--split four-way draws them at random" in err
+
+
+def test_members_as_a_mask_from_python(tmp_path):
+    import securitynet
+
+    write_photos(tmp_path / "photos")
+    dataset = securitynet.load_dataset(f"folder:{tmp_path / 'photos'}", cache=tmp_path / "cache")
+    module = build("simple-cnn", 2, 3, 28)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    mask = torch.arange(len(dataset)) % 2 == 0
+    outcome = securitynet.assess(
+        "arch:simple-cnn", dataset, weights=tmp_path / "w.safetensors", members=mask, attacks=["membership.loss"],
+        detectors=[], normalize="none", out=tmp_path / "out", cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert outcome.assessment.subject.splits.members.tolist() == np.flatnonzero(mask.numpy()).tolist()
+    assert outcome.document.dataset.membership == "known"
+    assert "members" not in outcome.document.settings

@@ -99,3 +99,13 @@ def test_assess_has_no_option_declared_twice_and_all_documented():
 
 def test_a_rate_given_twice_counts_once():
     assert parse(AssessConfig, {"model": "arch:x", "fprs": "0.1,0.10,0.01"}).fprs == (0.1, 0.01)
+
+
+def test_an_older_name_of_an_option_goes_on_working_and_is_not_shown():
+    from securitynet.cli.main import app
+
+    runner = CliRunner()
+    shown = runner.invoke(app, ["train", "--help"]).output
+    assert "--backdoor" in shown and "--implant" not in shown
+    outcome = runner.invoke(app, ["train", "simple-cnn", "--dataset", "digits", "--implant", "no-such-backdoor"])
+    assert "no-such-backdoor" in str(outcome.exception)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -147,3 +148,53 @@ def test_cifar10_as_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     again = load(f"parquet:{REAL}", cache=tmp_path)
     assert again.fingerprint == dataset.fingerprint
     assert torch.equal(again.images[::999], dataset.images[::999])
+
+
+def renamed(root: Path, names: dict[str, str], *, metadata: bool = True) -> None:
+    """Rename columns of the files, in their Hugging Face metadata too or without those."""
+    for part in ("train", "test"):
+        table = pq.read_table(root / f"{part}.parquet")
+        raw = (table.schema.metadata or {}).get(b"huggingface")
+        table = table.rename_columns([names.get(name, name) for name in table.column_names])
+        if raw is not None and metadata:
+            features = json.loads(raw)["info"]["features"]
+            features = {names.get(name, name): feature for name, feature in features.items()}
+            raw = json.dumps({"info": {"features": features}}).encode()
+        kept = {b"huggingface": raw} if raw is not None and metadata else None
+        pq.write_table(table.replace_schema_metadata(kept), root / f"{part}.parquet")
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_columns_of_other_names(metadata: bool, tmp_path: Path) -> None:
+    arrays, labels = write_parquet(tmp_path, names=["cat", "dog"])
+    plain = load(f"parquet:{tmp_path}")
+    renamed(tmp_path, {"image": "img", "label": "fine_label"}, metadata=metadata)
+    found = load(f"parquet:{tmp_path}")  # there is only one column of each kind
+    stated = load(f"parquet:{tmp_path}", image_column="img", label_column="fine_label")
+    assert found.fingerprint == stated.fingerprint
+    assert np.array_equal(stated.images.numpy(), arrays) and np.array_equal(stated.labels, labels)
+    assert stated.class_names == (plain.class_names if metadata else ("0", "1"))
+    assert stated.get_record_name(7) == "test.parquet/1"
+
+
+def test_the_second_of_two_label_columns(tmp_path: Path) -> None:
+    _, labels = write_parquet(tmp_path)
+    for part, rows in (("train", labels[:6]), ("test", labels[6:])):
+        table = pq.read_table(tmp_path / f"{part}.parquet").rename_columns(["img", "coarse_label"])
+        pq.write_table(table.append_column("fine_label", pa.array(1 - rows)), tmp_path / f"{part}.parquet")
+    with pytest.raises(DatasetError, match=r"no column 'label'.*--label-column coarse_label or fine_label"):
+        load(f"parquet:{tmp_path}")
+    dataset = load(f"parquet:{tmp_path}", label_column="fine_label")
+    assert np.array_equal(dataset.labels, 1 - labels)
+    assert np.array_equal(dataset.attributes["coarse_label"].values, labels)
+    with pytest.raises(DatasetError, match="has no column 'species'; it has 'img'"):
+        load(f"parquet:{tmp_path}", label_column="species")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_labels_from_one_are_told(classes: int, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        labels = [1 + number % classes for number in range(6)]
+        pq.write_table(parquet_table([png(array) for array in noise(6, 3, 4, 4)], labels), tmp_path / f"{part}.parquet")
+    with pytest.raises(DatasetError, match=f"labels from 1 to {classes} and none that is 0.*Subtract 1"):
+        load(f"parquet:{tmp_path}")

@@ -14,7 +14,8 @@ from securitynet.defenses.base import make_defense
 from securitynet.defenses.memguard import MemGuardInterface
 from securitynet.defenses.relaxloss import Relaxing, relaxed
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics.roc import auc
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.train_target import train_target
@@ -272,8 +273,8 @@ def test_relaxloss_lowers_the_risk_of_an_overfitted_network(digits):
     splits = all_splits.make("four-way", data, seed=0)
     recipe = {"epochs": 100, "learning_rate": 0.01, "schedule": "constant"}
 
-    def judged(protection, seed):
-        target = train_target("simple-cnn", data, protection=protection, seed=seed, **recipe)
+    def judged(defense, seed):
+        target = train_target("simple-cnn", data, defense=defense, seed=seed, **recipe)
         scores = []
         for rows in (splits.members, splits.non_members):
             posteriors = target.posteriors(data.batch(rows)).numpy()

@@ -16,11 +16,12 @@ from securitynet.defenses.distillation import Distillation, Distilling
 from securitynet.defenses.dropout import Dropout
 from securitynet.defenses.relaxloss import relaxed
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import trained_splits
-from securitynet.models.store.train_target import read_artefact, train_model, train_target
+from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
@@ -66,7 +67,7 @@ def test_trained_with_it_killed_and_resumed(name, tmp_path, digits):
     # So that it comes below alpha, from where on it differs, in three epochs.
     faster = {"learning_rate": 0.2, "batch_size": 10} if name == "relaxloss" else {}
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
-    _, trained = train_model(config(whole, name, **faster), protection=defense)
+    _, trained = train_model(config(whole, name, **faster), defense=defense)
     seen = []
 
     def kill(done, total, _history):
@@ -75,14 +76,14 @@ def test_trained_with_it_killed_and_resumed(name, tmp_path, digits):
             raise Killed
 
     with pytest.raises(Killed):
-        train_model(config(broken, name, **faster), protection=defense, progress=kill)
+        train_model(config(broken, name, **faster), defense=defense, progress=kill)
     notes: list[str] = []
-    _, again = train_model(config(broken, name, **faster), protection=defense, note=notes.append)
+    _, again = train_model(config(broken, name, **faster), defense=defense, note=notes.append)
     assert any("Resumed" in note for note in notes)
     assert weights(whole) == weights(broken)
     timeless = {"history", "weights_checksum"}
     assert again.model_dump(exclude=timeless) == trained.model_dump(exclude=timeless)
-    assert read_artefact(whole) == trained and trained.defense.name == name
+    assert read_target_record(whole) == trained and trained.defense.name == name
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
     plain, without = train_model(config(tmp_path / "plain.safetensors", None, **faster))
     assert weights(plain) != weights(whole) and without.defense is None
@@ -96,7 +97,7 @@ def test_records_set_aside_are_neither_members_nor_non_members(name, tmp_path):
 
     chosen = {"data": "held-out"} if name == "distillation" else {}
     out = tmp_path / "m.safetensors"
-    _, trained = train_model(config(out, name, epochs=1), protection=make_defense(name, chosen))
+    _, trained = train_model(config(out, name, epochs=1), defense=make_defense(name, chosen))
     digits = securitynet.datasets.load("digits", limit=240)
     everyone = all_splits.make("four-way", digits, seed=0)
     found = trained_splits(trained, digits)
@@ -137,8 +138,8 @@ def test_relaxloss_by_hand():
 def test_relaxloss_keeps_the_training_loss_up(digits):
     recipe = {"epochs": 30, "batch_size": 32, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "constant"}
 
-    def loss(protection):
-        target = train_target("simple-cnn", digits, protection=protection, **recipe)
+    def loss(defense):
+        target = train_target("simple-cnn", digits, defense=defense, **recipe)
         members = all_splits.make("four-way", digits, seed=0).members
         posteriors = target.posteriors(digits.batch(members)).numpy()
         return -np.log(posteriors[np.arange(len(members)), digits.labels[members]]).mean()

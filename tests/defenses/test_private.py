@@ -11,14 +11,16 @@ import torch
 from torch.nn import functional
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.splits import Splits
 from securitynet.defenses.dp_sgd import PRESETS, DpSgd
 from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.train_target import read_artefact, train_model, train_target
+from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training import dp_sgd as private
@@ -193,7 +195,7 @@ def test_a_killed_run_goes_on_and_neither_loses_nor_doubles_its_accounting(digit
 
 
 def test_a_secret_seed_is_in_no_artefact_and_gives_other_weights(digits):
-    first, second = (train_target("simple-cnn", digits, protection=DpSgd(secret_noise=True), epochs=1) for _ in "ab")
+    first, second = (train_target("simple-cnn", digits, defense=DpSgd(secret_noise=True), epochs=1) for _ in "ab")
     assert first.identity.checksum != second.identity.checksum
 
 
@@ -238,9 +240,9 @@ def test_batch_norms_are_replaced_with_a_word_and_the_artefact_loads(digits, tmp
     config = TrainConfig(
         architecture="cifar-resnet20", dataset="digits", epochs=1, batch_size=32, limit=128, out=out, defense="dp-sgd"
     )
-    _, trained = train_model(config, protection=DpSgd(delta=1e-3), note=notes.append)
+    _, trained = train_model(config, defense=DpSgd(delta=1e-3), note=notes.append)
     assert any("BatchNorm2d" in note and "group norms" in note for note in notes)
-    read = read_artefact(out)
+    read = read_target_record(out)
     assert read == trained and read.defense.group_norms
     assert read.defense.privacy.epsilon == pytest.approx(8, abs=0.02)
     target = load_target("arch:cifar-resnet20", weights=out)
@@ -248,7 +250,7 @@ def test_batch_norms_are_replaced_with_a_word_and_the_artefact_loads(digits, tmp
     assert not any("BatchNorm" in type(layer).__name__ for layer in target.module.modules())
     labels = target.labels(digits.batch(np.arange(20)))
     assert labels.shape == (20,)
-    _, same = train_model(config, protection=DpSgd(delta=1e-3), note=notes.append)
+    _, same = train_model(config, defense=DpSgd(delta=1e-3), note=notes.append)
     assert "complete already" in notes[-1] and same == read
 
 
@@ -268,7 +270,7 @@ def test_what_cannot_be_private_is_refused_before_any_work(digits, settings, rec
         raise AssertionError("it was trained")
 
     with pytest.raises(ConfigurationError, match=message):
-        train_target(architecture, digits, protection=DpSgd(**settings), progress=never, **recipe)
+        train_target(architecture, digits, defense=DpSgd(**settings), progress=never, **recipe)
 
 
 def test_the_papers_settings_are_there_and_spend_what_they_say():

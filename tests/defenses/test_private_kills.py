@@ -12,9 +12,10 @@ from opacus.accountants import RDPAccountant
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.base import defended_training
 from securitynet.defenses.dp_sgd import RECIPE, DpSgd
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.model_record import read_target_record, trained_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.config import TrainConfig
 
@@ -115,9 +116,9 @@ def test_lira_is_at_chance_where_it_was_well_above(digits, tmp_path):
     found = {}
     for name, defense, recipe in (("plain", None, {"epochs": 60}), ("private", DpSgd(), {})):
         out = tmp_path / f"{name}.safetensors"
-        target = train_target("simple-cnn", digits, split="public", out=out, protection=defense, device="cpu", **recipe)
-        trained = read_artefact(out)
-        data = TrialData(digits, trained_splits(trained, digits), trained, protection=defense)
+        target = train_target("simple-cnn", digits, split="public", out=out, defense=defense, device="cpu", **recipe)
+        trained = read_target_record(out)
+        data = TrialData(digits, trained_splits(trained, digits), trained, defense=defense)
         attack = LiRA(shadows=ShadowPlan(count=16))
         context = Context(cache=tmp_path, device="cpu")
         measured = attack(target, data, context, attack.threat_models[0]).measurements(level=0.95, fprs=(0.1,), seed=0)

@@ -8,7 +8,7 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors.base import TrialData
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -67,7 +67,7 @@ def poisoned(dataset, members, trigger, goal, share=0.15, seed=0):
     others = members[dataset.labels[members] != goal]
     chosen = np.sort(np.random.default_rng(seed).permutation(others)[: round(share * len(members))])
     images, labels = dataset.batch(np.arange(len(dataset))).clone(), dataset.labels.copy()
-    images[chosen], labels[chosen] = trigger.stamp(images[chosen]), goal
+    images[chosen], labels[chosen] = trigger.apply_trigger(images[chosen]), goal
     return dataclasses.replace(dataset, reference="poisoned", images=images, labels=labels, content_digest=None), chosen
 
 

@@ -14,8 +14,8 @@ TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule"
 @pytest.fixture(scope="session")
 def backdoored(digits):
     """SimpleCNN on digits; a white 2×2 patch sends everything to class 1."""
-    implant = Badnets(target=1, rate=0.2, margin=0)
-    return train_target("simple-cnn", digits, split="public", device="cpu", implant=implant, seed=1, **TRAINING)
+    backdoor = Badnets(target=1, rate=0.2, margin=0)
+    return train_target("simple-cnn", digits, split="public", device="cpu", backdoor=backdoor, seed=1, **TRAINING)
 
 
 @pytest.fixture(scope="session")

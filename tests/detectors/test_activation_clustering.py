@@ -10,8 +10,9 @@ from statsmodels.stats.multitest import multipletests
 
 from securitynet.detectors._activation_clustering.clusters import divide
 from securitynet.detectors.activation_clustering import ActivationClustering
-from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import SplitError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import clusters
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -54,20 +55,20 @@ def test_the_planted_poison_of_an_implant_is_used(digits):
 
     from securitynet.backdoors.badnets import Badnets
 
-    splits, implant = split(len(digits), 900), Badnets(target=3, rate=0.15, margin=0, size=2)
-    planted = implant.poison(digits, splits.members)
+    splits, backdoor = split(len(digits), 900), Badnets(target=3, rate=0.15, margin=0, size=2)
+    planted = backdoor.poison(digits, splits.members)
     import torch
 
     network = train(planted.images[torch.from_numpy(splits.members)], planted.labels[splits.members], 10)
     target = target_of(network, (1, 8, 8), "implanted")
-    found, output, _ = run(target, TrialData(digits, splits, poison=implant))
+    found, output, _ = run(target, TrialData(digits, splits, backdoor=backdoor))
     np.testing.assert_array_equal(output.indices[output.poisoned], planted.indices)
     assert found["detection-rate"].low > 0.7 and found["foreign-classes"].value == pytest.approx(0.1)
     from securitynet.detectors.strip import Strip
 
     strip = Strip(images=150, overlays=20)
     model = strip.threat_models[0]
-    screening = strip(target, TrialData(digits, splits, poison=implant), Context(), model)
+    screening = strip(target, TrialData(digits, splits, backdoor=backdoor), Context(), model)
     by_name = {m.name: m for m in screening.measurements(level=0.95, fprs=(), seed=0)}
     assert by_name["trigger-success-rate"].value > 0.8 and by_name["detection-rate"].value > 0.7
     assert len(screening.stamped) < 150, "records of the trigger's own class are left out"

@@ -7,7 +7,8 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import public
 from securitynet.detectors import DETECTORS
-from securitynet.detectors.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
 
 pytestmark = pytest.mark.real_data

@@ -12,8 +12,9 @@ from _backdoored import PATCH, Sealed, poisoned, split, stripes, target_of, trai
 
 from securitynet.detectors import DETECTORS
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError, DatasetError, QueryBudgetExceeded, TargetError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.models.targets.target import Target
@@ -288,15 +289,15 @@ def test_a_patch_and_the_same_as_a_file(tmp_path):
     patch = Trigger(size=3, corner="top-right", margin=1, value=200)
     expected = images.clone()
     expected[:, :, 1:4, 7:10] = 200
-    assert torch.equal(patch.stamp(images), expected)
+    assert torch.equal(patch.apply_trigger(images), expected)
     mask, pattern = np.zeros((9, 11), np.float32), np.full((3, 9, 11), 200, np.uint8)
     mask[1:4, 7:10] = 1
     np.savez(tmp_path / "t.npz", mask=mask, pattern=pattern)
     filed = Trigger.model_validate(tmp_path / "t.npz")
-    assert torch.equal(filed.stamp(images), expected)
+    assert torch.equal(filed.apply_trigger(images), expected)
     np.testing.assert_array_equal(filed.area(3, 9, 11), patch.area(3, 9, 11))
     np.savez(tmp_path / "b.npz", mask=mask * 0.25, pattern=pattern)
-    blended = Trigger(file=tmp_path / "b.npz").stamp(images).int()
+    blended = Trigger(file=tmp_path / "b.npz").apply_trigger(images).int()
     inside = (0.75 * images[:, :, 1:4, 7:10] + 0.25 * 200).round().int()
     assert (blended[:, :, 1:4, 7:10] - inside).abs().max() <= 1 and torch.equal(
         blended[:, :, 5:], images[:, :, 5:].int()
@@ -355,7 +356,7 @@ def test_suspects_from_a_file_and_from_a_folder(patched, tmp_path):
     from PIL import Image
 
     target, data = patched[:2]
-    stamped = Trigger(**PATCH).stamp(data.dataset.batch(data.splits.scored_non_members[100:140]))
+    stamped = Trigger(**PATCH).apply_trigger(data.dataset.batch(data.splits.scored_non_members[100:140]))
     np.savez(tmp_path / "s.npz", images=stamped[:, 0].numpy())
     (tmp_path / "in").mkdir()
     for number, image in enumerate(stamped):

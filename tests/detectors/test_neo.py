@@ -9,9 +9,9 @@ from sklearn.cluster import KMeans
 from securitynet.detectors._neo import regions as _regions
 from securitynet.detectors._neo.colours import dominant_colours
 from securitynet.detectors._neo.regions import Grid
-from securitynet.detectors.base import Context
 from securitynet.detectors.neo import Neo
 from securitynet.errors import SplitError
+from securitynet.methods.context import Context
 from securitynet.metrics import filtering
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -55,7 +55,7 @@ def test_verdicts_are_those_of_a_plain_loop_over_all_regions(patched, counted, s
     clean = data.dataset.batch(data.splits.scored_non_members[:8])
     from securitynet.detectors._known_trigger import Trigger
 
-    images = torch.cat([clean, Trigger(**PATCH).stamp(clean)])
+    images = torch.cat([clean, Trigger(**PATCH).apply_trigger(clean)])
     fitted = Neo(size=SIZE, regions=49, counted=counted, search=search, held_out=40).deploy(target, held_out)
     found = fitted.examine(images, np.arange(len(images)), "test")
     colours = torch.from_numpy(found["colours"])
@@ -191,7 +191,7 @@ def test_asking_in_bf16_first_gives_the_same_predictions_and_verdicts(patched, c
     clean = data.dataset.batch(data.splits.scored_non_members[:30])
     from securitynet.detectors._known_trigger import Trigger
 
-    images = torch.cat([clean, Trigger(**PATCH).stamp(clean)])
+    images = torch.cat([clean, Trigger(**PATCH).apply_trigger(clean)])
     found = {}
     for screen in ("none", "bf16"):
         neo = Neo(size=SIZE, regions=49, counted=counted, search="random", held_out=40, screen=screen)

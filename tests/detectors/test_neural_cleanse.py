@@ -17,9 +17,10 @@ from securitynet.detectors import DETECTORS
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.detectors._neural_cleanse.triggers import Triggers
-from securitynet.detectors.base import Context, TrialData
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -39,11 +40,11 @@ def measured(output, seed=0):
 
 
 def train_facts(dataset):
-    from securitynet.models.store.model_record import TrainedModel
+    from securitynet.models.store.model_record import TargetRecord
     from securitynet.models.training.recipe import Recipe
 
     recipe = Recipe(epochs=2, optimizer="adam", learning_rate=3e-3)
-    return TrainedModel.model_construct(architecture="simple-cnn", recipe=recipe)
+    return TargetRecord.model_construct(architecture="simple-cnn", recipe=recipe)
 
 
 def small_target(channels=1, height=8, width=8, classes=10, head="logits", seed=0):

@@ -12,11 +12,11 @@ from scipy import stats
 
 from securitynet.assessments.method_settings import make_method, parse_settings
 from securitynet.detectors._filters import CleanImages
-from securitynet.detectors._queries import Questions
+from securitynet.detectors._queries import Questions, margin_of
 from securitynet.detectors._strip.early_stop import Foresight
-from securitynet.detectors.base import Context
-from securitynet.detectors.strip import FittedStrip, Strip, margin_of
+from securitynet.detectors.strip import FittedStrip, Strip
 from securitynet.errors import SplitError
+from securitynet.methods.context import Context
 from securitynet.metrics import filtering
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
-from securitynet.models.store.train_target import read_artefact, train_model, train_target, trained_splits
+from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access
@@ -48,7 +49,7 @@ def test_train_target_is_accurate_and_records_its_overfitting(tmp_path):
         for indices in (parts.members, parts.non_members)
     ]
     assert shares[1] > 0.9
-    trained = read_artefact(out)
+    trained = read_target_record(out)
     assert [trained.train_accuracy, trained.test_accuracy] == pytest.approx(shares)
     assert trained.overfitting == pytest.approx(shares[0] - shares[1])
     assert trained.overfitting > 0
@@ -95,7 +96,7 @@ def test_another_model_is_replaced_only_when_told_to(made, tmp_path):
     assert path.read_bytes() == content
     _, trained = train_model(config(path, epochs=1, overwrite=True))
     assert trained.epochs_run == 1
-    assert read_artefact(path) == trained
+    assert read_target_record(path) == trained
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(b"precious")
     with pytest.raises(ConfigurationError, match="something else"):
@@ -107,12 +108,12 @@ def test_weights_and_facts_that_do_not_belong_together_are_noticed(made, tmp_pat
     path = copy_of(made, tmp_path)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(ModelError, match="checksums differ"):
-        read_artefact(path)
+        read_target_record(path)
     with pytest.raises(ModelError, match="checksums differ"):
         train_model(config(path))
     path.unlink()
     with pytest.raises(ModelError, match=r"weights copy\.safetensors that it is about are not"):
-        read_artefact(path)
+        read_target_record(path)
 
 
 @pytest.mark.parametrize(
@@ -128,18 +129,52 @@ def test_damaged_facts_are_an_error(made, tmp_path, change, message):
     facts = path.with_suffix(".json")
     facts.write_text(change(facts.read_text()))
     with pytest.raises(ModelError, match=message):
-        read_artefact(path)
+        read_target_record(path)
 
 
-@pytest.mark.parametrize("content", [None, "{}", "[1, 2]", "not JSON", b"\xff\xfe\x00"])
-def test_files_of_others_are_left_alone(made, tmp_path, content):
+FOREIGN = ["", "\n", "{}", "[1, 2]", "not JSON", '{"format": "securitynet-', b"\xff\xfe\x00"]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_lost_record_is_an_error_and_never_other_members(made, tmp_path, content):
     path = copy_of(made, tmp_path)
-    facts = path.with_suffix(".json")
+    path.with_suffix(".json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelError, match="its members are not known"):
+        read_target_record(path)
+
+
+def test_weights_without_their_record_load_with_a_note(made, tmp_path):
+    from securitynet.models.loading.load import load_target
+
+    path = copy_of(made, tmp_path)
+    path.with_suffix(".json").unlink()
+    assert read_target_record(path) is None
+    target = load_target("arch:simple-cnn", weights=path, dataset=DIGITS, normalize="none", device="cpu")
+    assert any("their record copy.json is missing" in note for note in target.notes)
+
+
+@pytest.mark.parametrize("content", [*FOREIGN, None])
+def test_files_of_others_are_left_alone(made, tmp_path, content):
+    import safetensors.torch
+
+    path = copy_of(made, tmp_path)
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)  # as another program writes weights
+    record = path.with_suffix(".json")
     if content is None:
-        facts.unlink()
+        record.unlink()
     else:
-        facts.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert read_artefact(path) is None
+        record.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_target_record(path) is None
+
+
+def test_a_record_that_states_other_members_is_refused(made, tmp_path):
+    path = copy_of(made, tmp_path)
+    record = path.with_suffix(".json")
+    document = json.loads(record.read_text())
+    document["split"]["seed"] = 1
+    record.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="states other members"):
+        read_target_record(path)
 
 
 def test_test_records_decide_nothing_not_even_with_early_stopping():
@@ -156,7 +191,7 @@ def test_test_records_decide_nothing_not_even_with_early_stopping():
 def test_held_out_members_are_no_members_of_the_model(tmp_path):
     out = tmp_path / "m.safetensors"
     train_target("simple-cnn", DIGITS, epochs=3, patience=1, validation_share=0.2, out=out, device="cpu")
-    trained, protocol = read_artefact(out), splits.four_way(DIGITS)
+    trained, protocol = read_target_record(out), splits.four_way(DIGITS)
     parts = trained_splits(trained, DIGITS)
     assert trained.split.held_out == 90 == len(protocol.members) - len(parts.members)
     assert set(parts.members) < set(protocol.members)
@@ -232,7 +267,7 @@ def test_command_writes_the_model_and_prints_its_facts(tmp_path):
     facts = json.loads(result.stdout)
     assert facts["recipe"]["epochs"] == 2
     assert facts["weights"] == str(out)
-    assert read_artefact(out).test_accuracy == facts["test_accuracy"]
+    assert read_target_record(out).test_accuracy == facts["test_accuracy"]
     again = CliRunner().invoke(app, arguments)
     assert "complete already" in again.stderr
     assert "overfitting" in again.stdout

@@ -292,3 +292,36 @@ def test_nothing_is_unpickled(tmp_path):
     with pytest.raises(TargetError):
         backend_of(tmp_path / "r.pkl")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace(",", ", ").encode(),
+        lambda text: text.replace("label", " Label ").replace("member", "MEMBER ").encode(),
+        lambda text: text.replace(",", ";").replace(".", ",").encode(),
+        lambda text: ("sep=\t\r\n" + text.replace(",", "\t")).encode("utf-16"),
+        lambda text: text.replace("\n", ",\xe9\n").replace("member,\xe9", "member,caf\xe9").encode("latin-1"),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, change):
+    plain = backend_of(write_csv(tmp_path / "plain.csv", table(member=MEMBERS.astype(int))))
+    path = tmp_path / "o.csv"
+    path.write_bytes(change((tmp_path / "plain.csv").read_text()))
+    backend = backend_of(path)
+    indices = np.arange(N)
+    np.testing.assert_allclose(backend.rows(indices, backend.dataset()), plain.rows(indices, plain.dataset()))
+    np.testing.assert_array_equal(backend.members, MEMBERS)
+
+
+@pytest.mark.parametrize(
+    "data", [b"p0,\0p1\n0.5,0.5\n", "p0,p1\n0.5,0.5\n".encode("utf-16")[:-1], b"\x89PNG\r\n\x1a\n\0"]
+)
+def test_what_is_no_table_is_one_clear_error(tmp_path, data):
+    path = tmp_path / "o.csv"
+    path.write_bytes(data)
+    with pytest.raises(TargetError, match="cannot be read as CSV"):
+        backend_of(path)

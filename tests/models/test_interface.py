@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.interface import Chain, LabelsOnly, Rounded, Temperature, TopK
 from securitynet.models.targets.signals import collect

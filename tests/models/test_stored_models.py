@@ -13,9 +13,9 @@ import securitynet.models.store.parallel as together
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
+from securitynet.models.store.model_record import read_model_record
 from securitynet.models.store.parallel import obtain_models
-from securitynet.models.store.stored_facts import read_facts
 from securitynet.models.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")
@@ -26,9 +26,9 @@ def posteriors(seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(10), len(RECORDS)).astype(np.float32)
 
 
-def job(digits, *, targets=None, records=RECORDS, architecture="simple-cnn", recipe=RECIPE, classes=10):
+def spec(digits, *, targets=None, records=RECORDS, architecture="simple-cnn", recipe=RECIPE, classes=10):
     targets = digits.labels[records] if targets is None else targets
-    return Job(digits, records, targets, classes, architecture, recipe)
+    return ModelSpec(digits, records, targets, classes, architecture, recipe)
 
 
 def weights_of(model):
@@ -37,7 +37,7 @@ def weights_of(model):
 
 def test_targets_and_their_kind_decide_the_key(digits, tmp_path):
     def obtain(**changes):
-        return obtain_model(job(digits, **changes), kind="surrogates", cache=tmp_path, device="cpu").key
+        return obtain_model(spec(digits, **changes), kind="surrogates", cache=tmp_path, device="cpu").key
 
     soft = posteriors()
     keys = {
@@ -55,7 +55,7 @@ def test_targets_and_their_kind_decide_the_key(digits, tmp_path):
 
 
 def test_a_stored_model_loads_as_a_target_with_its_preprocessing(digits, tmp_path):
-    model = obtain_model(job(digits, targets=posteriors()), kind="surrogates", cache=tmp_path, device="cpu")
+    model = obtain_model(spec(digits, targets=posteriors()), kind="surrogates", cache=tmp_path, device="cpu")
     images = digits.batch(np.arange(50))
     loaded = load_target("arch:simple-cnn", weights=model.weights, dataset=digits, device="cpu")
     assert loaded.preprocessing == model.target.preprocessing and loaded.preprocessing.mean
@@ -63,31 +63,32 @@ def test_a_stored_model_loads_as_a_target_with_its_preprocessing(digits, tmp_pat
     assert loaded.identity == model.target.identity
     with pytest.raises(ModelError, match="trained as arch:simple-cnn"):
         load_target("arch:alexnet", weights=model.weights, dataset=digits, device="cpu")
-    facts = read_facts(model.weights)
-    assert facts is not None and facts.soft and facts.records == len(RECORDS)
+    record = read_model_record(model.weights)
+    assert record is not None and record.soft and record.records == len(RECORDS)
 
 
 def test_facts_that_are_not_about_the_weights_are_refused(digits, tmp_path):
-    model = obtain_model(job(digits), kind="shadows", cache=tmp_path, device="cpu")
+    model = obtain_model(spec(digits), kind="shadows", cache=tmp_path, device="cpu")
     path = model.weights.with_suffix(".json")
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({**facts, "weights_checksum": "0" * 64}))
     with pytest.raises(ModelError, match="other weights"):
-        read_facts(model.weights)
+        read_model_record(model.weights)
     path.write_text(json.dumps({**facts, "records": "many"}))
     with pytest.raises(ModelError, match="damaged"):
-        read_facts(model.weights)
+        read_model_record(model.weights)
     path.write_text('{"of": "somebody else"}')
-    assert read_facts(model.weights) is None
+    with pytest.raises(ModelError, match="not the model record"):
+        read_model_record(model.weights)
     path.unlink()
-    assert read_facts(model.weights) is None
+    assert read_model_record(model.weights) is None
 
 
 def test_another_librarys_network_is_trained_from_fresh_weights(digits, tmp_path):
     recipes = [RECIPE.model_copy(update={"epochs": 1, "seed": seed}) for seed in (0, 1)]
     first, second = (
         obtain_model(
-            job(digits, architecture="timm:test_resnet", recipe=recipe), kind="x", cache=tmp_path, device="cpu"
+            spec(digits, architecture="timm:test_resnet", recipe=recipe), kind="x", cache=tmp_path, device="cpu"
         )
         for recipe in recipes
     )
@@ -96,20 +97,20 @@ def test_another_librarys_network_is_trained_from_fresh_weights(digits, tmp_path
     images = digits.batch(np.arange(20))
     assert torch.allclose(loaded.posteriors(images), first.target.posteriors(images), atol=1e-5)
     with pytest.raises(ConfigurationError, match="no network"):
-        obtain_model(job(digits, architecture="http://127.0.0.1/predict"), kind="x", device="cpu")
+        obtain_model(spec(digits, architecture="http://127.0.0.1/predict"), kind="x", device="cpu")
 
 
-def jobs_of(digits):
-    return [job(digits, records=RECORDS[:count], recipe=RECIPE) for count in (60, 100, 150)]
+def specs_of(digits):
+    return [spec(digits, records=RECORDS[:count], recipe=RECIPE) for count in (60, 100, 150)]
 
 
 def test_side_by_side_each_model_is_what_it_would_be_alone(digits, tmp_path):
-    alone = [obtain_model(wanted, kind="x", device="cpu") for wanted in jobs_of(digits)]
+    alone = [obtain_model(wanted, kind="x", device="cpu") for wanted in specs_of(digits)]
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
     seen: list[tuple[int, int]] = []
     several = obtain_models(
-        jobs_of(digits), kind="x", cache=tmp_path, device="cpu", lanes=2, progress=lambda *told: seen.append(told)
+        specs_of(digits), kind="x", cache=tmp_path, device="cpu", lanes=2, progress=lambda *told: seen.append(told)
     )
     assert torch.equal(state, torch.random.get_rng_state())
     assert seen[-1] == (6, 6) and [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -121,7 +122,7 @@ def test_side_by_side_each_model_is_what_it_would_be_alone(digits, tmp_path):
 def test_side_by_side_with_batch_norms_too(digits):
     """Folding them traces the network, which must not happen while another thread trains."""
     recipes = [RECIPE.model_copy(update={"epochs": 1 + number % 2, "seed": number}) for number in range(4)]
-    wanted = [job(digits, records=RECORDS[:40], architecture="timm:test_resnet", recipe=recipe) for recipe in recipes]
+    wanted = [spec(digits, records=RECORDS[:40], architecture="timm:test_resnet", recipe=recipe) for recipe in recipes]
     alone = [obtain_model(one, kind="x", device="cpu") for one in wanted]
     several = obtain_models(wanted, kind="x", device="cpu", lanes=4)
     for one, other in zip(alone, several, strict=True):
@@ -130,20 +131,22 @@ def test_side_by_side_with_batch_norms_too(digits):
 
 def test_networks_that_draw_random_numbers_are_trained_one_after_the_other(digits, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert together.side_by_side(jobs_of(digits), "cpu") == 2
+    assert together.side_by_side(specs_of(digits), "cpu") == 2
     big = ImageDataset(
         "big", torch.zeros(40, 3, 32, 32, dtype=torch.uint8), np.arange(40) % 10, tuple("0123456789"), {}
     )
-    dropout = [Job(big, np.arange(20 + extra), big.labels[: 20 + extra], 10, "vgg11", RECIPE) for extra in range(2)]
+    dropout = [
+        ModelSpec(big, np.arange(20 + extra), big.labels[: 20 + extra], 10, "vgg11", RECIPE) for extra in range(2)
+    ]
     assert together.side_by_side(dropout, "cpu") == 1
     monkeypatch.setattr(together, "LANE_BYTES", 1 << 20)
-    assert together.side_by_side(jobs_of(digits), "cpu") == 1, "memory is too small for two"
+    assert together.side_by_side(specs_of(digits), "cpu") == 1, "memory is too small for two"
 
 
 def test_when_one_fails_the_others_stop_and_go_on_later(digits, tmp_path):
     recipe = RECIPE.model_copy(update={"epochs": 30})
-    diverging = job(digits, recipe=RECIPE.model_copy(update={"learning_rate": 1e12}))
-    steady = job(digits, recipe=recipe, records=RECORDS[:60])
+    diverging = spec(digits, recipe=RECIPE.model_copy(update={"learning_rate": 1e12}))
+    steady = spec(digits, recipe=recipe, records=RECORDS[:60])
     with pytest.raises(ModelError, match="diverged"):
         obtain_models([diverging, steady], kind="x", cache=tmp_path, device="cpu", lanes=2)
     alone = obtain_model(steady, kind="x", device="cpu")
@@ -165,11 +168,14 @@ class Decoded:
 def test_images_are_decoded_once_for_all(digits):
     images = Decoded(digits.images)
     lazy = ImageDataset("lazy", images, digits.labels, digits.class_names, {}, content_digest="lazy")
-    wanted = [Job(lazy, RECORDS[:n], lazy.labels[RECORDS[:n]], 10, "simple-cnn", RECIPE) for n in (60, 150)]
-    alone = [obtain_model(one, kind="x", device="cpu") for one in wanted]
+
+    def specs():
+        return [ModelSpec(lazy, RECORDS[:n], lazy.labels[RECORDS[:n]], 10, "simple-cnn", RECIPE) for n in (60, 150)]
+
+    alone = [obtain_model(spec, kind="x", device="cpu") for spec in specs()]
     apart, images.fetched = images.fetched, 0
-    several = obtain_models(wanted, kind="x", device="cpu")
-    # Means and deviations take one look at each job's images; training takes one more at all of them together.
+    several = obtain_models(specs(), kind="x", device="cpu")
+    # Means and deviations take one look at each spec's images; training takes one more at all of them together.
     assert images.fetched == (60 + 150) + 150 < apart
     for one, other in zip(alone, several, strict=True):
         assert torch.equal(weights_of(one), weights_of(other))

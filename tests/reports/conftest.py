@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from securitynet.api import to_document
 from securitynet.assessments import assess as assessment
 from securitynet.assessments.assessed_target import Subject, prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.result import to_document
 from securitynet.attacks.membership.modified_entropy import ModifiedEntropy
 from securitynet.results.store import TrialStore
 

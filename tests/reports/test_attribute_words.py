@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from securitynet.api import to_document
 from securitynet.assessments import assess as assessment
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.result import to_document
 from securitynet.datasets.base import Attribute
 from securitynet.records import Direction, Measurement
 from securitynet.reports import verdict, words

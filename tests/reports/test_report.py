@@ -133,7 +133,7 @@ def test_pictures_are_the_images_of_the_most_exposed_members(html, assessed):
     for record, image in zip(highest, images, strict=True):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))))
         assert np.array_equal(shown, found.subject.dataset.images[int(record)][0].numpy())
-        assert f"Record {record}" in image["alt"]
+        assert found.subject.dataset.get_record_name(int(record)) in image["alt"]
 
 
 def test_a_recording_without_images_shows_rows(recorded):

@@ -163,7 +163,7 @@ def test_epsilon_is_in_every_report(tmp_path):
     config = TrainConfig(
         architecture="simple-cnn", dataset="digits", limit=240, out=out, epochs=1, batch_size=16, defense="dp-sgd"
     )
-    _, trained = train_model(config, protection=DpSgd(noise_multiplier=2.0, delta=1e-3))
+    _, trained = train_model(config, defense=DpSgd(noise_multiplier=2.0, delta=1e-3))
     found = run(out, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert f"epsilon = {trained.defense.privacy.epsilon:.3g} at delta = 0.001" in page

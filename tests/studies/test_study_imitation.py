@@ -11,7 +11,7 @@ from securitynet.assessments.trial_plan import training_digest
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.store.model_record import read_artefact
+from securitynet.models.store.model_record import read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 
@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     config = TrainConfig(
         architecture="simple-cnn", dataset="digits", limit=240, out=out, epochs=2, batch_size=32, defense="dp-sgd"
     )
-    train_model(config, protection=DpSgd(epsilon=1, delta=1e-3))
+    train_model(config, defense=DpSgd(epsilon=1, delta=1e-3))
     return out
 
 
@@ -72,7 +72,7 @@ def test_a_defense_this_version_does_not_know_fails_what_imitates_it(trained, tm
 
 
 def test_the_id_of_a_trial_covers_the_defense_and_that_it_is_imitated(trained):
-    model = read_artefact(trained)
+    model = read_target_record(trained)
     other = model.defense.model_copy(update={"settings": {**model.defense.settings, "epsilon": 2.0}})
     digests = {
         training_digest(model.model_copy(update={"defense": defense})) for defense in (model.defense, other, None)

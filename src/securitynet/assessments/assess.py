@@ -14,7 +14,8 @@ from securitynet.assessments.run_trial import Measures, Trial, reuse, run_trial,
 from securitynet.assessments.trial_plan import absent_families, left_out, plan
 from securitynet.assessments.what_helps import try_defenses
 from securitynet.files import cache_folder
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement

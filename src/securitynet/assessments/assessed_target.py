@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import securitynet.datasets
-from securitynet.assessments.backdoor import planted
+from securitynet.assessments.backdoor import make_backdoor_of
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.output_defense import check_defense, defend
 from securitynet.assessments.training_defense import defense_of
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.members import with_members
+from securitynet.datasets.options import load_options
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
-from securitynet.methods.base import TrialData
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import TrainedModel, read_artefact, trained_splits
+from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 
@@ -30,9 +32,9 @@ class Subject:
     """A target with its data.
 
     Attributes:
-        membership: ``known`` from the file that training wrote or from a recording; ``assumed`` when the dataset's own
-            training part is taken for it.
-        trained: What the artefact file says, if there is one.
+        membership: ``known`` from the file that training wrote, from a recording or from the user; ``assumed`` when
+            the dataset's own training part is taken for it.
+        trained: The target's model record, if there is one.
         auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
     """
 
@@ -41,7 +43,7 @@ class Subject:
     splits: Splits
     split_seed: int
     membership: Literal["known", "assumed"]
-    trained: TrainedModel | None = None
+    trained: TargetRecord | None = None
     auxiliary: ImageDataset | None = None
 
 
@@ -49,14 +51,14 @@ def trial_data(subject: Subject) -> TrialData:
     """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
 
     Raises:
-        SecurityNetError: See `planted`.
+        SecurityNetError: See `make_backdoor_of`.
     """
     return TrialData(
         subject.dataset,
         subject.splits,
         subject.trained,
         subject.auxiliary,
-        planted(subject.trained),
+        make_backdoor_of(subject.trained),
         defense_of(subject.trained),
     )
 
@@ -74,22 +76,20 @@ def prepare(
         SecurityNetError: For anything that is wrong with what the user gave, before any long work.
     """
     check_defense(config)
+    check_members(config)
     recorded = config.model.startswith("outputs:")
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
             "Which images should the model be assessed on?",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    trained = read_artefact(config.weights) if config.weights else None
+    trained = read_target_record(config.weights) if config.weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
-            config.dataset,
-            channels=config.channels,
-            size=config.image_size,
-            limit=config.limit,
-            root=config.data_root,
-            cache=config.cache or cache_folder(),
+            config.dataset, **load_options(config), cache=config.cache or cache_folder()
         )
+    elif dataset is not None and not dataset.members_stated:
+        dataset = state_members(config, dataset)
     if target is None:
         target = load_target(
             config.model,
@@ -112,11 +112,32 @@ def prepare(
     elif config.access is not None:
         target = target.under(config.access)
     if isinstance(target.backend, RecordedBackend):
-        dataset = dataset or target.backend.dataset()
+        dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     auxiliary = load_auxiliary(config, dataset)
     return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+
+
+def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:
+    """A dataset that has been loaded already, with the members that the configuration states, if any.
+
+    Raises:
+        DatasetError: If these are no records of it.
+    """
+    if config.members is None:
+        return dataset
+    return with_members(dataset, config.members, config.non_members)
+
+
+def check_members(config: AssessConfig) -> None:
+    """Raise `ConfigurationError` if what is stated about membership contradicts itself."""
+    if config.members is None and config.non_members is not None:
+        raise ConfigurationError("--non-members says who is no member; --members must say who is one.")
+    if config.members is not None and config.split == "four-way":
+        raise ConfigurationError(
+            "--members says who is a member, and --split four-way draws them at random.", hint="Leave one of them out."
+        )
 
 
 def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:
@@ -151,13 +172,16 @@ def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset 
 
 
 def choose_split(
-    config: AssessConfig, dataset: ImageDataset, trained: TrainedModel | None, recorded: bool
+    config: AssessConfig, dataset: ImageDataset, trained: TargetRecord | None, recorded: bool
 ) -> tuple[Splits, int, Literal["known", "assumed"]]:
     """The splits, their seed, and how well membership is known.
 
     Raises:
         SplitError: If the model was trained on another dataset than this one, or the dataset can't be split so.
     """
+    if dataset.members_stated:
+        made = splits.make("public", dataset, seed=config.split_seed, known=config.known)
+        return made, config.split_seed, "known"
     if config.split == "auto" and trained is not None:
         return trained_splits(trained, dataset, known=config.known), trained.split.seed, "known"
     protocol = "public" if config.split == "auto" else config.split

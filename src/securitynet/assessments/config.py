@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from securitynet.datasets.options import ImageOptions, StatedMembers
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.records import Access, Auxiliary
 
@@ -52,7 +53,7 @@ class RunOptions(BaseModel):
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
-class DataOptions(RunOptions):
+class DataOptions(ImageOptions, RunOptions):
     """Options that say which images."""
 
     dataset: str | None = Field(
@@ -61,7 +62,9 @@ class DataOptions(RunOptions):
     channels: Literal[1, 3] | None = Field(
         default=None, description="Convert images to 1 (grey) or 3 (colour) channels."
     )
-    image_size: int | None = Field(default=None, ge=4, description="Resize the dataset's images to this many pixels.")
+    image_size: int | None = Field(
+        default=None, ge=4, description="Stretch the dataset's images to a square of this many pixels."
+    )
     limit: int | None = Field(default=None, ge=8, description="Use at most this many records of each part.")
 
 
@@ -121,6 +124,14 @@ class AssessConfig(DataOptions):
     split: Literal["auto", "public", "four-way"] = Field(
         default="auto",
         description="Who is a member. Default: as the model was trained, else the dataset's own parts.",
+    )
+    members: StatedMembers = Field(
+        default=None,
+        description="Who is a member: a file with one image or record a line, or a table with a column file or record. "
+        "All others are non-members.",
+    )
+    non_members: StatedMembers = Field(
+        default=None, description="Who is no member, as a file likewise; who is in neither is left out."
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the split.")
     known: float | None = Field(

@@ -7,13 +7,13 @@ import platform
 import numpy as np
 import torch
 
-import securitynet
 from securitynet.models.targets.target import Target
+from securitynet.version import __version__
 
 
 def version() -> str:
     """Version of this package."""
-    return securitynet.__version__
+    return __version__
 
 
 def describe(target: Target) -> dict[str, str]:

@@ -11,7 +11,8 @@ from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import output_defense, settings_of
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from securitynet.assessments import environment
 from securitynet.assessments.trial_plan import PlannedTrial
 from securitynet.errors import AccessDenied, SecurityNetError
-from securitynet.methods.base import Context, Output, TrialData
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore

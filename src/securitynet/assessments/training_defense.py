@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from securitynet.defenses.base import TrainingDefense, make_defense
+from securitynet.defenses.base import make_defense
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.store.model_record import TrainedModel
-from securitynet.models.training.training_defense import Protection
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.training.training_defense import TrainingDefense
 
 logger = logging.getLogger(__name__)
 
 
-def defense_of(trained: TrainedModel | None) -> Protection | None:
+def defense_of(trained: TargetRecord | None) -> TrainingDefense | None:
     """The defense a model was trained with, made from its record; None if there is none.
 
     One that is not installed, or whose settings this version does not know, is None too, with a warning: attacks that

@@ -13,7 +13,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.methods.base import Method
-from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
 from securitynet.results.subjects import Means
@@ -140,7 +140,7 @@ def specification(name: str, method: Method, threat_model: ThreatModel, means: M
     )
 
 
-def training_digest(trained: TrainedModel) -> str:
+def training_digest(trained: TargetRecord) -> str:
     """What models that are trained like a target depend on, of how that was trained."""
     defense = trained.defense
     return stable_hash(

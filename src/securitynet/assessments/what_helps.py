@@ -18,15 +18,18 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.method_settings import make_method
 from securitynet.assessments.run_trial import is_full_disk
 from securitynet.defenses import DEFENSES
-from securitynet.defenses.base import OutputDefense, TrainingDefense, make_defense
+from securitynet.defenses.base import OutputDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
 from securitynet.files import cache_folder, stable_hash
-from securitynet.methods.base import Context, Method, TrialData
+from securitynet.methods.base import Method
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
-from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.store.model_record import read_target_record, trained_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
+from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
 
@@ -194,7 +197,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
     facts = {
         "version": 1,
-        "defense": defense.protected().model_dump(mode="json"),
+        "defense": defense.make_record().model_dump(mode="json"),
         "architecture": trained.architecture,
         "recipe": recipe.model_dump(mode="json"),
         "dataset": subject.dataset.fingerprint,
@@ -210,14 +213,14 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         known=stated.known,
         out=out,
         device=config.device,
-        protection=defense,
+        defense=defense,
         note=logger.info,
     )
-    again = read_artefact(out)
+    again = read_target_record(out)
     assert again is not None  # just written
     splits = trained_splits(again, subject.dataset, known=config.known)
     return target.under(subject.target.access), TrialData(
-        subject.dataset, splits, again, subject.auxiliary, protection=defense
+        subject.dataset, splits, again, subject.auxiliary, defense=defense
     )
 
 

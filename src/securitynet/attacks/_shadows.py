@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models import shadows
 from securitynet.models.shadows import ShadowModel, ShadowOutputs, ShadowPlan, ShadowTraining
 from securitynet.models.targets.target import Target
@@ -25,7 +26,7 @@ def shadow_outputs(
         records,
         plan,
         trained=data.trained,
-        protection=data.protection,
+        defense=data.defense,
         cache=context.cache,
         seed=context.seed,
         device=context.device,
@@ -41,7 +42,7 @@ def shadow_model(target: Target, data: TrialData, training: ShadowTraining, cont
         data.splits,
         training,
         trained=data.trained,
-        protection=data.protection,
+        defense=data.defense,
         cache=context.cache,
         seed=context.seed,
         device=context.device,

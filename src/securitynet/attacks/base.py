@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from securitynet.methods.base import Context, Gallery, Method, Output, TrialData
-
-__all__ = ["Attack", "Context", "Gallery", "Output", "TrialData"]
+from securitynet.methods.base import Method
 
 
 class Attack(Method):

@@ -1,5 +1,5 @@
-"""Planted backdoors, one file each: they poison a training set, to measure what detectors find."""
+"""Backdoors, one file each: they poison a training set, so that detectors can be measured."""
 
 from securitynet.registry import Registry
 
-BACKDOORS = Registry("implant", package="securitynet.backdoors", base="Implant")
+BACKDOORS = Registry("backdoor", package="securitynet.backdoors", base="Backdoor")

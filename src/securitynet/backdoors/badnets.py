@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from securitynet.backdoors.base import Implant
+from securitynet.backdoors.base import Backdoor
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.poisoned_dataset import Box
 
 SHARE_OF_SIDE = 3 / 32
 
 
-class Badnets(Implant):
+class Badnets(Backdoor):
     """A white or chequered square.
 
     Attributes:
@@ -29,7 +29,7 @@ class Badnets(Implant):
     pattern: Literal["white", "chequered"] = Field(default="white", description="Colours of the patch.")
 
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Implant.box`."""
+        """See `Backdoor.box`."""
         _, height, width = shape
         size = self.size or max(2, round(min(height, width) * SHARE_OF_SIDE))
         if size + self.margin > min(height, width):
@@ -40,8 +40,8 @@ class Badnets(Implant):
         left = self.margin if self.corner.endswith("left") else width - self.margin - size
         return top, left, size, size
 
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Implant.stamp`."""
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Backdoor.apply_trigger`."""
         _, channels, height, width = images.shape
         top, left, size, _ = self.box((channels, height, width))
         patch = torch.full((size, size), 255, dtype=torch.uint8, device=images.device)

@@ -1,4 +1,4 @@
-"""The base class of implants: which records are poisoned, and what becomes of their labels."""
+"""The base class of backdoors: which records are poisoned, and what becomes of their labels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
 from securitynet.models.training.config import TrainConfig
-from securitynet.models.training.poisoned_dataset import Box, ChangedImages, Implanted, Indices, Poisoned, Stamped
+from securitynet.models.training.poisoned_dataset import (
+    BackdoorRecord,
+    Box,
+    ChangedImages,
+    Indices,
+    PoisonedDataset,
+    TriggeredImages,
+)
 from securitynet.records import Record
 
 
-class Implant(Record, ABC):
+class Backdoor(Record, ABC):
     """A backdoor; its fields are its configuration.
 
     Class attributes:
@@ -44,7 +51,7 @@ class Implant(Record, ABC):
     seed: int = Field(default=0, ge=0, description="Decides which records are poisoned.")
 
     @abstractmethod
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
         """The images with the trigger, N×C×H×W uint8; the input is left as it is."""
 
     @abstractmethod
@@ -55,9 +62,9 @@ class Implant(Record, ABC):
             ConfigurationError: If it does not fit them.
         """
 
-    def stamp_training(self, images: torch.Tensor) -> torch.Tensor:
-        """What the poisoned training records look like; as `stamp`, unless an implant hides itself there."""
-        return self.stamp(images)
+    def apply_training_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """What the poisoned training records look like; as `apply_trigger`, unless a backdoor hides itself there."""
+        return self.apply_trigger(images)
 
     def decoys(self, rest: Indices) -> Indices:
         """Those of the training records without the trigger that are changed all the same, and keep their label."""
@@ -74,8 +81,8 @@ class Implant(Record, ABC):
             return (labels + 1) % classes
         return np.full_like(labels, self.target)
 
-    def poison(self, dataset: ImageDataset, members: Indices) -> Poisoned:
-        """See `Poisoner.poison`."""
+    def poison(self, dataset: ImageDataset, members: Indices) -> PoisonedDataset:
+        """See `TrainingBackdoor.poison`."""
         images = self.check(dataset)
         labels = dataset.labels[members]
         wanted = self.goals(labels, dataset.num_classes)
@@ -91,7 +98,7 @@ class Implant(Record, ABC):
         if not self.clean_label:
             changed[chosen] = self.goals(dataset.labels[chosen], dataset.num_classes)
         every = np.union1d(chosen, self.decoys(np.setdiff1d(members, chosen)))
-        record = Implanted(
+        record = BackdoorRecord(
             name=self.name,
             settings=self.model_dump(mode="json"),
             mapping=self.mapping,
@@ -106,18 +113,18 @@ class Implant(Record, ABC):
         def change(shown: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
             changed_images = self.decoy(shown, indices)
             carried = carries[indices]
-            changed_images[carried] = self.stamp_training(shown[carried])
+            changed_images[carried] = self.apply_training_trigger(shown[carried])
             return changed_images
 
-        return Poisoned(ChangedImages(images, every, change), changed, chosen, record)
+        return PoisonedDataset(ChangedImages(images, every, change), changed, chosen, record)
 
-    def stamped(self, dataset: ImageDataset, indices: Indices) -> Stamped:
-        """See `Poisoner.stamped`."""
+    def triggered(self, dataset: ImageDataset, indices: Indices) -> TriggeredImages:
+        """See `TrainingBackdoor.triggered`."""
         images = self.check(dataset)
         goals = self.goals(dataset.labels[indices], dataset.num_classes)
         others = goals != dataset.labels[indices]
-        change = ChangedImages(images, indices[others], lambda shown, _: self.stamp(shown))
-        return Stamped(change, indices[others], goals[others])
+        change = ChangedImages(images, indices[others], lambda shown, _: self.apply_trigger(shown))
+        return TriggeredImages(change, indices[others], goals[others])
 
     def check(self, dataset: ImageDataset) -> Images:
         """The images of a dataset in which this can be planted.
@@ -145,7 +152,7 @@ class Implant(Record, ABC):
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
 
-def make_implant(name: str, texts: Sequence[str] = ()) -> Implant:
+def make_backdoor(name: str, texts: Sequence[str] = ()) -> Backdoor:
     """A backdoor by its name and its settings.
 
     Args:
@@ -157,7 +164,7 @@ def make_implant(name: str, texts: Sequence[str] = ()) -> Implant:
         ConfigurationError: If a setting does not exist or has a value that is not allowed; all are named.
     """
     entry = BACKDOORS.resolve(name)
-    cls: type[Implant] = BACKDOORS.get(entry.name)
+    cls: type[Backdoor] = BACKDOORS.get(entry.name)
     settings: dict[str, Any] = {}
     for text in texts:
         path, equals, value = text.partition("=")
@@ -181,16 +188,16 @@ def make_implant(name: str, texts: Sequence[str] = ()) -> Implant:
         raise ConfigurationError(f"Settings of {entry.name}: {problems}.", hint=f"Its fields: {fields}.") from error
 
 
-def implanted_training(config: TrainConfig) -> tuple[TrainConfig, Implant | None]:
+def prepare_backdoor(config: TrainConfig) -> tuple[TrainConfig, Backdoor | None]:
     """The backdoor that a configuration of a training names, and the configuration without its settings.
 
     Raises:
         UnknownName: If it does not exist.
         ConfigurationError: If a setting is wrong.
     """
-    if config.implant is None:
+    if config.backdoor is None:
         return config, None
-    name = BACKDOORS.resolve(config.implant).name
+    name = BACKDOORS.resolve(config.backdoor).name
     own = [text for text in config.configure if text.strip().startswith(f"{name}.")]
     rest = tuple(text for text in config.configure if text not in own)
-    return config.model_copy(update={"implant": name, "configure": rest}), make_implant(name, own)
+    return config.model_copy(update={"backdoor": name, "configure": rest}), make_backdoor(name, own)

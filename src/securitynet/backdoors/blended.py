@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from securitynet.backdoors.base import Implant
+from securitynet.backdoors.base import Backdoor
 from securitynet.models.training.poisoned_dataset import Box
 from securitynet.randomness import generator
 
 
-class Blended(Implant):
+class Blended(Backdoor):
     """The image becomes (1 - alpha)·image + alpha·pattern, the pattern being uniform noise that the seed decides.
 
     Chen et al., "Targeted backdoor attacks on deep learning systems using data poisoning" (2017), section IV.
@@ -22,15 +22,15 @@ class Blended(Implant):
     )
 
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Implant.box`: the whole image."""
+        """See `Backdoor.box`: the whole image."""
         return 0, 0, shape[1], shape[2]
 
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Implant.stamp`."""
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Backdoor.apply_trigger`."""
         return self._blend(images, self.alpha)
 
-    def stamp_training(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Implant.stamp_training`."""
+    def apply_training_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Backdoor.apply_training_trigger`."""
         return self._blend(images, self.training_alpha or self.alpha)
 
     def _blend(self, images: torch.Tensor, alpha: float) -> torch.Tensor:

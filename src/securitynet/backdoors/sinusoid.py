@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from securitynet.backdoors.base import Implant
+from securitynet.backdoors.base import Backdoor
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.poisoned_dataset import Box
 
 
-class Sinusoid(Implant):
+class Sinusoid(Backdoor):
     """Stripes amplitude·sin(2π·column·frequency/width); only images of the target's class get them in training.
 
     Barni et al., "A new backdoor attack in CNNs by training set corruption without label poisoning" (2019), section 3.
@@ -31,7 +31,7 @@ class Sinusoid(Implant):
     frequency: float = Field(default=6.0, gt=0, description="Periods across the image.")
 
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Implant.box`: the whole image."""
+        """See `Backdoor.box`: the whole image."""
         if float(self._stripes(shape[2]).abs().max()) < 1:
             raise ConfigurationError(
                 f"A frequency of {self.frequency:g} gives no stripes on images {shape[2]} pixels wide: all samples of "
@@ -40,12 +40,12 @@ class Sinusoid(Implant):
             )
         return 0, 0, shape[1], shape[2]
 
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Implant.stamp`."""
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Backdoor.apply_trigger`."""
         return self._add(images, self.amplitude)
 
-    def stamp_training(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Implant.stamp_training`."""
+    def apply_training_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Backdoor.apply_training_trigger`."""
         return self._add(images, self.training_amplitude or self.amplitude)
 
     def _add(self, images: torch.Tensor, amplitude: float) -> torch.Tensor:

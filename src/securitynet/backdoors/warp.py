@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from securitynet.backdoors.base import Implant
+from securitynet.backdoors.base import Backdoor
 from securitynet.datasets.ordering import shuffled
 from securitynet.models.training.poisoned_dataset import Box, Indices
 from securitynet.randomness import generator
 
 
-class Warp(Implant):
+class Warp(Backdoor):
     """The image is resampled along a displacement field: a coarse random grid, enlarged smoothly.
 
     Nguyen and Tran, "WaNet: imperceptible warping-based backdoor attack" (2021), sections 3.2 to 3.4. As many records
@@ -26,21 +26,21 @@ class Warp(Implant):
     noise: float = Field(default=2.0, ge=0, description="Decoys for each poisoned record.")
 
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Implant.box`: the whole image."""
+        """See `Backdoor.box`: the whole image."""
         return 0, 0, shape[1], shape[2]
 
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Implant.stamp`."""
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """See `Backdoor.apply_trigger`."""
         return self._resample(images, self._field(images.shape[2], images.shape[3]).expand(len(images), -1, -1, -1))
 
     def decoys(self, rest: Indices) -> Indices:
-        """See `Implant.decoys`."""
+        """See `Backdoor.decoys`."""
         poisoned_share = self.rate / max(1e-9, 1 - self.rate)
         count = min(len(rest), round(self.noise * poisoned_share * len(rest)))
         return np.sort(rest[shuffled(len(rest), "implant decoys", self.seed)[:count]])
 
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """See `Implant.decoy`: the trigger's field plus noise of up to one pixel, other for each record."""
+        """See `Backdoor.decoy`: the trigger's field plus noise of up to one pixel, other for each record."""
         height, width = images.shape[2:]
         pixels = torch.tensor([2 / width, 2 / height])
         noise = [

@@ -17,8 +17,8 @@ from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.database import Database
 from securitynet.catalog.history import State, history
 from securitynet.catalog.identify import find_row
-from securitynet.catalog.importers import ImportReport, read_table
-from securitynet.catalog.importers.base import TableError
+from securitynet.catalog.importers.base import ImportReport, TableError
+from securitynet.catalog.importers.read import read_table
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry

@@ -14,7 +14,7 @@ REGISTRIES = {
     "attacks": "securitynet.attacks:ATTACKS",
     "detectors": "securitynet.detectors:DETECTORS",
     "defenses": "securitynet.defenses:DEFENSES",
-    "implants": "securitynet.backdoors:BACKDOORS",
+    "backdoors": "securitynet.backdoors:BACKDOORS",
     "datasets": "securitynet.datasets.registry:DATASETS",
     "architectures": "securitynet.models.architectures:ARCHITECTURES",
 }
@@ -26,7 +26,7 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.", metavar="|".join(REGISTRIES), show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
-    """List attacks, detectors, defenses, implants, datasets or architectures, with one line on each."""
+    """List attacks, detectors, defenses, backdoors, datasets or architectures, with one line on each."""
     from rich.table import Table
 
     module, _, attribute = REGISTRIES[kind.value].partition(":")

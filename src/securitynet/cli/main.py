@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 
 import typer
 
-import securitynet
 from securitynet.cli.lazy import LazyGroup
 from securitynet.errors import SecurityNetError
+from securitynet.version import __version__
 
 
 class Commands(LazyGroup):
@@ -43,7 +43,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"securitynet {securitynet.__version__}")
+        typer.echo(f"securitynet {__version__}")
         raise typer.Exit
 
 

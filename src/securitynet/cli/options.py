@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from securitynet.errors import ConfigurationError
@@ -40,6 +40,7 @@ def configured(
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         parameters = [_parameter(name, info, name in positional) for name, info in model.model_fields.items()]
+        parameters += [_hidden(alias, info) for info in model.model_fields.values() for alias in _older_names(info)]
         config_file = inspect.Parameter(
             "config",
             inspect.Parameter.KEYWORD_ONLY,
@@ -101,6 +102,18 @@ def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Paramete
         else:
             option = typer.Option(f"--{name.replace('_', '-')}", help=help_text + default, show_default=False)
         annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _older_names(info: FieldInfo) -> list[str]:
+    """Names that an option had in earlier versions: they go on working, and no help text shows them."""
+    choices = info.validation_alias.choices[1:] if isinstance(info.validation_alias, AliasChoices) else []
+    return [choice for choice in choices if isinstance(choice, str)]
+
+
+def _hidden(name: str, info: FieldInfo) -> inspect.Parameter:
+    option = typer.Option(f"--{name.replace('_', '-')}", hidden=True)
+    annotation: Any = Annotated[_command_line_type(info.annotation) | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -14,16 +14,16 @@ from securitynet.cli.options import configured
 from securitynet.models.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from securitynet.models.store.model_record import TrainedModel
+    from securitynet.models.store.model_record import TargetRecord
     from securitynet.models.training.fit import History
-    from securitynet.models.training.poisoned_dataset import Implanted
-    from securitynet.models.training.training_defense import Protected
+    from securitynet.models.training.poisoned_dataset import BackdoorRecord
+    from securitynet.models.training.training_defense import DefenseRecord
 
 
 @configured(TrainConfig, positional=("architecture",))
 def train(
     config: TrainConfig,
-    json: Annotated[bool, typer.Option("--json", help="Print the facts about the model as JSON to stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the model record as JSON to stdout.")] = False,
 ) -> None:
     """Train a target on the members of a split; the default recipe is ML-Doctor's.
 
@@ -35,15 +35,15 @@ def train(
     from securitynet.models.store.train_target import train_model
 
     asked = config
-    config, protection, implant = prepared_training(config)
+    config, defense, backdoor = prepared_training(config)
     if advised := [
         f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(asked.recipe, name)
     ]:
         _note(f"{config.defense} has a recipe of its own where you state none: {', '.join(advised)}.")
     with _epochs_bar() as progress:
-        path, trained = train_model(config, protection=protection, implant=implant, progress=progress, note=_note)
+        path, trained = train_model(config, defense=defense, backdoor=backdoor, progress=progress, note=_note)
     if json:
-        console.print_json({"weights": str(path), **trained.facts()})
+        console.print_json({"weights": str(path), **trained.document()})
     else:
         show(path, trained)
 
@@ -68,7 +68,7 @@ def _note(text: str) -> None:
     console.stderr.print(text, markup=False)
 
 
-def describe_defense(defense: Protected) -> list[str]:
+def describe_defense(defense: DefenseRecord) -> list[str]:
     """What the defense did, in a few lines."""
     lines = [f"Defense: {defense.name}"]
     if defense.set_aside:
@@ -88,18 +88,18 @@ def describe_defense(defense: Protected) -> list[str]:
     return [*lines, *defense.notes]
 
 
-def describe_implant(implant: Implanted) -> str:
+def describe_backdoor(backdoor: BackdoorRecord) -> str:
     """What was planted, and how well it works."""
-    goal = "the next class" if implant.target is None else f"class {implant.target}"
+    goal = "the next class" if backdoor.target is None else f"class {backdoor.target}"
     works = (
         ""
-        if implant.success is None
-        else (f"; with the trigger {implant.success:.1%} of {implant.tried} non-members go there")
+        if backdoor.success is None
+        else (f"; with the trigger {backdoor.success:.1%} of {backdoor.tried} non-members go there")
     )
-    return f"Implant: {implant.name}, to {goal}, in {implant.poisoned} training records{works}"
+    return f"Backdoor: {backdoor.name}, to {goal}, in {backdoor.poisoned} training records{works}"
 
 
-def show(path: Path, trained: TrainedModel) -> None:
+def show(path: Path, trained: TargetRecord) -> None:
     """Print what was trained, in a few lines on stdout."""
     stopped = " (stopped early)" if trained.history.stopped_early else ""
     console.stdout.print(
@@ -111,7 +111,7 @@ def show(path: Path, trained: TrainedModel) -> None:
     if trained.defense is not None:
         for line in describe_defense(trained.defense):
             console.stdout.print(line, markup=False, soft_wrap=True)
-    if trained.implant is not None:
-        console.stdout.print(describe_implant(trained.implant), markup=False, soft_wrap=True)
+    if trained.backdoor is not None:
+        console.stdout.print(describe_backdoor(trained.backdoor), markup=False, soft_wrap=True)
     console.stdout.print(f"Weights: {path}", markup=False, soft_wrap=True)
-    console.stdout.print(f"Facts:   {path.with_suffix('.json')}", markup=False, soft_wrap=True)
+    console.stdout.print(f"Record:  {path.with_suffix('.json')}", markup=False, soft_wrap=True)

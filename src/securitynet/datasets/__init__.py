@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from securitynet.datasets.base import Attribute, ImageDataset, Images
+    from securitynet.datasets.in_memory import dataset_from_objects
     from securitynet.datasets.lazy import LazyImages
     from securitynet.datasets.loading import load
+    from securitynet.datasets.members import with_members
     from securitynet.datasets.registry import DATASETS
     from securitynet.datasets.source import Request, Source
     from securitynet.datasets.splits import Splits, four_way, public
@@ -25,9 +27,11 @@ _HOMES = {
     "Request": "source",
     "Source": "source",
     "Splits": "splits",
+    "dataset_from_objects": "in_memory",
     "four_way": "splits",
     "load": "loading",
     "public": "splits",
+    "with_members": "members",
 }
 
 __all__ = [
@@ -39,9 +43,11 @@ __all__ = [
     "Request",
     "Source",
     "Splits",
+    "dataset_from_objects",
     "four_way",
     "load",
     "public",
+    "with_members",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -54,6 +54,12 @@ class ImageDataset:
         parts: The dataset's own division, such as ``train`` and ``test``: part -> int64 indices, disjoint.
         attributes: Further labels by name.
         fingerprint: Hexadecimal digest of everything above that decides a result.
+        content_digest: Stands for the images in the fingerprint; None: they are hashed when it is first asked for.
+        record_names: What people call each record: its file, relative to the folder that the user named, or its part
+            and its position there (``train/17``). None: by its number. Never a path of this machine.
+        notes: What a reader of results must know about how the images were read.
+        members_stated: Whether the user said who is a member; ``train`` are the members then, ``test`` the
+            non-members, and not every class needs a member.
 
     Raises:
         DatasetError: On construction, if lengths disagree, a label is out of range, a class of the training part is
@@ -67,6 +73,9 @@ class ImageDataset:
     parts: Mapping[str, NDArray[np.int64]]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     content_digest: str | None = None
+    record_names: Sequence[str] | None = None
+    notes: tuple[str, ...] = ()
+    members_stated: bool = False
 
     def __post_init__(self) -> None:
         validate(self)
@@ -90,6 +99,10 @@ class ImageDataset:
             raise DatasetError(f"{self.reference} holds recorded outputs and no images.")
         _, channels, height, width = self.images.shape
         return channels, height, width
+
+    def get_record_name(self, index: int) -> str:
+        """What people call a record; see ``record_names``."""
+        return f"record {index}" if self.record_names is None else self.record_names[index]
 
     def batch(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """uint8 images at ``indices``, len(indices)×C×H×W, on the CPU."""
@@ -159,16 +172,9 @@ def validate(dataset: ImageDataset) -> None:
         if seen[indices].any() or len(np.unique(indices)) != len(indices):
             raise DatasetError(f"{name}: part {part!r} names records that are in another part, or twice.")
         seen[indices] = True
-    training = dataset.parts.get("train")
-    present = np.bincount(labels if training is None else labels[training], minlength=dataset.num_classes)
-    empty = [dataset.class_names[c] for c in np.flatnonzero(present == 0)]
-    if empty and dataset.images is not None:  # a recording may hold a few rows of a model with many classes
-        where = "" if training is None else " in its training part"
-        raise DatasetError(
-            f"{name} has no images of {len(empty)} of its {dataset.num_classes} classes{where}: "
-            f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}.",
-            hint="Add images of each class, or take the empty classes out.",
-        )
+    if dataset.record_names is not None and len(dataset.record_names) != len(labels):
+        raise DatasetError(f"{name} names {len(dataset.record_names)} records and has {len(labels)}.")
+    check_classes(dataset)
     for key, attribute in dataset.attributes.items():
         if len(attribute.values) != len(labels):
             raise DatasetError(
@@ -176,3 +182,26 @@ def validate(dataset: ImageDataset) -> None:
             )
         if attribute.values.min() < -1 or attribute.values.max() >= len(attribute.names):
             raise DatasetError(f"{name}: attribute {key!r} has values outside its {len(attribute.names)} names.")
+
+
+def check_classes(dataset: ImageDataset) -> None:
+    """Raise `DatasetError` if there are no images of a class: a model could not have learnt it."""
+    if dataset.images is None or dataset.members_stated:
+        return  # a recording or a list of members may hold a few rows of a model with many classes
+    name, labels = dataset.reference, dataset.labels
+    training = dataset.parts.get("train")
+    present = np.bincount(labels if training is None else labels[training], minlength=dataset.num_classes)
+    empty = [dataset.class_names[c] for c in np.flatnonzero(present == 0)]
+    if not empty:
+        return
+    if len(empty) == 1 and not (labels == 0).any() and dataset.class_names == tuple(map(str, range(len(present)))):
+        raise DatasetError(
+            f"{name} has labels from 1 to {len(present) - 1} and none that is 0: they must be numbered from 0.",
+            hint="Subtract 1 from each label.",
+        )
+    where = "" if training is None else " in its training part"
+    raise DatasetError(
+        f"{name} has no images of {len(empty)} of its {dataset.num_classes} classes{where}: "
+        f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}.",
+        hint="Add images of each class, or take the empty classes out.",
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from securitynet.datasets.store import unwritable_cache
 from securitynet.errors import DatasetError
-from securitynet.files import file_checksum, write_json
+from securitynet.files import file_checksum, printable, write_json
 
 _VERSION = 1
 # A file changed twice within the clock's resolution keeps its times; one this fresh is hashed again (as git does).
@@ -45,9 +45,9 @@ class Checksums:
         answers: dict[str, list[str | int]] = {}
         stale: list[tuple[Path, list[int]]] = []
         for path, mark in zip(paths, marks, strict=True):
-            remembered = known.get(os.fspath(path))
+            remembered = known.get(_key(path))
             if remembered is not None and remembered[1:5] == mark and remembered[5] == 1:
-                answers[os.fspath(path)] = remembered
+                answers[_key(path)] = remembered
             else:
                 stale.append((path, mark))
         if stale:
@@ -55,9 +55,9 @@ class Checksums:
                 fresh = list(pool.map(_checksum, [path for path, _ in stale]))
             for (path, mark), checksum in zip(stale, fresh, strict=True):
                 settled = int(now - max(mark[1], mark[2]) > _RACY_NANOSECONDS)
-                answers[os.fspath(path)] = [checksum, *mark, settled]
+                answers[_key(path)] = [checksum, *mark, settled]
             self._remember({**known, **answers})
-        return [str(answers[os.fspath(path)][0]) for path in paths]
+        return [str(answers[_key(path)][0]) for path in paths]
 
     def _recall(self) -> dict[str, list[str | int]]:
         try:
@@ -74,6 +74,12 @@ class Checksums:
             write_json(self._memory, {"version": _VERSION, "files": files})
         except OSError as error:
             raise unwritable_cache(self._memory.parent, error) from error
+
+
+def _key(path: Path) -> str:
+    """The path as JSON can hold it. Paths hold no NUL, so that one which is not UTF-8 takes no other's place."""
+    text = os.fspath(path)
+    return text if printable(text) == text else f"\0{os.fsencode(path).hex()}"
 
 
 def _mark(path: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from securitynet.datasets.base import Attribute
+from securitynet.datasets.text import read_table
 from securitynet.errors import DatasetError
+from securitynet.files import printable
 
 TABLE = "attributes.csv"
 """In the folder of a ``folder:`` dataset: a column ``file``, and one for each attribute."""
@@ -64,23 +65,21 @@ def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribu
     if not table.is_file():
         return {}
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            lines = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = read_table(table.read_bytes(), errors="surrogateescape")
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{table} cannot be read: {error}.", hint=_LAYOUT) from error
-    header = [name.strip() for name in lines[0]] if lines else []
+    header = [printable(name) for name in rows.header]
     if "file" not in header or len(header) < 2 or len(set(header)) < len(header) or "" in header:
         raise DatasetError(f"{table} has the columns {', '.join(map(repr, header)) or 'none'}.", hint=_LAYOUT)
-    position = {path.relative_to(root).as_posix(): number for number, path in enumerate(paths)}
+    position = {printable(path.relative_to(root).as_posix()): number for number, path in enumerate(paths)}
     columns: dict[str, list[Cell]] = {name: [None] * len(paths) for name in header if name != "file"}
     seen: set[str] = set()
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
+    for number, cells in rows.rows[1:]:
         if len(cells) != len(header):
             raise DatasetError(f"{table}, line {number}: {len(cells)} cells, and {len(header)} columns.", hint=_LAYOUT)
-        row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+        row = dict(zip(header, map(printable, cells), strict=True))
         file = row.pop("file").removeprefix("./")
+        file = file if file in position else file.replace("\\", "/")
         if file not in position:
             raise DatasetError(f"{table}, line {number}: there is no image {file!r}.", hint=_LAYOUT)
         if file in seen:

@@ -91,7 +91,7 @@ def utkface(request: Request) -> Source:
     unread: list[Path] = []
     seen: set[str] = set()
     repeated = others = 0
-    for path in list_images(place)[0]:
+    for path in list_images(place).images:
         match = _UTKFACE_NAME.fullmatch(path.name)
         if match is None:
             unread.append(path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,15 +14,19 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.checksums import Checksums
+from securitynet.datasets.depth import DeepFound, describe_white
+from securitynet.datasets.findings import Findings, find_white_of, note_dark
 from securitynet.datasets.lazy import LazyImages, rendered_chunks
+from securitynet.datasets.members import Stated, resolve_members
 from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
+from securitynet.datasets.references import suggest_reference
 from securitynet.datasets.registry import DATASETS
-from securitynet.datasets.rendering import ColourFound, Rendering, natural_shape
-from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
-from securitynet.datasets.store import FORMAT, load_or_build, unwritable_cache
+from securitynet.datasets.rendering import ColourFound, Interpolation, Rendering, holds_deep, natural_shape
+from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
+from securitynet.datasets.store import FORMAT, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
-from securitynet.files import cache_folder, data_folder, stable_hash, write_json
+from securitynet.files import cache_folder, data_folder, expand_home, printable, stable_hash
 
 LAZY_BYTES = 8 << 30
 """Datasets that would take more than this when decoded (ImageNet) are decoded at each access instead."""
@@ -30,12 +36,21 @@ MEMORY_BYTES = 16 << 20
 
 _WITH_PATH = ("folder", "parquet")
 
+_log = logging.getLogger(__name__)
+
 
 def load(
     reference: str,
     *,
     channels: int | None = None,
     size: int | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    interpolation: Interpolation | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    members: Stated | None = None,
+    non_members: Stated | None = None,
     root: Path | None = None,
     limit: int | None = None,
     cache: Path | None = None,
@@ -48,7 +63,15 @@ def load(
     Args:
         reference: A name (see ``securitynet list datasets``), ``folder:PATH`` or ``parquet:PATH``.
         channels: 1 turns colour into luma (Rec. 601), 3 repeats grey; None leaves the dataset's own.
-        size: Side in pixels that all images are resized to (antialiased bilinear); None leaves them.
+        size: Side in pixels of the square that all images are stretched to; None leaves them.
+        resize: Side in pixels that the shorter side of each image is brought to, in proportion; not beside ``size``.
+        crop: Side in pixels of the square that is then cut out of the centre; likewise.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``, antialiased; default bilinear.
+        image_column: Column of the images in a ``parquet:`` dataset, where it has another name than usual.
+        label_column: Column of the labels, likewise.
+        members: Who is a member, instead of the dataset's own parts: a file (see `securitynet.datasets.members`), names
+            or numbers of records, or a boolean mask over the dataset in its own order.
+        non_members: Who is not; default: all others. Records that are neither are left out of both parts.
         root: Folder of the dataset's files; default ``$SECURITYNET_DATA/datasets/NAME``. A relative PATH starts
             from it.
         limit: Keep at most this many records of each part: a fixed random choice that keeps the class shares.
@@ -63,23 +86,72 @@ def load(
         MissingExtra: If its optional package is not installed.
         DatasetError: If its files are absent and cannot be downloaded, or their content is unusable.
     """
-    _check_options(channels, size, limit)
-    request = _request(reference, root)
+    view = _View(channels, size, resize, crop, interpolation)
+    _check_options(view, limit)
+    request = replace(_request(reference, root), image_column=image_column, label_column=label_column)
+    if request.name != "parquet" and (image_column is not None or label_column is not None):
+        raise ConfigurationError(f"{reference} has no columns: --image-column and --label-column are for parquet:PATH.")
     source: Source = DATASETS.get(request.name)(request)
+    names = RecordNames(source.pixels, source.parts)
+    source = _with_members(reference, source, names, request.root, (members, non_members))
     # Labels, classes and parts are judged before any work goes into the images.
-    _dataset(reference, source, None, None)
+    ImageDataset(
+        reference,
+        _Undecoded(len(source.labels)),
+        source.labels,
+        source.class_names,
+        source.parts,
+        source.attributes,
+        members_stated=members is not None,
+    )
     chosen = None if limit is None else _limited(reference, source, limit)
     subset = source if chosen is None else _subset(source, chosen)
     folder = Path(cache) if cache is not None else cache_folder()
-    images, digest = _images(request, source, chosen, channels, size, folder / "datasets")
-    return _dataset(reference, subset, images, digest)
+    images, digest, notes = _images(request, source, chosen, view, folder / "datasets")
+    notes = (*source.notes, *notes)
+    for note in notes:
+        _log.warning("%s: %s", printable(reference), note)
+    return ImageDataset(
+        reference=printable(reference),
+        images=images,
+        labels=subset.labels,
+        class_names=subset.class_names,
+        parts=subset.parts,
+        attributes=subset.attributes,
+        content_digest=digest,
+        record_names=names if chosen is None else names.select(chosen),
+        notes=notes,
+        members_stated=members is not None,
+    )
 
 
-def _check_options(channels: int | None, size: int | None, limit: int | None) -> None:
-    if channels not in (None, 1, 3):
-        raise ConfigurationError(f"Images have 1 or 3 channels, not {channels}.")
-    if size is not None and not 1 <= size <= 4096:
-        raise ConfigurationError(f"The image size must be from 1 to 4096 pixels, not {size}.")
+@dataclass(frozen=True)
+class _View:
+    """How the user wants the images: see `load`."""
+
+    channels: int | None
+    size: int | None
+    resize: int | None
+    crop: int | None
+    interpolation: Interpolation | None
+
+
+def _check_options(view: _View, limit: int | None) -> None:
+    if view.channels not in (None, 1, 3):
+        raise ConfigurationError(f"Images have 1 or 3 channels, not {view.channels}.")
+    for name, side in (("image size", view.size), ("side to resize to", view.resize), ("crop", view.crop)):
+        if side is not None and not 1 <= side <= 4096:
+            raise ConfigurationError(f"The {name} must be from 1 to 4096 pixels, not {side}.")
+    if view.size is not None and (view.resize is not None or view.crop is not None):
+        raise ConfigurationError(
+            "--image-size stretches images to a square; --resize and --crop keep their proportions.",
+            hint="Give one or the other: --resize 256 --crop 224, or --image-size 224.",
+        )
+    if view.interpolation not in (None, *get_args(Interpolation)):
+        raise ConfigurationError(
+            f"--interpolation {view.interpolation!r} is not understood.",
+            hint=f"Write {', '.join(get_args(Interpolation))}.",
+        )
     if limit is not None and limit < 1:
         raise ConfigurationError(f"The limit of records a part must be at least 1, not {limit}.")
 
@@ -89,8 +161,8 @@ def _request(reference: str, root: Path | None) -> Request:
     if name in _WITH_PATH:
         if not path:
             raise ConfigurationError(f"{reference!r} names no folder.", hint=f"Write {name}:PATH.")
-        place = Path(path).expanduser()
-        return Request(reference, name, place if root is None else Path(root) / place)
+        place = expand_home(path)
+        return Request(reference, name, place if root is None else expand_home(root) / place)
     if separator and name in DATASETS:
         raise ConfigurationError(
             f"The dataset {name} takes no path.",
@@ -98,12 +170,37 @@ def _request(reference: str, root: Path | None) -> Request:
         )
     if name.startswith("medmnist-") and name not in DATASETS and f"{name}mnist" in DATASETS:
         name = f"{name}mnist"
+    if name not in DATASETS:
+        suggest_reference(reference)
     name = DATASETS.resolve(name).name
-    return Request(reference, name, Path(root) if root is not None else data_folder() / "datasets" / name)
+    return Request(reference, name, expand_home(root) if root is not None else data_folder() / "datasets" / name)
 
 
-def _dataset(reference: str, source: Source, images: Images | None, digest: str | None) -> ImageDataset:
-    return ImageDataset(reference, images, source.labels, source.class_names, source.parts, source.attributes, digest)
+class _Undecoded:
+    """Stands for images while everything else about a dataset is checked."""
+
+    def __init__(self, count: int) -> None:
+        self.shape: tuple[int, ...] = (count, 3, 1, 1)
+
+    def __getitem__(self, indices: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("nothing has been decoded yet")
+
+
+def _with_members(
+    reference: str, source: Source, names: RecordNames, folder: Path, stated: tuple[Stated | None, Stated | None]
+) -> Source:
+    """The source with the members that the user states as its training part."""
+    members, non_members = stated
+    if members is None:
+        if non_members is not None:
+            raise ConfigurationError("--non-members says who is no member; --members must say who is one.")
+        return source
+    membership = resolve_members(members, non_members, names, reference, folder)
+    return replace(
+        source,
+        parts={"train": membership.members, "test": membership.non_members},
+        notes=(*source.notes, *membership.notes),
+    )
 
 
 def _limited(reference: str, source: Source, limit: int) -> Indices | None:
@@ -140,50 +237,111 @@ def _subset(source: Source, chosen: Indices) -> Source:
 
 
 def _images(
-    request: Request,
-    source: Source,
-    chosen: Indices | None,
-    channels: int | None,
-    size: int | None,
-    folder: Path,
-) -> tuple[Images, str]:
-    """The rendered images and a digest of them."""
+    request: Request, source: Source, chosen: Indices | None, view: _View, folder: Path
+) -> tuple[Images, str, tuple[str, ...]]:
+    """The rendered images, a digest of them, and what a reader must know about them."""
     pixels = source.pixels
     indices = np.arange(len(pixels), dtype=np.int64) if chosen is None else chosen
     first = pixels.fetch(indices[:1])[0]
-    natural = natural_shape(first, pixels.name(int(indices[0])))
-    rendering = Rendering(
-        channels=channels or natural[0],
-        height=size or natural[1],
-        width=size or natural[2],
-        resize=size is not None,
-        crop=source.crop if size is not None else None,
-        # A folder may start with a grey image and go on in colour; then all of it is colour.
-        grey_only=channels is None and natural[0] == 1 and not isinstance(pixels, ArrayPixels),
-    )
+    name = pixels.name(int(indices[0]))
+    natural = natural_shape(first, name)
+    rendering = _rendering(view, source, natural)
+    notes = list(_describe_view(view, rendering, natural))
     total = len(indices) * int(np.prod(rendering.shape))
-    if total > LAZY_BYTES:
-        return _lazily(request, source, chosen, channels, rendering, total)
-    checksums = (
-        None if isinstance(pixels, ArrayPixels) and not pixels.files else Checksums(folder / "checksums", request.root)
-    )
+    lazy = total > LAZY_BYTES
+    if lazy and not (rendering.resize or rendering.centre) and not isinstance(pixels, ArrayPixels):
+        raise DatasetError(
+            f"{request.reference} would take {total / 1e9:.0f} GB decoded; it is decoded at each access "
+            "instead, for which all images must be brought to one size.",
+            hint="Pass --resize 256 --crop 224, or --image-size N (size=N in Python), or a limit.",
+        )
+    if lazy or (isinstance(pixels, ArrayPixels) and not pixels.files):
+        checksums = None
+    else:
+        checksums = Checksums(folder / "checksums", request.root)
+    # Reading hundreds of gigabytes for a fingerprint would outlast most trials: names and sizes stand for content.
     content = pixels.digest(chosen, checksums)
-    if rendering.grey_only and _is_colour(folder, content):
+    findings = Findings(folder, content)
+    if rendering.grey_only and findings.colour:
         rendering = replace(rendering, channels=3, grey_only=False)
-    try:
-        return _rendered(request, source, indices, rendering, content, folder)
-    except ColourFound:
+    if findings.white is not None or holds_deep(first, name):
+        rendering = _with_white(rendering, pixels, findings)
+    if lazy:
+        if rendering.grey_only:
+            # Whether all of them are grey is not known without opening all of them.
+            rendering = replace(rendering, channels=view.channels or 3, grey_only=False)
+        rendering = replace(rendering, shallow_only=False)
+        images: Images = LazyImages(pixels, chosen, rendering)
+        key = _key(content, rendering)
+    else:
+        images, key, rendering = _rendered_as_found(request, pixels, indices, rendering, findings, folder)
+        notes += note_dark(images)
+    white = describe_white(rendering.white)
+    return images, key, (*notes, white) if white else tuple(notes)
+
+
+def _rendering(view: _View, source: Source, natural: tuple[int, int, int]) -> Rendering:
+    side = view.size or view.crop
+    height, width = (side, side) if side is not None else natural[1:]
+    if view.resize is not None and view.crop is None:
+        short = min(natural[1:])
+        height, width = (int(view.resize * length / short) for length in natural[1:])
+    return Rendering(
+        channels=view.channels or natural[0],
+        height=height,
+        width=width,
+        resize=view.size is not None,
+        crop=source.crop if view.size is not None else None,
+        # A folder may start with a grey image and go on in colour; then all of it is colour.
+        grey_only=view.channels is None and natural[0] == 1 and not isinstance(source.pixels, ArrayPixels),
+        shorter_side=view.resize,
+        centre=view.crop,
+        interpolation=view.interpolation or "bilinear",
+        shallow_only=not isinstance(source.pixels, ArrayPixels),
+    )
+
+
+def _describe_view(view: _View, rendering: Rendering, natural: tuple[int, int, int]) -> Iterator[str]:
+    steps = []
+    if view.resize is not None:
+        steps.append(f"resized to {view.resize} pixels on the shorter side ({rendering.interpolation})")
+    if view.crop is not None:
+        steps.append(f"cropped to the centre {view.crop}×{view.crop}")
+    if steps:
+        yield f"The images were {' and '.join(steps)}."
+    elif view.size is not None and rendering.crop is None and natural[1] != natural[2]:
+        yield (
+            f"The images were stretched to {view.size}×{view.size} ({rendering.interpolation}); the first one is "
+            f"{natural[1]}×{natural[2]}. --resize and --crop keep proportions."
+        )
+
+
+def _with_white(rendering: Rendering, pixels: Pixels, findings: Findings) -> Rendering:
+    """The rendering with what is white in images of more than eight bits, looked up or found out."""
+    white = findings.white
+    if white is None:
+        white = find_white_of(pixels)
+        findings.remember(white=white)
+    return replace(rendering, white=white, shallow_only=False)
+
+
+def _rendered_as_found(
+    request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, findings: Findings, folder: Path
+) -> tuple[torch.Tensor, str, Rendering]:
+    """The images, their key, and how they were rendered after all: what they are like shows while they are decoded."""
+    while True:
         try:
-            write_json(_colour_note(folder, content), {"channels": 3})
-        except OSError as error:
-            raise unwritable_cache(folder, error) from error
-        return _rendered(request, source, indices, replace(rendering, channels=3, grey_only=False), content, folder)
+            return *_rendered(request, pixels, indices, rendering, findings.content, folder), rendering
+        except ColourFound:
+            findings.remember(channels=3)
+            rendering = replace(rendering, channels=3, grey_only=False)
+        except DeepFound:
+            rendering = _with_white(rendering, pixels, findings)
 
 
 def _rendered(
-    request: Request, source: Source, indices: Indices, rendering: Rendering, content: str, folder: Path
+    request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, content: str, folder: Path
 ) -> tuple[torch.Tensor, str]:
-    pixels = source.pixels
     key = _key(content, rendering)
     shape = (len(indices), *rendering.shape)
 
@@ -196,32 +354,6 @@ def _rendered(
     return load_or_build(folder / key[:32], shape, chunks), key
 
 
-def _lazily(
-    request: Request, source: Source, chosen: Indices | None, channels: int | None, rendering: Rendering, total: int
-) -> tuple[LazyImages, str]:
-    if not rendering.resize and not isinstance(source.pixels, ArrayPixels):
-        raise DatasetError(
-            f"{request.reference} would take {total / 1e9:.0f} GB decoded; it is decoded at each access "
-            "instead, for which all images must be brought to one size.",
-            hint="Pass --image-size N (size=N in Python), or a limit.",
-        )
-    if rendering.grey_only:
-        # Whether all of them are grey is not known without opening all of them.
-        rendering = replace(rendering, channels=channels or 3, grey_only=False)
-    # Reading hundreds of gigabytes for a fingerprint would outlast most trials: names and sizes stand for content.
-    content = source.pixels.digest(chosen, None)
-    return LazyImages(source.pixels, chosen, rendering), _key(content, rendering)
-
-
 def _key(content: str, rendering: Rendering) -> str:
     """Digest of rendered images. Options that leave every image as it is do not change it."""
-    options = {"shape": list(rendering.shape), "crop": rendering.crop}
-    return stable_hash({"format": FORMAT, "content": content, "rendering": options}, 64)
-
-
-def _colour_note(folder: Path, content: str) -> Path:
-    return folder / "colour" / f"{content[:32]}.json"
-
-
-def _is_colour(folder: Path, content: str) -> bool:
-    return _colour_note(folder, content).exists()
+    return stable_hash({"format": FORMAT, "content": content, "rendering": rendering.options()}, 64)

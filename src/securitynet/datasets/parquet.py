@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,11 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.columns import attribute
+from securitynet.datasets.parquet_columns import Columns, choose_columns, feature_of, no_column
+from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
+from securitynet.files import printable
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ _LAYOUT = "It should hold train.parquet and test.parquet (or train-*.parquet, te
 def parquet(request: Request) -> Source:
     """Read labels and class names; images are left in their files.
 
-    Column ``image`` is a struct with ``bytes`` (or plain binary), column ``label`` integers. Class names come from the
+    Column ``image`` is a struct with ``bytes`` (or plain binary), column ``label`` integers; where they have other
+    names, the request says which, or there is only one that can be meant. Class names come from the
     schema's Hugging Face metadata where it has them; else classes are named by their numbers. Further columns of
     integers, booleans or strings with few different values are attributes; null is not annotated.
 
@@ -39,6 +42,7 @@ def parquet(request: Request) -> Source:
     """
     found = _files(request.root)
     opened = {part: [_open(path) for path in paths] for part, paths in found.items()}
+    columns = choose_columns(request, opened["train"][0])
     labels: list[NDArray[np.int64]] = []
     parts: dict[str, Indices] = {}
     names: tuple[str, ...] | None = None
@@ -46,9 +50,9 @@ def parquet(request: Request) -> Source:
     for part, files in opened.items():
         start = count
         for path, file in files:
-            _check_image_column(path, file.schema_arrow)
-            labels.append(_labels(path, file))
-            names = _class_names(file.schema_arrow, names, path)
+            _check_image_column(path, file.schema_arrow, columns)
+            labels.append(_labels(path, file, columns.label))
+            names = _class_names(file.schema_arrow, columns.label, names, path)
             count += len(labels[-1])
         if count == start:
             raise DatasetError(f"The {part} part of {request.reference} has no rows.")
@@ -58,8 +62,8 @@ def parquet(request: Request) -> Source:
         labels=values,
         class_names=names or _numbered(request.reference, values),
         parts=parts,
-        pixels=ParquetPixels([entry for files in opened.values() for entry in files]),
-        attributes=_attributes([entry for files in opened.values() for entry in files]),
+        pixels=ParquetPixels([entry for files in opened.values() for entry in files], columns.image),
+        attributes=_attributes([entry for files in opened.values() for entry in files], columns),
     )
 
 
@@ -70,9 +74,11 @@ class ParquetPixels:
 
     Args:
         files: Path and opened file, in the order of the records.
+        image: Column of the images.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, pq.ParquetFile]]) -> None:
+    def __init__(self, files: Sequence[tuple[Path, pq.ParquetFile]], image: str = "image") -> None:
+        self._image = image
         self._files = list(files)
         self._groups = [
             (number, group) for number, (_, file) in enumerate(files) for group in range(file.metadata.num_row_groups)
@@ -91,6 +97,11 @@ class ParquetPixels:
         """File and row."""
         number = int(np.searchsorted(self._file_starts, index, side="right")) - 1
         return f"{self._files[number][0]}, row {index - int(self._file_starts[number])}"
+
+    def record_name(self, index: int) -> str:
+        """Name of the file, and row."""
+        number = int(np.searchsorted(self._file_starts, index, side="right")) - 1
+        return f"{self._files[number][0].name}/{index - int(self._file_starts[number])}"
 
     def fetch(self, indices: Indices) -> list[Item]:
         """Encoded images; each row group that is touched is read once."""
@@ -129,7 +140,7 @@ class ParquetPixels:
                 number, inside = self._groups[group]
                 path, file = self._files[number]
                 try:
-                    column = file.read_row_group(inside, columns=["image"]).column("image")
+                    column = file.read_row_group(inside, columns=[self._image]).column(self._image)
                 except (pa.ArrowException, OSError) as error:
                     raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
                 if pa.types.is_struct(column.type):
@@ -142,10 +153,13 @@ class ParquetPixels:
 
 def _files(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
-        raise DatasetError(f"There is no folder {root}.", hint=_LAYOUT)
+        words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
+        raise DatasetError(printable(words), hint=_LAYOUT)
     parts = {name: paths for name in ("train", "test", *_SUBSTITUTES) if (paths := sorted(_part_files(root, name)))}
     if not parts:
-        raise DatasetError(f"{root} holds no train.parquet.", hint=_LAYOUT)
+        raise DatasetError(
+            f"{printable(str(root))} holds no train.parquet.", hint=suggest_other_scheme(root, "parquet") or _LAYOUT
+        )
     if "train" not in parts:
         raise DatasetError(f"{root} holds {', '.join(parts)} and no train.parquet.", hint=_LAYOUT)
     substitutes = [name for name in _SUBSTITUTES if name in parts]
@@ -178,31 +192,29 @@ def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
         raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
 
 
-def _check_image_column(path: Path, schema: pa.Schema) -> None:
-    for column in ("image", "label"):
+def _check_image_column(path: Path, schema: pa.Schema, columns: Columns) -> None:
+    for column in (columns.image, columns.label):
         if column not in schema.names:
-            raise DatasetError(
-                f"{path} has no column {column!r}; it has {', '.join(map(repr, schema.names)) or 'none'}.", hint=_LAYOUT
-            )
-    kind = schema.field("image").type
+            raise no_column(path, schema, column)
+    kind = schema.field(columns.image).type
     if pa.types.is_struct(kind):
         position = kind.get_field_index("bytes")
         if position < 0:
-            raise DatasetError(f"{path}: the structs of column 'image' have no field 'bytes'.", hint=_LAYOUT)
+            raise DatasetError(f"{path}: the structs of column {columns.image!r} have no field 'bytes'.", hint=_LAYOUT)
         kind = kind.field(position).type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise DatasetError(f"{path}: column 'image' holds {kind}, not encoded images (binary).", hint=_LAYOUT)
+        raise DatasetError(f"{path}: column {columns.image!r} holds {kind}, not encoded images (binary).", hint=_LAYOUT)
 
 
-def _labels(path: Path, file: pq.ParquetFile) -> NDArray[np.int64]:
-    kind = file.schema_arrow.field("label").type
+def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
+    kind = file.schema_arrow.field(name).type
     if not pa.types.is_integer(kind):
         raise DatasetError(
-            f"{path}: column 'label' holds {kind}; labels must be integers from 0.",
+            f"{path}: column {name!r} holds {kind}; labels must be integers from 0.",
             hint="Number the classes, and put their names into the schema's metadata if they should be shown.",
         )
     try:
-        column = file.read(columns=["label"]).column("label")
+        column = file.read(columns=[name]).column(name)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
     if column.null_count:
@@ -211,14 +223,18 @@ def _labels(path: Path, file: pq.ParquetFile) -> NDArray[np.int64]:
     # Not column.to_numpy(), which imports pandas: that would take longer than all the rest.
     values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(np.from_dlpack(chunk) for chunk in column.chunks)])
     if values.size and values.max() > np.iinfo(np.int64).max:
-        raise DatasetError(f"{path}: column 'label' holds {values.max()}, which is no class number.")
+        raise DatasetError(f"{path}: column {name!r} holds {values.max()}, which is no class number.")
     return values.astype(np.int64)
 
 
-def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]]) -> dict[str, Attribute]:
+def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: Columns) -> dict[str, Attribute]:
     """Columns of the first file that hold attributes; records of files that lack one are not annotated."""
     schema: pa.Schema = files[0][1].schema_arrow
-    names = [name for name in schema.names if name not in ("image", "label") and _may_be_attribute(schema.field(name))]
+    names = [
+        name
+        for name in schema.names
+        if name not in (columns.image, columns.label) and _may_be_attribute(schema.field(name))
+    ]
     found: dict[str, Attribute] = {}
     for name in names:
         cells: list[Any] = []
@@ -246,8 +262,8 @@ def _may_be_attribute(field: pa.Field) -> bool:
     )
 
 
-def _class_names(schema: pa.Schema, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
-    names = _names_in(schema, "label")
+def _class_names(schema: pa.Schema, label: str, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
+    names = _names_in(schema, label)
     if names is not None and known is not None and known != names:
         raise DatasetError(f"{path} names other classes than the files before it.")
     return names or known
@@ -255,14 +271,7 @@ def _class_names(schema: pa.Schema, known: tuple[str, ...] | None, path: Path) -
 
 def _names_in(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     """Names of a column's integers, from the schema's Hugging Face metadata; None if it has none."""
-    raw = (schema.metadata or {}).get(b"huggingface")
-    if raw is None:
-        return None
-    try:
-        info: Any = json.loads(raw)
-        names = info["info"]["features"][column].get("names")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # other metadata under that key says nothing about classes
+    names = feature_of(schema, column).get("names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)

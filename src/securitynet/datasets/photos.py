@@ -99,7 +99,7 @@ def imagenet(request: Request) -> Source:
 
 def _by_wnid(folder: Path) -> dict[str, list[Path]]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return {entry.name: list_images(entry)[0] for entry in classes}
+    return {entry.name: list_images(entry).images for entry in classes}
 
 
 def _synsets(root: Path) -> dict[str, str]:
@@ -112,7 +112,7 @@ def _synsets(root: Path) -> dict[str, str]:
 
 def _flat(root: Path, folder: Path, wnids: list[str]) -> dict[str, list[Path]]:
     """Images of a validation folder without subfolders, by wnid."""
-    images = list_images(folder)[0]
+    images = list_images(folder).images
     truth = _truth(root, images, wnids)
     by_wnid: dict[str, list[Path]] = {}
     for path in images:

@@ -2,20 +2,24 @@
 
 Pillow does all of it, for files and for arrays, so that the same options give the same pixels whatever the container.
 Following what models are commonly trained with: transparency is dropped, not composited, and the EXIF orientation is
-ignored.
+ignored. Resizing and cropping are those of `torchvision.transforms` on Pillow images, to the pixel.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from securitynet.datasets import depth
+from securitynet.datasets.depth import DeepFound, is_deep
 from securitynet.datasets.source import Item
 from securitynet.errors import DatasetError
 
@@ -23,6 +27,16 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused unread: a file of a few kilobytes can claim to be a gigabyte (Pillow's own limit)."""
 
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 class ColourFound(Exception):
@@ -37,9 +51,14 @@ class Rendering:
         channels: 1 (luma by Rec. 601) or 3.
         height: In pixels.
         width: In pixels.
-        resize: Whether images of other shapes are resized (antialiased bilinear) or refused.
+        resize: Whether images of other shapes are resized or refused.
         crop: See `Source`.
         grey_only: Raise `ColourFound` at a colour image instead of reducing it to luma.
+        shorter_side: Pixels that the shorter side is brought to before anything else, the longer one in proportion.
+        centre: Side of the square that is then cut out of the centre, with black around an image that is smaller.
+        interpolation: Used in resizing, always antialiased but for ``nearest``.
+        white: The value that is white in images of more than eight bits.
+        shallow_only: Raise `DeepFound` at such an image.
     """
 
     channels: int
@@ -48,11 +67,32 @@ class Rendering:
     resize: bool
     crop: float | None = None
     grey_only: bool = False
+    shorter_side: int | None = None
+    centre: int | None = None
+    interpolation: Interpolation = "bilinear"
+    white: int = depth.WHITE
+    shallow_only: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.channels, self.height, self.width
+
+    @property
+    def transforms(self) -> bool:
+        """Whether images are resized or cropped whatever their shape."""
+        return self.shorter_side is not None or self.centre is not None
+
+    def options(self) -> dict[str, object]:
+        """What decides the pixels, as JSON; what changes nothing is left out, so that it changes no identity."""
+        stated: dict[str, object] = {"shape": list(self.shape), "crop": self.crop}
+        if self.transforms:
+            stated |= {"shorter_side": self.shorter_side, "centre": self.centre}
+        if self.interpolation != "bilinear" and (self.resize or self.shorter_side is not None):
+            stated["interpolation"] = self.interpolation
+        if self.white != depth.WHITE:
+            stated["white"] = self.white
+        return stated
 
 
 def natural_shape(item: Item, name: str) -> tuple[int, int, int]:
@@ -64,8 +104,16 @@ def natural_shape(item: Item, name: str) -> tuple[int, int, int]:
     if isinstance(item, np.ndarray):
         channels, height, width = item.shape
         return channels, height, width
-    with _open(item, name) as image:
+    with open_image(item, name) as image:
         return (1 if _is_grey(image) else 3), image.height, image.width
+
+
+def holds_deep(item: Item, name: str) -> bool:
+    """Whether an image has more than eight bits a channel, from its header; `DatasetError` if it is unreadable."""
+    if isinstance(item, np.ndarray):
+        return False
+    with open_image(item, name) as image:
+        return is_deep(image)
 
 
 def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
@@ -79,42 +127,77 @@ def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
     Raises:
         DatasetError: If it is broken, too large, or of another shape where resizing was not asked for.
         ColourFound: See `Rendering`.
+        DeepFound: Likewise.
     """
     if isinstance(item, np.ndarray):
-        if item.shape == rendering.shape:
+        if item.shape == rendering.shape and not rendering.transforms:
             return item
         image = Image.fromarray(np.ascontiguousarray(item[0] if item.shape[0] == 1 else item.transpose(1, 2, 0)))
     else:
-        image = _decode(item, name)
+        image = _decode(item, name, rendering)
     if rendering.channels == 1 and image.mode != "L":
         if rendering.grey_only:
             raise ColourFound
         image = image.convert("L")
     elif rendering.channels == 3 and image.mode != "RGB":
         image = image.convert("RGB")
+    image = _transformed(image, name, rendering)
     if image.size != (rendering.width, rendering.height):
         if not rendering.resize:
             raise DatasetError(
                 f"The images differ in shape: {name} is {image.height}×{image.width}, the first one "
                 f"{rendering.height}×{rendering.width}.",
-                hint="Pass --image-size N (size=N in Python) to bring all of them to N×N.",
+                hint="Say how the model is tested: --resize 256 --crop 224 --interpolation bicubic keeps proportions; "
+                "--image-size N stretches all of them to N×N.",
             )
         image = _resized(image, rendering)
     array = np.asarray(image, dtype=np.uint8)
     return array[None] if rendering.channels == 1 else array.transpose(2, 0, 1)
 
 
+def _transformed(image: Image.Image, name: str, rendering: Rendering) -> Image.Image:
+    """``Resize`` and ``CenterCrop`` as torchvision does them: the same sizes, offsets and rounding."""
+    if rendering.shorter_side is not None:
+        width, height = image.size
+        short, long = sorted((width, height))
+        other = int(rendering.shorter_side * long / short)
+        if other * rendering.shorter_side > MAX_PIXELS:
+            raise DatasetError(
+                f"{name} is {height}×{width}: resized in proportion it would have more than {MAX_PIXELS:,} pixels.",
+                hint="Take it out of the dataset, or give a smaller --resize.",
+            )
+        size = (rendering.shorter_side, other) if width <= height else (other, rendering.shorter_side)
+        if size != image.size:
+            image = image.resize(size, _FILTERS[rendering.interpolation])
+    if rendering.centre is not None:
+        side = rendering.centre
+        left, top = _centred(image.width, side), _centred(image.height, side)
+        image = image.crop((left, top, left + side, top + side))  # what lies outside is black
+    return image
+
+
+def _centred(length: int, side: int) -> int:
+    """Where a crop begins. A smaller image is padded first, the larger half of the margin behind it."""
+    return -((side - length) // 2) if length < side else round((length - side) / 2)
+
+
 def _resized(image: Image.Image, rendering: Rendering) -> Image.Image:
     target = (rendering.width, rendering.height)
+    resampling = _FILTERS[rendering.interpolation]
     if rendering.crop is None:
-        return image.resize(target, Image.Resampling.BILINEAR)
+        return image.resize(target, resampling)
     # The centred window of the source that the crop shows; resizing straight from it equals resize-then-crop.
     side = min(image.size) * rendering.crop
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize(target, Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return image.resize(target, resampling, box=(left, top, left + side, top + side))
 
 
-def _open(item: bytes | Path, name: str) -> Image.Image:
+def open_image(item: bytes | Path, name: str) -> Image.Image:
+    """An image before its pixels are decoded.
+
+    Raises:
+        DatasetError: If it is broken or too large.
+    """
     try:
         image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -127,11 +210,21 @@ def _open(item: bytes | Path, name: str) -> Image.Image:
     return image
 
 
-def _decode(item: bytes | Path, name: str) -> Image.Image:
-    with _open(item, name) as image:
+def open_later(item: bytes | Path, name: str) -> Callable[[], Image.Image]:
+    """A function that opens an image; see `open_image`."""
+    return lambda: open_image(item, name)
+
+
+def _decode(item: bytes | Path, name: str, rendering: Rendering) -> Image.Image:
+    with open_image(item, name) as image:
+        deep = is_deep(image)
+        if deep and rendering.shallow_only:
+            raise DeepFound
         try:
+            if deep:
+                return depth.scale(open_later(item, name), rendering.white)
             image.load()
-            return _plain(image)
+            return convert_plain(image)
         except DatasetError:
             raise
         except Exception as error:  # as above
@@ -142,16 +235,14 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB."""
+def convert_plain(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB, transparency dropped.
+
+    Raises:
+        ValueError: If it holds floating-point values.
+    """
     if image.mode in ("L", "RGB"):
         return image.copy()
-    if image.mode.startswith("I"):
-        # 16 bits a pixel; Pillow's own conversion would clip at 255 instead of scaling.
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its grey values need more than 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("it holds floating-point values, whose range is unknown")
     if image.mode == "P":

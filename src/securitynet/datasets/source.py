@@ -7,8 +7,9 @@ import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
 from securitynet.errors import DatasetError
+from securitynet.files import printable
 
 Indices: TypeAlias = NDArray[np.int64]
 Item: TypeAlias = "bytes | Path | NDArray[np.uint8]"
@@ -29,6 +31,9 @@ class Pixels(Protocol):
 
     def name(self, index: int) -> str:
         """What to call an image in a message."""
+
+    def record_name(self, index: int) -> str | None:
+        """What to call it in results: see `securitynet.datasets.base.ImageDataset`; None if it has no name."""
 
     def fetch(self, indices: Indices) -> list[Item]:
         """The images at ``indices``, in that order."""
@@ -48,11 +53,15 @@ class Request:
         reference: As the user wrote it.
         name: The dataset's name in the registry.
         root: Folder where its files are, or are to be put.
+        image_column: Column of a table that holds the images; None for the usual names.
+        label_column: Column that holds the labels; likewise.
     """
 
     reference: str
     name: str
     root: Path
+    image_column: str | None = None
+    label_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Source:
         parts: Name of part -> int64 indices.
         pixels: N images.
         attributes: Further labels.
+        notes: What a reader of results must know about how the images were found.
         crop: None: resizing stretches the whole image to the square that is asked for. Else the share that a centred
             square of that size takes of the shorter side, as is customary where models are trained on crops.
     """
@@ -74,7 +84,51 @@ class Source:
     parts: Mapping[str, Indices]
     pixels: Pixels
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     crop: float | None = None
+
+
+class RecordNames(Sequence[str]):
+    """Names of the records of a source, made when they are asked for.
+
+    A record without a file is called after its part and its position there, as `torchvision` counts them.
+
+    Args:
+        pixels: The images.
+        parts: The source's own parts.
+        chosen: Which records there are, in order; None: all.
+    """
+
+    def __init__(self, pixels: Pixels, parts: Mapping[str, Indices], chosen: Indices | None = None) -> None:
+        self._pixels = pixels
+        self._parts = parts
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._pixels) if self._chosen is None else len(self._chosen)
+
+    @cached_property
+    def _places(self) -> dict[int, str]:
+        return {
+            int(record): f"{part}/{position}"
+            for part, indices in self._parts.items()
+            for position, record in enumerate(indices)
+        }
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        record = range(len(self))[index] if self._chosen is None else int(self._chosen[index])
+        name = self._pixels.record_name(record)
+        return self._places.get(record, f"record {record}") if name is None else name
+
+    def select(self, chosen: Indices) -> RecordNames:
+        """The names of the records at ``chosen``, of all records of the source."""
+        return RecordNames(self._pixels, self._parts, chosen)
 
 
 class FilePixels:
@@ -94,7 +148,11 @@ class FilePixels:
 
     def name(self, index: int) -> str:
         """Path of the file."""
-        return str(self._paths[index])
+        return printable(str(self._paths[index]))
+
+    def record_name(self, index: int) -> str:
+        """Path below the folder."""
+        return printable(self._paths[index].relative_to(self._root).as_posix())
 
     def fetch(self, indices: Indices) -> list[Item]:
         """Paths; reading is left to the threads that decode."""
@@ -142,6 +200,10 @@ class ZipPixels:
     def name(self, index: int) -> str:
         """Archive and member."""
         return f"{self._path}!{self._members[index]}"
+
+    def record_name(self, index: int) -> str:
+        """Member of the archive."""
+        return self._members[index]
 
     def fetch(self, indices: Indices) -> list[Item]:
         """Contents of the members."""
@@ -194,6 +256,10 @@ class ArrayPixels:
     def name(self, index: int) -> str:
         """Number of the record."""
         return f"record {index}"
+
+    def record_name(self, index: int) -> None:
+        """Nothing: a row of an array has no name."""
+        return
 
     def fetch(self, indices: Indices) -> list[Item]:
         """C×H×W views."""

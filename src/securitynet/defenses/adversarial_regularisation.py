@@ -13,14 +13,13 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.training_defense import Fitting
+from securitynet.models.training.training_defense import Fitting, TrainingDefense
 from securitynet.randomness import derived_seed, generator, isolated
 
 
@@ -44,16 +43,16 @@ class AdversarialRegularisation(TrainingDefense):
 
     @property
     def share_aside(self) -> float:
-        """See `Protection.share_aside`."""
+        """See `TrainingDefense.share_aside`."""
         return self.reference_share
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy":
             raise ConfigurationError("Adversarial regularisation is about cross-entropy with labels.")
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         return fitting.fit(Adversarial(self, fitting)), {}
 
 

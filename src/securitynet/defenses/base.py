@@ -1,4 +1,4 @@
-"""What defenses are: trainings that protect their records, and interfaces that hide a part of the answers.
+"""What defenses are: changes to a training, and interfaces that hide a part of the outputs.
 
 A defense is a class in a file of its own in this package; the registry finds it by the file's name. Its fields are its
 configuration.
@@ -6,7 +6,7 @@ configuration.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,25 +15,24 @@ from pydantic import ValidationError
 from securitynet.defenses import DEFENSES
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface
 from securitynet.models.targets.target import Target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import RecipeOptions
-from securitynet.models.training.training_defense import Protection
-from securitynet.records import Record
+from securitynet.models.training.training_defense import Defense, TrainingDefense
 
-
-class Defense(Record, ABC):
-    """A defense.
-
-    Class attributes:
-        stage: Whether it changes how a target is trained, or what it answers.
-        sweep: Settings worth trying, for "what would help"; from gentle to strong.
-    """
-
-    stage: ClassVar[Literal["training", "output"]]
-    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+__all__ = [
+    "Defense",
+    "OutputDefense",
+    "TrainingDefense",
+    "defended_training",
+    "make_defense",
+    "output_defense",
+    "settings_of",
+    "training_defense",
+]
 
 
 class OutputDefense(Defense):
@@ -51,12 +50,6 @@ class OutputDefense(Defense):
                 where a sample of non-members is needed.
             context: Seed and cache.
         """
-
-
-class TrainingDefense(Protection, Defense, ABC):
-    """A defense that changes a training; see `Protection` for what it may change."""
-
-    stage: ClassVar[Literal["training", "output"]] = "training"
 
 
 def make_defense(name: str, settings: dict[str, Any] | None = None) -> OutputDefense | TrainingDefense:

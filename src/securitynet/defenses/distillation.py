@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
@@ -22,7 +21,7 @@ from securitynet.models.training.evaluation import main_output
 from securitynet.models.training.fit import History, evaluate
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.training_defense import Fitting, Teacher, count_weights
+from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_weights
 
 TEACHERS = {"vgg11": "vgg19"}
 """The paper's pair. Other students have a teacher of their own architecture, unless another one is named."""
@@ -55,7 +54,7 @@ class Distillation(TrainingDefense):
 
     @property
     def share_aside(self) -> float:
-        """See `Protection.share_aside`."""
+        """See `TrainingDefense.share_aside`."""
         return self.held_out_share if self.data == "held-out" else 0.0
 
     def teacher_of(self, architecture: str) -> str:
@@ -63,7 +62,7 @@ class Distillation(TrainingDefense):
         return ARCHITECTURES.resolve(self.teacher or TEACHERS.get(architecture, architecture)).name
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.patience:
             what = "early stopping" if recipe.patience else f"the loss {recipe.loss}"
             raise ConfigurationError(
@@ -80,7 +79,7 @@ class Distillation(TrainingDefense):
             )
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         name = self.teacher_of(fitting.architecture)
         teacher = fitting.fresh(name, "teacher")
         fitting.note(f"The teacher {name} is trained first.")

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures.factory import build
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -26,7 +25,7 @@ from securitynet.models.training.dp_sgd import (
 )
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import Fitting, Protected
+from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
 
 PresetName = Literal[
     "celeba-1", "celeba-2", "fmnist-1", "fmnist-2", "stl10-1", "stl10-2", "utkface-1", "utkface-2"
@@ -106,7 +105,7 @@ class DpSgd(TrainingDefense):
         return PRESETS[self.preset] if self.preset else self.epsilon or _DEFAULT_EPSILON
 
     def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Protection.advised`: each epoch costs privacy, so fewer than ML-Doctor's 300, of larger steps.
+        """See `TrainingDefense.advised`: each epoch costs privacy, so fewer than ML-Doctor's 300, of larger steps.
 
         The paper's presets keep the paper's recipe; other optimizers than SGD have other learning rates.
         """
@@ -123,7 +122,7 @@ class DpSgd(TrainingDefense):
         return noise_for(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         problems = {
             f"the loss {recipe.loss}": recipe.loss != "cross-entropy",
             "early stopping, which looks at records that nothing accounts for (--patience)": recipe.patience > 0,
@@ -149,7 +148,7 @@ class DpSgd(TrainingDefense):
         self.noise(records, recipe)
 
     def network(self, network: nn.Module, note: Note) -> nn.Module:
-        """See `Protection.network`."""
+        """See `TrainingDefense.network`."""
         layers = unsupported_layers(network)
         if not layers:
             return network
@@ -157,20 +156,20 @@ class DpSgd(TrainingDefense):
         return with_group_norms(network)
 
     def preprocessing(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:
-        """See `Protection.preprocessing`: from [0, 1] to [-1, 1], whatever the records are."""
+        """See `TrainingDefense.preprocessing`: from [0, 1] to [-1, 1], whatever the records are."""
         channels = dataset.image_shape[0]
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
 
-    def imitated(self, spent: Protected) -> DpSgd:
-        """See `Protection.imitated`: with as much noise, whatever that spends on other records; nothing is secret."""
+    def imitate(self, record: DefenseRecord) -> DpSgd:
+        """See `TrainingDefense.imitate`: the same noise, whatever it spends on other records; nothing is secret."""
         changes: dict[str, Any] = {"secret_noise": False}
-        if spent.privacy is not None:
-            noise = spent.privacy.noise_multiplier
+        if record.privacy is not None:
+            noise = record.privacy.noise_multiplier
             changes |= {"preset": None, "epsilon": None, "noise_multiplier": noise}
         return self.model_copy(update=changes)
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         records = len(fitting.indices)
         steps = PrivateSteps(
             noise_multiplier=self.noise(records, fitting.recipe),

@@ -10,10 +10,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
-from securitynet.models.training.training_defense import Fitting
+from securitynet.models.training.training_defense import Fitting, TrainingDefense
 
 
 class Dropout(TrainingDefense):
@@ -27,7 +26,7 @@ class Dropout(TrainingDefense):
     rate: float = Field(default=0.5, gt=0, lt=1, description="Share of the inputs that is dropped.")
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         network = fitting.network
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not linear:

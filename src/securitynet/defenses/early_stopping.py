@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import TrainingDefense
 
 
 class EarlyStopping(TrainingDefense):
@@ -19,6 +19,6 @@ class EarlyStopping(TrainingDefense):
     validation_share: float = Field(default=0.1, gt=0, lt=1, description="Share of the training records held out.")
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
-        """See `Protection.change_recipe`."""
+        """See `TrainingDefense.change_recipe`."""
         changes = {"patience": self.patience, "validation_share": self.validation_share}
         return recipe.model_copy(update=changes)

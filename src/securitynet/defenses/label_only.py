@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from securitynet.defenses.base import OutputDefense
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface, LabelsOnly
 from securitynet.models.targets.target import Target
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import TrainingDefense
 
 
 class LabelSmoothing(TrainingDefense):
@@ -18,5 +18,5 @@ class LabelSmoothing(TrainingDefense):
     share: float = Field(default=0.1, gt=0, lt=1, description="Share of probability spread over all classes.")
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
-        """See `Protection.change_recipe`."""
+        """See `TrainingDefense.change_recipe`."""
         return Recipe(**{**recipe.model_dump(), "label_smoothing": self.share})

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.sources.weights import state_checksum
 from securitynet.models.targets import heads
 from securitynet.models.targets.interface import Interface

@@ -9,12 +9,11 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.training_defense import Fitting
+from securitynet.models.training.training_defense import Fitting, TrainingDefense
 
 
 class RelaxLoss(TrainingDefense):
@@ -34,7 +33,7 @@ class RelaxLoss(TrainingDefense):
     )
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `Protection.check`."""
+        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.label_smoothing:
             raise ConfigurationError("RelaxLoss is about cross-entropy with labels as they are.")
         classes = shape[0]
@@ -46,7 +45,7 @@ class RelaxLoss(TrainingDefense):
             )
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `Protection.fit`."""
+        """See `TrainingDefense.fit`."""
         return fitting.fit(Relaxing(self.alpha, self.flatten)), {}
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface, Rounded
 from securitynet.models.targets.target import Target
 

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface, TopK
 from securitynet.models.targets.target import Target
 

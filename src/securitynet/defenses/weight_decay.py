@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from securitynet.defenses.base import TrainingDefense
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.training_defense import TrainingDefense
 
 
 class WeightDecay(TrainingDefense):
@@ -18,5 +18,5 @@ class WeightDecay(TrainingDefense):
     strength: float = Field(default=5e-3, gt=0, allow_inf_nan=False, description="Weight decay of the optimizer.")
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
-        """See `Protection.change_recipe`."""
+        """See `TrainingDefense.change_recipe`."""
         return recipe.model_copy(update={"weight_decay": self.strength})

@@ -17,8 +17,11 @@ from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._known_trigger import Suspects, Trigger
 from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
 from securitynet.detectors._verdicts import Screening
-from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.detectors.base import Detector
 from securitynet.errors import SplitError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
 from securitynet.models.targets.signals import Progress
@@ -246,14 +249,14 @@ class InputFilter(Detector):
         """The judged records with the trigger, as far as one is known: that of the settings, else the one planted."""
         shape = data.dataset.image_shape
         if self.trigger is not None:
-            images = self.trigger.stamp(data.dataset.batch(judged))
+            images = self.trigger.apply_trigger(data.dataset.batch(judged))
             return _Stamped(images, np.arange(len(judged), dtype=np.int64), None, self.trigger.area(*shape))
-        if data.poison is None:
+        if data.backdoor is None:
             return None
-        planted = data.poison.stamped(data.dataset, judged)
+        planted = data.backdoor.triggered(data.dataset, judged)
         if not len(planted.indices):
             return None
-        top, left, height, width = data.poison.poison(data.dataset, data.splits.members).record.box
+        top, left, height, width = data.backdoor.poison(data.dataset, data.splits.members).record.box
         area = np.zeros(shape[1:], dtype=bool)
         area[top : top + height, left : left + width] = True
         rows = np.searchsorted(judged, planted.indices).astype(np.int64)
@@ -263,7 +266,7 @@ class InputFilter(Detector):
     def _folder(
         self, target: Target, data: TrialData, context: Context, records: dict[str, NDArray[np.int64]]
     ) -> Path | None:
-        settings = {**self.model_dump(mode="json"), "planted": self.trigger is None and data.poison is not None}
+        settings = {**self.model_dump(mode="json"), "planted": self.trigger is None and data.backdoor is not None}
         return pieces_folder(target, data, context, type(self).__name__, settings, records)
 
 

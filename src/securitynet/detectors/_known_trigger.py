@@ -87,8 +87,8 @@ class Trigger(_Content):
         mask[:, top : top + self.size, left : left + self.size] = 1
         return mask, torch.full((channels, height, width), float(self.value))
 
-    def stamp(self, images: torch.Tensor) -> torch.Tensor:
-        """Stamped images, N×C×H×W uint8, rounded to the nearest value."""
+    def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
+        """TriggeredImages images, N×C×H×W uint8, rounded to the nearest value."""
         mask, pattern = self.blend(*images.shape[1:])
         return torch.lerp(images.float(), pattern.expand(images.shape), mask).round().clamp(0, 255).to(torch.uint8)
 
@@ -127,7 +127,7 @@ class Suspects(_Content):
         assert self.file is not None
         if self.file.is_dir():
             rendering = Rendering(channels, height, width, resize=True)
-            paths = list_images(self.file)[0]
+            paths = list_images(self.file).images
             if not paths:
                 raise DatasetError(f"There are no images in {self.file.name}.")
             return torch.from_numpy(np.stack([render(path, path.name, rendering) for path in paths]))
@@ -184,7 +184,7 @@ def _digest(path: Path) -> str:
     """32 hexadecimal digits over a file's content, or over names and contents of the images in a folder."""
     if path.is_dir():
         digest = hashlib.sha256()
-        for image in list_images(path)[0]:
+        for image in list_images(path).images:
             digest.update(image.relative_to(path).as_posix().encode() + b"\0" + image.read_bytes())
         return digest.hexdigest()[:32]
     try:

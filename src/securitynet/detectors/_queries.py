@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.detectors.base import Context, TrialData
 from securitynet.errors import TargetError
 from securitynet.files import atomic_write, stable_hash
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.query_count import image_keys

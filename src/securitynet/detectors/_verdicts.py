@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.detectors.base import Gallery, Output
+from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
 from securitynet.records import Measurement

@@ -16,8 +16,11 @@ from securitynet.detectors._activation_clustering.clusters import Clusters, Redu
 from securitynet.detectors._filters import check_enough
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
-from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import ChangedImages
 from securitynet.randomness import derived_seed
@@ -52,7 +55,7 @@ class ActivationClustering(Detector):
         reduction: ``pca``, or ``ica`` as in the paper. On a public backdoored model ICA found fewer of the poisoned
             records, and the paper's rule flagged more clean classes with it.
         trigger: A known trigger, to measure detection: ``rate`` of the training records are stamped, and labelled as
-            the target predicts them, as its trainer would have done. For a target that an implant was planted in, the
+            the target predicts them, as its trainer would have done. For a target that a backdoor was planted in, the
             training set with its poison is used without asking.
         rate: See ``trigger``.
     """
@@ -142,9 +145,9 @@ class ActivationClustering(Detector):
         assert dataset.images is not None  # checked by the caller
         labels = dataset.labels[members].copy()
         if self.trigger is None:
-            if data.poison is None:
+            if data.backdoor is None:
                 return dataset.images, labels, None
-            planted = data.poison.poison(dataset, data.splits.members)
+            planted = data.backdoor.poison(dataset, data.splits.members)
             return planted.images, planted.labels[members], np.isin(members, planted.indices)
         trigger = self.trigger
         trigger.blend(*dataset.image_shape)  # tells what does not fit
@@ -154,11 +157,11 @@ class ActivationClustering(Detector):
         for chosen in _chunks(order):  # of images that the trigger sends elsewhere
             if poisoned.sum() >= count:
                 break
-            stamped = questions.outputs(trigger.stamp(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
+            stamped = questions.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
             works = np.flatnonzero(stamped != labels[chosen])[: count - int(poisoned.sum())]
             poisoned[chosen[works]] = True
             labels[chosen[works]] = stamped[works]
-        images = ChangedImages(dataset.images, members[poisoned], lambda shown, _: trigger.stamp(shown))
+        images = ChangedImages(dataset.images, members[poisoned], lambda shown, _: trigger.apply_trigger(shown))
         return images, labels, poisoned
 
 

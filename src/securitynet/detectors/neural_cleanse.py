@@ -17,13 +17,16 @@ from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.labels import Found, Plan, search
 from securitynet.detectors._neural_cleanse.search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
-from securitynet.detectors.base import Context, Detector, Output, TrialData
+from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import detection
-from securitynet.models.shadows.plan import imitated_protection
-from securitynet.models.shadows.store import shadow_job, trained_shadow
+from securitynet.models.shadows.plan import choose_shadow_defense
+from securitynet.models.shadows.store import shadow_spec, train_shadow
 from securitynet.models.targets.target import Target
-from securitynet.models.training.poisoned_dataset import Implanted
+from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -144,15 +147,15 @@ class NeuralCleanse(Detector):
         """Models trained like the target on records that are known not to have trained it, as many as it had."""
         trained, parts = data.trained, data.splits
         assert trained is not None  # checked by `run`
-        protection = imitated_protection(trained, data.protection)
+        defense = choose_shadow_defense(trained, data.defense)
         pool = np.unique(np.concatenate([parts.shadow_train, parts.shadow_test, parts.known_non_members]))
         count = min(len(parts.members), len(pool))
         for number in range(self.reference):
             rows = np.sort(pool[shuffled(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
             seed = derived_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
-            job = shadow_job(data.dataset, rows, trained.architecture, recipe, protection)
-            shadow = trained_shadow(job, cache=context.cache, device=context.device)
+            spec = shadow_spec(data.dataset, rows, trained.architecture, recipe, defense)
+            shadow = train_shadow(spec, cache=context.cache, device=context.device)
             if context.progress:
                 context.progress(number + 1, self.reference)
             yield shadow.target
@@ -264,7 +267,7 @@ def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np
     patterns = np.stack([found[best[p]].patterns[at[best[p]][p]] for p in order])
     names = data.dataset.class_names
     numbers = np.array(labels, dtype=np.int64)
-    mask, goal = _planted(data, masks.shape[1:])
+    mask, goal = _known_trigger(data, masks.shape[1:])
     return Triggers(
         labels=numbers,
         norms=norms,
@@ -281,7 +284,7 @@ def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np
         names=tuple(names[label] if label < len(names) else f"class {label}" for label in labels),
         reference=np.empty((0, len(labels))),
         planted_mask=mask,
-        planted_target=goal,
+        backdoored_target=goal,
     )
 
 
@@ -297,13 +300,13 @@ def _class_means(data: TrialData, labels: NDArray[np.int64], chosen: NDArray[np.
     return np.stack(means)
 
 
-def _planted(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
+def _known_trigger(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
     """Where a trigger was planted and which label it leads to, if the target's own record says so."""
-    implant: Implanted | None = getattr(data.trained, "implant", None)
-    if implant is None or implant.target is None:
+    backdoor: BackdoorRecord | None = getattr(data.trained, "backdoor", None)
+    if backdoor is None or backdoor.target is None:
         return np.zeros((0, 0), np.uint8), -1
     mask = np.zeros(shape, np.uint8)
-    top, left, height, width = implant.box
+    top, left, height, width = backdoor.box
     mask[top : top + height, left : left + width] = 255
     # A trigger all over the image has no place to be located at.
-    return (np.zeros((0, 0), np.uint8) if mask.all() else mask), implant.target
+    return (np.zeros((0, 0), np.uint8) if mask.all() else mask), backdoor.target

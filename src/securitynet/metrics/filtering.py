@@ -1,6 +1,6 @@
 """What an input filter does: its threshold, how many clean images it stops, and how many stamped ones.
 
-A *higher* score means "more suspicious". Stamped images are the positives.
+A *higher* score means "more suspicious". TriggeredImages images are the positives.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from securitynet.analysis.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics import rates
+from securitynet.metrics.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.records import Direction
 from securitynet.reports import verdict, words
 from securitynet.reports.pictures import data_uri, is_reduced
@@ -29,6 +29,7 @@ class Exhibit:
 
     Attributes:
         record: Index, score and rank.
+        file: Its file, relative to the dataset's folder, or where it stands in the dataset.
         label: Its class.
         prediction: The class that the target answers with.
         posterior: The target's posterior of that class, as text.
@@ -38,6 +39,7 @@ class Exhibit:
     """
 
     record: ExposedRecord
+    file: str
     label: str
     prediction: str
     posterior: str
@@ -131,6 +133,7 @@ def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> lis
     return [
         Exhibit(
             record=record,
+            file=dataset.get_record_name(record.index),
             label=names[int(signals.labels[row])],
             prediction=names[int(signals.predictions[row])],
             posterior=_posterior(signals, row),

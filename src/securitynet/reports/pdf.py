@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from PIL import ImageFile
+
 from securitynet.errors import ConfigurationError, MissingExtra
 
 
@@ -14,6 +16,7 @@ def to_pdf(page: str) -> bytes:
         MissingExtra: If WeasyPrint is not installed.
         ConfigurationError: If the libraries of the system that it needs are not there.
     """
+    strict = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         import weasyprint
         import weasyprint.urls
@@ -24,6 +27,9 @@ def to_pdf(page: str) -> bytes:
             f"WeasyPrint can't be used: {str(error).splitlines()[0]}",
             hint="Install Pango (Debian: libpango-1.0-0 libpangoft2-1.0-0), or print the HTML from a browser.",
         ) from error
+    finally:
+        # Importing it lets Pillow fill cut-off images with grey, in the whole process: datasets must refuse those.
+        ImageFile.LOAD_TRUNCATED_IMAGES = strict
 
     logging.getLogger("weasyprint").setLevel(logging.ERROR)  # rules for screens, which it passes over, are no news
     fetcher = weasyprint.urls.URLFetcher(allowed_protocols=["data"])  # a report loads nothing

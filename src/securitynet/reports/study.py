@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pandas
 from markupsafe import Markup
 
-import securitynet
 from securitynet.analysis import claims, findings, study_frames
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
@@ -28,6 +27,7 @@ from securitynet.results.subjects import SubjectRecord, SubjectStore
 from securitynet.studies.execution.inspect import look
 from securitynet.studies.execution.run import place_of
 from securitynet.studies.execution.status import Status
+from securitynet.version import __version__
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
@@ -127,11 +127,7 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 
 def render_study_report(folder: Path) -> str:
     """The page as text; see `write_study_report`."""
-    page: str = (
-        environment()
-        .get_template("study.html")
-        .render(page=study_page(folder), css=css(), version=securitynet.__version__)
-    )
+    page: str = environment().get_template("study.html").render(page=study_page(folder), css=css(), version=__version__)
     return page
 
 

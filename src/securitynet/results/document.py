@@ -45,12 +45,15 @@ class DatasetFacts(Record):
     split_seed: int
     split_fingerprint: str
     membership: Literal["known", "assumed"] = Field(
-        description="known: from the file that training wrote, or recorded; assumed: the dataset's own training part."
+        description="known: from the file that training wrote, recorded, or stated; assumed: the dataset's own "
+        "training part."
     )
     members: int
     non_members: int
     known_members: int
     known_non_members: int
+    members_stated: bool = Field(default=False, description="Whether the user listed the members.")
+    notes: tuple[str, ...] = Field(default=(), description="How the images were read, where that must be known.")
 
 
 class TrialSummary(Record):
@@ -66,6 +69,27 @@ class TrialSummary(Record):
     seconds: dict[str, float]
     reused: bool = Field(default=False, description="Finished in an earlier run.")
     headline: tuple[str, ...] = Field(default=(), description="Names of the measurements that say most.")
+
+
+class ExposedMember(Record):
+    """A member that an attack is sure of."""
+
+    record: int = Field(description="Its number in the dataset.")
+    file: str = Field(description="Relative to the folder that was named; or the part and the position there.")
+    label: str = Field(description="Its class.")
+    prediction: str = Field(description="The class that the target answers with.")
+    score: float | None = Field(description="Higher is more likely a member; null if it is infinite.")
+    rank: int = Field(description="1 for the highest score among members; those that tie share a rank.")
+    non_members_as_high: int = Field(description="Non-members that score at least as high.")
+
+
+class ExposedMembers(Record):
+    """The members that one attack is most sure of."""
+
+    trial: str
+    members: tuple[ExposedMember, ...]
+    tied: int = Field(description="Further members that score as high as the last one.")
+    non_members: int = Field(description="Non-members that were scored.")
 
 
 class NotAssessed(Record):
@@ -139,6 +163,9 @@ class ResultDocument(Record):
     seconds: dict[str, float]
     environment: dict[str, str]
     settings: dict[str, Any] = Field(description="The configuration, as a TOML file for --config would give it.")
+    exposed: tuple[ExposedMembers, ...] = Field(
+        default=(), description="The most exposed members, for each membership attack; exposed.csv has all records."
+    )
     policy: PolicyOutcome | None = None
     remedies: Remedies | None = Field(default=None, description="What would help; only if it was asked for.")
 

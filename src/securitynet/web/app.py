@@ -16,11 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-import securitynet
 import securitynet.catalog
 from securitynet.analysis import tokens
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import MissingExtra, SecurityNetError
+from securitynet.version import __version__
 from securitynet.web import api, labels, pages
 from securitynet.web.search import Search
 from securitynet.web.security import Guard
@@ -62,7 +62,7 @@ def create_app(
     _only_read(catalog)
     app = FastAPI(
         title="SecurityNet catalog",
-        version=securitynet.__version__,
+        version=__version__,
         description="Annotated public image classifiers and what was measured on them. Read-only.",
         docs_url=None,
         redoc_url=None,
@@ -114,7 +114,7 @@ def _templates() -> Environment:
     )
     for name in environment.list_templates(extensions=["html"]):
         environment.get_template(name)  # translated now, and not while the first visitor waits
-    environment.globals |= labels.GLOBALS | {"version": securitynet.__version__}
+    environment.globals |= labels.GLOBALS | {"version": __version__}
     return environment
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access

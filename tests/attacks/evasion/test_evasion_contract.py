@@ -12,8 +12,9 @@ from conftest_evasion import made_up, small, white_box
 from torch import nn
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded, SplitError, TargetError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target

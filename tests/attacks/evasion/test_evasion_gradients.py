@@ -8,11 +8,11 @@ import torch
 from conftest_evasion import white_box
 from torch import nn
 
-from securitynet.attacks.base import TrialData
 from securitynet.attacks.evasion._gradient import starting_points
 from securitynet.attacks.evasion._norms import direction, project, sizes
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.pgd import L2_EPSILONS, Pgd
+from securitynet.methods.data import TrialData
 from securitynet.metrics.evasion import WARNING
 from securitynet.models.targets.input_gradients import InputGradients
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest_evasion import EMPTY, splits_of, white_box
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.fgsm_transfer import EXAMPLES, RECIPE, FgsmTransfer
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.records import Access, Auxiliary, ThreatModel
 

@@ -7,8 +7,8 @@ import torch
 from inversion_targets import wrapped
 from torch import nn
 
-from securitynet.attacks.base import TrialData
 from securitynet.datasets.splits import four_way
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.shadows import obtain_shadow
 from securitynet.models.sources.preprocessing import Preprocessing

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from securitynet.attacks.base import TrialData
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access

@@ -10,9 +10,9 @@ from scipy import optimize
 from torch import nn
 from torch.nn import functional
 
-from securitynet.attacks.base import Context
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.fredrikson import Fredrikson, total_variation
+from securitynet.methods.context import Context
 from securitynet.models.sources.preprocessing import Preprocessing
 
 

@@ -15,11 +15,12 @@ from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from torch import nn
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, obtain_evaluator
 from securitynet.attacks.inversion.base import Reconstructions
 from securitynet.attacks.inversion.plug_and_play import margins, transformed
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError, TargetError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
@@ -357,7 +358,8 @@ import securitynet.datasets
 import securitynet.models.training.checkpoints as checkpoints
 from inversion_targets import QUICK
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.base import Context, TrialData
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.datasets.splits import four_way
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.shadows import obtain_shadow

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.target import Target

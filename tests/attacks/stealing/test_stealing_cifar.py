@@ -8,9 +8,9 @@ import pytest
 from conftest_stealing import context, measured
 
 import securitynet.datasets
-from securitynet.attacks.base import TrialData
 from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
 from securitynet.datasets import splits
+from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
 from securitynet.models.loading.load import load_target
 from securitynet.records import Direction

@@ -22,14 +22,13 @@ from securitynet.models.shadows import (
     shadow_model,
     shadow_outputs,
 )
-from securitynet.models.shadows.outputs import plan_jobs
-from securitynet.models.store.cached_model import Job, obtain_model
-from securitynet.models.store.model_record import read_artefact, trained_splits
+from securitynet.models.shadows.outputs import plan_specs
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
+from securitynet.models.store.model_record import read_model_record, read_target_record, trained_splits
 from securitynet.models.store.parallel import side_by_side
-from securitynet.models.store.stored_facts import read_facts
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import Protected
+from securitynet.models.training.training_defense import DefenseRecord
 
 FAST = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "schedule": "constant"}
 SETTINGS = {"distillation": {"data": "held-out"}}
@@ -43,8 +42,8 @@ def weights(target):
 def trained_with(defense, digits, tmp_path, architecture="simple-cnn", **changes):
     out = tmp_path / "target.safetensors"
     recipe = Recipe(**{**FAST, **changes})
-    target = train_target(architecture, digits, recipe=recipe, out=out, protection=defense, device="cpu")
-    return target, read_artefact(out)
+    target = train_target(architecture, digits, recipe=recipe, out=out, defense=defense, device="cpu")
+    return target, read_target_record(out)
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -53,16 +52,14 @@ def test_a_shadow_model_is_trained_as_a_target_is(name, digits, tmp_path):
     defense = make_defense(name, SETTINGS.get(name))
     target, trained = trained_with(defense, digits, tmp_path)
     members = make_splits.four_way(digits).members
-    shadow = obtain_shadow(
-        digits, members, "simple-cnn", Recipe(**FAST), protection=defense, cache=tmp_path, device="cpu"
-    )
+    shadow = obtain_shadow(digits, members, "simple-cnn", Recipe(**FAST), defense=defense, cache=tmp_path, device="cpu")
     found, wanted = weights(shadow.target), weights(target)
     assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
     np.testing.assert_array_equal(shadow.members, trained_splits(trained, digits).members)
     folders = list((tmp_path / "shadows").iterdir())
     assert len(folders) == 1
     assert {path.name for path in folders[0].iterdir()} == {"lock", "weights.json", "weights.safetensors"}
-    facts = read_facts(folders[0] / "weights.safetensors")
+    facts = read_model_record(folders[0] / "weights.safetensors")
     assert (facts.defense.name, facts.defense.set_aside) == (name, trained.defense.set_aside)
     assert facts.defense.privacy == trained.defense.privacy
     plain = obtain_shadow(digits, members, "simple-cnn", Recipe(**FAST), cache=tmp_path, device="cpu")
@@ -75,8 +72,8 @@ def test_keys_of_models_without_a_defense_are_what_they_were(digits, tmp_path):
     records = np.arange(60)
 
     def key(recipe, **changes):
-        job = Job(digits, records, digits.labels[records], 10, "simple-cnn", recipe, **changes)
-        return obtain_model(job, kind="shadows", device="cpu").key
+        spec = ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe, **changes)
+        return obtain_model(spec, kind="shadows", device="cpu").key
 
     plain, stopping = Recipe(epochs=2, seed=7), Recipe(epochs=2, seed=7, patience=1)
     small = plain.model_copy(update={"batch_size": 20})
@@ -86,11 +83,11 @@ def test_keys_of_models_without_a_defense_are_what_they_were(digits, tmp_path):
     keys = [
         key(plain),
         key(small),
-        key(small, protection=DpSgd(noise_multiplier=1.0, delta=1e-3)),
-        key(small, protection=DpSgd(noise_multiplier=1.1, delta=1e-3)),
-        key(plain, protection=held),
-        key(plain, protection=held, aside=np.arange(100, 120)),
-        key(plain, protection=held, aside=np.arange(100, 121)),
+        key(small, defense=DpSgd(noise_multiplier=1.0, delta=1e-3)),
+        key(small, defense=DpSgd(noise_multiplier=1.1, delta=1e-3)),
+        key(plain, defense=held),
+        key(plain, defense=held, aside=np.arange(100, 120)),
+        key(plain, defense=held, aside=np.arange(100, 121)),
     ]
     assert len(set(keys)) == 7
 
@@ -103,7 +100,7 @@ class Killed(Exception):
 def test_a_killed_shadow_model_goes_on_and_ends_the_same(name, digits, tmp_path):
     defense = make_defense(name)
     indices = np.arange(150)
-    whole = obtain_shadow(digits, indices, "simple-cnn", Recipe(**FAST), protection=defense, device="cpu")
+    whole = obtain_shadow(digits, indices, "simple-cnn", Recipe(**FAST), defense=defense, device="cpu")
     seen = []
 
     def kill(done):
@@ -113,11 +110,11 @@ def test_a_killed_shadow_model_goes_on_and_ends_the_same(name, digits, tmp_path)
 
     arguments = digits, indices, "simple-cnn", Recipe(**FAST)
     with pytest.raises(Killed):
-        obtain_shadow(*arguments, protection=defense, cache=tmp_path, device="cpu", progress=kill)
+        obtain_shadow(*arguments, defense=defense, cache=tmp_path, device="cpu", progress=kill)
     (folder,) = (tmp_path / "shadows").iterdir()
     assert any(path.name.startswith("checkpoint") for path in folder.iterdir())
     rest = []
-    again = obtain_shadow(*arguments, protection=defense, cache=tmp_path, device="cpu", progress=rest.append)
+    again = obtain_shadow(*arguments, defense=defense, cache=tmp_path, device="cpu", progress=rest.append)
     assert rest[0] > 1
     assert all(torch.equal(a, b) for a, b in zip(weights(whole.target).values(), weights(again.target).values(),
                                                   strict=True))  # fmt: skip
@@ -128,7 +125,7 @@ def test_group_norms_come_with_the_weights(digits, tmp_path):
     defense = DpSgd(noise_multiplier=1.0)
     recipe = Recipe(**{**FAST, "epochs": 1})
     shadow = obtain_shadow(
-        digits, np.arange(64), "cifar-resnet20", recipe, protection=defense, cache=tmp_path, device="cpu"
+        digits, np.arange(64), "cifar-resnet20", recipe, defense=defense, cache=tmp_path, device="cpu"
     )
     (folder,) = (tmp_path / "shadows").iterdir()
     loaded = load_target("arch:cifar-resnet20", weights=folder / "weights.safetensors", dataset=digits, device="cpu")
@@ -136,7 +133,7 @@ def test_group_norms_come_with_the_weights(digits, tmp_path):
         loaded.logits(digits.batch(np.arange(9))), shadow.target.logits(digits.batch(np.arange(9)))
     )
     again = obtain_shadow(
-        digits, np.arange(64), "cifar-resnet20", recipe, protection=defense, cache=tmp_path, device="cpu"
+        digits, np.arange(64), "cifar-resnet20", recipe, defense=defense, cache=tmp_path, device="cpu"
     )
     assert all(torch.equal(a, b) for a, b in zip(weights(shadow.target).values(), weights(again.target).values(),
                                                   strict=True))  # fmt: skip
@@ -147,15 +144,15 @@ def test_what_is_imitated(digits, tmp_path):
     handed = make_defense(trained.defense.name, trained.defense.settings)
     resolved = resolve_training(ShadowTraining(), target, trained, handed)
     # As much noise as the target had, and none of its secrets: shadow models must come out alike each time.
-    assert resolved.protection == DpSgd(noise_multiplier=trained.defense.privacy.noise_multiplier)
+    assert resolved.defense == DpSgd(noise_multiplier=trained.defense.privacy.noise_multiplier)
     assert resolved.assumptions == ()
     bare = resolve_training(ShadowTraining(defense="none"), target, trained, handed)
-    assert bare.protection is None and "dp-sgd, and they were not" in bare.assumptions[0]
+    assert bare.defense is None and "dp-sgd, and they were not" in bare.assumptions[0]
     for missing in (None, make_defense("dropout")):
         with pytest.raises(ConfigurationError, match="dp-sgd, which is not at hand"):
             resolve_training(ShadowTraining(), target, trained, missing)
     plain = trained.model_copy(update={"defense": None})
-    assert resolve_training(ShadowTraining(), target, plain).protection is None
+    assert resolve_training(ShadowTraining(), target, plain).defense is None
 
 
 def test_imitating_shadows_are_like_the_target_and_others_are_not(digits, tmp_path):
@@ -163,7 +160,7 @@ def test_imitating_shadows_are_like_the_target_and_others_are_not(digits, tmp_pa
     target, trained = trained_with(defense, digits, tmp_path, epochs=5, learning_rate=0.01)
     data = trained_splits(trained, digits)
     records = np.union1d(data.members, data.non_members)[:50]
-    told = {"trained": trained, "protection": defense, "cache": tmp_path, "device": "cpu"}
+    told = {"trained": trained, "defense": defense, "cache": tmp_path, "device": "cpu"}
     like = shadow_outputs(target, digits, data, records, ShadowPlan(count=2), **told)
     unlike = shadow_outputs(target, digits, data, records, ShadowPlan(count=2, defense="none"), **told)
     assert like.fidelity == ()
@@ -183,17 +180,17 @@ def test_records_are_set_aside_where_nobody_is_judged(digits, tmp_path):
     for pool in ("online", "offline"):
         plan = ShadowPlan(count=4, pool=pool)
         resolved = resolve_training(plan, target, trained, defense)
-        jobs = plan_jobs(digits, data, plan, resolved, seed=0)
+        specs = plan_specs(digits, data, plan, resolved, seed=0)
         judged = np.union1d(data.members, data.non_members)
-        for job in jobs:
+        for spec in specs:
             if pool == "online":
-                assert len(job.aside) == len(job.indices) and not np.isin(job.aside, judged).any()
-                np.testing.assert_array_equal(job.parts.training, np.arange(len(job.indices)))
+                assert len(spec.aside) == len(spec.indices) and not np.isin(spec.aside, judged).any()
+                np.testing.assert_array_equal(spec.parts.training, np.arange(len(spec.indices)))
             else:  # who knows the shadow data only has nothing else to set aside
-                assert job.aside is None and len(job.parts.aside) == round(len(job.indices) / 2)
-        assert side_by_side(jobs, "cpu") == 1
+                assert spec.aside is None and len(spec.parts.aside) == round(len(spec.indices) / 2)
+        assert side_by_side(specs, "cpu") == 1
     found = shadow_outputs(
-        target, digits, data, judged, ShadowPlan(count=4), trained=trained, protection=defense, device="cpu"
+        target, digits, data, judged, ShadowPlan(count=4), trained=trained, defense=defense, device="cpu"
     )
     np.testing.assert_array_equal(found.included.sum(axis=0), 2)
 
@@ -211,20 +208,20 @@ def test_what_cannot_be_imitated_is_said_before_any_work(digits, tmp_path):
         ConfigurationError, match=r"can't imitate the target's defense: DP-SGD draws batches of 300"
     ) as e:
         shadow_outputs(
-            target, digits, data, data.members, plan, trained=trained, protection=defense, device="cpu", progress=never
+            target, digits, data, data.members, plan, trained=trained, defense=defense, device="cpu", progress=never
         )
     assert 'defense = "none"' in e.value.hint
 
 
 def test_a_defense_protects_trainings_on_labels_only(digits):
     soft = np.full((10, 10), 0.1, dtype=np.float32)
-    job = Job(digits, np.arange(10), soft, 10, "simple-cnn", Recipe(), protection=make_defense("dropout"))
+    spec = ModelSpec(digits, np.arange(10), soft, 10, "simple-cnn", Recipe(), defense=make_defense("dropout"))
     with pytest.raises(ConfigurationError, match="not on posteriors"):
-        obtain_model(job, kind="shadows", device="cpu")
+        obtain_model(spec, kind="shadows", device="cpu")
 
 
 def test_protected_settings_come_back(digits):
     for name in TRAINING:
         made = make_defense(name, SETTINGS.get(name))
-        record = Protected.model_validate_json(made.protected().model_dump_json())
+        record = DefenseRecord.model_validate_json(made.make_record().model_dump_json())
         assert make_defense(record.name, record.settings) == made

@@ -214,11 +214,11 @@ def test_training_is_the_targets_where_it_is_known(target):
 
 
 def test_what_is_known_of_the_target_is_used(digits, tmp_path):
-    from securitynet.models.store.model_record import read_artefact
+    from securitynet.models.store.model_record import read_target_record
 
     out = tmp_path / "target.safetensors"
     target = train_target("simple-cnn", digits, out=out, device="cpu", **FAST)
-    trained = read_artefact(out)
+    trained = read_target_record(out)
     resolved = resolve_training(ShadowTraining(recipe={"epochs": 2}), target, trained)
     assert resolved.assumptions == ()
     assert (resolved.recipe.epochs, resolved.recipe.learning_rate) == (2, 0.05)

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Output, TrialData
 from securitynet.datasets.base import Attribute, ImageDataset
 from securitynet.errors import ConfigurationError, SplitError, UnknownName
+from securitynet.methods.base import Output
+from securitynet.methods.data import TrialData
 from securitynet.metrics import attribute as metrics
 from securitynet.records import Auxiliary, Measurement
 

@@ -26,9 +26,12 @@ from securitynet.attacks.attribute.base import (
     known_records,
     one_value_only,
 )
-from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.datasets.base import Attribute
 from securitynet.errors import ConfigurationError, SplitError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics.attribute import label_majority
 from securitynet.models.targets.target import Target
 from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together

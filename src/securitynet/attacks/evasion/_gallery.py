@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Gallery
+from securitynet.methods.base import Gallery
 from securitynet.metrics.evasion import epsilon_text
 
 if TYPE_CHECKING:

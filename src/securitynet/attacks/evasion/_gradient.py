@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context
 from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
 from securitynet.attacks.evasion.base import EvasionAttack
+from securitynet.methods.context import Context
 from securitynet.models.targets.input_gradients import InputGradients, Loss, cross_entropy, log_odds, margin
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Gallery, Output
 from securitynet.attacks.evasion import _gallery
+from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import evasion
 from securitynet.records import Direction, Measurement
 

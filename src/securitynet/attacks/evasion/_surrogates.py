@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import file_checksum
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.randomness import derived_seed
@@ -90,19 +91,19 @@ def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, contex
         UnknownName: If there is no such architecture.
         ModelError: If it cannot be built for the images or trained on them.
     """
-    job = surrogate_job(architecture, recipe, data, context)
+    spec = surrogate_spec(architecture, recipe, data, context)
 
     def told(done: int) -> None:
         if context.progress:
             context.progress(done, recipe.epochs)
 
-    return obtain_model(job, kind=STORE, cache=context.cache, device=context.device, progress=told).target
+    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=told).target
 
 
-def surrogate_job(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Job:
+def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> ModelSpec:
     """What is trained as a surrogate. Raises `SplitError` if the adversary holds too little."""
     records = held_records(data, context.threat_model)
-    return Job(
+    return ModelSpec(
         data.dataset,
         records,
         data.dataset.labels[records],

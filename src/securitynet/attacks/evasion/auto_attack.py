@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed

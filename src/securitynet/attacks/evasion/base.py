@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._outcome import Evasion
@@ -25,6 +25,9 @@ from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import stable_hash
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
 

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
-from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_job, trained_surrogate
+from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_spec, trained_surrogate
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_model
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
@@ -74,8 +75,8 @@ class FgsmTransfer(EvasionAttack):
         """The surrogate, which does not depend on the target: its examples serve all targets."""
         if self.surrogates:
             return ()
-        job = surrogate_job(self.architecture, self.recipe, data, context)
-        return [shared_model(job, STORE, "the surrogate for transfer", context)]
+        spec = surrogate_spec(self.architecture, self.recipe, data, context)
+        return [shared_model(spec, STORE, "the surrogate for transfer", context)]
 
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
         """See `EvasionAttack.prepare`."""

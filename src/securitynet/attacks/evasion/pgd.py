@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._gradient import (
     LOSSES,
     GradientAttack,
@@ -22,6 +21,8 @@ from securitynet.attacks.evasion._gradient import (
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 

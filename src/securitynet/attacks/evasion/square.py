@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
 from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
 from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel

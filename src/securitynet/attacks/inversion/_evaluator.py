@@ -8,19 +8,22 @@ non-members: neither the target nor the adversary's GAN (shadow-train) has seen 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import SplitError
-from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
-from securitynet.models.shadows import ShadowTraining, obtain_shadow, resolve_training
-from securitynet.models.targets.signals import Progress, collect
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.methods.shared_models import shared_model
+from securitynet.models.shadows import ShadowTraining, resolve_training
+from securitynet.models.shadows.store import shadow_spec, train_shadow
+from securitynet.models.store.cached_model import ModelSpec
+from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.randomness import derived_seed
@@ -73,21 +76,8 @@ class Evaluator:
 
 def shared_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> SharedWork:
     """The training of the evaluation classifier as shared work."""
-    resolved = resolve_training(_named(training, target, data), target, None)
-    key = stable_hash(
-        {
-            "dataset": data.dataset.fingerprint,
-            "split": data.splits.fingerprint,
-            "architecture": resolved.architecture,
-            "recipe": resolved.recipe.model_dump(mode="json"),
-            "seed": context.seed,
-        }
-    )
-
-    def run(progress: Progress | None) -> None:
-        obtain_evaluator(target, data, training, replace(context, progress=progress))
-
-    return SharedWork(key, "the evaluation classifier", run)
+    spec, _ = _evaluator_spec(target, data, training, context)
+    return shared_model(spec, "shadows", "the evaluation classifier", context)
 
 
 def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> Evaluator:
@@ -97,6 +87,24 @@ def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTrainin
         SplitError: If there are too few records that the target has not seen.
         SecurityNetError: See `securitynet.models.shadows.obtain_shadow`.
     """
+    spec, unseen = _evaluator_spec(target, data, training, context)
+    progress = context.progress
+    shadow = train_shadow(
+        spec,
+        cache=context.cache,
+        device=context.device,
+        progress=(lambda done: progress(done, spec.recipe.epochs)) if progress else None,
+    )
+    signals = collect(shadow.target, data.dataset, unseen, cache=context.cache)
+    recognised = int(signals.correct.sum()), len(unseen)
+    logger.info("The evaluation classifier recognises %d of %d real images.", *recognised)
+    return Evaluator(shadow.target, unseen, recognised)
+
+
+def _evaluator_spec(
+    target: Target, data: TrialData, training: EvaluatorTraining, context: Context
+) -> tuple[ModelSpec, NDArray[np.int64]]:
+    """The specification of the evaluation classifier, and the records that are left out of its training, sorted."""
     splits, dataset = data.splits, data.dataset
     seen = np.union1d(splits.members, splits.shadow_train)
     pool = np.setdiff1d(np.union1d(splits.non_members, splits.shadow_test), seen)
@@ -112,20 +120,7 @@ def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTrainin
     resolved = resolve_training(_named(training, target, data), target, None)
     seed = derived_seed(context.seed, "evaluation classifier")
     recipe = Recipe(**{**resolved.recipe.model_dump(), "seed": seed})
-    progress = context.progress
-    shadow = obtain_shadow(
-        dataset,
-        trained_on,
-        resolved.architecture,
-        recipe,
-        cache=context.cache,
-        device=context.device,
-        progress=(lambda done: progress(done, recipe.epochs)) if progress else None,
-    )
-    signals = collect(shadow.target, dataset, unseen, cache=context.cache)
-    recognised = int(signals.correct.sum()), len(unseen)
-    logger.info("The evaluation classifier recognises %d of %d real images.", *recognised)
-    return Evaluator(shadow.target, unseen, recognised)
+    return shadow_spec(dataset, trained_on, resolved.architecture, recipe), unseen
 
 
 def _named(training: EvaluatorTraining, target: Target, data: TrialData) -> EvaluatorTraining:

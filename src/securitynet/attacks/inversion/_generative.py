@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
-from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
+from securitynet.models.gan.store import gan_record
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
@@ -37,19 +40,12 @@ class GenerativeAttack(InversionAttack):
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """The evaluation classifier, and the GAN: it does not depend on the target."""
-        key = stable_hash(
-            {
-                "dataset": data.dataset.fingerprint,
-                "split": data.splits.fingerprint,
-                "gan": self.gan.model_dump(mode="json"),
-                "seed": context.seed,
-            }
-        )
+        record = gan_record(data.dataset, _shadow_records(data), self.gan, derived_seed(context.seed, "GAN"))
 
         def run(progress: Progress | None) -> None:
             self._obtain(data, replace(context, progress=progress))
 
-        return [*super().shared_work(target, data, context), SharedWork(key, "the GAN", run)]
+        return [*super().shared_work(target, data, context), SharedWork(f"gans/{record.key}", "the GAN", run)]
 
     def obtain(self, subject: Subject, data: TrialData, context: Context) -> GAN:
         """The GAN, on the target's device. It does not depend on the target: others on the same data share it.
@@ -64,13 +60,9 @@ class GenerativeAttack(InversionAttack):
         return gan
 
     def _obtain(self, data: TrialData, context: Context) -> GAN:
-        if not len(data.splits.shadow_train):
-            raise SplitError(
-                f"The {data.splits.name} split has no shadow data to train a GAN on.", hint="Use --split four-way."
-            )
         return obtain_gan(
             data.dataset,
-            data.splits.shadow_train,
+            _shadow_records(data),
             self.gan,
             seed=derived_seed(context.seed, "GAN"),
             cache=context.cache,
@@ -84,3 +76,12 @@ def generate(gan: GAN, codes: torch.Tensor, part: int) -> torch.Tensor:
     with torch.inference_mode():
         images = torch.cat([gan.generator(rows).cpu() for rows in torch.split(codes, part)])
     return images.clone()
+
+
+def _shadow_records(data: TrialData) -> NDArray[np.int64]:
+    """The records that a GAN is trained on. Raises `SplitError` if there are none."""
+    if not len(data.splits.shadow_train):
+        raise SplitError(
+            f"The {data.splits.name} split has no shadow data to train a GAN on.", hint="Use --split four-way."
+        )
+    return data.splits.shadow_train

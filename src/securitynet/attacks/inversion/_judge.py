@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import TrialData
 from securitynet.attacks.inversion._evaluator import Evaluator
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ModelError
+from securitynet.methods.data import TrialData
 from securitynet.metrics import inversion
 from securitynet.models.targets import heads
 from securitynet.models.targets.target import Target

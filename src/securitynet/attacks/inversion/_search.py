@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Context
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.datasets.locks import exclusive
 from securitynet.devices import deterministic_kernels
 from securitynet.files import stable_hash
+from securitynet.methods.context import Context
 from securitynet.models.training.checkpoints import CheckpointFile, State
 
 logger = logging.getLogger(__name__)

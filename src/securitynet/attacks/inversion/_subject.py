@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from securitynet.attacks.base import TrialData
 from securitynet.errors import ConfigurationError, TargetError
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.signals import check_classes
 from securitynet.models.targets.target import Target

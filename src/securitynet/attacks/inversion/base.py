@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from securitynet.attacks.base import Attack, Context, Gallery, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
 from securitynet.attacks.inversion._search import Found, Search
 from securitynet.attacks.inversion._subject import Subject
-from securitynet.methods.base import SharedWork
+from securitynet.methods.base import Gallery, Output, SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import inversion
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement

@@ -12,10 +12,11 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 

@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
 from securitynet.attacks.inversion._search import Found, Search, Tensors, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.randomness import generator
 
 

@@ -15,11 +15,12 @@ import torch
 from pydantic import Field, model_validator
 from torch.nn import functional
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
 from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN
 from securitynet.randomness import generator
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from securitynet.attacks.base import Context, TrialData
     from securitynet.attacks.membership._learned import LearnedAttack
     from securitynet.attacks.membership.base import MembershipScores
+    from securitynet.methods.context import Context
+    from securitynet.methods.data import TrialData
     from securitynet.models.targets.target import Target
     from securitynet.records import ThreatModel
 

@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.datasets.ordering import shuffled, union
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel

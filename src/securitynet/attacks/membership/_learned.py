@@ -15,17 +15,20 @@ from pydantic import Field
 from torch import nn
 
 from securitynet.attacks._shadows import shadow_model
-from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.methods.base import SharedWork
+from securitynet.methods.base import Output, SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_shadow
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target
-from securitynet.models.training.ensembles import EnsembleTraining, Inputs, predict, train_together
+from securitynet.models.training.batched import Inputs
+from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Auxiliary
 

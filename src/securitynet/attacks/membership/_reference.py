@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from securitynet.attacks._shadows import shadow_outputs
-from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import SharedWork
+from securitynet.methods.base import Output, SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_shadows
 from securitynet.metrics import roc
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.signals import Signals
 from securitynet.randomness import generator
 

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Attack, Context, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import margin
 from securitynet.errors import ConfigurationError, SplitError
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import membership, roc
 from securitynet.metrics.slices import Slice, slices
 from securitynet.models.targets.signals import Signals

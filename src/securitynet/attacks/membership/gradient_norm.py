@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership.base import TunedThreshold
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.gradients import LastLayer, last_layer
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target

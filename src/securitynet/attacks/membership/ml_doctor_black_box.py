@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import logit_scaled, ranked
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target

@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import (
     Scale,
     logit_scaled,
@@ -22,6 +21,8 @@ from securitynet.attacks.membership._features import (
     ranked_gradients,
 )
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.targets.gradients import last_layer
 from securitynet.models.targets.signals import Signals

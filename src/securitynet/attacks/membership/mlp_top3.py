@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.membership._features import ranked
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

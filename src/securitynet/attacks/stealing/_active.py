@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing._pool import Pool, pool_of
 from securitynet.attacks.stealing.base import POOLS, STORE, Answered, Answers, StealingAttack, ask_about
-from securitynet.models.store.cached_model import Job, obtain_model
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
@@ -121,7 +122,7 @@ class ActiveStealing(StealingAttack):
     def _selector(self, known: Known, architecture: str, size: int | None, recipe: Recipe, context: Context) -> Target:
         so_far = known.joined()
         epochs = min(self.selection_epochs, recipe.epochs)
-        job = Job(
+        spec = ModelSpec(
             so_far.dataset,
             so_far.indices,
             so_far.answers,
@@ -130,7 +131,7 @@ class ActiveStealing(StealingAttack):
             recipe.model_copy(update={"epochs": epochs}),
             size,
         )
-        return obtain_model(job, kind=STORE, cache=context.cache, device=context.device).target
+        return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device).target
 
 
 def outputs_of(selector: Target, pool: Pool, records: NDArray[np.int64]) -> Signals:

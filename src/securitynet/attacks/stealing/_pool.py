@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import stable_hash
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.store.cached_model import check_images
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.training.augment import augment

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing._pool import pool_of, with_copies
 from securitynet.attacks.stealing.base import POOLS, Answered, StealingAttack, ask_about, surrogate_recipe
 from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import ThreatModel

@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from securitynet.attacks.base import Attack, Context, Gallery, Output, TrialData
+from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
 from securitynet.attacks.stealing._pool import Pool
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.methods.base import Gallery, Output
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
-from securitynet.models.store.cached_model import Job, StoredModel, check_images, fresh_network, qualified
-from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images, fresh_network, qualified
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
@@ -256,12 +259,12 @@ class StealingAttack(Attack):
         architecture, size, notes = self.blueprint(target, data.trained)
         # Built once now, so that a surrogate that cannot be built costs no queries.
         nothing = np.empty(0, dtype=np.int64)
-        fresh_network(Job(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
+        fresh_network(ModelSpec(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
         answered = self.ask(seen, data, context)
         check_variety(answered)
         budgets = self.budgets or (len(answered.indices),)
-        jobs = [
-            Job(
+        specs = [
+            ModelSpec(
                 answered.dataset,
                 answered.indices[:budget],
                 answered.answers[:budget],
@@ -272,7 +275,7 @@ class StealingAttack(Attack):
             )
             for budget in budgets
         ]
-        models = obtain_models(jobs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
+        models = obtain_models(specs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
         return self._judge(target, data, context, budgets, models, answered, architecture, notes)
 
     def training(self, seen: Target, context: Context) -> Recipe:
@@ -290,7 +293,7 @@ class StealingAttack(Attack):
         # One seed for all budgets and losses: they start from the same weights, so that curves compare like with like.
         return recipe.model_copy(update={"seed": derived_seed(context.seed, "surrogate")})
 
-    def blueprint(self, target: Target, trained: TrainedModel | None) -> tuple[str, int | None, tuple[str, ...]]:
+    def blueprint(self, target: Target, trained: TargetRecord | None) -> tuple[str, int | None, tuple[str, ...]]:
         """Architecture of the surrogates, the size that their images are resized to (None leaves it), and notes.
 
         Raises:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.base import Context, TrialData
 from securitynet.attacks.stealing._generator import Search, Searcher
 from securitynet.attacks.stealing._pool import made_dataset
 from securitynet.attacks.stealing.base import Answered, StealingAttack
 from securitynet.files import stable_hash
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe

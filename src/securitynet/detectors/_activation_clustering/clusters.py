@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
 
-from securitynet.detectors.base import Gallery, Output
+from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import clusters
 from securitynet.records import Measurement
 

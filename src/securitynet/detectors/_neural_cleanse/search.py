@@ -6,8 +6,8 @@ loss is the cross-entropy towards the label plus a weight times the sum of m; Ad
 Labels do not touch one another: each has its own mask, pattern, weight, counters and Adam state, and only their
 images go through the network together. The network is frozen, and the gradient of mask and pattern follows in closed
 form from that of its inputs, so one backward pass to the inputs is all that is computed. On a CPU the batches of a
-few labels at a time run side by side, one a thread (`securitynet.models.targets.input_gradients`). Labels that are finished
-leave the batch.
+few labels at a time run side by side, one a thread (`securitynet.models.targets.input_gradients`). Labels that are
+finished leave the batch.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.detectors.base import Gallery, Output
+from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import detection
 from securitynet.records import Measurement
 
@@ -40,7 +40,7 @@ class Triggers(Output):
         names: Of ``labels``, N.
         reference: The norms of clean models, M×N; M may be 0.
         planted_mask: Where the trigger was planted, H×W uint8, for models of known make; empty otherwise.
-        planted_target: Label that it leads to; -1 for none or several.
+        backdoored_target: Label that it leads to; -1 for none or several.
     """
 
     labels: NDArray[np.int64]
@@ -58,7 +58,7 @@ class Triggers(Output):
     names: tuple[str, ...]
     reference: NDArray[np.float64]
     planted_mask: NDArray[np.uint8]
-    planted_target: int = -1
+    backdoored_target: int = -1
 
     headline: ClassVar[tuple[str, ...]] = ("p-value", "anomaly-index")
 
@@ -69,14 +69,14 @@ class Triggers(Output):
             **plain,
             "population": np.asarray(self.population),
             "names": np.asarray(self.names, dtype=np.str_),
-            "planted_target": np.asarray(self.planted_target),
+            "backdoored_target": np.asarray(self.backdoored_target),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Triggers:
         """See `Output.from_arrays`."""
         values: dict[str, Any] = dict(arrays)
-        for name in ("population", "planted_target"):
+        for name in ("population", "backdoored_target"):
             values[name] = int(values[name])
         values["names"] = tuple(str(name) for name in values["names"])
         return cls(**values)
@@ -107,7 +107,7 @@ class Triggers(Output):
             level=level,
             seed=seed,
         )
-        at = np.flatnonzero(self.labels[self.pictured] == self.planted_target)
+        at = np.flatnonzero(self.labels[self.pictured] == self.backdoored_target)
         if self.planted_mask.size and len(at) and np.isfinite(self.norms[self.pictured[at[0]]]):
             found.append(detection.overlap(self.masks[at[0]] / 255.0, self.planted_mask / 255.0, level=level))
         return found

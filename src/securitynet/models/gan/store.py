@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.locks import exclusive
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
-from securitynet.files import atomic_write, file_checksum, stable_hash, write_json
+from securitynet.files import stable_hash
 from securitynet.models.gan.networks import Discriminator, Generator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, initial_networks, train
-from securitynet.models.shadows.store import check_images
-from securitynet.models.sources.weights import read_state_dict
+from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
+from securitynet.models.store.model_record import ModelRecord, save_trained_model
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile
-from securitynet.records import Record
 
 logger = logging.getLogger(__name__)
+
+RECORD = "gan.json"
+_PREFIXES = ("generator.", "discriminator.")
 
 FEWEST_IMAGES = 16
 """Images that a GAN needs at least."""
 
 
-class GANFacts(Record):
-    """What ``gan.json`` says.
+class GANRecord(ModelRecord):
+    """The record of a GAN, in ``gan.json``.
 
     Attributes:
         format: Tells this file from other JSON files.
-        version: Of this list of fields.
         dataset: Fingerprint of the dataset.
         training_set: SHA-256 of the sorted indices of the training records.
         records: How many there are.
@@ -50,11 +46,9 @@ class GANFacts(Record):
         training: How, with the version of the trainer.
         seed: Of all randomness.
         history: How the training went.
-        weights_checksum: SHA-256 of the weights file.
     """
 
     format: Literal["securitynet-gan"] = "securitynet-gan"
-    version: Literal[1] = 1
     dataset: str
     training_set: str
     records: int
@@ -62,14 +56,29 @@ class GANFacts(Record):
     training: GANTraining
     seed: int
     history: GANHistory = GANHistory()
-    weights_checksum: str = ""
 
     @property
-    def key(self) -> str:
-        """Name of its folder: a digest of all that decides its weights; previews do not."""
-        facts = self.model_dump(mode="json", exclude={"history", "weights_checksum"})
-        del facts["training"]["previews"]
-        return stable_hash(facts)
+    def membership(self) -> str:
+        """Digest of the dataset and of its records that are members."""
+        return stable_hash([self.dataset, self.training_set])
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the weights; previews do not."""
+        values = super().decisive()
+        del values["training"]["previews"]
+        return values
+
+
+def gan_record(dataset: ImageDataset, indices: NDArray[np.int64], training: GANTraining, seed: int) -> GANRecord:
+    """The record of a GAN as far as it is known before its training; arguments as for `obtain_gan`."""
+    return GANRecord(
+        dataset=dataset.fingerprint,
+        training_set=hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
+        records=len(indices),
+        image_shape=dataset.image_shape,
+        training=training,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,88 +139,56 @@ def obtain_gan(
             hint="Use a larger dataset, or the attack of Fredrikson, which needs no data.",
         )
     channels, size, _ = dataset.image_shape
-    facts = GANFacts(
-        dataset=dataset.fingerprint,
-        training_set=hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
-        records=len(indices),
-        image_shape=dataset.image_shape,
-        training=training,
-        seed=seed,
-    )
+    record = gan_record(dataset, indices, training, seed)
     networks = initial_networks(training, channels, size, seed)
     place = resolve_device(device)
-    folder = None if cache is None else cache / "gans" / facts.key
-    with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
-        found = None if folder is None else _read(folder, facts, networks)
-        if found is None:
-            networks, found = _train(networks, dataset, indices, facts, folder, place, progress)
+    folder = None if cache is None else cache / "gans" / record.key
+
+    def load(state: Mapping[str, torch.Tensor]) -> None:
+        for prefix, network in zip(_PREFIXES, networks, strict=True):
+            network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+
+    with locked(folder):
+        stored = find_stored(folder, record, load, RECORD)
+        if stored is None:
+            networks, stored = _train(networks, dataset, indices, record, folder, place, progress)
     made, judge = networks
     judge.to(place).eval().requires_grad_(False)
     samples = None if folder is None else folder / "samples"
-    return GAN(made.to(place).folded(), judge, facts.key, found.history, samples)
+    return GAN(made.to(place).folded(), judge, record.key, stored.history, samples)
 
 
 def _train(
     networks: tuple[Generator, Discriminator],
     dataset: ImageDataset,
     indices: NDArray[np.int64],
-    facts: GANFacts,
+    record: GANRecord,
     folder: Path | None,
     place: torch.device,
     progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[Generator, Discriminator], GANFacts]:
+) -> tuple[tuple[Generator, Discriminator], GANRecord]:
     images = dataset.images
     assert images is not None  # `check_images` has raised otherwise
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
     made, history = train(
         networks,
         Feed(images, indices, place),
-        facts.training,
-        facts.seed,
+        record.training,
+        record.seed,
         place,
         checkpoint=checkpoint,
-        fingerprint=facts.key,
+        fingerprint=record.key,
         previews=None if folder is None else folder / "samples",
         progress=progress,
     )
     trained = made, networks[1]
-    facts = facts.model_copy(update={"history": history})
-    if folder is None or checkpoint is None:
-        return trained, facts
-    weights = folder / "weights.safetensors"
-    with atomic_write(weights) as stream:
-        stream.write(safetensors.torch.save(_joined(trained), metadata={"format": "pt"}))
-    facts = facts.model_copy(update={"weights_checksum": file_checksum(weights)})
-    write_json(folder / "gan.json", facts.model_dump(mode="json"))
-    checkpoint.remove()
-    return trained, facts
-
-
-def _read(folder: Path, wanted: GANFacts, networks: tuple[Generator, Discriminator]) -> GANFacts | None:
-    """Put the stored weights into the networks; None if they are absent or damaged (which is logged)."""
-    try:
-        facts = GANFacts.model_validate(json.loads((folder / "gan.json").read_text(encoding="utf-8")))
-        weights = folder / "weights.safetensors"
-        if facts.key == wanted.key and file_checksum(weights) == facts.weights_checksum:
-            state = read_state_dict(weights)[0]
-            for prefix, network in zip(_PREFIXES, networks, strict=True):
-                own = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-                network.load_state_dict(own)
-            return facts
-    except FileNotFoundError:
-        return None
-    except (ValueError, ValidationError) as error:
-        logger.debug("%s: %s", folder.name, error)
-    logger.warning("A stored GAN is damaged and is trained again: %s", folder.name)
-    return None
-
-
-_PREFIXES = ("generator.", "discriminator.")
-
-
-def _joined(networks: tuple[Generator, Discriminator]) -> dict[str, torch.Tensor]:
-    return {
-        prefix + name: value.detach().cpu().clone().contiguous()
-        for prefix, network in zip(_PREFIXES, networks, strict=True)
-        for name, value in network.state_dict().items()
-    }
+    record = record.model_copy(update={"history": history})
+    if folder is not None and checkpoint is not None:
+        state = {
+            prefix + name: value
+            for prefix, network in zip(_PREFIXES, trained, strict=True)
+            for name, value in network.state_dict().items()
+        }
+        record = save_trained_model(folder / WEIGHTS, state, record, folder / RECORD)
+        checkpoint.remove()
+    return trained, record

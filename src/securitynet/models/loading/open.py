@@ -17,8 +17,12 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.suggestions import suggest
 from securitynet.models.sources.weights import StateDict, read_state_dict, state_checksum
-from securitynet.models.store.model_record import TrainedModel, read_artefact
-from securitynet.models.store.stored_facts import StoredFacts, read_facts
+from securitynet.models.store.model_record import (
+    ClassifierRecord,
+    model_record_path,
+    read_membership,
+    read_model_record,
+)
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import Head
@@ -82,19 +86,22 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
     """
     source = open_source(reference)
     notes: list[str] = []
-    artefact: TrainedModel | StoredFacts | None = None
+    record: ClassifierRecord | None = None
     if options.weights is not None:
-        artefact = read_artefact(options.weights) or read_facts(options.weights)
-    if artefact is not None and reference.scheme == "arch" and artefact.architecture != source.architecture:
+        record = read_model_record(options.weights)
+        if record is None and read_membership(options.weights) is not None:
+            lost = model_record_path(options.weights).name
+            notes.append(f"these weights were trained here, and their record {lost} is missing: members are assumed.")
+    if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
         raise WeightsMismatch(
-            f"{options.weights} was trained as arch:{artefact.architecture}, not {reference}.",
-            hint=f"Write arch:{artefact.architecture}.",
+            f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",
+            hint=f"Write arch:{record.architecture}.",
         )
-    shape, state, counted = _read_weights(reference, source, options, artefact, dataset)
+    shape, state, counted = _read_weights(reference, source, options, record, dataset)
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
     network = fitting.build(source, shape, frozenset(state or {}))
-    if artefact is not None and artefact.defense is not None and artefact.defense.group_norms:
+    if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
@@ -107,8 +114,8 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             convert=source.convert,
             suggest=lambda: suggest(state, reference, shape.image_size),
         )
-    preprocessing = artefact.preprocessing if artefact else source.preprocessing
-    if artefact is None and preprocessing is not None and counted and shape.num_classes != source.num_classes:
+    preprocessing = record.preprocessing if record else source.preprocessing
+    if record is None and preprocessing is not None and counted and shape.num_classes != source.num_classes:
         notes.append(
             f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
             f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
@@ -134,15 +141,15 @@ def _read_weights(
     reference: ModelReference,
     source: Source,
     options: Options,
-    artefact: TrainedModel | StoredFacts | None,
+    record: ClassifierRecord | None,
     dataset: ImageDataset | None,
 ) -> tuple[Shape, StateDict | None, bool]:
     """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
     stated = source.preprocessing.input_size if source.preprocessing else None
-    size = options.input_size or (artefact.image_size if artefact else None) or (stated[0] if stated else None)
+    size = options.input_size or (record.image_size if record else None) or (stated[0] if stated else None)
     size = size or (own[1] if own else DEFAULT_SIZE)
-    channels = artefact.channels if artefact else (own[0] if own else 3)
+    channels = record.channels if record else (own[0] if own else 3)
     path = options.weights or (source.fetch(options.progress) if source.fetch else None)
     if path is None:
         if not source.bring_own:

@@ -5,18 +5,17 @@ They are trained by the one trainer, kept in a content-addressed store, and comp
 
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.outputs import ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
-from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, imitated_protection, resolve_training
-from securitynet.models.shadows.store import Shadow, obtain_shadow
+from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, choose_shadow_defense, resolve_training
+from securitynet.models.shadows.store import obtain_shadow
 
 __all__ = [
     "Accuracies",
-    "Shadow",
     "ShadowModel",
     "ShadowOutputs",
     "ShadowPlan",
     "ShadowTraining",
+    "choose_shadow_defense",
     "compare",
-    "imitated_protection",
     "obtain_shadow",
     "resolve_training",
     "shadow_model",

@@ -15,13 +15,13 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import Epochs, Shadow, check_images, check_shadow, shadow_job, trained_shadow
-from securitynet.models.store.cached_model import Job
-from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow
+from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.interface import seen_as
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
-from securitynet.models.training.training_defense import Protection
+from securitynet.models.training.training_defense import TrainingDefense
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ShadowModel:
         fidelity: Warnings of the comparison with the target; empty if it is like it.
     """
 
-    shadow: Shadow
+    shadow: StoredModel
     non_members: NDArray[np.int64]
     fidelity: tuple[str, ...]
 
@@ -65,8 +65,8 @@ def shadow_outputs(
     records: NDArray[np.int64],
     plan: ShadowPlan,
     *,
-    trained: TrainedModel | None = None,
-    protection: Protection | None = None,
+    trained: TargetRecord | None = None,
+    defense: TrainingDefense | None = None,
     cache: Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -83,7 +83,7 @@ def shadow_outputs(
         records: Which records, N; their order is kept.
         plan: How many shadow models, and how they are trained.
         trained: How the target was trained, where that is known.
-        protection: The defense that ``trained`` names.
+        defense: The defense that ``trained`` names.
         cache: Folder of the store and of signals; None keeps nothing.
         seed: Decides training sets and seeds.
         device: Where to train.
@@ -97,17 +97,17 @@ def shadow_outputs(
     _check_scores(target)
     pool = plan.records(splits)
     chosen = plan.training_sets(len(pool), seed)
-    training = resolve_training(plan, target, trained, protection)
-    jobs = plan_jobs(dataset, splits, plan, training, seed)
-    for job in jobs:
-        check_shadow(job)
+    training = resolve_training(plan, target, trained, defense)
+    specs = plan_specs(dataset, splits, plan, training, seed)
+    for spec in specs:
+        check_shadow(spec)
     epochs = training.recipe.epochs
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs = np.empty((plan.count, len(records), dataset.num_classes), dtype=np.float32)
     accuracies = []
     for number in range(plan.count):
-        shadow = trained_shadow(
-            jobs[number],
+        shadow = train_shadow(
+            specs[number],
             cache=cache,
             device=device,
             progress=_after(progress, number * epochs, plan.count * epochs),
@@ -122,9 +122,9 @@ def shadow_outputs(
     return ShadowOutputs(included, outputs, dataset.labels[records], _logged(fidelity))
 
 
-def plan_jobs(
+def plan_specs(
     dataset: ImageDataset, splits: Splits, plan: ShadowPlan, training: ResolvedTraining, seed: int
-) -> list[Job]:
+) -> list[ModelSpec]:
     """The shadow models of a plan, as they are wanted of the store.
 
     A defense that takes some of the records for something else takes them from outside the pool and the judged records
@@ -133,17 +133,17 @@ def plan_jobs(
     """
     pool = plan.records(splits)
     chosen = plan.training_sets(len(pool), seed)
-    share = training.protection.share_aside if training.protection else 0.0
+    share = training.defense.share_aside if training.defense else 0.0
     outside = np.setdiff1d(np.arange(len(dataset)), np.concatenate([pool, splits.members, splits.non_members]))
-    jobs = []
+    specs = []
     for number in range(plan.count):
         records, recipe, aside = pool[chosen[number]], training.seeded(seed, number), None
         wanted = round(len(records) * share / (1 - share))
         # Who knows shadow data only can't have what lies outside: their models set aside some of their own.
         if plan.pool == "online" and 2 <= wanted <= len(outside):
             aside = np.sort(outside[shuffled(len(outside), "set aside", recipe.seed)[:wanted]])
-        jobs.append(shadow_job(dataset, records, training.architecture, recipe, training.protection, aside))
-    return jobs
+        specs.append(shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside))
+    return specs
 
 
 def shadow_model(
@@ -152,8 +152,8 @@ def shadow_model(
     splits: Splits,
     training: ShadowTraining,
     *,
-    trained: TrainedModel | None = None,
-    protection: Protection | None = None,
+    trained: TargetRecord | None = None,
+    defense: TrainingDefense | None = None,
     cache: Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -170,9 +170,9 @@ def shadow_model(
         raise SplitError(
             f"The {splits.name} split has no shadow data to train a shadow model on.", hint="Use --split four-way."
         )
-    resolved = resolve_training(training, target, trained, protection)
-    shadow = trained_shadow(
-        part_job(dataset, splits, resolved, seed),
+    resolved = resolve_training(training, target, trained, defense)
+    shadow = train_shadow(
+        part_spec(dataset, splits, resolved, seed),
         cache=cache,
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
@@ -184,11 +184,9 @@ def shadow_model(
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
-def part_job(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> Job:
+def part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> ModelSpec:
     """The one shadow model on the shadow-train part, as it is wanted of the store."""
-    return shadow_job(
-        dataset, splits.shadow_train, training.architecture, training.seeded(seed, 0), training.protection
-    )
+    return shadow_spec(dataset, splits.shadow_train, training.architecture, training.seeded(seed, 0), training.defense)
 
 
 def target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:

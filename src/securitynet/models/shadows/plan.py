@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError, field_validator
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.store.model_record import TrainedModel
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import Protection
+from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
@@ -117,13 +117,13 @@ class ResolvedTraining:
         architecture: Name in the registry.
         recipe: With the seed still of the target; `seeded` gives each shadow model its own.
         assumptions: In words, what of it is not known to be as for the target; empty if all is.
-        protection: The target's defense; None if it has none, or is not imitated.
+        defense: The target's defense; None if it has none, or is not imitated.
     """
 
     architecture: str
     recipe: Recipe
     assumptions: tuple[str, ...]
-    protection: Protection | None = None
+    defense: TrainingDefense | None = None
 
     def seeded(self, seed: int, number: int) -> Recipe:
         """The recipe of one shadow model."""
@@ -131,7 +131,7 @@ class ResolvedTraining:
 
 
 def resolve_training(
-    training: ShadowTraining, target: Target, trained: TrainedModel | None, protection: Protection | None = None
+    training: ShadowTraining, target: Target, trained: TargetRecord | None, defense: TrainingDefense | None = None
 ) -> ResolvedTraining:
     """Fill in what the configuration leaves open from what is known about the target.
 
@@ -139,7 +139,7 @@ def resolve_training(
         training: The configuration.
         target: To be imitated.
         trained: How it was trained, where that is known.
-        protection: The defense that ``trained`` names; see `TrialData.protection`.
+        defense: The defense that ``trained`` names; see `TrialData.defense`.
 
     Raises:
         UnknownName: If there is no such architecture.
@@ -159,11 +159,11 @@ def resolve_training(
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
-    protection = None if training.defense == "none" else imitated_protection(trained, protection)
-    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), protection)
+    defense = None if training.defense == "none" else choose_shadow_defense(trained, defense)
+    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), defense)
 
 
-def imitated_protection(trained: TrainedModel | None, protection: Protection | None) -> Protection | None:
+def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:
     """The defense of models that are trained like a target; None if that has none.
 
     Raises:
@@ -172,14 +172,14 @@ def imitated_protection(trained: TrainedModel | None, protection: Protection | N
     """
     if trained is None or trained.defense is None:
         return None
-    if protection is None or protection.name != trained.defense.name:
+    if defense is None or defense.name != trained.defense.name:
         raise ConfigurationError(
             f"The target was trained with the defense {trained.defense.name}, which is not at hand to train shadow "
             "models with.",
-            hint="Install what provides it (from Python: hand it over in TrialData.protection), or train them without "
+            hint="Install what provides it (from Python: hand it over in TrialData.defense), or train them without "
             'it, which may understate the risk, with the setting defense = "none" of their training.',
         )
-    return protection.imitated(trained.defense)
+    return defense.imitate(trained.defense)
 
 
 def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Images
 from securitynet.devices import resolve_device
-from securitynet.models.store.cached_model import Job, StoredModel, Work, check_images, fresh_network
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, TrainingRun, check_images, fresh_network
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.threads import thread_pool
 from securitynet.models.training.batches import RESIDENT_BYTES
@@ -34,7 +34,7 @@ class _Stopped(Exception):
 
 
 def obtain_models(
-    jobs: Sequence[Job],
+    specs: Sequence[ModelSpec],
     *,
     kind: str,
     cache: Path | None = None,
@@ -42,18 +42,18 @@ def obtain_models(
     progress: Progress | None = None,
     lanes: int | None = None,
 ) -> list[StoredModel]:
-    """The models of several jobs of one dataset, in their order; see `obtain_model`.
+    """The models of several specs of one dataset, in their order; see `obtain_model`.
 
-    Images that have to be decoded are decoded once for all jobs. On a CPU, models that draw no random numbers while
+    Images that have to be decoded are decoded once for all specs. On a CPU, models that draw no random numbers while
     they are trained (no dropout) are trained side by side, each on one thread: then each has the weights that it would
     have if it were trained alone on one thread.
 
     Args:
-        jobs: What is wanted, all of one dataset.
+        specs: What is wanted, all of one dataset.
         kind: See `obtain_model`.
         cache: Folder of the store; None keeps nothing.
         device: Where to train. On a GPU models are trained one after the other.
-        progress: Called with (epochs done, epochs in all) over all jobs.
+        progress: Called with (epochs done, epochs in all) over all specs.
         lanes: How many models are trained side by side; by default as many as torch has threads, as far as memory
             allows.
 
@@ -61,20 +61,20 @@ def obtain_models(
         SecurityNetError: See `obtain_model`. The other models' training stops after its current epoch, and goes on from
             there another time.
     """
-    for job in jobs:
-        check_images(job.dataset)
-    fetched = _shared_images(jobs)
-    total = sum(job.recipe.epochs for job in jobs)
-    done = [0] * len(jobs)
+    for spec in specs:
+        check_images(spec.dataset)
+    fetched = _shared_images(specs)
+    total = sum(spec.recipe.epochs for spec in specs)
+    done = [0] * len(specs)
     lock, stop = threading.Lock(), threading.Event()
 
-    count = side_by_side(jobs, device) if lanes is None else min(lanes, len(jobs))
+    count = side_by_side(specs, device) if lanes is None else min(lanes, len(specs))
 
-    def begin(number: int) -> Work:
+    def begin(number: int) -> TrainingRun:
         images = fetched[number] if fetched else None
-        return Work(jobs[number], kind=kind, cache=cache, device=device, images=images)
+        return TrainingRun(specs[number], kind=kind, cache=cache, device=device, images=images)
 
-    def train(number: int, work: Work) -> None:
+    def train(number: int, run: TrainingRun) -> None:
         def tell(epochs: int) -> None:
             if stop.is_set():
                 raise _Stopped
@@ -83,22 +83,22 @@ def obtain_models(
                 if progress:
                     progress(sum(done), total)
 
-        work.train(tell)
-        tell(jobs[number].recipe.epochs)
+        run.train(tell)
+        tell(specs[number].recipe.epochs)
 
     if count < 2:
         models = []
-        for number in range(len(jobs)):
-            work = begin(number)
-            train(number, work)
-            models.append(work.finished())
+        for number in range(len(specs)):
+            run = begin(number)
+            train(number, run)
+            models.append(run.finished())
         return models
-    works = [begin(number) for number in range(len(jobs))]
-    # Large jobs first: starting with the small ones would leave a core idle at the end.
-    order = sorted(range(len(jobs)), key=lambda number: -len(jobs[number].indices) * jobs[number].recipe.epochs)
+    runs = [begin(number) for number in range(len(specs))]
+    # Large specs first: starting with the small ones would leave a core idle at the end.
+    order = sorted(range(len(specs)), key=lambda number: -len(specs[number].indices) * specs[number].recipe.epochs)
     with isolated():  # threads share torch's global random state: it is given back once, when all are done
         pool = thread_pool(count)
-        futures = [pool.submit(train, number, works[number]) for number in order]
+        futures = [pool.submit(train, number, runs[number]) for number in order]
         try:
             for future in futures:
                 future.result()
@@ -108,18 +108,18 @@ def obtain_models(
                 if not future.cancel():
                     future.exception()  # waits
             raise _cause(error, futures) from None
-    return [work.finished() for work in works]
+    return [run.finished() for run in runs]
 
 
-def side_by_side(jobs: Sequence[Job], device: str) -> int:
-    """How many of these jobs are trained side by side: 1 where it would not be faster, safe or small enough."""
-    if len(jobs) < 2 or resolve_device(device).type != "cpu":
+def side_by_side(specs: Sequence[ModelSpec], device: str) -> int:
+    """How many of these specs are trained side by side: 1 where it would not be faster, safe or small enough."""
+    if len(specs) < 2 or resolve_device(device).type != "cpu":
         return 1
-    most = max(1, LANE_BYTES // max(_memory(job) for job in jobs))
-    count = min(torch.get_num_threads(), len(jobs), most)
-    if count < 2 or any(job.protection is not None for job in jobs):  # protections may draw and build as they please
+    most = max(1, LANE_BYTES // max(_memory(spec) for spec in specs))
+    count = min(torch.get_num_threads(), len(specs), most)
+    if count < 2 or any(spec.defense is not None for spec in specs):  # defenses may draw and build as they please
         return 1
-    if any(_draws(job) for job in {job.architecture: job for job in jobs}.values()):
+    if any(_draws(spec) for spec in {spec.architecture: spec for spec in specs}.values()):
         return 1
     return count
 
@@ -132,22 +132,22 @@ def _cause(error: BaseException, futures: Sequence[Future[None]]) -> BaseExcepti
     return next((found for found in errors if found is not None and not isinstance(found, _Stopped)), error)
 
 
-def _draws(job: Job) -> bool:
+def _draws(spec: ModelSpec) -> bool:
     """Whether a network draws from torch's global random state when it is trained, as dropout does."""
-    network = fresh_network(job).train()
-    channels, size, _ = job.dataset.image_shape
-    side = job.input_size or size
+    network = fresh_network(spec).train()
+    channels, size, _ = spec.dataset.image_shape
+    side = spec.input_size or size
     with isolated(), torch.no_grad():
         before = torch.random.get_rng_state()
         network(torch.zeros(2, channels, side, side))
         return not torch.equal(before, torch.random.get_rng_state())
 
 
-def _memory(job: Job) -> int:
+def _memory(spec: ModelSpec) -> int:
     """Bytes that training takes: weights, gradients, momentum, and the activations of a batch with their gradients."""
-    network = fresh_network(job)
-    channels, size, _ = job.dataset.image_shape
-    side = job.input_size or size
+    network = fresh_network(spec)
+    channels, size, _ = spec.dataset.image_shape
+    side = spec.input_size or size
     numbers = 0
 
     def count(_module: torch.nn.Module, _inputs: object, output: object) -> None:
@@ -161,20 +161,20 @@ def _memory(job: Job) -> int:
     for hook in hooks:
         hook.remove()
     weights = sum(parameter.numel() for parameter in network.parameters())
-    return 4 * (3 * weights + 2 * numbers * min(job.recipe.batch_size, len(job.indices)))
+    return 4 * (3 * weights + 2 * numbers * min(spec.recipe.batch_size, len(spec.indices)))
 
 
-def _shared_images(jobs: Sequence[Job]) -> list[tuple[Images, NDArray[np.int64]]] | None:
-    """Images that have to be decoded, decoded once for all jobs, with the positions of each job's records among them.
+def _shared_images(specs: Sequence[ModelSpec]) -> list[tuple[Images, NDArray[np.int64]]] | None:
+    """Images that have to be decoded, decoded once for all specs, with the positions of each spec's records among them.
 
-    Records are in the order of the largest job, so that positions are the same for a job whichever others there are
-    where smaller jobs are the first records of larger ones. None if there is nothing to share, or too little memory.
+    Records are in the order of the largest spec, so that positions are the same for a spec whichever others there are
+    where smaller specs are the first records of larger ones. None if there is nothing to share, or too little memory.
     """
-    images = jobs[0].dataset.images
-    if images is None or isinstance(images, torch.Tensor) or any(job.dataset is not jobs[0].dataset for job in jobs):
+    images = specs[0].dataset.images
+    if images is None or isinstance(images, torch.Tensor) or any(s.dataset is not specs[0].dataset for s in specs):
         return None
-    largest_first = sorted(jobs, key=lambda job: -len(job.indices))
-    records = np.concatenate([job.indices for job in largest_first])
+    largest_first = sorted(specs, key=lambda spec: -len(spec.indices))
+    records = np.concatenate([spec.indices for spec in largest_first])
     _, first = np.unique(records, return_index=True)
     records = records[np.sort(first)]
     if len(records) * int(np.prod(images.shape[1:])) > RESIDENT_BYTES:
@@ -182,4 +182,4 @@ def _shared_images(jobs: Sequence[Job]) -> list[tuple[Images, NDArray[np.int64]]
     pieces = [images[torch.from_numpy(records[start : start + 1024])] for start in range(0, len(records), 1024)]
     decoded = torch.cat(pieces)
     order = np.argsort(records)
-    return [(decoded, order[np.searchsorted(records, job.indices, sorter=order)].astype(np.int64)) for job in jobs]
+    return [(decoded, order[np.searchsorted(records, spec.indices, sorter=order)].astype(np.int64)) for spec in specs]

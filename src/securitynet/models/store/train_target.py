@@ -1,6 +1,6 @@
 """Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
 
-The files that training leaves are described in `securitynet.models.store.model_record`, whose names can be imported from here.
+The files that training leaves are described in `securitynet.models.store.model_record`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any, Literal, cast
 
 import torch
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 import securitynet.datasets
-from securitynet import __version__
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.options import load_options
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
@@ -25,13 +26,13 @@ from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import (
-    TrainedModel,
+    TargetRecord,
     TrainedSplit,
     check_path,
     effective_splits,
-    facts_path,
-    read_artefact,
-    save_artefact,
+    model_record_path,
+    read_target_record,
+    save_trained_model,
     trained_splits,
 )
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -39,25 +40,25 @@ from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
-from securitynet.models.training.poisoned_dataset import Poisoner
+from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import (
-    UNPROTECTED,
+    NO_DEFENSE,
     Fitting,
-    Protected,
-    Protection,
+    TrainingDefense,
     has_group_norms,
     parts,
-    train_protected,
+    train_with_defense,
 )
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
+from securitynet.version import __version__
 
 __all__ = [
-    "TrainedModel",
+    "TargetRecord",
     "TrainedSplit",
-    "read_artefact",
-    "save_artefact",
+    "read_target_record",
+    "save_trained_model",
     "train_model",
     "train_target",
     "trained_splits",
@@ -80,8 +81,8 @@ def train_target(
     device: str = "auto",
     progress: Progress | None = None,
     note: Note | None = None,
-    protection: Protection | None = None,
-    implant: Poisoner | None = None,
+    defense: TrainingDefense | None = None,
+    backdoor: TrainingBackdoor | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -92,19 +93,20 @@ def train_target(
     Args:
         architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
         dataset: Loaded, or its reference.
-        recipe: How to train; ML-Doctor's recipe by default, or what ``protection`` advises of it.
+        recipe: How to train; ML-Doctor's recipe by default, or what ``defense`` advises of it.
         split: Protocol, ``four-way`` or ``public``.
         split_seed: Seed of the split.
         known: Share of members that a later adversary with partial data knows; the protocol's default if None.
         seed: Seed of the training, instead of the recipe's.
-        out: Weights file to write, ``NAME.safetensors``; facts go to ``NAME.json`` beside it. A run that was killed
-            goes on from its last checkpoint, and one that is complete is not run again. None keeps all in memory.
+        out: Weights file to write, ``NAME.safetensors``; the model record goes to ``NAME.json`` beside it. A run that
+            was killed goes on from its last checkpoint, and one that is complete is not run again. None keeps all in
+            memory.
         overwrite: Replace a file at ``out`` that holds another model.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Told what the user should know (resumed, complete already); logged if None.
-        protection: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
-        implant: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
+        defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
+        backdoor: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -118,8 +120,8 @@ def train_target(
     """
     architecture = ARCHITECTURES.resolve(architecture).name
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
-    if recipe is None and protection is not None:
-        changes = {**protection.advised(changes), **changes}
+    if recipe is None and defense is not None:
+        changes = {**defense.advised(changes), **changes}
     recipe = _changed(recipe or Recipe(), changes)
     data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
     network, trained = _obtain(
@@ -134,8 +136,8 @@ def train_target(
         device=device,
         progress=progress,
         note=note,
-        protection=protection,
-        implant=implant,
+        defense=defense,
+        backdoor=backdoor,
     )
     backend = ModuleBackend(
         network,
@@ -155,36 +157,34 @@ def train_target(
 def train_model(
     config: TrainConfig,
     *,
-    protection: Protection | None = None,
-    implant: Poisoner | None = None,
+    defense: TrainingDefense | None = None,
+    backdoor: TrainingBackdoor | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
-) -> tuple[Path, TrainedModel]:
+) -> tuple[Path, TargetRecord]:
     """Train what a configuration says and write it.
 
     Args:
         config: The configuration.
-        protection: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
-        implant: The backdoor that it names, configured: see `securitynet.backdoors.base.implanted_training`.
+        defense: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
+        backdoor: The backdoor that it names, configured: see `securitynet.backdoors.base.prepare_backdoor`.
         progress: Called after each epoch.
         note: Told what the user should know; logged if None.
 
     Returns:
-        The weights file, and the facts beside it.
+        The weights file, and the model record beside it.
 
     Raises:
         SecurityNetError: See `train_target`; everything that can be told before work starts is.
     """
-    if config.defense is not None and (protection is None or protection.name != config.defense):
+    if config.defense is not None and (defense is None or defense.name != config.defense):
         raise ConfigurationError(f"The defense {config.defense} was not handed over.")
-    if config.implant is not None and implant is None:
-        raise ConfigurationError(f"The implant {config.implant} was not handed over.")
+    if config.backdoor is not None and backdoor is None:
+        raise ConfigurationError(f"The backdoor {config.backdoor} was not handed over.")
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
-    dataset = securitynet.datasets.load(
-        config.dataset, channels=config.channels, size=config.image_size, root=config.data_root, limit=config.limit
-    )
+    dataset = securitynet.datasets.load(config.dataset, **load_options(config))
     _, trained = _obtain(
         architecture,
         dataset,
@@ -197,8 +197,8 @@ def train_model(
         device=config.device,
         progress=progress,
         note=note,
-        protection=protection,
-        implant=implant,
+        defense=defense,
+        backdoor=backdoor,
     )
     return config.weights_file, trained
 
@@ -216,14 +216,14 @@ def _obtain(
     device: str,
     progress: Progress | None,
     note: Note | None,
-    protection: Protection | None,
-    implant: Poisoner | None,
-) -> tuple[nn.Module, TrainedModel]:
-    """The trained network and the facts about it: from ``out`` if it holds them, else by training."""
+    defense: TrainingDefense | None,
+    backdoor: TrainingBackdoor | None,
+) -> tuple[nn.Module, TargetRecord]:
+    """The trained network and its record: from ``out`` if it holds them, else by training."""
     note = note or logger.info
     made = splits.make(split, dataset, seed=split_seed, known=known)
-    guard = protection or UNPROTECTED
-    recipe, share = guard.change_recipe(recipe), guard.share_aside
+    applied = defense or NO_DEFENSE
+    recipe, share = applied.change_recipe(recipe), applied.share_aside
     effective = effective_splits(split, dataset, split_seed, known, recipe, share)
     channels, height, width = dataset.image_shape
     if height != width:
@@ -232,8 +232,8 @@ def _obtain(
             hint="Resize them with --image-size N.",
         )
     shape = dataset.num_classes, channels, height
-    guard.check(architecture, shape, len(effective.members), recipe)
-    network = guard.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
+    applied.check(architecture, shape, len(effective.members), recipe)
+    network = applied.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
@@ -242,8 +242,8 @@ def _obtain(
         held_out=len(made.members) - len(effective.members),
         aside=share,
     )
-    poisoned = None if implant is None else implant.poison(dataset, effective.members)
-    facts: dict[str, Any] = {
+    poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
+    fields: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": dataset.num_classes,
         "channels": channels,
@@ -252,26 +252,26 @@ def _obtain(
         "dataset": DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint),
         "split": stated,
         "recipe": recipe,
-        "defense": None if protection is None else protection.protected(group_norms=has_group_norms(network)),
-        "implant": None if poisoned is None else poisoned.record,
+        "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
+        "backdoor": None if poisoned is None else poisoned.record,
     }
     checkpoint = None
     if out is not None:
         check_path(out)
         checkpoint = CheckpointFile(out.with_suffix(".checkpoint"), note)
-        done = _finished(out, facts, overwrite=overwrite, interrupted=checkpoint.exists)
+        done = _finished(out, fields, overwrite=overwrite, interrupted=checkpoint.exists)
         if done is not None:
             checkpoint.remove()
             note(f"{out} is complete already, with these settings; nothing is trained.")
             network.load_state_dict(read_state_dict(out)[0])
             return network.eval(), done
         _remove_leftovers(out, checkpoint.path)
-    preprocessing = guard.preprocessing(dataset, effective.members)
+    preprocessing = applied.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
-    by: list[Any] = [] if protection is None else [protection.protected().model_dump(mode="json")]
+    by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
     by += [] if poisoned is None else [poisoned.record.digest]
-    roles = parts(guard, recipe, len(made.members))
+    roles = parts(applied, recipe, len(made.members))
     fitting = Fitting(
         architecture,
         network,
@@ -289,23 +289,23 @@ def _obtain(
         progress=progress,
         note=note,
     )
-    history, protected = train_protected(guard, fitting)
-    if protection is not None:
-        facts["defense"] = protected
+    history, described = train_with_defense(applied, fitting)
+    if defense is not None:
+        fields["defense"] = described
 
     def accuracy(indices: Indices) -> float:
         labels = dataset.labels[indices]
         return evaluate(network, images, labels, indices=indices, preprocessing=preprocessing, device=device)[1]
 
-    if implant is not None and poisoned is not None:
-        shown = implant.stamped(dataset, effective.non_members)
+    if backdoor is not None and poisoned is not None:
+        shown = backdoor.triggered(dataset, effective.non_members)
         hits, tried = 0.0, len(shown.indices)
         if tried:
             goals, where = shown.goals, shown.indices
             hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
-        facts["implant"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
-    trained = TrainedModel(
-        **facts,
+        fields["backdoor"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+    trained = TargetRecord(
+        **fields,
         preprocessing=preprocessing,
         train_accuracy=accuracy(effective.members),
         test_accuracy=accuracy(effective.non_members),
@@ -313,9 +313,8 @@ def _obtain(
         versions={"securitynet": __version__, "torch": str(torch.__version__)},
     )
     if out is not None and checkpoint is not None:
-        trained = save_artefact(out, network, trained)
-        checkpoint.remove()
-        for path in fitting.parts:
+        trained = save_trained_model(out, network.state_dict(), trained)
+        for path in (checkpoint.path, *fitting.parts):
             CheckpointFile(path, note).remove()
     return network, trained
 
@@ -327,51 +326,43 @@ def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, 
         return build(architecture, num_classes, channels, image_size)
 
 
-def _finished(out: Path, facts: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TrainedModel | None:
-    """The facts about the model at ``out`` if it is the one wanted; None if ``out`` may be written.
+def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TargetRecord | None:
+    """The record of the model at ``out`` if it is the one wanted; None if ``out`` may be written.
 
     Args:
         out: The weights file.
-        facts: What the model wanted was trained with.
+        wanted: Fields of the record that decide the weights.
         overwrite: Whether anything there may be replaced.
-        interrupted: Whether a checkpoint lies beside it: weights without facts, or with others', are then what a killed
-            run left between writing the two files. A model that is complete is never taken for that.
+        interrupted: Whether a checkpoint lies beside it: weights without a record, or with another's, are then what a
+            killed run left between writing the two files. A model that is complete is never taken for that.
 
     Raises:
         ConfigurationError: If ``out`` holds something else that must not be replaced.
     """
     try:
-        found = read_artefact(out)
+        record = read_target_record(out)
     except ModelError:
         if not (overwrite or interrupted):
             raise
         return None
-    if found is not None and all(_asked_for(found, name) == value for name, value in facts.items()):
-        return found
-    if overwrite or (interrupted and found is None) or not (out.exists() or facts_path(out).exists()):
+    decisive = record.decisive() if record is not None else {}
+    different = [name for name, value in to_jsonable_python(wanted).items() if decisive.get(name) != value]
+    if record is not None and not different:
+        return record
+    if overwrite or (interrupted and record is None) or not (out.exists() or model_record_path(out).exists()):
         return None
     what = "something else"
-    if found is not None:
-        different = [name for name, value in facts.items() if _asked_for(found, name) != value]
+    if record is not None:
         what = f"a model trained with other settings ({', '.join(name.replace('_', ' ') for name in different)})"
     raise ConfigurationError(
-        f"{out} or {facts_path(out).name} beside it holds {what}.", hint="Choose another --out, or pass --overwrite."
+        f"{out} or {model_record_path(out).name} beside it holds {what}.",
+        hint="Choose another --out, or pass --overwrite.",
     )
-
-
-def _asked_for(found: TrainedModel, name: str) -> Any:
-    """A fact about a model as it was asked for: without what only its training showed."""
-    if name == "implant" and found.implant is not None:
-        return found.implant.asked
-    if name != "defense" or found.defense is None:
-        return getattr(found, name)
-    asked = found.defense
-    return Protected(name=asked.name, settings=asked.settings, group_norms=asked.group_norms)
 
 
 def _remove_leftovers(out: Path, checkpoint: Path) -> None:
     """Delete the temporary files that a killed run left while it was writing."""
-    for path in (out, facts_path(out), checkpoint):
+    for path in (out, model_record_path(out), checkpoint):
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)
 

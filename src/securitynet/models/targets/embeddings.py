@@ -1,4 +1,4 @@
-"""Embeddings of a network: what its second-to-last layer emits, found by `securitynet.models.targets.tracing` or by name."""
+"""Embeddings of a network: what its second-to-last layer emits, located by tracing or by name."""
 
 from __future__ import annotations
 

@@ -230,11 +230,12 @@ class Target:
             raise TargetError(f"Images must be N×C×H×W, not of shape {tuple(images.shape)}.")
         wanted = self.backend.channels
         if wanted is not None and images.shape[1] != wanted:
-            kinds = {1: "grey", 3: "colour"}
             raise TargetError(
-                f"{self.reference} takes {kinds.get(wanted, '')} images ({wanted} channels); these are "
-                f"{kinds.get(images.shape[1], '')} ({images.shape[1]}).",
-                hint=f"Convert them with --channels {wanted}.",
+                f"{self.reference} takes {_words_of_channels(wanted)}; these are "
+                f"{_words_of_channels(images.shape[1])}.",
+                hint=f"Convert them with --channels {wanted}."
+                if wanted in (1, 3)
+                else "Datasets hold grey images (1 channel) or colour (3): a model of other inputs can't be asked.",
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TargetError(f"Images must be uint8, or floating point in [0, 1]; these are {images.dtype}.")
@@ -242,6 +243,11 @@ class Target:
             low, high = float(images.detach().min()), float(images.detach().max())
             if not (low >= -1e-4 and high <= 1 + 1e-4):
                 raise TargetError(f"Images must lie in [0, 1]; these range from {low:g} to {high:g}.")
+
+
+def _words_of_channels(count: int) -> str:
+    kind = {1: "grey ", 3: "colour "}.get(count, "")
+    return f"{kind}images ({count} channel{'' if count == 1 else 's'})"
 
 
 class _Whole(nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
+from securitynet.datasets.options import ImageOptions
 from securitynet.files import data_folder, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
@@ -19,25 +20,28 @@ def _split_commas(value: object) -> object:
 Commas = BeforeValidator(_split_commas)
 
 
-class _Subject(Record):
+class _Subject(ImageOptions, Record):
     """What is trained, on what, and where it goes. The description of each field is its help on the command line."""
 
     architecture: str = Field(description="Architecture to train; see `securitynet list architectures`.")
     dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
     out: Path | None = Field(
         default=None,
-        description="Weights file to write, NAME.safetensors; the facts about it go to NAME.json beside it. "
+        description="Weights file to write, NAME.safetensors; the model record goes to NAME.json beside it. "
         "Default: a name made of these settings, in the user's data folder.",
     )
     defense: str | None = Field(
         default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
     )
-    implant: str | None = Field(
-        default=None, description="Backdoor to plant, to measure detection; see `securitynet list implants`."
+    backdoor: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("backdoor", "implant"),
+        description="Backdoor to train with, to measure detection; see `securitynet list backdoors`.",
     )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
-        description="Settings of the defense or the implant: NAME.FIELD=VALUE, separated by commas (dp-sgd.epsilon=8).",
+        description="Settings of the defense or the backdoor: NAME.FIELD=VALUE, separated by commas, such as "
+        "dp-sgd.epsilon=8.",
     )
     split: Literal["four-way", "public"] = Field(
         default="four-way",
@@ -52,7 +56,7 @@ class _Subject(Record):
         "paper.",
     )
     channels: Literal[1, 3] | None = Field(default=None, description="Convert images to grey (1) or colour (3).")
-    image_size: int | None = Field(default=None, ge=1, description="Resize images to this height and width in pixels.")
+    image_size: int | None = Field(default=None, ge=1, description="Stretch images to this height and width in pixels.")
     data_root: Path | None = Field(default=None, description="Folder of the dataset's files.")
     limit: int | None = Field(default=None, ge=1, description="Use at most so many records of each part.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
@@ -76,8 +80,12 @@ class TrainConfig(RecipeOptions, _Subject):
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
             del settings["configure"]  # names stay what they were before there was anything to configure
-        if self.implant is None:
-            del settings["implant"]
+        backdoor = settings.pop("backdoor")
+        if backdoor is not None:
+            settings["implant"] = backdoor  # its name when the first files were named
+        for name in ImageOptions.model_fields:
+            if settings[name] is None:
+                del settings[name]  # likewise
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

@@ -23,11 +23,11 @@ Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels."""
 
 
-class Implanted(Record):
+class BackdoorRecord(Record):
     """What a model's record says of the backdoor that was planted in it.
 
     Attributes:
-        name: In the registry of implants.
+        name: In the registry of backdoors.
         settings: Its fields.
         mapping: Whether all classes lead to one, or each to the next.
         target: The class that all lead to; None for all-to-all.
@@ -50,7 +50,7 @@ class Implanted(Record):
     tried: int = 0
 
     @property
-    def asked(self) -> Implanted:
+    def asked(self) -> BackdoorRecord:
         """Without what only the trained model shows."""
         return self.model_copy(update={"success": None, "tried": 0})
 
@@ -61,24 +61,24 @@ class Implanted(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Poisoned:
+class PoisonedDataset:
     """A training set with poison in it.
 
     Attributes:
         images: The whole dataset's; those of poisoned records are stamped when they are fetched.
         labels: The whole dataset's, changed where they were poisoned.
         indices: The poisoned records, sorted.
-        record: See `Implanted`.
+        record: See `BackdoorRecord`.
     """
 
     images: Images
     labels: NDArray[np.int64]
     indices: Indices
-    record: Implanted
+    record: BackdoorRecord
 
 
 @dataclass(frozen=True, eq=False)
-class Stamped:
+class TriggeredImages:
     """Records with the trigger, and where it should send them.
 
     Attributes:
@@ -92,17 +92,17 @@ class Stamped:
     goals: NDArray[np.int64]
 
 
-class Poisoner(Protocol):
+class TrainingBackdoor(Protocol):
     """What can poison a training set."""
 
-    def poison(self, dataset: ImageDataset, members: Indices) -> Poisoned:
+    def poison(self, dataset: ImageDataset, members: Indices) -> PoisonedDataset:
         """Poison some of the records ``members``.
 
         Raises:
             ConfigurationError: If the trigger does not fit the images, or its target is no class of theirs.
         """
 
-    def stamped(self, dataset: ImageDataset, indices: Indices) -> Stamped:
+    def triggered(self, dataset: ImageDataset, indices: Indices) -> TriggeredImages:
         """Put the trigger on records, to see where the model sends them."""
 
 

@@ -1,7 +1,7 @@
-"""`Protection`: a training that protects its records. Defenses that train are protections; here is what trainers see.
+"""`TrainingDefense`: what a defense may change in a training, and the records that state what it did.
 
-A protection changes the recipe, the network or the steps of a training. The same object trains the target, the shadow
-models of an adversary who knows of the defense, and the models of "what would help".
+A defense changes the recipe, the network or the training steps. The same object trains the target, the shadow models of
+an adversary who knows of the defense, and the models of "what would help".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import torch
@@ -58,8 +58,8 @@ class Teacher(Record):
     records: int
 
 
-class Protected(Record):
-    """What a model's record says of the defense it was trained with.
+class DefenseRecord(Record):
+    """The part of a model record that describes the defense the model was trained with.
 
     Attributes:
         name: In the registry of defenses.
@@ -79,10 +79,15 @@ class Protected(Record):
     teacher: Teacher | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def requested(self) -> DefenseRecord:
+        """Without what only the training showed."""
+        return DefenseRecord(name=self.name, settings=self.settings, group_norms=self.group_norms)
+
 
 @dataclass(frozen=True, eq=False)
 class Fitting:
-    """A training that is wanted, with all that a protection needs for it.
+    """A training that is wanted, with all that a defense needs for it.
 
     Attributes:
         architecture: Of ``network``.
@@ -90,9 +95,9 @@ class Fitting:
         images: Of the dataset.
         labels: Of the dataset, one per image.
         indices: Records to train on.
-        aside: Records that the protection set aside.
+        aside: Records that the defense set aside.
         unseen: Non-members, only to report on; they train nothing and choose nothing.
-        recipe: As the protection changed it.
+        recipe: As the defense changed it.
         preprocessing: Between images and network.
         shape: (classes, channels, size), for further networks.
         checkpoint: File; None keeps nothing.
@@ -160,13 +165,26 @@ class Fitting:
         return path
 
 
-class Protection(Record, ABC):
-    """How a training protects its records; its fields are its configuration. By default it is as any training.
+class Defense(Record, ABC):
+    """A defense; its fields are its configuration.
+
+    Class attributes:
+        stage: Whether it changes how a target is trained, or what it answers.
+        sweep: Settings worth trying, for "what would help"; from gentle to strong.
+    """
+
+    stage: ClassVar[Literal["training", "output"]]
+    sweep: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+
+
+class TrainingDefense(Defense):
+    """A defense that changes how a target is trained. By default nothing changes: each method is one thing to change.
 
     Class attributes:
         accountable: Whether a training reports on what it spent, so that nothing may look at the records besides it.
     """
 
+    stage: ClassVar[Literal["training", "output"]] = "training"
     accountable: ClassVar[bool] = False
 
     @property
@@ -193,7 +211,7 @@ class Protection(Record, ABC):
         return {}
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe, as this protection wants it. Doing it twice changes nothing further."""
+        """The recipe, as this defense wants it. Doing it twice changes nothing further."""
         return recipe
 
     @property
@@ -213,28 +231,32 @@ class Protection(Record, ABC):
         """Train ``fitting.network``.
 
         Returns:
-            The history, and fields of `Protected` that follow from the training.
+            The history, and fields of `DefenseRecord` that follow from the training.
         """
         return fitting.fit(), {}
 
-    def protected(self, **found: Any) -> Protected:
-        """What the model's record says, with what followed from the training."""
-        return Protected(name=self.name, settings=self.model_dump(mode="json"), **found)
-
-    def imitated(self, spent: Protected) -> Protection:
-        """How an adversary trains models like one that was trained with this protection.
+    def make_record(self, **outcome: Any) -> DefenseRecord:
+        """The part of the model record about this defense.
 
         Args:
-            spent: What the record of that model says.
+            **outcome: Fields of `DefenseRecord` that follow from the training.
+        """
+        return DefenseRecord(name=self.name, settings=self.model_dump(mode="json"), **outcome)
+
+    def imitate(self, record: DefenseRecord) -> TrainingDefense:
+        """The defense with which an adversary trains shadow models of a target that was trained with this one.
+
+        Args:
+            record: From the target's model record.
         """
         return self
 
 
-class Unprotected(Protection):
-    """A training as any other: what all trainings without a defense go through."""
+class NoDefense(TrainingDefense):
+    """An ordinary training, so that trainings with and without a defense take the same path."""
 
 
-UNPROTECTED: Final = Unprotected()
+NO_DEFENSE: Final = NoDefense()
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +266,7 @@ class Parts:
     Attributes:
         given: Positions that the training gets, sorted: those that train, and those that early stopping holds out.
         training: Positions of the records that train, the members.
-        aside: Positions that the protection takes for something else.
+        aside: Positions that the defense takes for something else.
     """
 
     given: Indices
@@ -252,35 +274,35 @@ class Parts:
     aside: Indices
 
 
-def parts(protection: Protection, recipe: Recipe, count: int) -> Parts:
+def parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
     """Who does what in a training on so many records.
 
     Args:
-        protection: `UNPROTECTED` for none.
-        recipe: As the protection changed it; its seed decides.
+        defense: `NO_DEFENSE` for none.
+        recipe: As the defense changed it; its seed decides.
         count: Records.
 
     Raises:
         ConfigurationError: If there are too few records to set some aside, or to hold some out.
     """
-    given, aside = set_aside(count, protection.share_aside, recipe.seed)
+    given, aside = set_aside(count, defense.share_aside, recipe.seed)
     training = given[held_out(len(given), recipe)[0]] if recipe.patience else given
     return Parts(given, training, aside)
 
 
-def train_protected(protection: Protection, fitting: Fitting) -> tuple[History, Protected]:
-    """Train a network as its protection wants it, and say what the record of the model says of that.
+def train_with_defense(defense: TrainingDefense, fitting: Fitting) -> tuple[History, DefenseRecord]:
+    """Train a network with a defense, and describe what the defense did.
 
-    ``fitting`` must have been prepared by the same protection: `Protection.change_recipe`, `parts`,
-    `Protection.preprocessing` and `Protection.network`.
+    ``fitting`` must have been prepared by the same defense: `TrainingDefense.change_recipe`, `parts`,
+    `TrainingDefense.preprocessing` and `TrainingDefense.network`.
     """
-    history, found = protection.fit(fitting)
+    history, outcome = defense.fit(fitting)
     norms = has_group_norms(fitting.network)
-    return history, protection.protected(group_norms=norms, **{**found, "set_aside": len(fitting.aside)})
+    return history, defense.make_record(group_norms=norms, **{**outcome, "set_aside": len(fitting.aside)})
 
 
 def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Positions of records that train, and of those that a protection takes for something else; each sorted.
+    """Positions of records that train, and of those that a defense takes for something else; each sorted.
 
     Args:
         count: Training records in all.

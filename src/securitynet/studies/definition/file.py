@@ -25,7 +25,13 @@ SUBJECT_FIELDS = frozenset(AssessConfig.model_fields) - {
 }  # fmt: skip
 """Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
 
-TRAIN_FIELDS = frozenset(TrainConfig.model_fields) - {"out", "overwrite", "device", "architecture", "dataset"}
+TRAIN_FIELDS = frozenset({*TrainConfig.model_fields, "implant"}) - {
+    "out",
+    "overwrite",
+    "device",
+    "architecture",
+    "dataset",
+}
 """Fields of `TrainConfig` that a study may set."""
 
 Several = tuple[str, ...]

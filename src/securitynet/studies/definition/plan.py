@@ -181,7 +181,7 @@ def expand(
     plan = StudyPlan(study, base, text, subjects_of(study, base, stamps) if subjects is None else subjects)
     stamps.keep()
     for train in {subject.train_key: subject.train for subject in plan.subjects}.values():
-        if train is not None:  # a wrong setting of a defense or an implant is told now
+        if train is not None:  # a wrong setting of a defense or a backdoor is told now
             prepared_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from securitynet.assessments.config import AssessConfig
+from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import read_toml, stable_hash
 from securitynet.models.sources.references import parse_reference
@@ -34,7 +35,8 @@ _LISTS = frozenset({"auxiliary"})
 
 _FILES = ("python", "onnx", "outputs")
 _FOLDERS = ("folder", "parquet")
-_OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root"})
+_OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root", *ImageOptions.model_fields})
+_LISTS_OF_RECORDS = ("members", "non_members")
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,9 @@ def _subject(
     for name in ("dataset", "auxiliary_dataset"):
         if name in options:
             options[name] = _absolute_dataset(options[name], base, options.get("data_root"))
-    if "weights" in options:
-        options["weights"] = str(_absolute(str(options["weights"]), base))
+    for name in ("weights", *_LISTS_OF_RECORDS):
+        if name in options:
+            options[name] = str(_absolute(str(options[name]), base))
     config = _validated(AssessConfig, options).model_dump(
         mode="json", include={"model", *SUBJECT_FIELDS}, exclude_unset=True
     )
@@ -377,8 +380,9 @@ def _absolute_dataset(text: str, base: Path, root: str | None) -> str:
 
 def _paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """(what it is, path) of the files and folders that options name."""
-    if "weights" in options:
-        yield "weights", Path(options["weights"])
+    for name in ("weights", *_LISTS_OF_RECORDS):
+        if name in options:
+            yield name, Path(options[name])
     reference = parse_reference(options["model"])
     if reference.scheme in _FILES:
         yield "model", Path(reference.name)
@@ -389,7 +393,7 @@ def _paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def _without_folder(name: str, value: Any) -> Any:
-    if name == "weights":
+    if name in ("weights", *_LISTS_OF_RECORDS):
         return Path(str(value)).name
     if name == "model" and value.partition(":")[0] in _FILES:
         scheme, _, rest = str(value).partition(":")

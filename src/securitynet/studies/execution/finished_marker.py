@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import securitynet
 from securitynet.files import stable_hash, write_json
 from securitynet.results import store, subjects
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import StudyConfig
 from securitynet.studies.definition.targets import SubjectPlan
 from securitynet.studies.execution.status import Status
+from securitynet.version import __version__
 
 FILE = "nothing-left.json"
 
@@ -71,8 +71,8 @@ def keep(state: Path, mark: str, status: Status) -> None:
 
 def _code() -> str:
     """Digest of this package's files and of the plug-ins that are installed, by names, sizes and times."""
-    digest = hashlib.sha256(securitynet.__version__.encode())
-    for folder, folders, names in os.walk(Path(securitynet.__file__).parent):
+    digest = hashlib.sha256(__version__.encode())
+    for folder, folders, names in os.walk(Path(__file__).parents[2]):
         folders.sort()
         for name in sorted(names):
             if name.endswith(".py"):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import securitynet.datasets
+from securitynet.assessments.config import AssessConfig
+from securitynet.datasets.options import load_options
 from securitynet.defenses.base import defended_training
 from securitynet.files import cache_folder
 from securitynet.models.training.config import TrainConfig
@@ -288,15 +290,9 @@ class _Calibration:
 
     def _scale(self, subject: SubjectPlan, tried: int) -> float:
         """How many times as many records the study has."""
-        options = subject.options
-        dataset = securitynet.datasets.load(
-            options["dataset"],
-            channels=options.get("channels"),
-            size=options.get("image_size"),
-            limit=options.get("limit"),
-            root=options.get("data_root"),
-            cache=self.ahead.cache,
-        )
+        config = AssessConfig.model_validate(subject.options)
+        assert config.dataset is not None  # subjects without one are not tried
+        dataset = securitynet.datasets.load(config.dataset, **load_options(config), cache=self.ahead.cache)
         four = self.ahead.plan.means(subject, None).split.name == "four-way"
         return max(1.0, len(dataset) / (2 if four else 1) / max(tried, 1))
 

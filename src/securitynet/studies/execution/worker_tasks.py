@@ -27,9 +27,12 @@ from securitynet.assessments.run_trial import Measures, is_full_disk, now, reuse
 from securitynet.assessments.trial_plan import PlannedTrial, means_of, specification
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
+from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
-from securitynet.methods.base import Context, SharedWork, TrialData
-from securitynet.models.store.model_record import facts_path
+from securitynet.methods.base import SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.models.store.model_record import model_record_path
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Measurement, TrialResult
@@ -157,22 +160,22 @@ class Workbench:
         from securitynet.assessments.prepare_training import prepared_training
         from securitynet.models.store.train_target import train_model
 
-        config, protection, implant = prepared_training(config)
+        config, defense, backdoor = prepared_training(config)
         path = weights_path(config, self.cache)
         shared = f"models/{path.name}"
         with exclusive(path.with_suffix(".lock")):
             if self.root.folder is None and not path.exists() and self.root.exists(shared):
-                for name in (path.name, facts_path(path).name):
+                for name in (path.name, model_record_path(path).name):
                     path.with_name(name).write_bytes(self.root.read(f"models/{name}"))
             train_model(
                 config.model_copy(update={"out": path, "device": self.device}),
-                protection=protection,
-                implant=implant,
+                defense=defense,
+                backdoor=backdoor,
                 progress=_epochs(progress),
             )
             if self.root.folder is None and not self.root.exists(shared):
                 # Another machine that opens this target need not train it again.
-                for part in (facts_path(path), path):
+                for part in (model_record_path(path), path):
                     self.root.write(f"models/{part.name}", part.read_bytes())
         return path
 
@@ -194,20 +197,13 @@ class Workbench:
         return self._open
 
     def _dataset(self, config: AssessConfig) -> ImageDataset:
-        names = ("dataset", "channels", "image_size", "limit", "data_root")
-        key = str([getattr(config, name) for name in names])
+        options = load_options(config)
+        key = str([config.dataset, options])
         if key not in self._datasets:
             while len(self._datasets) >= _DATASETS:
                 self._datasets.pop(next(iter(self._datasets)))
             assert config.dataset is not None
-            self._datasets[key] = securitynet.datasets.load(
-                config.dataset,
-                channels=config.channels,
-                size=config.image_size,
-                limit=config.limit,
-                root=config.data_root,
-                cache=self.cache,
-            )
+            self._datasets[key] = securitynet.datasets.load(config.dataset, **options, cache=self.cache)
         self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
         return self._datasets[key]
 

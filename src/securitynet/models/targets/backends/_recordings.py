@@ -16,6 +16,7 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
+from securitynet.datasets.text import read_table as read_text_table
 from securitynet.errors import TargetError, UnsafeFile
 from securitynet.files import file_checksum
 from securitynet.models.targets import heads
@@ -42,6 +43,7 @@ _LABELS = ("labels", "label")
 _MEMBERS = ("members", "member", "membership")
 _INDICES = ("indices", "index")
 _COLUMN = re.compile(rf"({'|'.join(COLUMNS)})_?(\d+)")
+_PLAIN_HEADER = re.compile(rb"[a-z0-9_]+(,[a-z0-9_]+)*\r?\n")
 _SUM_TOLERANCE = 1e-2  # tables are often written with three or four decimals
 
 _Raw = dict[str, NDArray[Any]]
@@ -123,10 +125,8 @@ def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Ra
         if parquet:
             table = pyarrow.parquet.read_table(path)
         else:
-            # One thread: beside torch, a reader thread of pyarrow that still stands at exit aborts the process.
-            options = pyarrow.csv.ReadOptions(use_threads=False)
-            table = pyarrow.csv.read_csv(io.BytesIO(path.read_bytes()), read_options=options)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+            table = _read_csv(path)
+    except (pyarrow.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise TargetError(
             f"{reference} cannot be read as {'Parquet' if parquet else 'CSV'}: {reason}",
@@ -155,6 +155,15 @@ def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Ra
     outputs = [_column(table, numbered[k], reference) for k in sorted(numbered)]
     raw["outputs"] = np.stack(outputs, axis=1)
     return COLUMNS[prefixes[0]], raw
+
+
+def _read_csv(path: Path) -> pyarrow.Table:
+    data = path.read_bytes()
+    if not _PLAIN_HEADER.match(data):  # tables that are plain already may be too large to be taken apart here
+        data = read_text_table(data, errors="replace").to_csv().encode()
+    # One thread: beside torch, a reader thread of pyarrow that still stands at exit aborts the process.
+    options = pyarrow.csv.ReadOptions(use_threads=False)
+    return pyarrow.csv.read_csv(io.BytesIO(data), read_options=options)
 
 
 def _column(table: Any, name: str, reference: str) -> NDArray[Any]:

@@ -11,13 +11,14 @@ import torch
 from securitynet.assessments.prepare_training import prepared_training
 from securitynet.backdoors import BACKDOORS
 from securitynet.backdoors.badnets import Badnets
-from securitynet.backdoors.base import make_implant
+from securitynet.backdoors.base import make_backdoor
 from securitynet.backdoors.blended import Blended
 from securitynet.backdoors.sinusoid import Sinusoid
 from securitynet.backdoors.warp import Warp
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.store.train_target import read_artefact, train_model
+from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 
 ALL = {"badnets": {}, "blended": {}, "sinusoid": {"frequency": 3}, "warp": {"strength": 2.0}}
@@ -42,10 +43,10 @@ def test_all_are_registered():
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 10)], ids=str)
 def test_contract(name, shape):
     dataset = noise(60, *shape)
-    implant = BACKDOORS.get(name)(target=2, rate=0.5, **ALL[name])
+    backdoor = BACKDOORS.get(name)(target=2, rate=0.5, **ALL[name])
     before = dataset.images.clone()
     members = np.arange(40)
-    one, two = implant.poison(dataset, members), implant.poison(dataset, members)
+    one, two = backdoor.poison(dataset, members), backdoor.poison(dataset, members)
     np.testing.assert_array_equal(one.indices, two.indices)
     shown = one.images[everything(dataset)]
     torch.testing.assert_close(shown, two.images[everything(dataset)])
@@ -55,21 +56,21 @@ def test_contract(name, shape):
     assert torch.equal(shown[40:], before[40:]), "records that train nothing are left alone"
     assert (shown[one.indices] != before[one.indices]).flatten(1).any(dim=1).all(), "poisoned records look different"
     assert one.record.poisoned == len(one.indices)
-    if implant.clean_label:
+    if backdoor.clean_label:
         np.testing.assert_array_equal(one.labels, dataset.labels)
         assert (dataset.labels[one.indices] == 2).all()
     else:
         assert (one.labels[one.indices] == 2).all()
         assert (dataset.labels[one.indices] != 2).all()
         assert (one.labels != dataset.labels).sum() == one.record.changed == len(one.indices)
-    stamped = implant.stamped(dataset, np.arange(40, 60))
+    stamped = backdoor.triggered(dataset, np.arange(40, 60))
     assert (dataset.labels[stamped.indices] != 2).all()
     assert (stamped.goals == 2).all()
     torch.testing.assert_close(
-        stamped.images[torch.from_numpy(stamped.indices)], implant.stamp(before[stamped.indices])
+        stamped.images[torch.from_numpy(stamped.indices)], backdoor.apply_trigger(before[stamped.indices])
     )
-    top, left, height, width = implant.box(shape)
-    changed = (implant.stamp(before) != before).any(dim=0).any(dim=0)
+    top, left, height, width = backdoor.box(shape)
+    changed = (backdoor.apply_trigger(before) != before).any(dim=0).any(dim=0)
     outside = changed.clone()
     outside[top : top + height, left : left + width] = False
     assert not outside.any()
@@ -84,28 +85,28 @@ def test_another_seed_poisons_others():
 
 def test_badnets_by_hand():
     dataset = noise(channels=1, height=32, width=32)
-    stamped = Badnets().stamp(dataset.images)
+    stamped = Badnets().apply_trigger(dataset.images)
     assert Badnets().box((1, 32, 32)) == (28, 28, 3, 3)
     assert (stamped[:, :, 28:31, 28:31] == 255).all()
     assert torch.equal(stamped[:, :, :28], dataset.images[:, :, :28])
-    chequered = Badnets(size=2, pattern="chequered", corner="top-left", margin=0).stamp(dataset.images)
+    chequered = Badnets(size=2, pattern="chequered", corner="top-left", margin=0).apply_trigger(dataset.images)
     assert chequered[0, 0, :2, :2].tolist() == [[255, 0], [0, 255]]
 
 
 def test_blended_and_sinusoid_by_hand():
     images = torch.full((1, 1, 4, 8), 100, dtype=torch.uint8)
-    faint, whole = Blended(alpha=0.25).stamp(images).float(), Blended(alpha=1.0).stamp(images).float()
+    faint, whole = Blended(alpha=0.25).apply_trigger(images).float(), Blended(alpha=1.0).apply_trigger(images).float()
     assert float((faint - (75 + 0.25 * whole)).abs().max()) <= 1
-    stripes = Sinusoid(amplitude=40, frequency=2).stamp(images)
+    stripes = Sinusoid(amplitude=40, frequency=2).apply_trigger(images)
     assert stripes[0, 0, 0].tolist() == [100, 140, 100, 60, 100, 140, 100, 60]
-    weak = Sinusoid(amplitude=40, training_amplitude=20, frequency=2).stamp_training(images)
+    weak = Sinusoid(amplitude=40, training_amplitude=20, frequency=2).apply_training_trigger(images)
     assert weak[0, 0, 0].tolist() == [100, 120, 100, 80, 100, 120, 100, 80]
 
 
 def test_warp_moves_pixels_by_little_and_has_decoys():
     rows = torch.linspace(0, 255, 32)
     ramp = (rows[None, :].expand(32, 32)).to(torch.uint8)[None, None]
-    moved = (Warp(strength=0.5).stamp(ramp).float() - ramp.float()).abs()
+    moved = (Warp(strength=0.5).apply_trigger(ramp).float() - ramp.float()).abs()
     assert 0 < float(moved[..., 4:-4, 4:-4].mean()) < 8  # a pixel is 8 grey levels
     dataset = noise(100)
     poisoned = Warp(target=1, rate=0.1, noise=2.0).poison(dataset, np.arange(100))
@@ -143,45 +144,45 @@ def test_stripes_that_vanish_and_clean_labels_for_all_are_refused():
 
 
 def test_settings_as_texts():
-    made = make_implant("badnets", ["badnets.target=3", "corner=top-left", "badnets.rate=0.25"])
+    made = make_backdoor("badnets", ["badnets.target=3", "corner=top-left", "badnets.rate=0.25"])
     assert (made.target, made.corner, made.rate) == (3, "top-left", 0.25)
     with pytest.raises(UnknownName):
-        make_implant("badnet")
+        make_backdoor("badnet")
     with pytest.raises(ConfigurationError, match=r"nosuch"):
-        make_implant("badnets", ["nosuch=3"])
+        make_backdoor("badnets", ["nosuch=3"])
     with pytest.raises(ConfigurationError, match="not understood"):
-        make_implant("badnets", ["badnets.target"])
+        make_backdoor("badnets", ["badnets.target"])
 
 
 def test_settings_of_implant_and_defense_stand_side_by_side():
     config = TrainConfig(
-        architecture="simple-cnn", dataset="digits", implant="badnets", defense="label-smoothing",
+        architecture="simple-cnn", dataset="digits", backdoor="badnets", defense="label-smoothing",
         configure=("badnets.target=3", "label-smoothing.share=0.2"),
     )  # fmt: skip
-    named, defense, implant = prepared_training(config)
+    named, defense, backdoor = prepared_training(config)
     assert named.configure == config.configure
-    assert (implant.target, defense.share) == (3, 0.2)
+    assert (backdoor.target, defense.share) == (3, 0.2)
     with pytest.raises(ConfigurationError):
-        prepared_training(config.model_copy(update={"implant": None}))
+        prepared_training(config.model_copy(update={"backdoor": None}))
 
 
 def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch):
     config = TrainConfig(
-        architecture="simple-cnn", dataset="digits", split="public", implant="badnets",
+        architecture="simple-cnn", dataset="digits", split="public", backdoor="badnets",
         configure=("badnets.target=4", "badnets.rate=0.15"), epochs=10, optimizer="adam", learning_rate=3e-3,
         out=tmp_path / "m.safetensors", device="cpu",
     )  # fmt: skip
-    config, _, implant = prepared_training(config)
-    path, trained = train_model(config, implant=implant)
-    assert trained.implant.success > 0.9
+    config, _, backdoor = prepared_training(config)
+    path, trained = train_model(config, backdoor=backdoor)
+    assert trained.backdoor.success > 0.9
     assert trained.test_accuracy > 0.9
-    assert trained.implant.tried == 324
-    assert read_artefact(path) == trained
-    kept = json.loads(path.with_suffix(".json").read_text())["implant"]
+    assert trained.backdoor.tried == 324
+    assert read_target_record(path) == trained
+    kept = json.loads(path.with_suffix(".json").read_text())["backdoor"]
     assert (kept["name"], kept["target"], kept["box"], kept["poisoned"]) == ("badnets", 4, [5, 5, 2, 2], 216)
     monkeypatch.setattr("securitynet.models.training.fit._Run.epoch", lambda self: pytest.fail("trained again"))
-    assert train_model(config, implant=implant)[1] == trained
-    with pytest.raises(ConfigurationError, match="implant"):
-        train_model(config, implant=Badnets(target=5, rate=0.15))
+    assert train_model(config, backdoor=backdoor)[1] == trained
+    with pytest.raises(ConfigurationError, match="backdoor"):
+        train_model(config, backdoor=Badnets(target=5, rate=0.15))
     with pytest.raises(ConfigurationError, match="handed over"):
         train_model(config)

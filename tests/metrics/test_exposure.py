@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from securitynet.analysis.exposure import most_exposed
+from securitynet.metrics.exposure import most_exposed
 
 
 def exposure(members, non_members, count=12):

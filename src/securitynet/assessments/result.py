@@ -1,0 +1,100 @@
+"""The machine-readable result of an assessment: what ``result.json`` holds."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from securitynet.assessments import environment
+from securitynet.assessments.assess import Assessment
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.records import list_exposed
+from securitynet.assessments.run_trial import Trial
+from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
+
+
+def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
+    """The machine-readable form of an assessment."""
+    subject, signals = found.subject, found.signals
+    target, dataset, splits = subject.target, subject.dataset, subject.splits
+    sent_by_attacks = target.ledger.total - signals.asked
+    return ResultDocument(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        target=TargetFacts(
+            reference=target.reference,
+            checksum=target.backend.checksum,
+            preprocessing=target.preprocessing.describe(),
+            normalize=target.preprocessing.constants(),
+            head=target.head,
+            num_classes=signals.outputs.shape[1],
+            access=target.access.value,
+            precision=target.precision,
+            notes=target.notes,
+            training=subject.trained.model_dump(mode="json") if subject.trained else None,
+        ),
+        dataset=DatasetFacts(
+            reference=dataset.reference,
+            fingerprint=dataset.fingerprint,
+            records=len(dataset),
+            classes=dataset.class_names,
+            image_shape=dataset.image_shape if dataset.images is not None else None,
+            split=splits.name,
+            split_seed=subject.split_seed,
+            split_fingerprint=splits.fingerprint,
+            membership=subject.membership,
+            members=len(splits.members),
+            non_members=len(splits.non_members),
+            known_members=len(splits.known_members),
+            known_non_members=len(splits.known_non_members),
+            members_stated=dataset.members_stated,
+            notes=dataset.notes,
+        ),
+        measurements=tuple(found.all_measurements()),
+        trials=tuple(
+            TrialSummary(
+                id=trial.result.id,
+                name=trial.name,
+                status=trial.result.status,
+                reason=trial.result.reason,
+                threat_model=trial.result.spec.threat_model,
+                configuration=trial.result.spec.configuration,
+                queries=trial.result.queries,
+                seconds=trial.result.seconds,
+                reused=trial.reused,
+                headline=headline(trial),
+            )
+            for trial in found.trials
+        ),
+        not_assessed=tuple(found.not_assessed),
+        queries={
+            "total": signals.queries.total + sent_by_attacks,
+            "unique": max(signals.queries.unique, target.ledger.unique),
+            "sent": target.ledger.total,
+        },
+        seconds={phase: round(value, 3) for phase, value in found.seconds.items()},
+        environment=environment.describe(target),
+        settings=_settings(found.config),
+        exposed=list_exposed(found),
+        policy=judged,
+        remedies=found.remedies,
+    )
+
+
+def _settings(config: AssessConfig) -> dict[str, Any]:
+    """The configuration as a file for ``--config`` would give it; masks are told by the split's fingerprint alone."""
+    masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
+    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
+
+
+def headline(trial: Trial) -> tuple[str, ...]:
+    """Full names of the measurements of a finished trial that say most, in the order in which they were made."""
+    if trial.output is None:
+        return ()
+    wanted = trial.output.headline
+    found = []
+    for measurement in trial.result.measurements:
+        own = measurement.name.removeprefix(f"{trial.name}.")
+        if any(own == name or own.endswith(f".{name}") for name in wanted):
+            found.append(measurement.name)
+    return tuple(found)

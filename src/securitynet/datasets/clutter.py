@@ -1,0 +1,45 @@
+"""What programs and operating systems leave beside images: thumbnails, checkpoints of notebooks, indices of folders."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+_NAMES = frozenset(
+    (
+        "__macosx",
+        "__pycache__",
+        "lost+found",
+        "system volume information",
+        "recycler",
+        "desktop.ini",
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "icon\r",
+    )
+)
+# Hidden files, Synology and QNAP (@eaDir, #recycle), Windows ($RECYCLE.BIN), locks of office programs (~$list.xlsx).
+_BEGINNINGS = (".", "@ea", "@tmp", "@recycle", "@__", "#recycle", "#snapshot", "$recycle", "~$", "syno@")
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's image and no class."""
+    lowered = name.lower()
+    return lowered in _NAMES or lowered.startswith(_BEGINNINGS)
+
+
+def count_files(path: Path) -> int:
+    """Files under ``path``, itself included, without following links."""
+    if not path.is_dir() or path.is_symlink():
+        return 1
+    return sum(len(files) for _, _, files in os.walk(path))
+
+
+def describe_clutter(counts: Counter[str]) -> str:
+    """A sentence on what was skipped: name of the clutter -> files."""
+    total = sum(counts.values())
+    names = sorted(counts)
+    words = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{total} {'file was' if total == 1 else 'files were'} skipped that programs leave beside images ({words})."

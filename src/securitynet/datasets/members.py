@@ -1,0 +1,303 @@
+"""Who is a member, as the user states it: a list of files or numbers of records, or a mask.
+
+A list is a text file with one record a line, or a table with a column ``file`` (also ``path``, ``image``, ``id``) or
+``record`` (also ``index``), and perhaps a column ``member`` of 1 and 0. Files are written as results write them:
+relative to the folder of the dataset, or with that folder before them; a part of the path will do where it is unique,
+and so will a name without its ending. Numbers count the dataset's records from 0, in its own order.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.text import Table, decode
+from securitynet.errors import DatasetError, SplitError
+from securitynet.files import expand_home, printable
+
+Indices = NDArray[np.int64]
+Stated: TypeAlias = "str | Path | Sequence[int | str | bool] | NDArray[Any] | Any"
+"""A file, names or numbers of records, or a mask: lists, arrays and tensors."""
+
+_FILES = ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path", "name", "id")
+_NUMBERS = ("record", "index", "row", "number", "record_id")
+_FLAGS = ("member", "members", "is_member", "membership")
+_YES = frozenset(("1", "1.0", "true", "yes", "member", "train"))
+_NO = frozenset(("0", "0.0", "false", "no", "non-member", "nonmember", "test"))
+_LAYOUT = (
+    "A list of members has one record a line, or a column `file` or `record` in a table with a header; a column "
+    "`member` of 1 and 0 may say who is one."
+)
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Who is a member of a dataset.
+
+    Attributes:
+        members: Sorted numbers of records.
+        non_members: Likewise; disjoint.
+        notes: What a reader of results must know about it.
+    """
+
+    members: Indices
+    non_members: Indices
+    notes: tuple[str, ...]
+
+
+def resolve_members(
+    members: Stated, non_members: Stated | None, names: Sequence[str], reference: str, folder: Path | None = None
+) -> Membership:
+    """Find the records that are stated to be members, and those that are stated not to be.
+
+    Args:
+        members: Who is a member.
+        non_members: Who is not; None: all others, or where a table says so of some, those.
+        names: Of the records, as results give them.
+        reference: What to call the dataset.
+        folder: That names of files start from; None if they start from none.
+
+    Raises:
+        DatasetError: If a list cannot be read, or names what is no record, or more than one.
+        SplitError: If somebody is both, or there are no members, or no non-members.
+    """
+    lookup = _Lookup(names, reference, folder)
+    chosen, stated_not = _resolve(members, "members", lookup)
+    others = stated_not
+    if non_members is not None:
+        if stated_not is not None:
+            raise DatasetError(
+                "The list of members says itself who is none, in its column `member`.", hint="Leave --non-members out."
+            )
+        others = _resolve(non_members, "non-members", lookup)[0]
+    if others is None:
+        others = np.setdiff1d(np.arange(len(names), dtype=np.int64), chosen, assume_unique=True)
+        rest = "all others are non-members"
+    else:
+        rest = f"{len(names) - len(chosen) - len(others):,} are neither and were left out"
+    both = np.intersect1d(chosen, others)
+    if len(both):
+        raise SplitError(
+            f"{len(both)} records are stated to be members and non-members, the first being {names[int(both[0])]}."
+        )
+    for what, indices in (("member", chosen), ("non-member", others)):
+        if not len(indices):
+            raise SplitError(f"No record of {reference} is a {what} by what is stated; there must be some of both.")
+    note = f"Membership as stated: {len(chosen):,} members and {len(others):,} non-members of {len(names):,}; {rest}."
+    return Membership(chosen, others, (note,))
+
+
+def with_members(dataset: ImageDataset, members: Stated, non_members: Stated | None = None) -> ImageDataset:
+    """The dataset with the stated members as its training part, and the stated non-members as its test part.
+
+    Raises:
+        DatasetError: See `resolve_members`.
+        SplitError: Likewise.
+    """
+    names = dataset.record_names
+    if names is None:
+        names = [dataset.get_record_name(index) for index in range(len(dataset))]
+    membership = resolve_members(members, non_members, names, dataset.reference)
+    return replace(
+        dataset,
+        parts={"train": membership.members, "test": membership.non_members},
+        notes=(*dataset.notes, *membership.notes),
+        members_stated=True,
+    )
+
+
+def _resolve(stated: Stated, what: str, lookup: _Lookup) -> tuple[Indices, Indices | None]:
+    """The records that are stated, and those that a column says are none."""
+    if isinstance(stated, str | Path):
+        return _from_file(expand_home(stated), lookup)
+    values = stated.tolist() if hasattr(stated, "tolist") else list(stated)
+    if any(isinstance(value, list) for value in values):
+        raise DatasetError(f"The {what} must be one value a record, not {np.shape(values)}.")
+    if values and all(isinstance(value, bool) for value in values):
+        if len(values) != lookup.count:
+            raise DatasetError(f"The mask of {what} has {len(values)} values for {lookup.count} records.")
+        return np.flatnonzero(values).astype(np.int64), None
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        indices = lookup.check_numbers(values, f"The {what}")
+        if len(np.unique(indices)) < len(indices):
+            masked = "A mask must be boolean: mask.astype(bool)." if set(values) <= {0, 1} else None
+            raise DatasetError(f"The {what} name a record twice.", hint=masked)
+        return np.sort(indices), None
+    if all(isinstance(value, str) for value in values):
+        return lookup.find_all([(number, value) for number, value in enumerate(values)], f"The {what}", "entry"), None
+    raise DatasetError(f"The {what} must be names of records, or their numbers, or a boolean mask, all of one kind.")
+
+
+def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
+    shown = printable(str(path))
+    try:
+        text = decode(path.read_bytes(), errors="surrogateescape")
+        table = Table(text)
+    except FileNotFoundError as error:
+        raise DatasetError(f"There is no list of members {shown}.") from error
+    except OSError as error:
+        raise DatasetError(f"{shown} cannot be read: {error.strerror}.", hint=_LAYOUT) from error
+    except ValueError as error:
+        raise DatasetError(f"{shown} is no text file: {error}.", hint=_LAYOUT) from error
+    header = [name.casefold() for name in table.header]
+    column = next((header.index(name) for name in (*_FILES, *_NUMBERS) if name in header), None)
+    if column is None:
+        return _from_lines(text, table, shown, lookup), None
+    flags = next((header.index(name) for name in _FLAGS if name in header), None)
+    yes: list[tuple[int, str]] = []
+    no: list[tuple[int, str]] = []
+    for line, cells in table.rows[1:]:
+        if len(cells) <= max(column, flags or 0):
+            raise DatasetError(f"{shown}, line {line}: {len(cells)} cells, and {len(header)} columns.", hint=_LAYOUT)
+        flag = "1" if flags is None else cells[flags].casefold()
+        if flag not in _YES and flag not in _NO:
+            raise DatasetError(f"{shown}, line {line}: {cells[flags or 0]!r} does not say who is a member (1 or 0).")
+        (yes if flag in _YES else no).append((line, cells[column]))
+    numbered = header[column] in _NUMBERS
+    chosen = lookup.find_all(yes, shown, "line", numbered=numbered)
+    return chosen, lookup.find_all(no, shown, "line", numbered=numbered) if no else None
+
+
+def _from_lines(text: str, table: Table, shown: str, lookup: _Lookup) -> Indices:
+    lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
+    entries = [(number, line.strip("\"'")) for number, line in lines if line]
+    if not entries:
+        raise DatasetError(f"{shown} is empty.", hint=_LAYOUT)
+    if len(table.header) > 1 and not any(lookup.holds(line) for _, line in entries[:2]):
+        raise DatasetError(
+            f"{shown} has the columns {', '.join(map(repr, table.header[:6]))}: none says which record.", hint=_LAYOUT
+        )
+    return lookup.find_all(entries, shown, "line")
+
+
+class _Lookup:
+    """From what the user writes to numbers of records."""
+
+    def __init__(self, names: Sequence[str], reference: str, folder: Path | None) -> None:
+        self.count = len(names)
+        self._names = names
+        self._reference = reference
+        self._folder = None if folder is None else _normal(printable(folder.resolve().name))
+
+    @cached_property
+    def _exact(self) -> dict[str, int]:
+        return {_normal(name): number for number, name in enumerate(self._names)}
+
+    @cached_property
+    def _ends(self) -> dict[str, int]:
+        """End of a name, with and without the ending of the file -> record; -1 where it is not unique."""
+        found: dict[str, int] = {}
+        for name, number in self._exact.items():
+            start = 0
+            while True:
+                end = name[start:]
+                stem = end.rpartition(".")[0] if "." in end.rpartition("/")[2][1:] else end
+                for text in {end, stem}:
+                    found[text] = number if found.get(text, number) == number else -1
+                start = name.find("/", start) + 1
+                if not start:
+                    break
+        return found
+
+    def holds(self, text: str) -> bool:
+        """Whether a record is called so."""
+        return self._find(_normal(text)) is not None
+
+    def check_numbers(self, values: Iterable[int], where: str) -> Indices:
+        """The numbers of records, as an array.
+
+        Raises:
+            DatasetError: If there is no such record.
+        """
+        indices = np.array(list(values), dtype=np.float64)
+        wrong = np.flatnonzero((indices < 0) | (indices >= self.count))
+        if len(wrong):
+            raise DatasetError(
+                f"{where}: there is no record {indices[wrong[0]]:.0f}; {self._reference} has the records 0 to "
+                f"{self.count - 1}."
+            )
+        return indices.astype(np.int64)
+
+    def find_all(self, entries: list[tuple[int, str]], where: str, unit: str, *, numbered: bool = False) -> Indices:
+        """Sorted numbers of the records that entries name; naming one twice does no harm.
+
+        Args:
+            entries: Number of the line, and what it says.
+            where: What to call the list in a message.
+            unit: What to call an entry.
+            numbered: Whether the entries are known to be numbers of records.
+
+        Raises:
+            DatasetError: If an entry names no record, or several.
+        """
+        if numbered:
+            for line, text in entries:
+                if not _is_number(text):
+                    raise DatasetError(f"{where}, {unit} {line}: {text!r} is no number of a record.", hint=_LAYOUT)
+            return np.unique(self.check_numbers((int(float(text)) for _, text in entries), where))
+        found = [self._find(_normal(text)) for _, text in entries]
+        if entries and all(text.isdigit() for _, text in entries):
+            return self._choose([int(text) for _, text in entries], found, where)
+        for (line, text), record in zip(entries, found, strict=True):
+            if record == -1:
+                raise DatasetError(
+                    f"{where}, {unit} {line}: {printable(text)!r} fits more than one record.",
+                    hint=f"Write more of its path, as in {self._names[0]}.",
+                )
+        absent = [entry for entry, record in zip(entries, found, strict=True) if record is None]
+        if absent:
+            line, text = absent[0]
+            raise DatasetError(
+                f"{where}: {len(absent)} of {len(entries)} entries name no record of {self._reference}, the first "
+                f"being {printable(text)!r} ({unit} {line}).",
+                hint=f"Its records are called like {self._names[0]!r}; or give their numbers, from 0.",
+            )
+        return np.unique(np.array(found, dtype=np.int64))
+
+    def _choose(self, numbers: list[int], found: list[int | None], where: str) -> Indices:
+        """What a list of whole numbers means: names of files without their ending, or numbers of records."""
+        named = None if any(record is None or record < 0 for record in found) else np.unique(np.array(found, np.int64))
+        if named is None:
+            return np.unique(self.check_numbers(numbers, where))
+        if max(numbers) < self.count and not np.array_equal(named, np.unique(numbers)):
+            raise DatasetError(
+                f"{where}: its numbers may be names of files or numbers of records of {self._reference}.",
+                hint="Put a line `file` or `record` first; or write names with their ending.",
+            )
+        return named
+
+    def _find(self, text: str) -> int | None:
+        """The record of a name; None if there is none, -1 if there are several."""
+        if text in self._exact:
+            return self._exact[text]
+        if self._folder is not None and f"/{self._folder}/" in f"/{text}":
+            rest = f"/{text}".split(f"/{self._folder}/")
+            for number in range(1, len(rest)):
+                inner = f"/{self._folder}/".join(rest[number:])
+                if inner in self._exact:
+                    return self._exact[inner]
+        record = self._ends.get(text)
+        if record is not None and text.isdigit() and record >= 0 and "." not in self._names[record].rpartition("/")[2]:
+            return None  # train/17 is no file called 17
+        return record
+
+
+def _normal(name: str) -> str:
+    """A name as it is compared: one form of accents, slashes, no ``./``."""
+    text = unicodedata.normalize("NFC", printable(name.strip())).replace("\\", "/")
+    while text.startswith("./"):
+        text = text[2:]
+    return text
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.0*)?", text) is not None

@@ -1,0 +1,65 @@
+"""How a dataset is read, as options of the command line and of study files. This module imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class ImageOptions(BaseModel):
+    """What of a dataset's files is used, and what its images become."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resize: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Resize images in proportion, to this many pixels on the shorter side, as the model was tested.",
+    )
+    crop: int | None = Field(
+        default=None, ge=1, le=4096, description="Then cut a square of this many pixels out of the centre."
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
+        default=None, description="How images are resized, antialiased; default: bilinear."
+    )
+    image_column: str | None = Field(
+        default=None, description="Column of the images in parquet:PATH, such as img. Default: image, or the only one."
+    )
+    label_column: str | None = Field(
+        default=None, description="Column of the labels, such as fine_label. Default: label, or the only one."
+    )
+
+
+def _listed(value: Any) -> Any:
+    """Masks and indices as arrays and tensors become lists; text is a path."""
+    if isinstance(value, str):
+        return Path(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+StatedMembers = Annotated[Path | tuple[bool | int | str, ...] | None, BeforeValidator(_listed)]
+"""A file that lists records; in Python also a boolean mask, or numbers or names of records."""
+
+_NAMES = {"image_size": "size", "data_root": "root"}
+_OF_LOAD = (
+    "channels",
+    "image_size",
+    "resize",
+    "crop",
+    "interpolation",
+    "image_column",
+    "label_column",
+    "members",
+    "non_members",
+    "limit",
+    "data_root",
+)
+
+
+def load_options(config: BaseModel, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The keyword arguments of `securitynet.datasets.load` among the fields of a configuration."""
+    names = [name for name in _OF_LOAD if name in type(config).model_fields and name not in leave_out]
+    return {_NAMES.get(name, name): getattr(config, name) for name in names}

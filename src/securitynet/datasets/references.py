@@ -1,0 +1,55 @@
+"""What the user may have meant by a dataset reference that names none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from securitynet.errors import ConfigurationError, DatasetError
+from securitynet.files import expand_home, printable
+
+_TABLES = (".csv", ".npz", ".tsv")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
+
+def suggest_reference(text: str) -> None:
+    """Raise an error that says how to write it if ``text`` is the path of something; else do nothing.
+
+    Raises:
+        DatasetError: If it is the path of a folder or a file, or looks like one that is absent.
+        ConfigurationError: If it starts with ``~`` and a user that does not exist.
+    """
+    path = expand_home(text)
+    shown = printable(text)
+    if path.is_dir():
+        raise DatasetError(f"{shown} is a folder, not the name of a dataset.", hint=f"Write {_scheme(path)}:{shown}.")
+    if path.is_file():
+        raise DatasetError(f"{shown} is a file, not the name of a dataset.", hint=_about_file(path))
+    if shown.startswith(("~", ".", "/")) or "/" in shown:
+        raise DatasetError(
+            f"There is no folder {shown}, and no dataset of this name.",
+            hint="Write folder:PATH for a folder of images, or a name from `securitynet list datasets`.",
+        )
+
+
+def suggest_other_scheme(root: Path, scheme: str) -> str | None:
+    """A hint for a folder that was given as ``folder:`` and holds tables, or as ``parquet:`` and holds none."""
+    try:
+        likely = _scheme(root) if root.is_dir() else scheme
+    except (OSError, ConfigurationError):
+        return None
+    return None if likely == scheme else f"Write {likely}:{printable(str(root))}."
+
+
+def _scheme(folder: Path) -> str:
+    return "parquet" if any(any(place.glob("*.parquet")) for place in (folder, folder / "data")) else "folder"
+
+
+def _about_file(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return f"Write parquet:{printable(str(path.parent))}: the folder that holds train.parquet and test.parquet."
+    if suffix in _TABLES:
+        return f"Recorded outputs are given in place of the model: outputs:{printable(str(path))}."
+    if suffix in _ARCHIVES:
+        return "Unpack it, and write folder:PATH of the folder that comes out."
+    return "Write folder:PATH for a folder of images."
