@@ -7,44 +7,26 @@ derived from them (`securitynet.catalog.codebook`). docs/catalog.md, "Adding a c
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from securitynet.catalog.code import Code
+from securitynet.catalog.values import (
+    AffiliationType,
+    Count,
+    Element,
+    Link,
+    Notes,
+    Share,
+    TaskType,
+    Text,
+    TopicCategory,
+    VenueType,
+    check_preprocessing,
+)
 from securitynet.files import stable_hash
 from securitynet.records import Record
-
-TaskType = Literal[
-    "classification", "zero-shot classification", "feature extraction", "detection", "segmentation", "other"
-]
-TopicCategory = Literal[
-    "natural", "medical", "digit", "character", "traffic sign", "satellite", "face", "fashion", "food", "plant",
-    "vehicle", "scene", "web image",
-]  # fmt: skip
-Element = Literal[
-    "dropout", "batch norm", "layer norm", "group norm", "instance norm", "RMS norm", "attention", "channel attention"
-]
-VenueType = Literal[
-    "computer vision", "machine learning", "security", "artificial intelligence", "preprint", "journal", "other"
-]
-AffiliationType = Literal["company", "university", "research institute", "other"]
-
-
-def _no_nul(value: str) -> str:
-    # PostgreSQL cannot keep it, and no text file that holds it is read back.
-    if "\0" in value:
-        raise ValueError("it holds a NUL character")
-    return value
-
-
-Link = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_no_nul)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_no_nul)]
-
-PREPROCESSING_KEYS = frozenset({"input_size", "resize", "crop", "crop_fraction", "interpolation", "mean", "std"})
 
 
 class CatalogEntry(Record):
@@ -387,7 +369,7 @@ class CatalogEntry(Record):
         ),
     ] = ()
     notes: Annotated[
-        Annotated[str, Field(min_length=1, max_length=5000), AfterValidator(_no_nul)] | None,
+        Notes | None,
         Code("publication", "What else a reader should know.", text=True, example=""),
     ] = None
 
@@ -399,14 +381,7 @@ class CatalogEntry(Record):
     @field_validator("preprocessing")
     @classmethod
     def _known_keys(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        unknown = sorted(set(value or ()) - PREPROCESSING_KEYS)
-        if unknown:
-            raise ValueError(
-                f"unknown preprocessing {', '.join(unknown)}; known: {', '.join(sorted(PREPROCESSING_KEYS))}"
-            )
-        _no_nul(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\0"))
-        # Lists, not tuples, as they come back from a database: equal entries must compare equal.
-        return value if value is None else dict(json.loads(json.dumps(value)))
+        return value if value is None else check_preprocessing(value)
 
     @property
     def id(self) -> str:

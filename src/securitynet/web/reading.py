@@ -1,8 +1,9 @@
 """Reading the catalog's columns into one Polars frame, and the file in the cache folder that the next start maps.
 
 The database joins rows to CSV text, which Polars parses: neither makes a Python object a value (a million entries
-would be thirty million), and both let other threads answer visitors meanwhile. (An Arrow driver brings a SQLite library
-of its own. Two of them in one process undo each other's file locks, and what is written meanwhile is lost.)
+would be thirty million), and both let other threads answer visitors meanwhile.
+(The Arrow driver for SQLite was given up: with it a test lost what was written afterwards, probably because it brings
+a second SQLite library into the process, and two of them can drop each other's file locks.)
 
 The frame holds the entries that searches show, in the order of their numbers:
 
