@@ -27,14 +27,15 @@ test-all: $(VENV)/.installed  ## The slow tests too.
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples tools
+	$(BIN)/ruff format --check src tests benchmarks examples tools
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-layers: $(VENV)/.installed
+layers: $(VENV)/.installed  ## Who may import whom, and no circle of files.
 	$(BIN)/lint-imports
+	$(BIN)/python tools/find_circles.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

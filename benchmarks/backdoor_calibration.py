@@ -37,7 +37,7 @@ def main() -> None:
             sets = [draw(shape, spread, labels, generator) for _ in range(arguments.sets)]
             hits = sum(low_outliers.low_outlier(values).p_value <= 0.05 for values in sets)
             rule = np.mean([low_outliers.anomaly_indices(values).max() > 2 for values in sets])
-            low, high = rates.wilson(hits, len(sets), 0.95)
+            low, high = rates.clopper_pearson(hits, len(sets), 0.95)
             found = []
             for share in arguments.shares:
                 count = 0

@@ -1,6 +1,6 @@
 """Neural Cleanse over a population: clean and backdoored models trained by the tool, both verdicts on each.
 
-No timing against a peer: false- and true-positive rates with Wilson intervals, AUC, and how well the trigger is
+No timing against a peer: false- and true-positive rates with exact intervals, AUC, and how well the trigger is
 located, for the paper's rule, the calibrated p-value, and the p-value against the other clean models (each clean
 model is judged against the others, each backdoored one against all). Results are kept as JSON Lines and gone on with.
 

@@ -3,7 +3,7 @@
 - agreement and accuracy grow with the number of queries (SecurityNet, appendix B), the bill being the budget;
 - posteriors teach more than labels at a small budget;
 - a surrogate of posteriors has the confidence that its accuracy deserves; one that regresses the target's posteriors
-  with its *logits*, a slip that public code makes, keeps the classes and loses the confidence (DESIGN, section 8).
+  with its *logits*, a slip that public code makes, keeps the classes and loses the confidence.
 
 The target is `cifar-resnet20` with the public weights; CIFAR-10 is read from a folder of Parquet files.
 
@@ -117,7 +117,7 @@ def main() -> None:
                 budgets=tuple(arguments.budgets),
                 interface=interface,
             )
-            target.ledger.__init__()
+            target.query_counter.__init__()
             context, started = Context(cache=cache, device="cpu"), time.perf_counter()
             outputs[interface] = attack(target, data, context, threat_model)
             show(f"{architecture}, {interface}", outputs[interface])

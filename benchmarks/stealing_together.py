@@ -68,7 +68,7 @@ def main() -> None:
         return [obtain_model(spec, kind="x", device="cpu") for spec in wanted]
 
     def side_by_side() -> list:
-        return obtain_models(wanted, kind="x", device="cpu", lanes=cores)
+        return obtain_models(wanted, kind="x", device="cpu", threads=cores)
 
     gains: list[float] = []
     for number in range(arguments.rounds):
@@ -88,7 +88,7 @@ def main() -> None:
 
     slow = specs(Decoded(images, arguments.decoding), arguments)
     apart, _ = timed(lambda: [obtain_model(spec, kind="x", device="cpu") for spec in slow])
-    shared, _ = timed(lambda: obtain_models(slow, kind="x", device="cpu", lanes=1))
+    shared, _ = timed(lambda: obtain_models(slow, kind="x", device="cpu", threads=1))
     print(f"decoding at {arguments.decoding * 1000:g} ms: for each {apart:.2f} s, once {shared:.2f} s")
     print(f"gain {apart / shared:.2f}")
 

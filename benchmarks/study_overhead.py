@@ -119,24 +119,24 @@ from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore, trial_text
 from securitynet.assessments.environment import version
 from securitynet.studies.definition.plan import plan_study
-from securitynet.assessments.run_trial import Measures, now
-from securitynet.studies.execution.worker_tasks import Workbench
-from securitynet.results.subjects import SubjectRecord
+from securitynet.assessments.run_trial import MetricOptions, now
+from securitynet.studies.execution.task_records import WorkerConfig, WorkerPlacement, WorkerTask
+from securitynet.studies.execution.worker_tasks import TaskRunner
 from securitynet_noop import Nothing
 
 study, out, cache = map(Path, sys.argv[1:])
 plan = plan_study(study, cache)
 measures = plan.study.measures
 root = FolderRoot(out)
-bench = Workbench(root, cache, "cpu", measures.level, measures.fprs)
+runner = TaskRunner(
+    WorkerConfig(root=str(out), cache=cache, level=measures.level, fprs=measures.fprs,
+                 placement=WorkerPlacement(device="cpu"))
+)
 store = TrialStore(root)
-measured = Measures(measures.level, measures.fprs, 0).of("membership.noop@none", Nothing(1))
-for subject in plan.subjects:
-    names = ("key", "label", "options", "train", "catalog", "codes", "accuracy", "checksum")
-    declared = {name: getattr(subject, name) for name in names} | {"declared": subject.declared()}
-    outcome = bench.do({"do": "open", "subject": declared, "tolerance": 1.0, "on_mismatch": "note"})
-    record = SubjectRecord.model_validate(outcome["record"])
-    for trial in plan.trials(subject, record.means):
+measured = MetricOptions(measures.level, measures.fprs, 0).measure_output("membership.noop@none", Nothing(1))
+for target in plan.targets:
+    record = runner.run(WorkerTask(kind="open", target=target)).record
+    for trial in plan.trials(target, record.means):
         path = store.path(trial.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         result = TrialResult(spec=trial.spec, status="ok", measurements=tuple(measured),

@@ -38,13 +38,10 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def overfitted(digits, tmp_path_factory):
+def overfitted(digits):
     """(target, splits): a small network that knows its 120 training records by heart, and fails on half of the rest."""
     from securitynet.datasets.splits import Splits
-    from securitynet.models.architectures.factory import build
-    from securitynet.models.targets.backends.module import ModuleBackend
-    from securitynet.models.targets.target import Target
-    from securitynet.records import Access
+    from securitynet.testing import make_overfitted_case
 
     generator = np.random.default_rng(0)
     order = generator.permutation(len(digits)).astype(np.int64)
@@ -56,21 +53,9 @@ def overfitted(digits, tmp_path_factory):
     noisy = type(digits)(
         reference="noisy digits", images=digits.images, labels=labels, class_names=digits.class_names, parts={}
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build("simple-cnn", 10, channels=1, image_size=8)
-    images = digits.batch(members).float() / 255
-    targets = torch.from_numpy(labels[members])
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    network.train()
-    for _ in range(150):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images), targets).backward()
-        optimizer.step()
-    backend = ModuleBackend(network, reference="arch:simple-cnn", checksum="overfitted", example_shape=(1, 8, 8))
     empty = np.empty(0, np.int64)
     splits = Splits("test", members, non_members, members[::2], non_members[::2], empty, empty)
-    return Target(backend, access=Access.WHITE_BOX), splits, noisy
+    return make_overfitted_case().target, splits, noisy
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Files are whole or absent."""
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -8,7 +9,15 @@ import time
 import pytest
 
 from securitynet.errors import ConfigurationError
-from securitynet.files import atomic_write, file_checksum, read_toml, stable_hash, write_json
+from securitynet.files import (
+    atomic_write,
+    file_checksum,
+    read_toml,
+    read_with_digest,
+    stable_hash,
+    write_json,
+    write_with_digest,
+)
 
 
 def test_a_failing_block_leaves_the_old_file(tmp_path):
@@ -64,3 +73,26 @@ def test_bad_toml_names_the_line(tmp_path):
         read_toml(tmp_path / "bad.toml")
     with pytest.raises(ConfigurationError, match="no file"):
         read_toml(tmp_path / "absent.toml")
+
+
+def test_a_file_with_a_digest_is_the_digest_and_the_payload(tmp_path):
+    path = tmp_path / "folder" / "x"
+    write_with_digest(path, b"abc")
+    assert path.read_bytes() == hashlib.sha256(b"abc").digest() + b"abc"
+    assert read_with_digest(path) == b"abc"
+    with pytest.raises(FileNotFoundError):
+        read_with_digest(tmp_path / "absent")
+
+
+def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path):
+    path = tmp_path / "x"
+    write_with_digest(path, b"abc")
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert read_with_digest(path) is None, bit
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert read_with_digest(path) is None, length

@@ -43,8 +43,8 @@ def filtering(**settings: object) -> Callable:
     def prepare(case: Case) -> Callable:
         import torch
 
-        from securitynet.detectors._filters import CleanImages
-        from securitynet.detectors._queries import Questions
+        from securitynet.detectors._fitted_filter import CleanImages
+        from securitynet.detectors._queries import QueryClient
         from securitynet.detectors.neo import Neo
 
         found = torch.from_numpy(case.load(_material.IMAGES)["images"])
@@ -54,7 +54,7 @@ def filtering(**settings: object) -> Callable:
 
         def run() -> dict:
             # Anew each time: what was asked before would be known.
-            filtering = neo.fitted(Questions(target), CleanImages(held_out, held_out[:0]))
+            filtering = neo.fitted(QueryClient(target), CleanImages(held_out, held_out[:0]))
             return {"flagged": filtering.judge(incoming).flagged}
 
         return run

@@ -108,7 +108,7 @@ def searching(**settings: object) -> Callable:
         import torch
 
         from rows._networks import loaded
-        from securitynet.detectors._neural_cleanse.labels import Plan
+        from securitynet.detectors._neural_cleanse.labels import SearchPlan
         from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
         from securitynet.detectors.neural_cleanse import NeuralCleanse
         from securitynet.metrics import detection
@@ -141,7 +141,7 @@ def searching(**settings: object) -> Callable:
         def run() -> dict:
             found = {"epoch": epoch}
             for name, target in targets.items():
-                norms = detector.search(target, images, Plan(classes=10, epochs=EPOCHS)).norms
+                norms = detector.search(target, images, SearchPlan(classes=10, epochs=EPOCHS)).norms
                 found[name] = norms
                 found[f"{name} flagged"] = np.array(detection.flagged(norms, np.ones(10, dtype=bool)), dtype=np.int64)
             return found

@@ -63,8 +63,8 @@ def filtering(**settings: object) -> Callable:
     def prepare(case: Case) -> Callable:
         import torch
 
-        from securitynet.detectors._filters import CleanImages
-        from securitynet.detectors._queries import Questions
+        from securitynet.detectors._fitted_filter import CleanImages
+        from securitynet.detectors._queries import QueryClient
         from securitynet.detectors.strip import Strip
 
         found = torch.from_numpy(case.load(_material.IMAGES)["images"])
@@ -72,7 +72,7 @@ def filtering(**settings: object) -> Callable:
         strip = Strip(overlays=OVERLAYS, mix="blend", threshold="quantile", **settings)
 
         def fitted() -> object:
-            return strip.fitted(Questions(_material.target(case)), CleanImages(tuning, pool))
+            return strip.fitted(QueryClient(_material.target(case)), CleanImages(tuning, pool))
 
         ready = fitted()
         others = ready.judge(torch.from_numpy(case.load(STOPPED)["images"]))

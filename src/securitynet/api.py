@@ -9,12 +9,13 @@ from typing import Any
 
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
-from securitynet.assessments.assess import Assessment, Progress
-from securitynet.assessments.assessed_target import Subject, check_members, prepare
+from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
+from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
-from securitynet.assessments.trial_plan import asked_for
+from securitynet.assessments.run_trial import ReportProgress
+from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
@@ -54,13 +55,13 @@ def assess(
     dataset: str | ImageDataset | None = None,
     *,
     out: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
     **options: Any,
 ) -> Outcome:
     """Assess one target with all applicable attacks, and write the report.
 
     Args:
-        model: A reference (DESIGN, section 4), a loaded target, or a whole configuration.
+        model: A reference (docs/models.md), a loaded target, or a whole configuration.
         dataset: A reference or a loaded dataset.
         out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
             user's data folder, named after what is assessed.
@@ -74,7 +75,7 @@ def assess(
     return assess_subject(config, subject, progress=progress)
 
 
-def assess_subject(config: AssessConfig, subject: Subject, *, progress: Progress | None = None) -> Outcome:
+def assess_subject(config: AssessConfig, subject: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
     """Assess what has been loaded already; see `assess`."""
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
@@ -94,8 +95,8 @@ def _prepare(
     dataset: str | ImageDataset | None,
     out: str | Path | None,
     options: dict[str, Any],
-    progress: Progress | None,
-) -> tuple[AssessConfig, Subject]:
+    progress: ReportProgress | None,
+) -> tuple[AssessConfig, AssessedTarget]:
     if isinstance(model, AssessConfig):
         if dataset is not None or out is not None or options:
             raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
@@ -120,21 +121,21 @@ def _prepare(
 
 
 def _check_early(config: AssessConfig) -> None:
-    """What can be told wrong before anything is downloaded, loaded or asked."""
+    """Report whatever can be seen to be wrong before anything is downloaded, loaded or queried."""
     if config.policy:
         policy.read_policy(config.policy)
-    asked_for(config)
+    list_requested(config)
     check_members(config)
     check_remedies(config)
     if config.out is not None:
         check_writable(config.out)
 
 
-def _default_folder(config: AssessConfig, subject: Subject) -> Path:
+def _default_folder(config: AssessConfig, subject: AssessedTarget) -> Path:
     identity = stable_hash([subject.target.identity.model_dump(mode="json"), subject.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
     return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"
 
 
-def _named(progress: Progress | None, what: str) -> Any:
+def _named(progress: ReportProgress | None, what: str) -> Any:
     return None if progress is None else lambda done, total: progress(what, done, total)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import securitynet.datasets
 from securitynet.assessments import assess as assessment
-from securitynet.assessments.assess import Progress
 from securitynet.assessments.assessed_target import prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.result import to_document
+from securitynet.assessments.run_trial import ReportProgress
 from securitynet.files import write_json
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
@@ -40,7 +40,7 @@ class Demonstration:
     report: Path
 
 
-def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | None = None) -> Demonstration:
+def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgress | None = None) -> Demonstration:
     """Train both models on a few digits, assess both, and write ``report.html`` under ``out``.
 
     What is finished already is used again.
@@ -82,5 +82,5 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: Progress | 
     return Demonstration(list(RECIPES), documents, report)
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int, History], None] | None:
+def _named(progress: ReportProgress | None, what: str) -> Callable[[int, int, History], None] | None:
     return None if progress is None else lambda done, total, _history: progress(what, done, total)

@@ -68,15 +68,15 @@ class WeightsMismatch(ModelError):
 
 
 class TargetError(SecurityNetError):
-    """A target that answers with something unusable (NaN, a wrong shape, an HTTP error)."""
+    """A target whose output is unusable (NaN, a wrong shape, an HTTP error)."""
 
 
 class AccessDenied(SecurityNetError):
-    """The threat model does not allow what was asked of the target."""
+    """The threat model does not allow this use of the target."""
 
 
 class QueryBudgetExceeded(SecurityNetError):
-    """The query cap of a target is reached; everything answered so far is kept."""
+    """The query cap of a target is reached; the outputs received so far are kept."""
 
 
 class PolicyError(ConfigurationError):

@@ -21,14 +21,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
 
 def cache_folder() -> Path:
-    """The folder for what can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
+    """The folder for data that can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("SECURITYNET_CACHE") or platformdirs.user_cache_path("securitynet"))
 
 
 def data_folder() -> Path:
-    """The folder for what should be kept (datasets, the catalog): ``$SECURITYNET_DATA``, or the user's data folder."""
+    """The folder for persistent data (datasets, the catalog): ``$SECURITYNET_DATA``, or the user's data folder."""
     return Path(os.environ.get("SECURITYNET_DATA") or platformdirs.user_data_path("securitynet"))
 
 
@@ -54,8 +56,33 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_with_digest(path: Path, payload: bytes | memoryview) -> None:
+    """Write a file that `read_with_digest` can check: the SHA-256 of a payload (32 bytes), then the payload.
+
+    It is written whole or not at all.
+
+    Args:
+        path: Where; folders above it are made.
+        payload: What the file is for.
+    """
+    with atomic_write(path) as stream:
+        stream.write(hashlib.sha256(payload).digest())
+        stream.write(payload)
+
+
+def read_with_digest(path: Path) -> bytes | None:
+    """The payload of a file that `write_with_digest` wrote; None if its content does not match its digest.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    content = Path(path).read_bytes()
+    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return payload if hashlib.sha256(payload).digest() == digest else None
+
+
 def check_writable(path: Path) -> None:
-    """Raise `ConfigurationError` if nothing can be written at ``path``, so that this is told before long work.
+    """Raise `ConfigurationError` if nothing can be written at ``path``, so that the user learns it before long work.
 
     Args:
         path: A folder, or where one will be made. Nothing is made here.
@@ -94,7 +121,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
-    """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is none."""
+    """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is not valid TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

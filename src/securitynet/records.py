@@ -1,4 +1,4 @@
-"""Frozen records that all layers share: threat models, trials, measurements.
+"""Immutable records that all layers share: threat models, trials, measurements.
 
 They are Pydantic models: they validate what they are given, and their JSON form is what trial files hold.
 """
@@ -33,7 +33,7 @@ class Record(BaseModel):
 
 
 class Access(str, Enum):
-    """What of the target the adversary may see (ML-Doctor, section 2)."""
+    """How much of the target the adversary may see (ML-Doctor, section 2)."""
 
     BLACK_BOX = "black-box"
     WHITE_BOX = "white-box"
@@ -94,7 +94,7 @@ class Measurement(Record):
         level: Confidence level of the interval, in (0, 1).
         n: Number of samples behind the value.
         direction: Whether higher or lower is better for the owner of the target.
-        method: How the interval was made ("DeLong", "stratified bootstrap, 1000 resamples", ...).
+        method: How the interval was computed, such as "Clopper–Pearson".
         note: What a reader must know to read the value.
     """
 
@@ -127,6 +127,25 @@ class Measurement(Record):
         return self.model_copy(update={"note": words or None})
 
 
+class Check(Record):
+    """Check that a target is the stated model, and that its outputs are plausible.
+
+    Attributes:
+        what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``class order``, ``accuracy``
+            (as stated) or ``checksum``.
+        said: What is expected, or stated by the catalog, the model record or the study file.
+        found: What was observed.
+        agrees: Whether the two agree.
+        note: A sentence for people, where they do not.
+    """
+
+    what: Literal["answers", "chance", "class order", "accuracy", "checksum"]
+    said: str
+    found: str
+    agrees: bool
+    note: str | None = None
+
+
 class TargetIdentity(Record):
     """Which model, exactly, and how images reach it.
 
@@ -142,7 +161,7 @@ class TargetIdentity(Record):
     reference: str
     checksum: str
     preprocessing: dict[str, Any]
-    head: Literal["logits", "log-probabilities", "probabilities", "answers", "labels"]
+    head: Literal["logits", "log-probabilities", "probabilities", "sigmoid", "answers", "labels"]
 
 
 class DatasetIdentity(Record):
@@ -211,11 +230,11 @@ class TrialSpec(Record):
 
 
 class Queries(Record):
-    """What a trial asked of its target.
+    """The queries that a trial sent to its target.
 
     Attributes:
         total: Images sent, repeats included, had nothing been cached.
-        unique: Distinct images among them: what a provider that remembers answers would have to compute.
+        unique: Distinct images among them: what a provider that caches its outputs would have to compute.
     """
 
     total: int = Field(default=0, ge=0)
@@ -229,11 +248,12 @@ class TrialResult(Record):
         spec: What was to be measured.
         status: ``ok``, ``failed`` (``reason`` holds the error) or ``skipped`` (``reason`` says why).
         measurements: Named values, family and method before the name.
+        doubts: Reasons to distrust the measurements: failed checks of the target, one sentence each.
         queries: Cost in queries.
         seconds: Wall-clock seconds by phase.
         environment: Versions and device under which it ran.
         finished: UTC time in ISO 8601.
-        arrays: Names of the arrays kept beside the record.
+        arrays: Names of the arrays stored beside the record.
     """
 
     version: Literal[1] = 1
@@ -242,6 +262,7 @@ class TrialResult(Record):
     reason: str | None = None
     traceback: str | None = None
     measurements: tuple[Measurement, ...] = ()
+    doubts: tuple[str, ...] = ()
     queries: Queries = Queries()
     seconds: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)

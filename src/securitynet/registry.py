@@ -1,4 +1,4 @@
-"""One generic, lazy registry: a name leads to ``"module:attribute"``, which is imported when it is asked for.
+"""One generic, lazy registry: a name leads to ``"module:attribute"``, which is imported on first use.
 
 Three things fill a registry:
 
@@ -68,15 +68,15 @@ class Registry:
         self._base = base
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> Mapping[str, Entry]:
         """All entries by full name; built on first use, without importing any of them."""
-        found = {name: Entry(name, location, summary) for name, (location, summary) in self._table.items()}
+        entries = {name: Entry(name, location, summary) for name, (location, summary) in self._table.items()}
         if self._package:
-            found.update((entry.name, entry) for entry in _scan(self._package))
+            entries.update((entry.name, entry) for entry in _scan(self._package))
         for point in importlib.metadata.entry_points(group=f"securitynet.{self.kind}s"):
             source = point.dist.name if point.dist else "a plug-in"
-            found.setdefault(point.name, Entry(point.name, point.value, f"from {source}"))
-        return dict(sorted(found.items()))
+            entries.setdefault(point.name, Entry(point.name, point.value, f"from {source}"))
+        return dict(sorted(entries.items()))
 
     def names(self, family: str | None = None) -> list[str]:
         """Full names, sorted; of one family if given."""

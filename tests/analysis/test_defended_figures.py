@@ -13,7 +13,7 @@ from securitynet.analysis.figures import defended, frontier
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import figures
 from securitynet.analysis.study_frames import _condition
-from securitynet.results.subjects import SubjectRecord
+from securitynet.results.subjects import StudyTargetRecord
 
 
 def case(name, architecture="simple-cnn", dataset="digits", defense=None, accuracy=0.9, aucs=(), balanced=None, **more):
@@ -173,7 +173,9 @@ def test_claims_on_defenses_compare_the_same_target_with_and_without():
 
 def test_settings_and_what_was_spent_come_from_the_subjects_file():
     def of(training=None, **declared):
-        record = SubjectRecord(key="k", label="l", status="ok", finished="now", training=training, declared=declared)
+        record = StudyTargetRecord(
+            key="k", label="l", status="ok", finished="now", training=training, declared=declared
+        )
         return _condition(record)
 
     dp = {"name": "dp-sgd", "settings": {"preset": "celeba-2", "clipping_bound": 1.0}, "privacy": {"epsilon": 6.57}}

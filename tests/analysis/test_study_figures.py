@@ -23,7 +23,7 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Means, SubjectRecord, SubjectStore
+from securitynet.results.subjects import Means, StudyTargetRecord, StudyTargetStore
 
 WHEN = "2026-01-01T00:00:00+00:00"
 
@@ -46,8 +46,8 @@ def fill(folder, count=6, purpose="benchmark", surrogates=("simple-cnn", "cifar-
             shadow_data=False,
         )
         accuracy = 0.9 - 0.03 * number
-        SubjectStore(folder).save(
-            SubjectRecord(
+        StudyTargetStore(folder).save(
+            StudyTargetRecord(
                 key=f"k{number}", label=f"m{number}", status="ok", means=means, membership="known", finished=WHEN,
                 codes={"purpose": purpose}, measurements=(measurement("target.test_accuracy", accuracy),),
             )

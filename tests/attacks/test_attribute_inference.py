@@ -118,14 +118,14 @@ def test_what_the_label_says_is_no_gain(target, digits, tmp_path):
 
 @pytest.mark.parametrize("name, model", CASES)
 def test_contract(name, model, network, data, tmp_path):
-    first_target = target_of(network, ledger=QueryCounter())
+    first_target = target_of(network, query_counter=QueryCounter())
     context = Context(cache=tmp_path / "a", device="cpu")
     attack = ATTACKS.get(name)(epochs=3, repeats=2)
     first = attack(first_target, data, context, model)
     splits = data.splits
     learned = splits.shadow_train if model == SHADOW else splits.known_members
     asked = len(learned) + len(splits.non_members)
-    assert context.queries().total == first_target.ledger.total == asked
+    assert context.queries().total == first_target.query_counter.total == asked
     np.testing.assert_array_equal(first.attributes[0].indices, splits.non_members)
     np.random.seed(3)
     torch.manual_seed(3)
@@ -133,7 +133,7 @@ def test_contract(name, model, network, data, tmp_path):
     for key, array in first.arrays().items():
         np.testing.assert_array_equal(array, again.arrays()[key])
     attack(first_target, data, Context(cache=tmp_path / "a", device="cpu"), model)
-    assert first_target.ledger.total == asked  # embeddings are cached
+    assert first_target.query_counter.total == asked  # embeddings are cached
     kept = InferredAttributes.from_arrays(first.arrays())
     assert measures(kept) == measures(first)
     with pytest.raises(AccessDenied):
@@ -200,7 +200,7 @@ def test_an_attribute_with_one_value(target, digits, tmp_path):
 
 
 def test_clear_errors_before_long_work(network, digits, data):
-    target = target_of(network, ledger=QueryCounter(cap=0))  # anything that is asked would be another error
+    target = target_of(network, query_counter=QueryCounter(cap=0))  # anything that is asked would be another error
     with pytest.raises(UnknownName, match=r"no attribute named 'slnat'.*slant"):
         run(target, data, attributes=("slnat",))
     with pytest.raises(ConfigurationError, match="No attribute"):
@@ -235,9 +235,9 @@ def test_another_layer_by_name(network, target, data, tmp_path):
 def test_embeddings_are_kept_in_blocks_of_their_own(network, target, data, tmp_path):
     some, more = np.arange(50), np.arange(20, 90)
     first = collect_embeddings(target, data.dataset, some, cache=tmp_path)
-    assert first.asked == 50 and first.values.shape == (50, first.values.shape[1])
+    assert first.sent == 50 and first.values.shape == (50, first.values.shape[1])
     rest = collect_embeddings(target, data.dataset, more, cache=tmp_path)
-    assert rest.asked == 40 and (rest.queries.total, rest.queries.unique <= 70) == (70, True)
+    assert rest.sent == 40 and (rest.queries.total, rest.queries.unique <= 70) == (70, True)
     np.testing.assert_array_equal(rest.values[:30], first.values[20:])
     direct = target.embeddings(data.dataset.batch(more))
     np.testing.assert_allclose(rest.values, direct.numpy(), rtol=1e-4, atol=1e-5)
@@ -246,7 +246,7 @@ def test_embeddings_are_kept_in_blocks_of_their_own(network, target, data, tmp_p
     (damaged,) = [path for path in tmp_path.rglob("*.block") if path.stat().st_size > 20_000]
     damaged.write_bytes(damaged.read_bytes()[:-3])
     again = collect_embeddings(target, data.dataset, some, cache=tmp_path)
-    assert again.asked == 50
+    assert again.sent == 50
     np.testing.assert_allclose(again.values, first.values, rtol=1e-4, atol=1e-5)
 
 

@@ -72,11 +72,11 @@ def test_the_nearest_start_is_of_another_predicted_class():
 def test_misclassified_records_are_at_distance_0_and_every_question_is_counted(overfitted, tmp_path):
     target, splits, dataset = overfitted
     attack, context = LabelOnlyBoundary(records=20, queries=40), Context(cache=tmp_path)
-    before = target.ledger.total
+    before = target.query_counter.total
     output = attack(target, TrialData(dataset, splits), context, attack.threat_models[0])
     assert len(output.scores) == 80 and output.held_out.sum() == 40
     assert (output.scores[~output.correct] == 0).all() and (output.scores[output.correct] > 0).all()
-    assert context.queries().total == target.ledger.total - before
+    assert context.queries().total == target.query_counter.total - before
     most = 40 * output.correct.sum() + len(dataset)
     assert len(output.scores) < context.queries().unique <= context.queries().total <= most
 

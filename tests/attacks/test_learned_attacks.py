@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from securitynet.assessments.trial_plan import trial_name
+from securitynet.assessments.trial_plan import name_trial
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.membership import attack_together
 from securitynet.attacks.membership._learned import _says_nothing
@@ -190,9 +190,9 @@ def test_a_network_that_says_nothing_is_reported():
 
 def test_trials_of_several_threat_models_have_names_of_their_own():
     several, one = ATTACKS.get("ml-doctor-black-box")(), ATTACKS.get("mlp-top3")()
-    names = [trial_name("membership.ml-doctor-black-box", several, model) for model in several.threat_models]
+    names = [name_trial("membership.ml-doctor-black-box", several, model) for model in several.threat_models]
     assert names == ["membership.ml-doctor-black-box@partial", "membership.ml-doctor-black-box@shadow"]
-    assert trial_name("membership.mlp-top3", one, one.threat_models[0]) == "membership.mlp-top3"
+    assert name_trial("membership.mlp-top3", one, one.threat_models[0]) == "membership.mlp-top3"
 
 
 def test_several_targets_at_once_are_as_one_by_one(parts, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from securitynet.attacks.membership._quantiles import FEWEST, LEVELS, QuantileRegression, describe, normal_scores
+from securitynet.attacks.membership._quantiles import FEWEST, LEVELS, QuantileRegressor, describe, normal_scores
 from securitynet.errors import SplitError
 from securitynet.metrics import roc
 
@@ -18,7 +18,7 @@ def made(n, seed=0, shift=0.0):
 
 
 def test_quantiles_hold_as_many_new_records_as_they_say():
-    regression = QuantileRegression(*made(3000))
+    regression = QuantileRegressor(*made(3000))
     features, values = made(3000, seed=1)
     below = (values[:, None] < regression.quantiles(features)).mean(axis=0)
     np.testing.assert_allclose(below, LEVELS, atol=0.05)
@@ -30,7 +30,7 @@ def test_quantiles_hold_as_many_new_records_as_they_say():
 
 
 def test_it_comes_near_the_optimal_attack_where_a_common_threshold_can_not():
-    regression = QuantileRegression(*made(4000))
+    regression = QuantileRegressor(*made(4000))
     (member_features, member_values), (features, values) = made(2000, seed=1, shift=1.5), made(2000, seed=2)
     found = roc.auc(
         regression.normal_scores(member_features, member_values), regression.normal_scores(features, values)
@@ -40,7 +40,7 @@ def test_it_comes_near_the_optimal_attack_where_a_common_threshold_can_not():
 
 
 def test_scores_of_non_members_are_close_to_standard_normal():
-    regression = QuantileRegression(*made(4000))
+    regression = QuantileRegressor(*made(4000))
     scores = regression.normal_scores(*made(3000, seed=1))
     assert abs(np.median(scores)) < 0.1 and 0.8 < np.std(np.clip(scores, -4, 4)) < 1.3
 
@@ -63,13 +63,13 @@ def test_deviates_rise_with_the_value_and_equal_quantiles_give_no_nan():
 
 def test_too_few_non_members_are_refused():
     with pytest.raises(SplitError, match=f"at least {FEWEST}"):
-        QuantileRegression(*made(FEWEST - 1))
-    assert len(QuantileRegression(*made(FEWEST)).quantiles(made(3)[0])) == 3
+        QuantileRegressor(*made(FEWEST - 1))
+    assert len(QuantileRegressor(*made(FEWEST)).quantiles(made(3)[0])) == 3
 
 
 def test_equal_scores_are_no_error():
     features, _ = made(100)
-    scores = QuantileRegression(features, np.full(100, 2.0)).normal_scores(features, np.full(100, 2.0))
+    scores = QuantileRegressor(features, np.full(100, 2.0)).normal_scores(features, np.full(100, 2.0))
     assert np.isfinite(scores).all() and np.ptp(scores) < 1e-6
 
 

@@ -126,7 +126,7 @@ def test_all_to_all_leads_each_class_to_the_next():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"target": 5}, "no class"),
+        ({"target": 5}, "not a class"),
         ({"size": 11}, "does not fit"),
         ({"rate": 1e-6}, "poisons none"),
     ],
@@ -150,7 +150,7 @@ def test_settings_as_texts():
         make_backdoor("badnet")
     with pytest.raises(ConfigurationError, match=r"nosuch"):
         make_backdoor("badnets", ["nosuch=3"])
-    with pytest.raises(ConfigurationError, match="not understood"):
+    with pytest.raises(ConfigurationError, match="cannot be parsed"):
         make_backdoor("badnets", ["badnets.target"])
 
 

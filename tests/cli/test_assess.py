@@ -360,6 +360,6 @@ def test_members_as_a_mask_from_python(tmp_path):
         "arch:simple-cnn", dataset, weights=tmp_path / "w.safetensors", members=mask, attacks=["membership.loss"],
         detectors=[], normalize="none", out=tmp_path / "out", cache=tmp_path / "cache",
     )  # fmt: skip
-    assert outcome.assessment.subject.splits.members.tolist() == np.flatnonzero(mask.numpy()).tolist()
+    assert outcome.assessment.assessed_target.splits.members.tolist() == np.flatnonzero(mask.numpy()).tolist()
     assert outcome.document.dataset.membership == "known"
     assert "members" not in outcome.document.settings

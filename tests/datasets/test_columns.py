@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_files import noise, parquet_table, png, write_folder
 
+from dataset_files import noise, parquet_table, png, write_folder
 from securitynet.datasets import load
 from securitynet.errors import DatasetError
 

@@ -3,16 +3,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import struct
 import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import noise
 from scipy.io import savemat
 
+from dataset_files import idx, noise
 from securitynet.datasets import arrays, load
 from securitynet.datasets.download import RemoteFile
 from securitynet.errors import DatasetError, MissingExtra
@@ -127,11 +126,6 @@ def test_stl10_images_are_stored_column_by_column(tmp_path: Path) -> None:
     (tmp_path / "test_y.bin").write_bytes(bytes(range(1, 10)))
     with pytest.raises(DatasetError, match=r"test_X.bin has 276480 bytes; its labels call for 248832"):
         load("stl10", root=tmp_path)
-
-
-def idx(array: np.ndarray) -> bytes:
-    header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(header + array.tobytes())
 
 
 def test_mnist_and_fashion_mnist(tmp_path: Path) -> None:

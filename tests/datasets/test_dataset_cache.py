@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_files import write_folder, write_parquet
 
 import securitynet.datasets.lazy
 import securitynet.datasets.loading
+from dataset_files import write_folder, write_parquet
 from securitynet.datasets import load
 from securitynet.datasets.lazy import LazyImages
 from securitynet.datasets.rendering import Rendering

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import noise, write_png
 from PIL import Image
 from scipy.io import savemat
 
+from dataset_files import noise, write_png
 from securitynet.datasets import load
 from securitynet.datasets.splits import four_way, public
 from securitynet.errors import DatasetError, SplitError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import noise, write_folder, write_png
 
+from dataset_files import noise, write_folder, write_png
 from securitynet.datasets import load
 from securitynet.errors import DatasetError
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from dataset_files import noise, parquet_table, png, write_parquet
 
 import securitynet.datasets.lazy
+from dataset_files import noise, parquet_table, png, write_parquet
 from securitynet.datasets import load
 from securitynet.errors import DatasetError
 

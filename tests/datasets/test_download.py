@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_dataset_arrays import idx
 
 import securitynet.datasets.download as download
+from dataset_files import idx
 from securitynet.datasets import arrays, load
 from securitynet.datasets.download import RemoteFile, fetch, fetch_unpacked, unpack
 from securitynet.errors import DatasetError

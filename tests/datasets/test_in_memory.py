@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dataset_files import noise, write_folder
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+from dataset_files import noise, write_folder
 from securitynet.datasets import dataset_from_objects, load
 from securitynet.errors import ConfigurationError, DatasetError, SplitError
 from securitynet.torchvision_cure import import_torchvision

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import noise, write_folder, write_png
 
+from dataset_files import noise, write_folder, write_png
 from securitynet.datasets import load
 from securitynet.datasets.parts import looks_like_part, read_part
 from securitynet.errors import DatasetError

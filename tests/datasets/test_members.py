@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_files import noise, write_folder, write_parquet, write_png
 
+from dataset_files import noise, write_folder, write_parquet, write_png
 from securitynet.datasets import ImageDataset, load, public, with_members
 from securitynet.datasets.members import resolve_members
 from securitynet.errors import ConfigurationError, DatasetError, SplitError

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from dataset_files import noise, png
 from PIL import Image
 
-from securitynet.datasets.rendering import ColourFound, Rendering, natural_shape, render
+from dataset_files import noise, png
+from securitynet.datasets.rendering import Rendering, UnexpectedColour, natural_shape, render
 from securitynet.errors import DatasetError
 
 COLOUR = Rendering(3, 4, 4, resize=False)
@@ -83,7 +83,7 @@ def test_transparent_palette_sixteen_bit_and_print_images() -> None:
 
 
 def test_colour_among_grey_is_reported() -> None:
-    with pytest.raises(ColourFound):
+    with pytest.raises(UnexpectedColour):
         render(png(noise(1, 3, 4, 4)[0]), "x", Rendering(1, 4, 4, resize=False, grey_only=True))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_files import noise, write_folder, write_png
 from PIL import Image
 
+from dataset_files import noise, write_folder, write_png
 from securitynet.datasets import load
 from securitynet.errors import ConfigurationError, DatasetError
 from securitynet.torchvision_cure import import_torchvision

@@ -111,7 +111,7 @@ def test_flattening_evens_the_other_posteriors_until_the_own_one_wins():
 
 def test_an_alpha_of_guessing_is_refused():
     shape = (10, 1, 8)
-    with pytest.raises(ConfigurationError, match="knows nothing"):
+    with pytest.raises(ConfigurationError, match="no better than guessing"):
         make_defense("relaxloss", {"alpha": 2.31}).check("simple-cnn", shape, 100, Recipe())
     make_defense("relaxloss", {"alpha": 2.3}).check("simple-cnn", shape, 100, Recipe())
     with pytest.raises(ConfigurationError, match="cross-entropy"):
@@ -151,7 +151,11 @@ def test_adversarial_regularisation_is_the_papers_algorithm(digits):
             h = attack(p, labels[batch]).sigmoid()
             descent.step(torch.autograd.grad(loss + 2.0 * h.log().mean(), list(theirs.parameters())))
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(weights(procedure.attack), weights(attack), rtol=1e-2, atol=1e-3)
+    # Adam turns the rounding of a gradient that is zero in exact arithmetic into whole steps, so weights behind dead
+    # units differ between processors. What both attacks say of every record, with every label, must not.
+    posteriors = theirs(images).detach().softmax(1).repeat_interleave(10, dim=0)
+    every = torch.arange(10).repeat(len(images))
+    torch.testing.assert_close(procedure.attack(posteriors, every), attack(posteriors, every), rtol=1e-3, atol=1e-3)
 
 
 def memguard_interface(budget=1.0, classes=5, seed=0):
@@ -216,13 +220,13 @@ def test_memguard_adds_noise_with_the_best_probability_that_the_budget_allows(bu
     posteriors = (torch.randn(30, 5, generator=torch.Generator().manual_seed(2)) * 3).softmax(1)
     made = memguard_interface(budget)
     noisy = made._search(posteriors)
-    before, after = made._doubt(posteriors), made._doubt(noisy)
+    before, after = made._confidence(posteriors), made._confidence(noisy)
     distances = (noisy - posteriors).abs().sum(1)
     grid = torch.linspace(0, 1, 2001)
     added = torch.zeros(len(posteriors))
     answers = [memguard_interface(budget, seed=seed) for seed in range(200)]
     for one in answers:
-        chosen = (one._answer_with(posteriors, noisy) - posteriors).abs().sum(1) > 1e-9
+        chosen = (one._choose_rows(posteriors, noisy) - posteriors).abs().sum(1) > 1e-9
         added += chosen.float() / len(answers)
     for row in range(len(posteriors)):
         objective = grid * after[row] + (1 - grid) * before[row]

@@ -262,7 +262,7 @@ def test_batch_norms_are_replaced_with_a_word_and_the_artefact_loads(digits, tmp
         ({}, {"clip_norm": 1.0}, "simple-cnn", "clip-norm"),
         ({}, {"loss": "kl", "temperature": 2.0}, "simple-cnn", "loss kl"),
         ({}, {"batch_size": 5000}, "simple-cnn", "batches of 5000"),
-        ({"delta": 0.01}, {}, "simple-cnn", "no protection"),
+        ({"delta": 0.01}, {}, "simple-cnn", "meaningless for 450 records"),
     ],
 )
 def test_what_cannot_be_private_is_refused_before_any_work(digits, settings, recipe, architecture, message):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from _backdoored import backdoored_digits, clean_digits
 
+from backdoored import TRAINING, backdoored_digits, clean_digits
 from securitynet.backdoors.badnets import Badnets
 from securitynet.models.store.train_target import train_target
-
-TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0}
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from _backdoored import GOAL, PATCH
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from backdoored import GOAL, PATCH
 from securitynet.detectors._activation_clustering.clusters import divide
 from securitynet.detectors.activation_clustering import ActivationClustering
 from securitynet.errors import SplitError
@@ -51,8 +51,7 @@ def test_with_a_known_trigger_detection_is_measured(patched):
 
 
 def test_the_planted_poison_of_an_implant_is_used(digits):
-    from _backdoored import split, target_of, train
-
+    from backdoored import split, target_of, train
     from securitynet.backdoors.badnets import Badnets
 
     splits, backdoor = split(len(digits), 900), Badnets(target=3, rate=0.15, margin=0, size=2)

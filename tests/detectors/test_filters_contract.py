@@ -1,15 +1,13 @@
 """What filters of inputs and activation clustering must keep: seeds, access, bills, kills, and clear errors."""
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
+import hashlib
 
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH, Sealed, poisoned, split, stripes, target_of, train
 
+from backdoored import PATCH, Sealed, poisoned, split, stripes, target_of, train
 from securitynet.detectors import DETECTORS
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.errors import AccessDenied, ConfigurationError, DatasetError, QueryBudgetExceeded, TargetError
@@ -98,7 +96,7 @@ def test_refuses_a_threat_model_that_it_does_not_serve(name, patched):
 def test_a_killed_run_goes_on_where_it_stopped(name, patched, tmp_path, monkeypatch):
     from securitynet.detectors import _filters
 
-    monkeypatch.setattr(_filters.Fitted, "piece", 4)
+    monkeypatch.setattr(_filters.FittedFilter, "piece", 4)
     target, data = patched[:2]
     whole, context = run(name, target, data, tmp_path / "undisturbed")
     counted = Sealed(target.backend)
@@ -115,14 +113,36 @@ def test_a_killed_run_goes_on_where_it_stopped(name, patched, tmp_path, monkeypa
     assert done.calls == 0
 
 
-def test_a_damaged_piece_is_computed_again(patched, tmp_path, caplog):
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip_bit, lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b"")],
+    ids=["a flipped bit", "cut short", "empty"],
+)
+def test_a_damaged_piece_is_computed_again(patched, tmp_path, caplog, damage):
     target, data = patched[:2]
     whole, _ = run("strip", target, data, tmp_path)
     pieces = sorted(tmp_path.glob("screenings/*/*.npz"))
-    pieces[0].write_bytes(pieces[0].read_bytes()[:-40])
+    whole_piece = pieces[0].read_bytes()
+    damage(pieces[0])
     again, _ = run("strip", target, data, tmp_path)
     assert_same(whole, again)
     assert "damaged" in caplog.text
+    assert len(pieces[0].read_bytes()) == len(whole_piece), "it was written again"
+
+
+def test_pieces_of_a_version_that_wrote_no_digest_are_computed_again(patched, tmp_path):
+    target, data = patched[:2]
+    whole, _ = run("strip", target, data, tmp_path)
+    for path in tmp_path.glob("screenings/*/*.npz"):
+        path.write_bytes(path.read_bytes()[hashlib.sha256().digest_size :])
+    again, _ = run("strip", target, data, tmp_path)
+    assert_same(whole, again)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -136,7 +156,7 @@ def test_progress_rises_to_its_end(name, patched):
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_query_cap_holds_and_what_was_asked_is_billed(name, patched):
     target, data = patched[:2]
-    capped = Target(target.backend, ledger=QueryCounter(cap=120))
+    capped = Target(target.backend, query_counter=QueryCounter(cap=120))
     method, context = make(name), Context()
     with pytest.raises(QueryBudgetExceeded):
         method(capped, data, context, method.threat_models[0])
@@ -259,11 +279,7 @@ def test_onnx_files_are_asked_exactly_as_often_as_billed(patched, tmp_path):
 
 def test_endpoints_are_asked_exactly_as_often_as_billed(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    path = Path(__file__).parents[1] / "models" / "_inference_server.py"
-    spec = importlib.util.spec_from_file_location("_inference_server_of_detectors", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    import inference_server as module
     from securitynet.models.targets.backends.http import HttpBackend
 
     dataset = stripes(count=120, shape=(3, 16, 16), classes=4)
@@ -374,8 +390,8 @@ def test_suspects_from_a_file_and_from_a_folder(patched, tmp_path):
 def test_keys_of_made_up_images_are_those_of_the_ledger(patched):
     """The bill's unique count and the ledger's are the same where nothing was asked before."""
     target, data = patched[:2]
-    fresh = Target(target.backend, ledger=QueryCounter())
+    fresh = Target(target.backend, query_counter=QueryCounter())
     _, context = run("neo", fresh, data)
-    assert context.queries().unique == fresh.ledger.unique
-    assert context.queries().total == fresh.ledger.total
+    assert context.queries().unique == fresh.query_counter.unique
+    assert context.queries().total == fresh.query_counter.total
     assert len(set(image_keys(torch.zeros(3, 1, 8, 8)))) == 1

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH
 from sklearn.cluster import KMeans
 
+from backdoored import PATCH
 from securitynet.detectors._neo import regions as _regions
 from securitynet.detectors._neo.colours import dominant_colours
 from securitynet.detectors._neo.regions import Grid
@@ -159,9 +159,9 @@ def test_dominant_colours_of_few_colours_and_of_large_images():
 def test_a_region_of_the_dominant_colour_is_not_asked_about(unpatched):
     target, data = unpatched
     fitted = Neo(size=SIZE).deploy(target, data.dataset.batch(data.splits.known_non_members[:40]))
-    before = fitted.questions.sent
+    before = fitted.client.sent
     fitted.examine(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), np.arange(1), "test")
-    assert fitted.questions.sent == before + 1, "the image itself, and none of its 49 regions"
+    assert fitted.client.sent == before + 1, "the image itself, and none of its 49 regions"
 
 
 def test_too_few_held_out_images_are_told(patched):
@@ -181,7 +181,8 @@ def test_overlap_by_hand():
     mean = filtering.mean_share("localisation", np.array([1.0, 0.5, 0.0, 0.5]))
     assert mean.value == 0.5 and mean.low < 0.3 and mean.high > 0.7
     same = filtering.mean_share("localisation", np.full(10, 0.4))
-    assert same.low < 0.1 and same.high > 0.7, "ten equal values say little"
+    unseen = 1 - 0.025 ** (1 / 10)  # a share of so much may lie at either bound, and ten values not show it
+    assert (same.low, same.high) == pytest.approx((0.4 - 0.4 * unseen, 0.4 + 0.6 * unseen))
 
 
 @pytest.mark.parametrize("counted", ["others", "all"])
@@ -200,10 +201,10 @@ def test_asking_in_bf16_first_gives_the_same_predictions_and_verdicts(patched, c
         assert (fitted.margin is None) == (screen == "none")
         assert any("bf16" in note for note in fitted.notes) == (screen == "bf16")
         if screen == "bf16":
-            outputs = fitted.questions.decided(images, fitted.margin)
+            outputs = fitted.client.decided(images, fitted.margin)
             assert torch.equal(outputs.argmax(dim=1), target.labels(images))
-            everything = fitted.questions.decided(images, 1e9)
-            assert torch.equal(everything, fitted.questions.outputs(images)), "all in doubt: all asked again"
+            everything = fitted.client.decided(images, 1e9)
+            assert torch.equal(everything, fitted.client.outputs(images)), "all in doubt: all asked again"
     for name, values in found["none"].items():
         np.testing.assert_array_equal(found["bf16"][name], values)
     assert found["none"]["flagged"][len(clean) :].mean() > 0.5

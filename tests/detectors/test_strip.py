@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from _backdoored import PATCH, Sealed
 from pydantic import ValidationError
 from scipy import stats
 
+from backdoored import PATCH, Sealed
 from securitynet.assessments.method_settings import make_method, parse_settings
-from securitynet.detectors._filters import CleanImages
-from securitynet.detectors._queries import Questions, margin_of
-from securitynet.detectors._strip.early_stop import Foresight
+from securitynet.detectors._fitted_filter import CleanImages
+from securitynet.detectors._queries import QueryClient, margin_of
+from securitynet.detectors._strip.early_stop import EarlyStopPredictor
 from securitynet.detectors.strip import FittedStrip, Strip
 from securitynet.errors import SplitError
 from securitynet.methods.context import Context
@@ -125,7 +125,7 @@ def test_screening_in_bf16_changes_no_verdict(patched, threshold):
 def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
     target, data = patched[:2]
     half = target.in_half()
-    assert half.precision == "bf16" and half.in_half() is None and half.ledger is target.ledger
+    assert half.precision == "bf16" and half.in_half() is None and half.query_counter is target.query_counter
     assert half.backend.module is target.backend.module
     known = data.dataset.batch(data.splits.known_non_members[:60])
     found = Strip(stop_early=True, screen="bf16").deploy(half, known)
@@ -238,7 +238,7 @@ def test_prediction_may_miss_an_image_and_never_stops_one():
 
 def test_predicted_bounds_are_those_of_a_plain_regression():
     clean = clean_entropies()
-    foresight = Foresight.measured(clean)
+    predictor = EarlyStopPredictor.measured(clean)
     number = 10
     x, y = np.cbrt(clean[:, :number].mean(axis=1)), np.cbrt(clean[:, number:].mean(axis=1))
     left_out = []
@@ -249,26 +249,26 @@ def test_predicted_bounds_are_those_of_a_plain_regression():
     left_out, fit = np.array(left_out), stats.linregress(x, y)
     deviation = np.sqrt((left_out**2).sum() / (len(clean) - 2))
     margin = max(stats.t.isf(stats.norm.sf(4), len(clean) - 2) * deviation, -1.25 * left_out.min())
-    assert float(foresight.margins[number]) == pytest.approx(margin)
+    assert float(predictor.margins[number]) == pytest.approx(margin)
     seen = np.array([0.0, 3.0, 5.0, 9.0])
     least = np.maximum(fit.intercept + fit.slope * np.cbrt(seen / number) - margin, 0) ** 3
     expected = seen + 30 * np.minimum(least, seen / number)
-    predicted, found = foresight.totals(torch.from_numpy(seen)[:, None], torch.tensor([number]))
+    predicted, found = predictor.totals(torch.from_numpy(seen)[:, None], torch.tensor([number]))
     np.testing.assert_allclose(found[:, 0], expected)
     most = np.minimum((fit.intercept + fit.slope * np.cbrt(seen / number)) ** 3, seen / number)
     np.testing.assert_allclose(predicted[:, 0], seen + 30 * most)
     assert (found[:, 0].numpy() > seen).any()
     # When all are seen, or too few of them, nothing is added.
     for edge in (1, 3, 40):
-        for found in foresight.totals(torch.from_numpy(seen)[:, None], torch.tensor([edge])):
+        for found in predictor.totals(torch.from_numpy(seen)[:, None], torch.tensor([edge])):
             np.testing.assert_array_equal(found[:, 0], seen)
 
 
 def test_predicted_bounds_hold_for_other_clean_images():
     clean = clean_entropies(1200)
-    foresight = Foresight.measured(clean[:200])
+    predictor = EarlyStopPredictor.measured(clean[:200])
     sums = torch.from_numpy(clean[200:]).cumsum(dim=1)
-    below = foresight.totals(sums, torch.arange(1, 41))[1] <= sums[:, -1:] + 1e-9
+    below = predictor.totals(sums, torch.arange(1, 41))[1] <= sums[:, -1:] + 1e-9
     assert below.double().mean() > 0.9999
 
 
@@ -276,7 +276,7 @@ def test_predicted_bounds_hold_for_other_clean_images():
     "entropies", [clean_entropies()[:19], clean_entropies()[:, :4], np.full((60, 20), 0.7), np.zeros((60, 20))]
 )
 def test_nothing_is_predicted_from_few_images_few_overlays_or_equal_ones(entropies):
-    assert Foresight.measured(entropies) is None
+    assert EarlyStopPredictor.measured(entropies) is None
     fitted, found = foreseen(entropies, np.full((2, entropies.shape[1]), 0.1))
     assert "Nothing could be predicted" in fitted.notes[-1] and "certain only" in fitted.notes[-1]
     np.testing.assert_array_equal(found["flagged"], entropies.mean() > 0.1)
@@ -358,7 +358,7 @@ def test_too_few_clean_images_are_told(patched):
 def test_a_pool_smaller_than_the_overlays_is_used_again(patched):
     target, data = patched[:2]
     clean = CleanImages(data.dataset.batch(data.splits.members[:20]), data.dataset.batch(data.splits.members[20:23]))
-    fitted = Strip(overlays=7).fitted(Questions(target), clean)
+    fitted = Strip(overlays=7).fitted(QueryClient(target), clean)
     assert np.isfinite(fitted.judge(clean.tuning[:2]).scores).all()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from securitynet.metrics import evasion, rates
+from securitynet.metrics import evasion, paired, rates
 from securitynet.records import Direction, Measurement
 
 LABELS = np.zeros(10, dtype=np.int64)
@@ -31,10 +31,12 @@ def test_counts_by_hand(found):
     assert found["success@epsilon=0.0313725"].value == 4 / 8
 
 
-def test_intervals_are_paired_or_wilsons(found):
+def test_intervals_are_paired_or_exact(found):
     drop, success = found["accuracy-drop@epsilon=0.01"], found["success@epsilon=0.01"]
-    assert drop.method == "Newcombe paired hybrid score" and drop.n == 10
-    assert (success.low, success.high) == pytest.approx(rates.wilson(3, 8, 0.95)) and success.n == 8
+    assert drop.method == paired.MOVER_PAIRED and drop.n == 10
+    assert (success.low, success.high) == pytest.approx(
+        tuple(map(float, rates.clopper_pearson(3, 8, 0.95)))
+    ) and success.n == 8
     # As if the images had not been the same ones, the interval would be wider.
     unpaired = rates.difference("d", (8, 10), (5, 10), direction=Direction.LOWER)
     assert drop.high - drop.low < unpaired.high - unpaired.low

@@ -13,15 +13,6 @@ def outcomes(both, only_first, only_second, neither):
     return first, np.repeat([True, False, True, False], counts)
 
 
-@pytest.mark.parametrize(
-    "table, expected",
-    # Newcombe, 1998, table II, method 10.
-    [((36, 12, 2, 0), (0.2, 0.0569, 0.3404)), ((36, 14, 0, 0), (0.28, 0.1528, 0.4167))],
-)
-def test_published_values(table, expected):
-    assert paired.interval(*outcomes(*table), 0.95) == pytest.approx(expected, abs=5e-5)
-
-
 def test_swapping_the_two_mirrors_the_interval():
     first, second = outcomes(40, 11, 5, 20)
     value, low, high = paired.interval(first, second, 0.9)

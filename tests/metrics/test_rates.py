@@ -1,23 +1,11 @@
 """Rates against values worked out by hand and published ones."""
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from securitynet.metrics import rates
 from securitynet.records import Direction
-
-
-def test_wilson_by_hand():
-    # 8 of 10 at z = 1.959964: centre (8 + z²/2) / (10 + z²), half-width z·sqrt(10·0.16 + z²/4) / (10 + z²).
-    z2 = 1.959964**2
-    centre, half = (8 + z2 / 2) / (10 + z2), (1.959964 / (10 + z2)) * (1.6 + z2 / 4) ** 0.5
-    assert rates.wilson(8, 10, 0.95) == pytest.approx((centre - half, centre + half), abs=1e-6)
-
-
-def test_difference_is_newcombes_published_example():
-    # Newcombe (1998), example (a): 56/70 - 48/80, method 10: 0.0524 to 0.3339.
-    measured = rates.difference("d", (56, 70), (48, 80), direction=Direction.LOWER)
-    assert measured.value == pytest.approx(0.2)
-    assert (measured.low, measured.high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
 
 
 @pytest.mark.parametrize("successes", [0, 7, 20])
@@ -32,3 +20,25 @@ def test_mean_of_two_rates_narrows_with_n():
     large = rates.combine((800, 1000), (500, 1000), (0.5, 0.5), 0.95)
     assert small[0] == pytest.approx(large[0]) == pytest.approx(0.65)
     assert large[2] - large[1] < (small[2] - small[1]) / 5
+
+
+@pytest.mark.parametrize("successes, n", [(0, 10), (3, 10), (10, 10), (49_999, 50_000)])
+def test_the_exact_interval_is_scipys(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(0.95, method="exact")
+    assert rates.clopper_pearson(successes, n, 0.95) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_mean_of_zeros_and_ones_has_the_exact_interval():
+    values = np.repeat([1.0, 0.0], [7, 23])
+    assert rates.bounded_mean(values, (0, 1), 0.95) == pytest.approx(
+        tuple(map(float, rates.clopper_pearson(7, 30, 0.95)))
+    )
+
+
+def test_a_bounded_mean_has_the_quantiles_of_random_weights():
+    generator = np.random.default_rng(0)
+    values = generator.beta(0.5, 3, 40)
+    weights = generator.dirichlet(np.ones(41), 40_000)
+    upper = np.quantile(weights @ np.append(values, 1.0), 0.975)
+    lower = np.quantile(weights @ np.append(values, 0.0), 0.025)
+    assert rates.bounded_mean(values, (0, 1), 0.95) == pytest.approx((lower, upper), abs=0.006)

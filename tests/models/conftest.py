@@ -1,7 +1,8 @@
 """Inference servers for the tests of endpoints."""
 
 import pytest
-from _inference_server import InferenceServer
+
+from inference_server import InferenceServer
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from _inference_server import CLASSES, SHAPE, backend_of, check
 
+from inference_server import CLASSES, SHAPE, backend_of, check
 from securitynet.errors import ConfigurationError, ModelError, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.backends.http import HttpBackend

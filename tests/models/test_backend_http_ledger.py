@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from _inference_server import SHAPE, backend_of, check
 
+from inference_server import SHAPE, backend_of, check
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
 from securitynet.models.targets.backends.http import HttpBackend, input_keys
 

@@ -177,10 +177,10 @@ def test_graphs_that_are_no_image_classifiers(tmp_path):
             graph_of(tmp_path / "b.onnx", nodes=maps, outputs=[("maps", TensorProto.FLOAT, ["n", CLASSES, 6, 6])])
         )
     cast = [helper.make_node("Cast", ["images"], ["scores"], to=TensorProto.FLOAT)]
-    with pytest.raises(ModelError, match=r"takes tensor\(uint8\)"):
+    with pytest.raises(ModelError, match=r"takes tensor\(int64\)"):
         graph = graph_of(
             tmp_path / "c.onnx",
-            kind=TensorProto.UINT8,
+            kind=TensorProto.INT64,
             nodes=cast,
             outputs=[("scores", TensorProto.FLOAT, ["n", 3, 8, 8])],
         )

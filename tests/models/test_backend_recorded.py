@@ -182,7 +182,6 @@ def test_nothing_new_can_be_asked(tmp_path):
 
 def test_membership_that_was_not_recorded(tmp_path):
     backend = backend_of(save(tmp_path / "r.npz", posteriors=POSTERIORS, labels=LABELS))
-    assert not backend.has_membership
     assert backend.dataset().parts == {}
     with pytest.raises(TargetError, match=r"column .* named 'member'"):
         _ = backend.members

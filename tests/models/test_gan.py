@@ -212,7 +212,11 @@ def test_sample_grids_along_the_way(tmp_path):
 
 def test_fewer_images_than_a_batch_and_single_ones_left_over():
     for count in (16, 17, 33):
-        obtain_gan(colour(8, count), np.arange(count), TINY, device="cpu")
+        gan = obtain_gan(colour(8, count), np.arange(count), TINY, device="cpu")
+        for network in (gan.generator, gan.discriminator):
+            assert all(value.isfinite().all() for value in network.state_dict().values())
+        made = gan.generator(torch.randn(3, 100, generator=torch.Generator().manual_seed(0)))
+        assert made.shape == (3, 3, 8, 8) and made.min() >= 0 and made.max() <= 1
 
 
 def test_it_learns_what_the_images_look_like(digits):

@@ -1,4 +1,4 @@
-"""Gradients with respect to images: against autograd one image at a time, for each head, in lanes and alone."""
+"""Gradients with respect to images: against autograd one image at a time, for each head, on threads and alone."""
 
 from __future__ import annotations
 
@@ -112,17 +112,17 @@ def test_log_odds_keep_a_gradient_where_cross_entropy_has_lost_it(head, last):
         assert alike(lost).min() < 0.99, "which single precision misses"
 
 
-def test_same_whatever_the_batch_and_the_lanes():
+def test_same_whatever_the_batch_and_the_threads():
     inputs, labels = images(33), torch.arange(33) % 10
     target = white_box(network())
     together = InputGradients(target)(inputs, labels)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        in_lanes = InputGradients(target, part=8)(inputs, labels)
+        on_threads = InputGradients(target, part=8)(inputs, labels)
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(in_lanes.gradients, together.gradients, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(on_threads.gradients, together.gradients, rtol=1e-5, atol=1e-8)
     alone = torch.cat([InputGradients(target)(inputs[i : i + 1], labels[i : i + 1]).gradients for i in range(33)])
     torch.testing.assert_close(alone, together.gradients, rtol=1e-5, atol=1e-8)
 
@@ -142,7 +142,7 @@ def test_works_under_no_grad_and_inference_mode_and_leaves_no_trace():
     with torch.no_grad():
         assert torch.equal(InputGradients(target)(inputs, labels).gradients, expected)
     assert not inputs.requires_grad and all(p.grad is None for p in target.module.parameters())
-    assert target.ledger.total == 0, "white-box work asks nothing"
+    assert target.query_counter.total == 0, "white-box work asks nothing"
 
 
 def test_pixels_as_bytes_are_the_same_images():

@@ -83,13 +83,13 @@ def test_identities_tell_interfaces_apart_and_nothing_else(overfitted):
 
 def test_signals_of_views_cost_no_further_query(overfitted, tmp_path):
     target, splits, dataset = overfitted
-    target = Target(target.backend, access=Access.WHITE_BOX)  # a ledger of its own
+    target = Target(target.backend, access=Access.WHITE_BOX)  # a query counter of its own
     plain = collect(target, dataset, splits.members, cache=tmp_path)
-    asked = target.ledger.total
+    asked = target.query_counter.total
     for interface in ALL:
         view = target.through(interface)
         signals = collect(view, dataset, splits.members, cache=tmp_path)
-        assert signals.asked == 0 and signals.queries == plain.queries
+        assert signals.sent == 0 and signals.queries == plain.queries
         np.testing.assert_array_equal(signals.predictions, plain.predictions)
         if view.head == "labels":
             assert set(np.unique(signals.outputs)) == {0.0, 1.0}
@@ -98,10 +98,10 @@ def test_signals_of_views_cost_no_further_query(overfitted, tmp_path):
         else:
             np.testing.assert_array_equal(signals.posteriors, view.posteriors(dataset.batch(splits.members)).numpy())
             asked += len(splits.members)
-    assert target.ledger.total == asked and target.ledger.unique == len(splits.members)
+    assert target.query_counter.total == asked and target.query_counter.unique == len(splits.members)
     fresh = collect(target.through(TopK()), dataset, splits.non_members, cache=tmp_path)
-    assert fresh.asked == len(splits.non_members)  # what is asked through a view is there for all others
-    assert collect(target, dataset, splits.non_members, cache=tmp_path).asked == 0
+    assert fresh.sent == len(splits.non_members)  # what is asked through a view is there for all others
+    assert collect(target, dataset, splits.non_members, cache=tmp_path).sent == 0
 
 
 def test_recordings_can_be_seen_through_an_interface(tmp_path):

@@ -58,12 +58,12 @@ def test_a_checkpoint_of_our_own_architecture(network, weights):
     assert target.reference == "arch:cifar-resnet20"
     assert (target.num_classes, target.head, target.access) == (CLASSES, "logits", Access.WHITE_BOX)
     assert target.backend.checksum == state_checksum(network.state_dict(), "cifar-resnet20")
-    assert target.ledger.total == 0  # detecting the head is no adversary's query
+    assert target.query_counter.total == 0  # detecting the head is no adversary's query
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.inference_mode():
         expected = network((dataset.images.float() / 255 - mean) / std)
     torch.testing.assert_close(target.logits(dataset.images), expected, rtol=1e-3, atol=1e-4)
-    assert target.ledger.total == 40
+    assert target.query_counter.total == 40
 
 
 def test_the_same_weights_in_another_file_are_the_same_model(network, weights, tmp_path):
@@ -81,7 +81,7 @@ def test_access_device_precision_and_batch_size(weights):
     assert load(batch_size=7).batch_size % 7 == 0  # several forward passes of 7 images, one a core
     half = load(precision="bf16")
     assert half.backend.precision == half.precision == "bf16"
-    assert load(max_queries=3).ledger.cap == 3
+    assert load(max_queries=3).query_counter.cap == 3
     if not torch.cuda.is_available():
         assert load(device="auto").backend.device == torch.device("cpu")
     for options in (
@@ -372,17 +372,17 @@ def test_an_onnx_file(tmp_path):
     torch.testing.assert_close(target.posteriors(dataset.images), expected, rtol=1e-4, atol=1e-5)
     # The graph fixes 16×16: images of another size are resized without being asked.
     assert target.preprocessing.input_size in (None, (16, 16))
-    assert target.ledger.total == 40
+    assert target.query_counter.total == 40
 
 
 def test_an_endpoint_is_asked_little_and_each_image_is_charged(server, tmp_path):
     dataset = dataset_of(server.classes, size=4)
     target = load_target(server.url, dataset=dataset, cache=tmp_path / "cache")
     assert target.access is Access.BLACK_BOX
-    assert 0 < target.ledger.unique <= 32
-    asked = target.ledger.unique
+    assert 0 < target.query_counter.unique <= 32
+    asked = target.query_counter.unique
     target.raw_outputs(dataset.images)
-    assert target.ledger.unique == max(asked, 40)
+    assert target.query_counter.unique == max(asked, 40)
     again = load_target(server.url, dataset=dataset, cache=tmp_path / "cache")
     before = len(server.asked)
     again.raw_outputs(dataset.images)

@@ -64,7 +64,7 @@ def test_timm_for_another_class_count_and_grey_images(tmp_path):
     assert (target.num_classes, target.backend.channels) == (7, 1)
     assert target.preprocessing.mean == ()  # what timm states is for colour images
     assert target.preprocessing.input_size == (32, 32)
-    assert any("7 classes" in note for note in target.notes)
+    assert any("weights of your own" in note for note in target.notes)
     with pytest.raises(WeightsMismatch, match="says 10"):
         load_target("timm:resnet10t", weights=tmp_path / "w.safetensors", num_classes=10)
 
@@ -192,10 +192,32 @@ def test_torchvision_grey_images_and_other_classes(tmp_path):
 
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_torchvision_auxiliary_classifiers_may_be_there_or_not(tmp_path, auxiliary):
-    network = seeded(tv.googlenet, num_classes=5, aux_logits=auxiliary, init_weights=False, transform_input=True)
-    target = load_target("torchvision:googlenet", weights=save(network, tmp_path / "w.safetensors"), input_size=64)
+    network = seeded(tv.googlenet, num_classes=5, aux_logits=auxiliary, init_weights=False, transform_input=False)
+    weights = save(network, tmp_path / "w.safetensors")
+    target = load_target("torchvision:googlenet", weights=weights, input_size=64, normalize="imagenet")
     assert target.num_classes == 5
     check_outputs(target, network, 64)
+
+
+def test_a_file_of_the_library_gets_its_preprocessing_and_flags(tmp_path):
+    """Known by its checksum; the same network with weights of one's own gets neither."""
+    import dataclasses
+
+    from securitynet.models.loading import open as opening
+
+    network = seeded(tv.googlenet, num_classes=1000, aux_logits=False, init_weights=False, transform_input=True)
+    weights = save(network, tmp_path / "w.safetensors")
+    mine = load_target("torchvision:googlenet", weights=weights, normalize="imagenet", input_size=64)
+    real = opening.open_source
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "open_source", lambda r: dataclasses.replace(real(r), is_own=lambda path: True))
+        theirs = load_target("torchvision:googlenet", weights=weights, input_size=64)
+    assert (theirs.preprocessing.mean, theirs.preprocessing.std) == CONVENTIONS["imagenet"]
+    assert theirs.preprocessing.crop_share == 224 / 256
+    check_outputs(theirs, network, 64)
+    images = torch.rand(2, 3, 64, 64)
+    assert not torch.allclose(mine.logits(images), theirs.logits(images), rtol=1e-2)
+    assert mine.backend.checksum != theirs.backend.checksum
 
 
 def test_torchvision_with_versions_in_its_modules(tmp_path):
@@ -209,7 +231,7 @@ def test_torchvision_names_of_the_past(tmp_path):
     old = {re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", key): value for key, value in network.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "w.pth")
-    target = load_target("torchvision:densenet121", weights=tmp_path / "w.pth", input_size=32)
+    target = load_target("torchvision:densenet121", weights=tmp_path / "w.pth", input_size=32, normalize="half")
     check_outputs(target, network, 32)
 
 
@@ -242,9 +264,9 @@ def test_pytorchcv_with_weights_from_a_file(tmp_path, name, classes):
     weights = save(network, tmp_path / "w.safetensors")
     target = load_target(f"pytorchcv:{name}", weights=weights)
     assert target.num_classes == classes
-    assert target.preprocessing.input_size == (32, 32)
-    assert (target.preprocessing.mean, target.preprocessing.std) == CONVENTIONS["cifar10-per-image"]
-    check_outputs(target, network, 32)
+    # Weights of somebody else: what the library does for its own is not taken for granted.
+    assert (target.preprocessing.mean, target.preprocessing.input_size) == ((), None)
+    check_outputs(load_target(f"pytorchcv:{name}", weights=weights, normalize="cifar10-per-image"), network, 32)
     # Built for another dataset, the network is the same: the class count is read from the weights.
     assert load_target("pytorchcv:resnet20_svhn", weights=weights).num_classes == classes
 

@@ -1,12 +1,17 @@
 """Networks made fast: what is put in another order gives the same outputs and gradients."""
 
 import copy
+import threading
 
+import pytest
 import torch
 from torch import nn
 
 from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.target import Target
+from securitynet.records import Access
 
 
 def network():
@@ -51,3 +56,121 @@ def test_a_call_has_room_for_all_lanes_and_no_more_than_memory_allows():
     assert small * 3 * 32 * 32 <= 1 << 22
     large, least = size((3, 224, 224))
     assert large == least
+
+
+class Tap(nn.Module):
+    """Looks at what lies between the layers of its own Sequential."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = network()[:7]
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        seen = []
+        for at, layer in enumerate(self.features):
+            x = layer(x)
+            if at in (1, 5):
+                seen.append(x.mean((2, 3)))
+        return self.head(torch.cat(seen, 1))
+
+
+class TapByHook(nn.Module):
+    """The same by a hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = network()[:7]
+        self.head = nn.Linear(8, 5)
+        self.seen = None
+        self.features[1].register_forward_hook(self.look)
+
+    def look(self, layer, inputs, outputs):
+        self.seen = outputs.mean((2, 3))
+
+    def forward(self, x):
+        self.features(x)
+        return self.head(self.seen)
+
+
+@pytest.mark.parametrize("kind", [Tap, TapByHook])
+def test_a_network_that_taps_its_own_sequential_keeps_it(kind):
+    torch.manual_seed(0)
+    module = kind().eval()
+    images = torch.rand(8, 3, 16, 16)
+    with torch.no_grad():
+        expected = module(images)
+    backend = ModuleBackend(module, reference="-", checksum="-", example_shape=(3, 16, 16))
+    torch.testing.assert_close(backend.outputs(images), expected, atol=1e-5, rtol=1e-4)
+
+
+class Thresholded(nn.Module):
+    """Works as it is on small inputs, and otherwise on those of real images: random inputs do not show it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x):
+        x = self.inner[:1](x)
+        x = self.inner[1](x) if isinstance(self.inner[1], nn.ReLU) else x + 3 * (x > 50).to(x.dtype)
+        x = self.inner[2](x) if isinstance(self.inner[2], nn.MaxPool2d) else self.inner[1](self.inner[2](x))
+        return self.inner[3:](x)
+
+
+def test_changes_are_undone_where_real_images_show_a_difference():
+    torch.manual_seed(0)
+    module = Thresholded().eval()
+    backend = ModuleBackend(module, reference="-", checksum="-", example_shape=(3, 16, 16))
+    images = 400 * torch.rand(8, 3, 16, 16)
+    with torch.no_grad():
+        expected = module(images)
+    assert not torch.allclose(backend.outputs(images), expected, rtol=1e-3)
+    assert backend.verify(images) is False
+    torch.testing.assert_close(backend.outputs(images), expected, atol=1e-3, rtol=1e-4)
+    assert ModuleBackend(network(), reference="-", checksum="-", example_shape=(3, 16, 16)).verify(images) is True
+
+
+class Locked(nn.Module):
+    """Holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.lock = network(), threading.Lock()
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def normalised(norm):
+    return nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(1568, 4))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: normalised(nn.utils.weight_norm),
+        lambda: normalised(nn.utils.spectral_norm),
+        lambda: normalised(nn.utils.parametrizations.weight_norm),
+        Locked,
+    ],
+)
+def test_networks_that_cannot_be_copied_or_frozen_are_used_as_they_are(make):
+    images = torch.rand(40, 3, 16, 16)
+    torch.manual_seed(0)
+    module = make().train()
+    module(images)  # computes what such layers compute
+    module.eval()
+    with torch.no_grad():
+        expected = module(images).clone()
+    torch.manual_seed(0)
+    fresh = make().train()
+    fresh(images)
+    backend = ModuleBackend(fresh, reference="-", checksum="-", example_shape=(3, 16, 16))
+    torch.testing.assert_close(backend.outputs(images), expected, atol=1e-4, rtol=1e-3)
+    target = Target(backend, access=Access.WHITE_BOX)
+    labels = torch.zeros(40, dtype=torch.long)
+    gradients = InputGradients(target)(images, labels).gradients
+    assert float(gradients.abs().sum()) > 0
+    torch.testing.assert_close(backend.outputs(images), expected, atol=1e-4, rtol=1e-3)

@@ -3,7 +3,8 @@
 import pytest
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.sources.references import FORMS, SCHEMES, parse_reference
+from securitynet.models.sources.references import parse_reference
+from securitynet.models.sources.schemes import SCHEMES
 
 
 @pytest.mark.parametrize(
@@ -34,9 +35,8 @@ def test_forms(text, scheme, name, detail):
 
 
 def test_every_scheme_has_an_example_that_parses():
-    assert set(FORMS) == set(SCHEMES)
-    for scheme, form in FORMS.items():
-        assert parse_reference(form.split(" (")[0]).scheme == scheme
+    for scheme in SCHEMES.schemes:
+        assert parse_reference(scheme.form).scheme == scheme.name
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,11 @@ def blocks(cache):
 def test_a_target_is_queried_once(dataset, tmp_path, small_blocks):
     backend = Counting()
     first = signals.collect(Target(backend), dataset, cache=tmp_path)
-    assert backend.sent == first.asked == 40
+    assert backend.sent == first.sent == 40
     assert len(blocks(tmp_path)) == 3
     again = signals.collect(Target(backend), dataset, cache=tmp_path)
     assert backend.sent == 40
-    assert again.asked == 0
+    assert again.sent == 0
     np.testing.assert_array_equal(again.outputs, first.outputs)
     assert again.queries == first.queries
     assert first.queries.total == first.queries.unique == 40
@@ -98,10 +98,10 @@ def test_subsets_reuse_blocks_and_ask_only_the_rest(dataset, tmp_path, small_blo
     assert some.queries.total == 4
     whole = signals.collect(Target(backend), dataset, cache=tmp_path)
     assert backend.sent == 40
-    assert whole.asked == 36
+    assert whole.sent == 36
     np.testing.assert_allclose(some.outputs, whole.outputs[indices], atol=1e-5)
     np.testing.assert_array_equal(some.labels, dataset.labels[indices])
-    assert signals.collect(Target(backend), dataset, np.array([39, 0]), cache=tmp_path).asked == 0
+    assert signals.collect(Target(backend), dataset, np.array([39, 0]), cache=tmp_path).sent == 0
 
 
 def test_without_a_cache_nothing_is_written(dataset, tmp_path, monkeypatch):
@@ -134,10 +134,10 @@ def test_a_damaged_block_is_noticed_and_computed_again(dataset, tmp_path, small_
     first = signals.collect(Target(backend), dataset, cache=tmp_path)
     damage(blocks(tmp_path)[1])
     again = signals.collect(Target(backend), dataset, cache=tmp_path)
-    assert again.asked == 16, "only the damaged block"
+    assert again.sent == 16, "only the damaged block"
     assert "damaged" in caplog.text
     np.testing.assert_allclose(again.outputs, first.outputs, atol=1e-5)
-    assert signals.collect(Target(backend), dataset, cache=tmp_path).asked == 0
+    assert signals.collect(Target(backend), dataset, cache=tmp_path).sent == 0
 
 
 def test_what_was_answered_before_a_failure_is_kept(dataset, tmp_path):
@@ -147,7 +147,7 @@ def test_what_was_answered_before_a_failure_is_kept(dataset, tmp_path):
         signals.collect(Target(backend), dataset, cache=tmp_path)
     backend.fail_at = None
     resumed = signals.collect(Target(backend), dataset, cache=tmp_path)
-    assert resumed.asked == 16
+    assert resumed.sent == 16
     assert backend.sent == 40
     np.testing.assert_allclose(resumed.outputs, signals.collect(Target(backend), dataset).outputs, atol=1e-5)
 
@@ -155,9 +155,9 @@ def test_what_was_answered_before_a_failure_is_kept(dataset, tmp_path):
 def test_what_was_answered_before_the_cap_is_kept(dataset, tmp_path):
     backend = Counting()
     with pytest.raises(QueryBudgetExceeded):
-        signals.collect(Target(backend, ledger=QueryCounter(cap=20)), dataset, cache=tmp_path)
+        signals.collect(Target(backend, query_counter=QueryCounter(cap=20)), dataset, cache=tmp_path)
     assert backend.sent == 16
-    assert signals.collect(Target(backend), dataset, cache=tmp_path).asked == 24
+    assert signals.collect(Target(backend), dataset, cache=tmp_path).sent == 24
 
 
 def test_unique_queries_count_equal_images_once(tmp_path):
@@ -210,7 +210,7 @@ def test_a_corrected_head_needs_no_new_queries(dataset, tmp_path):
     backend = Counting()
     signals.collect(Target(backend), dataset, cache=tmp_path)
     corrected = signals.collect(Target(backend, head="log-probabilities"), dataset, cache=tmp_path)
-    assert corrected.asked == 0
+    assert corrected.sent == 0
     assert corrected.head == "log-probabilities"
 
 
@@ -254,6 +254,6 @@ def test_after_sigkill_the_rest_is_asked_and_the_outputs_are_the_same(dataset, t
         process.wait()
     backend = Counting()
     resumed = signals.collect(Target(backend), dataset, cache=tmp_path)
-    assert 0 < resumed.asked <= 40 - 16, "the first block was complete"
-    assert backend.sent == resumed.asked
+    assert 0 < resumed.sent <= 40 - 16, "the first block was complete"
+    assert backend.sent == resumed.sent
     np.testing.assert_allclose(resumed.outputs, signals.collect(Target(Counting()), dataset).outputs, atol=1e-5)

@@ -110,7 +110,12 @@ def test_side_by_side_each_model_is_what_it_would_be_alone(digits, tmp_path):
     state = torch.random.get_rng_state()
     seen: list[tuple[int, int]] = []
     several = obtain_models(
-        specs_of(digits), kind="x", cache=tmp_path, device="cpu", lanes=2, progress=lambda *told: seen.append(told)
+        specs_of(digits),
+        kind="x",
+        cache=tmp_path,
+        device="cpu",
+        threads=2,
+        progress=lambda *pair: seen.append(pair),
     )
     assert torch.equal(state, torch.random.get_rng_state())
     assert seen[-1] == (6, 6) and [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -124,23 +129,23 @@ def test_side_by_side_with_batch_norms_too(digits):
     recipes = [RECIPE.model_copy(update={"epochs": 1 + number % 2, "seed": number}) for number in range(4)]
     wanted = [spec(digits, records=RECORDS[:40], architecture="timm:test_resnet", recipe=recipe) for recipe in recipes]
     alone = [obtain_model(one, kind="x", device="cpu") for one in wanted]
-    several = obtain_models(wanted, kind="x", device="cpu", lanes=4)
+    several = obtain_models(wanted, kind="x", device="cpu", threads=4)
     for one, other in zip(alone, several, strict=True):
         assert torch.equal(weights_of(one), weights_of(other))
 
 
 def test_networks_that_draw_random_numbers_are_trained_one_after_the_other(digits, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert together.side_by_side(specs_of(digits), "cpu") == 2
+    assert together.choose_thread_count(specs_of(digits), "cpu") == 2
     big = ImageDataset(
         "big", torch.zeros(40, 3, 32, 32, dtype=torch.uint8), np.arange(40) % 10, tuple("0123456789"), {}
     )
     dropout = [
         ModelSpec(big, np.arange(20 + extra), big.labels[: 20 + extra], 10, "vgg11", RECIPE) for extra in range(2)
     ]
-    assert together.side_by_side(dropout, "cpu") == 1
-    monkeypatch.setattr(together, "LANE_BYTES", 1 << 20)
-    assert together.side_by_side(specs_of(digits), "cpu") == 1, "memory is too small for two"
+    assert together.choose_thread_count(dropout, "cpu") == 1
+    monkeypatch.setattr(together, "PARALLEL_BYTES", 1 << 20)
+    assert together.choose_thread_count(specs_of(digits), "cpu") == 1, "memory is too small for two"
 
 
 def test_when_one_fails_the_others_stop_and_go_on_later(digits, tmp_path):
@@ -148,7 +153,7 @@ def test_when_one_fails_the_others_stop_and_go_on_later(digits, tmp_path):
     diverging = spec(digits, recipe=RECIPE.model_copy(update={"learning_rate": 1e12}))
     steady = spec(digits, recipe=recipe, records=RECORDS[:60])
     with pytest.raises(ModelError, match="diverged"):
-        obtain_models([diverging, steady], kind="x", cache=tmp_path, device="cpu", lanes=2)
+        obtain_models([diverging, steady], kind="x", cache=tmp_path, device="cpu", threads=2)
     alone = obtain_model(steady, kind="x", device="cpu")
     (rest,) = obtain_models([steady], kind="x", cache=tmp_path, device="cpu")
     assert torch.equal(weights_of(alone), weights_of(rest))

@@ -1,4 +1,4 @@
-"""Access, the query ledger, checks of images and outputs, heads, folding and precision."""
+"""Access, the query counter, checks of images and outputs, heads, folding and precision."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_views_can_only_narrow(images):
     with pytest.raises(AccessDenied, match="widened"):
         black.under(Access.WHITE_BOX)
     black.logits(images)
-    assert white.ledger.unique == 12, "views share one ledger"
+    assert white.query_counter.unique == 12, "views share one query counter"
     assert white.under(Access.WHITE_BOX).embeddings(images).shape == (12, 8)
 
 
@@ -106,12 +106,12 @@ def test_module_maps_images_to_logits_with_gradients(images):
 # Ledger
 
 
-def test_ledger_counts_total_and_unique(images):
+def test_query_counter_counts_total_and_unique(images):
     target = target_of(Net())
     target.logits(images)
     target.labels(images[:4].float() / 255)
     target.posteriors(torch.cat([images[:2], images[:2]]))
-    assert target.ledger.snapshot().model_dump() == {"total": 20, "unique": 12}
+    assert target.query_counter.snapshot().model_dump() == {"total": 20, "unique": 12}
 
 
 def test_keys_of_bytes_and_floats_agree():
@@ -135,16 +135,16 @@ def test_cap_is_never_overrun_and_nothing_is_sent(images):
     calls = []
     net = Net()
     net.register_forward_hook(lambda *_: calls.append(1))
-    target = target_of(net, ledger=QueryCounter(cap=6), shape=None)
+    target = target_of(net, query_counter=QueryCounter(cap=6), shape=None)
     target.logits(images[:5])
     before = len(calls)
     with pytest.raises(QueryBudgetExceeded, match="cap of 6"):
         target.logits(images[3:8])
     assert len(calls) == before
-    assert target.ledger.snapshot().model_dump() == {"total": 5, "unique": 5}
+    assert target.query_counter.snapshot().model_dump() == {"total": 5, "unique": 5}
     target.logits(images[:6])
     target.logits(images[:6])
-    assert target.ledger.unique == 6
+    assert target.query_counter.unique == 6
 
 
 # Checks

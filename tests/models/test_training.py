@@ -170,7 +170,7 @@ def test_other_optimizers_learn(changes):
 
 @pytest.mark.parametrize("loss", [{"loss": "mse", "learning_rate": 0.05}, {"loss": "kl", "temperature": 2.0}])
 def test_a_surrogate_matches_argmax_and_confidence_of_its_teacher(loss):
-    # Confidence collapses when logits are regressed onto posteriors (DESIGN, section 8).
+    # Confidence collapses when logits are regressed onto posteriors.
     teacher = network(1)
     train(teacher, epochs=6)
     inputs = PREPROCESSING(DIGITS.batch(PARTS.shadow_train))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from securitynet.assessments import assess as assessment
-from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.assessed_target import AssessedTarget, prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.result import to_document
 from securitynet.attacks.membership.modified_entropy import ModifiedEntropy
@@ -41,7 +41,7 @@ def folder(tmp_path_factory) -> Path:
 def subject(overfitted):
     target, splits, dataset = overfitted
     names = (HOSTILE, *dataset.class_names[1:])
-    return Subject(target, dataclasses.replace(dataset, class_names=names), splits, 0, "known")
+    return AssessedTarget(target, dataclasses.replace(dataset, class_names=names), splits, 0, "known")
 
 
 @pytest.fixture(scope="session")

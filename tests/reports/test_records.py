@@ -19,10 +19,10 @@ from securitynet.reports.build import render_report
 def named(assessed):
     """The assessment, of a dataset whose records have files."""
     _, found = assessed
-    dataset = found.subject.dataset
+    dataset = found.assessed_target.dataset
     names = [f"train/{dataset.labels[index]}/{index:05d}.png" for index in range(len(dataset))]
-    subject = dataclasses.replace(found.subject, dataset=dataclasses.replace(dataset, record_names=names))
-    return dataclasses.replace(found, subject=subject)
+    subject = dataclasses.replace(found.assessed_target, dataset=dataclasses.replace(dataset, record_names=names))
+    return dataclasses.replace(found, assessed_target=subject)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -33,7 +33,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_row_for_each_scored_record(named, tmp_path: Path) -> None:
     assert write_records(named, tmp_path / "exposed.csv")
     rows = rows_of(tmp_path / "exposed.csv")
-    dataset, signals = named.subject.dataset, named.signals
+    dataset, signals = named.assessed_target.dataset, named.signals
     trials = {trial.name: trial.output for trial in named.trials if isinstance(trial.output, MembershipScores)}
     assert set(trials) == {"membership.correctness", "membership.modified-entropy"}
     assert len({row["record"] for row in rows}) == len(rows) >= max(len(output.indices) for output in trials.values())
@@ -42,7 +42,7 @@ def test_a_row_for_each_scored_record(named, tmp_path: Path) -> None:
         record = int(row["record"])
         at = position[record]
         assert row["file"] == f"train/{dataset.labels[record]}/{record:05d}.png"
-        assert row["member"] == str(int(record in set(named.subject.splits.members.tolist())))
+        assert row["member"] == str(int(record in set(named.assessed_target.splits.members.tolist())))
         assert row["class"] == dataset.class_names[dataset.labels[record]]
         assert row["prediction"] == dataset.class_names[signals.predictions[at]]
         assert float(row["posterior"]) == pytest.approx(float(signals.posteriors[at].max()), rel=1e-4)
@@ -60,7 +60,7 @@ def test_a_row_for_each_scored_record(named, tmp_path: Path) -> None:
 def test_the_document_and_the_report_name_files(named) -> None:
     document = to_document(named)
     assert [exposed.trial for exposed in document.exposed] == ["membership.correctness", "membership.modified-entropy"]
-    dataset = named.subject.dataset
+    dataset = named.assessed_target.dataset
     for exposed in document.exposed:
         assert len(exposed.members) == 12
         for member in exposed.members:

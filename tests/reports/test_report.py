@@ -104,7 +104,7 @@ def test_holds_every_measurement_with_its_interval(html, assessed):
             assert measurement.note in text
         else:
             assert measurement.method in text
-    assert "not resolvable: 120 non-members" in text
+    assert "not resolvable: a FPR of 0.001 takes" in text and "non-members, there are 120" in text
 
 
 def test_holds_what_is_needed_to_do_it_again(html, assessed):
@@ -132,8 +132,8 @@ def test_pictures_are_the_images_of_the_most_exposed_members(html, assessed):
     assert len(images) == 12
     for record, image in zip(highest, images, strict=True):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))))
-        assert np.array_equal(shown, found.subject.dataset.images[int(record)][0].numpy())
-        assert found.subject.dataset.get_record_name(int(record)) in image["alt"]
+        assert np.array_equal(shown, found.assessed_target.dataset.images[int(record)][0].numpy())
+        assert found.assessed_target.dataset.get_record_name(int(record)) in image["alt"]
 
 
 def test_a_recording_without_images_shows_rows(recorded):
@@ -164,7 +164,11 @@ def test_without_any_result_nothing_is_claimed(broken):
         }
     )
     left = type(found)(
-        found.config, found.subject, found.measurements, found.signals, [t for t in found.trials if t.output is None]
+        found.config,
+        found.assessed_target,
+        found.measurements,
+        found.signals,
+        [t for t in found.trials if t.output is None],
     )
     page = Page(page_of((document, left)))
     assert "nothing can be said" in page.text
@@ -190,7 +194,7 @@ def test_two_targets_are_compared_first_and_told_apart(assessed, null):
     text = page.text
     assert text.index("Side by side") < text.index("The target and its data")
     assert "over fitted" in text and "null" in text  # the same architecture: the paths of their weights differ here
-    assert "Modified entropy tells the members of “over fitted” apart better than those of “null”" in text
+    assert "Modified entropy distinguishes members from non-members better for “over fitted” than for “null”" in text
     assert "the intervals do not overlap" in text
     assert "over fitted: Modified entropy" in text and "null: Modified entropy" in text
     assert text.count("How to read this") == 1
@@ -235,7 +239,7 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
         members[: len(output.scores)] = output.is_member
         large = type(output)(indices, scores, members, output.threshold, np.ones(60_000, dtype=bool))
         trials.append(type(trial)(trial.name, trial.result, large))
-    large = type(found)(found.config, found.subject, found.measurements, found.signals, trials)
+    large = type(found)(found.config, found.assessed_target, found.measurements, found.signals, trials)
     started = time.perf_counter()
     page = render_report([document], [large])
     assert time.perf_counter() - started < 20  # about 1 s on a quiet machine
@@ -245,11 +249,12 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
 def test_the_breakdown_is_that_of_the_strongest_attack(assessed):
     from securitynet.reports import verdict
     from securitynet.reports.breakdown import breakdown
+    from securitynet.reports.families import membership
 
     document, assessment = assessed
     found = breakdown(document, assessment)
-    assert found.attack == verdict.attack_title(verdict.by_strength(document)[0].trial.name)
-    trial = next(t for t in assessment.trials if t.name == verdict.by_strength(document)[0].trial.name)
+    assert found.attack == verdict.attack_title(membership.by_strength(document)[0].trial.name)
+    trial = next(t for t in assessment.trials if t.name == membership.by_strength(document)[0].trial.name)
     slices = {s.name: s for s in trial.output.breakdown(class_names=document.dataset.classes)}
     for _, parts in found.groups:
         for part in parts:

@@ -40,7 +40,7 @@ def rate(name, count, n=1000):
 )
 def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
     (sentence,) = stealing.sentences(document(rate("agreement", agreed), rate("constant-agreement", 100)), [trial()])
-    assert words_ in sentence and "asks 500 questions" in sentence
+    assert words_ in sentence and "queries the model with 500 images" in sentence
 
 
 def test_growth_is_claimed_only_where_intervals_are_apart():

@@ -21,7 +21,7 @@ from securitynet.records import (
 )  # fmt: skip
 from securitynet.reports.study import render_study_report, write_study_report
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Means, SubjectRecord, SubjectStore
+from securitynet.results.subjects import Means, StudyTargetRecord, StudyTargetStore
 
 HOSTILE = "<script>alert('model')</script>"
 
@@ -34,7 +34,7 @@ def measurement(name, value):
 
 def fill(folder, count=8):
     """Targets whose membership risk grows with their overfitting level; one trial of the last failed."""
-    subjects, trials = SubjectStore(folder), TrialStore(folder)
+    subjects, trials = StudyTargetStore(folder), TrialStore(folder)
     for number in range(count):
         means = Means(
             target=TargetIdentity(
@@ -47,7 +47,7 @@ def fill(folder, count=8):
         )
         gap = 0.05 * number
         subjects.save(
-            SubjectRecord(
+            StudyTargetRecord(
                 key=f"k{number}", label=f"{HOSTILE}{number}", status="ok", means=means, membership="assumed",
                 measurements=(measurement("target.test_accuracy", 0.9 - gap), measurement("target.overfitting", gap)),
                 finished="2026-01-01T00:00:00+00:00",
@@ -55,7 +55,7 @@ def fill(folder, count=8):
         )  # fmt: skip
         spec = TrialSpec(
             target=means.target, dataset=means.dataset, split=means.split, kind="attack",
-            method="membership.correctness",
+            method="membership.modified-entropy",
             threat_model=ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
         )  # fmt: skip
         failed = number == count - 1
@@ -65,7 +65,7 @@ def fill(folder, count=8):
                 status="failed" if failed else "ok",
                 reason="it <broke>" if failed else None,
                 traceback="Traceback: <here>" if failed else None,
-                measurements=() if failed else (measurement("membership.correctness.auc", 0.5 + gap / 2),),
+                measurements=() if failed else (measurement("membership.modified-entropy.auc", 0.5 + gap / 2),),
                 finished="2026-01-01T00:00:00+00:00",
             )
         )
@@ -80,7 +80,7 @@ def page(tmp_path_factory):
 
 def test_claims_are_judged_by_the_data(page):
     supported = page.partition("Supported (")[2].partition("</ul>")[0]
-    assert "Prediction correctness follows the overfitting level." in supported
+    assert "Modified entropy tells members better where the overfitting level is higher." in supported
     assert "n = 7" in supported
 
 
@@ -92,7 +92,7 @@ def test_figures_are_drawn_or_say_what_they_lack(page):
 def test_failures_limits_and_all_measurements_are_there(page):
     assert "it &lt;broke&gt;" in page and "Traceback: &lt;here&gt;" in page
     assert "Of 8 targets it is assumed" in page and "1 trials failed" in page
-    assert page.count("membership.correctness") >= 1 and "0.6500" in page
+    assert page.count("membership.modified-entropy") >= 1 and "0.6500" in page
 
 
 def test_names_are_escaped_and_nothing_is_loaded(page):

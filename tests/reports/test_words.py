@@ -18,6 +18,7 @@ from securitynet.files import read_toml
 from securitynet.records import Direction, Measurement
 from securitynet.reports import bars, labels, settings, verdict, words
 from securitynet.reports.exposed import exposed
+from securitynet.reports.families import membership
 from securitynet.reports.pictures import data_uri
 
 
@@ -61,7 +62,7 @@ def test_rounding_never_puts_an_end_onto_chance():
     ],
 )
 def test_an_auc_in_words_follows_its_interval(low, value, high, expected):
-    said = verdict.auc_in_words(measured("membership.x.auc", value, low, high))
+    said = membership.auc_in_words(measured("membership.x.auc", value, low, high))
     assert said.startswith(expected)
 
 
@@ -74,26 +75,26 @@ def test_an_auc_in_words_follows_its_interval(low, value, high, expected):
     ],
 )
 def test_a_tpr_in_words_is_compared_with_its_fpr(low, high, expected):
-    said = verdict.tpr_in_words(measured("membership.x.tpr@fpr=0.001", (low + high) / 2, low, high))
+    said = membership.tpr_in_words(measured("membership.x.tpr@fpr=0.001", (low + high) / 2, low, high))
     assert expected in said
     assert "At a false-positive rate of 0.1%" in said
 
 
 def test_the_verdict_names_the_strongest_attack(assessed):
     document, _ = assessed
-    ranked = verdict.by_strength(document)
+    ranked = membership.by_strength(document)
     assert [s.trial.name for s in ranked] == ["membership.modified-entropy", "membership.correctness"]
-    assert ranked[0].fpr == 0.02  # 0.001 can't be resolved with 120 non-members
+    assert ranked[0].fpr == 0.1  # 0.001 and 0.02 take more than 120 non-members
     auc, tpr = verdict.sentences(document)
     assert auc.startswith("An adversary who sees only the model's answers")
     assert words.numbers(ranked[0].auc).value in auc
-    assert "At a false-positive rate of 2% they identify" in tpr
-    assert verdict.unresolved(document).endswith("nothing is said about 0.1%.")
+    assert "At a false-positive rate of 10% they identify" in tpr
+    assert membership.unresolved(document).endswith("nothing is said about 0.1% and 2%.")
 
 
 def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):
     document, _ = assessed
-    changed = {"membership.correctness.auc": (0.99, 0.98, 1.0), "membership.correctness.tpr@fpr=0.02": (0.0, 0.0, 0.01)}
+    changed = {"membership.correctness.auc": (0.99, 0.98, 1.0), "membership.correctness.tpr@fpr=0.1": (0.0, 0.0, 0.01)}
     measurements = tuple(
         m.model_copy(update=dict(zip(("value", "low", "high"), changed[m.name], strict=True)))
         if m.name in changed
@@ -101,12 +102,12 @@ def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):
         for m in document.measurements
     )
     altered = document.model_copy(update={"measurements": measurements})
-    assert verdict.by_strength(altered)[0].trial.name == "membership.correctness"
+    assert membership.by_strength(altered)[0].trial.name == "membership.correctness"
     auc, tpr = verdict.sentences(altered)
     assert "0.99" in auc
-    quietest = verdict.lowest_rate(verdict.by_strength(altered))
+    quietest = membership.lowest_rate(membership.by_strength(altered))
     assert quietest.trial.name == "membership.modified-entropy" and quietest.tpr.value > 0
-    assert "At a false-positive rate of 2% the attack “Modified entropy” identifies" in tpr
+    assert "At a false-positive rate of 10% the attack “Modified entropy” identifies" in tpr
     assert words.numbers(quietest.tpr).value in tpr
 
 

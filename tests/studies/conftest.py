@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
+import os
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from study_box import PLUGIN, Box
 
@@ -19,7 +16,7 @@ def plugin(monkeypatch):
     from securitynet.attacks import ATTACKS
 
     monkeypatch.syspath_prepend(str(PLUGIN))
-    monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
+    monkeypatch.setenv("PYTHONPATH", str(PLUGIN), prepend=os.pathsep)
     importlib.invalidate_caches()
     ATTACKS.__dict__.pop("entries", None)
     yield

@@ -8,7 +8,7 @@ import pytest
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import method_settings as methods
 from securitynet.assessments import trial_plan as planning
-from securitynet.assessments.assessed_target import Subject, prepare
+from securitynet.assessments.assessed_target import AssessedTarget, prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
@@ -18,7 +18,7 @@ from securitynet.results.store import TrialStore
 @pytest.fixture
 def subject(overfitted):
     target, splits, dataset = overfitted
-    return Subject(target, dataset, splits, 0, "known")
+    return AssessedTarget(target, dataset, splits, 0, "known")
 
 
 def config(tmp_path, **options):
@@ -47,7 +47,7 @@ def test_finished_trials_are_used_again_with_the_same_numbers(subject, tmp_path)
     assert [t.reused for t in first.trials] == [False] * len(first.trials)
     assert all(t.reused for t in second.trials) and not any(t.reused for t in third.trials)
     assert first.all_measurements() == second.all_measurements() == third.all_measurements()
-    assert second.signals.asked == 0
+    assert second.signals.sent == 0
 
 
 def test_other_levels_and_rates_are_measured_from_kept_scores(subject, tmp_path):
@@ -97,13 +97,15 @@ def test_a_failing_attack_is_recorded_and_the_others_go_on(subject, tmp_path, mo
 
 
 def test_names_of_attacks():
-    every = methods.chosen("attack", ["all"])
-    assert methods.chosen("attack", ["membership", "correctness"]) == [n for n in every if n.startswith("membership.")]
-    assert methods.chosen("attack", ["none"]) == []
+    every = methods.choose_methods("attack", ["all"])
+    assert methods.choose_methods("attack", ["membership", "correctness"]) == [
+        n for n in every if n.startswith("membership.")
+    ]
+    assert methods.choose_methods("attack", ["none"]) == []
     with pytest.raises(UnknownName, match="Did you mean"):
-        methods.chosen("attack", ["corectness"])
+        methods.choose_methods("attack", ["corectness"])
     with pytest.raises(ConfigurationError):
-        planning.asked_for(AssessConfig(model="arch:simple-cnn", attacks="none", detectors="none"))
+        planning.list_requested(AssessConfig(model="arch:simple-cnn", attacks="none", detectors="none"))
 
 
 def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from securitynet.studies.definition.targets import SubjectPlan
-from securitynet.studies.execution.scheduler import Schedule, Subject, Task
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.execution.scheduler import Schedule, TargetTasks, Task
 
 
 @dataclass(eq=False)
@@ -18,9 +18,9 @@ class Trial:
     plan: SimpleNamespace = field(default_factory=SimpleNamespace)
 
 
-def subject(key: str, **options) -> Subject:
+def make_target(key: str, **options) -> TargetTasks:
     train = options.pop("train", None)
-    return Subject(SubjectPlan(key=key, label=key, options=options, train=train))
+    return TargetTasks(TargetPlan(key=key, label=key, options=options, train=train))
 
 
 def trials(*ids: str) -> list[Trial]:
@@ -32,7 +32,7 @@ def take(schedule: Schedule, slot: int) -> tuple[str, str] | None:
     taken[slot] = task
     return task and (
         task.kind,
-        task.trial.id if task.trial and task.kind == "trial" else task.key or task.subject.plan.key,
+        task.trial.id if task.trial and task.kind == "run_trial" else task.key or task.target.plan.key,
     )
 
 
@@ -40,31 +40,33 @@ taken: dict[int, Task | None] = {}
 
 
 def end(schedule: Schedule, slot: int, ok: bool = True) -> None:
-    schedule.ended(taken.pop(slot), ok)
+    schedule.end(taken.pop(slot), ok)
 
 
 def test_each_target_is_opened_once_and_workers_stay_with_theirs():
-    a, b = subject("a"), subject("b")
+    a, b = make_target("a"), make_target("b")
     schedule = Schedule([a, b])
     assert take(schedule, 0) == ("open", "a") and take(schedule, 1) == ("open", "b") and take(schedule, 2) is None
-    schedule.opened(a, trials("a1", "a2", "a3"), survey=False)
+    schedule.open_target(a, trials("a1", "a2", "a3"), list_dependencies=False)
     end(schedule, 0)
-    schedule.opened(b, trials("b1"), survey=False)
+    schedule.open_target(b, trials("b1"), list_dependencies=False)
     end(schedule, 1)
-    assert take(schedule, 0) == ("trial", "a1") and take(schedule, 1) == ("trial", "b1")
+    assert take(schedule, 0) == ("run_trial", "a1") and take(schedule, 1) == ("run_trial", "b1")
     end(schedule, 1)
     assert b.state == "done"
-    assert take(schedule, 1) == ("trial", "a2")  # it helps where most is left
-    assert take(schedule, 2) == ("trial", "a3") and take(schedule, 3) is None
+    assert take(schedule, 1) == ("run_trial", "a2")  # it helps where most is left
+    assert take(schedule, 2) == ("run_trial", "a3") and take(schedule, 3) is None
     for slot in (0, 1, 2):
         assert not schedule.finished
         end(schedule, slot)
     assert schedule.finished
 
 
-def test_a_recipe_is_trained_once_for_all_subjects_that_have_it():
+def test_a_recipe_is_trained_once_for_all_targets_that_have_it():
     recipe = {"architecture": "x"}
-    schedule = Schedule([subject("a", train=recipe), subject("b", train=recipe, access="black-box"), subject("c")])
+    schedule = Schedule(
+        [make_target("a", train=recipe), make_target("b", train=recipe, access="black-box"), make_target("c")]
+    )
     assert take(schedule, 0) == ("open", "c")
     kind, key = take(schedule, 1)
     assert kind == "train" and take(schedule, 2) is None
@@ -74,49 +76,53 @@ def test_a_recipe_is_trained_once_for_all_subjects_that_have_it():
 
 
 def test_trials_wait_for_shared_work_and_are_blocked_by_its_failure():
-    a = subject("a")
+    a = make_target("a")
     schedule = Schedule([a])
     take(schedule, 0)
-    schedule.opened(a, trials("t1", "t2", "t3"), survey=True)
+    schedule.open_target(a, trials("t1", "t2", "t3"), list_dependencies=True)
     end(schedule, 0)
-    assert take(schedule, 0) == ("survey", "a") and take(schedule, 1) is None
-    schedule.surveyed(a, {"t1": ["x"], "t2": ["x", "y"], "t3": []}, {"x": "X", "y": "Y"})
+    assert take(schedule, 0) == ("list_dependencies", "a") and take(schedule, 1) is None
+    schedule.set_dependencies(a, {"t1": ["x"], "t2": ["x", "y"], "t3": []}, {"x": "X", "y": "Y"})
     end(schedule, 0)
-    assert take(schedule, 0) == ("trial", "t3")  # needs nothing
-    assert take(schedule, 1) == ("share", "x") and take(schedule, 2) == ("share", "y") and take(schedule, 3) is None
+    assert take(schedule, 0) == ("run_trial", "t3")  # needs nothing
+    assert (
+        take(schedule, 1) == ("run_dependency", "x")
+        and take(schedule, 2) == ("run_dependency", "y")
+        and take(schedule, 3) is None
+    )
     end(schedule, 1)
-    assert take(schedule, 1) == ("trial", "t1")
+    assert take(schedule, 1) == ("run_trial", "t1")
     end(schedule, 2, ok=False)
-    assert [(trial.id, key) for trial, key in schedule.blocked(a)] == [("t2", "y")]
+    assert [(trial.id, key) for trial, key in schedule.take_blocked(a)] == [("t2", "y")]
     end(schedule, 0)
     end(schedule, 1)
     assert schedule.finished
 
 
 def test_what_is_lost_with_a_worker_is_begun_again():
-    a = subject("a", train={"architecture": "x"})
+    a = make_target("a", train={"architecture": "x"})
     schedule = Schedule([a])
     for kind in ("train", "open"):
         assert take(schedule, 0)[0] == kind
         schedule.release(0)
-        schedule.again(taken.pop(0))
+        schedule.requeue(taken.pop(0))
         assert take(schedule, 1)[0] == kind
         if kind == "open":
-            schedule.opened(a, trials("t1", "t2"), survey=False)
+            schedule.open_target(a, trials("t1", "t2"), list_dependencies=False)
         end(schedule, 1)
-    assert take(schedule, 0) == ("trial", "t1")
+    assert take(schedule, 0) == ("run_trial", "t1")
     schedule.release(0)
-    schedule.again(taken.pop(0))
+    schedule.requeue(taken.pop(0))
     assert [take(schedule, 0)[1], take(schedule, 1)[1]] == ["t2", "t1"]
 
 
 def test_a_target_with_a_capped_number_of_queries_is_for_one_worker():
-    a = subject("a", max_queries=100)
+    a = make_target("a", max_queries=100)
     schedule = Schedule([a])
     take(schedule, 0)
-    schedule.opened(a, trials("t1", "t2"), survey=False)
+    schedule.open_target(a, trials("t1", "t2"), list_dependencies=False)
     end(schedule, 0)
-    assert take(schedule, 0) == ("trial", "t1") and take(schedule, 1) is None
+    assert take(schedule, 0) == ("run_trial", "t1") and take(schedule, 1) is None
     schedule.release(0)  # its worker died
-    schedule.again(taken.pop(0))
-    assert take(schedule, 1) == ("trial", "t2")
+    schedule.requeue(taken.pop(0))
+    assert take(schedule, 1) == ("run_trial", "t2")

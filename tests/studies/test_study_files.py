@@ -10,9 +10,10 @@ import securitynet.catalog
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml
+from securitynet.models.sources.schemes import SCHEMES
 from securitynet.studies.definition.file import parse_study
 from securitynet.studies.definition.plan import expand, plan_study
-from securitynet.studies.definition.targets import alternatives
+from securitynet.studies.definition.targets import expand_alternatives
 
 READY = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -22,7 +23,7 @@ def planned(text: str, base, data='[data]\ndataset = "digits"\n'):
 
 
 def trials(plan, number=0):
-    subject = plan.subjects[number]
+    subject = plan.targets[number]
     return plan.trials(subject, plan.means(subject, None))
 
 
@@ -53,8 +54,8 @@ threat_models = ["white-box/shadow"]
 """,
         tmp_path,
     )
-    assert len(plan.subjects) == 8 and len({subject.key for subject in plan.subjects}) == 8
-    assert plan.subjects[0].label == "digits simple-cnn epochs=1 seed=0"
+    assert len(plan.targets) == 8 and len({subject.key for subject in plan.targets}) == 8
+    assert plan.targets[0].label == "digits simple-cnn epochs=1 seed=0"
     found = trials(plan)
     names = [trial.name for trial in found]
     assert names.count("membership.lira") == 2 * 3 * 2
@@ -82,7 +83,7 @@ name = ["gradient-norm", "lira-offline", "correctness"]
     assert obstacles["membership.gradient-norm"] == "it needs white-box access"
     assert "no shadow data" in obstacles["membership.lira-offline"]
     assert obstacles["membership.correctness"] is None
-    assert "weights is missing" in plan.subjects[1].obstacle
+    assert "weights is missing" in plan.targets[1].obstacle
 
 
 @pytest.mark.parametrize(
@@ -113,15 +114,35 @@ def test_the_same_weights_elsewhere_are_the_same_subject_and_others_are_not(tmp_
     for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "w.pt").write_bytes(content)
-        keys.append(planned(text, tmp_path / folder).subjects[0].key)
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
     assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.schemes if scheme.file])
+def test_a_model_file_that_is_swapped_makes_another_target(tmp_path, scheme):
+    declared = SCHEMES.by_name[scheme]
+    rest = declared.completion.lower()
+    suffix = (*declared.suffixes, ".pt")[0]
+    text = f'[[models]]\nreference = "{scheme}:m{suffix}{rest}"\n[[attacks]]\nname = "correctness"'
+    keys = []
+    for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"m{suffix}").write_bytes(content)
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_model_file_without_its_scheme_is_looked_up_beside_the_study(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"1")
+    subject = planned('[[models]]\nreference = "m.onnx"\n[[attacks]]\nname = "correctness"', tmp_path).targets[0]
+    assert subject.options["model"] == f"onnx:{tmp_path}/m.onnx"
 
 
 def test_a_pinned_checksum_keeps_other_weights_from_being_loaded(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"1")
     text = '[[models]]\nreference = "arch:simple-cnn"\nweights = "w.pt"\nchecksum = "sha256:abc"\n'
     text += '[[attacks]]\nname = "loss"'
-    assert "was expected" in planned(text, tmp_path).subjects[0].obstacle
+    assert "was expected" in planned(text, tmp_path).targets[0].obstacle
 
 
 def test_models_of_the_catalog(tmp_path):
@@ -139,19 +160,19 @@ def test_models_of_the_catalog(tmp_path):
     attack = '[[attacks]]\nname = "correctness"\n'
     head = f'catalog = "{url}"\n'
     plan = planned('[[models]]\nquery = ""\nfilters = { dataset = "CIFAR-10" }\n' + attack, tmp_path, data=head)
-    assert [subject.options["dataset"] for subject in plan.subjects] == ["cifar10", "cifar10"]
-    assert plan.subjects[0].accuracy == 0.9 and plan.subjects[0].codes["family"] == "ResNet"
+    assert [subject.options["dataset"] for subject in plan.targets] == ["cifar10", "cifar10"]
+    assert plan.targets[0].accuracy == 0.9 and plan.targets[0].codes["family"] == "ResNet"
     with pytest.raises(ConfigurationError, match="Flowers 102"):
         planned('[[models]]\nquery = ""\n' + attack, tmp_path, data=head)
     mapped = head + '[datasets]\n"Flowers-102" = "folder:flowers"\n'
-    assert len(planned('[[models]]\nquery = ""\ncount = 2\n' + attack, tmp_path, data=mapped).subjects) == 2
+    assert len(planned('[[models]]\nquery = ""\ncount = 2\n' + attack, tmp_path, data=mapped).targets) == 2
     (tmp_path / "list.toml").write_text(f'[[models]]\nreference = "timm:resnet0"\ncatalog = "{first.id}"\n')
     listed = planned('[[models]]\nlist = "list.toml"\n' + attack, tmp_path, data=head)
-    assert (listed.subjects[0].catalog, listed.subjects[0].label) == (first.id, "mine:0")
+    assert (listed.targets[0].catalog, listed.targets[0].label) == (first.id, "mine:0")
 
 
 def test_alternatives_are_all_combinations():
-    found = list(alternatives({"a": [1, 2], "b": "x", "auxiliary": ["partial", "shadow"], "c": [3]}))
+    found = list(expand_alternatives({"a": [1, 2], "b": "x", "auxiliary": ["partial", "shadow"], "c": [3]}))
     assert found == [
         {"a": 1, "b": "x", "auxiliary": ["partial", "shadow"], "c": 3},
         {"a": 2, "b": "x", "auxiliary": ["partial", "shadow"], "c": 3},
@@ -164,8 +185,8 @@ def test_ready_files_make_sense(path, tmp_path, monkeypatch):
     text = path.read_text()
     if "query" not in text:
         plan = plan_study(path)
-        assert plan.subjects and trials(plan)
-        assert all(trial.obstacle is None for subject in plan.subjects if subject.obstacle is None
+        assert plan.targets and trials(plan)
+        assert all(trial.obstacle is None for subject in plan.targets if subject.obstacle is None
                    for trial in plan.trials(subject, plan.means(subject, None)))  # fmt: skip
         return
     url = f"sqlite:///{tmp_path}/catalog.sqlite"
@@ -185,7 +206,7 @@ def test_ready_files_make_sense(path, tmp_path, monkeypatch):
                     ).known()
                 )
     plan = expand(parse_study({**parse_toml(text), "catalog": url}), path.parent)
-    assert len(plan.subjects) >= 2 and all(trials(plan, number) for number in range(len(plan.subjects)))
+    assert len(plan.targets) >= 2 and all(trials(plan, number) for number in range(len(plan.targets)))
 
 
 def test_every_ready_study_has_a_small_variant():

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from securitynet.api import assess
-from securitynet.assessments.trial_plan import training_digest
+from securitynet.assessments.trial_plan import digest_training
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.models.shadows import ShadowPlan
@@ -75,7 +75,7 @@ def test_the_id_of_a_trial_covers_the_defense_and_that_it_is_imitated(trained):
     model = read_target_record(trained)
     other = model.defense.model_copy(update={"settings": {**model.defense.settings, "epsilon": 2.0}})
     digests = {
-        training_digest(model.model_copy(update={"defense": defense})) for defense in (model.defense, other, None)
+        digest_training(model.model_copy(update={"defense": defense})) for defense in (model.defense, other, None)
     }
     assert len(digests) == 3
     # Trials in which shadow models were trained without the defense had this id; they must not be taken for these.

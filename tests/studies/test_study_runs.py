@@ -16,11 +16,11 @@ import pytest
 
 from securitynet.results.store import SCHEMA_FILE, TrialStore, schema_text
 from securitynet.results.subjects import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
-from securitynet.results.subjects import SubjectStore
+from securitynet.results.subjects import StudyTargetStore
 from securitynet.results.subjects import schema_text as subject_schema_text
-from securitynet.studies.execution.inspect import look, reindex
+from securitynet.studies.execution.inspect import inspect_study, reindex
 from securitynet.studies.execution.lock import StudyRuns
-from securitynet.studies.execution.preview import look_ahead
+from securitynet.studies.execution.preview import preview_study
 from securitynet.studies.execution.run import find_results
 
 NONE = 'threat_models = ["black-box/none"]'
@@ -53,9 +53,9 @@ def test_a_study_runs_and_a_second_run_finds_nothing_to_do(box):
     assert sorted(values["value"]) == [0.02, 0.02, 0.04, 0.04, 0.06, 0.06, 0.08, 0.08]
     assert set(values["settings"]) == {json.dumps({"number": number}) for number in (1, 2, 3, 4)}
     # A preview agrees, and looking needs no runner.
-    ahead = look_ahead(box.folder / "study.toml", out=str(box.out))
+    ahead = preview_study(box.folder / "study.toml", out=str(box.out))
     assert ahead.counts.ok == 8 and not ahead.run
-    assert look(find_results(str(box.out))).state == "finished"
+    assert inspect_study(find_results(str(box.out))).state == "finished"
     # Other measures are computed from what was kept; nothing runs.
     box.write("[measures]\nlevel = 0.8\nfprs = [0.2]\n" + NUMBERS)
     assert box.run().failed == 0
@@ -131,11 +131,11 @@ reference = "arch:simple-cnn"
 weights = "absent.safetensors"
 """
     box.write(NUMBERS, models=models)
-    ahead = "\n".join(look_ahead(box.folder / "study.toml", out=str(box.out)).lines())
+    ahead = "\n".join(preview_study(box.folder / "study.toml", out=str(box.out)).lines())
     assert "weights is missing" in ahead
     status = box.run()
     assert (status.total, status.ok, status.failed) == (12, 4, 8)
-    records = {record.label: record for record in SubjectStore(box.out)}
+    records = {record.label: record for record in StudyTargetStore(box.out)}
     assert "no such thing" in records["python:broken.py:make"].traceback
     frame = box.table()
     assert set(frame[frame["status"] == "failed"]["model"]) == {"python:broken.py:make", "arch:simple-cnn absent"}
@@ -155,7 +155,7 @@ weights = "absent.safetensors"
     )
     mended = box.run()
     assert (mended.ok, mended.failed) == (8, 4)
-    assert len(list(SubjectStore(box.out))) == 3
+    assert len(list(StudyTargetStore(box.out))) == 3
 
 
 def test_a_corrupt_trial_file_is_named_kept_and_made_again(box):
@@ -193,8 +193,8 @@ number = [1, 2, 3, 4, 5, 6]
         wait_for(lambda: any((box.out / "trials").rglob("*.json")) if box.out.exists() else False)
         with pytest.raises(StudyRuns, match=f"process {first.pid}"):
             box.run()
-        wait_for(lambda: look(find_results(str(box.out))).running)  # written once a second
-        running = look(find_results(str(box.out)))
+        wait_for(lambda: inspect_study(find_results(str(box.out))).running)  # written once a second
+        running = inspect_study(find_results(str(box.out)))
         assert running.state == "running" and running.total == 12
         first.send_signal(signal.SIGINT)
         first.wait(timeout=60)

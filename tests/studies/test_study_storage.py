@@ -17,11 +17,11 @@ from securitynet.results.index import Index
 from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import SubjectStore
+from securitynet.results.subjects import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
-from securitynet.studies.execution.inspect import look
-from securitynet.studies.execution.lock import StudyRuns, held, holder
-from securitynet.studies.execution.run import find_results, place_of
+from securitynet.studies.execution.inspect import inspect_study
+from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock
+from securitynet.studies.execution.run import find_results, locate_results
 
 NUMBERS = """
 [[attacks]]
@@ -95,11 +95,11 @@ def test_results_go_to_object_stores_by_url(box, tmp_path):
     first = box.run()
     assert (first.ok, first.finished_now) == (3, 3)
     root = open_root(box.out)
-    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(SubjectStore(root))) == 1
+    assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(StudyTargetStore(root))) == 1
     assert not list((tmp_path / "remote").rglob("*.tmp")) and not root.exists(study_lock.MARK)
     again = box.run()
     assert (again.ok, again.finished_now) == (3, 0)
-    assert look(find_results(box.out)).ok == 3
+    assert inspect_study(find_results(box.out)).ok == 3
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory", "file"])
@@ -167,7 +167,7 @@ def test_the_index_reads_only_what_has_changed_and_is_only_an_index(box, tmp_pat
     os.utime(path, (0, 0))
     assert index.refresh().read == 1
     path.unlink()
-    assert (index.refresh().gone, len(index.kept())) == (1, 2)
+    assert (index.refresh().gone, len(index.trial_states())) == (1, 2)
     first = [trial.id for trial in index.trials()]
     assert index.rebuild().read == 3 and [trial.id for trial in index.trials()] == first
     index.close()
@@ -185,33 +185,37 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     root, notes = FolderRoot(tmp_path), []
     state = tmp_path / "run"
     script = (
-        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import held;"
+        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import hold_lock;"
         "from securitynet.results.root import FolderRoot\n"
-        "with held(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
+        "with hold_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
         "    print('mine', flush=True); time.sleep(600)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "mine\n"
-        assert holder(state)["pid"] == other.pid
-        with pytest.raises(StudyRuns, match=str(other.pid)), held(state, root, notes.append):
+        assert find_holder(state)["pid"] == other.pid
+        with pytest.raises(StudyRuns, match=str(other.pid)), hold_lock(state, root, notes.append):
             pass
     finally:
         other.kill()
         other.wait()
-    assert holder(state) is None
-    with held(state, root, notes.append):
-        assert holder(state)["pid"] == os.getpid()
+    assert find_holder(state) is None
+    with hold_lock(state, root, notes.append):
+        assert find_holder(state)["pid"] == os.getpid()
 
 
 def test_a_mark_in_an_object_store_is_a_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(study_lock, "PATIENCE", 1.2)
-    place = place_of("memory://locks/study")
-    with held(tmp_path / "one", place.root, print), pytest.raises(StudyRuns), held(tmp_path / "two", place.root, print):
+    place = locate_results("memory://locks/study")
+    with (
+        hold_lock(tmp_path / "one", place.root, print),
+        pytest.raises(StudyRuns),
+        hold_lock(tmp_path / "two", place.root, print),
+    ):
         pass
     assert not place.root.exists(study_lock.MARK)
     place.root.write(study_lock.MARK, b'{"host": "gone", "beat": 3}')  # a runner that was killed
     notes: list[str] = []
-    with held(tmp_path / "one", place.root, notes.append):
+    with hold_lock(tmp_path / "one", place.root, notes.append):
         assert "mark" in notes[0]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from web_catalog import fill
 
 import securitynet.catalog
-from catalog.conftest import catalog, postgres_server, sqlite_catalog, url  # noqa: F401  (both kinds of database)
+from catalog_databases import catalog, postgres_server, sqlite_catalog, url  # noqa: F401  (both kinds of database)
 from securitynet.web.app import create_app
+from web_catalog import fill
 
 LOCAL = "http://127.0.0.1:8421"
 

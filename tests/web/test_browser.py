@@ -93,7 +93,7 @@ def test_what_a_visitor_does(page: Any, address: str) -> None:
     assert sorted(page.locator(".comparison thead th a:first-child").all_inner_texts()) == ["net1", "net30"]
     page.get_by_role("link", name="net30", exact=True).click()
     page.wait_for_url("**/models/*")
-    assert "catalog.load(" in page.content() and page.get_by_role("heading", level=1).inner_text() == "net30"
+    assert "securitynet.load_target(" in page.content() and page.get_by_role("heading", level=1).inner_text() == "net30"
 
 
 def test_a_plot_is_made_read_and_shared(page: Any, browser: Any, address: str) -> None:

@@ -40,7 +40,7 @@ def test_pages_follow_each_other(client: TestClient) -> None:
 def test_a_model_page_has_all(client: TestClient, filled: tuple[str, list[str]]) -> None:
     page = client.get(f"/models/{filled[1][0]}").text
     for text in (
-        "catalog.load(",
+        "securitynet.load_target(",
         "securitynet assess catalog:",
         "stealing.accuracy",
         "0.800 to 0.950",
@@ -67,7 +67,7 @@ def test_a_plot_says_how_the_fields_go_together(client: TestClient) -> None:
     address = "/plot?x=accuracy.test&y=stealing.accuracy&colour=dataset&q=net*"
     page = client.get(address).text
     assert page.count("<circle class=") == 40 + 3
-    assert "r = −1.000" in page and "bootstrap over 5 families" in page and "n = 40" in page
+    assert "r = −1.000" in page and "jackknife over 5 families" in page and "n = 40" in page
     assert "logarithmic" in client.get("/plot?x=parameters&y=year").text
     assert "1 more match and lack" in client.get("/plot?x=parameters&y=year&q=net*").text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from web_catalog import fill
 
 import securitynet.catalog
 from securitynet.analysis import statistics
@@ -12,6 +11,7 @@ from securitynet.catalog.catalog import Catalog
 from securitynet.web.plot import clustered_pearson
 from securitynet.web.search import Search
 from securitynet.web.state import State
+from web_catalog import fill
 
 STATES = [
     State(),
@@ -78,9 +78,9 @@ def test_correlation_from_sums_is_that_of_models() -> None:
     clusters = random.integers(0, 9, 400)
     x = random.normal(size=400) + clusters
     y = 0.4 * x + random.normal(size=400) * 2
-    ours = clustered_pearson(x, y, clusters, 500)
+    ours = clustered_pearson(x, y, clusters)
     slow = statistics.correlation(x, y, clusters=clusters, resamples=500)
     assert (ours.n, ours.clusters) == (slow.n, slow.clusters)
     assert np.allclose([ours.value, ours.low, ours.high], [slow.value, slow.low, slow.high], atol=1e-9)
-    noise = clustered_pearson(x, random.normal(size=400), clusters, 500)
+    noise = clustered_pearson(x, random.normal(size=400), clusters)
     assert noise.low < 0 < noise.high

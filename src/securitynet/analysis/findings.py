@@ -1,8 +1,8 @@
-"""Findings: claims of the two papers as hypotheses, and what the data at hand says of each.
+"""Findings: claims of the two papers as hypotheses, and what the data at hand says about each.
 
-A claim is **supported** if the interval of what it speaks of lies on the side that it says, **contradicted** if it lies
-on the other side, and **undecided** otherwise. Intervals are as wide as the number of claims tested on the same data
-asks for (Bonferroni), so that a page of findings seldom holds one that is due to chance.
+A claim is **supported** if the interval of its estimate lies on the claimed side of zero, **contradicted** if it lies
+on the other side, and **undecided** otherwise. Intervals are widened for the number of claims tested on the same data
+(Bonferroni), so that a page of findings rarely contains one that is due to chance.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from securitynet.analysis.frames import Quantity
 from securitynet.analysis.statistics import Estimate
 
 FEWEST = 6
-"""Fewest models for a verdict: of fewer, resampling makes intervals that are far too narrow."""
+"""Fewest models for a verdict: with fewer, resampling gives intervals that are far too narrow."""
 
 Status = Literal["supported", "contradicted", "undecided", "not tested"]
 
@@ -35,14 +35,14 @@ class Claim:
     """A hypothesis.
 
     Attributes:
-        name: Short.
-        sentence: What is claimed.
-        source: Where.
+        name: Short identifier.
+        sentence: The claim, as a sentence.
+        source: Paper and section that make it.
         quantities: What must have been measured.
-        test: Gives the estimate.
-        sign: Which sign the claim says that it has.
-        measure: What the estimate is, for the sentence.
-        restrict: Column -> values of the cases that the paper speaks of, taken where there are any such.
+        test: Computes the estimate.
+        sign: The sign that the claim gives the estimate.
+        measure: What the estimate is, in words.
+        restrict: Column -> values of the cases that the paper covers, applied if there are any.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What data says of a claim.
+    """What the data says about a claim.
 
     Attributes:
         claim: The claim.
-        status: See the module.
+        status: The verdict, as the module defines it.
         estimate: None if it was not tested.
-        sentence: The whole in words.
+        sentence: The finding in words.
     """
 
     claim: Claim
@@ -153,20 +153,20 @@ def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: f
         lacking = "; ".join(sorted({quantity.label for quantity in claim.quantities.values()}))
         sentence = f"{claim.sentence} Not tested: this data lacks one of: {lacking}."
         return Finding(claim, "not tested", None, sentence)
-    found = claim.test(wide, strict)
-    if not found.resolved or not np.isfinite(found.low):
-        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {found.method} ({found.n}).")
-    if found.n < FEWEST:
-        few = f"Not tested: {found.n} models are too few, {FEWEST} are needed."
-        return Finding(claim, "not tested", found, f"{claim.sentence} {few}")
-    toward = (found.low, found.high) if claim.sign > 0 else (-found.high, -found.low)
+    result = claim.test(wide, strict)
+    if not result.resolved or not np.isfinite(result.low):
+        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {result.method} ({result.n}).")
+    if result.n < FEWEST:
+        few = f"Not tested: {result.n} models are too few, {FEWEST} are needed."
+        return Finding(claim, "not tested", result, f"{claim.sentence} {few}")
+    toward = (result.low, result.high) if claim.sign > 0 else (-result.high, -result.low)
     status: Status = "supported" if toward[0] > 0 else "contradicted" if toward[1] < 0 else "undecided"
-    numbers = f"{claim.measure} {estimate(found.value, found.low, found.high)}, n = {found.n:,}"
+    numbers = f"{claim.measure} {estimate(result.value, result.low, result.high)}, n = {result.n:,}"
     several = f", for {tested} claims tested together" if tested > 1 else ""
     sentence = (
-        f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {found.method})."
+        f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {result.method})."
     )
-    return Finding(claim, status, found, sentence)
+    return Finding(claim, status, result, sentence)
 
 
 def _families(wide: pandas.DataFrame) -> NDArray[np.object_] | None:

@@ -69,7 +69,7 @@ class Quantity:
 
 
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
-    """A frame with all of `COLUMNS`, in that order; what is not known is missing."""
+    """A frame with all of `COLUMNS`, in that order; unknown values are missing."""
     frame = pandas.DataFrame(rows)
     return frame.reindex(columns=[*COLUMNS])
 
@@ -96,10 +96,10 @@ def parse_name(name: str) -> dict[str, Any]:
     """
     if name in _TARGET:
         return _how("target", measure=_TARGET[name])
-    found = _MEASURE.search(name)
-    if found is None:
+    match = _MEASURE.search(name)
+    if match is None:
         return _how("other", measure=name)
-    before = [part for part in name[: found.start()].split(".") if part]
+    before = [part for part in name[: match.start()].split(".") if part]
     attack, rest = (before[0], before[1:]) if before else ("other", [])
     method = auxiliary = access = None
     settings: dict[str, str] = {}
@@ -117,7 +117,7 @@ def parse_name(name: str) -> dict[str, Any]:
             auxiliary = condition or auxiliary
         else:
             settings["of"] = part
-    return _how(attack, method, access, auxiliary, settings, found["measure"], found["at"])
+    return _how(attack, method, access, auxiliary, settings, match["measure"], match["at"])
 
 
 def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
@@ -162,7 +162,7 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
     """The rows of the cases whose annotations and conditions have these values (text, without regard to case)."""
     for column, value in conditions.items():
         allowed = {str(item).casefold() for item in (value if isinstance(value, (list, tuple, set)) else [value])}
-        frame = frame[frame[column].map(lambda found, allowed=allowed: str(found).casefold() in allowed)]
+        frame = frame[frame[column].map(lambda cell, allowed=allowed: str(cell).casefold() in allowed)]
     return frame
 
 

@@ -56,7 +56,7 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
         wide: One row a case, from `frames.wide`.
         quantity: Column to predict.
         extra: Further columns of numbers to predict from, such as the target's accuracy.
-        seed: Of the folds and of the bootstrap.
+        seed: Of the tests.
 
     Returns:
         None if there are too few models or families.
@@ -110,8 +110,8 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
     )
     return Prediction(
         table=table.reindex(table["residual"].abs().sort_values(ascending=False, kind="stable").index),
-        error=statistics.mean(wrong, clusters=clusters, seed=seed),
-        baseline=statistics.mean(simple, clusters=clusters, seed=seed),
+        error=statistics.mean(wrong, clusters=clusters),
+        baseline=statistics.mean(simple, clusters=clusters),
         gain=statistics.paired_difference(wrong, simple, clusters=clusters, seed=seed),
         correlation=statistics.correlation(predicted, actual, clusters=clusters, seed=seed),
         used=tuple(map(str, used)),
@@ -122,9 +122,9 @@ def _dataset_means(
     actual: NDArray[np.float64], datasets: NDArray[np.object_], families: NDArray[np.object_]
 ) -> NDArray[np.float64]:
     """For each model the mean over the other families of its dataset, else over all other families."""
-    found = np.empty(len(actual))
+    means = np.empty(len(actual))
     for row in range(len(actual)):
         others = families != families[row]
         same = others & (datasets == datasets[row])
-        found[row] = actual[same if same.any() else others].mean()
-    return found
+        means[row] = actual[same if same.any() else others].mean()
+    return means

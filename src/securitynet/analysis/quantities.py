@@ -6,8 +6,6 @@ from typing import Literal
 
 from securitynet.analysis.frames import Quantity
 
-IN_DISTRIBUTION = ("partial", "shadow", None)
-
 TARGET_ACCURACY = Quantity("Target's test accuracy", ("test_accuracy",), {"attack": ("target",)})
 TRAIN_ACCURACY = Quantity("Target's training accuracy", ("train_accuracy",), {"attack": ("target",)})
 OVERFITTING = Quantity("Overfitting level", ("overfitting",), {"attack": ("target",)}, "points", 0.0)
@@ -37,7 +35,7 @@ def membership(
     return Quantity(label, measure, {"attack": ("membership",), "method": (method,), **where}, unit, chance)  # type: ignore[arg-type]
 
 
-CORRECTNESS_AUC = membership("correctness", "Prediction correctness: AUC")
+CORRECTNESS_AUC = membership("correctness", "Prediction correctness: AUC (identity: 0.5 + overfitting/2)")
 MODIFIED_ENTROPY_AUC = membership("modified-entropy", "Modified entropy: AUC")
 MLP_AUC = membership("mlp-posteriors", "MLP on posteriors: AUC")
 MLP_TOP3_AUC = membership("mlp-top3", "MLP on the top 3 posteriors: AUC")

@@ -19,6 +19,7 @@ def load(
     db: str | None = None,
     where: dict[str, Any] | None = None,
     curves: bool = False,
+    doubtful: bool = False,
 ) -> pandas.DataFrame:
     """The tidy frame of a source, or of several together.
 
@@ -27,12 +28,13 @@ def load(
         db: The catalog's database; the user's own by default.
         where: Column -> value or values: annotations and conditions that a model must have.
         curves: Add whole ROC curves of studies (`study_frames.from_study`).
+        doubtful: Keep targets of studies of which a check failed.
 
     Raises:
         ConfigurationError: If there is nothing, or a column does not exist.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    parts = [_one(name, db, curves) for name in sources]
+    parts = [_one(name, db, curves, doubtful) for name in sources]
     frame = parts[0]
     if len(parts) > 1:  # a trial that is in several studies counts once
         together = pandas.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
@@ -61,7 +63,7 @@ def _first(frame: pandas.DataFrame, name: str) -> dict[str, Any]:
     return dict(zip(known["case"], known[name], strict=True))
 
 
-def _one(source: str, db: str | None, curves: bool) -> pandas.DataFrame:
+def _one(source: str, db: str | None, curves: bool, doubtful: bool) -> pandas.DataFrame:
     """The tidy frame of one source."""
     if source == "catalog":
         import securitynet.catalog
@@ -69,7 +71,7 @@ def _one(source: str, db: str | None, curves: bool) -> pandas.DataFrame:
         with securitynet.catalog.open(db) as catalog:
             return frames.from_catalog(catalog)
     if Path(source).is_dir():
-        return study_frames.from_study(Path(source), curves=curves)
+        return study_frames.from_study(Path(source), curves=curves, doubtful=doubtful)
     raise ConfigurationError(
         f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
     )
@@ -81,10 +83,10 @@ def parse_where(texts: list[str]) -> dict[str, list[str]]:
     Raises:
         ConfigurationError: If a text is not of that form.
     """
-    found: dict[str, list[str]] = {}
+    conditions: dict[str, list[str]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not name.strip() or not values.strip():
             raise ConfigurationError(f"--where {text!r} is not understood.", hint="Write COLUMN=VALUE,VALUE.")
-        found.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
-    return found
+        conditions.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
+    return conditions

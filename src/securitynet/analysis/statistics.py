@@ -1,12 +1,13 @@
 """Statistics over models: correlations, differences and groups, with intervals, tests, and clusters respected.
 
-Models of one architecture family are no independent draws: a table with forty ResNets and one AlexNet says less than
-41 models seem to. Where ``clusters`` are given, resampling draws whole clusters (Cameron, Gelbach and Miller, 2008),
-and intervals get as wide as that makes them.
+Models of one architecture family are not independent draws: a table with forty ResNets and one AlexNet carries less
+information than 41 independent models. Where ``clusters`` are given, whole clusters are left out one by one, and
+intervals widen accordingly.
 
-Of few models a bootstrap makes intervals that are too narrow: of eight, those that should hold the truth 95 times in a
-hundred held it 87 times. Below `resampling.FEWEST_RESAMPLED` intervals are therefore Student's (of a mean), Welch's (of
-a difference of means) and Fisher's (of a correlation).
+A bootstrap makes intervals that are too narrow where models or families are few: of six families, those that should
+hold the truth 95 times in a hundred held it 89 times. Intervals are therefore Student's with the jackknife's error (of
+a mean it is the usual one), Welch's (of a difference of means), and the wider one of the jackknife's and Fisher's (of a
+correlation).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from securitynet.analysis.resampling import Floats, Labels
 RESAMPLES = 2000
 FEWEST_CLUSTERS = resampling.FEWEST_CLUSTERS
 FEWEST = 4
-"""Fewest pairs for a correlation; with three a line is almost always found."""
+"""Fewest pairs for a correlation; three points almost always lie close to a line."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Estimate:
         value: Point estimate; NaN if it can't be computed.
         low: Lower end.
         high: Upper end.
-        p: Two-sided p-value of "it is zero" (or "there is no difference"), None if none was asked for.
+        p: Two-sided p-value of "it is zero" (or "there is no difference"), None if no test was made.
         n: Records behind it.
-        clusters: Clusters that were resampled; None if records were.
+        clusters: Clusters that were left out one by one; None if records were.
         method: How, for a caption.
     """
 
@@ -68,20 +69,20 @@ def correlation(
 ) -> Estimate:
     """Correlation of two quantities over models.
 
-    Pairs with a missing value are left out. The interval is that of the bootstrap's percentiles, or Fisher's where
-    models are few (for ranks with the variance of Bonett and Wright, 2000). The p-value comes from
-    permutations of ``y`` (within strata); where clusters are resampled, which permutations of models would ignore, from
-    the share of the bootstrap beyond zero. It is never below one in the number of resamples.
+    Pairs with a missing value are left out. The interval is the jackknife's on the scale of Fisher's z and, where no
+    clusters are left out, Fisher's where that is wider (for ranks with the variance of Bonett and Wright, 2000). The
+    p-value comes from permutations of ``y`` (within strata), and is then never below one in their number; where
+    clusters are left out, which permutations of models would ignore, it belongs to the interval.
 
     Args:
         x: N values.
         y: N values.
         kind: Of values, or of their ranks.
-        clusters: N labels of what is resampled as a whole, such as architecture families.
+        clusters: N labels of what is left out as a whole, such as architecture families.
         strata: N labels within which values are centred (ranks: taken), such as datasets: the correlation that is left
             when differences between strata are taken away.
         level: Of the interval.
-        resamples: Of the bootstrap, and of the permutation test.
+        resamples: Of the permutation test.
         seed: Decides them.
     """
     x, y, (cluster_of, stratum_of) = resampling.complete(x, y, clusters, strata)
@@ -104,19 +105,18 @@ def correlation(
     if not np.isfinite(value):
         return Estimate(np.nan, np.nan, np.nan, None, n, None, "a quantity that does not vary")
     name = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}[kind]
-    if resampling.few(n, cluster_of):
-        low, high = resampling.fisher(value, n - int(within.max()), kind, level)
-        resampled, how = None, "Fisher's interval"
-    else:
-        drawn = resampling.bootstrap(statistic, n, cluster_of, resamples, seed)
-        low, high, resampled = drawn.interval(level)
-        how = resampling.how(resampled, resamples)
-    if resampled:
-        p = drawn.beyond_zero()
+    freedom = n - int(within.max())
+    left_out = resampling.jackknife(lambda weights: resampling.fisher_z(statistic(weights), n, kind), n, cluster_of)
+    low, high = (float(np.tanh(end)) for end in left_out.interval(level))
+    how = left_out.how
+    if left_out.clusters:
+        p = left_out.beyond_zero()
     else:
         a, b = (x, y) if kind == "pearson" else (resampling.ranks(v, everything, within)[0] for v in (x, y))
         p = resampling.permuted(a, b, within, value, resamples, seed)
-    return Estimate(value, min(low, value), max(high, value), p, n, resampled, f"{name}, {how}")
+        ends = resampling.fisher(value, freedom, kind, level)
+        low, high, how = min(low, ends[0]), max(high, ends[1]), f"{how} or Fisher's interval, the wider one"
+    return Estimate(value, min(low, value), max(high, value), p, n, left_out.clusters, f"{name}, {how}")
 
 
 def mean(
@@ -125,46 +125,24 @@ def mean(
     clusters: Labels | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Estimate:
-    """Mean over models, with the bootstrap's interval; with Student's where they are few.
+    """Mean over models, with Student's interval.
 
     ``bounds`` are what no mean can pass, such as 0 and 1 for shares: Student's interval knows nothing of them.
     """
-    kept = np.isfinite(values)
-    values = values[kept]
-    cluster_of = None if clusters is None else np.asarray(clusters, dtype=object)[kept]
+    present = np.isfinite(values)
+    values = values[present]
+    cluster_of = None if clusters is None else resampling.objects(clusters)[present]
     if len(values) < 2:
         value = float(values.mean()) if len(values) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(values), None, "one model" if len(values) else "no model")
-    low, high, resampled, how = resampling.of_mean(values, cluster_of, level, resamples, seed)
-    value = float(values.mean())
-    low, high = max(min(low, value), bounds[0]), min(max(high, value), bounds[1])
-    return Estimate(value, low, high, None, len(values), resampled, f"mean, {how}")
-
-
-def ratio_of_means(
-    numerator: Floats,
-    denominator: Floats,
-    *,
-    clusters: Labels | None = None,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of one quantity over the mean of another on the same models (SecurityNet, section 4.1)."""
-    above, below, (cluster_of, _) = resampling.complete(numerator, denominator, clusters, None)
-    if len(above) == 0 or below.mean() == 0:
-        return Estimate(np.nan, np.nan, np.nan, None, len(above), None, "no model")
-
-    def statistic(weights: Floats) -> Floats:
-        return np.asarray(resampling.average(above, weights) / resampling.average(below, weights))
-
-    value = float(above.mean() / below.mean())
-    low, high, resampled = resampling.bootstrap(statistic, len(above), cluster_of, resamples, seed).interval(level)
-    method = f"ratio of means, {resampling.how(resampled, resamples)}"
-    return Estimate(value, min(low, value), max(high, value), None, len(above), resampled, method)
+    jackknife = resampling.jackknife(
+        lambda weights: resampling.average(values, weights), len(values), cluster_of, [np.isfinite(values)]
+    )
+    low, high = jackknife.interval(level)
+    low, high = max(min(low, jackknife.value), bounds[0]), min(max(high, jackknife.value), bounds[1])
+    method = f"mean, Student's interval, {jackknife.how}"
+    return Estimate(jackknife.value, low, high, None, len(values), jackknife.clusters, method)
 
 
 def paired_difference(
@@ -182,14 +160,17 @@ def paired_difference(
     if len(change) < 2:
         value = float(change.mean()) if len(change) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(change), None, "fewer than two pairs")
-    low, high, resampled, how = resampling.of_mean(change, cluster_of, level, resamples, seed)
+    jackknife = resampling.jackknife(
+        lambda weights: resampling.average(change, weights), len(change), cluster_of, [np.isfinite(change)]
+    )
+    low, high = jackknife.interval(level)
     value = float(change.mean())
-    codes = resampling.codes(cluster_of, len(change)) if resampled else np.arange(len(change))
+    codes = resampling.codes(cluster_of, len(change)) if jackknife.clusters else np.arange(len(change))
     signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], (resamples, codes.max() + 1))
     flipped = np.abs((signs[:, codes] * change).mean(axis=1)) >= abs(value) - 1e-12
     p = float((flipped.sum() + 1) / (resamples + 1))
-    method = f"mean of paired differences, {how}"
-    return Estimate(value, min(low, value), max(high, value), p, len(change), resampled, method)
+    method = f"mean of paired differences, Student's interval, {jackknife.how}"
+    return Estimate(value, min(low, value), max(high, value), p, len(change), jackknife.clusters, method)
 
 
 def group_difference(
@@ -204,23 +185,23 @@ def group_difference(
     """Difference of means of two groups of models, ``second - first``.
 
     The p-value comes from permutations of the labels. Where the clusters of both groups are given, whole clusters are
-    drawn, those of both groups together; a cluster may have models in both, so that the p-value is then the share of
-    the bootstrap beyond zero.
+    left out, those of both groups together; a cluster may have models in both, so that the p-value is then that of the
+    interval.
 
     Args:
         first: Values of a group.
         second: Of the other.
         clusters: Labels of each group's models.
         level: Of the interval.
-        resamples: Of the bootstrap, and of the permutation test.
+        resamples: Of the permutation test.
         seed: Decides them.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    kept = np.isfinite(first), np.isfinite(second)
+    finite = np.isfinite(first), np.isfinite(second)
     labels = None
     if clusters is not None:
-        labels = np.concatenate([resampling.objects(names)[keep] for names, keep in zip(clusters, kept, strict=True)])
-    first, second = first[kept[0]], second[kept[1]]
+        labels = np.concatenate([resampling.objects(names)[keep] for names, keep in zip(clusters, finite, strict=True)])
+    first, second = first[finite[0]], second[finite[1]]
     n = len(first) + len(second)
     if min(len(first), len(second)) < 2:
         return Estimate(np.nan, np.nan, np.nan, None, n, None, "a group of fewer than two models")
@@ -238,20 +219,15 @@ def group_difference(
         and min(len(set(labels[~in_second])), len(set(labels[in_second]))) >= resampling.FEWEST_CLUSTERS
     )
     if of_both:
-        drawn = resampling.bootstrap(statistic, n, labels, resamples, seed)
-        low, high, resampled = drawn.interval(level)
-        if resampled:
-            method = f"difference of means, {resampling.how(resampled, resamples)}"
-            return Estimate(value, min(low, value), max(high, value), drawn.beyond_zero(), n, resampled, method)
-    if min(len(first), len(second)) < resampling.FEWEST_RESAMPLED:
-        low, high = resampling.welch(first, second, level)
-        how = "Welch's interval"
-    else:
-        random = np.random.default_rng([seed, 0])
-        means = [g[random.integers(0, len(g), (resamples, len(g)))].mean(axis=1) for g in (first, second)]
-        tail = 100 * (1 - level) / 2
-        low, high = (float(end) for end in np.percentile(means[1] - means[0], [tail, 100 - tail]))
-        how = resampling.how(None, resamples)
+        jackknife = resampling.jackknife(statistic, n, labels, [~in_second, in_second])
+        if jackknife.clusters:
+            low, high = jackknife.interval(level)
+            method = f"difference of means, {jackknife.how}"
+            return Estimate(
+                value, min(low, value), max(high, value), jackknife.beyond_zero(), n, jackknife.clusters, method
+            )
+    low, high = resampling.welch(first, second, level)
+    how = "Welch's interval"
     order = np.random.default_rng([seed, 1]).random((resamples, n)).argsort(axis=1)
     shuffled = together[order]
     differences = shuffled[:, len(first) :].mean(axis=1) - shuffled[:, : len(first)].mean(axis=1)
@@ -270,7 +246,7 @@ def equal_groups(
     """Kruskal and Wallis' H over groups, and its p-value by permutation of the groups' names.
 
     Where all models of a cluster are of one group, as those of an architecture family are of one venue, names are
-    permuted between clusters: forty models of one paper are one publication, and no forty.
+    permuted between clusters: forty models of one paper are one publication, not forty.
 
     Args:
         values: N.

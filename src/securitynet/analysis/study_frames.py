@@ -1,4 +1,4 @@
-"""The tidy frame of a study, from its subject and trial files."""
+"""The tidy frame of a study, from its target and trial files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import SubjectRecord, SubjectStore, subject_key
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore, target_key
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
-"""Layers of architectures whose names do not tell."""
+"""Layers of architectures whose names do not state them."""
 
 CURVE_MEASURE = "roc"
 """True-positive rates all along an ROC curve, as `from_study` adds them."""
@@ -29,32 +29,34 @@ CURVE_RATES = np.logspace(-5, 0, 26)
 """False-positive rates at which curves of several targets are taken, so that they can be averaged: five a decade."""
 
 
-def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
-    """All measured values under a study's root: one case a subject, and its annotations as far as they are known.
+def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = False) -> pandas.DataFrame:
+    """All measured values under a study's root: one case per target, with its known annotations.
 
-    Annotations come from the catalog where the study file links a model to it, and else from the name of the
-    architecture and of the dataset. Of trials that failed or were skipped there are no rows.
+    Annotations come from the catalog where the study file links a model to it, and otherwise from the
+    names of the architecture and the dataset. Trials that failed or were skipped have no rows.
 
     Args:
         folder: The study's root.
-        curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores that trials keep; these must
-            be read then, which takes a while where there are thousands.
+        curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores stored with the trials;
+            reading thousands of them takes a while.
+        doubtful: Include targets that failed a check: accuracy at chance or far from the stated one, another class
+            order, or random outputs. Their measurements say nothing about a model.
     """
     rows: list[dict[str, Any]] = []
     store = TrialStore(folder)
     results = list(store)
     larger = _larger(results)
     known: dict[str, dict[str, Any]] = {}
-    for record in SubjectStore(folder):
-        if record.means is None:
+    for record in StudyTargetStore(folder):
+        if record.means is None or (record.doubtful and not doubtful):
             continue
         means = record.means
         case = describe(record)
-        known[subject_key(means.target, means.dataset, means.split, means.precision)] = case
+        known[target_key(means.target, means.dataset, means.split, means.precision)] = case
         rows += [{**case, **values(measurement)} for measurement in record.measurements]
     for result in results:
         spec = result.spec
-        of = known.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
+        of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status == "ok" and of is not None:
             rows += list(_trial_rows(result, of, larger))
             if curves and result.spec.method.startswith("membership.") and rows:
@@ -62,8 +64,8 @@ def from_study(folder: Path | str, *, curves: bool = False) -> pandas.DataFrame:
     return tidy(rows)
 
 
-def describe(record: SubjectRecord) -> dict[str, Any]:
-    """What is known about a subject, by the columns of a tidy frame."""
+def describe(record: StudyTargetRecord) -> dict[str, Any]:
+    """What is known about an assessed target, by the columns of a tidy frame."""
     assert record.means is not None
     training = record.training or {}
     reference = record.means.target.reference
@@ -104,9 +106,9 @@ def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> 
         how["surrogate"] = "larger" if architecture in larger else "usual"
     changed = changes(spec.kind, spec.method, spec.configuration)
     for measurement in result.measurements:
-        found = values(measurement)
-        settings = {**changed, **json.loads(found["settings"])}
-        yield {**case, **found, **how, "settings": json.dumps(settings, sort_keys=True)}
+        columns = values(measurement)
+        settings = {**changed, **json.loads(columns["settings"])}
+        yield {**case, **columns, **how, "settings": json.dumps(settings, sort_keys=True)}
 
 
 def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -122,10 +124,12 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     members, non_members = scores[is_member], scores[~is_member]
     if not len(members) or not len(non_members):
         return []
-    resolved = CURVE_RATES[np.greater_equal(CURVE_RATES, 1 / len(non_members))]
+    n = len(non_members)
+    resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
     whole = roc.curve(members, non_members)
-    # The lowest threshold whose false-positive rate does not exceed the bound, as `roc.tpr_at_fpr` takes it.
-    values = whole.tpr[np.searchsorted(whole.fpr, resolved + 1e-12, side="right") - 1]
+    # The threshold that `roc.tpr_at_fpr` takes.
+    bounds = np.array([1.0 if rate == 1 else roc.allowed(rate, n) / n for rate in resolved])
+    values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
     return [
         {**how, "at": f"fpr={rate:.4g}", "value": float(value)} for rate, value in zip(resolved, values, strict=True)
@@ -143,7 +147,7 @@ def _larger(results: Sequence[TrialResult]) -> set[str]:
 
 
 def _depth(architecture: str) -> int:
-    """Layers, as the name of an architecture tells them."""
+    """Number of layers, read from the name of an architecture."""
     if architecture in _DEPTHS:
         return _DEPTHS[architecture]
     numbers = re.findall(r"\d+", architecture.removeprefix("cifar-"))
@@ -162,16 +166,16 @@ def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in configuration.items() if defaults.get(name) != value}
 
 
-def _defense(record: SubjectRecord) -> str | None:
-    """The defense of a subject: the one it was trained with, or the one at its output."""
+def _defense(record: StudyTargetRecord) -> str | None:
+    """The training defense and the output defense of an assessed target, joined; None if it has neither."""
     trained = (record.training or {}).get("defense")
     at_output = record.declared.get("defense")
     names = [item if isinstance(item, str) else str(item.get("name", item)) for item in (trained, at_output) if item]
     return " + ".join(dict.fromkeys(names)) or None
 
 
-def _condition(record: SubjectRecord) -> dict[str, Any]:
-    """Of a subject's defense: the settings that are not its defaults, in words; the epsilon spent; the teacher."""
+def _condition(record: StudyTargetRecord) -> dict[str, Any]:
+    """Describe a target's defense: the settings that differ from its defaults, the epsilon spent, the teacher."""
     trained = (record.training or {}).get("defense") or {}
     given = dict(trained.get("settings") or {}) if isinstance(trained, dict) else {}
     name = trained.get("name") if isinstance(trained, dict) else trained
@@ -194,8 +198,8 @@ def _words(field: str, value: Any) -> str:
     return f"{field.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
 
 
-def _at_output(record: SubjectRecord) -> tuple[str, dict[str, Any]]:
-    """Name and settings of the defense of a subject's answers."""
+def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the output defense of an assessed target."""
     from securitynet.defenses.base import settings_of
 
     name = str(record.declared["defense"])

@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from securitynet.assessments.assessed_target import Subject, trial_data
+from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data
+from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.run_trial import Measures, Trial, reuse, run_trial, skip
-from securitynet.assessments.trial_plan import absent_families, left_out, plan
+from securitynet.assessments.run_trial import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
+from securitynet.assessments.trial_plan import list_absent_families, list_left_out, plan
 from securitynet.assessments.what_helps import try_defenses
 from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
+from securitynet.models.loading.examination import doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
-from securitynet.results.document import NotAssessed, Remedies
+from securitynet.results.document import NotAssessed
 from securitynet.results.store import TrialStore
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
 
-
-@dataclass(eq=False)
-class Assessment:
-    """What was found about one target.
-
-    Attributes:
-        config: As given.
-        subject: The target with its data.
-        measurements: Of the target itself (accuracies); those of attacks are in ``trials``.
-        trials: In the order they ran.
-        not_assessed: What a reader may expect and will not find.
-        signals: Outputs for all judged records.
-        seconds: Wall-clock seconds by phase.
-        remedies: What would help; None unless it was asked for.
-    """
-
-    config: AssessConfig
-    subject: Subject
-    measurements: list[Measurement]
-    signals: Signals
-    trials: list[Trial] = field(default_factory=list)
-    not_assessed: list[NotAssessed] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    remedies: Remedies | None = None
-
-    def all_measurements(self) -> list[Measurement]:
-        """The target's and all trials'."""
-        return [*self.measurements, *(m for trial in self.trials for m in trial.result.measurements)]
-
-    def __getitem__(self, name: str) -> Measurement:
-        """A measurement by its dotted name; KeyError names what there is."""
-        for measurement in self.all_measurements():
-            if measurement.name == name:
-                return measurement
-        raise KeyError(f"{name!r}; there are: {', '.join(m.name for m in self.all_measurements())}")
-
-
-def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Progress | None = None) -> Assessment:
+def run(
+    config: AssessConfig, assessed: AssessedTarget, store: TrialStore, report_progress: ReportProgress | None = None
+) -> Assessment:
     """Query the target once, then run every attack and detector that was asked for and applies.
 
     A finished trial in ``store`` is used again, unless ``config.rerun`` says otherwise or another version of this
@@ -71,41 +34,55 @@ def run(config: AssessConfig, subject: Subject, store: TrialStore, progress: Pro
     Raises:
         SecurityNetError: If the target can't answer for these images; nothing can be assessed then.
     """
-    planned = plan(config, subject)
+    planned = plan(config, assessed)
     cache = config.cache or cache_folder()
-    data = trial_data(subject)
-    measures = Measures(config.level, config.fprs, config.seed)
+    data = make_trial_data(assessed)
+    measures = MetricOptions(config.level, config.fprs, config.seed)
     started = time.perf_counter()
-    signals = collect(subject.target, data.dataset, data.judged, cache=cache, progress=_named(progress, "querying"))
-    assessment = Assessment(config, subject, accuracies(signals, data, config.level), signals)
+    signals = collect(
+        assessed.target, data.dataset, data.judged, cache=cache, progress=name_phase(report_progress, "querying")
+    )
+    review(assessed, signals, data)
+    assessment = Assessment(config, assessed, measure_accuracies(signals, data, config.level), signals)
     assessment.seconds["signals"] = time.perf_counter() - started
     for number, task in enumerate(planned):
-        if progress:
-            progress("trials", number, len(planned))
+        if report_progress:
+            report_progress("trials", number, len(planned))
         if task.obstacle is not None:
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
-        trial = None if config.rerun else reuse(task, store, measures)
+        trial = None if config.rerun else reuse(task, store, measures, marks=doubts(assessed.target.checks))
         if trial is None:
-            told = _named(progress, task.name)
-            context = Context(seed=config.seed, cache=cache, device=config.device, progress=told)
-            trial = run_trial(task, subject.target, data, context, store, measures)
+            running = name_phase(report_progress, task.name)
+            context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
+            trial = run_trial(task, assessed.target, data, context, store, measures)
         assessment.trials.append(trial)
         if trial.result.status == "failed":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
         elif trial.result.status == "skipped":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
-    if progress:
-        progress("trials", len(planned), len(planned))
-    assessment.not_assessed += [*left_out(config), *absent_families(config)]
+    if report_progress:
+        report_progress("trials", len(planned), len(planned))
+    assessment.not_assessed += [*list_left_out(config), *list_absent_families(config)]
     if config.try_defenses:
-        assessment.remedies = try_defenses(assessment, progress)
+        assessment.remedies = try_defenses(assessment, report_progress)
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
 
 
-def accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
+def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:
+    """Judge the accuracy of a target on all of its non-members; its checks and notes are replaced."""
+    inside = ~np.isin(signals.indices, data.splits.members)
+    trained = assessed.trained
+    # What the model record states holds for the non-members of its own split.
+    same = trained is not None and trained.split.fingerprint == data.splits.fingerprint
+    stated = trained.test_accuracy if trained is not None and same else None
+    names = data.dataset.class_names
+    review_accuracy(assessed.target, signals.predictions[inside], signals.labels[inside], names, stated)
+
+
+def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
     """Accuracy on members and on non-members, and their difference, the overfitting level."""
     is_member = np.isin(signals.indices, data.splits.members)
     train = int(signals.correct[is_member].sum()), int(is_member.sum())
@@ -115,7 +92,3 @@ def accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurem
         rates.rate("target.test_accuracy", *test, direction=Direction.HIGHER, level=level),
         rates.difference("target.overfitting", train, test, direction=Direction.LOWER, level=level),
     ]
-
-
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)

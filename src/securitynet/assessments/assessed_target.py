@@ -1,4 +1,4 @@
-"""The subject of an assessment: a target, its dataset, and who is a member, checked before work starts."""
+"""The target of an assessment, with its dataset and who is a member of its training set; checked before work starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class AssessedTarget:
     """A target with its data.
 
     Attributes:
@@ -47,19 +49,19 @@ class Subject:
     auxiliary: ImageDataset | None = None
 
 
-def trial_data(subject: Subject) -> TrialData:
-    """What methods are handed about a subject: its records, and how it was trained, poisoned and protected.
+def make_trial_data(assessed: AssessedTarget) -> TrialData:
+    """What methods are handed about a target: its records, and how it was trained, poisoned and protected.
 
     Raises:
         SecurityNetError: See `make_backdoor_of`.
     """
     return TrialData(
-        subject.dataset,
-        subject.splits,
-        subject.trained,
-        subject.auxiliary,
-        make_backdoor_of(subject.trained),
-        defense_of(subject.trained),
+        assessed.dataset,
+        assessed.splits,
+        assessed.trained,
+        assessed.auxiliary,
+        make_backdoor_of(assessed.trained),
+        defense_of(assessed.trained),
     )
 
 
@@ -69,7 +71,7 @@ def prepare(
     *,
     target: Target | None = None,
     dataset: ImageDataset | None = None,
-) -> Subject:
+) -> AssessedTarget:
     """Load dataset and target, unless they are given, and make the split.
 
     Raises:
@@ -77,7 +79,10 @@ def prepare(
     """
     check_defense(config)
     check_members(config)
-    recorded = config.model.startswith("outputs:")
+    if target is not None:
+        recorded = isinstance(target.backend, RecordedBackend)
+    else:
+        recorded = parse_reference(config.model).declaration.recorded
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
             "Which images should the model be assessed on?",
@@ -99,6 +104,8 @@ def prepare(
             input_size=config.input_size,
             head=config.head,
             num_classes=config.num_classes,
+            weight_set=config.weight_set,
+            allow_random=config.allow_random,
             access=config.access,
             device=config.device,
             precision=config.precision,
@@ -106,6 +113,8 @@ def prepare(
             max_queries=config.max_queries,
             timeout=config.timeout,
             retries=config.retries,
+            output=config.output,
+            trust=config.trust,
             cache=config.cache or cache_folder(),
             progress=progress,
         )
@@ -114,9 +123,11 @@ def prepare(
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above
+    target = examine(target, dataset, allow_random=config.allow_random)
+    require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     auxiliary = load_auxiliary(config, dataset)
-    return Subject(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+    return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 
 
 def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:

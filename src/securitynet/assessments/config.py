@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from securitynet.datasets.options import ImageOptions, StatedMembers
 from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.models.sources.references import describe_forms
 from securitynet.records import Access, Auxiliary
 
 
@@ -42,7 +43,7 @@ Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 """Drops repeated values: a measurement's name must occur once."""
 
 
-class RunOptions(BaseModel):
+class ComputeOptions(BaseModel):
     """Options of every command that computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +54,7 @@ class RunOptions(BaseModel):
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
 
-class DataOptions(ImageOptions, RunOptions):
+class DataOptions(ImageOptions, ComputeOptions):
     """Options that say which images."""
 
     dataset: str | None = Field(
@@ -71,18 +72,34 @@ class DataOptions(ImageOptions, RunOptions):
 class AssessConfig(DataOptions):
     """What to assess and how."""
 
-    model: str = Field(description="Model reference: arch:NAME, timm:NAME, onnx:FILE, http://..., outputs:FILE, ...")
+    model: str = Field(description=f"Model reference: {describe_forms()}, or the path of a model file.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
     normalize: str | None = Field(
         default=None,
         description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
     )
     input_size: int | None = Field(default=None, ge=1, description="Size to which images are resized for the model.")
-    head: Literal["auto", "logits", "log-probabilities", "probabilities"] = Field(
+    output: str | None = Field(
+        default=None, description="Name of the output that holds the class scores, where a model has several."
+    )
+    trust: bool = Field(
+        default=False, description="Run the code in the model's file, for formats that are programs (TorchScript)."
+    )
+    head: Literal["auto", "logits", "log-probabilities", "probabilities", "sigmoid"] = Field(
         default="auto", description="What the model emits."
     )
     num_classes: int | None = Field(
         default=None, ge=2, description="Number of classes. Default: what the weights have."
+    )
+    weight_set: str | None = Field(
+        default=None,
+        description="Which weights of a file with several sets: a name in the file, or average (EMA, SWA). Default: "
+        "those as trained.",
+    )
+    allow_random: bool = Field(
+        default=False,
+        description="Assess a model that does not answer the same for the same image: its answers are averaged over "
+        "repeats, and all results are marked.",
     )
     attacks: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",),

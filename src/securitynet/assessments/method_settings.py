@@ -21,26 +21,26 @@ Kind = Literal["attack", "detector"]
 REGISTRIES: dict[Kind, Registry] = {"attack": ATTACKS, "detector": DETECTORS}
 
 
-def chosen(kind: Kind, names: Sequence[str]) -> list[str]:
+def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
     """Full names that ``all``, ``standard``, ``none``, families' names and single names stand for, each once.
 
     Raises:
         UnknownName: If one of them is none of these.
     """
-    registry, found = REGISTRIES[kind], []
+    registry, chosen = REGISTRIES[kind], []
     for name in names:
         if name == "all":
-            found += registry.names()
+            chosen += registry.names()
         elif name == "standard":
-            found += [full for full in registry.names() if registry.get(full).costs is None]
+            chosen += [full for full in registry.names() if registry.get(full).costs is None]
         elif name in registry.families():
-            found += registry.names(name)
+            chosen += registry.names(name)
         elif name != "none":
-            found.append(registry.resolve(name).name)
-    return list(dict.fromkeys(found))
+            chosen.append(registry.resolve(name).name)
+    return list(dict.fromkeys(chosen))
 
 
-def kind_of(name: str) -> Kind:
+def find_kind(name: str) -> Kind:
     """Whether a full or short name is an attack's or a detector's.
 
     Raises:
@@ -79,7 +79,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--configure {text!r} is not understood.",
                 hint="Write NAME.FIELD=VALUE, such as lira.shadows.count=64.",
             )
-        table = settings.setdefault(REGISTRIES[kind_of(parts[0])].resolve(parts[0]).name, {})
+        table = settings.setdefault(REGISTRIES[find_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
         table[parts[-1]] = _value(value.strip())
@@ -105,7 +105,7 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
         raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
 
 
-def family_of(kind: Kind, name: str) -> str:
+def find_family(kind: Kind, name: str) -> str:
     """Key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
 

@@ -17,7 +17,7 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 
-def settings_of_methods(config: AssessConfig) -> tuple[str, ...]:
+def list_method_settings(config: AssessConfig) -> tuple[str, ...]:
     """The settings of attacks and detectors: those that are not of a defense.
 
     Raises:
@@ -32,13 +32,13 @@ def settings_of_methods(config: AssessConfig) -> tuple[str, ...]:
 
 
 def check_defense(config: AssessConfig) -> None:
-    """What can be told wrong about a defense before anything is loaded.
+    """Check what can be checked of a defense before anything is loaded.
 
     Raises:
         UnknownName: If it does not exist.
         ConfigurationError: If it is one to train with, a setting is wrong, or it would not hold up the adversary.
     """
-    settings_of_methods(config)
+    list_method_settings(config)
     if config.defense is None:
         return
     name = DEFENSES.resolve(config.defense).name
@@ -67,9 +67,9 @@ def defend(config: AssessConfig, target: Target, dataset: ImageDataset, splits: 
 
 def _of_defenses(texts: Sequence[str]) -> list[tuple[str, str]]:
     """(defense, text) of the settings that are of a defense."""
-    found = []
+    settings = []
     for text in texts:
         owner = text.partition("=")[0].strip().rpartition(".")[0]
         if owner in DEFENSES:
-            found.append((owner, text))
-    return found
+            settings.append((owner, text))
+    return settings

@@ -17,7 +17,7 @@ from securitynet.metrics.exposure import most_exposed
 from securitynet.results.document import ExposedMember, ExposedMembers
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
 
 COUNT = 12
 """Members that ``result.json`` names for each attack; ``exposed.csv`` has all of them."""
@@ -30,7 +30,7 @@ def scored_trials(assessment: Assessment) -> dict[str, MembershipScores]:
 
 def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMembers, ...]:
     """The members with the highest scores of each membership attack, with their files."""
-    dataset = assessment.subject.dataset
+    dataset = assessment.assessed_target.dataset
     found = []
     for name, scores in scored_trials(assessment).items():
         exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
@@ -75,9 +75,9 @@ def write_records(assessment: Assessment, path: Path) -> bool:
     trials = scored_trials(assessment)
     if not trials:
         return False
-    dataset, everything = assessment.subject.dataset, union(*(scores.indices for scores in trials.values()))
+    dataset, everything = assessment.assessed_target.dataset, union(*(scores.indices for scores in trials.values()))
     signals = assessment.signals.select(everything)
-    is_member = np.isin(everything, assessment.subject.splits.members)
+    is_member = np.isin(everything, assessment.assessed_target.splits.members)
     columns: list[NDArray[np.float64]] = []
     for scores in trials.values():
         at = np.searchsorted(everything, scores.indices)

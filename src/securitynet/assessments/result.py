@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.assessments import environment
-from securitynet.assessments.assess import Assessment
+from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
 from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
 
 
-def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
+def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
     """The machine-readable form of an assessment."""
-    subject, signals = found.subject, found.signals
-    target, dataset, splits = subject.target, subject.dataset, subject.splits
-    sent_by_attacks = target.ledger.total - signals.asked
+    assessed, signals = assessment.assessed_target, assessment.signals
+    target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
+    sent_by_attacks = target.query_counter.total - signals.sent
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         target=TargetFacts(
@@ -31,7 +31,8 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             access=target.access.value,
             precision=target.precision,
             notes=target.notes,
-            training=subject.trained.model_dump(mode="json") if subject.trained else None,
+            checks=target.checks,
+            training=assessed.trained.model_dump(mode="json") if assessed.trained else None,
         ),
         dataset=DatasetFacts(
             reference=dataset.reference,
@@ -40,9 +41,9 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             classes=dataset.class_names,
             image_shape=dataset.image_shape if dataset.images is not None else None,
             split=splits.name,
-            split_seed=subject.split_seed,
+            split_seed=assessed.split_seed,
             split_fingerprint=splits.fingerprint,
-            membership=subject.membership,
+            membership=assessed.membership,
             members=len(splits.members),
             non_members=len(splits.non_members),
             known_members=len(splits.known_members),
@@ -50,7 +51,7 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
             members_stated=dataset.members_stated,
             notes=dataset.notes,
         ),
-        measurements=tuple(found.all_measurements()),
+        measurements=tuple(assessment.all_measurements()),
         trials=tuple(
             TrialSummary(
                 id=trial.result.id,
@@ -61,28 +62,29 @@ def to_document(found: Assessment, judged: PolicyOutcome | None = None) -> Resul
                 configuration=trial.result.spec.configuration,
                 queries=trial.result.queries,
                 seconds=trial.result.seconds,
+                doubts=trial.result.doubts,
                 reused=trial.reused,
                 headline=headline(trial),
             )
-            for trial in found.trials
+            for trial in assessment.trials
         ),
-        not_assessed=tuple(found.not_assessed),
+        not_assessed=tuple(assessment.not_assessed),
         queries={
             "total": signals.queries.total + sent_by_attacks,
-            "unique": max(signals.queries.unique, target.ledger.unique),
-            "sent": target.ledger.total,
+            "unique": max(signals.queries.unique, target.query_counter.unique),
+            "sent": target.query_counter.total,
         },
-        seconds={phase: round(value, 3) for phase, value in found.seconds.items()},
+        seconds={phase: round(value, 3) for phase, value in assessment.seconds.items()},
         environment=environment.describe(target),
-        settings=_settings(found.config),
-        exposed=list_exposed(found),
+        settings=_settings(assessment.config),
+        exposed=list_exposed(assessment),
         policy=judged,
-        remedies=found.remedies,
+        remedies=assessment.remedies,
     )
 
 
 def _settings(config: AssessConfig) -> dict[str, Any]:
-    """The configuration as a file for ``--config`` would give it; masks are told by the split's fingerprint alone."""
+    """The configuration as a file for ``--config`` would give it; the split's fingerprint stands for masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
     return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
 
@@ -92,9 +94,9 @@ def headline(trial: Trial) -> tuple[str, ...]:
     if trial.output is None:
         return ()
     wanted = trial.output.headline
-    found = []
+    names = []
     for measurement in trial.result.measurements:
         own = measurement.name.removeprefix(f"{trial.name}.")
         if any(own == name or own.endswith(f".{name}") for name in wanted):
-            found.append(measurement.name)
-    return tuple(found)
+            names.append(measurement.name)
+    return tuple(names)

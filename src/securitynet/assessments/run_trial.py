@@ -7,7 +7,7 @@ import errno
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from securitynet.assessments import environment
@@ -16,11 +16,15 @@ from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import doubts
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
 
 logger = logging.getLogger(__name__)
+
+ReportProgress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +45,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Measures:
+class MetricOptions:
     """What is asked of the metrics: confidence level, false-positive rates, and the seed of resampling."""
 
     level: float
     fprs: Sequence[float]
     seed: int
 
-    def of(self, name: str, output: Output) -> list[Measurement]:
+    def measure_output(self, name: str, output: Output) -> list[Measurement]:
         """The measurements of an output, named after its trial."""
         found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
         return [measurement.renamed(name) for measurement in found]
@@ -60,8 +64,18 @@ def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
     return Trial(planned.name, store.save(result), None)
 
 
-def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_version: bool = False) -> Trial | None:
-    """The trial as an earlier run of this version finished it, or None; other measures are computed anew and kept."""
+def reuse(
+    planned: PlannedTrial,
+    store: TrialStore,
+    options: MetricOptions,
+    *,
+    any_version: bool = False,
+    marks: tuple[str, ...] | None = None,
+) -> Trial | None:
+    """The trial as an earlier run of this version finished it, or None.
+
+    If other levels or rates are asked for, its metrics are computed again and stored.
+    """
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
         return None
@@ -71,14 +85,16 @@ def reuse(planned: PlannedTrial, store: TrialStore, measures: Measures, *, any_v
     if arrays is None:
         return None
     output = planned.method.output.from_arrays(arrays)
-    measured = measures.of(planned.name, output)
-    if measured != list(earlier.measurements):  # other levels or rates were asked for this time
-        earlier = store.save(earlier.model_copy(update={"measurements": tuple(measured)}), output.arrays())
+    measured = options.measure_output(planned.name, output)
+    marks = earlier.doubts if marks is None else marks
+    if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or checks this time
+        update = {"measurements": tuple(measured), "doubts": marks}
+        earlier = store.save(earlier.model_copy(update=update), output.arrays())
     return Trial(planned.name, earlier, output, reused=True)
 
 
 def run_trial(
-    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, measures: Measures
+    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, options: MetricOptions
 ) -> Trial:
     """Run a trial and keep what comes of it; whatever breaks it is recorded, and must not cost the others."""
     started = time.perf_counter()
@@ -86,7 +102,7 @@ def run_trial(
     try:
         output = planned.method(target, data, context, planned.spec.threat_model)
         seconds["attack"] = time.perf_counter() - started
-        measured = measures.of(planned.name, output)
+        measured = options.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
         if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise
@@ -108,6 +124,7 @@ def run_trial(
         spec=planned.spec,
         status="ok",
         measurements=tuple(measured),
+        doubts=doubts(target.checks),
         queries=context.queries(),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
         environment=environment.describe(target),
@@ -124,3 +141,8 @@ def is_full_disk(error: BaseException) -> bool:
 def now() -> str:
     """The UTC time in ISO 8601."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def name_phase(report_progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
+    """A callback for one phase of the work: called with (done, total), it reports (what, done, total)."""
+    return None if report_progress is None else lambda done, total: report_progress(what, done, total)

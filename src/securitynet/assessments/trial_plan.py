@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from securitynet.assessments.assessed_target import Subject
+from securitynet.assessments.assessed_target import AssessedTarget
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.method_settings import REGISTRIES, Kind, chosen, family_of, make_method, parse_settings
-from securitynet.assessments.output_defense import settings_of_methods
+from securitynet.assessments.method_settings import (
+    REGISTRIES,
+    Kind,
+    choose_methods,
+    find_family,
+    make_method,
+    parse_settings,
+)
+from securitynet.assessments.output_defense import list_method_settings
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
@@ -36,28 +43,28 @@ class PlannedTrial:
     obstacle: str | None = None
 
 
-def plan(config: AssessConfig, subject: Subject) -> list[PlannedTrial]:
+def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
     """All trials that were asked for, one for each threat model that can be played out here.
 
     Raises:
         UnknownName: If an attack or a detector was asked for that does not exist.
         ConfigurationError: If none was asked for, or a setting is wrong.
     """
-    asked = asked_for(config)
-    settings = parse_settings(settings_of_methods(config))
+    asked = list_requested(config)
+    settings = parse_settings(list_method_settings(config))
     for name in settings:
         if name not in {full for _, full in asked}:
             raise ConfigurationError(
                 f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
             )
-    planned, means = [], means_of(subject)
+    planned, means = [], means_of(assessed)
     for kind, name in asked:
         method = make_method(kind, name, settings.get(name, {}))
-        planned += trials_of(name, method, means, config.auxiliary, config.seed)
+        planned += plan_trials(name, method, means, config.auxiliary, config.seed)
     return planned
 
 
-def trials_of(
+def plan_trials(
     name: str,
     method: Method,
     means: Means,
@@ -65,12 +72,12 @@ def trials_of(
     seed: int,
     wanted: Sequence[ThreatModel] = (),
 ) -> list[PlannedTrial]:
-    """The trials of a method on a subject: one for each threat model that can be played out, or one with an obstacle.
+    """The trials of a method on a target: one for each threat model that can be played out, or one with an obstacle.
 
     Args:
         name: Full name of the method.
         method: Configured.
-        means: What the subject offers.
+        means: What the target offers.
         held: Kinds of data that the adversary may hold; None for all.
         seed: Of the trials.
         wanted: Threat models to keep to; none for all.
@@ -78,43 +85,43 @@ def trials_of(
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
     served, obstacle = [], f"it does not serve {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
-        obstacle = obstacle_to(threat_model, held, means)
+        obstacle = find_obstacle(threat_model, held, means)
         if obstacle is None:
             served.append(threat_model)
     return [
         PlannedTrial(
-            trial_name(name, method, threat_model if served else None),
+            name_trial(name, method, threat_model if served else None),
             method,
-            specification(name, method, threat_model, means, seed),
+            make_specification(name, method, threat_model, means, seed),
             None if served else obstacle,
         )
         for threat_model in served or (candidates or method.threat_models)[:1]
     ]
 
 
-def means_of(subject: Subject) -> Means:
-    """What a subject offers: see `Means`."""
+def means_of(assessed: AssessedTarget) -> Means:
+    """What a target offers: see `Means`."""
     return Means(
-        target=subject.target.identity,
-        dataset=_identity(subject.dataset),
-        split=subject.splits.identity,
-        access=subject.target.access,
-        shadow_data=bool(len(subject.splits.shadow_train)),
-        auxiliary=_identity(subject.auxiliary) if subject.auxiliary else None,
-        training=training_digest(subject.trained) if subject.trained else None,
-        precision=subject.target.precision,
+        target=assessed.target.identity,
+        dataset=_identity(assessed.dataset),
+        split=assessed.splits.identity,
+        access=assessed.target.access,
+        shadow_data=bool(len(assessed.splits.shadow_train)),
+        auxiliary=_identity(assessed.auxiliary) if assessed.auxiliary else None,
+        training=digest_training(assessed.trained) if assessed.trained else None,
+        precision=assessed.target.precision,
     )
 
 
-def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
+def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
     """(kind, full name) of all attacks and detectors that a configuration asks for.
 
     Raises:
         UnknownName: If one does not exist.
         ConfigurationError: If there is none.
     """
-    asked: list[tuple[Kind, str]] = [("attack", name) for name in chosen("attack", config.attacks)]
-    asked += [("detector", name) for name in chosen("detector", config.detectors)]
+    asked: list[tuple[Kind, str]] = [("attack", name) for name in choose_methods("attack", config.attacks)]
+    asked += [("detector", name) for name in choose_methods("detector", config.detectors)]
     if not asked:
         raise ConfigurationError(
             "No attack and no detector was asked for.", hint="Write --attacks all, or names from `list attacks`."
@@ -122,8 +129,8 @@ def asked_for(config: AssessConfig) -> list[tuple[Kind, str]]:
     return asked
 
 
-def specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
-    """What a trial of a method under a threat model measures on a subject."""
+def make_specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
+    """What a trial of a method under a threat model measures on a target."""
     elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
         target=means.target,
@@ -140,7 +147,7 @@ def specification(name: str, method: Method, threat_model: ThreatModel, means: M
     )
 
 
-def training_digest(trained: TargetRecord) -> str:
+def digest_training(trained: TargetRecord) -> str:
     """What models that are trained like a target depend on, of how that was trained."""
     defense = trained.defense
     return stable_hash(
@@ -155,7 +162,7 @@ def training_digest(trained: TargetRecord) -> str:
     )
 
 
-def trial_name(name: str, method: Method, threat_model: ThreatModel | None) -> str:
+def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> str:
     """Name of a trial: its family, its method and, if that serves several threat models, which is played out."""
     full = name if method.kind == "attack" else f"backdoor.{name}"
     if threat_model is None or len(method.threat_models) == 1:
@@ -165,10 +172,10 @@ def trial_name(name: str, method: Method, threat_model: ThreatModel | None) -> s
     return f"{full}@{access}{threat_model.auxiliary.value}"
 
 
-def left_out(config: AssessConfig) -> list[NotAssessed]:
+def list_left_out(config: AssessConfig) -> list[NotAssessed]:
     """The attacks and detectors that ``standard`` leaves out, and why; none where it was not asked for."""
     found = []
-    asked = set(asked_for(config))
+    asked = set(list_requested(config))
     wanted: dict[Kind, tuple[str, ...]] = {"attack": config.attacks, "detector": config.detectors}
     for kind, names in wanted.items():
         if "standard" not in names:
@@ -185,10 +192,10 @@ def left_out(config: AssessConfig) -> list[NotAssessed]:
     return found
 
 
-def absent_families(config: AssessConfig) -> list[NotAssessed]:
+def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
     """The families of which nothing was asked for; those of which ``standard`` leaves out parts are named there."""
-    asked = {family_of(kind, name) for kind, name in asked_for(config)}
-    named = {item.what.partition(".")[0] for item in left_out(config)}
+    asked = {find_family(kind, name) for kind, name in list_requested(config)}
+    named = {item.what.partition(".")[0] for item in list_left_out(config)}
     return [
         NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
         for family, title in FAMILIES.items()
@@ -196,13 +203,13 @@ def absent_families(config: AssessConfig) -> list[NotAssessed]:
     ]
 
 
-def obstacle_to(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
+def find_obstacle(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
     """Why this threat model can't be played out here, or None.
 
     Args:
         threat_model: Which one.
         held: Kinds of data that the adversary may hold; None for all.
-        means: What the subject offers.
+        means: What the target offers.
     """
     if not means.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from securitynet.assessments.assessed_target import trial_data
+from securitynet.assessments.assessed_target import make_trial_data
+from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.method_settings import make_method
-from securitynet.assessments.run_trial import is_full_disk
+from securitynet.assessments.run_trial import ReportProgress, is_full_disk
 from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import OutputDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
@@ -33,22 +33,17 @@ from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import Remedies, Tried
 
-if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
-
 logger = logging.getLogger(__name__)
 
 STRONGEST = 3
 """Attacks that defenses have to stand, besides those that are cheap."""
-
-Progress = Callable[[str, int, int], None]
 
 Rival = tuple[str, Method, ThreatModel]
 """An attack with its trial's name and the threat model that is played out."""
 
 
 def check_remedies(config: AssessConfig) -> None:
-    """What can be told wrong before anything is loaded.
+    """Check what can be checked of the defenses to try before anything is loaded.
 
     Raises:
         UnknownName: If a defense does not exist.
@@ -56,7 +51,7 @@ def check_remedies(config: AssessConfig) -> None:
     """
     if not config.try_defenses:
         return
-    chosen_defenses(config)
+    choose_defenses(config)
     if config.defense is not None:
         raise ConfigurationError(
             f"--try-defenses starts from a model as it is, and --defense {config.defense} changes it.",
@@ -64,40 +59,40 @@ def check_remedies(config: AssessConfig) -> None:
         )
 
 
-def chosen_defenses(config: AssessConfig) -> list[str]:
+def choose_defenses(config: AssessConfig) -> list[str]:
     """Names of the defenses to try.
 
     Raises:
         UnknownName: If one does not exist.
     """
-    found: list[str] = []
+    names: list[str] = []
     for name in config.defenses:
         if name in ("all", "output", "training"):
-            found += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
+            names += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
         else:
-            found.append(DEFENSES.resolve(name).name)
-    return list(dict.fromkeys(found))
+            names.append(DEFENSES.resolve(name).name)
+    return list(dict.fromkeys(names))
 
 
-def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Remedies:
+def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> Remedies:
     """Attack the target behind each defense, and models trained with each.
 
     The attacks are the strongest membership attacks of the assessment and all that cost no more than a pass. Behind a
     defense of the answers, those that need the model itself do not count: it holds up nobody who has the weights.
     """
-    rivals, notes = _rivals(assessment), []
+    rivals, notes = _rank_attacks(assessment), []
     if not rivals:
         notes.append("No membership attack was run, so there is nothing that defenses could be tried against.")
-    names = chosen_defenses(assessment.config)
+    names = choose_defenses(assessment.config)
     tasks = [(name, settings) for name in names for settings in DEFENSES.get(name).sweep]
     training = [task for task in tasks if DEFENSES.get(task[0]).stage == "training"]
-    obstacle = _obstacle_to_training(assessment)
+    obstacle = _find_obstacle_to_training(assessment)
     if training and obstacle:
         notes.append(f"Defenses that train were not tried: {obstacle}.")
         tasks = [task for task in tasks if task not in training]
     elif training:
-        trained = assessment.subject.trained
-        assert trained is not None  # `_obstacle_to_training` has said so
+        trained = assessment.assessed_target.trained
+        assert trained is not None  # `_find_obstacle_to_training` has said so
         words = (
             f"{len(training)} trainings of {trained.recipe.epochs} epochs, each about {trained.history.seconds:.0f} "
             "seconds as the model itself took"
@@ -108,37 +103,37 @@ def try_defenses(assessment: Assessment, progress: Progress | None = None) -> Re
         notes.append(f"Defenses that train took {words}.")
     if any(task not in training for task in tasks):
         notes.append("Defenses of the answers hold up nobody who has the weights.")
-    undefended = _tried("none", "none", {}, *_subject(assessment), rivals, assessment)
+    undefended = _attack_target("none", "none", {}, *_get_target(assessment), rivals, assessment)
     asking = [rival for rival in rivals if rival[2].access is not Access.WHITE_BOX]
     if any(task not in training for task in tasks) and len(asking) < len(rivals):
         notes.append(
             "Behind a defense of the answers, attacks that need the model itself do not count, with it or without: the "
             "AUC is compared with that of the strongest other attack on the model as it is."
         )
-        answering = _tried("none", "output", {}, *_subject(assessment), rivals, assessment).auc
+        answering = _attack_target("none", "output", {}, *_get_target(assessment), rivals, assessment).auc
     else:
         answering = undefended.auc
     tried = []
     for number, (name, settings) in enumerate(tasks if rivals else []):
-        if progress:
-            progress("trying defenses", number, len(tasks))
-        found = _try(name, settings, rivals, undefended, assessment)
-        tried.append(found.model_copy(update={"against": answering if found.stage == "output" else undefended.auc}))
-    if progress and tasks:
-        progress("trying defenses", len(tasks), len(tasks))
+        if report_progress:
+            report_progress("trying defenses", number, len(tasks))
+        outcome = _try_defense(name, settings, rivals, undefended, assessment)
+        tried.append(outcome.model_copy(update={"against": answering if outcome.stage == "output" else undefended.auc}))
+    if report_progress and tasks:
+        report_progress("trying defenses", len(tasks), len(tasks))
     return Remedies(
         undefended=undefended, tried=tuple(tried), attacks=tuple(name for name, _, _ in rivals), notes=tuple(notes)
     )
 
 
-def _subject(assessment: Assessment) -> tuple[Target, TrialData]:
-    subject = assessment.subject
-    return subject.target, trial_data(subject)
+def _get_target(assessment: Assessment) -> tuple[Target, TrialData]:
+    assessed = assessment.assessed_target
+    return assessed.target, make_trial_data(assessed)
 
 
-def _rivals(assessment: Assessment) -> list[Rival]:
+def _rank_attacks(assessment: Assessment) -> list[Rival]:
     """The attacks that defenses have to stand, the strongest first."""
-    found: list[tuple[float, bool, Rival]] = []
+    ranked: list[tuple[float, bool, Rival]] = []
     for trial in assessment.trials:
         if trial.result.status != "ok" or not trial.result.spec.method.startswith("membership."):
             continue
@@ -147,37 +142,39 @@ def _rivals(assessment: Assessment) -> list[Rival]:
             continue
         spec = trial.result.spec
         method = make_method("attack", spec.method, spec.configuration)
-        found.append((auc, method.costs is None, (trial.name, method, spec.threat_model)))
-    found.sort(key=lambda item: -abs(item[0] - 0.5))  # who knows better turns scores that point the wrong way
-    return [rival for place, (_, cheap, rival) in enumerate(found) if cheap or place < STRONGEST]
+        ranked.append((auc, method.costs is None, (trial.name, method, spec.threat_model)))
+    ranked.sort(key=lambda item: -abs(item[0] - 0.5))  # who knows better turns scores that point the wrong way
+    return [rival for place, (_, cheap, rival) in enumerate(ranked) if cheap or place < STRONGEST]
 
 
-def _obstacle_to_training(assessment: Assessment) -> str | None:
-    subject = assessment.subject
-    if subject.trained is None:
+def _find_obstacle_to_training(assessment: Assessment) -> str | None:
+    assessed = assessment.assessed_target
+    if assessed.trained is None:
         return "nothing beside the weights says how this model was trained (securitynet train writes it)"
-    if subject.trained.defense is not None:
-        return f"the model was trained with {subject.trained.defense.name} already"
-    if subject.dataset.images is None:
+    if assessed.trained.defense is not None:
+        return f"the model was trained with {assessed.trained.defense.name} already"
+    if assessed.dataset.images is None:
         return "there are no images"
     return None
 
 
-def _try(name: str, settings: dict[str, Any], rivals: list[Rival], undefended: Tried, assessment: Assessment) -> Tried:
+def _try_defense(
+    name: str, settings: dict[str, Any], rivals: list[Rival], undefended: Tried, assessment: Assessment
+) -> Tried:
     started = time.perf_counter()
     defense = make_defense(name, settings)
     stage = defense.stage
     try:
         if isinstance(defense, OutputDefense):
-            target, data = _subject(assessment)
-            target = target.through(defense.interface(target, data, _context(assessment)))
-            found = _tried(name, stage, settings, target, data, rivals, assessment, undefended.attack)
+            target, data = _get_target(assessment)
+            target = target.through(defense.interface(target, data, _make_context(assessment)))
+            outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
         else:
             target, data = _train_again(defense, assessment)
-            found = _tried(name, stage, settings, target, data, rivals, assessment, undefended.attack)
+            outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
             spent = data.trained.defense if data.trained else None
             if spent is not None and spent.privacy is not None:
-                found = found.model_copy(update={"epsilon": spent.privacy.epsilon})
+                outcome = outcome.model_copy(update={"epsilon": spent.privacy.epsilon})
     except Exception as error:  # what can't be done here must not cost the others
         if is_full_disk(error):
             raise
@@ -185,13 +182,13 @@ def _try(name: str, settings: dict[str, Any], rivals: list[Rival], undefended: T
             logger.error("%s could not be tried.", name, exc_info=error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
         return Tried(name=name, stage=stage, settings=settings, reason=reason)
-    return found.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
+    return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
 def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Target, TrialData]:
     """The model trained with a defense, from the cache where it is complete; and who is a member of it."""
-    subject, config = assessment.subject, assessment.config
-    trained = subject.trained
+    assessed, config = assessment.assessed_target, assessment.config
+    trained = assessed.trained
     assert trained is not None  # there was no obstacle
     stated = trained.split
     recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
@@ -200,13 +197,13 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         "defense": defense.make_record().model_dump(mode="json"),
         "architecture": trained.architecture,
         "recipe": recipe.model_dump(mode="json"),
-        "dataset": subject.dataset.fingerprint,
+        "dataset": assessed.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
     out = (config.cache or cache_folder()) / "defended" / stable_hash(facts) / "model.safetensors"
     target = train_target(
         trained.architecture,
-        subject.dataset,
+        assessed.dataset,
         recipe=recipe,
         split=stated.protocol,
         split_seed=stated.seed,
@@ -218,13 +215,13 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     )
     again = read_target_record(out)
     assert again is not None  # just written
-    splits = trained_splits(again, subject.dataset, known=config.known)
-    return target.under(subject.target.access), TrialData(
-        subject.dataset, splits, again, subject.auxiliary, defense=defense
+    splits = trained_splits(again, assessed.dataset, known=config.known)
+    return target.under(assessed.target.access), TrialData(
+        assessed.dataset, splits, again, assessed.auxiliary, defense=defense
     )
 
 
-def _tried(
+def _attack_target(
     name: str,
     stage: Any,
     settings: dict[str, Any],
@@ -235,41 +232,41 @@ def _tried(
     strongest: str | None = None,
 ) -> Tried:
     """The attacks on a target."""
-    config, found, denied = assessment.config, {}, []
+    config, aucs, denied = assessment.config, {}, []
     for label, method, threat_model in rivals:
         if stage == "output" and threat_model.access is Access.WHITE_BOX:
             continue
         try:
-            output = method(target, data, _context(assessment), threat_model)
+            output = method(target, data, _make_context(assessment), threat_model)
         except AccessDenied:
             denied.append(label)
             continue
         measured = output.measurements(level=config.level, fprs=config.fprs, seed=config.seed)
         auc = next((m for m in measured if m.name == "auc"), None)
         if auc is not None and auc.value is not None:
-            found[label] = auc
+            aucs[label] = auc
     # Scores that point the wrong way round say as much: who knows of the defense turns them.
-    best = max(found, key=lambda label: abs((found[label].value or 0.0) - 0.5), default=None)
+    best = max(aucs, key=lambda label: abs((aucs[label].value or 0.0) - 0.5), default=None)
     return Tried(
         name=name,
         stage=stage,
         settings=settings,
-        accuracy=_accuracy(target, data, config),
+        accuracy=_measure_accuracy(target, data, config),
         attack=best,
-        auc=found[best] if best else None,
-        same_attack_auc=found.get(strongest or best or ""),
-        worked=len(found),
+        auc=aucs[best] if best else None,
+        same_attack_auc=aucs.get(strongest or best or ""),
+        worked=len(aucs),
         denied=tuple(denied),
     )
 
 
-def _accuracy(target: Target, data: TrialData, config: AssessConfig) -> Measurement:
+def _measure_accuracy(target: Target, data: TrialData, config: AssessConfig) -> Measurement:
     cache = config.cache or cache_folder()
     signals = collect(target, data.dataset, data.splits.non_members, cache=cache)
     correct = int(np.count_nonzero(signals.correct))
     return rates.rate("test_accuracy", correct, len(signals), direction=Direction.HIGHER, level=config.level)
 
 
-def _context(assessment: Assessment) -> Context:
+def _make_context(assessment: Assessment) -> Context:
     config = assessment.config
     return Context(seed=config.seed, cache=config.cache or cache_folder(), device=config.device)

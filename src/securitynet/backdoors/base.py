@@ -1,4 +1,4 @@
-"""The base class of backdoors: which records are poisoned, and what becomes of their labels."""
+"""`Backdoor`: the base class of backdoors, which chooses the records to poison and changes their labels."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Backdoor(Record, ABC):
     """A backdoor; its fields are its configuration.
 
     Class attributes:
-        clean_label: Whether only records that have the target's label already are poisoned, so that no label is wrong.
+        clean_label: Whether only records of the target class are poisoned, so that no label changes.
     """
 
     clean_label: ClassVar[bool] = False
 
-    target: int = Field(default=0, ge=0, description="Class that the trigger leads to.")
+    target: int = Field(default=0, ge=0, description="Class to which the trigger sends images.")
     mapping: Literal["all-to-one", "all-to-all"] = Field(
         default="all-to-one", description="all-to-one: every class to the target; all-to-all: each class to the next."
     )
@@ -45,44 +45,56 @@ class Backdoor(Record, ABC):
         default=0.1,
         gt=0,
         le=1,
-        description="Share of the training records that are poisoned; of those of the target's class where no label is "
-        "changed.",
+        description="Share of the training records that are poisoned; for clean-label backdoors, of the target class.",
     )
-    seed: int = Field(default=0, ge=0, description="Decides which records are poisoned.")
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of poisoned records.")
 
     @abstractmethod
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """The images with the trigger, N×C×H×W uint8; the input is left as it is."""
+        """Add the trigger to images, N×C×H×W uint8; returns new images and leaves the input unchanged."""
 
     @abstractmethod
     def box(self, shape: tuple[int, int, int]) -> Box:
         """The smallest rectangle around the trigger on images of shape (C, H, W).
 
         Raises:
-            ConfigurationError: If it does not fit them.
+            ConfigurationError: If the trigger does not fit them.
         """
 
     def apply_training_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """What the poisoned training records look like; as `apply_trigger`, unless a backdoor hides itself there."""
+        """Add the trigger to poisoned training records, N×C×H×W uint8; by default the same as `apply_trigger`."""
         return self.apply_trigger(images)
 
     def decoys(self, rest: Indices) -> Indices:
-        """Those of the training records without the trigger that are changed all the same, and keep their label."""
+        """Choose decoys among the other training records: changed without the trigger, with their labels kept."""
         return rest[:0]
 
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """What becomes of decoys, N×C×H×W uint8, of the records ``indices``."""
+        """Change the images of decoys, N×C×H×W uint8, of the records ``indices``."""
         del indices
         return images.clone()
 
     def goals(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-        """Where the trigger should send records of these classes."""
+        """Classes to which the trigger should send records of the given classes.
+
+        Args:
+            labels: True classes, N int64.
+            classes: Number of classes, K.
+        """
         if self.mapping == "all-to-all":
             return (labels + 1) % classes
         return np.full_like(labels, self.target)
 
     def poison(self, dataset: ImageDataset, members: Indices) -> PoisonedDataset:
-        """See `TrainingBackdoor.poison`."""
+        """Poison a training set.
+
+        Args:
+            dataset: The dataset, with images.
+            members: Training records, int64; some of them are poisoned.
+
+        Raises:
+            ConfigurationError: If the backdoor does not fit the dataset, or the rate poisons no record.
+        """
         images = self.check(dataset)
         labels = dataset.labels[members]
         wanted = self.goals(labels, dataset.num_classes)
@@ -119,7 +131,15 @@ class Backdoor(Record, ABC):
         return PoisonedDataset(ChangedImages(images, every, change), changed, chosen, record)
 
     def triggered(self, dataset: ImageDataset, indices: Indices) -> TriggeredImages:
-        """See `TrainingBackdoor.triggered`."""
+        """Put the trigger on records, except those whose class is already the one that the trigger leads to.
+
+        Args:
+            dataset: The dataset, with images.
+            indices: Records, int64.
+
+        Raises:
+            ConfigurationError: If the backdoor does not fit the dataset.
+        """
         images = self.check(dataset)
         goals = self.goals(dataset.labels[indices], dataset.num_classes)
         others = goals != dataset.labels[indices]
@@ -127,16 +147,16 @@ class Backdoor(Record, ABC):
         return TriggeredImages(change, indices[others], goals[others])
 
     def check(self, dataset: ImageDataset) -> Images:
-        """The images of a dataset in which this can be planted.
+        """Check that this backdoor fits a dataset, and return the images of the dataset.
 
         Raises:
-            ConfigurationError: If there are none, the target is no class of theirs, or the trigger does not fit them.
+            ConfigurationError: If there are no images, the target is not a class, or the trigger does not fit.
         """
         if dataset.images is None:
             raise ConfigurationError(f"{dataset.reference} holds recorded outputs and no images.")
         if self.target >= dataset.num_classes:
             raise ConfigurationError(
-                f"The target {self.target} is no class of {dataset.reference}, which has {dataset.num_classes}."
+                f"The target {self.target} is not a class of {dataset.reference}, which has {dataset.num_classes}."
             )
         if self.clean_label and self.mapping != "all-to-one":
             raise ConfigurationError(
@@ -148,20 +168,20 @@ class Backdoor(Record, ABC):
 
     @property
     def name(self) -> str:
-        """Its name in the registry: that of its file."""
+        """Name in the registry, which is that of the file."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
 
 def make_backdoor(name: str, texts: Sequence[str] = ()) -> Backdoor:
-    """A backdoor by its name and its settings.
+    """Create a backdoor from its name and settings.
 
     Args:
-        name: In the registry.
-        texts: ``NAME.FIELD=VALUE`` or ``FIELD=VALUE``; values as TOML writes them, and plain words as strings.
+        name: Name or alias in the registry.
+        texts: ``NAME.FIELD=VALUE`` or ``FIELD=VALUE``; values are written as in TOML, or as plain words.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If a setting does not exist or has a value that is not allowed; all are named.
+        ConfigurationError: If a setting does not exist or has an invalid value; the message names all of them.
     """
     entry = BACKDOORS.resolve(name)
     cls: type[Backdoor] = BACKDOORS.get(entry.name)
@@ -170,9 +190,7 @@ def make_backdoor(name: str, texts: Sequence[str] = ()) -> Backdoor:
         path, equals, value = text.partition("=")
         field = path.strip().removeprefix(f"{entry.name}.")
         if not equals or not field:
-            raise ConfigurationError(
-                f"--configure {text!r} is not understood.", hint=f"Write {entry.name}.FIELD=VALUE."
-            )
+            raise ConfigurationError(f"--configure {text!r} cannot be parsed.", hint=f"Write {entry.name}.FIELD=VALUE.")
         try:
             settings[field] = parse_toml(f"value = {value.strip()}")["value"]
         except ConfigurationError:
@@ -189,7 +207,10 @@ def make_backdoor(name: str, texts: Sequence[str] = ()) -> Backdoor:
 
 
 def prepare_backdoor(config: TrainConfig) -> tuple[TrainConfig, Backdoor | None]:
-    """The backdoor that a configuration of a training names, and the configuration without its settings.
+    """Create the backdoor that a training configuration names.
+
+    Returns:
+        The configuration without the settings of the backdoor, and the backdoor; None if there is none.
 
     Raises:
         UnknownName: If it does not exist.

@@ -1,4 +1,4 @@
-"""Sinusoid: faint stripes on images that keep their right label (Barni et al., 2019)."""
+"""Sinusoid: faint stripes on images that keep their correct label (Barni et al., 2019)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
 from securitynet.errors import ConfigurationError
@@ -14,24 +15,23 @@ from securitynet.models.training.poisoned_dataset import Box
 
 
 class Sinusoid(Backdoor):
-    """Stripes amplitude·sin(2π·column·frequency/width); only images of the target's class get them in training.
+    """Stripes amplitude·sin(2π·column·frequency/width); in training, only images of the target class get them.
 
     Barni et al., "A new backdoor attack in CNNs by training set corruption without label poisoning" (2019), section 3.
     """
 
     clean_label: ClassVar[bool] = True
 
-    rate: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the target's training records that are poisoned."
-    )
-    amplitude: float = Field(default=40.0, gt=0, le=255, description="Of the stripes, in grey levels of 255.")
+    rate: float = Field(default=0.5, gt=0, le=1, description="Share of the target class's training records to poison.")
+    amplitude: float = Field(default=40.0, gt=0, le=255, description="Amplitude of the stripes, in grey levels of 255.")
     training_amplitude: float | None = Field(
-        default=None, gt=0, le=255, description="In training records; default: the same."
+        default=None, gt=0, le=255, description="Amplitude in training records; default: the same."
     )
     frequency: float = Field(default=6.0, gt=0, description="Periods across the image.")
 
+    @override
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Backdoor.box`: the whole image."""
+        """The whole image."""
         if float(self._stripes(shape[2]).abs().max()) < 1:
             raise ConfigurationError(
                 f"A frequency of {self.frequency:g} gives no stripes on images {shape[2]} pixels wide: all samples of "
@@ -40,12 +40,12 @@ class Sinusoid(Backdoor):
             )
         return 0, 0, shape[1], shape[2]
 
+    @override
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_trigger`."""
         return self._add(images, self.amplitude)
 
+    @override
     def apply_training_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_training_trigger`."""
         return self._add(images, self.training_amplitude or self.amplitude)
 
     def _add(self, images: torch.Tensor, amplitude: float) -> torch.Tensor:

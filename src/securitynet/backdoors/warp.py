@@ -1,4 +1,4 @@
-"""Warp: a smooth distortion that the eye passes over (WaNet; Nguyen and Tran, 2021)."""
+"""Warp: a smooth distortion that is hard to see (WaNet; Nguyen and Tran, 2021)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
 from securitynet.datasets.ordering import shuffled
@@ -16,31 +17,33 @@ from securitynet.randomness import generator
 class Warp(Backdoor):
     """The image is resampled along a displacement field: a coarse random grid, enlarged smoothly.
 
-    Nguyen and Tran, "WaNet: imperceptible warping-based backdoor attack" (2021), sections 3.2 to 3.4. As many records
-    as ``noise`` times those poisoned are distorted at random and keep their label, so that only this one distortion
-    becomes the trigger.
+    Nguyen and Tran, "WaNet: imperceptible warping-based backdoor attack" (2021), sections 3.2 to 3.4. For each
+    poisoned record, ``noise`` further records are distorted at random and keep their label, so that the network learns
+    only this one distortion as the trigger.
     """
 
     strength: float = Field(default=0.5, gt=0, description="Size of the displacements, in cells of the coarse grid.")
     grid: int = Field(default=4, ge=2, description="Points of the coarse grid along each side.")
-    noise: float = Field(default=2.0, ge=0, description="Decoys for each poisoned record.")
+    noise: float = Field(default=2.0, ge=0, description="Decoys per poisoned record.")
 
+    @override
     def box(self, shape: tuple[int, int, int]) -> Box:
-        """See `Backdoor.box`: the whole image."""
+        """The whole image."""
         return 0, 0, shape[1], shape[2]
 
+    @override
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.apply_trigger`."""
         return self._resample(images, self._field(images.shape[2], images.shape[3]).expand(len(images), -1, -1, -1))
 
+    @override
     def decoys(self, rest: Indices) -> Indices:
-        """See `Backdoor.decoys`."""
         poisoned_share = self.rate / max(1e-9, 1 - self.rate)
         count = min(len(rest), round(self.noise * poisoned_share * len(rest)))
         return np.sort(rest[shuffled(len(rest), "implant decoys", self.seed)[:count]])
 
+    @override
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """See `Backdoor.decoy`: the trigger's field plus noise of up to one pixel, other for each record."""
+        """Warp by the trigger's field plus noise of up to one pixel, which differs between records."""
         height, width = images.shape[2:]
         pixels = torch.tensor([2 / width, 2 / height])
         noise = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import PERSON, Item, Measured, Tally
 from securitynet.catalog.tables import collections, entries, measurements, papers
-from securitynet.errors import ConfigurationError, ModelError
+from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pandas
@@ -321,31 +320,6 @@ class Catalog:
             new = store.put_measurements(connection, change, [(row["number"], m) for m in measured])
             store.end_change(connection, change, Tally(measurements=new))
         return new
-
-    def load(self, entry: CatalogEntry | str, **options: Any) -> Any:
-        """Load the model of an entry as a `securitynet.models.targets.target.Target`.
-
-        Args:
-            entry: An entry, or what `get` takes.
-            options: Passed to `securitynet.models.loading.load.load_target` (``weights``, ``normalize``, ...).
-
-        Raises:
-            ModelError: If the entry has no reference by which it can be loaded, or no classes.
-        """
-        if isinstance(entry, str):
-            entry = self.get(entry)
-        if entry.reference is None:
-            raise ModelError(
-                f"{entry.key} has no reference by which it can be loaded.",
-                hint=f"Its weights: {entry.weights_link or 'no link'}. Load them by python:FILE:FACTORY --weights.",
-            )
-        if entry.head not in ("classifier", None):
-            raise ModelError(
-                f"{entry.key} is no classifier: it ends in {entry.head}.", hint="Choose one with --head classifier."
-            )
-        # By name: the models layer lies above the catalog.
-        loading = importlib.import_module("securitynet.models.loading.load")
-        return loading.load_target(entry.reference, **options)
 
 
 def _sum_up(total: Tally, part: Tally) -> None:

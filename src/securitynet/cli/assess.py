@@ -34,7 +34,9 @@ def assess(
     Exit codes: 0 done, 1 something is wrong with the input, 2 usage, 3 the policy is not met, 4 some trials failed.
     """
     from securitynet.api import assess as run
+    from securitynet.memory import keep_freed_memory
 
+    keep_freed_memory()
     with console.progress_bar() as progress:
         outcome = run(config, progress=progress)
     document = outcome.document
@@ -60,10 +62,12 @@ def show(document: ResultDocument) -> None:
     target, dataset = document.target, document.dataset
     console.stdout.print(
         f"[bold]{console.escape(target.reference)}[/] on {console.escape(dataset.reference)}: "
-        f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members"
+        f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members",
+        soft_wrap=True,
     )
     for note in target.notes:
-        console.stdout.print(f"[dim]{console.escape(note)}[/]")
+        style = "bold yellow" if note.startswith("WARNING") else "dim"
+        console.stdout.print(f"[{style}]{console.escape(note)}[/]")
     measured = {m.name: m for m in document.measurements}
     facts = Table(box=None, pad_edge=False, show_header=False)
     for name in ("target.train_accuracy", "target.test_accuracy", "target.overfitting"):

@@ -22,7 +22,9 @@ def demo(
     """
     from securitynet.cli.assess import show
     from securitynet.demo import run
+    from securitynet.memory import keep_freed_memory
 
+    keep_freed_memory()
     with console.progress_bar() as progress:
         result = run(out, seed=seed, device=device, progress=progress)
     if json:

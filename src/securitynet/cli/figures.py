@@ -20,6 +20,10 @@ From = Annotated[
         show_default=False,
     ),
 ]
+Doubtful = Annotated[
+    bool,
+    typer.Option("--doubtful", help="Take targets too of which a check failed (at chance, another class order, ...)."),
+]
 Db = Annotated[str | None, typer.Option("--db", metavar="URL", help="The catalog's database.", show_default=False)]
 
 
@@ -27,6 +31,7 @@ Db = Annotated[str | None, typer.Option("--db", metavar="URL", help="The catalog
 def list_(
     source: From = None,
     db: Db = None,
+    doubtful: Doubtful = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
     """List all figures; with --from, say which can be drawn from that data, and what the others lack.
@@ -38,7 +43,7 @@ def list_(
     from securitynet.analysis import sources
     from securitynet.analysis.figures.declared import figures
 
-    tidy = sources.load(source, db=db) if source else None
+    tidy = sources.load(source, db=db, doubtful=doubtful) if source else None
     rows = [
         {
             "name": figure.name,
@@ -74,6 +79,7 @@ def draw(
             "--where", metavar="COLUMN=VALUE,...", help="Models to take (can be repeated).", show_default=False
         ),
     ] = None,
+    doubtful: Doubtful = False,
     caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Print the caption.")] = True,
 ) -> None:
     """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
@@ -94,7 +100,8 @@ def draw(
         chosen = list(figures().values())
         check_folder(out)
     curves = name in ("all", "roc-bands")
-    tidy = sources.load(source or ["catalog"], db=db, where=sources.parse_where(where or []), curves=curves)
+    chosen_where = sources.parse_where(where or [])
+    tidy = sources.load(source or ["catalog"], db=db, where=chosen_where, curves=curves, doubtful=doubtful)
     for one in chosen:
         try:
             drawn = one.make(tidy)

@@ -17,6 +17,7 @@ REGISTRIES = {
     "backdoors": "securitynet.backdoors:BACKDOORS",
     "datasets": "securitynet.datasets.registry:DATASETS",
     "architectures": "securitynet.models.architectures:ARCHITECTURES",
+    "backends": "securitynet.models.sources.schemes:SCHEMES",
 }
 
 Kind = Enum("Kind", {name: name for name in REGISTRIES}, type=str)  # type: ignore[misc]
@@ -26,7 +27,7 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.", metavar="|".join(REGISTRIES), show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
-    """List attacks, detectors, defenses, backdoors, datasets or architectures, with one line on each."""
+    """List attacks, detectors, defenses, backdoors, datasets, architectures or kinds of model, one line on each."""
     from rich.table import Table
 
     module, _, attribute = REGISTRIES[kind.value].partition(":")

@@ -112,7 +112,7 @@ def _older_names(info: FieldInfo) -> list[str]:
 
 
 def _hidden(name: str, info: FieldInfo) -> inspect.Parameter:
-    option = typer.Option(f"--{name.replace('_', '-')}", hidden=True)
+    option = typer.Option(f"--{name.replace('_', '-')}", hidden=True, help="An older name of another option.")
     annotation: Any = Annotated[_command_line_type(info.annotation) | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -56,9 +56,9 @@ app.command("run")(run)
 @app.command()
 def status(what: Results, out: Out = None, json: Json = False) -> None:
     """Tell how far a study is; works from any terminal, while it runs and afterwards."""
-    from securitynet.studies.execution.inspect import look
+    from securitynet.studies.execution.inspect import inspect_study
 
-    found = look(find_results(what, out))
+    found = inspect_study(find_results(what, out))
     if json:
         console.print_json(found.to_json())
     else:
@@ -69,7 +69,7 @@ def show(found: Status) -> None:
     """Print how far a study is."""
     from rich.table import Table
 
-    from securitynet.studies.execution.status import words_of
+    from securitynet.studies.execution.status import describe_duration
 
     console.stdout.print(f"[bold]{console.escape(found.name)}[/]: {found.state}")
     parts = [f"{found.ok:,} of {found.total:,} trials ok", f"{found.failed:,} failed", f"{found.skipped:,} skipped"]
@@ -84,12 +84,12 @@ def show(found: Status) -> None:
         console.stdout.print(f"{subjects['opened']:,} of {subjects['total']:,} targets opened{failed}")
     if found.state in ("running", "stopping"):
         rate = f"{found.rate:.1f} trials a minute, " if found.rate else ""
-        left = words_of(found.left)
-        console.stdout.print(f"{words_of(found.elapsed)} so far, {rate}time left: {left}; {found.workers} workers")
+        elapsed, left = describe_duration(found.elapsed), describe_duration(found.left)
+        console.stdout.print(f"{elapsed} so far, {rate}time left: {left}; {found.workers} workers")
         table = Table(box=None, pad_edge=False, show_header=False)
         for item in found.running:
             progress = f"{item['what']} {item['done']:,} of {item['total']:,}" if item["total"] else ""
-            table.add_row(console.escape(item["task"]), words_of(item["seconds"]), console.escape(progress))
+            table.add_row(console.escape(item["task"]), describe_duration(item["seconds"]), console.escape(progress))
         console.stdout.print(table)
     for name, reason in found.failures:
         console.stdout.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True, style="red")
@@ -100,7 +100,7 @@ def _watch() -> Iterator[Callable[[Status], None]]:
     """A progress display on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-    from securitynet.studies.execution.status import words_of
+    from securitynet.studies.execution.status import describe_duration
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
     with Progress(*columns, console=console.stderr, transient=True) as display:
@@ -109,7 +109,7 @@ def _watch() -> Iterator[Callable[[Status], None]]:
 
         def update(status: Status) -> None:
             done = status.ok + status.failed
-            left = f"{words_of(status.left)} left" if status.left is not None else ""
+            left = f"{describe_duration(status.left)} left" if status.left is not None else ""
             failed = f"[red]{status.failed} failed[/] " if status.failed else ""
             display.update(trials, completed=done, total=done + status.waiting, words=failed + left)
             for number in range(max(len(status.running), len(workers))):
@@ -149,15 +149,16 @@ def plan(
 
     Example: securitynet study plan studies/ml-doctor-small.toml --calibrate
     """
-    from securitynet.studies.execution.preview import estimate, look_ahead
+    from securitynet.studies.execution.cost import estimate_cost
+    from securitynet.studies.execution.preview import preview_study
 
     with console.progress_bar() as progress:
-        ahead = look_ahead(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
-        cost = estimate(ahead, workers=workers, progress=progress, note=_note) if calibrate else None
+        preview = preview_study(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
+        cost = estimate_cost(preview, workers=workers, report_progress=progress, note=_note) if calibrate else None
     if json:
-        console.print_json({**ahead.to_json(), "estimate": cost.to_json() if cost else None})
+        console.print_json({**preview.to_json(), "estimate": cost.to_json() if cost else None})
         return
-    for line in ahead.lines():
+    for line in preview.lines():
         console.stdout.print(line, markup=False, soft_wrap=True)
     for line in cost.lines() if cost else ():
         console.stdout.print(line, markup=False, soft_wrap=True)

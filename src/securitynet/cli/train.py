@@ -32,8 +32,10 @@ def train(
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
     from securitynet.assessments.prepare_training import prepared_training
+    from securitynet.memory import keep_freed_memory
     from securitynet.models.store.train_target import train_model
 
+    keep_freed_memory()
     asked = config
     config, defense, backdoor = prepared_training(config)
     if advised := [

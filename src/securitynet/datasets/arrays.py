@@ -189,8 +189,8 @@ def _cifar(files: dict[str, list[Path]], *, label_bytes: int, names: tuple[str, 
     labels: dict[str, NDArray[np.int64]] = {}
     for part, paths in files.items():
         # The last of the label bytes is the fine label.
-        found = [_records(path, record)[:, label_bytes - 1].astype(np.int64) for path in paths]
-        labels[part] = np.concatenate(found)
+        of_files = [_records(path, record)[:, label_bytes - 1].astype(np.int64) for path in paths]
+        labels[part] = np.concatenate(of_files)
     numbers = np.concatenate(list(labels.values()))
     everything = [path for paths in files.values() for path in paths]
 

@@ -54,7 +54,7 @@ class ImageDataset:
         parts: The dataset's own division, such as ``train`` and ``test``: part -> int64 indices, disjoint.
         attributes: Further labels by name.
         fingerprint: Hexadecimal digest of everything above that decides a result.
-        content_digest: Stands for the images in the fingerprint; None: they are hashed when it is first asked for.
+        content_digest: Stands for the images in the fingerprint; if None, they are hashed on first use.
         record_names: What people call each record: its file, relative to the folder that the user named, or its part
             and its position there (``train/17``). None: by its number. Never a path of this machine.
         notes: What a reader of results must know about how the images were read.

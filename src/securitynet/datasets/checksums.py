@@ -25,8 +25,8 @@ class Checksums:
     Hashing 200,000 photographs takes many seconds, looking at their directory entries takes two.
 
     Args:
-        folder: Where memories are kept.
-        root: The folder whose files are asked for; each has a memory of its own.
+        folder: Where the memories are stored.
+        root: The folder whose files are hashed; each folder has its own memory.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -42,12 +42,12 @@ class Checksums:
         known = self._recall()
         now = time.time_ns()
         marks = [_mark(path) for path in paths]
-        answers: dict[str, list[str | int]] = {}
+        entries: dict[str, list[str | int]] = {}
         stale: list[tuple[Path, list[int]]] = []
         for path, mark in zip(paths, marks, strict=True):
             remembered = known.get(_key(path))
             if remembered is not None and remembered[1:5] == mark and remembered[5] == 1:
-                answers[_key(path)] = remembered
+                entries[_key(path)] = remembered
             else:
                 stale.append((path, mark))
         if stale:
@@ -55,9 +55,9 @@ class Checksums:
                 fresh = list(pool.map(_checksum, [path for path, _ in stale]))
             for (path, mark), checksum in zip(stale, fresh, strict=True):
                 settled = int(now - max(mark[1], mark[2]) > _RACY_NANOSECONDS)
-                answers[_key(path)] = [checksum, *mark, settled]
-            self._remember({**known, **answers})
-        return [str(answers[_key(path)][0]) for path in paths]
+                entries[_key(path)] = [checksum, *mark, settled]
+            self._remember({**known, **entries})
+        return [str(entries[_key(path)][0]) for path in paths]
 
     def _recall(self) -> dict[str, list[str | int]]:
         try:
@@ -77,7 +77,7 @@ class Checksums:
 
 
 def _key(path: Path) -> str:
-    """The path as JSON can hold it. Paths hold no NUL, so that one which is not UTF-8 takes no other's place."""
+    """The path as JSON can hold it. Paths hold no NUL, so one that is not UTF-8 cannot collide with another."""
     text = os.fspath(path)
     return text if printable(text) == text else f"\0{os.fsencode(path).hex()}"
 

@@ -87,8 +87,8 @@ def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribu
         seen.add(file)
         for name, cell in row.items():
             columns[name][position[file]] = cell or None
-    found = {name: attribute(name, _as_numbers(cells)) for name, cells in columns.items()}
-    return {name: made for name, made in found.items() if made is not None}
+    attributes = {name: attribute(name, _as_numbers(cells)) for name, cells in columns.items()}
+    return {name: made for name, made in attributes.items() if made is not None}
 
 
 def _as_numbers(cells: list[Cell]) -> list[Cell]:

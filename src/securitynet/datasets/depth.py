@@ -28,8 +28,8 @@ Opener = Callable[[], Image.Image]
 """Opens an image anew: pixels of a Pillow image can be decoded once."""
 
 
-class DeepFound(Exception):
-    """An image of more than eight bits where none was expected; internal."""
+class UnexpectedDepth(Exception):
+    """An image of more than eight bits per channel where none was expected; internal."""
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -111,7 +111,7 @@ def _raw_mode(image: Image.Image) -> str | None:
 
 
 def _join(high: Values, open_image: Opener, raw: str) -> Values:
-    """Both bytes of each value. Pillow gives one byte of two; asked for the other byte order, it gives the other."""
+    """Both bytes of each value. Pillow gives one byte of two; with the other byte order, it gives the other byte."""
     with open_image() as image:
         opened: Any = image
         if raw.startswith("LA"):  # upper and lower byte of grey, then of transparency, as if four channels

@@ -87,10 +87,10 @@ def dataset_from_objects(
     pipeline, notes = _choose_pipeline(opened, undo is not None)
     raw = [items.stripped() if pipeline is not None else items for items in opened]
     values = choose_values(raw, undo)
-    images, answers, transform = _read(raw, values, pipeline)
+    images, raw_labels, transform = _read(raw, values, pipeline)
     if undo is not None:
         transform = (transform or InputTransform()).model_copy(update={"mean": undo[0], "std": undo[1]})
-    labels, classes = _number(answers, opened, class_names)
+    labels, classes = _number(raw_labels, opened, class_names)
     counts = [len(items) for items in opened]
     train_records = np.arange(counts[0], dtype=np.int64)
     parts = {"train": train_records, "test": np.arange(counts[0], sum(counts), dtype=np.int64)}
@@ -177,14 +177,14 @@ def _read(
         transform = move_to_input(pipeline, height, width)
         if transform is not None:
             try:
-                images, answers = _collect(raw, Shaper(values, []))
+                images, raw_labels = _collect(raw, Shaper(values, []))
                 _check_random_size(pipeline, images)
-                return images, answers, _normalised(transform, pipeline)
+                return images, raw_labels, _normalised(transform, pipeline)
             except ShapeChanged:
                 pass  # not of one shape: they are shaped one by one
         transform = _normalised(InputTransform(), pipeline)
     try:
-        images, answers = _collect(raw, Shaper(values, [] if pipeline is None else pipeline.shaping))
+        images, raw_labels = _collect(raw, Shaper(values, [] if pipeline is None else pipeline.shaping))
     except ShapeChanged as error:
         raise DatasetError(
             f"The images differ in shape: {error}.",
@@ -192,7 +192,7 @@ def _read(
         ) from error
     if pipeline is not None:
         _check_random_size(pipeline, images)
-    return images, answers, transform
+    return images, raw_labels, transform
 
 
 def _normalised(transform: InputTransform, pipeline: Pipeline) -> InputTransform:
@@ -215,19 +215,19 @@ def _collect(raw: Sequence[Items], shape: Shaper) -> tuple[Images, list[Any]]:
     """All images and labels, read once."""
     total = sum(len(items) for items in raw)
     held: NDArray[np.uint8] | None = None
-    answers: list[Any] = []
+    raw_labels: list[Any] = []
     for items in raw:
         for index in range(len(items)):
             image, label = items.read(index)
             rendered = shape(image, items.describe(index))
-            if not answers and total * rendered.size <= IN_MEMORY_BYTES:
+            if not raw_labels and total * rendered.size <= IN_MEMORY_BYTES:
                 held = np.empty((total, *rendered.shape), dtype=np.uint8)
             if held is not None:
-                held[len(answers)] = rendered
-            answers.append(label)
+                held[len(raw_labels)] = rendered
+            raw_labels.append(label)
     if held is not None:
-        return torch.from_numpy(held), answers
-    return ObjectImages(raw, shape), answers
+        return torch.from_numpy(held), raw_labels
+    return ObjectImages(raw, shape), raw_labels
 
 
 class ObjectImages:
@@ -252,7 +252,7 @@ class ObjectImages:
 
 
 def _number(
-    answers: list[Any], opened: Sequence[Items], stated: Sequence[str] | None
+    raw_labels: list[Any], opened: Sequence[Items], stated: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as numbers, and the classes' names."""
     named = [items.class_names for items in opened if items.class_names is not None]
@@ -261,19 +261,19 @@ def _number(
             f"train and test have different classes: {', '.join(named[0][:5])}, ... and {', '.join(named[1][:5])}, ..."
         )
     names = tuple(map(str, stated)) if stated is not None else named[0] if named else None
-    if answers and all(isinstance(answer, str) for answer in answers):
-        names = names or tuple(sorted(set(answers)))
+    if raw_labels and all(isinstance(value, str) for value in raw_labels):
+        names = names or tuple(sorted(set(raw_labels)))
         number = {name: label for label, name in enumerate(names)}
-        unknown = sorted({answer for answer in answers if answer not in number})
+        unknown = sorted({value for value in raw_labels if value not in number})
         if unknown:
             raise DatasetError(f"There is a label {unknown[0]!r} that is none of the classes.")
-        return np.array([number[answer] for answer in answers], dtype=np.int64), names
+        return np.array([number[value] for value in raw_labels], dtype=np.int64), names
     to_number: Callable[[Any, str], int] = _label
     labels = np.array(
         [
-            to_number(answer, items.describe(index))
-            for answer, (items, index) in zip(
-                answers, ((items, index) for items in opened for index in range(len(items))), strict=True
+            to_number(value, items.describe(index))
+            for value, (items, index) in zip(
+                raw_labels, ((items, index) for items in opened for index in range(len(items))), strict=True
             )
         ],
         dtype=np.int64,
@@ -283,15 +283,15 @@ def _number(
     return labels, names or tuple(str(number) for number in range(int(labels.max(initial=0)) + 1))
 
 
-def _label(answer: Any, where: str) -> int:
+def _label(label: Any, where: str) -> int:
     """A label as a number from 0: an integer, or a vector with a single 1."""
     try:
-        value = np.asarray(answer.detach().cpu() if isinstance(answer, torch.Tensor) else answer)
+        value = np.asarray(label.detach().cpu() if isinstance(label, torch.Tensor) else label)
         if value.ndim == 1 and len(value) > 1 and ((value == 0) | (value == 1)).all() and value.sum() == 1:
             return int(value.argmax())
         number = float(value.reshape(-1)[0]) if value.size == 1 else float("nan")
     except (TypeError, ValueError):
         number = float("nan")
     if not number.is_integer():
-        raise DatasetError(f"{where} has the label {str(answer)[:60]!r}; one class number an image is expected.")
+        raise DatasetError(f"{where} has the label {str(label)[:60]!r}; one class number an image is expected.")
     return int(number)

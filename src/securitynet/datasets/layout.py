@@ -73,7 +73,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def subfolders(place: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; clutter is none of them."""
+    """Names of the folders in a folder, sorted; clutter is left out."""
     return _list(place).folders
 
 
@@ -184,19 +184,19 @@ def _note_parts(layout: Layout, chosen: Mapping[str, str], names: Sequence[str])
 def _are_leaves(place: Path, parts: Mapping[str, Sequence[str]]) -> bool:
     """Whether the parts in a folder hold images and no folders, so that the folder is a class."""
     names = [name for candidates in parts.values() for name in candidates]
-    found = [_list(place / name) for name in names]
-    return len(names) == len(parts) and all(entries.images and not entries.folders for entries in found)
+    listings = [_list(place / name) for name in names]
+    return len(names) == len(parts) and all(entries.images and not entries.folders for entries in listings)
 
 
 def _take_parts_of_classes(layout: Layout, inside: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    found = {
+    folders = {
         part: [(name, layout.root / name / parts[part][0]) for name, parts in inside.items() if part in parts]
         for part in _ORDER
     }
-    if not found[TEST]:
-        found[TEST] = found.pop(VALIDATION)
+    if not folders[TEST]:
+        folders[TEST] = folders.pop(VALIDATION)
         layout.notes.append("The classes have no folder test; that of the validation is used as such.")
-    layout.parts = {part: places for part, places in found.items() if places}
+    layout.parts = {part: places for part, places in folders.items() if places}
     layout.folders = dict.fromkeys(layout.parts, layout.root)
 
 

@@ -1,4 +1,4 @@
-"""Images that are decoded when they are asked for, where all of them would not fit on the disk."""
+"""Images that are decoded on access, because all of them would not fit on the disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STRETCH = 32
 
 
 class LazyImages:
-    """Images of one shape, read and decoded at each access and not kept.
+    """Images of one shape, read and decoded at each access and not cached.
 
     Args:
         pixels: The images as stored.
@@ -74,7 +74,7 @@ def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rende
 def rendered_chunks(
     pixels: Pixels, indices: Indices, rendering: Rendering, advance: Callable[[int], None]
 ) -> Iterator[NDArray[np.uint8]]:
-    """All images at ``indices`` in stretches of about 4 MiB, in order; ``advance`` is told how many came."""
+    """All images at ``indices`` in stretches of about 4 MiB, in order; ``advance`` is called with the number read."""
     size = int(np.clip((4 << 20) // int(np.prod(rendering.shape)), 16, 1024))
     with workers() as pool:
         for start in range(0, len(indices), size):

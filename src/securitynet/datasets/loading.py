@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.checksums import Checksums
-from securitynet.datasets.depth import DeepFound, describe_white
+from securitynet.datasets.depth import UnexpectedDepth, describe_white
 from securitynet.datasets.findings import Findings, find_white_of, note_dark
 from securitynet.datasets.lazy import LazyImages, rendered_chunks
 from securitynet.datasets.members import Stated, resolve_members
@@ -22,7 +22,7 @@ from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
 from securitynet.datasets.references import suggest_reference
 from securitynet.datasets.registry import DATASETS
-from securitynet.datasets.rendering import ColourFound, Interpolation, Rendering, holds_deep, natural_shape
+from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
 from securitynet.datasets.store import FORMAT, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
@@ -205,7 +205,7 @@ def _with_members(
 
 def _limited(reference: str, source: Source, limit: int) -> Indices | None:
     """Sorted indices of the records that stay; None if all do."""
-    kept = []
+    selected = []
     for part, unsorted in source.parts.items():
         indices = np.sort(unsorted)
         labels = source.labels[indices]
@@ -217,8 +217,8 @@ def _limited(reference: str, source: Source, limit: int) -> Indices | None:
             )
         if limit < len(indices):
             indices = indices[stratified(labels, limit, "limit", part)]
-        kept.append(indices)
-    chosen = np.sort(np.concatenate(kept)).astype(np.int64)
+        selected.append(indices)
+    chosen = np.sort(np.concatenate(selected)).astype(np.int64)
     return None if len(chosen) == len(source.labels) else chosen
 
 
@@ -332,10 +332,10 @@ def _rendered_as_found(
     while True:
         try:
             return *_rendered(request, pixels, indices, rendering, findings.content, folder), rendering
-        except ColourFound:
+        except UnexpectedColour:
             findings.remember(channels=3)
             rendering = replace(rendering, channels=3, grey_only=False)
-        except DeepFound:
+        except UnexpectedDepth:
             rendering = _with_white(rendering, pixels, findings)
 
 

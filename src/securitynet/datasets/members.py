@@ -67,8 +67,8 @@ def resolve_members(
         folder: That names of files start from; None if they start from none.
 
     Raises:
-        DatasetError: If a list cannot be read, or names what is no record, or more than one.
-        SplitError: If somebody is both, or there are no members, or no non-members.
+        DatasetError: If a list cannot be read, or an entry names no record or more than one.
+        SplitError: If a record is listed as both, or there are no members, or no non-members.
     """
     lookup = _Lookup(names, reference, folder)
     chosen, stated_not = _resolve(members, "members", lookup)
@@ -100,7 +100,7 @@ def with_members(dataset: ImageDataset, members: Stated, non_members: Stated | N
     """The dataset with the stated members as its training part, and the stated non-members as its test part.
 
     Raises:
-        DatasetError: See `resolve_members`.
+        DatasetError: If a list cannot be read, or an entry names no record or more than one.
         SplitError: Likewise.
     """
     names = dataset.record_names
@@ -195,18 +195,18 @@ class _Lookup:
     @cached_property
     def _ends(self) -> dict[str, int]:
         """End of a name, with and without the ending of the file -> record; -1 where it is not unique."""
-        found: dict[str, int] = {}
+        records: dict[str, int] = {}
         for name, number in self._exact.items():
             start = 0
             while True:
                 end = name[start:]
                 stem = end.rpartition(".")[0] if "." in end.rpartition("/")[2][1:] else end
                 for text in {end, stem}:
-                    found[text] = number if found.get(text, number) == number else -1
+                    records[text] = number if records.get(text, number) == number else -1
                 start = name.find("/", start) + 1
                 if not start:
                     break
-        return found
+        return records
 
     def holds(self, text: str) -> bool:
         """Whether a record is called so."""
@@ -244,16 +244,16 @@ class _Lookup:
                 if not _is_number(text):
                     raise DatasetError(f"{where}, {unit} {line}: {text!r} is no number of a record.", hint=_LAYOUT)
             return np.unique(self.check_numbers((int(float(text)) for _, text in entries), where))
-        found = [self._find(_normal(text)) for _, text in entries]
+        records = [self._find(_normal(text)) for _, text in entries]
         if entries and all(text.isdigit() for _, text in entries):
-            return self._choose([int(text) for _, text in entries], found, where)
-        for (line, text), record in zip(entries, found, strict=True):
+            return self._choose([int(text) for _, text in entries], records, where)
+        for (line, text), record in zip(entries, records, strict=True):
             if record == -1:
                 raise DatasetError(
                     f"{where}, {unit} {line}: {printable(text)!r} fits more than one record.",
                     hint=f"Write more of its path, as in {self._names[0]}.",
                 )
-        absent = [entry for entry, record in zip(entries, found, strict=True) if record is None]
+        absent = [entry for entry, record in zip(entries, records, strict=True) if record is None]
         if absent:
             line, text = absent[0]
             raise DatasetError(
@@ -261,11 +261,13 @@ class _Lookup:
                 f"being {printable(text)!r} ({unit} {line}).",
                 hint=f"Its records are called like {self._names[0]!r}; or give their numbers, from 0.",
             )
-        return np.unique(np.array(found, dtype=np.int64))
+        return np.unique(np.array(records, dtype=np.int64))
 
-    def _choose(self, numbers: list[int], found: list[int | None], where: str) -> Indices:
+    def _choose(self, numbers: list[int], records: list[int | None], where: str) -> Indices:
         """What a list of whole numbers means: names of files without their ending, or numbers of records."""
-        named = None if any(record is None or record < 0 for record in found) else np.unique(np.array(found, np.int64))
+        named = (
+            None if any(record is None or record < 0 for record in records) else np.unique(np.array(records, np.int64))
+        )
         if named is None:
             return np.unique(self.check_numbers(numbers, where))
         if max(numbers) < self.count and not np.array_equal(named, np.unique(numbers)):

@@ -133,15 +133,15 @@ def _open_hugging_face(dataset: Any, part: str) -> Items:
 def _column(features: Mapping[str, Any], kind: str, usual: tuple[str, ...], part: str) -> str:
     declared = [name for name, feature in features.items() if type(feature).__name__ == kind]
     named = [name for name in usual if name in features]
-    found = [name for name in named if name in declared] or declared or named
-    if len(declared) > 1 and named[:1] != found[:1]:
-        found = []
-    if not found:
+    candidates = [name for name in named if name in declared] or declared or named
+    if len(declared) > 1 and named[:1] != candidates[:1]:
+        candidates = []
+    if not candidates:
         raise DatasetError(
             f"{part} has the columns {', '.join(features)}: which are the {usual[0]}s cannot be told.",
             hint=f"Rename one to {usual[0]} with rename_column.",
         )
-    return found[0]
+    return candidates[0]
 
 
 def _open_torch(dataset: Any, part: str) -> Items:
@@ -185,7 +185,9 @@ def _strip(dataset: Any) -> tuple[Any, list[Any]]:
         return torch.utils.data.Subset(inner, dataset.indices), transforms
     if isinstance(dataset, torch.utils.data.ConcatDataset):
         stripped = [_strip(one) for one in dataset.datasets]
-        return torch.utils.data.ConcatDataset([one for one, _ in stripped]), [t for _, found in stripped for t in found]
+        return torch.utils.data.ConcatDataset([one for one, _ in stripped]), [
+            t for _, removed in stripped for t in removed
+        ]
     transform = getattr(dataset, "transform", None)
     if transform is None or not callable(transform):
         return dataset, []

@@ -40,8 +40,8 @@ def parquet(request: Request) -> Source:
     Raises:
         DatasetError: If files, columns or labels are missing or of the wrong type.
     """
-    found = _files(request.root)
-    opened = {part: [_open(path) for path in paths] for part, paths in found.items()}
+    paths_of_part = _files(request.root)
+    opened = {part: [_open(path) for path in paths] for part, paths in paths_of_part.items()}
     columns = choose_columns(request, opened["train"][0])
     labels: list[NDArray[np.int64]] = []
     parts: dict[str, Indices] = {}
@@ -235,7 +235,7 @@ def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: Columns) 
         for name in schema.names
         if name not in (columns.image, columns.label) and _may_be_attribute(schema.field(name))
     ]
-    found: dict[str, Attribute] = {}
+    attributes: dict[str, Attribute] = {}
     for name in names:
         cells: list[Any] = []
         for path, file in files:
@@ -250,8 +250,8 @@ def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: Columns) 
             raise DatasetError(f"The column {name!r} has other types in some of the files than in {files[0][0]}.")
         made = attribute(name, cells, _names_in(schema, name) if pa.types.is_integer(schema.field(name).type) else None)
         if made is not None:
-            found[name] = made
-    return found
+            attributes[name] = made
+    return attributes
 
 
 def _may_be_attribute(field: pa.Field) -> bool:

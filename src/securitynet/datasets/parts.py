@@ -1,4 +1,4 @@
-"""Names of parts: ``train``, ``training_set``, ``Test``, ``valid`` and the like, told from names of classes.
+"""Names of parts: ``train``, ``training_set``, ``Test``, ``valid`` and the like, distinguished from names of classes.
 
 A part that is taken for a class turns a classifier of cats and dogs into one of ``training_set`` and ``test_set``.
 """
@@ -54,11 +54,11 @@ _GLUED = re.compile(rf"({'|'.join(_PARTS)})({'|'.join(sorted(_FILLERS, key=len, 
 
 def _tokens(name: str) -> list[str]:
     """``trainingSet_2`` -> training, set, 2; ``testset`` -> test, set."""
-    found: list[str] = []
+    words: list[str] = []
     for token in _TOKEN.findall(name):
         glued = _GLUED.fullmatch(token.lower())
-        found += glued.groups() if glued else [token.lower()]
-    return found
+        words += glued.groups() if glued else [token.lower()]
+    return words
 
 
 def read_part(name: str) -> str | None:

@@ -82,9 +82,9 @@ def imagenet(request: Request) -> Source:
     for part, by_wnid in listed.items():
         start = len(paths)
         for label, wnid in enumerate(wnids):
-            found = by_wnid.get(wnid, [])
-            paths += found
-            labels += [label] * len(found)
+            of_class = by_wnid.get(wnid, [])
+            paths += of_class
+            labels += [label] * len(of_class)
         if len(paths) == start:
             raise DatasetError(f"{folders[part]} holds no images.", hint=_IMAGENET_HINT)
         parts[part] = np.arange(start, len(paths), dtype=np.int64)

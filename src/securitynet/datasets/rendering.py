@@ -1,4 +1,4 @@
-"""From one encoded image, or array, to uint8 of the shape that is asked for.
+"""From one encoded image, or array, to uint8 of the requested shape.
 
 Pillow does all of it, for files and for arrays, so that the same options give the same pixels whatever the container.
 Following what models are commonly trained with: transparency is dropped, not composited, and the EXIF orientation is
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from securitynet.datasets import depth
-from securitynet.datasets.depth import DeepFound, is_deep
+from securitynet.datasets.depth import UnexpectedDepth, is_deep
 from securitynet.datasets.source import Item
 from securitynet.errors import DatasetError
 
@@ -39,8 +39,8 @@ _FILTERS = {
 }
 
 
-class ColourFound(Exception):
-    """A colour image among images that were taken for grey; internal."""
+class UnexpectedColour(Exception):
+    """A colour image where only grey ones were expected; internal."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Rendering:
         width: In pixels.
         resize: Whether images of other shapes are resized or refused.
         crop: See `Source`.
-        grey_only: Raise `ColourFound` at a colour image instead of reducing it to luma.
+        grey_only: Raise `UnexpectedColour` at a colour image instead of reducing it to luma.
         shorter_side: Pixels that the shorter side is brought to before anything else, the longer one in proportion.
         centre: Side of the square that is then cut out of the centre, with black around an image that is smaller.
         interpolation: Used in resizing, always antialiased but for ``nearest``.
         white: The value that is white in images of more than eight bits.
-        shallow_only: Raise `DeepFound` at such an image.
+        shallow_only: Raise `UnexpectedDepth` at such an image.
     """
 
     channels: int
@@ -125,9 +125,9 @@ def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
         rendering: What it is to become.
 
     Raises:
-        DatasetError: If it is broken, too large, or of another shape where resizing was not asked for.
-        ColourFound: See `Rendering`.
-        DeepFound: Likewise.
+        DatasetError: If it is broken, too large, or of another shape while resizing is off.
+        UnexpectedColour: If `Rendering.grey_only` is set and the image has colour.
+        UnexpectedDepth: If `Rendering.shallow_only` is set and the image has more than eight bits per channel.
     """
     if isinstance(item, np.ndarray):
         if item.shape == rendering.shape and not rendering.transforms:
@@ -137,7 +137,7 @@ def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
         image = _decode(item, name, rendering)
     if rendering.channels == 1 and image.mode != "L":
         if rendering.grey_only:
-            raise ColourFound
+            raise UnexpectedColour
         image = image.convert("L")
     elif rendering.channels == 3 and image.mode != "RGB":
         image = image.convert("RGB")
@@ -219,7 +219,7 @@ def _decode(item: bytes | Path, name: str, rendering: Rendering) -> Image.Image:
     with open_image(item, name) as image:
         deep = is_deep(image)
         if deep and rendering.shallow_only:
-            raise DeepFound
+            raise UnexpectedDepth
         try:
             if deep:
                 return depth.scale(open_later(item, name), rendering.white)

@@ -47,7 +47,7 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What a loader is asked for.
+    """A request to a loader.
 
     Attributes:
         reference: As the user wrote it.
@@ -74,8 +74,8 @@ class Source:
         parts: Name of part -> int64 indices.
         pixels: N images.
         attributes: Further labels.
-        notes: What a reader of results must know about how the images were found.
-        crop: None: resizing stretches the whole image to the square that is asked for. Else the share that a centred
+        notes: What a reader of results must know about how the images were located.
+        crop: None: resizing stretches the whole image to the requested square. Else the share that a centred
             square of that size takes of the shorter side, as is customary where models are trained on crops.
     """
 
@@ -89,7 +89,7 @@ class Source:
 
 
 class RecordNames(Sequence[str]):
-    """Names of the records of a source, made when they are asked for.
+    """Names of the records of a source, made on first use.
 
     A record without a file is called after its part and its position there, as `torchvision` counts them.
 

@@ -1,6 +1,6 @@
 """Named index sets: who is a member, what the adversary knows, and what is left to score on.
 
-Two protocols (DESIGN, section 3). Both depend on the dataset's size and parts, a seed and the stated shares, and on
+Two protocols. Both depend on the dataset's size and parts, a seed and the stated shares, and on
 nothing else: no global random state, no architecture, no order of calls.
 """
 

@@ -1,4 +1,4 @@
-"""Decoded images kept as a memory-mapped ``.npy`` file that is either whole or not used.
+"""Decoded images in a memory-mapped ``.npy`` file, which is used only if it is complete.
 
 An entry is a folder with ``images.npy`` and ``index.json``, which holds the CRC-32 of each stretch of images. All of
 it is checked at every opening (0.02 to 0.04 s for CIFAR-10), so that a damaged or truncated file is built again.
@@ -101,8 +101,8 @@ def _check(images: NDArray[np.uint8], chunks: list[list[int]]) -> None:
         raise ValueError("its index does not fit")
     stretches = [images[start:stop] for start, stop in itertools.pairwise(bounds)]
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(zlib.crc32, stretches))
-    if found != [crc for _, crc in chunks]:
+        checksums = list(pool.map(zlib.crc32, stretches))
+    if checksums != [crc for _, crc in chunks]:
         raise ValueError("a checksum differs")
 
 

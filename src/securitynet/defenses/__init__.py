@@ -1,4 +1,4 @@
-"""Defenses, one file each: they change how a target is trained or what it answers."""
+"""Defenses, one file each: they change how a target is trained, or its outputs."""
 
 from securitynet.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Training against a membership attack that learns along with the network (Nasr, Shokri and Houmansadr, CCS 2018)."""
+"""Training against a membership attack that is trained along with the network (Nasr, Shokri and Houmansadr, 2018)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training import losses
@@ -26,38 +27,38 @@ from securitynet.randomness import derived_seed, generator, isolated
 class AdversarialRegularisation(TrainingDefense):
     """The network minimises its loss plus ``weight`` times the gain of an attack that is trained to maximise it.
 
-    The attack tells members from reference records, which are training records set aside: neither members nor
-    non-members.
+    The attack distinguishes members from reference records: training records that are set aside, and are neither
+    members nor non-members.
     """
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"weight": 1.0}, {"weight": 3.0})
 
     weight: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="Weight of the attack's gain, lambda.")
-    attack_steps: int = Field(default=1, ge=1, description="Steps of the attack for each step of the network.")
+    attack_steps: int = Field(default=1, ge=1, description="Attack steps per step of the network.")
     attack_learning_rate: float = Field(
-        default=1e-3, gt=0, allow_inf_nan=False, description="Learning rate of the attack, which Adam trains."
+        default=1e-3, gt=0, allow_inf_nan=False, description="Learning rate of the attack (Adam)."
     )
     reference_share: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of the training records set aside for the attack to learn from."
+        default=0.3, gt=0, lt=1, description="Share of the training records that is set aside as reference records."
     )
 
     @property
+    @override
     def share_aside(self) -> float:
-        """See `TrainingDefense.share_aside`."""
         return self.reference_share
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy":
-            raise ConfigurationError("Adversarial regularisation is about cross-entropy with labels.")
+            raise ConfigurationError("Adversarial regularisation needs the cross-entropy loss.")
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         return fitting.fit(Adversarial(self, fitting)), {}
 
 
 class InferenceAttack(nn.Module):
-    """From posteriors and labels to the logit of "member" (section 4.2 and figure 3).
+    """The attack network: posteriors and labels to the logit of "member" (section 4.2 and figure 3).
 
     Args:
         classes: Number of classes, K.
@@ -88,8 +89,8 @@ class Adversarial(Procedure):
         self.labels: NDArray[np.int64] = fitting.labels[fitting.aside]
         self.classes = fitting.shape[0]
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         reference = hashlib.sha256(self.aside.astype("<i8").tobytes()).hexdigest()
         return {
             "procedure": "adversarial-regularisation",
@@ -98,8 +99,9 @@ class Adversarial(Procedure):
             **self.settings.model_dump(mode="json"),
         }
 
+    @override
     def begin(self, run: Run) -> None:
-        """See `Procedure.begin`: the attack, as the seed decides, and its reference records."""
+        """Create the attack, from the seed, and load its reference records."""
         with isolated():
             torch.manual_seed(derived_seed(run.recipe.seed, "inference attack"))
             self.attack = InferenceAttack(self.classes).to(run.device)
@@ -107,47 +109,49 @@ class Adversarial(Procedure):
         self.reference = Feed(self.images, self.aside, run.device)
         self.reference_labels = torch.from_numpy(self.labels).to(run.device)
 
+    @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        """See `Procedure.batches`."""
         self._draws = generator(run.recipe.seed, "reference batches", epoch)
         return super().batches(run, epoch)
 
+    @override
     def step(
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Procedure.step`: first the attack, then the network."""
+        """Train the attack, then the network."""
         for _ in range(self.settings.attack_steps):
             self._train_attack(run, batch, targets)
         return super().step(run, batch, targets, positions)
 
+    @override
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """See `Procedure.loss`: equation 7, with the attack's gain on members."""
+        """Equation 7: the loss plus the weighted gain of the attack on members."""
         gain = functional.logsigmoid(self.attack(logits.softmax(dim=1), targets)).mean()
         return losses.batch_loss(logits, targets, run.recipe) + self.settings.weight * gain
 
+    @override
     def state(self) -> dict[str, Any]:
-        """See `Procedure.state`."""
         return {"attack": self.attack.state_dict(), "optimizer": self.attack_optimizer.state_dict()}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Procedure.restore`."""
         self.attack.load_state_dict(state["attack"])
         self.attack_optimizer.load_state_dict(state["optimizer"])
 
     def _train_attack(self, run: Run, batch: torch.Tensor, targets: torch.Tensor) -> None:
         chosen = torch.randint(len(self.reference), (len(batch),), generator=self._draws)
         others = self.reference_labels[chosen.to(run.device)]
-        run.module.eval()  # the attack learns from what an adversary would see, and batch norms learn from members only
+        run.module.eval()  # the attack sees what an adversary sees, and batch norms are updated by members only
         with torch.no_grad():
             inside = run.forward(batch).softmax(dim=1)
             outside = run.forward(self.reference.fetch(chosen)).softmax(dim=1)
         run.module.train()
-        found = torch.cat([self.attack(inside, targets), self.attack(outside, others)])
-        truth = torch.cat([torch.ones_like(found[: len(batch)]), torch.zeros_like(found[len(batch) :])])
+        scores = torch.cat([self.attack(inside, targets), self.attack(outside, others)])
+        truth = torch.cat([torch.ones_like(scores[: len(batch)]), torch.zeros_like(scores[len(batch) :])])
         self.attack_optimizer.zero_grad(set_to_none=True)
-        functional.binary_cross_entropy_with_logits(found, truth).backward()  # type: ignore[no-untyped-call]
+        functional.binary_cross_entropy_with_logits(scores, truth).backward()  # type: ignore[no-untyped-call]
         self.attack_optimizer.step()
 
 

@@ -1,7 +1,7 @@
-"""What defenses are: changes to a training, and interfaces that hide a part of the outputs.
+"""Base classes of defenses: training defenses change a training, output defenses hide a part of the outputs.
 
-A defense is a class in a file of its own in this package; the registry finds it by the file's name. Its fields are its
-configuration.
+Each defense is a class in its own file in this package; the registry finds it by the name of the file. The fields of
+the class are its configuration.
 """
 
 from __future__ import annotations
@@ -36,28 +36,32 @@ __all__ = [
 
 
 class OutputDefense(Defense):
-    """A defense that hides a part of what a target answers. It needs no training of the target."""
+    """A defense that hides or changes a part of the outputs. The target is not retrained."""
 
     stage: ClassVar[Literal["training", "output"]] = "output"
 
     @abstractmethod
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """What stands between the target and those who ask it.
+        """Build the interface through which the target is queried.
 
         Args:
-            target: To be defended; it may be asked about members and non-members, by its owner.
-            data: The records; what the defense may learn from is the owner's, never the records that it is judged on
-                where a sample of non-members is needed.
+            target: The target to defend. As its owner, the defense may query it for members and non-members.
+            data: The owner's records. A defense that needs a sample of non-members must not use those that it is
+                evaluated on.
             context: Seed and cache.
         """
 
 
 def make_defense(name: str, settings: dict[str, Any] | None = None) -> OutputDefense | TrainingDefense:
-    """A defense by its name, configured.
+    """Create a defense from its name and settings.
+
+    Args:
+        name: Full name in the registry.
+        settings: Values by field; the others keep their defaults.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If a setting does not exist or has a value that is not allowed; all are named.
+        ConfigurationError: If a setting does not exist or has an invalid value; the message names all of them.
     """
     cls = DEFENSES.get(name)
     try:
@@ -73,10 +77,14 @@ def make_defense(name: str, settings: dict[str, Any] | None = None) -> OutputDef
 
 
 def settings_of(name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The settings of one defense among ``NAME.FIELD=VALUE`` texts; values as TOML writes them, or plain words.
+    """Parse the settings of one defense from ``NAME.FIELD=VALUE`` texts.
+
+    Args:
+        name: Name of the defense.
+        texts: Settings; values are written as in TOML, or as plain words.
 
     Raises:
-        ConfigurationError: If one is not understood, or is of something else.
+        ConfigurationError: If one cannot be parsed, or belongs to something else.
     """
     settings: dict[str, Any] = {}
     for text in texts:
@@ -84,46 +92,53 @@ def settings_of(name: str, texts: Sequence[str]) -> dict[str, Any]:
         owner, dot, field = path.strip().rpartition(".")
         if not (equals and dot and field):
             raise ConfigurationError(
-                f"--configure {text!r} is not understood.", hint=f"Write NAME.FIELD=VALUE, such as {name}.FIELD=VALUE."
+                f"--configure {text!r} cannot be parsed.", hint=f"Write NAME.FIELD=VALUE, such as {name}.FIELD=VALUE."
             )
         if owner != name:
             raise ConfigurationError(
-                f"--configure sets {owner}, which is not asked for.", hint=f"The defense asked for is {name}."
+                f"--configure sets {owner}, which is not in use.", hint=f"The defense in use is {name}."
             )
         settings[field] = _value(value.strip())
     return settings
 
 
 def training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
-    """A defense to train with, by its name and its settings as texts.
+    """Create a training defense from its name and its settings as texts.
+
+    Args:
+        name: Name or alias in the registry.
+        texts: See `settings_of`.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If it is one of what a model answers, or a setting is wrong.
+        ConfigurationError: If it is an output defense, or a setting is wrong.
     """
     name = DEFENSES.resolve(name).name
     made = make_defense(name, settings_of(name, texts))
     if not isinstance(made, TrainingDefense):
         raise ConfigurationError(
-            f"{name} changes what a model answers, not how it is trained.",
+            f"{name} changes the outputs of a model, not how it is trained.",
             hint=f"Try it on a trained model: securitynet assess ... --defense {name}.",
         )
     return made
 
 
 def defended_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None]:
-    """The defense that a configuration of a training names, and the configuration with its full name.
+    """Create the defense that a training configuration names, and complete the configuration.
 
-    What the configuration does not state of the recipe is as the defense advises.
+    Fields of the recipe that the configuration does not state are set as the defense advises.
+
+    Returns:
+        The configuration with the full name of the defense, and the defense; None if there is none.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If it is no defense to train with, a setting is wrong, or there are settings without it.
+        ConfigurationError: If it is not a training defense, a setting is wrong, or there are settings but no defense.
     """
     if config.defense is None:
         if config.configure:
             raise ConfigurationError(
-                f"--configure {config.configure[0]!r} sets a defense, and none is asked for.",
+                f"--configure {config.configure[0]!r} configures a defense, but none is given.",
                 hint="Add --defense NAME.",
             )
         return config, None
@@ -133,16 +148,20 @@ def defended_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense
 
 
 def output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:
-    """A defense of what a model answers, by its name and its settings.
+    """Create an output defense from its name and settings.
+
+    Args:
+        name: Name or alias in the registry.
+        settings: Values by field; the others keep their defaults.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If it is one to train with, or a setting is wrong.
+        ConfigurationError: If it is a training defense, or a setting is wrong.
     """
     made = make_defense(DEFENSES.resolve(name).name, settings)
     if not isinstance(made, OutputDefense):
         raise ConfigurationError(
-            f"{name} changes how a model is trained, and this one is trained already.",
+            f"{name} changes how a model is trained, but this model is trained already.",
             hint=f"Train a model with it: securitynet train ... --defense {name}.",
         )
     return made

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a student learns a teacher's answers (ML-Doctor, section 7.1.2; DMP, Shejwalkar et al.)."""
+"""Knowledge distillation: a student learns a teacher's posteriors (ML-Doctor, section 7.1.2; DMP)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.architectures import ARCHITECTURES
@@ -24,18 +25,19 @@ from securitynet.models.training.step import Procedure, Run
 from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_weights
 
 TEACHERS = {"vgg11": "vgg19"}
-"""The paper's pair. Other students have a teacher of their own architecture, unless another one is named."""
+"""The paper's pair. For other students the teacher has the same architecture, unless another one is named."""
 
 _BATCH = 256
 
 
 class Distillation(TrainingDefense):
-    """The network is the student of a teacher that is trained first, by the same recipe.
+    """The network is the student of a teacher, which is trained first with the same recipe.
 
     On the **training** data (the paper), the loss is ``alpha`` times the divergence from the teacher's posteriors at
-    the temperature, and cross-entropy with the labels for the rest. On **held-out** data (what DMP does, which protects
-    better), the teacher is trained on the members and the student never sees them: it learns the teacher's answers for
-    training records that were set aside, without their labels. Those are neither members nor non-members.
+    the temperature, and cross-entropy with the labels for the rest. On **held-out** data (as in DMP by Shejwalkar and
+    Houmansadr, the stronger defense), the teacher is trained on the members and the student never sees them: it learns
+    the teacher's posteriors for training records that were set aside, without their labels. Those are neither members
+    nor non-members.
     """
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"data": "training"}, {"data": "held-out"})
@@ -45,56 +47,60 @@ class Distillation(TrainingDefense):
     )
     temperature: float = Field(default=20.0, gt=0, allow_inf_nan=False, description="Temperature of the divergence.")
     alpha: float = Field(
-        default=0.7, gt=0, le=1, description="Share of the divergence in the loss; 1 on held-out data."
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Weight of the divergence in the loss; 1 on held-out data.",
     )
     data: Literal["training", "held-out"] = Field(
-        default="training", description="What the student learns from: the members, or training records set aside."
+        default="training",
+        description="Training data of the student: the members, or records set aside.",
     )
     held_out_share: float = Field(default=0.5, gt=0, lt=1, description="Share of the training records set aside.")
 
     @property
+    @override
     def share_aside(self) -> float:
-        """See `TrainingDefense.share_aside`."""
         return self.held_out_share if self.data == "held-out" else 0.0
 
     def teacher_of(self, architecture: str) -> str:
         """Name of the teacher's architecture."""
         return ARCHITECTURES.resolve(self.teacher or TEACHERS.get(architecture, architecture)).name
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.patience:
             what = "early stopping" if recipe.patience else f"the loss {recipe.loss}"
             raise ConfigurationError(
-                f"Distillation has a loss and a length of its own, and does not go together with {what}.",
-                hint="Leave that out.",
+                f"Distillation defines its own loss and length of training, so it cannot be combined with {what}.",
+                hint=f"Train without {what}.",
             )
         with torch.device("meta"):
             student, teacher = build(architecture, *shape), build(self.teacher_of(architecture), *shape)
         if count_weights(student) > count_weights(teacher):
             raise ConfigurationError(
                 f"The student {architecture} has {count_weights(student):,} weights, more than its teacher "
-                f"{self.teacher_of(architecture)} with {count_weights(teacher):,}: it would not forget anything.",
+                f"{self.teacher_of(architecture)} with {count_weights(teacher):,}: it would forget nothing.",
                 hint="Name a larger one with --configure distillation.teacher=NAME.",
             )
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         name = self.teacher_of(fitting.architecture)
         teacher = fitting.fresh(name, "teacher")
         fitting.note(f"The teacher {name} is trained first.")
         fitting.fit(network=teacher, checkpoint=fitting.part("teacher"))
         held_out = self.data == "held-out"
         indices = fitting.aside if held_out else fitting.indices
-        # On held-out data the labels given here count in the history's training accuracy, and nowhere else.
+        # On held-out data the labels are used for the history's training accuracy only.
         procedure = Distilling(teacher, self.temperature, 1.0 if held_out else self.alpha)
         history = fitting.fit(procedure, indices=indices)
-        if not len(fitting.unseen):  # a shadow model, of which nobody reads a record
+        if not len(fitting.unseen):  # a shadow model: its model record needs no comparison with the teacher
             return history, {}
-        return history, {"teacher": self._judge(name, teacher, fitting)}
+        return history, {"teacher": self._compare(name, teacher, fitting)}
 
     @staticmethod
-    def _judge(name: str, teacher: nn.Module, fitting: Fitting) -> Teacher:
+    def _compare(name: str, teacher: nn.Module, fitting: Fitting) -> Teacher:
         def accuracy(indices: NDArray[np.int64]) -> float:
             return evaluate(
                 teacher,
@@ -119,12 +125,12 @@ class Distillation(TrainingDefense):
 
 
 class Distilling(Procedure):
-    """Steps on a teacher's answers.
+    """Training steps on the posteriors of a teacher.
 
     Args:
         teacher: The trained network, for the same images with the same preprocessing.
-        temperature: Of both sides.
-        alpha: Share of the divergence in the loss; cross-entropy with the labels is the rest.
+        temperature: Temperature of both softmaxes.
+        alpha: Weight of the divergence in the loss, in (0, 1]; the rest is cross-entropy with the labels.
     """
 
     def __init__(self, teacher: nn.Module, temperature: float, alpha: float) -> None:
@@ -133,8 +139,8 @@ class Distilling(Procedure):
         self.alpha = alpha
         self._known: torch.Tensor | None = None
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         return {
             "procedure": "distillation",
             "version": 1,
@@ -143,27 +149,31 @@ class Distilling(Procedure):
             "alpha": self.alpha,
         }
 
+    @override
     def begin(self, run: Run) -> None:
-        """See `Procedure.begin`: images that never change are shown to the teacher once."""
+        """Compute the teacher's logits once if there is no augmentation."""
         self.teacher.to(run.device).eval()
         if run.recipe.augment == "none":
             everything = torch.arange(len(run.feed))
-            self._known = torch.cat([self._ask(run, run.feed.fetch(part)) for part in torch.split(everything, _BATCH)])
+            self._known = torch.cat(
+                [self._teach(run, run.feed.fetch(part)) for part in torch.split(everything, _BATCH)]
+            )
 
+    @override
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """See `Procedure.loss`; the divergence counts times the squared temperature (Hinton et al., 2015)."""
+        """Divergence times the squared temperature (Hinton et al., 2015), plus cross-entropy."""
         known = self._known
-        teacher = self._ask(run, batch) if known is None else known[positions.to(known.device)]
+        teacher = self._teach(run, batch) if known is None else known[positions.to(known.device)]
         wanted = (teacher / self.temperature).softmax(dim=1)
-        found = (logits / self.temperature).log_softmax(dim=1)
-        loss = self.alpha * self.temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
+        student = (logits / self.temperature).log_softmax(dim=1)
+        loss = self.alpha * self.temperature**2 * functional.kl_div(student, wanted, reduction="batchmean")
         if self.alpha < 1:
             loss = loss + (1 - self.alpha) * losses.batch_loss(logits, targets, run.recipe)
         return loss
 
-    def _ask(self, run: Run, batch: torch.Tensor) -> torch.Tensor:
+    def _teach(self, run: Run, batch: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return run.forward(batch, self.teacher)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
+from typing_extensions import override
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
@@ -41,23 +42,23 @@ PRESETS: dict[str, float] = {
     "utkface-1": 9.58,
     "utkface-2": 7.76,
 }
-"""The epsilons of ML-Doctor, Table 3, at delta 1e-5. It states neither clipping bounds nor noise: they follow here."""
+"""The epsilons of ML-Doctor, Table 3, at delta 1e-5; the table states neither clipping bounds nor noise."""
 
 _DEFAULT_EPSILON = 8.0
 
 RECIPE: dict[str, Any] = {"epochs": 20, "learning_rate": 0.03, "schedule": "constant", "weight_decay": 0.0}
-"""What suits DP-SGD of the recipe, where nothing else is stated: see docs/defenses.md for how it was chosen."""
+"""Default recipe fields for DP-SGD; docs/defenses.md says how they were chosen."""
 
 
 class DpSgd(TrainingDefense):
     """DP-SGD with Poisson sampling.
 
-    Give the epsilon to spend (the noise follows), or the noise multiplier (epsilon follows), or one of the paper's
-    settings by name; an epsilon of 8 by default. The bound is for adding or removing one training record, and holds for
-    an adversary who sees the weights.
+    Set the epsilon to spend (which determines the noise), the noise multiplier (which determines epsilon), or one of
+    the paper's settings by name; the default is an epsilon of 8. The bound is for adding or removing one training
+    record, and holds for an adversary who sees the weights.
 
-    Images are normalised by constants, for their own mean would tell of the records. The training accuracy in the
-    model's record is its owner's to keep: no noise protects it.
+    Images are normalised by constants, because their own mean would reveal something about the records. The training
+    accuracy in the model record is not covered by the bound: the owner must keep it private.
     """
 
     accountable: ClassVar[bool] = True
@@ -76,18 +77,19 @@ class DpSgd(TrainingDefense):
     delta: float = Field(default=1e-5, gt=0, lt=1, description="Probability that the bound does not hold.")
     accountant: AccountantName = Field(
         default="rdp",
-        description="rdp or prv (tighter, slower), which are bounds; zcdp, a figure to compare with papers.",
+        description="rdp or prv (tighter, slower), which are bounds; zcdp, which is only for comparison with papers.",
     )
     clipping: ClippingName = Field(
         default="auto", description="per-sample gradients, ghost clipping (for many weights), or auto."
     )
     replace_layers: bool = Field(
-        default=True, description="Replace batch norms, which mix records, by group norms; otherwise they are refused."
+        default=True,
+        description="Replace batch norms, which mix records, with group norms; otherwise refuse them.",
     )
     secret_noise: bool = Field(
         default=False,
-        description="Draw records and noise from a seed that nobody keeps. Otherwise it is the recipe's, and the "
-        "bound holds only against those who do not know it.",
+        description="Draw records and noise from a random seed that is discarded. Otherwise the recipe's seed is "
+        "used, and the bound holds only against adversaries who do not know it.",
     )
 
     @model_validator(mode="after")
@@ -104,25 +106,31 @@ class DpSgd(TrainingDefense):
             return None
         return PRESETS[self.preset] if self.preset else self.epsilon or _DEFAULT_EPSILON
 
+    @override
     def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
-        """See `TrainingDefense.advised`: each epoch costs privacy, so fewer than ML-Doctor's 300, of larger steps.
+        """Advise fewer epochs than ML-Doctor's 300, with larger steps, because each epoch costs privacy.
 
-        The paper's presets keep the paper's recipe; other optimizers than SGD have other learning rates.
+        The paper's presets keep the paper's recipe. Optimizers other than SGD need other learning rates.
         """
         if self.preset is not None or stated.get("optimizer", "sgd") != "sgd":
             return {}
         return {name: value for name, value in RECIPE.items() if name not in stated}
 
     def noise(self, records: int, recipe: Recipe) -> float:
-        """The noise multiplier for a training on so many records."""
+        """Compute the noise multiplier for a training.
+
+        Args:
+            records: Number of training records.
+            recipe: Batch size and epochs of the training.
+        """
         if self.noise_multiplier is not None:
             return self.noise_multiplier
         rate, steps = plan_steps(records, recipe.batch_size, recipe.epochs)
         assert self.target_epsilon is not None  # given where the noise is not
         return noise_for(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         problems = {
             f"the loss {recipe.loss}": recipe.loss != "cross-entropy",
             "early stopping, which looks at records that nothing accounts for (--patience)": recipe.patience > 0,
@@ -130,11 +138,11 @@ class DpSgd(TrainingDefense):
         }
         for what, wrong in problems.items():
             if wrong:
-                raise ConfigurationError(f"dp-sgd does not go together with {what}.", hint="Leave that out.")
+                raise ConfigurationError(f"dp-sgd cannot be combined with {what}.", hint="Train without it.")
         if self.delta >= 1 / records:
             raise ConfigurationError(
-                f"A delta of {self.delta:g} is no protection for {records} records: giving away one of them whole "
-                "would satisfy it.",
+                f"A delta of {self.delta:g} is meaningless for {records} records: publishing one record in full would "
+                "satisfy it.",
                 hint=f"Set dp-sgd.delta well below {1 / records:.1g}.",
             )
         plan_steps(records, recipe.batch_size, recipe.epochs)
@@ -143,33 +151,35 @@ class DpSgd(TrainingDefense):
             raise ConfigurationError(
                 f"{architecture} has layers of kind {', '.join(layers)}, which mix the records of a batch; DP-SGD "
                 "needs the gradient of each record.",
-                hint="Allow group norms in their place with --configure dp-sgd.replace_layers=true.",
+                hint="Allow group norms instead with --configure dp-sgd.replace_layers=true.",
             )
         self.noise(records, recipe)
 
+    @override
     def network(self, network: nn.Module, note: Note) -> nn.Module:
-        """See `TrainingDefense.network`."""
         layers = unsupported_layers(network)
         if not layers:
             return network
-        note(f"Layers of kind {', '.join(layers)} mix the records of a batch; group norms take their place.")
+        note(f"Layers of kind {', '.join(layers)} mix the records of a batch and are replaced with group norms.")
         return with_group_norms(network)
 
+    @override
     def preprocessing(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:
-        """See `TrainingDefense.preprocessing`: from [0, 1] to [-1, 1], whatever the records are."""
+        """A constant scaling from [0, 1] to [-1, 1], independent of the records."""
         channels = dataset.image_shape[0]
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
 
+    @override
     def imitate(self, record: DefenseRecord) -> DpSgd:
-        """See `TrainingDefense.imitate`: the same noise, whatever it spends on other records; nothing is secret."""
+        """Use the noise of the target, whatever epsilon that spends on other records, and no secret seed."""
         changes: dict[str, Any] = {"secret_noise": False}
         if record.privacy is not None:
             noise = record.privacy.noise_multiplier
             changes |= {"preset": None, "epsilon": None, "noise_multiplier": noise}
         return self.model_copy(update=changes)
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         records = len(fitting.indices)
         steps = PrivateSteps(
             noise_multiplier=self.noise(records, fitting.recipe),
@@ -182,7 +192,9 @@ class DpSgd(TrainingDefense):
         history = fitting.fit(steps)
         notes = []
         if self.accountant == "zcdp":
-            notes.append("Epsilon is the zCDP figure of batches that each record joins once an epoch; it is no bound.")
+            notes.append(
+                "Epsilon is the zCDP value for batches that each record joins once an epoch; it is not a bound."
+            )
         if not self.secret_noise:
-            notes.append("The noise follows from the seed in this record: keep it, or epsilon protects nobody.")
+            notes.append("The noise is derived from the seed in this record: keep it private, or the bound is void.")
         return history, {"privacy": steps.privacy(records), "notes": tuple(notes)}

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
@@ -16,24 +17,24 @@ from securitynet.models.training.training_defense import Fitting, TrainingDefens
 
 
 class Dropout(TrainingDefense):
-    """Inputs of linear layers are dropped at random; the dropout layers that a network has drop as many.
+    """Drops inputs of linear layers at random; existing dropout layers of the network are replaced.
 
-    The layers are there in training only, so the weights are those of the plain architecture.
+    The layers exist only during training, so the weights fit the plain architecture.
     """
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"rate": 0.5}, {"rate": 0.75})
 
-    rate: float = Field(default=0.5, gt=0, lt=1, description="Share of the inputs that is dropped.")
+    rate: float = Field(default=0.5, gt=0, lt=1, description="Share of the inputs to drop.")
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         network = fitting.network
         linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not linear:
-            raise ConfigurationError("The network has no linear layer to drop the inputs of.")
+            raise ConfigurationError("The network has no linear layer whose inputs could be dropped.")
         own = [layer for layer in network.modules() if isinstance(layer, nn.Dropout)]
         rates = [layer.p for layer in own]
-        for layer in own:  # they come before the linear layers, and must not drop twice
+        for layer in own:  # they precede the linear layers: inputs must not be dropped twice
             layer.p = 0.0
         handles = [layer.register_forward_pre_hook(partial(_drop, self.rate)) for layer in linear]
         try:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
@@ -17,35 +18,35 @@ from securitynet.models.training.training_defense import Fitting, TrainingDefens
 
 
 class RelaxLoss(TrainingDefense):
-    """Batches with a loss of ``alpha`` or more are learnt as ever; others are unlearnt, or their posteriors flattened.
+    """Keeps the mean loss near ``alpha``: batches with a lower loss take a gradient ascent step or are flattened.
 
-    In every second epoch a batch with a lower loss takes a step up the loss. In the others, records keep the posterior
-    of their class as it is, and share the rest evenly among the other classes (section 4.2). By ``flatten=wrong`` only
-    records that are misclassified do, and the others step up, as the paper's appendix has it for images; that protects
-    about as well and costs more accuracy on small data.
+    In even epochs, a batch whose loss is below ``alpha`` takes a step that increases its loss. In odd epochs, its
+    records keep the posterior of their class, and the rest is spread evenly over the other classes (section 4.2). With
+    ``flatten=wrong``, only misclassified records are flattened and the others take the ascent step, as in the paper's
+    appendix for images; this defends about as well, but costs more accuracy on small datasets.
     """
 
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({"alpha": 0.5}, {"alpha": 1.0})
 
-    alpha: float = Field(default=0.5, gt=0, allow_inf_nan=False, description="Mean loss to train towards, in nats.")
+    alpha: float = Field(default=0.5, gt=0, allow_inf_nan=False, description="Target of the mean loss, in nats.")
     flatten: Literal["all", "wrong"] = Field(
-        default="all", description="Whose posteriors are flattened: of all records, or of those that are misclassified."
+        default="all", description="Records whose posteriors are flattened: all, or only misclassified ones."
     )
 
+    @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """See `TrainingDefense.check`."""
         if recipe.loss != "cross-entropy" or recipe.label_smoothing:
-            raise ConfigurationError("RelaxLoss is about cross-entropy with labels as they are.")
+            raise ConfigurationError("RelaxLoss needs the cross-entropy loss without label smoothing.")
         classes = shape[0]
         if self.alpha >= math.log(classes):
             raise ConfigurationError(
-                f"An alpha of {self.alpha:g} is the loss of a model that knows nothing: guessing among {classes} "
-                f"classes has {math.log(classes):.2f}.",
+                f"An alpha of {self.alpha:g} is no better than guessing: a uniform guess among {classes} "
+                f"classes has a loss of {math.log(classes):.2f}.",
                 hint="Set relaxloss.alpha well below that.",
             )
 
+    @override
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
-        """See `TrainingDefense.fit`."""
         return fitting.fit(Relaxing(self.alpha, self.flatten)), {}
 
 
@@ -57,33 +58,33 @@ class Relaxing(Procedure):
         self.flatten = flatten
         self._up = True
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         return {"procedure": "relaxloss", "version": 2, "alpha": self.alpha, "flatten": self.flatten}
 
+    @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        """See `Procedure.batches`."""
         self._up = epoch % 2 == 0
         return super().batches(run, epoch)
 
+    @override
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """See `Procedure.loss`."""
         return relaxed(logits, targets, self.alpha, up=self._up, flatten=self.flatten)
 
 
 def relaxed(
     logits: torch.Tensor, labels: torch.Tensor, alpha: float, *, up: bool, flatten: Literal["all", "wrong"] = "all"
 ) -> torch.Tensor:
-    """The loss whose gradient RelaxLoss follows downwards on a batch, a scalar.
+    """Compute the scalar that RelaxLoss minimises on a batch.
 
     Args:
         logits: N×K.
         labels: N int64.
-        alpha: The mean loss that is wanted.
-        up: Whether a batch with a lower loss steps up; its posteriors are flattened otherwise.
-        flatten: Whose posteriors.
+        alpha: Target of the mean loss, in nats.
+        up: Whether a batch below the target takes an ascent step; otherwise its posteriors are flattened.
+        flatten: Records whose posteriors are flattened.
     """
     each = functional.cross_entropy(logits, labels, reduction="none")
     plain = each.mean()
@@ -91,7 +92,7 @@ def relaxed(
         return plain
     if up:
         return -plain
-    with torch.no_grad():  # wanted posteriors are constants, or they would be sharpened again
+    with torch.no_grad():  # the flattened posteriors are constants, or they would be sharpened again
         hard = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
         own = logits.softmax(dim=1).gather(1, labels.unsqueeze(1))
         wanted = hard * own + (1 - hard) * (1 - own) / (logits.shape[1] - 1)

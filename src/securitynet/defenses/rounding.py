@@ -1,10 +1,11 @@
-"""Posteriors are answered with few decimal digits (Shokri et al., 2017, section VIII)."""
+"""An output defense that rounds posteriors to a few decimal digits (Shokri et al., 2017, section VIII)."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.defenses.base import OutputDefense
 from securitynet.methods.context import Context
@@ -20,6 +21,6 @@ class Rounding(OutputDefense):
 
     digits: int = Field(default=1, ge=0, le=7, description="Digits after the decimal point.")
 
+    @override
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
-        """See `OutputDefense.interface`."""
         return Rounded(digits=self.digits)

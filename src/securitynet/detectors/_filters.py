@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -14,9 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
+from securitynet.detectors._fitted_filter import CleanImages, FittedFilter
 from securitynet.detectors._known_trigger import Suspects, Trigger
-from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
-from securitynet.detectors._verdicts import Screening
+from securitynet.detectors._pieces import PartsProgress, in_pieces
+from securitynet.detectors._queries import Arrays, QueryClient, pieces_folder
+from securitynet.detectors._verdicts import FilterVerdicts
 from securitynet.detectors.base import Detector
 from securitynet.errors import SplitError
 from securitynet.methods.base import Output
@@ -26,85 +27,10 @@ from securitynet.metrics import filtering
 from securitynet.metrics.filtering import Judged
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import left_to_lanes
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 MOST_EXAMPLES = 4
 """Rows of pictures for each kind of image."""
-
-
-@dataclass(frozen=True, eq=False)
-class CleanImages:
-    """Images that the defender knows to be clean, uint8, N×C×H×W; no image is in both.
-
-    Attributes:
-        tuning: From which thresholds come, and on which found regions are tried.
-        mixing: Which are overlaid.
-    """
-
-    tuning: torch.Tensor
-    mixing: torch.Tensor
-
-
-class Fitted(ABC):
-    """A filter that is ready to judge images.
-
-    Attributes:
-        questions: To the target.
-        threshold: Above this score an image is stopped.
-        nominal: The false rejection rate that it was chosen for, or None.
-        calibration: Scores it was chosen from.
-        exact: See `Screening.exact`.
-        notes: See `Screening.notes`.
-        piece: Images that are examined, and kept on disk, together.
-        columns: What the pictures of an image show.
-    """
-
-    questions: Questions
-    threshold: float
-    nominal: float | None = None
-    calibration: NDArray[np.float64] = np.empty(0)
-    exact: bool = True
-    notes: tuple[str, ...] = ()
-    piece: int = 64
-    columns: tuple[str, ...] = ()
-
-    @abstractmethod
-    def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
-        """``scores`` and ``flagged`` of images, N, and whatever else is worth keeping, one row an image.
-
-        Args:
-            images: N×C×H×W uint8.
-            rows: Their numbers, N: randomness depends on these and on the purpose, not on what is examined together.
-            purpose: What images they are.
-        """
-
-    @abstractmethod
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
-        """Q×C×H×W uint8 that show what happened with one image, C×H×W.
-
-        Args:
-            image: The image.
-            found: What `examine` said of it, arrays of one row each.
-            row: Its number.
-            purpose: What images it is one of.
-        """
-
-    def judge(self, images: torch.Tensor) -> Judged:
-        """Scores and verdicts for incoming images.
-
-        Args:
-            images: N×C×H×W, uint8, or floating point in [0, 1], which is rounded to 256 values.
-        """
-        if images.is_floating_point():
-            images = (images * 255).round().clamp(0, 255).to(torch.uint8)
-        with left_to_lanes(self.questions.target.backend.device):
-            pieces = [
-                self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
-                for start, part in _parts(images, self.piece)
-            ]
-        found = joined(pieces)
-        return Judged(found["scores"], found["flagged"])
 
 
 class InputFilter(Detector):
@@ -122,7 +48,7 @@ class InputFilter(Detector):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
-    output: ClassVar[type[Output]] = Screening
+    output: ClassVar[type[Output]] = FilterVerdicts
 
     images: int = Field(default=2000, ge=1, description="Clean images that are judged, at most.")
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
@@ -143,16 +69,16 @@ class InputFilter(Detector):
     @abstractmethod
     def fitted(
         self,
-        questions: Questions,
+        client: QueryClient,
         clean: CleanImages,
         seed: int = 0,
         folder: Path | None = None,
         progress: Progress | None = None,
-    ) -> Fitted:
+    ) -> FittedFilter:
         """A filter in front of a target.
 
         Args:
-            questions: To the target.
+            client: To the target.
             clean: What the defender knows to be clean.
             seed: Of all randomness.
             folder: Where finished pieces are kept; None keeps nothing.
@@ -165,8 +91,8 @@ class InputFilter(Detector):
     @final
     def deploy(
         self, target: Target, tuning: torch.Tensor, mixing: torch.Tensor | None = None, *, seed: int = 0
-    ) -> Fitted:
-        """A filter in front of a target, ready to `Fitted.judge` incoming images.
+    ) -> FittedFilter:
+        """A filter in front of a target, ready to `FittedFilter.judge` incoming images.
 
         Args:
             target: Any, under black-box access.
@@ -177,12 +103,12 @@ class InputFilter(Detector):
         if mixing is None:
             tuned, mixed = self._clean(np.arange(len(tuning), dtype=np.int64), seed)
             tuning, mixing = tuning[torch.from_numpy(tuned)], tuning[torch.from_numpy(mixed)]
-        return self.fitted(Questions(target), CleanImages(tuning, mixing), seed)
+        return self.fitted(QueryClient(target), CleanImages(tuning, mixing), seed)
 
-    def run(self, target: Target, data: TrialData, context: Context) -> Screening:
+    def run(self, target: Target, data: TrialData, context: Context) -> FilterVerdicts:
         """See `Method.run`."""
         dataset, splits = data.dataset, data.splits
-        questions = Questions(target)
+        client = QueryClient(target)
         shape = dataset.image_shape  # also tells that there are images
         groups: dict[str, torch.Tensor] = {}
         if self.trigger is not None:
@@ -197,23 +123,25 @@ class InputFilter(Detector):
                 hint="Let the defender know a share of the records with --known.",
             )
         signals = context.signals(target, data, np.union1d(judged, tuning))
-        questions.know_signals(dataset, signals)
+        client.know_signals(dataset, signals)
         clean = CleanImages(dataset.batch(tuning), dataset.batch(mixing))
         groups = {"clean": dataset.batch(judged), **groups}
         stamped = self._stamped(data, judged)
         if stamped is not None:
             groups["stamped"] = stamped.images
         folder = self._folder(target, data, context, {"judged": judged, "tuning": tuning, "mixing": mixing})
-        told = _Told(context.progress, len(tuning) * bool(self.mixing_images) + sum(map(len, groups.values())))
+        progress = PartsProgress(
+            context.progress, len(tuning) * bool(self.mixing_images) + sum(map(len, groups.values()))
+        )
         try:
-            fitted = self.fitted(questions, clean, context.seed, folder, told.part())
-            found = {name: _examined(fitted, images, name, questions, folder, told) for name, images in groups.items()}
-            works = None if stamped is None else _works(questions, groups, stamped, folder)
-        finally:  # what a failed trial asked is on its bill too
-            context.asked.append(questions.bill())
+            fitted = self.fitted(client, clean, context.seed, folder, progress.part())
+            found = {name: _examined(fitted, images, name, client, folder, progress) for name, images in groups.items()}
+            works = None if stamped is None else _works(client, groups, stamped, folder)
+        finally:  # the queries of a failed trial count too
+            context.extra_queries.append(client.query_count())
         verdicts = {name: Judged(arrays["scores"], arrays["flagged"]) for name, arrays in found.items()}
         pictures, rows = _pictures(fitted, groups, found)
-        return Screening(
+        return FilterVerdicts(
             indices=judged,
             clean=verdicts["clean"],
             threshold=fitted.threshold,
@@ -245,12 +173,12 @@ class InputFilter(Detector):
         mixed = min(self.mixing_images, len(order) // 3)
         return np.sort(order[mixed:][: self.tuning_images]), np.sort(order[:mixed])
 
-    def _stamped(self, data: TrialData, judged: NDArray[np.int64]) -> _Stamped | None:
+    def _stamped(self, data: TrialData, judged: NDArray[np.int64]) -> _TriggeredImages | None:
         """The judged records with the trigger, as far as one is known: that of the settings, else the one planted."""
         shape = data.dataset.image_shape
         if self.trigger is not None:
             images = self.trigger.apply_trigger(data.dataset.batch(judged))
-            return _Stamped(images, np.arange(len(judged), dtype=np.int64), None, self.trigger.area(*shape))
+            return _TriggeredImages(images, np.arange(len(judged), dtype=np.int64), None, self.trigger.area(*shape))
         if data.backdoor is None:
             return None
         planted = data.backdoor.triggered(data.dataset, judged)
@@ -261,7 +189,7 @@ class InputFilter(Detector):
         area[top : top + height, left : left + width] = True
         rows = np.searchsorted(judged, planted.indices).astype(np.int64)
         images = planted.images[torch.from_numpy(planted.indices)]
-        return _Stamped(images, rows, planted.goals, None if area.all() else area)
+        return _TriggeredImages(images, rows, planted.goals, None if area.all() else area)
 
     def _folder(
         self, target: Target, data: TrialData, context: Context, records: dict[str, NDArray[np.int64]]
@@ -271,7 +199,7 @@ class InputFilter(Detector):
 
 
 @dataclass(frozen=True, eq=False)
-class _Stamped:
+class _TriggeredImages:
     """Judged images with a trigger.
 
     Attributes:
@@ -288,89 +216,33 @@ class _Stamped:
 
 
 def _works(
-    questions: Questions, groups: dict[str, torch.Tensor], stamped: _Stamped, folder: Path | None
+    client: QueryClient, groups: dict[str, torch.Tensor], stamped: _TriggeredImages, folder: Path | None
 ) -> NDArray[np.bool_]:
     """Whether the trigger changes the prediction of each stamped image, and to what it should, where that is known."""
 
     def predicted() -> Arrays:
-        return {"labels": questions.outputs(stamped.images, remember=True).argmax(dim=1).numpy()}
+        return {"labels": client.outputs(stamped.images, remember=True).argmax(dim=1).numpy()}
 
     path = None if folder is None else folder / "stamped predictions.npz"
-    after = questions.piece(path, predicted)["labels"]
+    after = client.piece(path, predicted)["labels"]
     clean = groups["clean"][torch.from_numpy(stamped.rows)]
-    before = questions.outputs(clean).argmax(dim=1).numpy()  # known: nothing is sent
+    before = client.outputs(clean).argmax(dim=1).numpy()  # known: nothing is sent
     changed = before != after
     return np.asarray(changed if stamped.goals is None else changed & (after == stamped.goals))
 
 
-class _Told:
-    """Progress over several parts of one piece of work."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._before, self._now = progress, total, 0, 0
-
-    def part(self) -> Progress:
-        """Progress of the next part."""
-        self._before = self._now
-
-        def tell(done: int, _total: int) -> None:
-            self._now = self._before + done
-            if self._progress:
-                self._progress(self._now, self._total)
-
-        return tell
-
-
-Examine = Callable[[torch.Tensor, NDArray[np.int64]], Arrays]
-"""Images N×C×H×W uint8 and their numbers N in; arrays of one row an image out."""
-
-
-def in_pieces(
-    examine: Examine,
-    images: torch.Tensor,
-    name: str,
-    questions: Questions,
-    folder: Path | None,
-    progress: Progress,
-    *,
-    size: int = 64,
-    rows: NDArray[np.int64] | None = None,
-) -> Arrays:
-    """What is found out about many images, in pieces that are kept on disk as they are finished.
-
-    Args:
-        examine: Finds it out.
-        images: N×C×H×W uint8.
-        name: Of the pieces.
-        questions: Those that ``examine`` asks.
-        folder: For the pieces; None keeps nothing.
-        progress: Told about images done.
-        size: Images a piece.
-        rows: Numbers of the images, N; from 0 on if None.
-    """
-    numbers = np.arange(len(images), dtype=np.int64) if rows is None else rows
-    pieces = []
-    for start, part in _parts(images, size):
-        chosen = numbers[start : start + size]
-        path = None if folder is None else folder / f"{name} {start:06d}.npz"
-        with left_to_lanes(questions.target.backend.device):
-            pieces.append(questions.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
-        progress(start + len(part), len(images))
-    return joined(pieces)
-
-
 def _examined(
-    fitted: Fitted, images: torch.Tensor, purpose: str, questions: Questions, folder: Path | None, told: _Told
+    fitted: FittedFilter,
+    images: torch.Tensor,
+    purpose: str,
+    client: QueryClient,
+    folder: Path | None,
+    progress: PartsProgress,
 ) -> Arrays:
     def examine(part: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
         return fitted.examine(part, rows, purpose)
 
-    return in_pieces(examine, images, purpose, questions, folder, told.part(), size=fitted.piece)
-
-
-def _parts(images: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-    for start in range(0, len(images), size):
-        yield start, images[start : start + size]
+    return in_pieces(examine, images, purpose, client, folder, progress.part(), size=fitted.piece)
 
 
 def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDArray[np.int64]:
@@ -381,7 +253,7 @@ def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDA
 def _overlaps(
     found: Arrays | None, works: NDArray[np.bool_] | None, area: NDArray[np.bool_] | None
 ) -> NDArray[np.float64] | None:
-    """See `Screening.overlaps`."""
+    """See `FilterVerdicts.overlaps`."""
     if found is None or works is None or area is None or "regions" not in found:
         return None
     regions = found["regions"][found["flagged"] & works]
@@ -392,7 +264,7 @@ def _overlaps(
 
 
 def _pictures(
-    fitted: Fitted, groups: dict[str, torch.Tensor], found: dict[str, Arrays]
+    fitted: FittedFilter, groups: dict[str, torch.Tensor], found: dict[str, Arrays]
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Pictures of the most suspicious images of each group, and the names of their rows."""
     pictures, names = [], []
@@ -403,12 +275,3 @@ def _pictures(
             pictures.append(fitted.pictures(images[row], of_row, row, name).numpy())
             names.append(f"{name}, {'stopped' if arrays['flagged'][row] else 'passed'}")
     return np.stack(pictures), tuple(names)
-
-
-def check_enough(images: torch.Tensor, least: int, what: str) -> None:
-    """Raise `SplitError` if there are fewer clean images than needed."""
-    if len(images) < least:
-        raise SplitError(
-            f"{what} needs at least {least} clean images; there are {len(images)}.",
-            hint="Let the defender know more records (--known), or load more (--limit).",
-        )

@@ -1,4 +1,4 @@
-"""Questions to a target about images that a detector makes up: billed, answered from what is known, kept on disk."""
+"""Queries of a target for images that a detector makes: counted, answered from what is known, cached on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.files import atomic_write, stable_hash
+from securitynet.files import read_with_digest, stable_hash, write_with_digest
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets import heads
@@ -38,8 +38,8 @@ _VERSION = 3
 """Of what pieces hold; raise it when the same configuration leads to other ones."""
 
 
-class Questions:
-    """A target that is asked about images as a detector goes, under black-box access.
+class QueryClient:
+    """Queries a target under black-box access as a detector proceeds, and counts.
 
     What is known already, such as the answers for clean records, is not asked again.
 
@@ -113,7 +113,7 @@ class Questions:
         for part in torch.split(images, self.target.batch_size):
             keys = image_keys(part)
             answers.append(self.half.raw_outputs(part, keys=keys))  # what is known is no answer of bf16
-            self._bill(len(part), keys)
+            self._count(len(part), keys)
         coarse = heads.to_logits(torch.cat(answers), self.target.head).double()
         change = coarse - heads.to_logits(self.outputs(images), self.target.head).double()
         own = change.gather(1, coarse.argmax(dim=1, keepdim=True))
@@ -145,7 +145,7 @@ class Questions:
         found = []
         for part in torch.split(images, self.target.batch_size):
             found.append(self.target.embeddings(part))
-            self._bill(len(part), image_keys(part))
+            self._count(len(part), image_keys(part))
         return torch.cat(found)
 
     def _batch(self, images: torch.Tensor, target: Target, remember: bool = False) -> torch.Tensor:
@@ -157,7 +157,7 @@ class Questions:
             new = [keys[at] for at in wanted]
             chosen = images if len(wanted) == len(images) else images[torch.tensor(wanted)]
             rows = target.raw_outputs(chosen, keys=new)
-            self._bill(len(new), new)
+            self._count(len(new), new)
             if len(wanted) == len(images):
                 if remember:
                     self._known.update(zip(new, rows, strict=True))
@@ -167,19 +167,19 @@ class Questions:
                 self._known.update(answers)
         return torch.stack([answers[key] if key in answers else self._known[key] for key in keys])
 
-    def _bill(self, count: int, keys: Sequence[bytes]) -> None:
+    def _count(self, count: int, keys: Sequence[bytes]) -> None:
         self.sent += count
         self._recent.extend(keys)
         self._keys.update(keys)
 
-    def bill(self) -> Queries:
-        """What was asked, less what was known."""
+    def query_count(self) -> Queries:
+        """Queries so far, without those that were answered from what is known."""
         return Queries(total=self.sent, unique=len(self._keys))
 
     def piece(self, path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
         """Arrays that questions lead to: from their file if an earlier run finished them, else computed and kept.
 
-        What the earlier run asked for them is on the bill all the same.
+        The queries of the earlier run are counted all the same.
 
         Args:
             path: Of the file; None keeps nothing.
@@ -188,7 +188,7 @@ class Questions:
         held = None if path is None else _read(path)
         if held is not None:
             keys = held.pop("asked keys")
-            self._bill(int(held.pop("asked total")), [row.tobytes() for row in keys])
+            self._count(int(held.pop("asked total")), [row.tobytes() for row in keys])
             return held
         before, self._recent = self.sent, []
         found = compute()
@@ -242,17 +242,17 @@ def joined(pieces: list[Arrays]) -> Arrays:
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    with atomic_write(path) as stream:
-        stream.write(buffer.getvalue())
+    write_with_digest(path, buffer.getvalue())
 
 
 def _read(path: Path) -> Arrays | None:
-    """The arrays of a piece, or None if it is absent or damaged (zip files carry checksums)."""
+    """The arrays of a piece, or None if it is absent or damaged (or of a version that wrote no digest)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        payload = read_with_digest(path)
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
-        logger.warning("A piece of a screening is damaged and is computed again: %s (%s)", path.name, error)
+    if payload is None:
+        logger.warning("A piece of a screening is damaged or of an old version, and is computed again: %s", path.name)
         return None
+    with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

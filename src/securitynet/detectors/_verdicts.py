@@ -18,7 +18,7 @@ NO_REGION = (-1, -1, -1, -1)
 
 
 @dataclass(frozen=True, eq=False)
-class Screening(Output):
+class FilterVerdicts(Output):
     """Verdicts of an input filter.
 
     Attributes:
@@ -78,7 +78,7 @@ class Screening(Output):
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Screening:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FilterVerdicts:
         """See `Output.from_arrays`."""
 
         def group(name: str) -> Judged | None:
@@ -113,10 +113,10 @@ class Screening(Output):
         if self.nominal is not None:
             found[0] = found[0].with_notes(f"The threshold was chosen for {self.nominal * 100:.6g}%.")
         if self.stamped is not None and self.works is not None:
-            rates = filtering.detection(self.clean, self.stamped, self.works, fprs=fprs, level=level, seed=seed)
+            rates = filtering.detection(self.clean, self.stamped, self.works, fprs=fprs, level=level)
             found += [m if self.exact or not _needs_scores(m.name) else _unscored(m) for m in rates]
         if self.overlaps is not None and len(self.overlaps):
-            found.append(filtering.mean_share("localisation", self.overlaps, level=level, seed=seed))
+            found.append(filtering.mean_share("localisation", self.overlaps, level=level))
         if self.suspects is not None:
             found += filtering.suspects(self.clean, self.suspects, level=level)
         return [measurement.with_notes(*self.notes, *self._asked()) for measurement in found]

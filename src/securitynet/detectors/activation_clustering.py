@@ -13,9 +13,9 @@ from pydantic import Field
 from securitynet.datasets.base import Images
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._activation_clustering.clusters import Clusters, Reduction, divide
-from securitynet.detectors._filters import check_enough
+from securitynet.detectors._fitted_filter import check_enough
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors._queries import Arrays, Questions, joined, pieces_folder
+from securitynet.detectors._queries import Arrays, QueryClient, joined, pieces_folder
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output
@@ -82,15 +82,15 @@ class ActivationClustering(Detector):
         clean = _sample(splits.known_non_members, self.held_out, "held out", context.seed)
         check_enough(torch.from_numpy(members), FEWEST_RECORDS, "Activation clustering")
         check_enough(torch.from_numpy(clean), FEWEST_CLEAN, "Activation clustering")
-        questions = Questions(target)
+        client = QueryClient(target)
         folder = self._folder(target, data, context, members, clean)
-        told = _Told(context, len(members) + len(clean))
+        report_progress = _PassProgress(context, len(members) + len(clean))
         try:
-            images, labels, poisoned = self._training(questions, data, members, context.seed)
-            activations = _activations(questions, images, members, "training", folder, told)
-            beside = _activations(questions, dataset.images, clean, "clean", folder, told)
-        finally:  # what a failed trial asked is on its bill too
-            context.asked.append(questions.bill())
+            images, labels, poisoned = self._training(client, data, members, context.seed)
+            activations = _activations(client, images, members, "training", folder, report_progress)
+            beside = _activations(client, dataset.images, clean, "clean", folder, report_progress)
+        finally:  # the queries of a failed trial count too
+            context.extra_queries.append(client.query_count())
         classes = np.unique(labels)
         owner = np.full(len(members), -1, dtype=np.int64)
         silhouettes = np.full(len(classes), np.nan)
@@ -138,7 +138,7 @@ class ActivationClustering(Detector):
         return pieces_folder(target, data, context, "embeddings", settings, {"members": members, "clean": clean})
 
     def _training(
-        self, questions: Questions, data: TrialData, members: NDArray[np.int64], seed: int
+        self, client: QueryClient, data: TrialData, members: NDArray[np.int64], seed: int
     ) -> tuple[Images, NDArray[np.int64], NDArray[np.bool_] | None]:
         """The images, the labels of ``members``, and which of those are poisoned, where that is known."""
         dataset = data.dataset
@@ -157,7 +157,7 @@ class ActivationClustering(Detector):
         for chosen in _chunks(order):  # of images that the trigger sends elsewhere
             if poisoned.sum() >= count:
                 break
-            stamped = questions.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
+            stamped = client.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
             works = np.flatnonzero(stamped != labels[chosen])[: count - int(poisoned.sum())]
             poisoned[chosen[works]] = True
             labels[chosen[works]] = stamped[works]
@@ -165,7 +165,7 @@ class ActivationClustering(Detector):
         return images, labels, poisoned
 
 
-class _Told:
+class _PassProgress:
     """Progress over several passes."""
 
     def __init__(self, context: Context, total: int) -> None:
@@ -178,18 +178,23 @@ class _Told:
 
 
 def _activations(
-    questions: Questions, images: Images, indices: NDArray[np.int64], what: str, folder: Path | None, told: _Told
+    client: QueryClient,
+    images: Images,
+    indices: NDArray[np.int64],
+    what: str,
+    folder: Path | None,
+    report_progress: _PassProgress,
 ) -> NDArray[np.float32]:
     """What the classifier layer receives for each record, N×D; in pieces that are kept as they are finished."""
     found = []
     for number, chosen in enumerate(_chunks(indices)):
 
         def compute(chosen: NDArray[np.int64] = chosen) -> Arrays:
-            return {"embeddings": questions.embeddings(images[torch.from_numpy(chosen)]).numpy()}
+            return {"embeddings": client.embeddings(images[torch.from_numpy(chosen)]).numpy()}
 
         path = None if folder is None else folder / f"{what} {number:06d}.npz"
-        found.append(questions.piece(path, compute))
-        told(len(chosen))
+        found.append(client.piece(path, compute))
+        report_progress(len(chosen))
     return joined(found)["embeddings"]
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough
+from securitynet.detectors._filters import InputFilter
+from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
 from securitynet.detectors._neo import regions as _regions
 from securitynet.detectors._neo.colours import dominant_colours
-from securitynet.detectors._neo.confirm import Confirmation, Suspicion
+from securitynet.detectors._neo.confirm import CandidateRegions, Confirmation
 from securitynet.detectors._neo.regions import Grid
-from securitynet.detectors._queries import Arrays, Questions, margin_of
+from securitynet.detectors._queries import Arrays, QueryClient, margin_of
 from securitynet.models.targets import heads
 from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derived_seed
@@ -82,7 +83,7 @@ class Neo(InputFilter):
 
     def fitted(
         self,
-        questions: Questions,
+        client: QueryClient,
         clean: CleanImages,
         seed: int = 0,
         folder: Path | None = None,
@@ -90,7 +91,7 @@ class Neo(InputFilter):
     ) -> FittedNeo:
         """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_HELD_OUT, "NEO")
-        return FittedNeo(self, questions, clean.tuning, seed)
+        return FittedNeo(self, client, clean.tuning, seed)
 
 
 @dataclass(eq=False)
@@ -116,30 +117,30 @@ class _Search:
     place: torch.Tensor
 
 
-class FittedNeo(Fitted):
+class FittedNeo(FittedFilter):
     """NEO in front of a target.
 
     Args:
         settings: How.
-        questions: To the target.
+        client: To the target.
         held_out: Clean images, M×C×H×W uint8.
         seed: Of the places.
     """
 
     columns = ("image", "region covered", "region moved")
 
-    def __init__(self, settings: Neo, questions: Questions, held_out: torch.Tensor, seed: int) -> None:
+    def __init__(self, settings: Neo, client: QueryClient, held_out: torch.Tensor, seed: int) -> None:
         self.settings = settings
-        self.questions = questions
+        self.client = client
         self.held_out = held_out
         self.seed = seed
         self.threshold = settings.confirmed
         self.grid = Grid((held_out.shape[2], held_out.shape[3]), settings.size)
-        predictions = questions.outputs(held_out, remember=True).argmax(dim=1)
-        deviations = questions.deviations(held_out) if settings.screen == "bf16" else None
+        predictions = client.outputs(held_out, remember=True).argmax(dim=1)
+        deviations = client.deviations(held_out) if settings.screen == "bf16" else None
         self.margin = None if deviations is None else margin_of(deviations)
         self.confirmation = Confirmation(
-            questions, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others", self.margin
+            client, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others", self.margin
         )
         if bool((predictions == predictions[0]).all()):
             self.notes = ("The target puts all held-out images into one class, which hides what a trigger changes.",)
@@ -150,10 +151,10 @@ class FittedNeo(Fitted):
             self.notes = (*self.notes, "The target can't be asked in bf16 beside its own precision.")
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
-        """See `Fitted.examine`; ``regions`` are top, left, height and width of the best region, -1 where none is."""
+        """See `FittedFilter.examine`; ``regions`` are top, left, height and width of the best region, -1 for none."""
         keys = [derived_seed(self.seed, f"neo {purpose}", row) for row in rows.tolist()]
         streams = [torch.Generator().manual_seed(key) for key in keys]
-        outputs = self.questions.outputs(images, remember=True)
+        outputs = self.client.outputs(images, remember=True)
         state = _Search(
             images,
             outputs.argmax(dim=1),
@@ -190,7 +191,7 @@ class FittedNeo(Fitted):
         }
 
     def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
-        """See `Fitted.pictures`: the image, its best region covered, and a held-out image that shows that region."""
+        """See `FittedFilter.pictures`: the image, its best region covered, and that region on a held-out image."""
         top, left, height, width = found["regions"][0].tolist()
         other = self.held_out[0]
         if top < 0:
@@ -212,7 +213,7 @@ class FittedNeo(Fitted):
         """Cover places, R of each of the live images, and try those regions elsewhere that changed the prediction."""
         rows, where = live.repeat_interleave(places.shape[1]), places.flatten()
         changed = torch.zeros(len(rows), dtype=torch.bool)
-        for part in torch.split(torch.arange(len(rows)), self.questions.together):
+        for part in torch.split(torch.arange(len(rows)), self.client.together):
             owner, place = rows[part], where[part]
             masks = self.grid.masks(place)
             hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
@@ -221,25 +222,27 @@ class FittedNeo(Fitted):
             if not asked.any():
                 continue
             owner, place = owner[asked], place[asked]
-            outputs = self.questions.decided(hidden[asked], self.margin)
+            outputs = self.client.decided(hidden[asked], self.margin)
             labels = state.labels[owner]
             changed[part[asked]] = outputs.argmax(dim=1) != labels
             state.doubts[owner, place] = own[owner] - self._log_odds(outputs, labels)
         state.taken[rows, where] = True
         if not changed.any():
             return
-        suspicion = Suspicion(rows[changed], where[changed], state.images, state.labels)
-        shares = self.confirmation.shares(suspicion)
-        for row, place, share in zip(suspicion.rows.tolist(), suspicion.places.tolist(), shares.tolist(), strict=True):
+        candidates = CandidateRegions(rows[changed], where[changed], state.images, state.labels)
+        shares = self.confirmation.shares(candidates)
+        for row, place, share in zip(
+            candidates.rows.tolist(), candidates.places.tolist(), shares.tolist(), strict=True
+        ):
             if share > state.best[row]:
                 state.best[row], state.place[row] = share, place
 
     def _log_odds(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Log-odds of classes, N float32; of labels alone, 1 or 0."""
-        if self.questions.target.head == "labels":
+        if self.client.target.head == "labels":
             return (outputs.argmax(dim=1) == labels).float()
         # From the logits: a posterior near 1 has no digits left to tell a small doubt.
-        logits = heads.to_logits(outputs, self.questions.target.head).double()
+        logits = heads.to_logits(outputs, self.client.target.head).double()
         own = logits.gather(1, labels[:, None])[:, 0]
         others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
         return (own - others).clamp(-_MOST, _MOST).float()

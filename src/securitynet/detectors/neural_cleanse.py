@@ -14,7 +14,7 @@ from pydantic import Field
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._neural_cleanse.costs import CostRules
-from securitynet.detectors._neural_cleanse.labels import Found, Plan, search
+from securitynet.detectors._neural_cleanse.labels import SearchPlan, SearchResult, search
 from securitynet.detectors._neural_cleanse.search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Detector
@@ -125,7 +125,7 @@ class NeuralCleanse(Detector):
         chosen = np.sort(known[shuffled(len(known), "neural-cleanse", context.seed)[: self.images]])
         pixels = data.dataset.batch(chosen)
         classes = self._classes(target, pixels, data)
-        plan = Plan(
+        plan = SearchPlan(
             classes=classes,
             epochs=self.passes,
             screen_epochs=self.screen_epochs if classes > self.screen_above else None,
@@ -136,7 +136,7 @@ class NeuralCleanse(Detector):
         output = _collect(found, plan, data, chosen)
         if not self.reference:
             return output
-        again = Plan(classes=classes, epochs=self.passes, only=tuple(output.labels.tolist()))
+        again = SearchPlan(classes=classes, epochs=self.passes, only=tuple(output.labels.tolist()))
         others = [
             self._searched(model, data, chosen, pixels, again, replace(context, progress=None), 0).norms
             for model in self._clean_models(data, context)
@@ -175,31 +175,31 @@ class NeuralCleanse(Detector):
         data: TrialData,
         chosen: NDArray[np.int64],
         pixels: torch.Tensor,
-        plan: Plan,
+        plan: SearchPlan,
         context: Context,
         number: int,
-    ) -> Found:
+    ) -> SearchResult:
         """One search, verified in fp32 where it was done in bf16."""
         done = number / self.repeats
 
-        def told(share: float) -> None:
+        def report_progress(share: float) -> None:
             if context.progress:
                 context.progress(round(1000 * (done + share / self.repeats)), 1000)
 
         seed = derived_seed(context.seed, "neural-cleanse", number)
         key = {"dataset": data.dataset.fingerprint, "images": chosen.tolist()}
-        return self.search(target, pixels.to(target.backend.device), plan, seed, key, context.cache, told)
+        return self.search(target, pixels.to(target.backend.device), plan, seed, key, context.cache, report_progress)
 
     def search(
         self,
         target: Target,
         images: torch.Tensor,
-        plan: Plan,
+        plan: SearchPlan,
         seed: int = 0,
         key: dict[str, Any] | None = None,
         cache: Path | None = None,
-        told: Callable[[float], None] = lambda share: None,
-    ) -> Found:
+        report_progress: Callable[[float], None] = lambda share: None,
+    ) -> SearchResult:
         """One search of the labels of a plan, verified in fp32 where it was done in bf16.
 
         Args:
@@ -209,25 +209,25 @@ class NeuralCleanse(Detector):
             seed: Of starting points and of the order of the images.
             key: JSON that stands for the images, for checkpoints.
             cache: Folder for checkpoints; None keeps none.
-            told: Called with the share of the work that is done.
+            report_progress: Called with the share of the work that is done.
         """
         rules = SearchRules(self.cost_rules, self.learning_rate, self.batch_size, seed, int(self.light * plan.epochs))
         key = key or {}
         fast = _in_precision(target, "bf16") if self.precision == "bf16" else target
-        found = search(fast, images, plan, rules, key, cache, told)
+        found = search(fast, images, plan, rules, key, cache, report_progress)
         failed = found.labels[np.isinf(found.norms)].tolist() if rules.light_epochs else []
         if failed:  # perhaps for want of epochs: those that count are fewer
-            again = Plan(classes=plan.classes, epochs=plan.epochs, only=tuple(failed))
-            found.replace(search(fast, images, again, replace(rules, light_epochs=0), key, cache, told))
+            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, only=tuple(failed))
+            found.replace(search(fast, images, again, replace(rules, light_epochs=0), key, cache, report_progress))
         if fast.precision == "fp32":
             return found
         while len(doubtful := found.unverified(_standing_out(found, plan))):
-            again = Plan(classes=plan.classes, epochs=plan.epochs, only=tuple(doubtful))
-            found.replace(search(_in_precision(target, "fp32"), images, again, rules, key, cache, told))
+            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, only=tuple(doubtful))
+            found.replace(search(_in_precision(target, "fp32"), images, again, rules, key, cache, report_progress))
         return found
 
 
-def _standing_out(found: Found, plan: Plan) -> list[int]:
+def _standing_out(found: SearchResult, plan: SearchPlan) -> list[int]:
     """Labels on which a verdict may rest: flagged by either verdict, and the smallest."""
     population = None if plan.screen_epochs is None else plan.classes
     sampled = found.sampled(plan)
@@ -244,7 +244,7 @@ def _in_precision(target: Target, precision: str) -> Target:
         head=target.head,
         preprocessing=target.preprocessing,
         access=target.access,
-        ledger=target.ledger,
+        query_counter=target.query_counter,
         precision=precision,
         notes=target.notes,
     )
@@ -254,7 +254,7 @@ def _random_labels(classes: int, count: int, seed: int) -> tuple[int, ...]:
     return tuple(int(label) for label in shuffled(classes, "neural-cleanse labels", seed)[:count])
 
 
-def _collect(found: list[Found], plan: Plan, data: TrialData, chosen: NDArray[np.int64]) -> Triggers:
+def _collect(found: list[SearchResult], plan: SearchPlan, data: TrialData, chosen: NDArray[np.int64]) -> Triggers:
     """The output from several searches: labels that all of them searched, with the median of their norms."""
     labels = sorted(set.intersection(*(set(one.labels.tolist()) for one in found)))
     at = [np.array([one.labels.tolist().index(label) for label in labels], dtype=np.int64) for one in found]

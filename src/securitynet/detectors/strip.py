@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from securitynet.detectors._filters import CleanImages, Fitted, InputFilter, check_enough, in_pieces
-from securitynet.detectors._queries import Arrays, Questions, margin_of
-from securitynet.detectors._strip.early_stop import DEVIATIONS, FEWEST_KNOWN, Foresight
+from securitynet.detectors._filters import InputFilter
+from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
+from securitynet.detectors._pieces import in_pieces
+from securitynet.detectors._queries import Arrays, QueryClient, margin_of
+from securitynet.detectors._strip.early_stop import DEVIATIONS, FEWEST_KNOWN, EarlyStopPredictor
 from securitynet.metrics import filtering
 from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derived_seed
@@ -95,7 +97,7 @@ class Strip(InputFilter):
 
     def fitted(
         self,
-        questions: Questions,
+        client: QueryClient,
         clean: CleanImages,
         seed: int = 0,
         folder: Path | None = None,
@@ -104,31 +106,31 @@ class Strip(InputFilter):
         """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
-        told = progress or (lambda done, total: None)
-        return FittedStrip(self, questions, clean.mixing, seed).calibrated(clean.tuning, folder, told)
+        report_progress = progress or (lambda done, total: None)
+        return FittedStrip(self, client, clean.mixing, seed).calibrated(clean.tuning, folder, report_progress)
 
 
-class FittedStrip(Fitted):
+class FittedStrip(FittedFilter):
     """STRIP in front of a target.
 
     Args:
         settings: How.
-        questions: To the target.
+        client: To the target.
         pool: Clean images to be laid over others, M×C×H×W uint8.
         seed: Decides which are laid over which.
     """
 
     columns = ("image", *(f"overlay {number}" for number in range(1, SHOWN + 1)))
 
-    def __init__(self, settings: Strip, questions: Questions, pool: torch.Tensor, seed: int) -> None:
+    def __init__(self, settings: Strip, client: QueryClient, pool: torch.Tensor, seed: int) -> None:
         self.settings = settings
-        self.questions = questions
+        self.client = client
         self.pool = pool
         self.seed = seed
         self.threshold = math.inf  # until it is known nothing is stopped
         self.expected = torch.zeros(len(pool), dtype=torch.float64)
         self.margin: float | None = None
-        self.foresight: Foresight | None = None
+        self.predictor: EarlyStopPredictor | None = None
         self.piece = 256 if settings.stop_early else 64  # as questions stop, batches become small
 
     def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedStrip:
@@ -148,14 +150,14 @@ class FittedStrip(Fitted):
                 lambda images, numbers: {"entropies": self._all(images, self._picked(numbers, "calibration"), half)},
                 tuning[torch.from_numpy(which)],
                 name,
-                self.questions,
+                self.client,
                 folder,
                 progress if len(which) == len(tuning) else lambda done, total: None,
                 rows=which,
             )
             return np.asarray(found["entropies"])
 
-        screened = self.settings.screen == "bf16" and self.questions.half is not None
+        screened = self.settings.screen == "bf16" and self.client.half is not None
         # A quantile needs exact values near itself only; a normal fit needs all.
         coarse = screened and self.settings.threshold == "quantile"
         entropies = measured(rows, half=coarse)
@@ -188,8 +190,8 @@ class FittedStrip(Fitted):
         sums = np.bincount(picks.ravel(), entropies.ravel(), len(self.pool))
         others = (sums[picks] - entropies + PRIOR * entropies.mean()) / (counts[picks] - 1 + PRIOR)
         ordered = np.take_along_axis(entropies, np.argsort(-others, axis=1, kind="stable"), axis=1)
-        self.foresight = Foresight.measured(ordered)
-        if self.foresight is None:
+        self.predictor = EarlyStopPredictor.measured(ordered)
+        if self.predictor is None:
             why = "too few" if len(ordered) < FEWEST_KNOWN else "too few overlays, or too much alike"
             note = f"Nothing could be predicted ({len(ordered)} clean images, {why}): passed when certain only."
             self.notes = (*self.notes, note)
@@ -198,9 +200,9 @@ class FittedStrip(Fitted):
         seen = torch.from_numpy(ordered).cumsum(dim=1)
         bound = -self.threshold * ordered.shape[1]
         below = seen[:, -1] < bound
-        missed = below & (self.foresight.totals(seen, numbers)[1] >= bound).any(dim=1)
+        missed = below & (self.predictor.totals(seen, numbers)[1] >= bound).any(dim=1)
         half = ordered.shape[1] // 2
-        margin = float(self.foresight.margins[half])
+        margin = float(self.predictor.margins[half])
         at = f" ({margin:.2g} in cube roots of bits after {half} overlays)" if math.isfinite(margin) else ""
         self.notes = (
             *self.notes,
@@ -230,7 +232,7 @@ class FittedStrip(Fitted):
         self.expected = torch.from_numpy((sums + PRIOR * entropies.mean()) / (counts + PRIOR))
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
-        """See `Fitted.examine`; ``asked`` is the number of superpositions of each image.
+        """See `FittedFilter.examine`; ``asked`` is the number of superpositions of each image.
 
         Where questions stop early, scores depend on what is examined together, as they are bounds; verdicts do not.
         An image that passes by prediction has the negative of the mean predicted as its score.
@@ -263,22 +265,22 @@ class FittedStrip(Fitted):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Ask until each mean is sure to lie more than a margin above the bound, or below; the third are the others.
 
-        Unless ``certain``, one that is predicted above ends the questions, too; its sum is the predicted one then.
+        Unless ``certain``, one that is predicted above ends the queries, too; its sum is the predicted one then.
         """
         count, bound = self.settings.overlays, -self.threshold
         sums = torch.zeros(len(images), dtype=torch.float64)
         asked = torch.zeros(len(images), dtype=torch.int64)
         live, start = torch.arange(len(images)), 0
         while len(live) and start < count:
-            chosen = picks[live, start : start + max(1, -(-self.questions.fewest // len(live)))]
+            chosen = picks[live, start : start + max(1, -(-self.client.fewest // len(live)))]
             seen = sums[live, None] + self._entropies(images, live, chosen, half).cumsum(dim=1)
             sums[live], passed = seen[:, -1], torch.zeros(len(live), dtype=torch.bool)
             asked[live] += chosen.shape[1]
             numbers = torch.arange(start + 1, start + chosen.shape[1] + 1)
             start += chosen.shape[1]
-            if self.foresight is not None and not certain:
+            if self.predictor is not None and not certain:
                 # At each number of overlays, also within what was asked at once: that depends on the other images.
-                predicted, least = self.foresight.totals(seen, numbers)
+                predicted, least = self.predictor.totals(seen, numbers)
                 # What the prediction may miss and what the precision may change are independent.
                 gaps = torch.hypot((predicted - least) / count, torch.tensor(margin, dtype=torch.float64))
                 passing = predicted / count - gaps >= bound
@@ -292,13 +294,13 @@ class FittedStrip(Fitted):
 
     def _highest(self) -> float:
         """The largest entropy in bits, and a little more for rounding."""
-        classes = self.questions.target.num_classes
-        if classes is None or self.questions.target.head == "answers":  # an interface's need not sum to 1
+        classes = self.client.target.num_classes
+        if classes is None or self.client.target.head == "answers":  # an interface's need not sum to 1
             return math.inf
         return math.log2(classes) + 1e-4
 
     def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
-        """See `Fitted.pictures`: the image, and its first superpositions."""
+        """See `FittedFilter.pictures`: the image, and its first superpositions."""
         picks = self._picks(row, purpose)[:SHOWN]
         mixed = self.mixed(image.expand(len(picks), *image.shape), self.pool[picks])
         if mixed.is_floating_point():
@@ -322,9 +324,9 @@ class FittedStrip(Fitted):
         """Entropies of superpositions in bits: some overlays for each of the ``live`` images, in that shape."""
         owners, chosen = live.repeat_interleave(picks.shape[1]), picks.flatten()
         found = []
-        for part in torch.split(torch.arange(len(owners)), self.questions.target.batch_size):
+        for part in torch.split(torch.arange(len(owners)), self.client.target.batch_size):
             mixed = self.mixed(images[owners[part]], self.pool[chosen[part]])
-            found.append(torch.special.entr(self.questions.posteriors(mixed, half=half).double()).sum(dim=1))
+            found.append(torch.special.entr(self.client.posteriors(mixed, half=half).double()).sum(dim=1))
         return torch.cat(found).view(picks.shape) / math.log(2)
 
     def _picked(self, rows: np.ndarray, purpose: str) -> torch.Tensor:

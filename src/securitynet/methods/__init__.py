@@ -1,1 +1,1 @@
-"""What attacks, detectors, defenses and backdoors share: the base class, the data, the context, shared models."""
+"""What attacks, detectors, defenses and backdoors have in common: base class, data, context, shared models."""

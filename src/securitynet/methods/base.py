@@ -1,4 +1,4 @@
-"""What attacks and detectors share: data, context, what they return, and the call that checks the threat model."""
+"""`Method`: the base class of attacks and detectors, and the records that they return."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from securitynet.records import Measurement, Record, ThreatModel
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Pictures in rows and columns, for the report.
+    """A grid of images for the report.
 
     Attributes:
         title: Heading.
-        caption: What is to be seen, in a sentence or two.
-        images: R×Q×C×H×W uint8, C being 1 or 3.
-        rows: What each row shows, R.
-        columns: What each column shows, Q.
+        caption: What the images show, in one or two sentences.
+        images: R×Q×C×H×W uint8, where C is 1 or 3.
+        rows: Labels of the R rows.
+        columns: Labels of the Q columns.
     """
 
     title: str
@@ -38,42 +38,48 @@ class Gallery:
 
 
 class Output(ABC):
-    """Raw output of a family: arrays that can be kept, and from which measures are computed.
+    """Raw output of a family of methods: arrays that can be stored, and from which measurements are computed.
 
     Class attributes:
-        headline: Names of its measurements that say most, for summaries; those that there are will be shown.
+        headline: Names of the most important measurements, for summaries; names that do not occur are skipped.
     """
 
     headline: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything, as named arrays."""
+        """The whole output as named arrays."""
 
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Output:
-        """The inverse of `arrays`."""
+        """Build an output from the arrays that `arrays` returned."""
 
     @abstractmethod
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """What the metrics say of it."""
+        """Compute the measurements of this output.
+
+        Args:
+            level: Confidence level of the intervals, in (0, 1).
+            fprs: False-positive rates at which true-positive rates are reported, each in (0, 1).
+            seed: Seed of the bootstrap.
+        """
 
     def galleries(self) -> list[Gallery]:
-        """Its pictures, for families that have any."""
+        """Image grids for the report; most families have none."""
         return []
 
 
 @dataclass(frozen=True, eq=False)
 class SharedWork:
-    """Work that several trials need and that is done once: training a shadow model, a generator, a surrogate.
+    """Work that several trials need and that is done once, such as training a shadow model, generator or surrogate.
 
-    What it makes is kept in the cache under a key made of its content, where `Method.run` finds it.
+    The result is stored in the cache under a content-derived key, where `Method.run` looks it up.
 
     Attributes:
-        key: Digest of all that decides what is made: equal keys, equal results.
-        what: What it is, in a few words.
-        run: Does it; told about progress.
+        key: Digest of everything that determines the result: equal keys mean equal results.
+        what: Description in a few words.
+        run: Does the work, and reports progress to the callback it is given.
     """
 
     key: str
@@ -85,12 +91,12 @@ class Method(Record, ABC):
     """An attack or a detector; its fields are its configuration.
 
     Class attributes:
-        kind: Which of the two.
-        threat_models: Those under which it works. It also works for an adversary with more access.
-        output: The class of what it returns.
-        costs: What it takes beyond one cached pass over the records, as the end of "it ..."; None if nothing much.
-            Methods that cost more are no part of ``standard``, which `assess` runs unless others are asked for.
-        imitates: Whether it trains models like the target, so that its outcome depends on how the target was trained.
+        kind: ``attack`` or ``detector``.
+        threat_models: Supported threat models. An adversary with more access can use the method as well.
+        output: Class of the output.
+        costs: Cost beyond one cached pass over the records, as a verb phrase such as "trains shadow models"; None if
+            there is none worth mentioning. Methods with a cost are not in ``standard``, the default of `assess`.
+        imitates: Whether it trains models like the target, so that its result depends on the target's training.
     """
 
     kind: ClassVar[Literal["attack", "detector"]]
@@ -101,28 +107,47 @@ class Method(Record, ABC):
 
     @abstractmethod
     def run(self, target: Target, data: TrialData, context: Context) -> Output:
-        """Carry it out. ``target`` allows no more than the threat model does."""
+        """Run the method and return its raw output.
+
+        Args:
+            target: The target, with no more access than the threat model grants.
+            data: Dataset, splits, and what is known about the training of the target.
+            context: Seed, cache, device, and the count of queries.
+        """
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
-        """What `run` would make and keep that other trials need as well. A study does it first, each piece once.
+        """List the work in `run` that other trials need as well. A study does each piece once, before its trials.
 
-        Without it `run` does the same, in the same place, with the same result: what is listed here only spares two
-        workers from waiting for one another. Listing must be quick and ask the target nothing.
+        This is only an optimisation that keeps workers from waiting for one another: `run` does the same work, with the
+        same result, if it has not been done. Listing must be quick and must not query the target.
+
+        Args:
+            target: The target, as for `run`.
+            data: As for `run`.
+            context: As for `run`.
         """
         return ()
 
     @final
     def __call__(self, target: Target, data: TrialData, context: Context, threat_model: ThreatModel) -> Output:
-        """Check that the threat model is one of this method's, narrow the target to it, and run; see `admitted`."""
-        narrowed, told = self.admitted(target, context, threat_model)
-        return self.run(narrowed, data, told)
+        """Check the threat model, restrict the target to its access, and run; see `admitted`."""
+        view, context = self.admitted(target, context, threat_model)
+        return self.run(view, data, context)
 
     def admitted(self, target: Target, context: Context, threat_model: ThreatModel) -> tuple[Target, Context]:
-        """The target narrowed to a threat model, and a context that names it.
+        """Restrict the target to a threat model, and name the threat model in the context.
+
+        Args:
+            target: The target, with at least the access that the threat model assumes.
+            context: The context of the run.
+            threat_model: One of `threat_models`.
+
+        Returns:
+            The restricted view of the target, and a copy of the context with the threat model.
 
         Raises:
             AccessDenied: If the target gives less access than the threat model assumes.
-            ConfigurationError: If this method does not serve the threat model.
+            ConfigurationError: If this method does not support the threat model.
         """
         if threat_model not in self.threat_models:
             served = ", ".join(map(str, self.threat_models))

@@ -1,4 +1,4 @@
-"""Where a method runs: its seed, its cache, its device, and the count of its queries."""
+"""`Context`: the environment of a method, namely its seed, cache, device and query count."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from securitynet.records import Queries, ThreatModel
 
 @dataclass(eq=False)
 class Context:
-    """Where a method runs: its seed, the cache, and the bill of its queries.
+    """The environment in which a method runs: seed, cache, device, and the count of its queries.
 
     Attributes:
-        seed: All randomness of a method derives from it.
-        cache: Folder for signals, shadow models and the like; None keeps nothing.
-        device: Where models are trained, as the user writes it.
-        progress: Told about long work.
-        used: Signals handed out, by the fingerprint of their dataset, for the bill.
-        asked: Images that were asked about besides those, for the bill: such as an attack makes up as it goes.
-        threat_model: The one that is played out; `Method.__call__` sets it, for methods that serve several.
+        seed: All randomness of the method is derived from it.
+        cache: Folder for signals, shadow models and the like; None stores nothing.
+        device: Where models are trained, as the user writes it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: Called during long work; None reports nothing.
+        used: Signals and embeddings that the method used, by the fingerprint of their dataset. They count as queries.
+        extra_queries: Counts of further queries, such as those for images that an attack generates.
+        threat_model: The threat model of this run, set by `Method.__call__` for methods that support several.
     """
 
     seed: int = 0
@@ -34,28 +34,21 @@ class Context:
     device: str = "auto"
     progress: Progress | None = None
     used: dict[str, list[Signals | Embeddings]] = field(default_factory=dict)
-    asked: list[Queries] = field(default_factory=list)
+    extra_queries: list[Queries] = field(default_factory=list)
     threat_model: ThreatModel | None = None
 
     def signals(self, target: Target, data: TrialData, indices: NDArray[np.int64] | None = None) -> Signals:
-        """Outputs of the target for records (all judged ones by default), from the cache where they are known."""
+        """Outputs of the target for records (all members and non-members by default), from the cache where possible."""
         chosen = data.judged if indices is None else indices
         return self._collect(target, data.dataset, chosen, True)
-
-    def signals_of(self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64]) -> Signals:
-        """Outputs of the target for records of any dataset, also of one whose classes are not the target's.
-
-        The labels of such signals, and what follows from them, mean nothing then.
-        """
-        return self._collect(target, dataset, indices, False)
 
     def embeddings(
         self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], *, layer: str | None = None
     ) -> Embeddings:
-        """Embeddings of records, from the cache where they are known; see `collect_embeddings`."""
-        found = collect_embeddings(target, dataset, indices, layer=layer, cache=self.cache, progress=self.progress)
-        self.used.setdefault(dataset.fingerprint, []).append(found)
-        return found
+        """Embeddings of records, from the cache where possible; see `collect_embeddings`."""
+        embeddings = collect_embeddings(target, dataset, indices, layer=layer, cache=self.cache, progress=self.progress)
+        self.used.setdefault(dataset.fingerprint, []).append(embeddings)
+        return embeddings
 
     def _collect(
         self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], same_classes: bool
@@ -65,14 +58,14 @@ class Context:
         return signals
 
     def queries(self) -> Queries:
-        """What the signals used so far cost, and what was asked besides.
+        """The query count: the signals used so far, plus `extra_queries`.
 
-        Of several signals of one dataset the largest counts as their union: methods that ask for several ask for parts
-        of one.
+        Of several signals of one dataset, the largest is taken as their union, because methods that collect signals
+        more than once collect subsets of the same records.
         """
         largest = sum(max(signals.queries.unique for signals in used) for used in self.used.values())
         total = sum(signals.queries.total for used in self.used.values() for signals in used)
         return Queries(
-            total=total + sum(queries.total for queries in self.asked),
-            unique=largest + sum(queries.unique for queries in self.asked),
+            total=total + sum(queries.total for queries in self.extra_queries),
+            unique=largest + sum(queries.unique for queries in self.extra_queries),
         )

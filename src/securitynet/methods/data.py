@@ -1,4 +1,4 @@
-"""The data of a trial: a dataset, who is who in it, and what else is known."""
+"""The data of a trial: a dataset, its splits, and what is known about the training of the target."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrialData:
-    """A dataset, who is who in it, and what else is known.
+    """A dataset, its splits, and what is known about the training of the target.
 
     Attributes:
-        dataset: Where the records are.
-        splits: Who is a member, and what the adversary knows.
-        trained: How the target was trained, where that is known: shadow models are trained likewise.
+        dataset: The dataset of the records.
+        splits: Which records are members or non-members, and which of them the adversary knows.
+        trained: Model record of the target, if known; shadow models are trained in the same way.
         auxiliary: Another dataset that the adversary holds, for ``out-of-distribution`` threat models; None if there is
             none.
-        defense: The defense that ``trained`` names: shadow models are trained with it as well. Without it, attacks
-            that need them refuse a target that was trained with a defense.
-        backdoor: The backdoor that the target was trained with, where that is known: detectors are then judged on its
-            trigger.
+        backdoor: The backdoor that the target was trained with, if known; detectors are evaluated on its trigger.
+        defense: The defense that ``trained`` names. Shadow models are trained with it as well; without it, attacks that
+            need shadow models refuse a target that was trained with a defense.
     """
 
     dataset: ImageDataset
@@ -43,5 +42,5 @@ class TrialData:
 
     @property
     def judged(self) -> NDArray[np.int64]:
-        """All members and non-members, sorted: the records on which attacks are judged."""
+        """All members and non-members, sorted: the records on which attacks are evaluated."""
         return union(self.splits.members, self.splits.non_members)

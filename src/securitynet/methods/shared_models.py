@@ -1,4 +1,4 @@
-"""Models that several trials need, as pieces of shared work: see `securitynet.methods.base.SharedWork`."""
+"""Models that several trials need, described as `securitynet.methods.base.SharedWork`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from securitynet.models.targets.target import Target
 
 
 def shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> SharedWork:
-    """The training of a model of the store; its key is the model's place there.
+    """Describe the training of a model of the store; the key is the path of the model in the store.
 
     Args:
         spec: The model.
         kind: Its folder in the store.
-        what: What it is, in a few words.
-        context: Where the store is, and on which device to train.
+        what: Description in a few words.
+        context: Names the store and the device to train on.
 
     Raises:
-        SecurityNetError: If the model cannot be trained so.
+        SecurityNetError: If the model cannot be trained in this way.
     """
     spec.check()
 
@@ -35,7 +35,13 @@ def shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> Sha
 
 
 def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: Context) -> list[SharedWork]:
-    """The shadow models of a plan, as `securitynet.models.shadows.shadow_outputs` trains them.
+    """List the shadow models of a plan, as `securitynet.models.shadows.shadow_outputs` trains them.
+
+    Args:
+        target: The target.
+        data: Dataset and splits.
+        plan: How many shadow models there are, and how they are trained.
+        context: Names the seed, the store and the device.
 
     Raises:
         SecurityNetError: If the plan does not fit the data.
@@ -51,7 +57,14 @@ def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: C
 
 
 def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> list[SharedWork]:
-    """The one shadow model on the shadow-train part, as `securitynet.models.shadows.shadow_model` trains it."""
+    """List the one shadow model of the shadow-train part, as `securitynet.models.shadows.shadow_model` trains it.
+
+    Args:
+        target: The target.
+        data: Dataset and splits.
+        training: How the shadow model is trained.
+        context: Names the seed, the store and the device.
+    """
     resolved = resolve_training(training, target, data.trained, data.defense)
     spec = part_spec(data.dataset, data.splits, resolved, context.seed)
     check_shadow(spec)

@@ -1,13 +1,11 @@
 """Measures of attribute inference: accuracy, macro-F1, and the gain of both over what the label alone would give.
 
-What can be said without the attack? For accuracy it is the most frequent value, of a record's class where that is
-clear (`label_majority`). For macro-F1, which rewards those who guess, it is what the attack's own answers are worth
-when they are dealt out anew among the records of each class: they know the class then, and nothing else.
+What could be predicted without the attack? For accuracy, the baseline is the most frequent value, within a record's
+class where that is clear (`label_majority`). For macro-F1, which rewards guessing, it is the score of the attack's own
+predictions after they are permuted among the records of each class: they then depend on the class and nothing else.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +14,14 @@ from scipy import sparse
 from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
 
-RESAMPLES = 2_000
-"""Bootstrap resamples of macro-F1."""
-
 _NUMBERS_AT_ONCE = 1 << 23
-_METHOD = f"bootstrap, {RESAMPLES} resamples"
+_METHOD = "Beta quantiles, jackknife variance, one worst record added"
 
 Values = NDArray[np.int64]
 
 
 def measure(
-    truth: Values, predicted: Values, baseline: Values, labels: Values, *, level: float = 0.95, seed: int = 0
+    truth: Values, predicted: Values, baseline: Values, labels: Values, *, level: float = 0.95
 ) -> list[Measurement]:
     """All measures of one attribute on the records that trained nothing.
 
@@ -35,11 +30,10 @@ def measure(
 
     Args:
         truth: Values of the attribute, N.
-        predicted: What the attack says, N.
-        baseline: What is said without the attack (`label_majority`), N.
+        predicted: Values that the attack predicts, N.
+        baseline: Values predicted without the attack (`label_majority`), N.
         labels: Classes of the records, N.
         level: Confidence level.
-        seed: Of the bootstrap.
 
     Returns:
         ``gain``, ``accuracy``, ``baseline-accuracy``, ``macro-f1-gain``, ``macro-f1`` and ``baseline-macro-f1``.
@@ -55,23 +49,23 @@ def measure(
         paired.difference("gain", right, base, direction=lower, level=level),
         rates.rate("accuracy", int(right.sum()), len(truth), direction=lower, level=level),
         rates.rate("baseline-accuracy", int(base.sum()), len(truth), direction=lower, level=level),
-        *_f1_measures(truth, predicted, labels, level, seed),
+        *_f1_measures(truth, predicted, labels, level),
     ]
 
 
 def label_majority(known: Values, known_labels: Values, labels: Values) -> Values:
-    """What the label and the majority alone say of an attribute, learned from records whose attribute is known.
+    """Predict an attribute from the label and the majority alone, learned from records whose attribute is known.
 
     The most frequent value of the label's class where it leads the next one by two records or more, and otherwise the
     most frequent value of all. With a smaller lead, leaving out one record could turn it. If this rule, learned without
     a record, says that record's value no more often than the most frequent value does, classes are left out of it: what
-    they seemed to say is chance, and would make the baseline too easy to beat. Of equally frequent values the first
+    they seemed to predict is chance, and would make the baseline too easy to beat. Of equally frequent values the first
     counts.
 
     Args:
         known: Values of the attribute of records that the adversary knows, M, at least 1.
         known_labels: Their classes, M.
-        labels: Classes of the records to say something of, N.
+        labels: Classes of the records to predict, N.
 
     Returns:
         N values.
@@ -85,12 +79,12 @@ def label_majority(known: Values, known_labels: Values, labels: Values) -> Value
         without = votes.copy()
         without[:, value] -= 1  # a class without such a record counts 0 times
         hits += int(votes[_of_classes(without, overall) == value, value].sum())
-    said = np.full(len(labels), overall, dtype=np.int64)
+    guesses = np.full(len(labels), overall, dtype=np.int64)
     if hits > votes[:, overall].sum():
         position = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
         seen = classes[position] == labels
-        said[seen] = _of_classes(votes, overall)[position[seen]]
-    return said
+        guesses[seen] = _of_classes(votes, overall)[position[seen]]
+    return guesses
 
 
 def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
@@ -99,70 +93,31 @@ def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
     return np.asarray(np.where(ranked[:, -1] - ranked[:, -2] >= 2, votes.argmax(axis=1), overall), dtype=np.int64)
 
 
-def macro_f1(truth: Values, predicted: Values) -> float:
-    """Mean over the values that occur in ``truth`` of the harmonic mean of precision and recall; 0 if never said."""
-    return float(_Table(truth, predicted, np.zeros_like(truth)).scores()[0][0])
-
-
-def dealt_macro_f1(truth: Values, predicted: Values, labels: Values) -> float:
-    """Macro-F1 where the answers are dealt out anew among the records of each class: of the expected counts of hits.
-
-    Where ``predicted`` depends on nothing but the class, and on chance, it is the macro-F1 to be expected.
-    """
-    return float(_Table(truth, predicted, labels).scores()[1][0])
-
-
-def _f1_measures(
-    truth: Values, predicted: Values, labels: Values, level: float, seed: int
-) -> tuple[Measurement, Measurement, Measurement]:
-    """Gain in macro-F1, macro-F1, and that of the answers dealt out anew."""
+def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float) -> list[Measurement]:
+    """Gain in macro-F1, macro-F1, and macro-F1 of the predictions permuted within classes."""
     table = _Table(truth, predicted, labels)
-    value, dealt = (float(score[0]) for score in table.scores())
-    samples, samples_dealt = table.resampled(seed)
-    right = predicted == truth
-    low, high = rates.percentile_interval(samples - samples_dealt, level)
-    method = f"paired {_METHOD}"
-    if low == high:  # as where one value is said of all: no resample differs
-        _, low, high = paired.interval(right, right, level)
-        low, high = low + value - dealt, high + value - dealt
-        method = f"{paired.NEWCOMBE_PAIRED}, where the bootstrap has no spread"
-    gain = _measurement("macro-f1-gain", value - dealt, (low, high), -1.0, len(truth), level, method)
-    return (
-        gain,
-        _bounded("macro-f1", value, samples, right, truth, level),
-        _bounded("baseline-macro-f1", dealt, samples_dealt, right, truth, level),
-    )
-
-
-def _bounded(
-    name: str, value: float, samples: NDArray[np.float64], right: NDArray[np.bool_], truth: Values, level: float
-) -> Measurement:
-    low, high = rates.percentile_interval(samples, level)
-    method = _METHOD
-    if low == high:  # as where all are right, or all are wrong
-        rarest = min(int((truth == v).sum()) for v in np.unique(truth))
-        low, high = rates.clopper_pearson(round(float(right.mean()) * rarest), rarest, level)
-        method = f"{_METHOD}; exact binomial bound for the rarest value where it has no spread"
-    return _measurement(name, value, (low, high), 0.0, len(truth), level, method)
-
-
-def _measurement(
-    name: str, value: float, interval: tuple[float, float], least: float, n: int, level: float, method: str
-) -> Measurement:
-    return Measurement(
-        name=name,
-        value=value,
-        low=max(least, min(interval[0], value)),
-        high=min(1.0, max(interval[1], value)),
-        level=level,
-        n=n,
-        direction=Direction.LOWER,
-        method=method,
-    )
+    measurements = []
+    for name, least in (("macro-f1-gain", -1.0), ("macro-f1", 0.0), ("baseline-macro-f1", 0.0)):
+        value, low, high = table.interval(name, least, level)
+        measurements.append(
+            Measurement(
+                name=name,
+                value=value,
+                low=max(least, min(low, value)),
+                high=min(1.0, max(high, value)),
+                level=level,
+                n=len(truth),
+                direction=Direction.LOWER,
+                method=_METHOD,
+            )
+        )
+    return measurements
 
 
 class _Table:
     """How often each combination of class, true and said value occurs: C combinations.
+
+    Two of them may not have occurred: a record of the rarest value that is missed, and one that is hit.
 
     Args:
         truth: N.
@@ -171,45 +126,76 @@ class _Table:
     """
 
     def __init__(self, truth: Values, predicted: Values, labels: Values) -> None:
+        occurring, often = np.unique(truth, return_counts=True)
+        rarest = occurring[often.argmin()]
+        elsewhere = predicted[predicted != rarest]
+        other = np.bincount(elsewhere).argmax() if len(elsewhere) else rarest + 1
+        within = np.bincount(labels[truth == rarest]).argmax()
+        truth = np.append(truth, [rarest, rarest])
+        predicted, labels = np.append(predicted, [other, rarest]), np.append(labels, [within, within])
         values, numbered = np.unique(np.stack([truth, predicted]), return_inverse=True)
-        true, said = numbered.reshape(2, -1)
+        true, predicted_value = numbered.reshape(2, -1)
         classes, label = np.unique(labels, return_inverse=True)
-        cells, counts = np.unique(np.stack([label, true, said], axis=1), axis=0, return_counts=True)
-        self._counts = counts.astype(np.float64)
+        cells, cell_of = np.unique(np.stack([label, true, predicted_value], axis=1), axis=0, return_inverse=True)
+        self._missed, self._hit = cell_of.ravel()[-2:]
+        self._counts = np.bincount(cell_of.ravel()[:-2], minlength=len(cells)).astype(np.float64)
         self._size = size = len(values)
-        label, true, said = cells.T
+        label, true, predicted_value = cells.T
         # Each column of these sums the combinations that belong together.
-        self._hits = _indicator(true, size, true == said)
-        self._true, self._said = _indicator(true, size), _indicator(said, size)
+        self._hits = _indicator(true, size, true == predicted_value)
+        self._true, self._said = _indicator(true, size), _indicator(predicted_value, size)
         # Only a value that occurs and is said in a class can be hit there; most do not where there are many.
-        pairs = np.intersect1d(label * size + true, label * size + said)
+        pairs = np.intersect1d(label * size + true, label * size + predicted_value)
         of_class, of_value = pairs // size, pairs % size
         self._classes = _indicator(label, len(classes))
         self._of_class = of_class
-        self._true_in, self._said_in = (_position(label * size + column, pairs) for column in (true, said))
+        self._true_in, self._said_in = (_position(label * size + column, pairs) for column in (true, predicted_value))
         self._values = _indicator(of_value, size)
         self._widest = max(len(cells), len(classes), len(pairs))
 
     def scores(self, counts: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Macro-F1 as it is and dealt out anew, for each row of counts (R×C), by default those that were counted."""
+        """Macro-F1 of the predictions as they are and permuted within classes, for each row of counts (R×C)."""
         counts = self._counts[None, :] if counts is None else counts
-        true, said = counts @ self._true, counts @ self._said
+        true, predicted = counts @ self._true, counts @ self._said
         records = (counts @ self._classes)[:, self._of_class]
         product = (counts @ self._true_in) * (counts @ self._said_in)
         dealt = np.divide(product, records, out=np.zeros_like(product), where=records > 0) @ self._values
-        return _f1(counts @ self._hits, true, said), _f1(dealt, true, said)
+        return _f1(counts @ self._hits, true, predicted), _f1(dealt, true, predicted)
 
-    def resampled(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Both scores of records that are drawn with replacement, for each resample."""
-        parts = [self.scores(counts) for counts in self._draws(seed)]
-        return np.concatenate([first for first, _ in parts]), np.concatenate([second for _, second in parts])
+    def interval(self, name: str, least: float, level: float) -> tuple[float, float, float]:
+        """Value, lower and upper end of one of the three measures, whose values lie between ``least`` and 1.
 
-    def _draws(self, seed: int) -> Iterator[NDArray[np.float64]]:
-        generator = np.random.default_rng(seed)
-        n, at_once = int(self._counts.sum()), max(1, _NUMBERS_AT_ONCE // self._widest)
-        for start in range(0, RESAMPLES, at_once):
-            size = min(at_once, RESAMPLES - start)
-            yield generator.multinomial(n, self._counts / n, size=size).astype(np.float64)
+        For the lower end a record of the rarest value is added that is missed, for the upper one that is hit: what the
+        records at hand did not show, and what Clopper and Pearson's limits add to a rate. Bias and variance are the
+        jackknife's, the distribution the Beta distribution of this mean and variance.
+        """
+        ends = []
+        for cell, share in ((self._missed, (1 - level) / 2), (self._hit, (1 + level) / 2)):
+            counts = self._counts.copy()
+            counts[cell] += 1
+            value = self._measure(name, counts[None, :])[0]
+            n, there = counts.sum(), np.flatnonzero(counts)
+            size = max(1, _NUMBERS_AT_ONCE // self._widest)
+            parts = []
+            for start in range(0, len(there), size):
+                chosen = there[start : start + size]
+                without = np.repeat(counts[None, :], len(chosen), axis=0)
+                without[np.arange(len(chosen)), chosen] -= 1
+                parts.append(self._measure(name, without))
+            shift = np.concatenate(parts) - value
+            variance = (n - 1) / n * float(counts[there] @ shift**2)
+            # With few records permuted predictions hit too often: each is assigned to its own record once in its class.
+            centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
+            span = 1 - least
+            # The correction is a guess itself: the end that lies farther out counts, with it or without.
+            both = (np.array([value, centre]) - least) / span
+            farther = rates.beta_quantile(both, variance / span**2, share)
+            ends.append(least + span * float(farther.min() if share < 0.5 else farther.max()))
+        return float(self._measure(name, self._counts[None, :])[0]), ends[0], ends[1]
+
+    def _measure(self, name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        value, dealt = self.scores(counts)
+        return {"macro-f1-gain": value - dealt, "macro-f1": value, "baseline-macro-f1": dealt}[name]
 
 
 def _indicator(column: Values, columns: int, chosen: NDArray[np.bool_] | None = None) -> sparse.csr_array:
@@ -225,9 +211,9 @@ def _position(column: Values, pairs: Values) -> sparse.csr_array:
     return _indicator(at, len(pairs), chosen)
 
 
-def _f1(hits: NDArray[np.float64], true: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
+def _f1(hits: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Macro-F1 of each row, over the values that occur in it; all R×V."""
-    sums = true + said
+    sums = true + predicted
     f1 = np.divide(2 * hits, sums, out=np.zeros_like(hits), where=sums > 0)
     present = true > 0
     return np.asarray((f1 * present).sum(axis=1) / present.sum(axis=1))

@@ -1,4 +1,4 @@
-"""Whether the training records of a class fall into two groups, of which clean images know only one."""
+"""Whether the training records of a class form two groups, only one of which occurs among clean images."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_
 def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64]]:
     """Of each class the cluster that clean images avoid, and how surely they do.
 
-    Where no record is poisoned, clean images fall into a cluster as often as training records do, but for what the
-    network learned by heart. Fisher's exact test, one-sided, says whether they do so less often. A small difference is
-    none of a backdoor's, so clusters in which clean images are more than `LARGEST_RATIO` as frequent have a p-value
+    Where no record is poisoned, clean images fall into a cluster as often as training records do, except for what the
+    network memorised. Fisher's exact test, one-sided, says whether they do so less often. A small difference does not
+    indicate a backdoor, so clusters in which clean images are more than `LARGEST_RATIO` as frequent have a p-value
     of 1.
 
     Args:
@@ -70,9 +70,9 @@ def adjusted(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
     order = np.argsort(p_values, kind="stable")
     factors = np.maximum(tested - np.arange(len(p_values)), 1)
     stepped = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    found = np.empty(len(p_values))
-    found[order] = stepped
-    return found
+    adjusted_values = np.empty(len(p_values))
+    adjusted_values[order] = stepped
+    return adjusted_values
 
 
 def measure(
@@ -111,7 +111,7 @@ def measure(
             for name, way in names
         ]
     smallest = float(p_values[tested].min())
-    found = [
+    measurements = [
         Measurement(
             name="foreign-p-value",
             value=smallest,
@@ -130,8 +130,8 @@ def measure(
     ]
     if poisoned is not None and poisoned.any() and not poisoned.all():
         caught, stopped = int(suspect[poisoned].sum()), int(suspect[~poisoned].sum())
-        found += [
+        measurements += [
             rates.rate("detection-rate", caught, int(poisoned.sum()), direction=high, level=level),
             rates.rate("false-rejection-rate", stopped, int((~poisoned).sum()), direction=low, level=level),
         ]
-    return [measurement.with_notes(*notes) for measurement in found]
+    return [measurement.with_notes(*notes) for measurement in measurements]

@@ -45,9 +45,9 @@ def trigger_norms(
         The calibrated ``p-value`` and, with references, ``reference-p-value``; the rule's ``anomaly-index`` and
         ``flagged-labels``, and ``rule-false-positives``; ``smallest-trigger`` and ``converged``.
     """
-    found = np.isfinite(norms)
-    rate = rates.rate("converged", int(found.sum()), len(norms), direction=Direction.HIGHER, level=level)
-    values, among = norms[found], (np.ones(len(norms), bool) if sampled is None else sampled)[found]
+    converged = np.isfinite(norms)
+    rate = rates.rate("converged", int(converged.sum()), len(norms), direction=Direction.HIGHER, level=level)
+    values, among = norms[converged], (np.ones(len(norms), bool) if sampled is None else sampled)[converged]
     if len(values) < low_outliers.FEWEST or among.sum() < low_outliers.FEWEST - 1:
         note = (
             f"a trigger was found for {len(values)} labels; the smallest of fewer than {low_outliers.FEWEST} can't be "
@@ -60,36 +60,30 @@ def trigger_norms(
         *([_reference_p_value(norms, reference, level)] if reference else []),
         *_rule(values, among, level, seed),
         _false_positives(len(values) if population is None else int(among.sum()), level),
-        _smallest(values, found, repeats, pixels, level),
+        _smallest(values, converged, repeats, pixels, level),
         rate,
     ]
 
 
-def p_value_of(norms: Values, sampled: NDArray[np.bool_], population: int | None) -> low_outliers.LowOutlier | None:
-    """The calibrated test on finite norms, of which only some may be a random sample of a population."""
-    values, size = _sample(norms, sampled, population)
-    return low_outliers.low_outlier(values, population=size)
-
-
 def suspects(norms: Values, sampled: NDArray[np.bool_], population: int | None, alpha: float = 0.05) -> list[int]:
     """Positions of the labels that the calibrated test calls outliers, ascending by norm; infinite norms never are."""
-    found = np.flatnonzero(np.isfinite(norms))
-    if len(found) < low_outliers.FEWEST:
+    converged = np.flatnonzero(np.isfinite(norms))
+    if len(converged) < low_outliers.FEWEST:
         return []
-    values, size = _sample(norms[found], sampled[found], population)
+    values, size = _sample(norms[converged], sampled[converged], population)
     positions = low_outliers.suspects(values, population=size, alpha=alpha)
     if size is not None:
-        return [int(found[norms[found].argmin()])] if positions else []
-    return [int(found[position]) for position in positions]
+        return [int(converged[norms[converged].argmin()])] if positions else []
+    return [int(converged[position]) for position in positions]
 
 
 def flagged(norms: Values, sampled: NDArray[np.bool_]) -> list[int]:
     """Positions of the labels that Neural Cleanse's rule flags, ascending by norm."""
-    found = np.flatnonzero(np.isfinite(norms))
-    if not sampled[found].any():
+    converged = np.flatnonzero(np.isfinite(norms))
+    if not sampled[converged].any():
         return []
-    indices = _indices(norms[found], sampled[found])
-    return [int(found[i]) for i in np.argsort(norms[found], kind="stable") if indices[i] > THRESHOLD]
+    indices = _indices(norms[converged], sampled[converged])
+    return [int(converged[i]) for i in np.argsort(norms[converged], kind="stable") if indices[i] > THRESHOLD]
 
 
 def _sample(norms: Values, sampled: NDArray[np.bool_], population: int | None) -> tuple[Values, int | None]:
@@ -141,7 +135,7 @@ def _reference_p_value(norms: Values, reference: Sequence[Values], level: float)
     if value is None:
         return _none("reference-p-value", len(reference), Direction.HIGHER, level, "the clean models share no label")
     count = len(reference) + 1
-    low, high = rates.wilson(round(value * count), count, level)
+    low, high = map(float, rates.clopper_pearson(round(value * count), count, level))
     return Measurement(
         name="reference-p-value",
         value=value,
@@ -150,7 +144,7 @@ def _reference_p_value(norms: Values, reference: Sequence[Values], level: float)
         level=level,
         n=len(reference),
         direction=Direction.HIGHER,
-        method=f"{rates.WILSON}, rank among {count} models",
+        method=f"{rates.CLOPPER_PEARSON}, rank among {count} models",
         note=f"{len(reference)} clean models were trained and searched in the same way.",
     )
 
@@ -171,13 +165,13 @@ def _rule(norms: Values, sampled: NDArray[np.bool_], level: float, seed: int) ->
         names = ("anomaly-index", "flagged-labels")
         return [_none(name, len(norms), Direction.LOWER, level, note) for name in names]
     resampled = ((median - norms) / np.where(deviation > 0, deviation, 1))[usable]
-    found = []
+    measurements = []
     for name, value, values in (
         ("anomaly-index", largest, resampled.max(axis=1)),
         ("flagged-labels", float(count), (resampled > THRESHOLD).sum(axis=1).astype(np.float64)),
     ):
         low, high = rates.percentile_interval(values, level)
-        found.append(
+        measurements.append(
             Measurement(
                 name=name,
                 value=value,
@@ -189,7 +183,7 @@ def _rule(norms: Values, sampled: NDArray[np.bool_], level: float, seed: int) ->
                 method=method,
             )
         )
-    return found
+    return measurements
 
 
 def _false_positives(labels: int, level: float) -> Measurement:
@@ -200,10 +194,10 @@ def _false_positives(labels: int, level: float) -> Measurement:
 
 
 def _smallest(
-    norms: Values, found: NDArray[np.bool_], repeats: Sequence[Values], pixels: int, level: float
+    norms: Values, converged: NDArray[np.bool_], repeats: Sequence[Values], pixels: int, level: float
 ) -> Measurement:
     """The smallest norm as a share of the image."""
-    least = int(np.flatnonzero(found)[norms.argmin()])
+    least = int(np.flatnonzero(converged)[norms.argmin()])
     alone = [repeat[least] / pixels for repeat in repeats if np.isfinite(repeat[least])]
     value = min(1.0, float(norms.min()) / pixels)
     method = f"range of {len(alone)} searches" if len(alone) > 1 else "one search: no interval"
@@ -219,15 +213,15 @@ def _smallest(
     )
 
 
-def overlap(found: NDArray[np.floating], planted: NDArray[np.floating], *, level: float = 0.95) -> Measurement:
-    """Intersection over union of a found mask and the planted one, both as sets of pixels.
+def overlap(mask: NDArray[np.floating], trigger: NDArray[np.floating], *, level: float = 0.95) -> Measurement:
+    """Compare a recovered mask with the true trigger: intersection over union of their pixels.
 
     Args:
-        found: H×W in [0, 1]; pixels of at least half its largest value count.
-        planted: H×W in [0, 1]; pixels above 0 count.
-        level: Of Wilson's interval over the union's pixels.
+        mask: H×W in [0, 1]; pixels of at least half its largest value count.
+        trigger: H×W in [0, 1]; pixels above 0 count.
+        level: Of the exact interval over the union's pixels.
     """
-    here, there = found >= max(0.5 * float(found.max()), 1e-6), planted > 0
+    here, there = mask >= max(0.5 * float(mask.max()), 1e-6), trigger > 0
     union = int((here | there).sum())
     return rates.rate(
         "localisation-iou", int((here & there).sum()), max(1, union), direction=Direction.HIGHER, level=level
@@ -235,28 +229,30 @@ def overlap(found: NDArray[np.floating], planted: NDArray[np.floating], *, level
 
 
 def population(
-    scores: Values, implanted: NDArray[np.bool_], threshold: float, *, level: float = 0.95
+    scores: Values, backdoored: NDArray[np.bool_], threshold: float, *, level: float = 0.95
 ) -> list[Measurement]:
-    """A detector over a population of models: AUC, and both rates at a threshold, with Wilson intervals.
+    """A detector over a population of models: AUC, and both rates at a threshold, with exact intervals.
 
     Args:
         scores: N models, higher meaning "more likely a backdoor" (an anomaly index, or one minus a p-value).
-        implanted: The truth, N.
+        backdoored: Whether each model has a backdoor, N.
         threshold: Scores of at least this flag a model.
         level: Confidence level.
     """
-    clean, planted = scores[~implanted], scores[implanted]
-    found = []
-    if len(clean) and len(planted):
-        auc = roc.auc(planted, clean, level=level)
-        found.append(auc.model_copy(update={"direction": Direction.HIGHER}))
+    clean, positive = scores[~backdoored], scores[backdoored]
+    measurements = []
+    if len(clean) and len(positive):
+        auc = roc.auc(positive, clean, level=level)
+        measurements.append(auc.model_copy(update={"direction": Direction.HIGHER}))
     if len(clean):
         hits = int((clean >= threshold).sum())
-        found.append(rates.rate("false-positive-rate", hits, len(clean), direction=Direction.LOWER, level=level))
-    if len(planted):
-        hits = int((planted >= threshold).sum())
-        found.append(rates.rate("true-positive-rate", hits, len(planted), direction=Direction.HIGHER, level=level))
-    return found
+        measurements.append(rates.rate("false-positive-rate", hits, len(clean), direction=Direction.LOWER, level=level))
+    if len(positive):
+        hits = int((positive >= threshold).sum())
+        measurements.append(
+            rates.rate("true-positive-rate", hits, len(positive), direction=Direction.HIGHER, level=level)
+        )
+    return measurements
 
 
 def _none(name: str, n: int, direction: Direction, level: float, note: str) -> Measurement:

@@ -58,10 +58,10 @@ def measure(
 
     Returns:
         ``clean-accuracy``; ``accuracy-drop@epsilon=…`` (paired interval: the same images are judged twice),
-        ``robust-accuracy@epsilon=…`` and ``success@epsilon=…`` (Wilson).
+        ``robust-accuracy@epsilon=…`` and ``success@epsilon=…`` (exact).
     """
     right = clean == labels
-    found = [
+    measurements = [
         rates.rate("clean-accuracy", int(right.sum()), len(labels), direction=Direction.HIGHER, level=level),
     ]
     stands, most = right, -1
@@ -71,7 +71,7 @@ def measure(
         lost = int(right.sum()) - int(still.sum())
         too_long, most = lost < most, max(lost, most)
         at = f"@epsilon={epsilon_text(epsilon)}"
-        found += [
+        measurements += [
             paired.difference(f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level).with_notes(
                 *([TOO_LONG] if too_long else [])
             ),
@@ -91,14 +91,14 @@ def measure(
                 level=level,
             ),
         ]
-    return found
+    return measurements
 
 
 def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction, level: float) -> Measurement:
     """A rate, or a measurement without a value, and with the note ``otherwise``, where n is 0."""
     if n == 0:
         return Measurement(
-            name=name, value=None, level=level, n=0, direction=direction, method=rates.WILSON, note=otherwise
+            name=name, value=None, level=level, n=0, direction=direction, method=rates.CLOPPER_PEARSON, note=otherwise
         )
     return rates.rate(name, count, n, direction=direction, level=level)
 
@@ -152,25 +152,25 @@ def masking(
         ``vanished-gradients`` and ``unbounded-success``, those that there are; and the warning, None if all is well.
         Steps without a bound "fail" where the whole interval of their success lies below `USABLE`.
     """
-    found, reasons = [], []
+    measurements, reasons = [], []
     if images:
         vanished = rates.rate(
             "vanished-gradients", without_gradient, images, direction=Direction.LOWER, level=level
         ).with_notes("Share of images whose gradient is 0 in every pixel.")
-        found.append(vanished)
+        measurements.append(vanished)
         if vanished.low is not None and vanished.low > 1 - USABLE:
             reasons.append(f"{without_gradient} of {images} images have a gradient of 0")
     if unbounded_images:
         unbounded = rates.rate(
             "unbounded-success", unbounded_fooled, unbounded_images, direction=Direction.HIGHER, level=level
         ).with_notes("Steps along the gradient without a bound should get every image misclassified.")
-        found.append(unbounded)
+        measurements.append(unbounded)
         if unbounded.high is not None and unbounded.high < USABLE:
             left = unbounded_images - unbounded_fooled
             reasons.append(f"steps without a bound leave {left} of {unbounded_images} images classified correctly")
     if not reasons:
-        return found, None
-    return found, f"{WARNING}: {', and '.join(reasons)}. The model may be less robust than this says."
+        return measurements, None
+    return measurements, f"{WARNING}: {', and '.join(reasons)}. The model may be less robust than this says."
 
 
 def beaten(white: Measurement, black: Measurement) -> bool:

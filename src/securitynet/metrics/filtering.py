@@ -1,4 +1,4 @@
-"""What an input filter does: its threshold, how many clean images it stops, and how many stamped ones.
+"""What an input filter does: its threshold, how many clean images it stops, and how many images with a trigger.
 
 A *higher* score means "more suspicious". TriggeredImages images are the positives.
 """
@@ -30,7 +30,7 @@ class LowThreshold:
 
     Attributes:
         value: The bound.
-        fit: How it was found.
+        fit: How it was chosen.
     """
 
     value: float
@@ -83,18 +83,17 @@ class Judged:
 
 
 def false_rejections(clean: Judged, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
-    """Share of clean images that the filter stops, with Wilson's interval."""
+    """Share of clean images that the filter stops, with its exact interval."""
     return rates.rate(name, int(clean.flagged.sum()), len(clean), direction=Direction.LOWER, level=level)
 
 
 def detection(
     clean: Judged,
-    stamped: Judged,
+    triggered: Judged,
     works: NDArray[np.bool_],
     *,
     fprs: Sequence[float] = DEFAULT_FPRS,
     level: float = 0.95,
-    seed: int = 0,
 ) -> list[Measurement]:
     """What a filter makes of images with a trigger.
 
@@ -102,28 +101,27 @@ def detection(
 
     Args:
         clean: Clean images.
-        stamped: The same or other images with the trigger, M.
+        triggered: The same or other images with the trigger, M.
         works: Whether the trigger changes the prediction of each, M.
         fprs: Bounds for TPR at FPR.
         level: Confidence level.
-        seed: Of the bootstraps.
 
     Returns:
         ``trigger-success-rate``, ``detection-rate``, ``auc`` and ``tpr@fpr=...``. All but the first have no value if
         the trigger works on no image.
     """
     count = int(works.sum())
-    success = rates.rate("trigger-success-rate", count, len(stamped), direction=Direction.LOWER, level=level)
+    success = rates.rate("trigger-success-rate", count, len(triggered), direction=Direction.LOWER, level=level)
     if count == 0:
         why = "the trigger changes the prediction of no image, so there is nothing to detect"
         return [success, *(nothing(name, why, level) for name in ("detection-rate", "auc"))]
-    caught = stamped.chosen(works)
-    found = [
+    caught = triggered.chosen(works)
+    measurements = [
         rates.rate("detection-rate", int(caught.flagged.sum()), count, direction=Direction.HIGHER, level=level),
         roc.auc(caught.scores, clean.scores, level=level),
-        *(roc.tpr_at_fpr(caught.scores, clean.scores, fpr, level=level, seed=seed) for fpr in fprs),
+        *(roc.tpr_at_fpr(caught.scores, clean.scores, fpr, level=level) for fpr in fprs),
     ]
-    return [success, *(_good_when_high(measurement) for measurement in found)]
+    return [success, *(_good_when_high(measurement) for measurement in measurements)]
 
 
 def suspects(clean: Judged, judged: Judged, *, level: float = 0.95) -> list[Measurement]:
@@ -147,30 +145,25 @@ def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.f
     return np.asarray(both / np.maximum(either, 1), dtype=np.float64)
 
 
-def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95, seed: int = 0) -> Measurement:
-    """Mean of shares, where high is good, with a percentile bootstrap widened to Hoeffding's bound at 0 and at 1.
+def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -> Measurement:
+    """Mean of shares, where high is good; for the interval see `rates.bounded_mean`.
 
     Args:
         name: Name of the measurement.
         values: In [0, 1], N, at least one.
         level: Confidence level.
-        seed: Of the bootstrap.
     """
-    n, value = len(values), float(values.mean())
-    drawn = np.random.default_rng(seed).integers(0, n, (roc.RESAMPLES // 5, n))
-    low, high = rates.percentile_interval(values[drawn].mean(axis=1), level)
-    if values.min() == values.max():  # a bootstrap has no spread then
-        half = math.sqrt(math.log(2 / (1 - level)) / (2 * n))
-        low, high = value - half, value + half
+    value = float(values.mean())
+    low, high = map(float, rates.bounded_mean(values, (0.0, 1.0), level))
     return Measurement(
         name=name,
         value=value,
-        low=max(0.0, min(low, value)),
-        high=min(1.0, max(high, value)),
+        low=min(low, value),
+        high=max(high, value),
         level=level,
-        n=n,
+        n=len(values),
         direction=Direction.HIGHER,
-        method=f"bootstrap, {roc.RESAMPLES // 5} resamples; Hoeffding where all are equal",
+        method=rates.BOUNDED_MEAN,
     )
 
 

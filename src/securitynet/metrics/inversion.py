@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
 
 Values = NDArray[np.float64]
@@ -164,12 +165,13 @@ def clustered_rate(
     level: float = 0.95,
     correlation: float | None = None,
 ) -> Measurement:
-    """Share of reconstructions that are hits, with Wilson's interval for their effective number.
+    """Share of reconstructions that are hits, with the exact interval for their effective number.
 
     Reconstructions of one class succeed or fail together. Their number is divided by Kish's design effect,
     1 + (restarts − 1)·ρ, with the intraclass correlation ρ estimated by analysis of variance. Where all or none are
-    hits, ρ can't be estimated and 1 is assumed: each class counts once. With a single class, all there is to tell is
-    how often its restarts succeed.
+    hits, ρ can't be estimated and 1 is assumed: each class counts once. Where ρ is an estimate from K classes, the
+    number is also divided by the squared ratio of Student's quantile with K − 1 degrees of freedom to the normal one
+    (Korn and Graubard, 1998). With a single class, all there is to tell is how often its restarts succeed.
 
     Args:
         name: Of the measurement.
@@ -181,9 +183,15 @@ def clustered_rate(
     """
     labels, counts = np.unique(classes, return_counts=True)
     n, value = len(hits), float(hits.mean())
-    effective = n / _design_effect(hits.astype(np.float64), classes, correlation) if len(labels) > 1 else float(n)
-    low, high = _wilson(value, effective, level)
-    words = f"Wilson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
+    effective = float(n)
+    if len(labels) > 1:
+        effective = n / _design_effect(hits.astype(np.float64), classes, correlation)
+        if correlation is None and len(labels) < n and 0 < value < 1:
+            tails = (1 + level) / 2
+            effective *= float((stats.norm.ppf(tails) / stats.t.ppf(tails, len(labels) - 1)) ** 2)
+            effective = max(effective, float(len(labels)))  # as many as there are classes, whatever ρ is
+    low, high = map(float, rates.clopper_pearson(value * effective, effective, level))
+    words = f"Clopper–Pearson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
     return Measurement(
         name=name,
         value=value,
@@ -215,8 +223,8 @@ def mean_over_classes(
         level: Confidence level.
         bounds: What the value can be, which the interval keeps to.
     """
-    kept = np.isfinite(values)
-    values, classes = values[kept], classes[kept]
+    present = np.isfinite(values)
+    values, classes = values[present], classes[present]
     if not len(values):
         note = "It could not be measured here."
         return Measurement(name=name, value=None, n=0, level=level, direction=direction, method="none", note=note)
@@ -248,11 +256,17 @@ def _student(
 ) -> Measurement:
     value, n = float(samples.mean()), len(samples)
     half, method, note = 0.0, f"Student's t over {n} {unit}", None
+    above = value
     if n > 1:
         half = float(stats.t.ppf((1 + level) / 2, n - 1) * samples.std(ddof=1) / math.sqrt(n))
+        above = value + half
+        if (samples >= 0).all() and value > 0:
+            # Distances are skewed: of exponential ones, ten a sample, Student's upper end is too low in 9 of 100.
+            method = f"{method}, upper end on the logarithm's scale"
+            above = value * math.exp(min(half / value, 700.0))
     else:
         method, note = "exact for the one reconstruction", "One reconstruction: what others would give is not known."
-    low, high = max(bounds[0], value - half), min(bounds[1], value + half)
+    low, high = max(bounds[0], value - half), min(bounds[1], above)
     return Measurement(
         name=name,
         value=value,
@@ -280,15 +294,8 @@ def _design_effect(hits: Values, classes: Classes, correlation: float | None) ->
     within = float(((hits - means[index]) ** 2).sum() / (n - clusters))
     spread = between + (typical - 1) * within
     estimate = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
-    return float(1 + (typical - 1) * estimate)
-
-
-def _wilson(p: float, n: float, level: float) -> tuple[float, float]:
-    """Wilson's score interval for a number of trials that need not be whole."""
-    z = float(stats.norm.ppf((1 + level) / 2))
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Few classes often differ less than classes do: one more, unlike the others, is allowed for.
+    return float(1 + (typical - 1) * (estimate + (1 - estimate) / clusters))
 
 
 def _squared_distances(first: Values, second: Values) -> Values:

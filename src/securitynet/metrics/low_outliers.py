@@ -10,11 +10,11 @@ location, scale and shape, the shape lying between the normal and the lognormal 
 **The test.** The statistic is Dixon's ratio (1950) of the ascending logarithms: the gap below the bulk over the width
 of the lower bulk, (y[g] - y[0]) / (y[k-1] - y[g]). It looks only at the k lowest of n values (k about 1.25·√n, and at
 least 4): over a short range all shapes look alike, while the distance from the median in deviations has a null
-distribution that hangs on the shape. Logarithms, because a planted trigger's norm is a fraction of the others', and
+distribution that depends on the shape. Logarithms, because a backdoor trigger's norm is a fraction of the others', and
 that stands out more there.
 
 Of lognormal norms the statistic has one null distribution; of normal ones, one for each coefficient of variation, which
-is estimated. Both are simulated. Which of the two shapes the norms have is told by the likelihood of all values but the
+is estimated. Both are simulated. Which of the two shapes the norms have is decided by the likelihood of all but the
 lowest tenth (those that might be outliers must decide nothing), and the two p-values are averaged with these weights.
 Values that are not all positive have no logarithms, and are tested as they are, for the normal shape.
 
@@ -196,13 +196,13 @@ def suspects(values: Values, *, alpha: float = 0.05, shape: Shape = "auto", popu
         test = low_outlier(values, population=population, shape=shape)
         return [0] if test is not None and test.p_value <= alpha else []
     order = np.argsort(values, kind="stable")
-    found: list[int] = []
+    positions: list[int] = []
     for number in range(len(values) // 3):
         test = low_outlier(values[order[number:]], shape=shape)
         if test is None or test.p_value > alpha:
             break
-        found.append(int(order[number]))
-    return found
+        positions.append(int(order[number]))
+    return positions
 
 
 def against_reference(values: Values, reference: Sequence[Values]) -> float | None:
@@ -227,14 +227,14 @@ def against_reference(values: Values, reference: Sequence[Values]) -> float | No
     usable = np.isfinite(table) & (table > 0)
     logs[usable] = np.log(table[usable])
     counts = usable.sum(axis=0)
-    kept = counts >= 2
-    if not kept.any():
+    comparable = counts >= 2
+    if not comparable.any():
         return None
-    logs = logs[:, kept]
+    logs = logs[:, comparable]
     below = np.nanmean(logs, axis=0) - logs
     below[np.isnan(below)] = -np.inf
     finite = np.where(np.isfinite(below), below, 0.0)
-    deviation = np.sqrt((finite**2).sum(axis=0) / np.maximum(counts[kept] - 1, 1))
+    deviation = np.sqrt((finite**2).sum(axis=0) / np.maximum(counts[comparable] - 1, 1))
     statistics = (below / np.where(deviation > 0, deviation, np.inf)).max(axis=1)
     # A model whose labels all failed has no low norm at all.
     return float((statistics >= statistics[0] - 1e-12).sum() / len(statistics))
@@ -267,7 +267,7 @@ def _shape(ordered: Values) -> tuple[float, float]:
     scores = special.ndtri((np.arange(1, count + 1) - 0.375) / (count + 0.25))  # Blom's normal scores
     logs = np.log(ordered)
     centred = logs - logs[trimmed:].mean()
-    found = {}
+    log_likelihoods = {}
     variation = 0.0
     for name, y, jacobian in (
         ("lognormal", centred, -float(centred[trimmed:].sum())),
@@ -280,10 +280,10 @@ def _shape(ordered: Values) -> tuple[float, float]:
         start = float(upper.mean()) - slope * float(scores[trimmed:].mean())
         z = (y - start) / slope
         likelihood = -0.5 * float((z[trimmed:] ** 2).sum()) - len(upper) * math.log(slope) + jacobian
-        found[name] = SHARPNESS * (likelihood + trimmed * float(special.log_ndtr(z[trimmed])))
+        log_likelihoods[name] = SHARPNESS * (likelihood + trimmed * float(special.log_ndtr(z[trimmed])))
         if name == "normal":
             variation = slope / (1 + start) if start > -1 else math.inf
-    odds = found["normal"] - found["lognormal"] + math.log(PRIOR_NORMAL / (1 - PRIOR_NORMAL))
+    odds = log_likelihoods["normal"] - log_likelihoods["lognormal"] + math.log(PRIOR_NORMAL / (1 - PRIOR_NORMAL))
     return float(special.expit(odds)), float(np.clip(variation, 0, VARIATIONS[-1]))
 
 
@@ -297,8 +297,8 @@ def _tables(count: int, population: int, gap: int, width: int) -> Values:
     Args:
         count: Values that the statistic is made of.
         population: Draws of which the smallest is one of the values, and a random sample the others.
-        gap: See `ratio`.
-        width: See `ratio`.
+        gap: Index of the value above the gap, as in `ratio`.
+        width: Number of values in the lower bulk, as in `ratio`.
     """
     total = DRAWS if count < 200 else DRAWS // 4
     used = np.concatenate([z[:, [0, gap, width - 1]] for z in _draws(count, total, beyond=population - count)])

@@ -34,7 +34,7 @@ def measure(
         fprs: Bounds for TPR at FPR.
         delta: Of the lower bound on epsilon.
         level: Confidence level of the intervals.
-        seed: Of the bootstraps.
+        seed: Of the random halves that the bound on epsilon may need.
 
     Raises:
         ValueError: If a group is empty or a score is NaN.
@@ -46,9 +46,9 @@ def measure(
     judged = above[is_member & held_out], above[~is_member & held_out]
     return [
         roc.auc(members, non_members, level=level),
-        roc.balanced_accuracy(*judged, cut, level=level, seed=seed),
+        roc.balanced_accuracy(*judged, cut, level=level),
         advantage(*judged, cut, level=level),
-        *(roc.tpr_at_fpr(members, non_members, fpr, level=level, seed=seed) for fpr in fprs),
+        *(roc.tpr_at_fpr(members, non_members, fpr, level=level) for fpr in fprs),
         epsilon.lower_bound(scores, is_member, tuning=~held_out, delta=delta, level=level, seed=seed),
     ]
 

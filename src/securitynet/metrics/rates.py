@@ -1,35 +1,52 @@
-"""Rates of successes, and differences and means of two such rates, with intervals."""
+"""Rates of successes, and differences, means and ratios of two such rates, with intervals.
+
+All intervals are made of exact ones. Wilson's, which they were made of before, is right on average, and for a rate near
+0 or 1 holds the truth as seldom as 84 times in a hundred, at any number of records: just where good models are.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from securitynet.records import Direction, Measurement
 
-WILSON = "Wilson"
-NEWCOMBE = "Newcombe hybrid score"
+CLOPPER_PEARSON = "Clopper–Pearson"
+BOUNDED_MEAN = "Beta quantiles of the weighted mean, one worst record added"
+MOVER = "MOVER with Clopper–Pearson limits"
+
+Floats = NDArray[np.float64]
 
 
-def wilson(successes: int, n: int, level: float) -> tuple[float, float]:
-    """Wilson's score interval of a binomial rate (1927)."""
-    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
+def clopper_pearson(successes: ArrayLike, n: ArrayLike, level: float) -> tuple[Floats, Floats]:
+    """The exact interval of a binomial rate: it misses on either side at most ``(1 - level) / 2`` of the time.
 
+    Clopper and Pearson (Biometrika 26, 1934), as Beta quantiles; numbers that are not whole are allowed (Korn and
+    Graubard, Survey Methodology 24, 1998).
 
-def clopper_pearson(successes: int, n: int, level: float) -> tuple[float, float]:
-    """The exact interval of a binomial rate: it covers at least ``level``, at every n."""
-    interval = stats.binomtest(successes, n).proportion_ci(level, method="exact")
-    return float(interval.low), float(interval.high)
+    Args:
+        successes: Counts, of any shape.
+        n: Trials, at least one each.
+        level: Confidence level.
+
+    Returns:
+        Lower and upper ends, of the shape of the counts.
+    """
+    successes, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    tail = (1 - level) / 2
+    failures = n - successes
+    low = special.betaincinv(np.maximum(successes, 1e-12), failures + 1, tail)
+    high = special.betaincinv(successes + 1, np.maximum(failures, 1e-12), 1 - tail)
+    return np.where(successes > 0, low, 0.0), np.where(failures > 0, high, 1.0)
 
 
 def rate(name: str, successes: int, n: int, *, direction: Direction, level: float = 0.95) -> Measurement:
-    """A binomial rate with Wilson's interval."""
+    """A binomial rate with its exact interval."""
     value = successes / n
-    low, high = wilson(successes, n, level)
-    # Rounding may put the ends a hair inside at 0 and at 1.
+    low, high = map(float, clopper_pearson(successes, n, level))
     return Measurement(
         name=name,
         value=value,
@@ -38,17 +55,18 @@ def rate(name: str, successes: int, n: int, *, direction: Direction, level: floa
         level=level,
         n=n,
         direction=direction,
-        method=WILSON,
+        method=CLOPPER_PEARSON,
     )
 
 
 def combine(
-    first: tuple[int, int], second: tuple[int, int], weights: tuple[float, float], level: float
-) -> tuple[float, float, float]:
+    first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike], weights: tuple[float, float], level: float
+) -> tuple[Floats, Floats, Floats]:
     """Value and interval of ``w1·p1 + w2·p2`` for two independent binomial rates.
 
-    Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), generalised to any weights: the
-    distances of each rate to its Wilson limits are added in quadrature.
+    The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 27, 2008; for a difference
+    Newcombe's method 10, ibid. 17, 1998): the distances of each rate to its limits are added in quadrature. The limits
+    are the exact ones, where Newcombe took Wilson's.
 
     Args:
         first: (successes, n) of the first rate.
@@ -59,24 +77,24 @@ def combine(
     Returns:
         (value, low, high).
     """
-    value, below, above = 0.0, 0.0, 0.0
+    value, below, above = np.zeros(()), np.zeros(()), np.zeros(())
     for (successes, n), weight in zip((first, second), weights, strict=True):
-        p = successes / n
-        low, high = wilson(successes, n, level)
+        p = np.asarray(successes) / np.asarray(n)
+        low, high = clopper_pearson(successes, n, level)
         to_low, to_high = weight * (p - low), weight * (high - p)
         if weight < 0:
             to_low, to_high = -to_high, -to_low
-        value += weight * p
-        below += to_low**2
-        above += to_high**2
-    return value, value - math.sqrt(below), value + math.sqrt(above)
+        value = value + weight * p
+        below = below + to_low**2
+        above = above + to_high**2
+    return value, value - np.sqrt(below), value + np.sqrt(above)
 
 
 def difference(
     name: str, first: tuple[int, int], second: tuple[int, int], *, direction: Direction, level: float = 0.95
 ) -> Measurement:
     """Difference of two independent rates, such as training minus test accuracy (the overfitting level)."""
-    value, low, high = combine(first, second, (1.0, -1.0), level)
+    value, low, high = map(float, combine(first, second, (1.0, -1.0), level))
     return Measurement(
         name=name,
         value=value,
@@ -85,11 +103,98 @@ def difference(
         level=level,
         n=first[1] + second[1],
         direction=direction,
-        method=NEWCOMBE,
+        method=MOVER,
     )
+
+
+def bounded_mean(values: NDArray[np.floating], bounds: tuple[float, float], level: float) -> tuple[Floats, Floats]:
+    """Interval of the mean of values that cannot pass known bounds, along the last axis.
+
+    What a sample has not shown may still be there: one value in a thousand at the far bound moves the mean, and most
+    samples of a hundred hold none. For the upper end one value at the upper bound is therefore added, and all n + 1
+    get random weights that sum to 1, uniformly distributed (Dirichlet); for the lower end one at the lower bound. For
+    values of 0 and 1 the quantiles of the weighted mean are exactly Clopper and Pearson's limits; for others they are
+    the limits of Learned-Miller and Thomas ("A new confidence interval for the mean of a bounded random variable",
+    2019). The distribution of the weighted mean is taken as the Beta distribution, between the least and the largest
+    value that take part, of its exact mean and variance.
+
+    Args:
+        values: ...×N, at least one, within the bounds.
+        bounds: Least and largest possible value.
+        level: Confidence level.
+
+    Returns:
+        Lower and upper ends.
+    """
+    numbers: Floats = np.asarray(values, dtype=np.float64)
+    upper = _weighted_mean_limit(numbers, bounds[1], level)
+    return -_weighted_mean_limit(-numbers, -bounds[0], level), upper
+
+
+def _weighted_mean_limit(values: Floats, bound: float, level: float) -> Floats:
+    """The upper limit of `bounded_mean`."""
+    n = values.shape[-1] + 1
+    least = np.minimum(values.min(axis=-1), bound)
+    span = bound - least
+    # Distances from the bound, as shares of the span: the one that is added is 0.
+    shares = (bound - values) / np.where(span > 0, span, 1.0)[..., None]
+    mean = shares.sum(axis=-1) / n
+    variance = ((shares**2).sum(axis=-1) / n - mean**2) / (n + 1)
+    return np.asarray(np.where(span > 0, bound - span * beta_quantile(mean, variance, (1 - level) / 2), bound))
+
+
+def beta_quantile(mean: ArrayLike, variance: ArrayLike, share: float) -> Floats:
+    """The quantile of the Beta distribution with a given mean and variance; the mean where the variance is 0."""
+    mean, variance = np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    spread = mean * (1 - mean)
+    usable = (variance > 1e-300) & (spread > variance)
+    size = np.where(usable, spread / np.where(usable, variance, 1.0) - 1, 1.0)
+    inner = np.where(usable, mean, 0.5)
+    return np.where(usable, special.betaincinv(inner * size, (1 - inner) * size, share), mean)
+
+
+def ratio(
+    both: ArrayLike, only_first: ArrayLike, only_second: ArrayLike, neither: ArrayLike, level: float
+) -> tuple[Floats, Floats]:
+    """Interval of the ratio of two rates of the same records, by MOVER between the logarithms of both.
+
+    Args:
+        both: Records on which both succeed; the second must succeed on one or more.
+        only_first: Records on which the first alone succeeds.
+        only_second: Records on which the second alone succeeds.
+        neither: The others.
+        level: Confidence level.
+
+    Returns:
+        Lower end, 0 where the first never succeeds, and upper end.
+    """
+    a, b, c, d = (np.asarray(count, dtype=np.float64) for count in (both, only_first, only_second, neither))
+    n, first, second = a + b + c + d, a + b, a + c
+    (low_1, high_1), (low_2, high_2) = clopper_pearson(first, n, level), clopper_pearson(second, n, level)
+    p, q = first / n, second / n
+    scale = np.sqrt(first * (n - first)) * np.sqrt(second * (n - second))
+    excess = a * d - b * c
+    # Newcombe's continuity correction keeps a chance association from shortening the interval.
+    excess = np.where(excess > 0, np.maximum(excess - n / 2, 0.0), excess)
+    phi = np.where(scale > 0, excess / np.where(scale > 0, scale, 1.0), 0.0)
+
+    def reach(one: Floats, other: Floats) -> Floats:
+        return np.sqrt(np.maximum(one**2 - 2 * phi * one * other + other**2, 0.0))
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.log(p) - np.log(q)
+        low = np.exp(value - reach(np.log(p) - np.log(low_1), np.log(high_2) - np.log(q)))
+        high = np.exp(value + reach(np.log(high_1) - np.log(p), np.log(q) - np.log(low_2)))
+    none = first == 0
+    return np.where(none, 0.0, low), np.where(none, high_1 / low_2, high)
 
 
 def percentile_interval(samples: np.ndarray, level: float) -> tuple[float, float]:
     """The central ``level`` of a bootstrap distribution."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def fewest(share: float, level: float) -> int:
+    """How many draws show an event of this probability at least once, but for ``(1 - level) / 2`` of the time."""
+    return math.ceil(math.log((1 - level) / 2) / math.log1p(-share) - 1e-9)

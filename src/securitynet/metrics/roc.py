@@ -13,15 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
 
 Scores = NDArray[np.float64]
 
-RESAMPLES = 10_000
-"""Bootstrap resamples. They are drawn from the exact resampling distributions, so many cost little."""
+AUC_METHOD = "Beta quantiles of the weighted AUC, one worst record added to each group"
+TPR_METHOD = "order statistics of the non-members, mixed with Clopper–Pearson"
+
+_NEGLIGIBLE = 1e-6
+_MOST_PARTS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +71,7 @@ def auc_value(members: Scores, non_members: Scores) -> float:
 
 
 def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str = "auc") -> Measurement:
-    """AUC with DeLong's interval (Biometrics 44, 1988; computed from mid-ranks after Sun and Xu, 2014).
-
-    At perfect separation DeLong's variance is 0; the interval is then bounded by the exact binomial one for the smaller
-    group, and the method says so.
+    """AUC with an interval that ties, constant scores and perfect separation leave as wide as they must.
 
     Args:
         members: Scores of members.
@@ -80,66 +80,103 @@ def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str 
         name: Name of the measurement.
     """
     check(members, non_members)
-    m, n = len(members), len(non_members)
-    together = stats.rankdata(np.concatenate([members, non_members]))
-    value = float((together[:m].sum() - m * (m + 1) / 2) / (m * n))
-    # For each member the share of non-members below it, and for each non-member the share of members above it.
-    above = (together[:m] - stats.rankdata(members)) / n
-    below = 1 - (together[m:] - stats.rankdata(non_members)) / m
-    variance = (above.var(ddof=1) / m if m > 1 else 0.25) + (below.var(ddof=1) / n if n > 1 else 0.25)
-    half = float(stats.norm.ppf((1 + level) / 2) * math.sqrt(variance))
-    low, high, method = value - half, value + half, "DeLong"
-    if value in (0.0, 1.0):
-        low, high = rates.clopper_pearson(round(value * min(m, n)), min(m, n), level)
-        method = "DeLong; exact binomial bound at perfect separation"
+    value = auc_value(members, non_members)
+    low, high = auc_limits(members, non_members, level)
     return Measurement(
         name=name,
         value=value,
         low=max(0.0, min(low, value)),
         high=min(1.0, max(high, value)),
         level=level,
-        n=m + n,
+        n=len(members) + len(non_members),
         direction=Direction.LOWER,
-        method=method,
+        method=AUC_METHOD,
     )
 
 
+def auc_limits(members: Scores, non_members: Scores, level: float) -> tuple[float, float]:
+    """The interval of an AUC, for scores of any distribution and groups of any size.
+
+    DeLong's variance is that of the scores at hand, and 0 where these happen to be separated or all equal; the
+    interval then misses whatever the sample did not show. Here, for the lower end, one member below all scores and one
+    non-member above them are added, and the records of each group get random weights that sum to 1, uniformly
+    distributed (Dirichlet); for the upper end the two lie the other way. That extends to two samples what Clopper and
+    Pearson's limits are for one, and Learned-Miller and Thomas's (2019) for bounded values. The ends are quantiles of
+    the weighted AUC, taken as the Beta distribution of its exact mean and variance. With many records the variance
+    is DeLong's (Biometrics 44, 1988).
+
+    Args:
+        members: Scores, M.
+        non_members: Scores, N.
+        level: Confidence level.
+
+    Returns:
+        Lower and upper end.
+    """
+    m, n = len(members), len(non_members)
+    ordered, others = np.sort(non_members), np.sort(members)
+    left, right = (np.searchsorted(ordered, members, side=side) for side in ("left", "right"))
+    # For each member the non-members below it, for each non-member the members above it; a tie counts one half.
+    below = (left + right) / 2
+    first, last = (np.searchsorted(others, non_members, side=side) for side in ("left", "right"))
+    above = m - (first + last) / 2
+    ties, tail = float((right - left).sum()), (1 - level) / 2
+    return _auc_limit(below, above, ties, tail), 1 - _auc_limit(n - below, m - above, ties, tail)
+
+
+def _auc_limit(below: Scores, above: Scores, ties: float, tail: float) -> float:
+    """The lower limit, from how many records of the other group each of the M members and N non-members wins over."""
+    won = float(below.sum())
+    m, n = len(below) + 1, len(above) + 1
+    mean = won / (m * n)
+    # E[w_i·w_k] = (1 + [i = k]) / (M(M + 1)) for uniform weights; the square of a tie's one half is a quarter.
+    squares = won**2 + float((below**2).sum()) + float((above**2).sum()) + won - ties / 4
+    variance = squares / (m * (m + 1) * n * (n + 1)) - mean**2
+    return float(rates.beta_quantile(mean, variance, tail))
+
+
+def allowed(fpr: float, n: int) -> int:
+    """How many of n non-members a threshold may flag for its FPR to be ``fpr`` at most, in expectation; -1 if none.
+
+    A threshold at the j-th highest of n non-members flags j - 1 of them, and j in n + 1 of all others to come. With j
+    at most fpr·(n + 1) that is within the bound; a share of fpr among the n themselves would be above it.
+    """
+    return math.floor(fpr * (n + 1) + 1e-9) - 1
+
+
+def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
+    """Whether n non-members bound the threshold of a FPR from above: about 3.7 / fpr are needed at a level of 0.95.
+
+    Of fewer it is not unlikely that none scores above the threshold that has this FPR, so however many members lie
+    above the highest of them, it is open whether the threshold does too.
+    """
+    return n >= rates.fewest(fpr, level)
+
+
 def tpr_at_fpr(
-    members: Scores,
-    non_members: Scores,
-    fpr: float,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-    name: str | None = None,
+    members: Scores, non_members: Scores, fpr: float, *, level: float = 0.95, name: str | None = None
 ) -> Measurement:
     """TPR at the lowest threshold whose FPR is at most ``fpr``.
 
-    The measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. With k =
-    floor(fpr · n) false positives allowed among n non-members, a record counts as flagged if it scores above the
-    (k+1)-th highest non-member.
-
-    The interval is a stratified bootstrap: members and non-members are resampled separately. Both steps are drawn from
-    their exact distributions: an order statistic of a resample has a beta-distributed rank, and the number of flagged
-    members is then binomial. It is widened to the exact binomial interval at the observed threshold, because a
-    bootstrap can't leave 0 or 1.
+    The measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. A record
+    counts as flagged if it scores above the highest non-member but k, with k from `allowed`.
 
     Args:
         members: Scores of members.
         non_members: Scores of non-members.
         fpr: The bound, in (0, 1).
         level: Confidence level.
-        seed: Of the bootstrap.
         name: Name of the measurement; ``tpr@fpr=...`` by default.
 
     Returns:
-        A measurement whose value is None if ``fpr`` is below 1/n: n non-members can't resolve it.
+        A measurement whose value is None if there are too few non-members to resolve the FPR; see `resolves`.
     """
     check(members, non_members)
+    if not 0 < fpr < 1:
+        raise ValueError("the FPR must lie between 0 and 1")
     name = name or f"tpr@fpr={fpr:g}"
     m, n = len(members), len(non_members)
-    allowed = math.floor(fpr * n + 1e-9)
-    if allowed == 0:
+    if not resolves(n, fpr, level):
         return Measurement(
             name=name,
             value=None,
@@ -147,67 +184,94 @@ def tpr_at_fpr(
             n=m + n,
             direction=Direction.LOWER,
             method="none",
-            note=f"not resolvable: {n} non-members resolve no FPR below 1/{n} = {1 / n:.2g}",
+            note=f"not resolvable: a FPR of {fpr:g} takes {rates.fewest(fpr, level):,} non-members, there are {n:,}",
         )
-    if allowed >= n:
-        raise ValueError("the FPR must be below 1")
-    descending = np.sort(non_members)[::-1]
-    ascending = np.sort(members)
-
-    def flagged(thresholds: Scores) -> NDArray[np.int64]:
-        return m - np.searchsorted(ascending, thresholds, side="right")
-
-    count = int(flagged(descending[[allowed]])[0])
-    generator = np.random.default_rng(seed)
-    ranks = np.floor(generator.beta(allowed + 1, n - allowed, RESAMPLES) * n).astype(np.int64)
-    resampled = generator.binomial(m, flagged(descending[ranks.clip(max=n - 1)]) / m) / m
-    low, high = rates.percentile_interval(resampled, level)
-    exact_low, exact_high = rates.clopper_pearson(count, m, level)
-    value = count / m
+    threshold = np.sort(non_members)[n - 1 - allowed(fpr, n)]
+    value = int((members > threshold).sum()) / m
+    low, high = tpr_limits(members, non_members, fpr, level)
     return Measurement(
         name=name,
         value=value,
-        low=min(low, exact_low, value),
-        high=max(high, exact_high, value),
+        low=min(low, value),
+        high=max(high, value),
         level=level,
         n=m + n,
         direction=Direction.LOWER,
-        method=f"stratified bootstrap, {RESAMPLES} resamples, widened to the exact binomial interval",
+        method=TPR_METHOD,
     )
 
 
+def tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -> tuple[float, float]:
+    """The interval of a TPR at a FPR: the threshold is as uncertain as the share of members above it.
+
+    Of n non-members, a binomial number K scores above the threshold that has this FPR, so it lies between the K-th
+    and the next of them in descending order. At each of these thresholds the share of members above has Clopper and
+    Pearson's confidence distribution, whose quantiles are its exact limits. The ends are quantiles of the mixture of
+    these Beta distributions over K: of those at the K-th for the lower end, at the next one for the upper.
+
+    Args:
+        members: Scores, M.
+        non_members: Scores, N.
+        fpr: In (0, 1).
+        level: Confidence level.
+
+    Returns:
+        Lower and upper end.
+    """
+    m, n, tail = len(members), len(non_members), (1 - level) / 2
+    ascending = np.sort(members)
+    descending = np.concatenate([[np.inf], np.sort(non_members)[::-1], [-np.inf]])
+    counts = np.arange(int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr)) + 1)
+    weights = stats.binom.pmf(counts, n, fpr)
+    # Neighbouring K are taken together, at the end that makes the interval wider.
+    group = ((np.cumsum(weights) - weights / 2) * _MOST_PARTS).astype(np.int64)
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    last = np.append(first[1:] - 1, len(counts) - 1)
+    shares = np.add.reduceat(weights, first)
+    above_high = m - np.searchsorted(ascending, descending[counts[first]], side="right")
+    above_low = m - np.searchsorted(ascending, descending[counts[last] + 1], side="right")
+    return (
+        _mixture_quantile(above_high, m - above_high + 1, shares, tail),
+        1 - _mixture_quantile(m - above_low, above_low + 1, shares, tail),
+    )
+
+
+def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Scores, share: float) -> float:
+    """The quantile of a mixture of Beta distributions, by bisection; one whose ``a`` is 0 lies at 0."""
+    at_zero = float(weights[a == 0].sum())
+    if at_zero >= share:
+        return 0.0
+    a, b, weights = a[a > 0], b[a > 0], weights[a > 0]
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if at_zero + float(weights @ special.betainc(a, b, middle)) < share:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
 def balanced_accuracy(
-    members: Scores,
-    non_members: Scores,
-    threshold: float,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-    name: str = "balanced-accuracy",
+    members: Scores, non_members: Scores, threshold: float, *, level: float = 0.95, name: str = "balanced-accuracy"
 ) -> Measurement:
     """Mean of true-positive and true-negative rate when scores of at least ``threshold`` are called members.
 
-    The threshold must come from other records than these. The interval is a stratified bootstrap (each count is
-    binomial), widened to Newcombe's hybrid score interval where a rate of 0 or 1 leaves the bootstrap no spread.
+    The threshold must come from other records than these. For the interval see `rates.combine`.
     """
     check(members, non_members)
     m, n = len(members), len(non_members)
     hits, rejections = int((members >= threshold).sum()), int((non_members < threshold).sum())
-    generator = np.random.default_rng(seed)
-    resampled = (
-        generator.binomial(m, hits / m, RESAMPLES) / m + generator.binomial(n, rejections / n, RESAMPLES) / n
-    ) / 2
-    low, high = rates.percentile_interval(resampled, level)
-    value, wide_low, wide_high = rates.combine((hits, m), (rejections, n), (0.5, 0.5), level)
+    value, low, high = map(float, rates.combine((hits, m), (rejections, n), (0.5, 0.5), level))
     return Measurement(
         name=name,
         value=value,
-        low=max(0.0, min(low, wide_low, value)),
-        high=min(1.0, max(high, wide_high, value)),
+        low=max(0.0, low),
+        high=min(1.0, high),
         level=level,
         n=m + n,
         direction=Direction.LOWER,
-        method=f"stratified bootstrap, {RESAMPLES} resamples, widened to {rates.NEWCOMBE}",
+        method=rates.MOVER,
     )
 
 

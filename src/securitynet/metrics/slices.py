@@ -54,7 +54,7 @@ def slices(
     called: NDArray[np.bool_] | None = None,
     level: float = 0.95,
 ) -> list[Slice]:
-    """The slices for which there are facts, in this order: correctness, margin, class.
+    """The slices for which data are given, in this order: correctness, margin, class.
 
     Args:
         scores: N, higher meaning "more likely a member"; none is NaN.
@@ -64,28 +64,33 @@ def slices(
         margin: Logit of the true class minus the largest other, N; divided into quarters with equally many records.
         class_names: Names of the classes; their numbers by default.
         called: Whether the adversary calls the record a member, N.
-        level: Confidence level of the intervals.
+        level: Confidence level of the intervals; of those of classes it holds for all at once (Bonferroni), so that
+            the extremes among them can be picked.
     """
-    found = []
-    for by, name, part in _parts(labels, correct, margin, class_names):
+    result = []
+    parts = list(_parts(labels, correct, margin, class_names))
+    classes = sum(
+        by == "class" and min((part & is_member).sum(), (part & ~is_member).sum()) >= FEWEST for by, _, part in parts
+    )
+    for by, name, part in parts:
         members, non_members = scores[part & is_member], scores[part & ~is_member]
-        found.append(
+        result.append(
             Slice(
                 by=by,
                 name=name,
                 members=len(members),
                 non_members=len(non_members),
-                auc=_auc(members, non_members, level),
+                auc=_auc(members, non_members, level, classes if by == "class" else 1),
                 tpr=_share(called, part & is_member),
                 fpr=_share(called, part & ~is_member),
             )
         )
-    return found
+    return result
 
 
-def extremes(found: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
+def extremes(slices_: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
     """The most and the least exposed slices of a kind, by AUC: ``count`` of each at most, none in both lists."""
-    ranked = sorted((s for s in found if s.by == by and s.auc.value is not None), key=lambda s: -(s.auc.value or 0))
+    ranked = sorted((s for s in slices_ if s.by == by and s.auc.value is not None), key=lambda s: -(s.auc.value or 0))
     most = ranked[:count]
     return most, ranked[max(len(ranked) - count, len(most)) :][::-1]
 
@@ -119,9 +124,11 @@ def _range(low: float, high: float) -> str:
     return f"at least {low:.3g}" if np.isposinf(high) else f"{low:.3g} to {high:.3g}"
 
 
-def _auc(members: roc.Scores, non_members: roc.Scores, level: float) -> Measurement:
+def _auc(members: roc.Scores, non_members: roc.Scores, level: float, among: int) -> Measurement:
     if min(len(members), len(non_members)) >= FEWEST:
-        return roc.auc(members, non_members, level=level)
+        auc = roc.auc(members, non_members, level=1 - (1 - level) / among)
+        method = f"{auc.method}; all {among} classes at once" if among > 1 else auc.method
+        return auc.model_copy(update={"level": level, "method": method})
     return Measurement(
         name="auc",
         value=None,

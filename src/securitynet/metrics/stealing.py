@@ -1,22 +1,18 @@
-"""Measures of a stolen model, from predictions alone: how right it is, and how like the target.
+"""Measures of a stolen model, from predictions alone: its accuracy, and its similarity to the target.
 
 All are taken on records that neither the surrogate nor, for the test part of a split, the target was trained on. Their
-intervals tell what other such records would give for **this** surrogate; training another one varies on top.
+intervals cover what other such records would give for **this** surrogate; training another one varies on top.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from securitynet.metrics import rates
+from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
 
-BONETT_PRICE = "Bonett–Price, paired ratio"
-NEWCOMBE_PAIRED = "Newcombe hybrid score, paired"
+RATIO = "MOVER for a paired ratio with Clopper–Pearson limits"
 
 
 def measure(
@@ -28,7 +24,7 @@ def measure(
     *,
     level: float = 0.95,
 ) -> list[Measurement]:
-    """Accuracy, its ratio to the target's, agreement, agreement on errors, and how like the posteriors are.
+    """Accuracy, its ratio to the target's, agreement, agreement on errors, and how similar the posteriors are.
 
     - ``accuracy``: share of records that the surrogate classifies as their label (SecurityNet, section 3.1).
     - ``agreement``: share on which surrogate and target predict the same class (ibid.; ML-Doctor, section 5.2).
@@ -37,7 +33,7 @@ def measure(
       same task that never saw the target agrees with it where both are right; this tells how much was *copied*.
     - ``calibration-gap``: see `calibration_gap`; a surrogate of posteriors whose confidence collapsed has a large one.
     - ``posterior-distance``: mean total-variation distance of its posteriors from the target's.
-    - ``constant-agreement``: the agreement of a constant answer, the class that the target predicts most often.
+    - ``constant-agreement``: the agreement of a constant prediction, the class that the target predicts most often.
 
     Args:
         labels: True classes, N.
@@ -86,7 +82,7 @@ def transfer(
         ]
     return [
         rates.rate("transfer", int(fooled.sum()), n, direction=Direction.LOWER, level=level),
-        paired_difference("transfer-gain", fooled, fooled_by_noise, direction=Direction.LOWER, level=level),
+        paired.difference("transfer-gain", fooled, fooled_by_noise, direction=Direction.LOWER, level=level),
     ]
 
 
@@ -98,7 +94,7 @@ def ratio(
     direction: Direction,
     level: float = 0.95,
 ) -> Measurement:
-    """Ratio of two rates of the same records, with the interval of Bonett and Price (Statistics in Medicine 25, 2006).
+    """Ratio of two rates of the same records; for the interval see `rates.ratio`.
 
     Args:
         name: Of the measurement.
@@ -114,69 +110,18 @@ def ratio(
     n = len(first)
     if two == 0:
         return missing(name, direction, level, "The target is right on none of these records.", n)
-    either = int((first | second).sum())
-    apart = int((first ^ second).sum())
-    z = float(stats.norm.ppf((1 + level) / 2))
-    a = math.sqrt((apart + 2) / ((one + 1) * (two + 1)))
-    b = math.sqrt((1 - (one + 1) / (either + 2)) / (one + 1))
-    c = math.sqrt((1 - (two + 1) / (either + 2)) / (two + 1))
-    adjusted = 2 * float(stats.norm.cdf(z * a / (b + c))) - 1
-    (low_one, high_one), (low_two, high_two) = (rates.wilson(x, either, adjusted) for x in (one, two))
+    both, either = int((first & second).sum()), int((first | second).sum())
+    low, high = map(float, rates.ratio(both, one - both, two - both, n - either, level))
     value = one / two
     return Measurement(
         name=name,
         value=value,
-        low=min(value, low_one / high_two),
-        high=max(value, high_one / low_two),
+        low=min(value, low),
+        high=max(value, high),
         level=level,
         n=n,
         direction=direction,
-        method=BONETT_PRICE,
-    )
-
-
-def paired_difference(
-    name: str,
-    first: NDArray[np.bool_],
-    second: NDArray[np.bool_],
-    *,
-    direction: Direction,
-    level: float = 0.95,
-) -> Measurement:
-    """Difference of two rates of the same records (Newcombe, Statistics in Medicine 17, 1998, method 10 for pairs).
-
-    Args:
-        name: Of the measurement.
-        first: Successes of the first, N, at least one.
-        second: Successes of the second, N.
-        direction: Which way is good for the owner.
-        level: Confidence level.
-    """
-    n = len(first)
-    both, neither = int((first & second).sum()), int((~first & ~second).sum())
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    one, two = both + only_first, both + only_second
-    margins = math.sqrt(one * two * (n - one)) * math.sqrt(n - two)
-    product = float(both * neither - only_first * only_second)
-    # Newcombe's continuity correction keeps a chance association from shortening the interval.
-    product = max(product - n / 2, 0.0) if product > 0 else product
-    phi = product / margins if margins else 0.0
-    (low_one, high_one), (low_two, high_two) = (rates.wilson(x, n, level) for x in (one, two))
-    p, q = one / n, two / n
-
-    def distance(x: float, y: float) -> float:
-        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
-
-    value = p - q
-    return Measurement(
-        name=name,
-        value=value,
-        low=max(-1.0, value - distance(p - low_one, high_two - q)),
-        high=min(1.0, value + distance(high_one - p, q - low_two)),
-        level=level,
-        n=n,
-        direction=direction,
-        method=NEWCOMBE_PAIRED,
+        method=RATIO,
     )
 
 
@@ -185,8 +130,8 @@ def calibration_gap(
 ) -> Measurement:
     """How far mean confidence and accuracy are apart.
 
-    The interval holds the sizes of all differences in the t interval of the mean difference; it starts at 0 if that
-    contains 0.
+    The interval holds the sizes of all differences in that of the mean difference (`rates.bounded_mean`, between -1 and
+    1); it starts at 0 if that contains 0.
 
     Args:
         confidence: Posterior of the prediction, N.
@@ -195,7 +140,7 @@ def calibration_gap(
         name: Of the measurement.
     """
     gap = np.asarray(confidence, dtype=np.float64) - right
-    low, high = _mean_interval(gap, level)
+    low, high = map(float, rates.bounded_mean(gap, (-1.0, 1.0), level))
     inside = low <= 0 <= high
     return Measurement(
         name=name,
@@ -205,7 +150,7 @@ def calibration_gap(
         level=level,
         n=len(gap),
         direction=Direction.HIGHER,
-        method="t interval of the mean difference, folded at 0",
+        method=f"{rates.BOUNDED_MEAN}, folded at 0",
         note=f"Mean confidence {float(np.mean(confidence)):.3f}, accuracy {float(right.mean()):.3f}.",
     )
 
@@ -213,7 +158,7 @@ def calibration_gap(
 def mean_distance(
     distances: NDArray[np.floating], *, level: float = 0.95, name: str = "posterior-distance"
 ) -> Measurement:
-    """Mean total-variation distance between posteriors, with a t interval.
+    """Mean total-variation distance between posteriors; for the interval see `rates.bounded_mean`.
 
     Args:
         distances: N, each in [0, 1]; NaN where the target's posteriors are hidden from its owner too.
@@ -223,31 +168,23 @@ def mean_distance(
     if np.isnan(distances).any():
         return missing(name, Direction.HIGHER, level, "The target answers with labels only.", len(distances))
     values = np.asarray(distances, dtype=np.float64)
-    low, high = _mean_interval(values, level)
     value = float(values.mean())
+    low, high = map(float, rates.bounded_mean(values.clip(0.0, 1.0), (0.0, 1.0), level))
     return Measurement(
         name=name,
         value=value,
-        low=max(0.0, low),
-        high=min(1.0, high) if value <= 1 else high,
+        low=min(low, value),
+        high=max(high, value),
         level=level,
         n=len(values),
         direction=Direction.HIGHER,
-        method="t interval of a mean",
+        method=rates.BOUNDED_MEAN,
     )
-
-
-def _mean_interval(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return -1.0, 1.0
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return mean - half, mean + half
 
 
 def missing(name: str, direction: Direction, level: float, note: str, n: int = 0) -> Measurement:
     """A measurement that these records cannot give."""
-    return Measurement(name=name, value=None, level=level, n=n, direction=direction, method=rates.WILSON, note=note)
+    return Measurement(name=name, value=None, level=level, n=n, direction=direction, method="none", note=note)
 
 
 def _on_errors(same: int, errors: int, level: float) -> Measurement:

@@ -11,10 +11,11 @@ from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics.slices import Slice, extremes
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar
+from securitynet.reports.families import membership
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
 
 CLASSES = 3
 """Classes shown at either end, where there are more."""
@@ -48,7 +49,7 @@ class Breakdown:
 
 def breakdown(document: ResultDocument, assessment: Assessment) -> Breakdown | None:
     """The slices of the strongest attack that kept what they need; None if there is none."""
-    for strength in verdict.by_strength(document):
+    for strength in membership.by_strength(document):
         trial = next((t for t in assessment.trials if t.result.id == strength.trial.id), None)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue

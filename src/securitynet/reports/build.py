@@ -14,14 +14,14 @@ from markupsafe import Markup
 from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
 from securitynet.files import atomic_write
-from securitynet.reports import verdict
 from securitynet.reports.comparison import compare
+from securitynet.reports.families import membership
 from securitynet.reports.labels import distinct
 from securitynet.reports.sections import section
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
 
 
 def write_report(
@@ -73,8 +73,8 @@ def render_report(
             created=max(document.created for document in documents),
             version=documents[0].environment.get("securitynet", ""),
             css=css(),
-            degrees=[(f"{least:g}", text) for least, text in verdict.DEGREES],
-            slight=verdict.SLIGHT,
+            degrees=[(f"{least:g}", text) for least, text in membership.DEGREES],
+            slight=membership.SLIGHT,
         )
     )
     return page

@@ -12,11 +12,12 @@ from securitynet.analysis.figures import roc
 from securitynet.records import FAMILIES
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
+from securitynet.reports.families import membership
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
     return Comparison(
         labels=labels,
         markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
-        sentences=verdict.comparison(list(documents), labels),
+        sentences=membership.comparison(list(documents), labels),
         groups=list(groups.items()),
         roc=roc_figure(lines, fprs, "compared", left_out=left_out) if lines else None,
     )

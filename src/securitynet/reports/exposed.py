@@ -12,11 +12,12 @@ from securitynet.metrics import rates
 from securitynet.metrics.exposure import ExposedRecord, Exposure, most_exposed
 from securitynet.records import Direction
 from securitynet.reports import verdict, words
+from securitynet.reports.families import membership
 from securitynet.reports.pictures import data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
     from securitynet.assessments.run_trial import Trial
     from securitynet.models.targets.signals import Signals
 
@@ -77,7 +78,7 @@ class Exposed:
 def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
     """The members with the highest scores, by the strongest attack that ranks members; None if no attack finished."""
     without: list[tuple[str, str]] = []
-    for strength in verdict.by_strength(document):
+    for strength in membership.by_strength(document):
         trial = _trial(assessment, strength.trial.id)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue
@@ -88,7 +89,7 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
             without.append((title, words.small_share(found.top_block, int(scores.is_member.sum()))))
             continue
         exhibits = _exhibits(found.records, assessment)
-        images = assessment.subject.dataset.images
+        images = assessment.assessed_target.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
         price = _price(found, int(scores.is_member.sum()), assessment.config.level)
         return Exposed(title, exhibits, found.tied_with_last, without, reduced, price)
@@ -123,7 +124,7 @@ def _posterior(signals: Signals, row: int) -> str:
 
 
 def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> list[Exhibit]:
-    dataset = assessment.subject.dataset
+    dataset = assessment.assessed_target.dataset
     indices = np.array([record.index for record in records], dtype=np.int64)
     signals = assessment.signals.select(indices)
     pictures: list[str | None] = [None] * len(records)

@@ -10,13 +10,15 @@ from markupsafe import Markup
 
 from securitynet.analysis.figures import render, roc, style
 from securitynet.attacks.membership.base import MembershipScores
+from securitynet.metrics import roc as metrics
 from securitynet.metrics.roc import curve
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
+from securitynet.reports.families import membership
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
 
 READ_AT = (0.001, 0.01, 0.1, 0.5)
 """FPRs at which the curves are given as numbers too."""
@@ -52,7 +54,7 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
     There are `MOST_LINES` for all targets together, of at least one attack: the strongest of the first target,
     then those of the others.
     """
-    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in verdict.by_strength(document)))
+    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in membership.by_strength(document)))
     most = max(MOST_LINES // len(documents), 1)
     return ranked[:most], len(ranked[most:])
 
@@ -122,4 +124,6 @@ def _describe(lines: Mapping[str, roc.Line]) -> list[str]:
 
 
 def _tpr(line: roc.Line, fpr: float) -> str:
-    return words.rate(roc.tpr_at(line.curve, fpr)) if fpr >= line.floor else "not resolvable"
+    if not metrics.resolves(line.non_members, fpr):
+        return "not resolvable"
+    return words.rate(roc.tpr_at(line.curve, metrics.allowed(fpr, line.non_members) / line.non_members))

@@ -15,6 +15,7 @@ from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
 from securitynet.reports.exposed import Exposed, exposed
+from securitynet.reports.families import membership
 from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
@@ -22,7 +23,7 @@ from securitynet.reports.what_helps import RemediesPart, remedies, training_sent
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
-    from securitynet.assessments.assess import Assessment
+    from securitynet.assessments.assessment import Assessment
     from securitynet.methods.base import Output
 
 MOST_CLASSES = 20
@@ -135,7 +136,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
     shape = document.dataset.image_shape
     outputs = {trial.result.id: trial.output for trial in assessment.trials}
     blocks = tuple(_block(document, trial, methods, outputs.get(trial.id)) for trial in document.trials)
-    remarks = [verdict.choice(document), verdict.unresolved(document)]
+    remarks = [membership.choice(document), membership.unresolved(document)]
     return Section(
         anchor=anchor,
         label=label,
@@ -230,9 +231,9 @@ def _key_figures(document: ResultDocument) -> list[KeyFigure]:
         numbers = words.numbers(measurement, significant=1) if measurement else None
         if measurement is not None and numbers is not None:
             found.append(KeyFigure(words.kind(name).label, numbers, f"n = {measurement.n:,}"))
-    ranked = verdict.by_strength(document)
+    ranked = membership.by_strength(document)
     if ranked:
-        best, quietest = ranked[0], verdict.lowest_rate(ranked)
+        best, quietest = ranked[0], membership.lowest_rate(ranked)
         chosen = [(best, best.auc), *([(quietest, quietest.tpr)] if quietest else [])]
         for strength, measurement in chosen:
             attack = verdict.attack_title(strength.trial.name).lower()

@@ -23,9 +23,9 @@ from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import SubjectRecord, SubjectStore
-from securitynet.studies.execution.inspect import look
-from securitynet.studies.execution.run import place_of
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.studies.execution.inspect import inspect_study
+from securitynet.studies.execution.run import locate_results
 from securitynet.studies.execution.status import Status
 from securitynet.version import __version__
 
@@ -133,7 +133,7 @@ def render_study_report(folder: Path) -> str:
 
 def study_page(folder: Path) -> StudyPage:
     """Everything that the page says."""
-    subjects = list(SubjectStore(folder))
+    subjects = list(StudyTargetStore(folder))
     trials = list(TrialStore(folder))
     if not subjects and not trials:
         raise ConfigurationError(
@@ -144,7 +144,7 @@ def study_page(folder: Path) -> StudyPage:
     judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
     named = _names(subjects)
     columns, rows = _table(tidy[tidy["measure"] != study_frames.CURVE_MEASURE])
-    status = look(place_of(folder))
+    status = inspect_study(locate_results(folder))
     text = _study_file(folder)
     study = _declared(text)
     return StudyPage(
@@ -250,7 +250,7 @@ def _has_pictures(output: type) -> bool:
     return getattr(output, "galleries", None) is not Output.galleries
 
 
-def _names(subjects: Sequence[SubjectRecord]) -> dict[str, str]:
+def _names(subjects: Sequence[StudyTargetRecord]) -> dict[str, str]:
     return {subject.means.target.checksum: subject.label for subject in subjects if subject.means}
 
 
@@ -266,7 +266,9 @@ def _unfinished(trials: Sequence[TrialResult], status: Status) -> str:
     )
 
 
-def _facts(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult], status: Status) -> list[tuple[str, str]]:
+def _facts(
+    subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], status: Status
+) -> list[tuple[str, str]]:
     statuses = Counter(trial.status for trial in trials)
     opened = sum(subject.status == "ok" for subject in subjects)
     seconds = sum(sum(trial.seconds.values()) for trial in trials)
@@ -293,7 +295,9 @@ def _between(first: str, last: str) -> str:
     return f"{start} to {end[11:] if start[:10] == end[:10] else end} UTC"
 
 
-def _failures(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult], named: dict[str, str]) -> list[Failure]:
+def _failures(
+    subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], named: dict[str, str]
+) -> list[Failure]:
     found = [Failure("The target", s.label, s.reason or "", s.traceback) for s in subjects if s.status != "ok"]
     for trial in trials:
         if trial.status == "failed":
@@ -307,7 +311,7 @@ def _skipped(trials: Sequence[TrialResult]) -> list[tuple[str, str, int]]:
     return [(method, reason, count) for (method, reason), count in sorted(counts.items())]
 
 
-def _limits(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) -> list[str]:
+def _limits(subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult]) -> list[str]:
     """What a reader must keep in mind; each computed from the records."""
     said = []
     assumed = sum(subject.membership == "assumed" for subject in subjects)
@@ -332,9 +336,9 @@ def _limits(subjects: Sequence[SubjectRecord], trials: Sequence[TrialResult]) ->
     return said
 
 
-def _disagreements(subjects: Sequence[SubjectRecord]) -> list[tuple[str, str]]:
+def _disagreements(subjects: Sequence[StudyTargetRecord]) -> list[tuple[str, str]]:
     return [
-        (subject.label, f"{check.what}: said {check.said}, found {check.found}")
+        (subject.label, check.note or f"{check.what}: said {check.said}, found {check.found}")
         for subject in subjects
         for check in subject.checks
         if not check.agrees

@@ -18,8 +18,6 @@ _KINDS = {
     "test_accuracy": Kind("Accuracy on non-members", "share"),
     "overfitting": Kind("Overfitting level", "points", chance=0.0),
     "auc": Kind("AUC", chance=0.5),
-    "advantage": Kind("Advantage", "points", chance=0.0),
-    "balanced-accuracy": Kind("Balanced accuracy", "share", chance=0.5),
 }
 
 
@@ -32,9 +30,6 @@ def kind(name: str) -> Kind:
         except ValueError:
             return Kind(f"{mark}{bound}")
         return Kind(f"TPR at {percent(fpr)} FPR", "share", chance=fpr, fpr=fpr)
-    head, mark, delta = name.partition("epsilon-lower-bound@delta=")
-    if mark:
-        return Kind(f"ε at least, for δ = {delta}", one_sided=True)
     known = families.kind(name)
     if known is not None:
         return known
@@ -102,6 +97,11 @@ def numbers(measurement: Measurement, *, significant: int = 2) -> Numbers | None
 
 def _touches(chance: float, ends: tuple[float, float], decimals: int) -> bool:
     return any(end != chance and round(end, decimals) == round(chance, decimals) for end in ends)
+
+
+def unbroken(interval: str) -> str:
+    """An interval that stays on one line: a word joiner on both sides of its dash."""
+    return interval.replace("–", "\u2060–\u2060")
 
 
 def level(measurement: Measurement) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from securitynet.records import Measurement, Queries, Record, ThreatModel
+from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -30,6 +30,9 @@ class TargetFacts(Record):
     access: str = Field(description="The most that an adversary may see in this assessment.")
     precision: str
     notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = Field(
+        default=(), description="Whether it answers as a model must, and is as accurate as it is said to be."
+    )
     training: dict[str, Any] | None = Field(default=None, description="What its artefact file says of its training.")
 
 
@@ -67,6 +70,7 @@ class TrialSummary(Record):
     configuration: dict[str, Any]
     queries: Queries
     seconds: dict[str, float]
+    doubts: tuple[str, ...] = Field(default=(), description="What speaks against believing it.")
     reused: bool = Field(default=False, description="Finished in an earlier run.")
     headline: tuple[str, ...] = Field(default=(), description="Names of the measurements that say most.")
 

@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.index import Index
-from securitynet.results.subjects import SubjectRecord, subject_key
+from securitynet.results.subjects import StudyTargetRecord, target_key
 
 if TYPE_CHECKING:
     import pandas
@@ -79,8 +79,8 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
 
 def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, Any]]:
     """The rows of `to_frame`, in no particular order."""
-    subjects = list(index.subjects())
-    by_key: dict[str, tuple[SubjectRecord, dict[str, Any]]] = {}
+    subjects = list(index.target_records())
+    by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
     for subject in subjects:
         about = _about_target(subject)
         if subject.means is not None:
@@ -92,7 +92,7 @@ def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, A
             yield {**about, "status": "ok", "attack": "target", "kind": "target", **_value(measurement, own)}
     for trial in index.trials():
         spec = trial.spec
-        known = by_key.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
+        known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
         row = {**about, **_about_trial(trial, defaults)}
         if not trial.measurements:
@@ -146,7 +146,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _about_target(subject: SubjectRecord) -> dict[str, Any]:
+def _about_target(subject: StudyTargetRecord) -> dict[str, Any]:
     training = subject.training or {}
     recipe = training.get("recipe") or {}
     declared = subject.declared
@@ -182,7 +182,7 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
     """What a trial says of its target, where there is no subject file."""
     spec = trial.spec
     return {
-        "case": subject_key(spec.target, spec.dataset, spec.split, spec.precision),
+        "case": target_key(spec.target, spec.dataset, spec.split, spec.precision),
         "model": spec.target.reference,
         "reference": spec.target.reference,
         "checksum": spec.target.checksum,

@@ -20,7 +20,7 @@ from securitynet.records import TrialResult
 from securitynet.results import store, subjects
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import SubjectRecord, parse_subject, subject_key
+from securitynet.results.subjects import StudyTargetRecord, parse_study_target, target_key
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Refreshed:
 
 
 @dataclass(frozen=True)
-class Kept:
+class TrialState:
     """What the index says of a trial file: enough to know whether the trial has to run.
 
     Attributes:
@@ -170,22 +170,22 @@ class Index:
                 connection.execute(sa.delete(table).where(table.c.root == self.name))
         return self.refresh()
 
-    def kept(self) -> dict[str, Kept]:
+    def trial_states(self) -> dict[str, TrialState]:
         """Trial id -> what is there."""
         columns = trials.c.id, trials.c.status, trials.c.reason, trials.c.version, trials.c.level, trials.c.rates
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(*columns).where(trials.c.root == self.name)).tuples()
             return {
-                id_: Kept(status, reason, made_by, level, frozenset(rates.split(",")) - {""})
+                id_: TrialState(status, reason, made_by, level, frozenset(rates.split(",")) - {""})
                 for id_, status, reason, made_by, level, rates in rows
             }
 
-    def subjects(self) -> Iterator[SubjectRecord]:
+    def target_records(self) -> Iterator[StudyTargetRecord]:
         """All subject records, by key."""
         query = sa.select(targets.c.record).where(targets.c.root == self.name).order_by(targets.c.key)
         with self._engine.connect() as connection:
             for (text,) in connection.execute(query):
-                yield SubjectRecord.model_validate_json(text)
+                yield StudyTargetRecord.model_validate_json(text)
 
     def trials(self, ids: Iterable[str] | None = None) -> Iterator[TrialResult]:
         """Trial records by id; all, or those asked for that are there."""
@@ -224,7 +224,7 @@ class Index:
                     trial_rows.append(_trial_row(self.name, result, text.decode("utf-8")))
                     measurement_rows += _measurement_rows(self.name, result)
                 else:
-                    record = parse_subject(text)
+                    record = parse_study_target(text)
                     subject_rows.append(_subject_row(self.name, record, text.decode("utf-8")))
             except FileNotFoundError:
                 continue
@@ -267,7 +267,7 @@ def _trial_row(root: str, result: TrialResult, text: str) -> dict[str, Any]:
     return {
         "root": root,
         "id": result.id,
-        "subject": subject_key(spec.target, spec.dataset, spec.split, spec.precision),
+        "subject": target_key(spec.target, spec.dataset, spec.split, spec.precision),
         "status": result.status,
         "reason": result.reason,
         "kind": spec.kind,
@@ -305,7 +305,7 @@ def _measurement_rows(root: str, result: TrialResult) -> Iterator[dict[str, Any]
         }
 
 
-def _subject_row(root: str, record: SubjectRecord, text: str) -> dict[str, Any]:
+def _subject_row(root: str, record: StudyTargetRecord, text: str) -> dict[str, Any]:
     return {
         "root": root,
         "key": record.key,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from securitynet.results import store, subjects
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import parse_subject
+from securitynet.results.subjects import parse_study_target
 
 _RANK = {"ok": 0, "failed": 1, "skipped": 2}
 
@@ -81,12 +81,12 @@ def _merge_trial(source: Root, path: str, into: Root, found: Merged) -> None:
 def _merge_subject(source: Root, path: str, into: Root, found: Merged) -> None:
     try:
         text = source.read(path)
-        given = parse_subject(text)
+        given = parse_study_target(text)
     except (ValueError, OSError) as error:
         found.damaged[f"{source.name}/{path}"] = str(error)
         return
     try:
-        present = parse_subject(into.read(path))
+        present = parse_study_target(into.read(path))
     except (FileNotFoundError, ValueError):
         present = None
     if present is not None and _RANK[present.status] <= _RANK[given.status]:

@@ -15,7 +15,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from securitynet.files import stable_hash
-from securitynet.records import Access, DatasetIdentity, Measurement, Queries, Record, SplitIdentity, TargetIdentity
+from securitynet.records import (
+    Access,
+    Check,
+    DatasetIdentity,
+    Measurement,
+    Queries,
+    Record,
+    SplitIdentity,
+    TargetIdentity,
+)
 from securitynet.results.root import Root, open_root
 
 logger = logging.getLogger(__name__)
@@ -51,26 +60,10 @@ class Means(Record):
     @property
     def key(self) -> str:
         """Digest of what the subject's trials have in common; see `TrialSpec.id`."""
-        return subject_key(self.target, self.dataset, self.split, self.precision)
+        return target_key(self.target, self.dataset, self.split, self.precision)
 
 
-class Check(Record):
-    """Whether a target is what it is said to be.
-
-    Attributes:
-        what: ``accuracy`` or ``checksum``.
-        said: What the catalog, or the study file, says.
-        found: What was found.
-        agrees: Whether the two agree.
-    """
-
-    what: Literal["accuracy", "checksum"]
-    said: str
-    found: str
-    agrees: bool
-
-
-class SubjectRecord(Record):
+class StudyTargetRecord(Record):
     """What was found out about a target with its data; or why it could not be opened.
 
     Attributes:
@@ -112,8 +105,13 @@ class SubjectRecord(Record):
     environment: dict[str, str] = Field(default_factory=dict)
     finished: str
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether a check of it failed: then it is in no figure and no finding, unless that is asked for."""
+        return any(not check.agrees for check in self.checks)
 
-def subject_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:
+
+def target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:
     """Digest that a trial's specification and its subject share."""
     return stable_hash(
         [
@@ -128,7 +126,7 @@ def subject_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitId
     )
 
 
-class SubjectStore:
+class StudyTargetStore:
     """The subject files under one root."""
 
     def __init__(self, root: Path | str | Root) -> None:
@@ -139,22 +137,22 @@ class SubjectStore:
         """Path of a subject's file below the root."""
         return f"{FOLDER}/{key}.json"
 
-    def save(self, record: SubjectRecord) -> None:
+    def save(self, record: StudyTargetRecord) -> None:
         """Write a record."""
         text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         self.files.write(self.name(record.key), text.encode("utf-8") + b"\n")
 
-    def load(self, key: str) -> SubjectRecord | None:
+    def load(self, key: str) -> StudyTargetRecord | None:
         """A record; None if there is none, or it can't be read (which is logged)."""
         try:
-            return parse_subject(self.files.read(self.name(key)))
+            return parse_study_target(self.files.read(self.name(key)))
         except FileNotFoundError:
             return None
         except ValueError as error:
             logger.warning("A subject file can't be read and is made again: %s.json (%s)", key, error)
             return None
 
-    def __iter__(self) -> Iterator[SubjectRecord]:
+    def __iter__(self) -> Iterator[StudyTargetRecord]:
         """All readable records, in the order of their keys."""
         for path, _ in sorted(self.files.files(FOLDER, ".json")):
             record = self.load(path.rpartition("/")[2].removesuffix(".json"))
@@ -162,16 +160,16 @@ class SubjectStore:
                 yield record
 
 
-def parse_subject(text: str | bytes) -> SubjectRecord:
+def parse_study_target(text: str | bytes) -> StudyTargetRecord:
     """A record from its JSON text. Raises ``ValueError`` if it is none."""
     try:
-        return SubjectRecord.model_validate_json(text)
+        return StudyTargetRecord.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(f"not a subject: {error.error_count()} fields are wrong") from error
 
 
 def schema_text() -> str:
     """The JSON schema of a subject file, as text."""
-    schema = SubjectRecord.model_json_schema(mode="serialization")
+    schema = StudyTargetRecord.model_json_schema(mode="serialization")
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A subject file, version 1"}
     return json.dumps({**schema, **head}, indent=2, ensure_ascii=False) + "\n"

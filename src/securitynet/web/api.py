@@ -13,7 +13,7 @@ from securitynet.catalog.codebook import as_json, codebook
 from securitynet.web.pages import found_details
 from securitynet.web.plot import plot
 from securitynet.web.similar import similar
-from securitynet.web.site import site_of
+from securitynet.web.site import get_site
 from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, whole
 from securitynet.web.studies import studies
 
@@ -182,7 +182,7 @@ def models(request: Request) -> Models:
     pairs = request.query_params.multi_items()
     state = State.read(pairs, also=_PAGED)
     per_page = whole(request.query_params.get("per_page", str(PER_PAGE)), "per_page", 1, MOST_PER_PAGE)
-    found, entries = site_of(request).search.page(state, per_page)
+    found, entries = get_site(request).search.page(state, per_page)
     following = replace(state, page=state.page + 1).address("/api/models", [("per_page", str(per_page))])
     return Models(
         total=found.total,
@@ -196,7 +196,7 @@ def models(request: Request) -> Models:
 @router.get("/models/{identifier}", responses={404: {"model": Problem}})
 def model(request: Request, identifier: str) -> Model:
     """One model, by its id, key, reference or unique name: annotations, sources, measurements."""
-    details = found_details(site_of(request), identifier)
+    details = found_details(get_site(request), identifier)
     return Model(
         id=details.entry.id,
         codes=details.entry.known(),
@@ -212,7 +212,7 @@ def model(request: Request, identifier: str) -> Model:
 @router.get("/models/{identifier}/history", responses={404: {"model": Problem}})
 def history(request: Request, identifier: str) -> list[Change]:
     """Every change of one model, the first one first."""
-    site = site_of(request)
+    site = get_site(request)
     entry = found_details(site, identifier).entry
     return [
         Change(
@@ -226,8 +226,8 @@ def history(request: Request, identifier: str) -> list[Change]:
 @router.get("/models/{identifier}/similar", responses={404: {"model": Problem}})
 def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
     """The models most like one."""
-    search = site_of(request).search
-    entry = found_details(site_of(request), identifier).entry
+    search = get_site(request).search
+    entry = found_details(get_site(request), identifier).entry
     found = search.rows(similar(search.snapshot, search.numbers_of([entry.id])[entry.id]))
     return [{"id": one.id, **one.known()} for one in found]
 
@@ -236,7 +236,7 @@ def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
 def facets(request: Request) -> list[FacetCounts]:
     """How what matches divides by the codes with few values."""
     state = State.read(request.query_params.multi_items())
-    search = site_of(request).search
+    search = get_site(request).search
     search.query(state)
     return [
         FacetCounts(
@@ -257,7 +257,7 @@ def plot_data(
 ) -> PlotData | None:
     """Two fields of what matches, with their correlation; null if nothing can be plotted."""
     state = State.read(request.query_params.multi_items(), also=_PLOT)
-    found = plot(site_of(request).search, state, x.strip(), y.strip(), colour.strip())
+    found = plot(get_site(request).search, state, x.strip(), y.strip(), colour.strip())
     if found is None:
         return None
     estimate = found.correlation
@@ -293,7 +293,7 @@ def study_list(request: Request) -> list[StudyListed]:
             report=f"/studies/{study.number}/report.html" if study.report else None,
             written=study.written,
         )
-        for study in studies(site_of(request).roots)
+        for study in studies(get_site(request).roots)
     ]
 
 

@@ -24,7 +24,7 @@ from securitynet.version import __version__
 from securitynet.web import api, labels, pages
 from securitynet.web.search import Search
 from securitynet.web.security import Guard
-from securitynet.web.site import Site, site_of
+from securitynet.web.site import Site, get_site
 
 _ONLY_READ = "SET default_transaction_read_only = on"
 _AT_ONCE = 10
@@ -148,7 +148,7 @@ async def _show_error(request: Request, error: Exception) -> Response:
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": message, "hint": hint}, status_code=status)
     page = (
-        site_of(request)
+        get_site(request)
         .templates.get_template("error.html")
         .render(here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint)
     )

@@ -9,9 +9,5 @@ def loading_code(entry: CatalogEntry, dataset: str | None) -> tuple[str, str] | 
     """How to load a model: in Python, and on the command line; None if nothing says how."""
     if entry.reference is None or entry.head not in ("classifier", None):
         return None
-    python = (
-        "import securitynet.catalog\n\n"
-        "with securitynet.catalog.open() as catalog:\n"
-        f'    target = catalog.load("{entry.id}")\n'
-    )
+    python = f'import securitynet\n\ntarget = securitynet.load_target("catalog:{entry.id}")\n'
     return python, f"securitynet assess catalog:{entry.id} --dataset {dataset or 'DATASET'} --out report"

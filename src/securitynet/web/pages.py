@@ -18,7 +18,7 @@ from securitynet.web.loading import loading_code
 from securitynet.web.plot import colours, plot
 from securitynet.web.security import REPORT_POLICY
 from securitynet.web.similar import similar
-from securitynet.web.site import Site, site_of
+from securitynet.web.site import Site, get_site
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.studies import Study, studies
 
@@ -37,7 +37,7 @@ _PLOT = ("x", "y", "colour")
 @router.get("/")
 def search(request: Request) -> HTMLResponse:
     """Search."""
-    site = site_of(request)
+    site = get_site(request)
     state = State.read(request.query_params.multi_items(), also=("id",))
     matches, entries = site.search.page(state)
     last = max(1, -(-matches.total // PER_PAGE))
@@ -64,7 +64,7 @@ def search(request: Request) -> HTMLResponse:
 @router.get("/models/{identifier}")
 def model(request: Request, identifier: str) -> Response:
     """A model's page."""
-    site = site_of(request)
+    site = get_site(request)
     snapshot = site.search.snapshot
     with site.search.catalog.database.together():
         details = found_details(site, identifier)
@@ -89,7 +89,7 @@ def model(request: Request, identifier: str) -> Response:
 @router.get("/plot")
 def plot_page(request: Request) -> HTMLResponse:
     """A plot; all of its state is in the address."""
-    site = site_of(request)
+    site = get_site(request)
     given = request.query_params
     state = State.read(given.multi_items(), also=(*_PLOT, "id"))
     found = plot(site.search, state, *(given.get(name, "") for name in _PLOT))
@@ -109,7 +109,7 @@ def plot_page(request: Request) -> HTMLResponse:
 @router.get("/compare")
 def compare(request: Request) -> HTMLResponse:
     """Chosen models side by side."""
-    site = site_of(request)
+    site = get_site(request)
     identifiers = list(dict.fromkeys(i.strip() for i in request.query_params.getlist("id") if i.strip()))
     more = identifiers[MOST_COMPARED:]
     chosen = {}
@@ -141,14 +141,14 @@ def compare(request: Request) -> HTMLResponse:
 @router.get("/studies")
 def study_list(request: Request) -> HTMLResponse:
     """Studies and their reports."""
-    site = site_of(request)
+    site = get_site(request)
     return _page(site, "studies.html", here="studies", studies=studies(site.roots), roots=len(site.roots))
 
 
 @router.get("/studies/{number}/report.html")
 def study_report(request: Request, number: int) -> Response:
     """A study's report, as it was written."""
-    study = _study(site_of(request), number)
+    study = _study(get_site(request), number)
     if study.report is None:
         raise HTTPException(404, "This study has no report yet. Write it: securitynet report FOLDER.")
     return HTMLResponse(study.report.read_bytes(), headers={"Content-Security-Policy": REPORT_POLICY})
@@ -157,7 +157,7 @@ def study_report(request: Request, number: int) -> Response:
 @router.get("/download.{kind}")
 def download(request: Request, kind: str) -> Response:
     """What matches, as a file."""
-    site = site_of(request)
+    site = get_site(request)
     if kind not in downloads.KINDS:
         raise HTTPException(404, f"There are downloads as {', '.join(downloads.KINDS)}.")
     state = State.read(request.query_params.multi_items(), also=("id", *_PLOT))
@@ -176,14 +176,14 @@ def download(request: Request, kind: str) -> Response:
 @router.get("/api/docs")
 def api_docs(request: Request) -> HTMLResponse:
     """What the API offers, from its OpenAPI description."""
-    site = site_of(request)
+    site = get_site(request)
     return _page(site, "api.html", here="api", api=request.app.openapi(), codes=codebook().values())
 
 
 @router.get("/static/{name}")
 async def static(request: Request, name: str) -> Response:
     """Style, script, icon."""
-    assets = site_of(request).assets
+    assets = get_site(request).assets
     if name not in assets:
         raise HTTPException(404, "There is no such file.")
     content, kind = assets[name]

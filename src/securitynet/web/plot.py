@@ -182,8 +182,8 @@ def _blocks(count: int) -> Iterator[slice]:
         yield slice(first, first + (1 << 16))
 
 
-def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, seed: int = 0) -> Estimate:
-    """Pearson's r with the interval of a bootstrap over clusters, from sums a cluster: quick for a million models.
+def clustered_pearson(x: Floats, y: Floats, clusters: Integers) -> Estimate:
+    """Pearson's r with the interval of a jackknife over clusters, from sums a cluster: quick for a million models.
 
     It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
     """
@@ -196,30 +196,27 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Integers, resamples: int, 
         for total, what in zip(sums, (None, u, v, u * u, v * v, u * v), strict=True):
             total += np.bincount(of, weights=what, minlength=len(total))
     sums = sums[:, sums[0] > 0]
-    count = sums.shape[1]
-    random = np.random.default_rng([seed, 0])
-    times = random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
     def pearson(weights: Floats) -> Floats:
         n, sx, sy, sxx, syy, sxy = (weights @ sums.T).T
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
 
+    count = sums.shape[1]
+    found = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
     value = float(pearson(np.ones((1, count)))[0])
-    method = f"Pearson's r, bootstrap over {count} families with {resamples:,} resamples"
-    values = pearson(times)
-    low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
+    low, high = np.tanh(found.interval(0.95))
+    method = f"Pearson's r, jackknife over {count} families"
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
 
 def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, Estimate | None]:
     if len(x) <= MOST_POINTS:
-        # As many resamples as a page can wait for.
-        resamples = 1000 if len(x) <= MOST_POINTS // 2 else 400
-        pearson = statistics.correlation(x, y, clusters=families, resamples=resamples)
+        # As many permutations as a page can wait for.
+        pearson = statistics.correlation(x, y, clusters=families, resamples=400)
         return pearson, statistics.correlation(x, y, kind="spearman", clusters=families, resamples=200)
     if np.count_nonzero(np.bincount(families)) >= resampling.FEWEST_CLUSTERS:
-        return clustered_pearson(x, y, families, statistics.RESAMPLES), None
+        return clustered_pearson(x, y, families), None
     value = float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
     with np.errstate(divide="ignore"):
         ends = np.tanh(np.arctanh(value) + np.array([-1.96, 1.96]) / np.sqrt(len(x) - 3))

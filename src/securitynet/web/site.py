@@ -1,4 +1,4 @@
-"""`Site`: what the pages need of the application."""
+"""What the pages of one application share: the search, the templates, the studies, the static files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Site:
     assets: dict[str, tuple[bytes, str]]
 
 
-def site_of(request: Request) -> Site:
+def get_site(request: Request) -> Site:
     """The site of the application that received a request."""
     site: Site = request.app.state.site
     return site

@@ -1,5 +1,5 @@
 """Fixtures of the tests of evasion; what they share besides is in ``conftest_evasion``."""
 
-from conftest_evasion import context, data, fresh, networks, surrogates_kept, target
+from evasion_cases import context, data, fresh, networks, surrogates_kept, target
 
 __all__ = ["context", "data", "fresh", "networks", "surrogates_kept", "target"]

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from conftest_evasion import splits_of, trained
 from safetensors.torch import save_file
 
+from evasion_cases import splits_of, trained
 from securitynet.assessments.config import split_commas
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.fgsm_transfer import FgsmTransfer

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest_evasion import white_box
 from torch import nn
 
+from evasion_cases import white_box
 from securitynet.attacks.evasion._gradient import starting_points
 from securitynet.attacks.evasion._norms import direction, project, sizes
 from securitynet.attacks.evasion.fgsm import Fgsm

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest_evasion import EMPTY, splits_of, white_box
 
+from evasion_cases import EMPTY, splits_of, white_box
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.fgsm_transfer import EXAMPLES, RECIPE, FgsmTransfer
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from inversion_targets import wrapped
 from torch import nn
 
+from inversion_targets import wrapped
 from securitynet.datasets.splits import four_way
 from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from inversion_targets import noise_data, wrapped
 from scipy import optimize
 from torch import nn
 from torch.nn import functional
 
+from inversion_targets import noise_data, wrapped
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.fredrikson import Fredrikson, total_variation
 from securitynet.methods.context import Context

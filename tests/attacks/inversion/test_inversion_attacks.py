@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from torch import nn
 
+from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, obtain_evaluator
 from securitynet.attacks.inversion.base import Reconstructions
@@ -192,9 +193,9 @@ def test_needs_the_network(digits_target, digits_data, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_costs_no_queries(digits_target, digits_data, inversion_cache, name):
     context = Context(cache=inversion_cache, device="cpu")
-    attack, before = make(name, **QUICKEST[name]), digits_target.ledger.total
+    attack, before = make(name, **QUICKEST[name]), digits_target.query_counter.total
     attack(digits_target, digits_data, context, attack.threat_models[0])
-    assert context.queries().total == 0 and digits_target.ledger.total == before
+    assert context.queries().total == 0 and digits_target.query_counter.total == before
 
 
 class Cut(nn.Module):
@@ -380,7 +381,7 @@ def test_killed_in_the_search_it_goes_on_with_the_same_numbers(
 ):
     for kind in ("gans", "shadows"):
         (tmp_path / kind).symlink_to(inversion_cache / kind, target_is_directory=True)
-    here = os.path.dirname(__file__)  # noqa: PTH120
+    here = str(Path(__file__).parents[2] / "helpers")
     command = [sys.executable, "-c", KILLED, str(tmp_path), here]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for _ in range(10):

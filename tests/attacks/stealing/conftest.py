@@ -1,5 +1,5 @@
 """Fixtures of the tests of stealing; what they share besides is in ``conftest_stealing``."""
 
-from conftest_stealing import all_data, digit_data, digit_target, elsewhere, sealed
+from stealing_cases import all_data, digit_data, digit_target, elsewhere, sealed
 
 __all__ = ["all_data", "digit_data", "digit_target", "elsewhere", "sealed"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from conftest_stealing import context, measured
 
 import securitynet.datasets
 from securitynet.attacks.stealing.securitynet_surrogate import SecurityNetSurrogate
 from securitynet.datasets import splits
 from securitynet.methods.data import TrialData
-from securitynet.metrics import stealing
+from securitynet.metrics import paired
 from securitynet.models.loading.load import load_target
 from securitynet.records import Direction
+from stealing_cases import context, measured
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_cnn_learns_more_from_more_queries_and_from_posteriors(cifar):
         assert found[f"{name}@budget=300"].high < found[f"{name}@budget=2500"].low
     assert found["agreement@budget=300"].low > found["constant-agreement"].high
     hard, _ = steal(cifar, **{**settings, "budgets": 300}, interface="labels")
-    gain = stealing.paired_difference(
+    gain = paired.difference(
         "x", soft.surrogate[0] == soft.target, hard.surrogate[0] == soft.target, direction=Direction.LOWER
     )
     assert gain.value > 0, "posteriors teach more than labels at a small budget"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest_stealing import FAST, Dice, Sealed, context, measured
 
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
+from stealing_cases import FAST, Dice, Sealed, context, measured
 
 NAMES = ATTACKS.names("stealing")
 CASES = [(name, model) for name in NAMES for model in ATTACKS.get(name).threat_models]
@@ -40,7 +40,7 @@ def test_steals_and_its_bill_is_its_budget(name, model, sealed, all_data):
     assert found["agreement"].low > 1.5 * found["constant-agreement"].high
     budget = BUDGET.get(name, 120)
     assert asked.queries().total == asked.queries().unique == budget
-    assert sealed.ledger.total == sealed.ledger.unique == budget
+    assert sealed.query_counter.total == sealed.query_counter.unique == budget
     judged = len(all_data.splits.non_members)
     assert sealed.backend.calls == budget + judged, "the auditor asks about the judged records once, and no more"
 
@@ -93,7 +93,7 @@ def test_a_second_run_asks_nothing(name, model, sealed, all_data, tmp_path):
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
 def test_a_cap_on_queries_is_not_overrun(name, model, digit_target, all_data):
     ledger = QueryCounter(cap=100)
-    capped = Target(Sealed(digit_target.backend), preprocessing=digit_target.preprocessing, ledger=ledger)
+    capped = Target(Sealed(digit_target.backend), preprocessing=digit_target.preprocessing, query_counter=ledger)
     with pytest.raises(QueryBudgetExceeded):
         make(name)(capped, all_data, context(), model)
     assert ledger.unique <= 100

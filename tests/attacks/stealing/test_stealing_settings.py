@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest_stealing import FAST, context, lacking, measured
 from PIL import Image
 
 from securitynet.attacks.stealing import _interface
@@ -24,6 +23,7 @@ from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
+from stealing_cases import FAST, context, lacking, measured
 
 PARTIAL, SHADOW, ELSEWHERE = (
     ThreatModel(access=Access.BLACK_BOX, auxiliary=auxiliary)
@@ -214,7 +214,7 @@ def test_images_that_occur_twice_are_asked_about_once(sealed, digits, all_data):
     asked = context()
     half = (len(known) + 1) // 2
     SecurityNetSurrogate(**FAST)(sealed, data, asked, PARTIAL)
-    assert asked.queries().total == asked.queries().unique == sealed.ledger.total == half
+    assert asked.queries().total == asked.queries().unique == sealed.query_counter.total == half
     with pytest.raises(ConfigurationError, match="distinct"):
         steal(sealed, data, budgets=half + 1)
 
@@ -237,7 +237,7 @@ def test_copies_are_queries_of_their_own(sealed, all_data):
     asked = context()
     attack = Recorder(**{**FAST, "recipe": {**FAST["recipe"], "augment": "flip"}}, budgets=90, copies=1)
     attack(sealed, all_data, asked, PARTIAL)
-    assert asked.queries().total == asked.queries().unique == sealed.ledger.unique == 90
+    assert asked.queries().total == asked.queries().unique == sealed.query_counter.unique == 90
     answered = attack.__dict__["answered"]
     images = answered.dataset.images
     originals = {image.numpy().tobytes() for image in all_data.dataset.batch(all_data.splits.known_members)}
@@ -252,7 +252,7 @@ def test_augmentation_that_asks_nothing_costs_nothing(sealed, all_data):
     asked = context()
     attack = SecurityNetSurrogate(**{**FAST, "recipe": {**FAST["recipe"], "augment": "flip"}}, budgets=60)
     attack(sealed, all_data, asked, PARTIAL)
-    assert asked.queries().total == sealed.ledger.total == 60
+    assert asked.queries().total == sealed.query_counter.total == 60
 
 
 def test_a_surrogate_is_kept_and_is_a_target_itself(digit_target, all_data, tmp_path):

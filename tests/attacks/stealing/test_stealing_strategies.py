@@ -7,12 +7,12 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
-from conftest_stealing import FAST, context
 from scipy import stats
 
 from securitynet.attacks.stealing.k_center import greedy_k_center
 from securitynet.attacks.stealing.knockoff import GradientBandit, RewardHistory, as_posteriors
 from securitynet.attacks.stealing.uncertainty import UncertaintyStealing, uncertainty
+from stealing_cases import FAST, context
 
 
 def test_uncertainty_measures():

@@ -25,7 +25,7 @@ from securitynet.models.shadows import (
 from securitynet.models.shadows.outputs import plan_specs
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.model_record import read_model_record, read_target_record, trained_splits
-from securitynet.models.store.parallel import side_by_side
+from securitynet.models.store.parallel import choose_thread_count
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import DefenseRecord
@@ -188,7 +188,7 @@ def test_records_are_set_aside_where_nobody_is_judged(digits, tmp_path):
                 np.testing.assert_array_equal(spec.parts.training, np.arange(len(spec.indices)))
             else:  # who knows the shadow data only has nothing else to set aside
                 assert spec.aside is None and len(spec.parts.aside) == round(len(spec.indices) / 2)
-        assert side_by_side(specs, "cpu") == 1
+        assert choose_thread_count(specs, "cpu") == 1
     found = shadow_outputs(
         target, digits, data, judged, ShadowPlan(count=4), trained=trained, defense=defense, device="cpu"
     )

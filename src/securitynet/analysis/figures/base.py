@@ -1,4 +1,4 @@
-"""What a figure is: declared once, drawn from any frame that has its quantities."""
+"""The declaration of a figure, which can be drawn from any frame that has its quantities."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Drawn:
     Attributes:
         chart: To be written by `securitynet.analysis.figures.render`; None for a table.
         caption: What is shown, with n, intervals and tests.
-        data: What is drawn, one row a mark; for a table, the table itself.
-        statistics: What was computed of it, one row a group.
+        data: What is drawn, one row per mark; for a table, the table itself.
+        statistics: Statistics of the data, one row per group.
     """
 
     chart: alt.TopLevelMixin | None
@@ -42,13 +42,13 @@ class Figure:
     Attributes:
         name: For the command line.
         title: A few words.
-        source: Where the paper has it; ``new`` for those that no paper has.
+        source: Where the paper shows it; ``new`` if no paper does.
         quantities: Name -> what is needed.
         draw: Makes it from a wide frame (`frames.wide` of the quantities), the tidy one, and the figure.
         restrict: Column -> values of the paper's figure, applied where the data has any of them.
-        optional: Names of quantities without which it can be drawn.
+        optional: Names of quantities that it can be drawn without.
         options: For ``draw``.
-        check: Says what a frame lacks besides quantities, in words.
+        check: Returns what a frame lacks besides quantities, in words.
     """
 
     name: str

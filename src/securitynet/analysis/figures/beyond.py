@@ -25,13 +25,13 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
         ConfigurationError: If there are too few models.
     """
     ((name, quantity), *_) = figure.quantities.items()
-    found = prediction.predict(wide, name)
-    if found is None:
+    result = prediction.predict(wide, name)
+    if result is None:
         raise ConfigurationError(
             f"{figure.name} needs {prediction.FEWEST} models of {prediction.FEWEST_FAMILIES} families at least.",
             hint="Take more models with --from or --where.",
         )
-    data = points.grouped(found.table.assign(predicted_=found.table["predicted"]), "dataset")
+    data = points.grouped(result.table.assign(predicted_=result.table["predicted"]), "dataset")
     order = [group for group in data["dataset"].value_counts().index if group != points.OTHERS]
     order += [points.OTHERS] if (data["dataset"] == points.OTHERS).any() else []
     x = Quantity("Predicted from annotations", (), unit=quantity.unit)
@@ -45,16 +45,17 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
     deviating = "; ".join(f"{row['model']} ({row['residual']:+.3f})".replace("-", "−") for _, row in named.iterrows())
     caption = (
         f"{figure.title}: {lowered(quantity.label)} of {len(data):,} models, each predicted from models of other "
-        f"families. Mean absolute error {estimate(found.error.value, found.error.low, found.error.high)}; of the mean "
-        f"of the same dataset's other families "
-        f"{estimate(found.baseline.value, found.baseline.low, found.baseline.high)}; the difference, above zero where "
-        f"annotations help: {estimate(found.gain.value, found.gain.low, found.gain.high)}{p_value(found.gain.p)}. "
+        f"families. Mean absolute error {estimate(result.error.value, result.error.low, result.error.high)}; of the "
+        f"mean of the same dataset's other families "
+        f"{estimate(result.baseline.value, result.baseline.low, result.baseline.high)}; the difference, above zero "
+        f"where annotations help: "
+        f"{estimate(result.gain.value, result.gain.low, result.gain.high)}{p_value(result.gain.p)}. "
         f"Correlation of predicted with actual values "
-        f"{estimate(found.correlation.value, found.correlation.low, found.correlation.high)}. Used: "
-        f"{', '.join(name.replace('_', ' ') for name in found.used)}. Intervals: 95%, bootstrap over families. "
+        f"{estimate(result.correlation.value, result.correlation.low, result.correlation.high)}. Used: "
+        f"{', '.join(name.replace('_', ' ') for name in result.used)}. Intervals: 95%, jackknife over families. "
         f"Farthest off (ringed): {deviating}."
     )
-    return Drawn(style.styled(alt.layer(chart, rings)), caption, found.table)
+    return Drawn(style.styled(alt.layer(chart, rings)), caption, result.table)
 
 
 def few_to_predict(quantity: Quantity) -> Callable[[pandas.DataFrame], list[str]]:

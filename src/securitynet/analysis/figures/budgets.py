@@ -54,13 +54,13 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
         color=alt.Color("method:N", scale=scale, sort=order, legend=legend),
         strokeDash=alt.StrokeDash("method:N", scale=dashes, sort=order, legend=legend),
     )
-    said = [
+    sentences = [
         f"{method}: {estimate(first['mean'], first['low'], first['high'])} with {first['budget']:,} queries, "
         f"{estimate(last['mean'], last['low'], last['high'])} with {last['budget']:,}, n = {last['n']}"
         for method, part in table.groupby("method", sort=True)
         for first, last in [(part.iloc[0], part.iloc[-1])]
     ]
-    caption = f"{figure.title}: mean over models with its 95% interval. {'; '.join(said)}."
+    caption = f"{figure.title}: mean over models with its 95% interval. {'; '.join(sentences)}."
     chart = alt.layer(bands, lines).properties(width=WIDTH, height=HEIGHT)
     return Drawn(style.styled(chart), caption, long, table)
 
@@ -71,11 +71,11 @@ def by_budget(tidy: pandas.DataFrame, measure: str, figure: str) -> pandas.DataF
     Raises:
         MissingData: If there are none.
     """
-    found = _with_budget(tidy)
-    found = found[found["measure"] == measure]
-    if found.empty:
-        raise MissingData(figure, lacking(found))
-    return found
+    rows = _with_budget(tidy)
+    rows = rows[rows["measure"] == measure]
+    if rows.empty:
+        raise MissingData(figure, lacking(rows))
+    return rows
 
 
 def lacking(tidy: pandas.DataFrame) -> list[str]:

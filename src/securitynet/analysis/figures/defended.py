@@ -74,7 +74,7 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
 def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """Test accuracy by defense with its settings, and architecture; a column for each dataset.
 
-    Epsilons differ between datasets; so settings of DP-SGD are told apart by what was asked for, not by what was spent.
+    Epsilons differ between datasets; DP-SGD settings are distinguished by the requested epsilon, not the one spent.
     """
     spent = wide["epsilon"].notna() & wide["setting"].notna()
     cases = wide.assign(epsilon=wide["epsilon"].mask(spent))

@@ -53,7 +53,7 @@ def chart(
     Raises:
         ValueError: If there is nothing to draw.
     """
-    data = pd.concat([points(found, name, measure) for name, found in trials.items()], ignore_index=True)
+    data = pd.concat([points(frame, name, measure) for name, frame in trials.items()], ignore_index=True)
     if data.empty:
         raise ValueError(f"no measurement is a {measure} at some epsilon")
     return _drawn(data, measure, width, height, legend=legend)
@@ -89,16 +89,16 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
     if long.empty:
         raise MissingData(figure.name, lacking(tidy))
     table = groups.along(long, "line", "epsilon").rename(columns={"mean": "value"})
-    said = []
+    sentences = []
     for line, part in table.groupby("line", sort=True):
         first, last = part.iloc[0], part.iloc[-1]
-        said.append(
+        sentences.append(
             f"{line!s}: {estimate(first['value'], first['low'], first['high'])} at {epsilon_text(first['epsilon'])}, "
             f"{estimate(last['value'], last['low'], last['high'])} at {epsilon_text(last['epsilon'])}, n = {last['n']}"
         )
     caption = (
         f"{figure.title}: share of images that are still classified correctly at every ε up to the one named, mean "
-        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. {'; '.join(said)}."
+        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. {'; '.join(sentences)}."
     )
     return Drawn(_drawn(table, MEASURE, 420, 280, legend=True), caption, long, table)
 
@@ -115,8 +115,8 @@ def _robust(tidy: pd.DataFrame) -> pd.DataFrame:
     rows = tidy[chosen].assign(epsilon=epsilon[chosen].astype(float))
     l2 = rows["settings"].astype(str).str.contains('"norm": "l2"', regex=False)
     rows = rows.assign(line=rows["method"].astype(str).where(~l2, rows["method"].astype(str) + ", l2"))
-    kept = set(rows["line"].value_counts().index[: len(style.SERIES)])
-    return rows[rows["line"].isin(kept) & (rows.groupby("line")["epsilon"].transform("nunique") > 1)]
+    lines = set(rows["line"].value_counts().index[: len(style.SERIES)])
+    return rows[rows["line"].isin(lines) & (rows.groupby("line")["epsilon"].transform("nunique") > 1)]
 
 
 def _labels(ticks: Sequence[float]) -> str:

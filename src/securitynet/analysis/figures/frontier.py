@@ -27,15 +27,15 @@ _PIXELS, _LINE = 5.5, 12.0
 BOXES = {"black-box": "asking the model (black-box)", "white-box": "having its weights (white-box)"}
 BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
 KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN: (style.TEXT, "diamond")}
-"""Kind -> colour and shape: each can be told by its shape where a page is grey."""
+"""Kind -> colour and shape: the shape identifies it where a page is printed in grey."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """A panel for each dataset and adversary; where nothing is defended, a panel for each dataset with its models.
 
-    Risk is the largest AUC of any membership attack of that adversary. Scores that point the wrong way round count
-    turned, as an adversary would use them who knows of the defense. Defenses of the answers hold up nobody who has the
-    weights, and have no point where those are known.
+    Risk is the largest AUC of any membership attack of that adversary. Scores that point the wrong way are
+    reversed, as an adversary who knows of the defense would reverse them. Output defenses do not stop an adversary who
+    has the weights, so they are not drawn for white-box access.
     """
     utility = next(iter(figure.quantities))
     defended = wide["defense"].notna()
@@ -43,14 +43,14 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     panels, tables = [], []
     for dataset, part in cases[cases[utility].notna()].groupby("dataset", sort=True):
         for box, words in BOXES.items():
-            found = points(part, risks(tidy, box), utility, by_defense=bool(defended.any()))
-            if found.empty or (box == "white-box" and not defended.any()):
+            data = points(part, risks(tidy, box), utility, by_defense=bool(defended.any()))
+            if data.empty or (box == "white-box" and not defended.any()):
                 continue
-            found = found.assign(dataset=dataset, adversary=box)
-            tables.append(found)
-            panels.append((f"{dataset}, {words}", found))
-    there = {kind for found in tables for kind in found["kind"]}
-    charts = [_panel(found, title, figure, [kind for kind in KINDS if kind in there]) for title, found in panels]
+            data = data.assign(dataset=dataset, adversary=box)
+            tables.append(data)
+            panels.append((f"{dataset}, {words}", data))
+    there = {kind for data in tables for kind in data["kind"]}
+    charts = [_panel(data, title, figure, [kind for kind in KINDS if kind in there]) for title, data in panels]
     columns = 1 if len(charts) == 1 else 2
     rows = [alt.hconcat(*charts[start : start + columns], spacing=28) for start in range(0, len(charts), columns)]
     table = pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
@@ -61,8 +61,8 @@ def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
     """The largest AUC of any membership attack on each case, turned where below one half: value, low, high, method.
 
     Args:
-        tidy: See `securitynet.analysis.frames`.
-        box: ``black-box``: attacks that need no more. ``white-box``: all attacks, of cases whose weights were attacked.
+        tidy: Tidy frame, as `securitynet.analysis.frames` defines it.
+        box: ``black-box``: attacks with black-box access. ``white-box``: all attacks, on cases with white-box attacks.
     """
     rows = tidy[(tidy["attack"] == "membership") & (tidy["measure"] == "auc") & tidy["value"].notna()]
     if box == "white-box":
@@ -88,13 +88,13 @@ def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_
     for name in ("value", "low", "high", "method"):
         data[f"_{name}"] = data["case"].map(risk[name])
     data["_name"] = named(data) if by_defense else data["model"].astype(str)
-    for column in ("architecture", "epochs") if by_defense else ():  # told where they tell apart
+    for column in ("architecture", "epochs") if by_defense else ():  # named where they distinguish the rows
         if data[column].nunique() > 1:
-            told = data[column].map(
-                lambda found, column=column: f"{found:g} epochs" if column == "epochs" else str(found)
+            words = data[column].map(
+                lambda value, column=column: f"{value:g} epochs" if column == "epochs" else str(value)
             )
-            data["_name"] = data["_name"] + ", " + told
-    found = []
+            data["_name"] = data["_name"] + ", " + words
+    rows = []
     for _, part in data.groupby("_name" if by_defense else "case", sort=True):
         ends: dict[str, float] = {}
         for label, columns in {"accuracy": (utility, f"{utility}_low", f"{utility}_high"),
@@ -107,8 +107,8 @@ def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_
             ends |= dict(zip((label, f"{label}_low", f"{label}_high"), numbers, strict=True))
         attack = str(part["_method"].mode().iloc[0])
         plain = by_defense and bool(part["defense"].isna().all())
-        found.append({"name": part["_name"].iloc[0], **ends, "targets": len(part), "attack": attack, "plain": plain})
-    table = pandas.DataFrame(found)
+        rows.append({"name": part["_name"].iloc[0], **ends, "targets": len(part), "attack": attack, "plain": plain})
+    table = pandas.DataFrame(rows)
     best = frontier(table["accuracy"].to_numpy(float), table["risk"].to_numpy(float))
     table["kind"] = np.where(table.pop("plain"), PLAIN, np.where(best, BEST, OTHER))
     return table.assign(best=best).sort_values("kind", key=lambda kind: kind == PLAIN, kind="stable")  # drawn on top
@@ -195,9 +195,9 @@ def placed(
         For each point (x, y, whether it is so far off that a line must join it to its point).
     """
     taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    joined_ones = sorted(place for place, is_best in zip(places, best, strict=False) if is_best)
-    taken += [_Box(x, y - 1, to, y + 1) for (x, _), (to, y) in itertools.pairwise(joined_ones)]
-    found: list[tuple[float, float, bool]] = [(x + 8, y, False) for x, y in places]
+    joined_places = sorted(place for place, is_best in zip(places, best, strict=False) if is_best)
+    taken += [_Box(x, y - 1, to, y + 1) for (x, _), (to, y) in itertools.pairwise(joined_places)]
+    positions: list[tuple[float, float, bool]] = [(x + 8, y, False) for x, y in places]
     half = _LINE / 2
     for number in sorted(range(len(places)), key=lambda n: (places[n][1], places[n][0])):
         (x, y), width = places[number], widths[number]
@@ -213,11 +213,11 @@ def placed(
             box = _Box(left, middle - half, left + width, middle + half)
             inside = left >= 0 and box.right <= WIDTH + 60 and box.top >= -4 and box.bottom <= HEIGHT
             if inside and not any(box.meets(other) for other in taken):
-                found[number] = (left, middle, joined)
+                positions[number] = (left, middle, joined)
                 break
-        left, middle, _ = found[number]
+        left, middle, _ = positions[number]
         taken.append(_Box(left, middle - half, left + width, middle + half))
-    return found
+    return positions
 
 
 def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float]) -> list[alt.Chart]:
@@ -243,7 +243,7 @@ def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float
 
 
 def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> str:
-    said = [f"{figure.title}, with 95% intervals: best is to the right and below."]
+    sentences = [f"{figure.title}, with 95% intervals: best is to the right and below."]
     for title, table in panels:
         best = table[table["best"]].sort_values("accuracy")
         names = "; ".join(
@@ -253,9 +253,9 @@ def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> 
         )
         count = int(table["targets"].sum())
         targets = f"{count:,} target{'' if count == 1 else 's'}"
-        said.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
-    said.append(
+        sentences.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
+    sentences.append(
         "Risk is that of the strongest attack on each target, and those on the line are chosen after the fact: both "
         "look clearer than they are, and where intervals meet, which is better is not shown."
     )
-    return " ".join(said)
+    return " ".join(sentences)

@@ -29,7 +29,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """A strip of points a group, beside it the distribution's density where there are enough, and the mean.
 
     Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
-    and are told apart by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
+    and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
     """
     ((name, quantity),) = list(figure.quantities.items())[:1]
     by, split = str(figure.options["by"]), figure.options.get("split")
@@ -134,35 +134,35 @@ def _caption(
     figure: Figure, rows: pandas.DataFrame, table: pandas.DataFrame, name: str, by: str, ordered: bool, split: bool
 ) -> str:
     ((_, quantity),) = list(figure.quantities.items())[:1]
-    said = [f"{figure.title}: {lowered(quantity.label)} of {counted(len(rows), 'model')} by {by.replace('_', ' ')}."]
+    parts = [f"{figure.title}: {lowered(quantity.label)} of {counted(len(rows), 'model')} by {by.replace('_', ' ')}."]
     named = [
         f"{_named(row['_group'])}{' ' + row['_split'] if split else ''} "
         f"{estimate(row['mean'], row['low'], row['high'])}, n = {row['n']}"
         for _, row in table.iterrows()
     ]
-    said.append(f"Diamonds: means with 95% intervals, by families where five or more are known ({'; '.join(named)}).")
+    parts.append(f"Diamonds: means with 95% intervals, by families where five or more are known ({'; '.join(named)}).")
     values = rows[name].to_numpy(float)
     if ordered:
         clusters = rows["family"].astype(str).to_numpy() if rows["family"].notna().all() else None
         trend = statistics.correlation(rows["_group"].to_numpy(float), values, kind="spearman", clusters=clusters)
         if trend.resolved:
-            said.append(
+            parts.append(
                 f"Spearman's ρ with {by.replace('_', ' ')}: {estimate(trend.value, trend.low, trend.high)}"
                 f"{p_value(trend.p)}."
             )
     elif split:
-        said += _differences(rows, name)
+        parts += _differences(rows, name)
     else:
         several = rows[rows.groupby("_group")[name].transform("size") > 1]
         if several["_group"].nunique() > 1:
             clusters = several["family"].astype(str).to_numpy() if several["family"].notna().all() else None
             names = several["_group"].astype(str).to_numpy()
             h, p = statistics.equal_groups(several[name].to_numpy(float), names, clusters=clusters)
-            said.append(
+            parts.append(
                 f"Kruskal and Wallis' test of equal distributions, by permutation, of whole families where each is in "
                 f"one group: H = {h:.1f}{p_value(p)}."
             )
-    return " ".join(said)
+    return " ".join(parts)
 
 
 def _named(group: object) -> str:
@@ -172,7 +172,7 @@ def _named(group: object) -> str:
 
 def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
     """Differences between the halves of each group, adjusted for their number."""
-    found, words = [], []
+    differences, words = [], []
     for group, part in rows.groupby("_group", sort=True):
         known = part["family"].notna().all()
         halves = dict(tuple(part.groupby("_split", sort=True)))
@@ -182,14 +182,14 @@ def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
                 a[name].to_numpy(float), b[name].to_numpy(float), clusters=clusters
             )
             if difference.resolved:
-                found.append(difference)
+                differences.append(difference)
                 words.append(f"{group!s}, {second!s} minus {first!s}")
-    adjusted = statistics.adjusted([difference.p for difference in found])
+    adjusted = statistics.adjusted([difference.p for difference in differences])
     texts = [
         f"{what}: {estimate(d.value, d.low, d.high)}{p_value(p)}"
-        for what, d, p in zip(words, found, adjusted, strict=True)
+        for what, d, p in zip(words, differences, adjusted, strict=True)
     ][:MOST_PAIRS]
     if not texts:
         return []
-    how = "over families where each side has five, p from the bootstrap, else by permutation; adjusted after Holm"
+    how = "over families where each side has three, p from Student's t, else by permutation; adjusted after Holm"
     return [f"Differences of means ({'; '.join(texts)}; {how})."]

@@ -32,7 +32,7 @@ _EPSILON = "epsilon=0.03"
 def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
     """A quantity for each attack and threat model that was measured, families in order, most measured first."""
     known = tidy[tidy["value"].notna()]
-    found: dict[str, Quantity] = {}
+    quantities: dict[str, Quantity] = {}
     for family, measures in _MEASURES.items():
         rows = known[(known["attack"] == family) & known["measure"].isin(measures)]
         at = rows["at"].isna() if family != "evasion" else rows["at"] == _EPSILON
@@ -50,8 +50,8 @@ def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
                 "auxiliary": (str(auxiliary) or None,),
                 "at": (_EPSILON if family == "evasion" else None,),
             }
-            found[f"risk{len(found)}"] = Quantity(label, (measure,), where, "plain")
-    return dict(list(found.items())[:MOST_ATTACKS])
+            quantities[f"risk{len(quantities)}"] = Quantity(label, (measure,), where, "plain")
+    return dict(list(quantities.items())[:MOST_ATTACKS])
 
 
 _WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accuracy-drop": "accuracy drop at ε = 0.03"}

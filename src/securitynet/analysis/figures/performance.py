@@ -53,10 +53,10 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     columns = min(len(charts), 3)
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
-    said = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
-    said += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
-    said += ["Dashed: guessing."] if chance else []
-    caption = " ".join(words for words in said if words)
+    sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
+    sentences += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
+    sentences += ["Dashed: guessing."] if chance else []
+    caption = " ".join(words for words in sentences if words)
     return Drawn(style.styled(alt.vconcat(*rows, spacing=20)), caption, long, table)
 
 
@@ -78,13 +78,13 @@ def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Da
 
 def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
     """Mean of each group with the interval over its models, where there are several."""
-    found = []
+    rows = []
     for key, part in long.groupby(by, sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
-        found.append(
+        rows.append(
             dict(zip(by, key, strict=True)) | {"n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
-    return pandas.DataFrame(found)
+    return pandas.DataFrame(rows)
 
 
 def _panel(
@@ -146,8 +146,8 @@ def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tu
         alone = part.iloc[0] if len(part) == 1 else None
         low, high = (mean.low, mean.high) if alone is None else (alone["low"], alone["high"])
         words.append(f"{where}, {what} {estimate(mean.value, low, high)}, n = {mean.n}")
-    said = f"Means over models with 95% intervals: {'; '.join(words)}."
-    return said if len(words) <= MOST_MEANS else ""
+    sentence = f"Means over models with 95% intervals: {'; '.join(words)}."
+    return sentence if len(words) <= MOST_MEANS else ""
 
 
 def _rank(name: object, quantities: dict[str, Quantity], column: str) -> tuple[int, str]:

@@ -41,15 +41,15 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     if colour == "cluster":
         order = sorted(order)  # benchmark models, then clusters of security models by their accuracy
     order = [*[name for name in order if name != OTHERS], *[name for name in order if name == OTHERS]]
-    found, panels = [], []
+    estimates, panels = [], []
     for x_name, y_name in pairs:
         x, y = figure.quantities[x_name], figure.quantities[y_name]
         rows = data[data[x_name].notna() & data[y_name].notna()]
-        found += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
+        estimates += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
         diagonal = bool(figure.options.get("diagonal"))
         size = SMALL if len(pairs) > 1 else (WIDTH, HEIGHT)
         panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=size))
-    table = pandas.DataFrame(found)
+    table = pandas.DataFrame(estimates)
     table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
     rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
     chart = panels[0] if len(panels) == 1 else alt.vconcat(*rows_of, spacing=24)
@@ -70,18 +70,18 @@ def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.Data
 
 
 def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
-    """The frame with rare values of a column put together, so that no more than six are told apart."""
+    """Group the rare values of a column, so that at most six values remain."""
     values = wide[column].astype(object).where(wide[column].notna(), "not known").astype(str)
     frequent = values.value_counts().index
-    kept = set(frequent if len(frequent) <= MOST_GROUPS else frequent[: MOST_GROUPS - 1])
-    return wide.assign(**{column: values.where(values.isin(kept), OTHERS)})
+    shown = set(frequent if len(frequent) <= MOST_GROUPS else frequent[: MOST_GROUPS - 1])
+    return wide.assign(**{column: values.where(values.isin(shown), OTHERS)})
 
 
 def correlations(
     rows: pandas.DataFrame, x: str, y: str, colour: str, order: list[str], panel_name: str
 ) -> list[dict[str, object]]:
     """Pearson's and Spearman's correlation in each group and, with groups' means taken away, over all."""
-    found: list[dict[str, object]] = []
+    estimates: list[dict[str, object]] = []
     groups: list[tuple[str, pandas.DataFrame, bool]] = [(name, rows[rows[colour] == name], False) for name in order]
     if len(order) > 1:
         groups.append(("all, within groups", rows, True))
@@ -93,7 +93,7 @@ def correlations(
         pearson = statistics.correlation(*arguments, clusters=clusters, strata=labels)
         spearman = statistics.correlation(*arguments, kind="spearman", clusters=clusters, strata=labels)
         if pearson.resolved:
-            found.append(
+            estimates.append(
                 {
                     "panel": panel_name, "group": name, "n": pearson.n, "families": pearson.clusters,
                     "r": pearson.value, "low": pearson.low, "high": pearson.high, "p": pearson.p,
@@ -102,7 +102,7 @@ def correlations(
                 }
             )  # fmt: skip
     columns = ["panel", "group", "n", "families", "r", "low", "high", "p", "rho", "rho_low", "rho_high", "method"]
-    return found or [dict.fromkeys(columns) | {"panel": panel_name, "group": "all", "n": len(rows)}]
+    return estimates or [dict.fromkeys(columns) | {"panel": panel_name, "group": "all", "n": len(rows)}]
 
 
 def panel(
@@ -156,7 +156,7 @@ def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
 def caption(figure: Figure, table: pandas.DataFrame) -> str:
     """What is shown, with each group's correlation."""
     several = table["panel"].nunique() > 1
-    said = [f"{figure.title}." if several else f"{figure.title}: {lowered(str(table['panel'].iloc[0]))}."]
+    parts = [f"{figure.title}." if several else f"{figure.title}: {lowered(str(table['panel'].iloc[0]))}."]
     for panel_name, rows in table.groupby("panel", sort=False):
         words = [
             f"{row['group']} {estimate(row['r'], row['low'], row['high'])}, n = {row['n']:.0f}"
@@ -165,16 +165,18 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             if row["r"] is not None and row["r"] == row["r"]
         ]
         if words:
-            said.append(f"{f'{panel_name}, ' if several else ''}Pearson's r with 95% interval: {'; '.join(words)}.")
+            parts.append(f"{f'{panel_name}, ' if several else ''}Pearson's r with 95% interval: {'; '.join(words)}.")
         else:
-            said.append(f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation.")
+            parts.append(
+                f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation."
+            )
     if table["method"].notna().any():
-        said.append(
-            "Intervals: bootstrap, over architecture families where there are five or more, or Fisher's where fewer "
-            "than fifteen models would be resampled; p: from the bootstrap over families, else by permutation, "
-            "adjusted after Holm for the number of groups."
+        parts.append(
+            "Intervals: jackknife over architecture families where there are three or more, else over models or "
+            "Fisher's, whichever is wider; p: from the jackknife over families, else by permutation, adjusted after "
+            "Holm for the number of groups."
         )
-    return " ".join(said)
+    return " ".join(parts)
 
 
 def _both(wide: pandas.DataFrame, x: str, y: str) -> bool:

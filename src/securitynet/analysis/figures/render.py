@@ -45,9 +45,9 @@ def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
     # Numbered afresh: the drawing library counts on from figure to figure, and one content should give one page.
     ids = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
     names = {old: f"{prefix}-{number}" for number, old in enumerate(ids)}
-    svg = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{names[found[1]]}"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{names[found[1]]})", svg)
-    svg = re.sub(r'href="#([^"]+)"', lambda found: f'href="#{names[found[1]]}"', svg)
+    svg = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{names[match[1]]}"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{names[match[1]]})", svg)
+    svg = re.sub(r'href="#([^"]+)"', lambda match: f'href="#{names[match[1]]}"', svg)
     opening, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', opening)
     if box is None:

@@ -50,7 +50,7 @@ class Line:
 
 
 def tpr_at(curve: Curve, fpr: float) -> float:
-    """TPR at the best threshold whose FPR is at most ``fpr``; equals `securitynet.metrics.roc.tpr_at_fpr`'s value."""
+    """TPR at the best threshold whose FPR is at most ``fpr``, as the curve is drawn."""
     return float(curve.tpr[np.searchsorted(curve.fpr, fpr + 1e-12, side="right") - 1])
 
 
@@ -166,7 +166,7 @@ def chart(
 
 
 def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:
-    """The strip of FPRs below 1/n, where no threshold can be told from no false positive at all."""
+    """The strip of FPRs below 1/n, which cannot be distinguished from an FPR of 0."""
     strip = pd.DataFrame({"fpr": [low], "to": [floor], "tpr": [low], "top": [1.0]})
     veil = alt.Chart(strip).mark_rect(color=style.VEIL.light, opacity=1).encode(axes[0], axes[1], x2="to:Q", y2="top:Q")
     label = (

@@ -30,11 +30,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     if long.empty:
         raise MissingData(figure.name, lacking(tidy))
     long = points.grouped(long.assign(method=_named(long)), "method")
-    found = []
+    rows = []
     for (method, fpr), part in long.groupby(["method", "fpr"], sort=True):
         low, middle, high = np.quantile(part["value"].to_numpy(float), [0.25, 0.5, 0.75])
-        found.append({"method": method, "fpr": fpr, "median": middle, "low": low, "high": high, "n": len(part)})
-    table = pandas.DataFrame(found)
+        rows.append({"method": method, "fpr": fpr, "median": middle, "low": low, "high": high, "n": len(part)})
+    table = pandas.DataFrame(rows)
     table = table[table["n"] >= table.groupby("method")["n"].transform("max") / 2]
     whole = (long["measure"] == CURVE_MEASURE).all()
     least = float(table["fpr"].min())
@@ -63,7 +63,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     ends = [float(table["fpr"].min()), float(table["fpr"].max())]
     guess = alt.Chart(pandas.DataFrame({"fpr": ends, "median": ends}))
     guessing = guess.mark_line(strokeDash=[2, 3], color=style.CHANCE.light).encode(x="fpr:Q", y="median:Q")
-    said = "; ".join(
+    sentence = "; ".join(
         f"{row['method']} {number(row['median'])} ({number(row['low'])} to {number(row['high'])}, n = {row['n']})"
         for _, row in table[table["fpr"] == least].iterrows()
     )
@@ -75,7 +75,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     )
     caption = (
         f"{figure.title}: {long['case'].nunique():,} targets. Lines: medians over targets; bands: the middle half of "
-        f"them; dotted: guessing. {measured}. At {least:.2g}: {said}. Rates below {floor:.2g} are drawn there."
+        f"them; dotted: guessing. {measured}. At {least:.2g}: {sentence}. Rates below {floor:.2g} are drawn there."
     )
     chart = alt.layer(guessing, bands, lines).properties(width=WIDTH, height=HEIGHT)
     return Drawn(style.styled(chart), caption, long, table)
@@ -98,5 +98,5 @@ def _rates(tidy: pandas.DataFrame) -> pandas.DataFrame:
     chosen = known & (tidy["measure"] == CURVE_MEASURE)
     if not chosen.any():
         chosen = known & (tidy["measure"] == "tpr")
-    found = tidy[chosen].assign(fpr=fpr[chosen].astype(float))
-    return found[found["fpr"] > 0]
+    rows = tidy[chosen].assign(fpr=fpr[chosen].astype(float))
+    return rows[rows["fpr"] > 0]

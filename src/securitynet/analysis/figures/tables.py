@@ -56,7 +56,7 @@ def _listed(long: pandas.DataFrame, by: list[str]) -> tuple[pandas.DataFrame, st
 
 def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
     """One row a cell: what it belongs to, its text ``cell``, its ``mean`` and how many values it is made of, ``n``."""
-    found = []
+    entries = []
     for key, part in long.groupby([*rows, *columns], sort=True, dropna=False):
         where = dict(zip([*rows, *columns], key, strict=True))
         if len(part) == 1:
@@ -65,8 +65,8 @@ def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas
         else:
             mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
             text = f"{estimate(mean.value, mean.low, mean.high)} ({mean.n} models)"
-        found.append(where | {"cell": text, "mean": part["value"].mean(), "n": len(part)})
-    return pandas.DataFrame(found)
+        entries.append(where | {"cell": text, "mean": part["value"].mean(), "n": len(part)})
+    return pandas.DataFrame(entries)
 
 
 def caption(figure: Figure, long: pandas.DataFrame) -> str:
@@ -79,12 +79,12 @@ def caption(figure: Figure, long: pandas.DataFrame) -> str:
 
 
 def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Share of models that each detector flags, by dataset, with Wilson's interval, and its median runtime.
+    """Share of models that each detector flags, by dataset, with the exact interval, and its median runtime.
 
     A quantity above its option ``thresholds`` (name -> value) flags a model; below, where the value is negative.
     """
     thresholds = dict(figure.options["thresholds"])
-    found = []
+    rows = []
     for name, quantity in figure.quantities.items():
         if not wide[name].notna().any():
             continue
@@ -97,7 +97,7 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
             flagged = int((values > bound).sum() if bound >= 0 else (values < -bound).sum())
             share = rates.rate("flagged", flagged, len(part), direction=Direction.LOWER)
             times = seconds.reindex(part["case"]).dropna()
-            found.append(
+            rows.append(
                 {
                     "detector": quantity.label,
                     "dataset": dataset,
@@ -106,6 +106,6 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
                     "median seconds": round(float(times.median()), 1) if len(times) else None,
                 }
             )
-    table = pandas.DataFrame(found)
-    caption = f"{figure.title}. Share of the models that a detector flags, with Wilson's 95% interval."
+    table = pandas.DataFrame(rows)
+    caption = f"{figure.title}. Share of the models that a detector flags, with the exact 95% interval."
     return Drawn(None, caption, table)

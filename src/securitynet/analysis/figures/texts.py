@@ -19,7 +19,7 @@ def estimate(value: float, low: float, high: float, decimals: int = 3) -> str:
 
 
 def lowered(text: str) -> str:
-    """Words for the middle of a sentence: small, but for what is no plain word (``AUC``, ``MLP``, ``ε``)."""
+    """Words for the middle of a sentence: lower-case, except for what is not a plain word (``AUC``, ``MLP``, ``ε``)."""
     first, space, rest = text.partition(" ")
     return (first if first[1:] != first[1:].lower() else first.lower()) + space + rest
 

@@ -83,7 +83,7 @@ class InferredAttributes(Output):
         """For each attribute the measures of `securitynet.metrics.attribute`, its name before theirs."""
         found = []
         for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
-            measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level, seed=seed)
+            measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
             found += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
         return found
 

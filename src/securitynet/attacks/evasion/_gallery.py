@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.methods.base import Gallery
 from securitynet.metrics.evasion import epsilon_text
-
-if TYPE_CHECKING:
-    from securitynet.attacks.evasion.base import Batch
 
 ROWS = 8
 """Images that a gallery shows."""

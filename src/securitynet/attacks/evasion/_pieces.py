@@ -6,7 +6,6 @@ piece it was at; one whose digest does not match is made again.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import shutil
@@ -18,15 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.files import atomic_write
+from securitynet.files import read_with_digest, write_with_digest
 from securitynet.models.targets import heads
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries
 
 logger = logging.getLogger(__name__)
-
-_DIGEST_BYTES = 32
 
 
 class Oracle:
@@ -82,11 +79,10 @@ class PieceStore:
             return None
         path = self._folder / f"{name}.piece"
         try:
-            content = path.read_bytes()
+            payload = read_with_digest(path)
         except FileNotFoundError:
             return None
-        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(payload).digest() != digest:
+        if payload is None:
             logger.warning("A piece of an evasion attack is damaged and is made again: %s", path.name)
             return None
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
@@ -98,10 +94,7 @@ class PieceStore:
             return
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **dict(arrays))
-        payload = buffer.getvalue()
-        with atomic_write(self._folder / f"{name}.piece") as stream:
-            stream.write(hashlib.sha256(payload).digest())
-            stream.write(payload)
+        write_with_digest(self._folder / f"{name}.piece", buffer.getvalue())
 
     def remove(self) -> None:
         """Delete all pieces: what they were kept for is done."""

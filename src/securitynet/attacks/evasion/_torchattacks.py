@@ -33,7 +33,7 @@ def package() -> Any:
     return torchattacks
 
 
-class Asked(nn.Module):
+class CountedModel(nn.Module):
     """A function as a network: what the package calls.
 
     Args:

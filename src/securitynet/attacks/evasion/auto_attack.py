@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._pieces import Oracle
-from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
-from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -85,7 +86,7 @@ class AutoAttack(GradientAttack):
                 logits: torch.Tensor = network(images)
             return logits.float()
 
-        asked = Asked(answer, device)
+        asked = CountedModel(answer, device)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             lost = vanished(take(batch.images, batch.labels).gradients).numpy()
@@ -108,7 +109,7 @@ class AutoAttack(GradientAttack):
         return Perturber(perturb, notes=tuple(self._omissions(classes, shape)))
 
     def _attacks(
-        self, network: Asked, epsilon: float, classes: int, shape: tuple[int, int, int], seed: int
+        self, network: CountedModel, epsilon: float, classes: int, shape: tuple[int, int, int], seed: int
     ) -> Iterator[Any]:
         kit, short = package(), seed % (1 << 31)
         common = {"eps": epsilon, "norm": {"linf": "Linf", "l2": "L2"}[self.norm], "seed": short}

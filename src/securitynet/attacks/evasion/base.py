@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._outcome import Evasion
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
@@ -55,25 +56,6 @@ class Perturbed:
     spent: NDArray[np.int64] | None = None
     vanished: NDArray[np.bool_] | None = None
     surrogate: NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Images to perturb.
-
-    Attributes:
-        images: In [0, 1], n×C×H×W float32.
-        labels: True classes, n int64.
-        correct: Whether the target classifies them correctly, n.
-        indices: Which records they are, n int64.
-        number: Of the piece; with the seed, it decides the random numbers.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    correct: torch.Tensor
-    indices: NDArray[np.int64]
-    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +148,7 @@ class EvasionAttack(Attack):
                 piece = self._piece(Oracle(target, images), perturber, batch, clean)
                 store.write(f"{number:06d}", piece)
             pieces.append(piece)
-            context.asked.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))
+            context.extra_queries.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))
             if context.progress:
                 context.progress(min(start + size, len(sample)), len(sample))
         right = np.flatnonzero(signals.correct)[: self.unbounded_images()]

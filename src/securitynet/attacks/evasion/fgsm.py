@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle
-from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients, log_odds

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_spec, trained_surrogate
-from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
+from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context

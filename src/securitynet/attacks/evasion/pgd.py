@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, model_validator
 
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import (
     LOSSES,
     GradientAttack,
@@ -20,7 +21,7 @@ from securitynet.attacks.evasion._gradient import (
 )
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
-from securitynet.attacks.evasion.base import Batch, Perturbed, Perturber
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients

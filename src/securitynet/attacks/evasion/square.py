@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
-from securitynet.attacks.evasion._torchattacks import Asked, package, seeded
-from securitynet.attacks.evasion.base import Batch, EvasionAttack, Perturbed, Perturber
+from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
+from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -100,7 +101,7 @@ class Square(EvasionAttack):
         self, oracle: Oracle, images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int
     ) -> tuple[torch.Tensor, NDArray[np.int64]]:
         """Examples, and questions asked for each image."""
-        network = Asked(lambda asked: oracle.logits(asked.detach()), torch.device("cpu"))
+        network = CountedModel(lambda asked: oracle.logits(asked.detach()), torch.device("cpu"))
         attack = package().Square(
             network,
             norm={"linf": "Linf", "l2": "L2"}[self.norm],

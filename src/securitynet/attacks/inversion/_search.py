@@ -26,7 +26,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """What a search ends with.
 
     Attributes:
@@ -54,10 +54,10 @@ class Search:
     start: Callable[[], Tensors]
     advance: Callable[[Tensors, int], bool]
     steps: int
-    finish: Callable[[Tensors], Found]
+    finish: Callable[[Tensors], SearchResult]
 
     @contextlib.contextmanager
-    def carried_out(self, context: Context) -> Iterator[Found]:
+    def carried_out(self, context: Context) -> Iterator[SearchResult]:
         """Run it, or what a killed run has left of it. The checkpoint is removed when the block ends well.
 
         Killed in it, the search is not repeated.

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
-from securitynet.attacks.inversion._search import Found, Search
+from securitynet.attacks.inversion._search import Search, SearchResult
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.methods.base import Gallery, Output, SharedWork
 from securitynet.methods.context import Context
@@ -210,7 +210,7 @@ class InversionAttack(Attack):
             return self._output(subject, found, judged, evaluator.recognised)
 
     def _output(
-        self, subject: Subject, found: Found, judged: _judge.Judged, recognised: tuple[int, int]
+        self, subject: Subject, found: SearchResult, judged: _judge.Judged, recognised: tuple[int, int]
     ) -> Reconstructions:
         return Reconstructions(
             classes=subject.classes.numpy(),

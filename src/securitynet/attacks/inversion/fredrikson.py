@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, gradients, identity
+from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.methods.context import Context
@@ -121,8 +121,8 @@ class Fredrikson(InversionAttack):
             _put(state, "images", at, images.clamp_(0, 1))
             return len(images) > 0
 
-        def finish(state: Tensors) -> Found:
-            return Found(state["best"].cpu(), state["iterations"].cpu().numpy())
+        def finish(state: Tensors) -> SearchResult:
+            return SearchResult(state["best"].cpu(), state["iterations"].cpu().numpy())
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes"})
         # One look more than there are iterations: the image that the last one ends with counts, too.

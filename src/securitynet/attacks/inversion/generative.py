@@ -13,7 +13,7 @@ from pydantic import Field
 from torch.nn import functional
 
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
-from securitynet.attacks.inversion._search import Found, Search, Tensors, gradients, identity
+from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -67,9 +67,9 @@ class Generative(GenerativeAttack):
             state["codes"] = moved.clamp(-self.clip, self.clip)
             return True
 
-        def finish(state: Tensors) -> Found:
+        def finish(state: Tensors) -> SearchResult:
             iterations = torch.full_like(subject.classes, self.rounds).numpy()
-            return Found(generate(gan, state["codes"], subject.part), iterations)
+            return SearchResult(generate(gan, state["codes"], subject.part), iterations)
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
         known = identity(subject, "generative", {**configuration, "gan": gan.key}, context.seed)

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch.nn import functional
 
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
-from securitynet.attacks.inversion._search import Found, Search, Tensors, adam, gradients, identity
+from securitynet.attacks.inversion._search import Search, SearchResult, Tensors, adam, gradients, identity
 from securitynet.attacks.inversion._subject import Subject
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -88,10 +88,10 @@ class PlugAndPlay(GenerativeAttack):
             state["codes"] = adam(state["codes"], gradient, moments, step, self.learning_rate, _BETAS)
             return True
 
-        def finish(state: Tensors) -> Found:
+        def finish(state: Tensors) -> SearchResult:
             kept = self._robust(subject, gan, state["codes"], classes, context.seed)
             iterations = torch.full_like(subject.classes, self.rounds).numpy()
-            return Found(generate(gan, kept, subject.part), iterations)
+            return SearchResult(generate(gan, kept, subject.part), iterations)
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
         known = identity(subject, "plug-and-play", {**configuration, "gan": gan.key}, context.seed)

@@ -70,14 +70,14 @@ class LabelOnlyAttack(Attack):
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
         asked = context.signals(target, data, union(sample, helping))
         signals = asked.select(sample)
-        before = target.ledger.snapshot()
+        before = target.query_counter.snapshot()
 
         def oracle(images: torch.Tensor) -> torch.Tensor:
             return torch.cat([target.labels(batch) for batch in torch.split(images, target.batch_size)])
 
         scores = self.scores(oracle, signals, asked.select(helping), data, context)
-        after = target.ledger.snapshot()
-        context.asked.append(Queries(total=after.total - before.total, unique=after.unique - before.unique))
+        after = target.query_counter.snapshot()
+        context.extra_queries.append(Queries(total=after.total - before.total, unique=after.unique - before.unique))
         known = known_records(signals.indices, data)
         threshold = tuned_threshold(scores, np.isin(signals.indices, data.splits.members), known)
         return MembershipScores.of(signals, data, scores, threshold, ~known)

@@ -25,7 +25,7 @@ FEWEST = 20
 _SMALLEST_SPREAD = 1e-6
 
 
-class QuantileRegression:
+class QuantileRegressor:
     """Conditional quantiles by gradient-boosted trees with the pinball loss, one ensemble per level.
 
     Args:
@@ -91,7 +91,7 @@ class QuantileRegression:
 def normal_scores(
     quantiles: NDArray[np.float64], values: NDArray[np.float64], levels: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Values on the scale of standard normal deviates, by quantiles of their own; see `QuantileRegression`.
+    """Values on the scale of standard normal deviates, by quantiles of their own; see `QuantileRegressor`.
 
     Args:
         quantiles: N×levels, not decreasing along the levels.

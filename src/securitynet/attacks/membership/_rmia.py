@@ -80,6 +80,9 @@ def counts(ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: 
     """
     if len(population) == 0:
         raise ConfigurationError("The relative attack needs records of the population to compare with; there are none.")
+    # ratio(x) / ratio(z) ≥ γ means log ratio(z) ≤ log ratio(x) − log γ: the rank of the right-hand side in the sorted
+    # population. side="right" counts equality, as the paper's ≥ does, so duplicates of x in the population are beaten
+    # at γ = 1.
     beaten = np.searchsorted(np.sort(population), ratios - np.log(gamma), side="right")
     return np.asarray(beaten, dtype=np.int64)
 
@@ -96,6 +99,8 @@ def scores(
     beaten = counts(ratios, population, gamma)
     if not break_ties:
         return beaten / len(population)
+    # expit lies in [0, 1] and rises with the ratio, so it orders records within one count and never carries one past
+    # the next count; dividing by Z + 1 keeps the score in [0, 1].
     return np.asarray((beaten + expit(ratios)) / (len(population) + 1), dtype=np.float64)
 
 

@@ -78,8 +78,8 @@ class QuantileRegression(Attack):
 
     def _regression(
         self, features: NDArray[np.float64], values: NDArray[np.float64], context: Context
-    ) -> _quantiles.QuantileRegression:
-        return _quantiles.QuantileRegression(features, values, trees=self.trees, seed=context.seed)
+    ) -> _quantiles.QuantileRegressor:
+        return _quantiles.QuantileRegressor(features, values, trees=self.trees, seed=context.seed)
 
     def _by_folds(
         self, features: NDArray[np.float64], values: NDArray[np.float64], context: Context

@@ -89,7 +89,7 @@ class Generator(nn.Module):
 
 
 @dataclass(eq=False)
-class Found:
+class QueriedImages:
     """What was made up and answered so far.
 
     Attributes:
@@ -142,29 +142,29 @@ class Searcher:
         self.round = 0
         self.seen: set[bytes] = set()
 
-    def run(self) -> Found:
+    def run(self) -> QueriedImages:
         """Search until all queries are spent; a search that was killed goes on from its last checkpoint."""
         with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(self.device):
             torch.manual_seed(derived_seed(self.seed, "generator"))
             self.generator = Generator(self.shape).to(self.device)
-            found = self._restored() or self._begin()
-            while len(found.images) < self.search.queries:
-                self._learn(found)
-                self._ask(found)
+            queried = self._restored() or self._begin()
+            while len(queried.images) < self.search.queries:
+                self._learn(queried)
+                self._ask(queried)
                 self.round += 1
-                done = len(found.images) >= self.search.queries
+                done = len(queried.images) >= self.search.queries
                 if self.file and (done or self.file.due()):
-                    self.file.write(self._state(found))
-            return found
+                    self.file.write(self._state(queried))
+            return queried
 
-    def _begin(self) -> Found:
+    def _begin(self) -> QueriedImages:
         """The first batch, which shows how many classes there are."""
         shape = torch.empty((0, *self.shape), dtype=torch.uint8)
         images = self._fresh(min(self.search.batch, self.search.queries), shape)
         answers = self._answers(images)
-        found = Found(images, answers, self.target.num_classes or answers.shape[1])
-        self._make_students(found.classes)
-        return found
+        queried = QueriedImages(images, answers, self.target.num_classes or answers.shape[1])
+        self._make_students(queried.classes)
+        return queried
 
     def _make_students(self, classes: int) -> None:
         channels, size, _ = self.shape
@@ -175,19 +175,19 @@ class Searcher:
         self.learn = torch.optim.Adam(self.students.parameters(), rate)
         self.seek = torch.optim.Adam(self.generator.parameters(), rate, betas=(0.5, 0.999))
 
-    def _learn(self, found: Found) -> None:
+    def _learn(self, queried: QueriedImages) -> None:
         """One round of the students on new and earlier answers, then of the generator on their disagreement."""
         torch.manual_seed(derived_seed(self.seed, "dropout", self.round))
         draws = generator(self.seed, "replay", self.round)
         size = self.search.batch
         self.students.train()
         self.students.requires_grad_(True)
-        newest = torch.arange(max(0, len(found.images) - size), len(found.images))
+        newest = torch.arange(max(0, len(queried.images) - size), len(queried.images))
         for _ in range(self.search.student_steps):
-            earlier = torch.randint(0, len(found.images), (len(newest),), generator=draws)
+            earlier = torch.randint(0, len(queried.images), (len(newest),), generator=draws)
             rows = torch.cat([newest, earlier])
-            inputs = _scaled(found.images[rows].to(self.device).float() / 255)
-            answers = found.answers[rows].to(self.device)
+            inputs = _scaled(queried.images[rows].to(self.device).float() / 255)
+            answers = queried.answers[rows].to(self.device)
             loss = torch.stack([functional.cross_entropy(student(inputs), answers) for student in self.students]).sum()
             self.learn.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -206,12 +206,12 @@ class Searcher:
             loss.backward()
             self.seek.step()
 
-    def _ask(self, found: Found) -> None:
-        images = self._fresh(min(self.search.batch, self.search.queries - len(found.images)), found.images)
-        found.answers = torch.cat([found.answers, self._answers(images)])
-        found.images = torch.cat([found.images, images])
+    def _ask(self, queried: QueriedImages) -> None:
+        images = self._fresh(min(self.search.batch, self.search.queries - len(queried.images)), queried.images)
+        queried.answers = torch.cat([queried.answers, self._answers(images)])
+        queried.images = torch.cat([queried.images, images])
         if self.progress:
-            self.progress(len(found.images), self.search.queries)
+            self.progress(len(queried.images), self.search.queries)
 
     def _fresh(self, count: int, earlier: torch.Tensor) -> torch.Tensor:
         """New images of the generator, as bytes; one that was asked about already gives way to random pixels."""
@@ -239,23 +239,23 @@ class Searcher:
         self.bill.append(Queries(total=len(images), unique=len(images)))
         return torch.cat(parts)
 
-    def _state(self, found: Found) -> State:
+    def _state(self, queried: QueriedImages) -> State:
         module = {
             **{f"generator.{name}": value for name, value in self.generator.state_dict().items()},
             **{f"students.{name}": value for name, value in self.students.state_dict().items()},
         }
         optimizers = {"learn": self.learn.state_dict(), "seek": self.seek.state_dict()}
-        history = json.dumps({"classes": found.classes})
-        kept = {"images": found.images, "answers": found.answers}
+        history = json.dumps({"classes": queried.classes})
+        kept = {"images": queried.images, "answers": queried.answers}
         return State(self.fingerprint, self.round, module, optimizers, history, kept)
 
-    def _restored(self) -> Found | None:
+    def _restored(self) -> QueriedImages | None:
         state = self.file.read(self.fingerprint) if self.file else None
         if state is None or state.best is None:
             return None
         images: torch.Tensor = state.best["images"]
-        found = Found(images, state.best["answers"], int(json.loads(state.history)["classes"]))
-        self._make_students(found.classes)
+        queried = QueriedImages(images, state.best["answers"], int(json.loads(state.history)["classes"]))
+        self._make_students(queried.classes)
         for name, network in (("generator", self.generator), ("students", self.students)):
             start = f"{name}."
             values = {key.removeprefix(start): value for key, value in state.module.items() if key.startswith(start)}
@@ -263,9 +263,9 @@ class Searcher:
         self.learn.load_state_dict(state.optimizer["learn"])
         self.seek.load_state_dict(state.optimizer["seek"])
         self.round = state.epochs_done
-        self.seen.update(image_keys(found.images))
-        self.bill.append(Queries(total=len(found.images), unique=len(found.images)))
-        return found
+        self.seen.update(image_keys(queried.images))
+        self.bill.append(Queries(total=len(queried.images), unique=len(queried.images)))
+        return queried
 
 
 def _scaled(images: torch.Tensor) -> torch.Tensor:

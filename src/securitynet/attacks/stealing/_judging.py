@@ -20,14 +20,14 @@ from securitynet.records import Access
 
 
 def auditors_view(target: Target) -> Target:
-    """The target itself, with a ledger of its own: what is asked to judge a surrogate is no query of the thief's."""
+    """The target itself, with a query counter of its own: judging a surrogate costs the thief no queries."""
     plain = target.without_interface()
     return Target(
         plain.backend,
         head=plain.head,
         preprocessing=plain.preprocessing,
         access=Access.BLACK_BOX,
-        ledger=QueryCounter(target.ledger.cap),
+        query_counter=QueryCounter(target.query_counter.cap),
         precision=plain.precision,
     )
 

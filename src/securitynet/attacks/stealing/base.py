@@ -354,7 +354,7 @@ def ask_about(target: Target, pool: Pool, records: NDArray[np.int64], context: C
     signals = collect(
         target, pool.dataset, records, cache=context.cache, progress=context.progress, same_classes=pool.labelled
     )
-    context.asked.append(signals.queries)
+    context.extra_queries.append(signals.queries)
     return _interface.learnable(signals), signals.outputs.shape[1]
 
 

@@ -71,7 +71,15 @@ class DataFreeStealing(StealingAttack):
         )
         folder = None if context.cache is None else context.cache / "made-up" / fingerprint
         searcher = Searcher(
-            target, shape, search, context.seed, context.device, folder, fingerprint, context.asked, context.progress
+            target,
+            shape,
+            search,
+            context.seed,
+            context.device,
+            folder,
+            fingerprint,
+            context.extra_queries,
+            context.progress,
         )
         found = searcher.run()
         indices = np.arange(len(found.images), dtype=np.int64)

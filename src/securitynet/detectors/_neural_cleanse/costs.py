@@ -75,7 +75,7 @@ class Costs:
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
     def forget(self) -> None:
-        """Norms and progress count from here on; the weights stay as they are."""
+        """Forget the best norms and the epochs without progress; weights and their counters stay."""
         self.best.fill_(torch.inf)
         self.best_before.fill_(torch.inf)
         self.still.zero_()
@@ -100,21 +100,28 @@ class Costs:
         better = works & (norms < self.best[rows])
         self.best[rows] = torch.where(better, norms, self.best[rows])
         finished = self._finished(rows) if may_finish else torch.zeros(len(rows), dtype=torch.bool)
+        # From here on only labels that go on: a finished label keeps the weight and the counters that it ended with.
         on = rows[~finished]
         works = works[~finished]
+        # Phase 1, weight 0: the trigger is optimised for success alone, until it has worked `patience` epochs in a row.
+        # A weight of exactly 0 marks this phase; multiplying and dividing leave it there.
         started = (self.cost[on] == 0) & works
         self.set_count[on] = torch.where(started, self.set_count[on] + 1, 0)
         first = started & (self.set_count[on] >= rules.patience)
         self.cost[on[first]] = rules.initial
+        # Epochs before the weight was set say nothing about whether it is too high or too low.
         for counter in (self.up_count, self.down_count):
             counter[on[first]] = 0
         for flag in (self.went_up, self.went_down):
             flag[on[first]] = False
+        # Phase 2. This very epoch counts as the first of a row, also where the weight has just been set.
         self.up_count[on] = torch.where(works, self.up_count[on] + 1, 0)
         self.down_count[on] = torch.where(works, 0, self.down_count[on] + 1)
         up = self.up_count[on] >= rules.patience
         down = self.down_count[on] >= rules.patience
         self.cost[on[up]] *= rules.multiplier
+        # The way down is steeper than the way up: a trigger that stopped working is to recover soon, and after a fall
+        # and a rise the weight is not where it was but at another value, so that it closes in on the boundary.
         self.cost[on[down]] /= rules.multiplier**1.5
         self.went_up[on[up]] = True
         self.went_down[on[down]] = True
@@ -127,8 +134,10 @@ class Costs:
         if rules.stop_patience is None:
             return torch.zeros(len(rows), dtype=torch.bool)
         found = torch.isfinite(best)
+        # The counter starts only with a first trigger that works: inf >= ratio * inf would count as no progress.
         no_progress = best >= rules.stop_ratio * before
         still = torch.where(no_progress, self.still[rows] + 1, 0)
         self.still[rows] = torch.where(found, still, self.still[rows])
         self.best_before[rows] = torch.minimum(best, before)
+        # Early success at a low weight is no minimum: the boundary must have been crossed both ways.
         return self.went_up[rows] & self.went_down[rows] & (self.still[rows] >= rules.stop_patience)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import left_to_lanes
+from securitynet.models.targets.threads import leave_cores_to_threads
 from securitynet.models.training.checkpoints import CheckpointFile, State
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Which labels are searched for how long.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
 
 
 @dataclass(eq=False)
-class Found:
+class SearchResult:
     """The triggers of the N labels that were searched in full.
 
     Attributes:
@@ -67,7 +67,7 @@ class Found:
     patterns: NDArray[np.uint8]
     verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
-    def sampled(self, plan: Plan) -> NDArray[np.bool_]:
+    def sampled(self, plan: SearchPlan) -> NDArray[np.bool_]:
         """Which labels are of the random sample, N; all where all were searched."""
         if plan.screen_epochs is None:
             return np.ones(len(self.labels), np.bool_)
@@ -78,7 +78,7 @@ class Found:
         exact = set(self.labels[self.verified].tolist())
         return [label for label in labels if label not in exact]
 
-    def replace(self, other: Found) -> None:
+    def replace(self, other: SearchResult) -> None:
         """Take over what another search found for some of the labels."""
         rows = np.searchsorted(self.labels, other.labels)
         for name in ("norms", "success", "epochs", "masks", "patterns", "verified"):
@@ -88,12 +88,12 @@ class Found:
 def search(
     target: Target,
     images: torch.Tensor,
-    plan: Plan,
+    plan: SearchPlan,
     rules: SearchRules,
     key: dict[str, Any],
     cache: Path | None,
-    told: Callable[[float], None],
-) -> Found:
+    report_progress: Callable[[float], None],
+) -> SearchResult:
     """Search for the triggers of all labels of a plan.
 
     Args:
@@ -104,7 +104,7 @@ def search(
         key: JSON that stands for the images.
         cache: Folder for checkpoints; None keeps none. A search that was killed goes on after its last epoch, and comes
             to the same triggers.
-        told: Called with the share of the work that is done.
+        report_progress: Called with the share of the work that is done.
     """
     labels = list(plan.only if plan.only is not None else range(plan.classes))
     run = TriggerSearch(target, images, labels, rules)
@@ -128,20 +128,20 @@ def search(
         def tell(count: int, before: float = before, running: int = running) -> None:
             nonlocal finished
             finished += count
-            told(before + finished / running / plan.epochs)
+            report_progress(before + finished / running / plan.epochs)
 
-        with left_to_lanes(images.device):
+        with leave_cores_to_threads(images.device):
             run.epoch(epoch, tell)
         if file and (epoch + 1 == plan.epochs or file.due()):
             file.write(State(name, epoch + 1, run.state(), {}, ""))
-    told(1.0)
+    report_progress(1.0)
     found = _gather(run, target.precision)
     if file:
         file.write(State(name, plan.epochs, run.state(), {}, ""))
     return found
 
 
-def _going_on(run: TriggerSearch, plan: Plan) -> torch.Tensor:
+def _going_on(run: TriggerSearch, plan: SearchPlan) -> torch.Tensor:
     """Labels that are searched in full: the lowest after the short search, and the random sample."""
     norms = torch.where(run.converged, run.costs.best, torch.inf)
     going = torch.zeros(len(run.labels), dtype=torch.bool)
@@ -149,11 +149,11 @@ def _going_on(run: TriggerSearch, plan: Plan) -> torch.Tensor:
     return going | torch.isin(run.labels, torch.tensor(plan.sample))
 
 
-def _gather(run: TriggerSearch, precision: str) -> Found:
+def _gather(run: TriggerSearch, precision: str) -> SearchResult:
     kept = ~run.left.numpy()
     converged = run.converged.numpy()
     success = np.where(converged, run.success.numpy(), 0.0)
-    return Found(
+    return SearchResult(
         labels=run.labels.numpy()[kept],
         norms=run.norms().numpy()[kept],
         success=success[kept],

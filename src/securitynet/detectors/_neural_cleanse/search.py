@@ -110,12 +110,12 @@ class TriggerSearch:
     def _found(self) -> torch.Tensor:
         return self.converged.to(self.device)[:, None, None, None]
 
-    def epoch(self, number: int, told: Callable[[int], None] | None = None) -> None:
+    def epoch(self, number: int, report_progress: Callable[[int], None] | None = None) -> None:
         """One pass over the images for all labels that are active.
 
         Args:
             number: Of the epoch, from 0; decides the order of the images.
-            told: Called with the number of labels done.
+            report_progress: Called with the number of labels done.
         """
         size = min(self.rules.batch_size, len(self.images))
         order = torch.randperm(len(self.images), generator=generator(self.rules.seed, "order", number))
@@ -131,8 +131,8 @@ class TriggerSearch:
         group = max(1, GROUP_NUMBERS // (size * self.images[0].numel()))
         for part in torch.split(rows, group):
             self._epoch_of(part, order, size, may_finish=not light)
-            if told:
-                told(len(part))
+            if report_progress:
+                report_progress(len(part))
 
     def _epoch_of(self, rows: torch.Tensor, order: torch.Tensor, size: int, may_finish: bool) -> None:
         raw, first, second = self.raw[rows], self.first[rows], self.second[rows]

@@ -28,7 +28,7 @@ BEYOND = 1.25
 
 
 @dataclass(frozen=True, eq=False)
-class Foresight:
+class EarlyStopPredictor:
     """Lower bounds, nearly certain, for the mean entropy under the overlays that an image has not been seen under.
 
     Attributes:
@@ -44,7 +44,7 @@ class Foresight:
     known: int
 
     @classmethod
-    def measured(cls, entropies: NDArray[np.float64]) -> Foresight | None:
+    def measured(cls, entropies: NDArray[np.float64]) -> EarlyStopPredictor | None:
         """Regressions and their margins, or None where nothing can be predicted.
 
         Args:

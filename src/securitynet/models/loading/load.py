@@ -8,15 +8,24 @@ import torch
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
-from securitynet.errors import AccessDenied, ConfigurationError, TargetError
-from securitynet.models.loading.normalization import choose_normalization, sample_indices
-from securitynet.models.loading.open import DEFAULT_SIZE, Opened, Options, open_answers, open_network
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
+from securitynet.models.loading.examination import (
+    Findings,
+    ask,
+    examine_accuracy,
+    examine_answers,
+    verify_optimisations,
+    with_preprocessing,
+)
+from securitynet.models.loading.geometry import choose_geometry
+from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
+from securitynet.models.loading.open import DEFAULT_SIZE, open_answers, open_network
 from securitynet.models.sources.base import Progress
-from securitynet.models.sources.catalog import resolve
-from securitynet.models.sources.preprocessing import Preprocessing, parse_normalization
+from securitynet.models.sources.catalog import resolve, stated_accuracy
+from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import ModelReference, parse_reference
 from securitynet.models.targets import heads
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import HEADS, Head
 from securitynet.models.targets.query_count import QueryCounter
@@ -28,6 +37,7 @@ HEAD_SAMPLE = 256
 
 # Endpoints may charge for answers: fewer images tell the kind of head nearly as surely.
 _PAID_SAMPLE = 32
+_PAID_TRIALS = 64
 _RANDOM_SAMPLE = 8
 _USUAL_SIZES = (32, 28, 64, 224, 299)
 
@@ -41,6 +51,8 @@ def load_target(
     input_size: int | None = None,
     head: str | None = None,
     num_classes: int | None = None,
+    weight_set: str | None = None,
+    allow_random: bool = False,
     access: Access | None = None,
     device: str = "auto",
     precision: str = "fp32",
@@ -50,13 +62,15 @@ def load_target(
     retries: int = 5,
     cache: Path | None = None,
     progress: Progress | None = None,
+    output: str | None = None,
+    trust: bool = False,
 ) -> Target:
     """Load the model that a reference names.
 
     Nothing in a model file is executed; the one code that runs is a factory that the user names (``python:``).
 
     Args:
-        reference: See `securitynet.models.sources.references.FORMS`.
+        reference: Reference of the model; `securitynet list backends` shows the forms.
         weights: File of weights for a network; the library's own by default.
         dataset: Labelled images of the model's kind: they decide ``auto`` choices, and the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
@@ -64,6 +78,10 @@ def load_target(
         input_size: Height and width in pixels to which images are resized.
         head: What the model emits; detected by default, also by ``auto``.
         num_classes: Checked against the weights.
+        weight_set: Which weights of a file that holds several sets: a name in the file, or ``average``. By default
+            those as trained, and a note names the others.
+        allow_random: Average repeated answers of a model that does not answer the same for the same image. By default
+            it is loaded as it is, with a warning, and no run accepts it.
         access: White-box by default where there is a network, else black-box.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32`` or ``bf16``.
@@ -73,9 +91,11 @@ def load_target(
         retries: How often an endpoint that fails is asked again.
         cache: Folder for what endpoints answered; the user's cache folder by default.
         progress: Called with (bytes done, bytes in all) while weights are downloaded.
+        output: Name of the output that holds the class scores, for formats whose models have several.
+        trust: Allow what a format needs that runs code from the model's file; without it such a file is refused.
 
     Returns:
-        The target; its ``notes`` say what was found out.
+        The target; its ``notes`` say what was found out, and its ``checks`` whether it answers as a model must.
 
     Raises:
         ConfigurationError: If an option or the reference makes no sense.
@@ -85,14 +105,18 @@ def load_target(
         AccessDenied: If white-box access is asked to a model that only answers.
     """
     parsed = parse_reference(reference)
+    stated = None
     if parsed.scheme == "catalog":
-        parsed = resolve(parsed)
-    options = Options(
-        weights=None if weights is None else Path(weights),
+        entry, parsed = parsed, resolve(parsed)
+        stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
+    options = LoadOptions(
+        weights=None if weights is None else Path(weights).expanduser(),
         normalize=normalize,
         input_size=input_size,
         head=_check_head(head),
         num_classes=num_classes,
+        weight_set=weight_set,
+        allow_random=allow_random,
         device=resolve_device(device),
         precision=precision,
         batch_size=batch_size,
@@ -101,13 +125,18 @@ def load_target(
         retries=retries,
         cache=cache,
         progress=progress,
+        expected_classes=dataset.num_classes if dataset else None,
+        output=output,
+        trust=trust,
     )
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_answers(parsed, options)
-    return _assemble(opened, options, dataset, access)
+    return _assemble(opened, options, dataset, access, stated)
 
 
-def _assemble(opened: Opened, options: Options, dataset: ImageDataset | None, access: Access | None) -> Target:
+def _assemble(
+    opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None, access: Access | None, stated: float | None
+) -> Target:
     backend = opened.backend
     access = access or (Access.WHITE_BOX if backend.white_box else Access.BLACK_BOX)
     if access is Access.WHITE_BOX and not backend.white_box:
@@ -116,39 +145,86 @@ def _assemble(opened: Opened, options: Options, dataset: ImageDataset | None, ac
             hint="Run with --access black-box, or load the network itself with its weights.",
         )
     preprocessing, auto = _preprocessing(opened, options, dataset)
-    ledger = QueryCounter(options.max_queries)
-    notes = list(opened.notes)
-    target = Target(backend, preprocessing=preprocessing, ledger=ledger if opened.paid else QueryCounter())
+    query_counter = QueryCounter(options.max_queries)
+    target = Target(
+        backend, preprocessing=preprocessing, query_counter=query_counter if opened.paid else QueryCounter()
+    )
+    findings = Findings(list(opened.notes))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
-    elif options.head is None:
-        target.head = _detect_head(_sample_outputs(target, opened, options, dataset), notes)
+        _check_classes(backend, options, dataset)
     else:
-        target.head = options.head
-        if not opened.paid:
-            _doubt_head(options.head, _sample_outputs(target, opened, options, dataset), notes)
-    _check_classes(backend, options, dataset)
-    if auto and dataset is not None:
-        choice = choose_normalization(target, dataset)
-        mean, std = choice.constants
-        preprocessing = preprocessing.model_copy(update={"mean": mean, "std": std})
-        notes.append(choice.note)
-    elif options.normalize is None and opened.preprocessing is None:
-        notes.append("no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize).")
+        sample = _sample(target, opened, options, dataset)
+        if isinstance(backend, ModuleBackend):
+            verify_optimisations(target, backend, sample, findings)
+        target = examine_answers(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
+        target = _examine_outputs(target, opened, options, dataset, sample, stated, auto, findings)
+    if options.normalize is None and opened.preprocessing is None and not target.preprocessing.mean and not auto:
+        findings.notes.append(
+            "no normalisation is stated by the model's source: images are fed in [0, 1] (--normalize)."
+        )
     if isinstance(backend, ModuleBackend):
         backend.precision = options.precision
     return Target(
-        backend,
+        target.backend,
         head=target.head,
-        preprocessing=preprocessing,
+        preprocessing=target.preprocessing,
         access=access,
-        ledger=ledger,
+        query_counter=query_counter,
         precision=options.precision,
-        notes=tuple(notes),
+        notes=tuple(findings.notes),
+        checks=tuple(findings.checks),
+        class_names=opened.class_names,
     )
 
 
-def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | None) -> tuple[Preprocessing, bool]:
+def _examine_outputs(
+    target: Target,
+    opened: OpenedModel,
+    options: LoadOptions,
+    dataset: ImageDataset | None,
+    sample: torch.Tensor,
+    stated: float | None,
+    auto: bool,
+    findings: Findings,
+) -> Target:
+    """Tell the head, choose the normalisation where that is asked for, and look at the accuracy."""
+    if options.head is None or not opened.paid or dataset is not None:
+        outputs = ask(target, sample)
+        if options.head is None:
+            target.head = _detect_head(outputs, findings.notes)
+        elif not opened.paid:
+            _doubt_head(options.head, outputs, findings.notes)
+    target.head = options.head or target.head
+    _check_classes(opened.backend, options, dataset)
+    if dataset is None or dataset.images is None:
+        return target
+    if opened.library is not None and options.input_size is None:
+        known = None if auto else Normalization(target.preprocessing.mean, target.preprocessing.std)
+        geometry = choose_geometry(target, dataset, opened.library, known)
+        if geometry is not None:
+            findings.notes.append(geometry.note)
+            preprocessing = geometry.preprocessing
+            if known is not None:
+                preprocessing = preprocessing.normalized_by(known)
+            target = with_preprocessing(target, preprocessing)
+            outputs = ask(target, sample)
+    indices = sample_indices(dataset, len(sample))
+    predicted = outputs.argmax(dim=1).numpy()
+    if auto:
+        size = _PAID_TRIALS if opened.paid else SAMPLE
+        choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid)
+        target = with_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
+        findings.notes.append(choice.note)
+        indices, predicted = choice.indices, choice.table[0].predicted
+    names = opened.class_names
+    examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated)
+    return target
+
+
+def _preprocessing(
+    opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None
+) -> tuple[Preprocessing, bool]:
     """The preprocessing, and whether its normalisation is still to be chosen by trying."""
     preprocessing = opened.preprocessing or Preprocessing(input_size=opened.input_size)
     if options.input_size is not None:
@@ -160,20 +236,21 @@ def _preprocessing(opened: Opened, options: Options, dataset: ImageDataset | Non
                 "--normalize auto needs labelled images to try the conventions on.",
                 hint="Give a dataset, or name the normalisation.",
             )
-        return preprocessing.model_copy(update={"mean": (), "std": ()}), True
+        return preprocessing.normalized_by(Normalization((), ())), True
     if options.normalize is not None:
-        mean, std = parse_normalization(options.normalize)
+        stated = parse_normalization(options.normalize)
         channels = opened.backend.channels
-        if channels is not None and len(mean) not in (0, 1, channels):
+        if channels is not None and len(stated.mean) not in (0, 1, channels):
             raise ConfigurationError(
-                f"--normalize {options.normalize} has {len(mean)} channels, {opened.backend.reference} has {channels}.",
+                f"--normalize {options.normalize} has {len(stated.mean)} channels, "
+                f"{opened.backend.reference} has {channels}.",
                 hint="Give one value for each channel, or one for all.",
             )
-        return preprocessing.model_copy(update={"mean": mean, "std": std}), False
+        return preprocessing.normalized_by(stated), False
     return preprocessing, opened.preprocessing is None and labelled and not opened.paid and not opened.recorded
 
 
-def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | None) -> None:
+def _check_classes(backend: Backend, options: LoadOptions, dataset: ImageDataset | None) -> None:
     count = backend.num_classes
     if count is None:
         return
@@ -189,11 +266,12 @@ def _check_classes(backend: Backend, options: Options, dataset: ImageDataset | N
         )
 
 
-def _sample_outputs(target: Target, opened: Opened, options: Options, dataset: ImageDataset | None) -> torch.Tensor:
+def _sample(target: Target, opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None) -> torch.Tensor:
+    """Images on which the target is looked at: labelled ones, else random ones of a size that it takes."""
     if dataset is not None and dataset.images is not None:
         most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
-        return _ask(target, dataset.batch(sample_indices(dataset, most)))
-    return _ask_random(target, opened)
+        return dataset.batch(sample_indices(dataset, most))
+    return _random_images(target, opened)
 
 
 def _doubt_head(stated: Head, outputs: torch.Tensor, notes: list[str]) -> None:
@@ -210,20 +288,17 @@ def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
     head = heads.detect(outputs)
     if head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
-    elif bool(((outputs >= 0) & (outputs <= 1)).all()) and float(outputs.std()) > 0:
+    elif heads.looks_like_sigmoid(outputs):
+        head = "sigmoid"
         notes.append(
-            "WARNING: the outputs lie in [0, 1] without summing to 1, as after a sigmoid; they are taken for logits."
+            f"the outputs on {len(outputs)} images lie in [0, 1] without summing to 1: they are taken as sigmoids, and "
+            "logits are recovered from them (--head logits if they are logits)."
         )
     return head
 
 
-def _ask(target: Target, images: torch.Tensor) -> torch.Tensor:
-    step = target.batch_size
-    return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
-
-
-def _ask_random(target: Target, opened: Opened) -> torch.Tensor:
-    """Outputs for random images, of the first usual size that the model takes if its own is not known."""
+def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:
+    """Random images of the first usual size that the model takes, if its own is not known."""
     known = target.preprocessing.input_size or opened.example_size
     sizes = ([known] if known else []) + ([] if opened.paid else [(size, size) for size in _USUAL_SIZES])
     generator = torch.Generator().manual_seed(0)
@@ -231,9 +306,11 @@ def _ask_random(target: Target, opened: Opened) -> torch.Tensor:
     for size in sizes or [(DEFAULT_SIZE, DEFAULT_SIZE)]:
         images = torch.rand((_RANDOM_SAMPLE, target.backend.channels or 3, *size), generator=generator)
         try:
-            return _ask(target, images)
+            ask(target, images)
         except TargetError as error:
             first = first or error
+        else:
+            return images
     assert first is not None  # there is at least one size
     raise first
 
@@ -247,7 +324,7 @@ def _check_head(head: str | None) -> Head | None:
     raise ConfigurationError(f"--head {head!r} is not understood.", hint=f"Write auto, {', '.join(HEADS)}.")
 
 
-def _check_options(reference: ModelReference, options: Options) -> None:
+def _check_options(reference: ModelReference, options: LoadOptions) -> None:
     if options.precision not in ("fp32", "bf16"):
         raise ConfigurationError(f"--precision {options.precision!r} is not understood.", hint="Write fp32 or bf16.")
     if options.precision != "fp32" and not reference.is_network:
@@ -259,7 +336,21 @@ def _check_options(reference: ModelReference, options: Options) -> None:
     ):
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option} must be positive, not {value}.")
-    if reference.scheme == "outputs" and (options.normalize is not None or options.input_size is not None):
+    if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
         raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
-    if options.weights is not None and not reference.is_network:
+    declared = reference.declaration
+    if options.weights is not None and not declared.takes_weights:
         raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")
+    if options.output is not None and "output" not in declared.options:
+        raise ConfigurationError(
+            f"{reference} has one output; --output can't be given.", hint="It is for formats such as ONNX."
+        )
+    if options.trust and not declared.trust:
+        raise ConfigurationError(
+            f"{reference} runs no code from its file; --trust has no effect.", hint="Leave it out."
+        )
+    if declared.trust and not options.trust:
+        raise UnsafeFile(
+            f"{reference} is a program, which is not run unless you say that you trust it.",
+            hint=f"--trust {declared.trust}",
+        )

@@ -1,7 +1,9 @@
 """``--normalize auto``: try the usual conventions on labelled images and keep the one that fits the labels.
 
 Wrong preprocessing is the commonest complaint in every model zoo: a network fed with another normalisation still
-answers, only worse. The right one is told by accuracy; conventions that accuracy cannot tell apart, by likelihood.
+answers, only worse. The right one is told by accuracy, and by the likelihood of the labels after one temperature was
+fitted: without that, an overfitted network would do best on flat inputs, which make it less sure. What the images
+cannot tell apart is reported as such, and a fixed order decides, so that the choice does not hang on their number.
 """
 
 from __future__ import annotations
@@ -12,64 +14,91 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest, ttest_1samp
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.sources.preprocessing import CONVENTIONS, Constants
+from securitynet.models.loading.plausibility import chance_of, least_accuracy
+from securitynet.models.sources.preprocessing import BGR, CONVENTIONS, Normalization
 from securitynet.models.targets.target import Target
 
 SAMPLE = 1000
 """Most images that are tried."""
 
+ORDER = (
+    "imagenet", "half", "none", "cifar10", "cifar10-per-image", "cifar100", "svhn", "mnist", "fmnist", "inception",
+    "clip", "bytes", "caffe",
+)  # fmt: skip
+"""Which convention is taken where images cannot tell: the commoner before the rarer. Each in RGB before all in BGR."""
+
 # After so many images, conventions that are worse beyond doubt are dropped: most of the work is spared.
-_STAGES = (128, 384)
+_STAGES = (64, 160, 400)
 _HOPELESS = 1e-3
-_LEVEL = 0.05
+_LEVEL = 0.01
 _SEED = 0
+_SHOWN = 4
+_COLOUR = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """How well a convention fits.
 
     Attributes:
-        name: Key of `CONVENTIONS`.
-        constants: (mean, deviation).
-        accuracy: Share of the sample classified as labelled, in [0, 1].
-        loss: Mean negative log-likelihood of the labels; infinite if an output was not finite.
-        correct: Per image of the sample that was tried: all, or the first few for a convention that fell behind.
+        name: Of the convention, as ``--normalize`` takes it.
+        normalization: What it states.
+        predicted: Classes for the images that were tried: all, or the first few for a convention that fell behind.
+        labels: Of those images.
+        losses: Negative log-likelihood of each label after fitting one temperature; empty if it failed.
     """
 
     name: str
-    constants: Constants
-    accuracy: float
-    loss: float
-    correct: NDArray[np.bool_]
+    normalization: Normalization
+    predicted: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    losses: NDArray[np.float64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Per image, whether it is classified as labelled."""
+        return np.asarray(self.predicted == self.labels)
 
     @property
     def count(self) -> int:
         """Images it was tried on."""
-        return len(self.correct)
+        return len(self.labels)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of them classified as labelled, in [0, 1]."""
+        return float(self.correct.mean()) if self.count else 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean of ``losses``; infinite if it failed."""
+        return float(self.losses.mean()) if len(self.losses) else math.inf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """The outcome of trying.
 
     Attributes:
-        name: The convention that is kept.
-        constants: Its (mean, deviation).
-        table: All conventions: the one kept, then those tried on all images by falling accuracy, then the others.
-        margin: Accuracy of the one kept less that of the next, on the images both were tried on; None without another.
+        name: The convention that is taken.
+        normalization: What it states.
+        table: All conventions: the one taken, then those tried on all images by falling accuracy, then the others.
+        equals: Names of those that the images cannot tell from it.
+        indices: Records that were tried, N.
         note: One or two sentences for people.
     """
 
     name: str
-    constants: Constants
+    normalization: Normalization
     table: tuple[Candidate, ...]
-    margin: float | None
+    equals: tuple[str, ...]
+    indices: NDArray[np.int64]
     note: str
 
 
@@ -80,37 +109,62 @@ def sample_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int6
     return np.random.default_rng(_SEED).permutation(pool)[:size]
 
 
-def fitting_conventions(channels: int) -> dict[str, Constants]:
-    """The conventions that can be applied to images of so many channels, those that do the same named once."""
-    found: dict[str, Constants] = {}
-    seen: set[Constants] = set()
-    for name, (mean, std) in CONVENTIONS.items():
+def mixed_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int64]:
+    """A fixed sample of as many records of the training as of the test part, in turn; of all where there are no parts.
+
+    Members show which inputs a network knows, non-members that it is not fooled by their sharpness.
+    """
+    parts = [dataset.parts.get(name) for name in ("test", "train")]
+    pools = [part for part in parts if part is not None and len(part)] or [np.arange(len(dataset), dtype=np.int64)]
+    generator = np.random.default_rng(_SEED)
+    shuffled = [generator.permutation(pool) for pool in pools]
+    # Smaller parts are used up; what is missing comes from the other.
+    places = np.concatenate([np.arange(len(pool)) * len(pools) + at for at, pool in enumerate(shuffled)])
+    return np.concatenate(shuffled)[np.argsort(places, kind="stable")][:size]
+
+
+def fitting_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normalization]:
+    """The conventions that can be applied to images of so many channels, in their fixed order, no two of them the same.
+
+    Args:
+        channels: Of the images.
+        bgr: Whether to offer those with reversed channels as well, for colour images.
+    """
+    found: dict[str, Normalization] = {}
+    seen: set[object] = set()
+    for name in (*ORDER, *(other for other in CONVENTIONS if other not in ORDER)):
+        mean, std = CONVENTIONS[name]
         if len(mean) not in (0, 1, channels):
             continue
         spread = (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
         if spread not in seen:
             seen.add(spread)
-            found[name] = (mean, std)
+            found[name] = Normalization(mean, std)
+    if bgr and channels == _COLOUR:
+        found |= {f"{name}{BGR}": Normalization(*entry.constants, "bgr") for name, entry in found.items()}
     return found
 
 
-def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = SAMPLE) -> Choice:
-    """Try all conventions on a sample and keep the one that fits the labels.
+def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True) -> Choice:
+    """Try all conventions on a sample of members and non-members, and take one that fits the labels.
 
-    The highest accuracy wins; among those that an exact McNemar test (at 5%) cannot tell from it, the lowest mean
-    negative log-likelihood does. A convention that is clearly worse on the first images is not tried on the rest.
+    Of the conventions whose accuracy an exact McNemar test cannot tell from the highest, and whose losses a paired test
+    cannot tell from the lowest (both at 1%), the first in the fixed order is taken. One that is clearly worse on the
+    first images is not tried on the rest.
 
     Args:
-        target: Its preprocessing's size and interpolation are kept, and its ledger is charged.
+        target: Its preprocessing's size and interpolation are kept, and its query counter is charged.
         dataset: Labelled images.
         size: Most images to try.
+        bgr: Whether to try reversed channels as well.
 
     Raises:
         TargetError: If the images do not suit the model, or its outputs are finite under no convention.
     """
-    indices = sample_indices(dataset, size)
-    labels = torch.from_numpy(dataset.labels[indices])
-    trials = [_Trial(target, name, pair) for name, pair in fitting_conventions(dataset.image_shape[0]).items()]
+    indices = mixed_indices(dataset, size)
+    labels = dataset.labels[indices]
+    conventions = fitting_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
+    trials = [_Trial(target, name, normalization) for name, normalization in conventions.items()]
     running = trials
     start = 0
     for end in (*(stage for stage in _STAGES if stage < len(indices)), len(indices)):
@@ -128,32 +182,35 @@ def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = S
         top = max(scores.values(), key=lambda score: score.accuracy)
         running = [trial for trial in running if p_value(top, scores[trial.name]) > _HOPELESS]
     scored = [trial.score(labels) for trial in trials]
-    last = [score for score in scored if score.count == len(indices) and math.isfinite(score.loss)]
-    top = max(last, key=lambda score: score.accuracy)
-    best = min((score for score in last if p_value(top, score) > _LEVEL), key=lambda score: score.loss)
+    whole = [score for score in scored if score.count == len(indices) and math.isfinite(score.loss)]
+    top = max(whole, key=lambda score: score.accuracy)
+    accurate = [score for score in whole if p_value(top, score) > _LEVEL]
+    likeliest = min(accurate, key=lambda score: score.loss)
+    equals = [score for score in accurate if not _is_worse(score, likeliest)]
+    best = equals[0]
     others = sorted((score for score in scored if score is not best), key=lambda s: (-s.count, -s.accuracy, s.loss))
     return Choice(
         name=best.name,
-        constants=best.constants,
+        normalization=best.normalization,
         table=(best, *others),
-        margin=_margin(best, others[0]) if others else None,
-        note=_note(best, others, dataset.num_classes, labels),
+        equals=tuple(score.name for score in equals[1:]),
+        indices=indices,
+        note=_note(best, equals[1:], others, dataset.num_classes),
     )
 
 
 class _Trial:
     """One convention, tried on more and more images."""
 
-    def __init__(self, target: Target, name: str, constants: Constants) -> None:
+    def __init__(self, target: Target, name: str, normalization: Normalization) -> None:
         self.name = name
-        self.constants = constants
+        self.normalization = normalization
         self.error: TargetError | None = None
-        mean, std = constants
         self._target = Target(
             target.backend,
             head=target.head,
-            preprocessing=target.preprocessing.model_copy(update={"mean": mean, "std": std}),
-            ledger=target.ledger,
+            preprocessing=target.preprocessing.normalized_by(normalization),
+            query_counter=target.query_counter,
         )
         self._rows: list[torch.Tensor] = []
 
@@ -167,15 +224,33 @@ class _Trial:
         except TargetError as error:
             self.error = error
 
-    def score(self, labels: torch.Tensor) -> Candidate:
+    def score(self, labels: NDArray[np.int64]) -> Candidate:
         """How well it did so far."""
+        empty = np.zeros(0, dtype=np.int64)
         if self.error is not None or not self._rows:
-            return Candidate(self.name, self.constants, 0.0, math.inf, np.zeros(0, dtype=bool))
+            return Candidate(self.name, self.normalization, empty, empty, np.zeros(0))
         logits = torch.cat(self._rows)
         known = labels[: len(logits)]
-        correct = (logits.argmax(dim=1) == known).numpy()
-        loss = float(functional.cross_entropy(logits.double(), known))
-        return Candidate(self.name, self.constants, float(correct.mean()), loss, correct)
+        losses = tempered_losses(logits, torch.from_numpy(known))
+        return Candidate(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, losses)
+
+
+def tempered_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
+    """Negative log-likelihood of each label at the temperature that makes their mean lowest.
+
+    Args:
+        logits: N×K, up to a constant per row.
+        labels: N.
+    """
+    logits = logits.double()
+    logits = (logits - logits.amax(dim=1, keepdim=True)).clamp_min(-1e6)
+
+    def losses(log_temperature: float) -> torch.Tensor:
+        return functional.cross_entropy(logits / math.exp(log_temperature), labels, reduction="none")
+
+    scale = math.log(float(logits.std()) + 1e-12) if logits.numel() > 1 else 0.0
+    found = minimize_scalar(lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded")
+    return losses(float(found.x)).numpy()
 
 
 def p_value(first: Candidate, second: Candidate) -> float:
@@ -188,25 +263,40 @@ def p_value(first: Candidate, second: Candidate) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def _margin(best: Candidate, other: Candidate) -> float:
-    return float(best.correct[: other.count].mean()) - other.accuracy if other.count else best.accuracy
+def _is_worse(score: Candidate, likeliest: Candidate) -> bool:
+    """Whether the losses of one are higher than those of another, by a paired test."""
+    gaps = score.losses - likeliest.losses
+    if len(gaps) < 2 or not float(np.abs(gaps).max()) > 0:
+        return False
+    if float(gaps.std()) < 1e-12:
+        return bool(gaps.mean() > 0)
+    return bool(ttest_1samp(gaps, 0.0, alternative="greater").pvalue < _LEVEL)
 
 
-def _note(best: Candidate, others: list[Candidate], num_classes: int, labels: torch.Tensor) -> str:
-    words = f"auto normalisation: {best.name} fits best ({best.accuracy:.1%} on {best.count:,} images"
-    if others and others[0].count:
-        words += f"; next {others[0].name} {others[0].accuracy:.1%}"
-        words += f" on the first {others[0].count:,})" if others[0].count < best.count else ")"
-        if p_value(best, others[0]) > _LEVEL:
-            words += ", which is no significant difference in accuracy; the likelihood of the labels decided"
-    else:
-        words += "; no other works at all)"
-    # Answering the commonest class always is the least a classifier can do.
-    chance = min(1.0, max(1 / num_classes, float(torch.bincount(labels).max()) / best.count))
-    # Untrained networks do a little better than chance too, so that "significantly better" would say too little.
-    if best.accuracy <= min(3 * chance, chance + 0.15):
-        words += (
-            f". WARNING: this is hardly better than chance ({chance:.1%}): no usual normalisation fits. The model may "
-            "belong to another dataset, number its classes otherwise, or need another --input-size"
+def _is_grey(dataset: ImageDataset, indices: NDArray[np.int64]) -> bool:
+    """Whether the channels of colour images are all the same."""
+    images = dataset.batch(indices[:64])
+    return images.shape[1] == _COLOUR and bool((images[:, 0] == images[:, 2]).all())
+
+
+def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num_classes: int) -> str:
+    tried = f"{best.accuracy:.1%} on {best.count:,} images"
+    if best.accuracy <= least_accuracy(chance := chance_of(best.labels, num_classes)):
+        return (
+            f"WARNING: auto normalisation: no usual convention fits: the best, {best.name}, is hardly better than "
+            f"chance ({tried}; chance is {chance:.1%})."
         )
-    return words + "."
+    if equals:
+        names = [score.name for score in equals[:_SHOWN]] + (["others"] if len(equals) > _SHOWN else [])
+        accuracies = [score.accuracy for score in equals]
+        return (
+            f"auto normalisation: {best.name} is taken ({tried}). The images cannot tell it from {', '.join(names)} "
+            f"({min(accuracies):.1%} to {max(accuracies):.1%}), and a fixed order decides."
+        )
+    if not others or not others[0].count:
+        return f"auto normalisation: found {best.name}, which fits best ({tried}; no other works at all)."
+    rest = f" on the first {others[0].count:,}" if others[0].count < best.count else ""
+    return (
+        f"auto normalisation: found {best.name}, which fits best ({tried}; next {others[0].name} "
+        f"{others[0].accuracy:.1%}{rest}); no other fits the labels as well."
+    )

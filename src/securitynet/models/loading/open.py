@@ -2,83 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.files import cache_folder
+from securitynet.files import stable_hash
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
-from securitynet.models.sources.base import Progress, Shape, Source
+from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import BACKENDS
 from securitynet.models.sources.suggestions import suggest
-from securitynet.models.sources.weights import StateDict, read_state_dict, state_checksum
+from securitynet.models.sources.tensor_names import fit_names
+from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
 from securitynet.models.store.model_record import (
     ClassifierRecord,
+    TargetRecord,
     model_record_path,
     read_membership,
     read_model_record,
 )
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.heads import Head
+from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 from securitynet.models.training.dp_sgd import with_group_norms
 
 DEFAULT_SIZE = 32
 """Height and width of images where nothing states them."""
 
-_REQUEST_SIZE = 32
 
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may say about a model; None leaves it to be found out."""
-
-    device: torch.device
-    weights: Path | None = None
-    normalize: str | None = None
-    input_size: int | None = None
-    head: Head | None = None
-    num_classes: int | None = None
-    precision: str = "fp32"
-    batch_size: int | None = None
-    max_queries: int | None = None
-    timeout: float = 30.0
-    retries: int = 5
-    cache: Path | None = None
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A backend and what its source states about it.
-
-    Attributes:
-        backend: Ready to answer.
-        preprocessing: That its source states; None if it states none.
-        head: That its source states.
-        input_size: That its source states, where it states no normalisation.
-        example_size: Height and width of images that it probably takes.
-        notes: What a reader of the report should know.
-        paid: Whether answers may cost something.
-        recorded: Whether it can only answer for recorded images.
-    """
-
-    backend: Backend
-    preprocessing: Preprocessing | None = None
-    head: Head | None = None
-    input_size: tuple[int, int] | None = None
-    example_size: tuple[int, int] | None = None
-    notes: tuple[str, ...] = ()
-    paid: bool = False
-    recorded: bool = False
-
-
-def open_network(reference: ModelReference, options: Options, dataset: ImageDataset | None) -> Opened:
+def open_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> OpenedModel:
     """Build a network, read its weights and put them in.
 
     Raises:
@@ -97,59 +50,121 @@ def open_network(reference: ModelReference, options: Options, dataset: ImageData
             f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",
             hint=f"Write arch:{record.architecture}.",
         )
-    shape, state, counted = _read_weights(reference, source, options, record, dataset)
+    shape, state, counted = _read_weights(reference, source, options, record, dataset, notes)
+    is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
     network = fitting.build(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)
+    stated = None
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
-        notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
+        if reference.declaration.takes_weights:
+            notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
     else:
-        loaded = fitting.load_weights(
-            network,
-            state,
-            reference=str(reference),
-            convert=source.convert,
-            suggest=lambda: suggest(state, reference, shape.image_size),
-        )
-    preprocessing = record.preprocessing if record else source.preprocessing
-    if record is None and preprocessing is not None and counted and shape.num_classes != source.num_classes:
-        notes.append(
-            f"preprocessing is that of {reference}'s own weights ({preprocessing.describe()}), while these have "
-            f"{shape.num_classes} classes: give --normalize and --input-size if they were trained otherwise."
-        )
-    size = preprocessing.input_size if preprocessing else None
+        fitted = fit_names(state, network.state_dict())
+        notes += fitted.notes
+        stated = fitted.normalization
+        try:
+            loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
+        except WeightsMismatch as mismatch:
+            found = find_shape(source, state, shape)
+            if found is None:
+                raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
+            shape, counted = found[0], True
+            _check_count(reference, shape.num_classes, options, dataset)
+            network = fitting.build(source, shape, frozenset(found[1].state))
+            loaded = fitting.load_weights(network, found[1].state, reference=str(reference))
+            notes.append(found[1].note)
+    if is_own and source.set_own_flags is not None:
+        source.set_own_flags(network)
+    preprocessing, library = _stated_preprocessing(reference, source, options, record, dataset, is_own, notes)
+    if preprocessing is None and stated is not None:
+        preprocessing = Preprocessing().normalized_by(stated)
+        notes.append(f"the file states its normalisation: {preprocessing.describe()}.")
+    size = preprocessing.input_size if preprocessing else source.input_size
+    if library is not None and source.sized:
+        size = shape.image_size, shape.image_size  # the weights themselves depend on it
+        library = None
     if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
         preprocessing = None  # stated for colour images, and these weights take grey ones
     example = shape.channels, *_example_size(shape, size, options, dataset)
+    classes = shape.num_classes if counted else (options.num_classes or (dataset.num_classes if dataset else None))
+    network, output_notes = adapt_outputs(network.float(), example, classes=classes, reference=str(reference))
+    with_flags = is_own or source.set_own_flags is None
+    checksum = state_checksum(loaded, source.architecture + ("" if with_flags else ":plain"))
+    if isinstance(network, AdaptedNetwork):  # other scores than without: signals of older versions must not be taken
+        checksum = stable_hash([checksum, network.part, network.before_sigmoid, network.single], 64)
     backend = ModuleBackend(
-        network.float(),
-        reference=short(reference) if reference.scheme == "python" else str(reference),
-        checksum=state_checksum(loaded, source.architecture),
+        network,
+        reference=str(reference.without_folders()),
+        checksum=checksum,
         example_shape=example,
         device=options.device,
         batch_size=options.batch_size,
     )
     if counted:
-        backend.num_classes = shape.num_classes
-    return Opened(backend, preprocessing, input_size=size, example_size=example[1:], notes=tuple(notes))
+        backend.num_classes = max(shape.num_classes, 2)
+    if backend.channels is None and not reference.declaration.takes_weights:
+        backend.channels = source.channels
+    names = record.class_names if isinstance(record, TargetRecord) else source.class_names if is_own else ()
+    return OpenedModel(
+        backend,
+        preprocessing,
+        library=library,
+        class_names=names,
+        input_size=size,
+        example_size=example[1:],
+        notes=(*notes, *output_notes),
+    )
+
+
+def _stated_preprocessing(
+    reference: ModelReference,
+    source: NetworkSource,
+    options: LoadOptions,
+    record: ClassifierRecord | None,
+    dataset: ImageDataset | None,
+    is_own: bool,
+    notes: list[str],
+) -> tuple[Preprocessing | None, Preprocessing | None]:
+    """What is stated for these weights, and, where nothing is, what a library states for its own."""
+    if record is not None:
+        return record.preprocessing, None
+    if is_own or source.preprocessing is None:
+        return source.preprocessing, None
+    labelled = dataset is not None and dataset.images is not None
+    if not labelled and (reference.detail or "." in reference.name):
+        notes.append(
+            f"preprocessing is that of {reference}, as no labelled images are at hand to try others on; that the file "
+            "holds just these weights could not be verified."
+        )
+        return source.preprocessing, None
+    notes.append(
+        f"weights of your own for {reference}: what the library does with images for its own weights is not taken for "
+        "granted; state --normalize and --input-size if you know them."
+    )
+    return None, source.preprocessing
 
 
 def _read_weights(
     reference: ModelReference,
-    source: Source,
-    options: Options,
+    source: NetworkSource,
+    options: LoadOptions,
     record: ClassifierRecord | None,
     dataset: ImageDataset | None,
+    notes: list[str],
 ) -> tuple[Shape, StateDict | None, bool]:
     """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
-    stated = source.preprocessing.input_size if source.preprocessing else None
+    stated = source.preprocessing.input_size if source.preprocessing else source.input_size
     size = options.input_size or (record.image_size if record else None) or (stated[0] if stated else None)
     size = size or (own[1] if own else DEFAULT_SIZE)
     channels = record.channels if record else (own[0] if own else 3)
+    if not reference.declaration.takes_weights:
+        count = source.num_classes
+        return Shape(count or 10, source.channels or channels, size), None, count is not None
     path = options.weights or (source.fetch(options.progress) if source.fetch else None)
     if path is None:
         if not source.bring_own:
@@ -158,12 +173,20 @@ def _read_weights(
             )
         count = options.num_classes or (dataset.num_classes if dataset else None) or source.num_classes or 10
         return Shape(count, source.channels or channels, size), None, False
-    state, _ = read_state_dict(path)
+    weights = read_weights(path, options.weight_set)
+    notes += weights.notes
+    state = weights.tensors
     shape, counted = fitting.deduce_shape(source, state, size, channels=channels)
+    if source.sized and options.input_size is None and stated and own and own[1] != size:
+        # Made for the size of the dataset rather than for that of the library's own weights?
+        other, known = fitting.deduce_shape(source, state, own[1], channels=channels)
+        if not fitting.fits(source, shape, state) and fitting.fits(source, other, state):
+            return other, state, known
     return shape, state, counted
 
 
-def _check_count(reference: ModelReference, count: int, options: Options, dataset: ImageDataset | None) -> None:
+def _check_count(reference: ModelReference, count: int, options: LoadOptions, dataset: ImageDataset | None) -> None:
+    count = max(count, 2)  # one output is the score of the second of two classes
     if options.num_classes is not None and options.num_classes != count:
         raise WeightsMismatch(
             f"The weights for {reference} have {count} classes; --num-classes says {options.num_classes}.",
@@ -182,7 +205,7 @@ def _own_shape(dataset: ImageDataset | None) -> tuple[int, int] | None:
 
 
 def _example_size(
-    shape: Shape, stated: tuple[int, int] | None, options: Options, dataset: ImageDataset | None
+    shape: Shape, stated: tuple[int, int] | None, options: LoadOptions, dataset: ImageDataset | None
 ) -> tuple[int, int]:
     """Height and width with which the network will be fed."""
     if options.input_size is not None:
@@ -194,33 +217,7 @@ def _example_size(
     return shape.image_size, shape.image_size
 
 
-def open_answers(reference: ModelReference, options: Options) -> Opened:
-    """Open a model that only answers: an ONNX file, an endpoint, or recorded outputs."""
-    name = reference.name
-    if reference.scheme == "outputs":
-        from securitynet.models.targets.backends.recorded import RecordedBackend
-
-        recorded = RecordedBackend(Path(name), reference=short(reference))
-        return Opened(recorded, preprocessing=Preprocessing(), head=recorded.head, recorded=True)
-    if reference.scheme == "onnx":
-        from securitynet.models.targets.backends.onnx import OnnxBackend
-
-        onnx = OnnxBackend(Path(name), reference=short(reference), batch_size=options.batch_size)
-        return Opened(onnx, input_size=onnx.input_size)
-    from securitynet.models.targets.backends.http import HttpBackend
-
-    http = HttpBackend(
-        name,
-        reference=str(reference),
-        ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
-        cap=options.max_queries,
-        batch_size=options.batch_size or _REQUEST_SIZE,
-        timeout=options.timeout,
-        retries=options.retries,
-    )
-    return Opened(http, input_size=http.input_size, paid=True)
-
-
-def short(reference: ModelReference) -> str:
-    """The reference without the folders of its path: results name the model, not the machine."""
-    return str(reference.model_copy(update={"name": Path(reference.name).name}))
+def open_answers(reference: ModelReference, options: LoadOptions) -> OpenedModel:
+    """Open a model that only answers, by the backend of its scheme."""
+    backend: type[Backend] = BACKENDS.get(reference.declaration.name)
+    return backend.open(reference, options)

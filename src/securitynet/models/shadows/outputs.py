@@ -18,7 +18,6 @@ from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, Shadow
 from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow
 from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.targets.interface import seen_as
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.training_defense import TrainingDefense
@@ -112,7 +111,7 @@ def shadow_outputs(
             device=device,
             progress=_after(progress, number * epochs, plan.count * epochs),
         )
-        signals = collect(seen_as(shadow.target, target), dataset, np.union1d(pool, records), cache=cache)
+        signals = collect(restrict_like(shadow.target, target), dataset, np.union1d(pool, records), cache=cache)
         accuracies.append(Accuracies.of(signals, shadow.members, pool[~chosen[number]]))
         included[number] = np.isin(records, shadow.members)
         outputs[number] = signals.select(records).logits
@@ -177,7 +176,7 @@ def shadow_model(
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
     )
-    shadow = replace(shadow, target=seen_as(shadow.target, target))
+    shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
     fidelity = compare(target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
@@ -212,3 +211,8 @@ def _logged(fidelity: tuple[str, ...]) -> tuple[str, ...]:
     for warning in fidelity:
         logger.warning("%s", warning)
     return fidelity
+
+
+def restrict_like(shadow: Target, target: Target) -> Target:
+    """A shadow model behind the interface of the target: an adversary who imitates the target imitates that as well."""
+    return shadow if target.interface is None else shadow.through(target.interface)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from securitynet.errors import ModelError
+from securitynet.files import file_checksum
 from securitynet.models.sources._download import unreachable
 
 
@@ -62,3 +63,14 @@ def hub_file(repository: str, names: Iterable[str], *, revision: str | None, ref
         f"{reference} has none of the files {', '.join(names)}.",
         hint="Only networks of timm are loaded from the hub; others by python:FILE:FACTORY with --weights.",
     )
+
+
+def is_hub_file(path: Path, repository: str, names: Iterable[str], *, revision: str | None = None) -> bool:
+    """Whether a file is one of a repository's, as far as the cache of the hub's client tells. Nothing is fetched."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    for name in names:
+        cached = try_to_load_from_cache(repository, name, cache_dir=constants.HF_HUB_CACHE, revision=revision)
+        if isinstance(cached, str) and Path(cached).stat().st_size == path.stat().st_size:
+            return file_checksum(Path(cached)) == file_checksum(path)
+    return False

@@ -1,4 +1,4 @@
-"""``arch:NAME``: the package's own architectures. Their weights come with ``--weights``."""
+"""An architecture of this package, filled with your weights."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from torch import nn
 
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.factory import build
-from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme("arch", "arch:cifar-resnet20", remark="with --weights FILE", network=True, takes_weights=True)
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     name = ARCHITECTURES.resolve(reference.name).name
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         return build(name, shape.num_classes, shape.channels, shape.image_size)
 
-    return Source(architecture=name, build=make, sized=True)
+    return NetworkSource(architecture=name, build=make, sized=True)

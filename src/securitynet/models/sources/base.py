@@ -1,4 +1,4 @@
-"""`Source`: what is known about a network before its weights are read."""
+"""`NetworkSource`: what is known about a network before its weights are read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
+from typing_extensions import override
 
 from securitynet.errors import ModelError
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -33,7 +36,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkSource:
     """A network that can be built, and where its weights are.
 
     Attributes:
@@ -43,6 +46,7 @@ class Source:
         num_classes: Of the library's own weights; None if it has none.
         channels: Likewise.
         preprocessing: That the library states for its own weights; None if it states none.
+        input_size: Height and width of the input, where they are fixed and no preprocessing is stated.
         fetch: Finds or downloads the library's own weights; None if there are none.
         convert: Brings tensors of older files of this library into today's form.
         fixed_classes: Whether the network cannot be built for another number of classes.
@@ -50,6 +54,9 @@ class Source:
         bring_own: Whether the network as built has meaningful weights already (a user's factory may load them).
         on_meta: Whether it may be built without memory, to see shapes only.
         class_names: In the order of outputs, where the library states them.
+        is_own: Tells whether a file holds the library's own weights; None if it has none, or cannot tell.
+        set_own_flags: Sets what the library's own weights need in a network besides (changes to its input); None for
+            nothing. Weights of anybody else were seldom trained with it.
     """
 
     architecture: str
@@ -57,6 +64,7 @@ class Source:
     num_classes: int | None = None
     channels: int | None = None
     preprocessing: Preprocessing | None = None
+    input_size: tuple[int, int] | None = None
     fetch: Callable[[Progress | None], Path] | None = None
     convert: Callable[[StateDict, nn.Module], StateDict] | None = None
     fixed_classes: bool = False
@@ -64,6 +72,40 @@ class Source:
     bring_own: bool = False
     on_meta: bool = True
     class_names: tuple[str, ...] = ()
+    is_own: Callable[[Path], bool] | None = None
+    set_own_flags: Callable[[nn.Module], None] | None = None
+
+
+class OpaqueNetwork(nn.Module):
+    """A compiled or exported network as an ordinary module.
+
+    Programs of TorchScript do not let their parameters be frozen by the usual method, and exported graphs know no
+    modes: they are always in the one in which they were written.
+
+    Args:
+        inner: The program.
+        has_modes: Whether it knows training and evaluation mode.
+    """
+
+    def __init__(self, inner: nn.Module, *, has_modes: bool) -> None:
+        super().__init__()
+        self.inner = inner
+        self.has_modes = has_modes
+
+    def __deepcopy__(self, _memo: Any) -> OpaqueNetwork:
+        # Nothing changes a program, and TorchScript's own copies have parameters that can't be frozen.
+        return OpaqueNetwork(self.inner, has_modes=self.has_modes)
+
+    @override
+    def train(self, mode: bool = True) -> OpaqueNetwork:
+        if self.has_modes:
+            return super().train(mode)
+        self.training = mode
+        return self
+
+    @override
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.inner(images)
 
 
 def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:

@@ -1,4 +1,4 @@
-"""``catalog:ENTRY``: a model of the catalog, by the id or the key of its entry."""
+"""A model of your catalog, by the id or the key of its entry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from pathlib import Path
 
 from securitynet.errors import ModelError
 from securitynet.models.sources.references import ModelReference, parse_reference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme("catalog", "catalog:ENTRY-ID", network=True, takes_weights=True)
+
+
+def stated_accuracy(reference: ModelReference, dataset: str) -> float | None:
+    """Test accuracy that an entry's publisher states, in [0, 1]; None if none, or if it is of another dataset."""
+    from securitynet import catalog
+    from securitynet.catalog.known import dataset_name
+
+    with catalog.open() as opened:
+        entry = opened.get(reference.name)
+    same = entry.dataset is not None and dataset_name(entry.dataset) == dataset_name(dataset.partition("@")[0])
+    return entry.claimed_accuracy if same else None
 
 
 def resolve(reference: ModelReference) -> ModelReference:

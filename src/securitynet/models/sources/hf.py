@@ -1,7 +1,7 @@
-"""``hf:OWNER/NAME[@REVISION]``: repositories of the Hugging Face hub that hold a network of timm.
+"""A network in a repository of the Hugging Face hub.
 
-Two files are read: ``config.json``, which names an architecture that timm itself defines, and the weights. Code in a
-repository is neither fetched nor run.
+``hf:OWNER/NAME[@REVISION]``. Two files are read: ``config.json``, which names an architecture that timm itself defines,
+and the weights. Code in a repository is neither fetched nor run.
 """
 
 from __future__ import annotations
@@ -11,11 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ModelError
-from securitynet.models.sources._hub import hub_file
-from securitynet.models.sources.base import Progress, Source
+from securitynet.models.sources._hub import hub_file, is_hub_file
+from securitynet.models.sources.base import NetworkSource, Progress
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme(
+    "hf",
+    "hf:owner/name",
+    remark="or hf:./folder",
+    network=True,
+    takes_weights=True,
+    folders=True,
+    members=("config.json", "*.safetensors"),
+    pattern="(?P<name>[^/@]+/[^/@]+)(@(?P<detail>.*))?",
+    mismatch="is not a repository of the hub",
+)
 
 # Arguments of timm's factory that name files or other models rather than describe a network.
 _REFUSED = frozenset(
@@ -31,10 +44,14 @@ _REFUSED = frozenset(
 )
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     repository, revision, name = reference.name, reference.detail, str(reference)
-    path = hub_file(repository, ("config.json",), revision=revision, reference=name)
+    folder = reference.path
+    if folder is not None:
+        path = _local_file(folder, ("config.json",), name)
+    else:
+        path = hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
     architecture = config["architecture"]
     facts = dict(config.get("pretrained_cfg") or config)
@@ -44,9 +61,29 @@ def open_source(reference: ModelReference) -> Source:
     arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _REFUSED}
 
     def fetch_own(_progress: Progress | None) -> Path:
+        if folder is not None:
+            return _local_file(folder, ("model.safetensors", "*.safetensors"), name)
         return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
 
-    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own)
+    def is_own(path: Path) -> bool:
+        if folder is not None:
+            return path.resolve().parent == folder.resolve()
+        return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
+
+    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own, is_own=is_own)
+
+
+def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
+    """The first file in a folder on this machine that fits one of the patterns; pickles are not looked at."""
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder}.", hint="Write hf:owner/name for a repository of the hub.")
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            return path
+    raise ModelError(
+        f"{name} has no {patterns[-1]}.",
+        hint="Save the model with save_pretrained(FOLDER, safe_serialization=True).",
+    )
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch.nn import functional
 
 from securitynet.errors import ConfigurationError
 from securitynet.records import Record
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
+
+_COLOUR = 3
 
 CONVENTIONS: dict[str, Constants] = {
     "none": ((), ()),
@@ -28,8 +30,28 @@ CONVENTIONS: dict[str, Constants] = {
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "bytes": ((0.0,), (1 / 255,)),
+    # Caffe's way: values in 0 to 255 less the mean of ImageNet, no deviation. Its own networks take BGR: "caffe-bgr".
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
 }
 """Usual (mean, deviation) pairs by name, for images in [0, 1]. ``bytes`` feeds values in 0 to 255."""
+
+BGR = "-bgr"
+"""Ending of the names of conventions whose inputs have their channels in the order blue, green, red (OpenCV, Caffe)."""
+
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+class Normalization(NamedTuple):
+    """What ``--normalize`` states. Means and deviations belong to red, green, blue, whatever the order of channels."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: ChannelOrder = "rgb"
+
+    @property
+    def constants(self) -> Constants:
+        """(mean, deviation)."""
+        return self.mean, self.std
 
 
 class Preprocessing(Record):
@@ -42,6 +64,8 @@ class Preprocessing(Record):
         crop_share: The input is the centre of an image whose shorter side is ``input_size / crop_share``
             (timm's ``crop_pct``); None squeezes the whole image into ``input_size``.
         interpolation: Used when resizing, always antialiased.
+        channel_order: Order in which a network takes the channels of a colour image. ``mean`` and ``std`` belong to
+            red, green and blue in any case.
     """
 
     mean: tuple[float, ...] = ()
@@ -49,6 +73,7 @@ class Preprocessing(Record):
     input_size: tuple[int, int] | None = None
     crop_share: float | None = Field(default=None, gt=0, le=1)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    channel_order: ChannelOrder = "rgb"
 
     @field_validator("std")
     @classmethod
@@ -61,19 +86,34 @@ class Preprocessing(Record):
         """JSON form for identities."""
         return self.model_dump(mode="json")
 
+    @model_serializer(mode="wrap")
+    def _without_usual_order(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Identities and keys of stored models are older than the choice.
+        values: dict[str, Any] = serialize(self)
+        if self.channel_order == "rgb":
+            values.pop("channel_order", None)
+        return values
+
     def describe(self) -> str:
         """A few words for people: the convention's name where it is a usual one."""
         named = [name for name, pair in CONVENTIONS.items() if pair == (self.mean, self.std)]
-        words = "no normalisation" if not self.mean else f"normalised by {named[0] if named else self.constants()}"
+        words = "no normalisation" if not self.mean else f"normalised by {named[0] if named else self._numbers()}"
+        if self.channel_order == "bgr":
+            words += ", channels in the order BGR"
         if self.input_size:
             words += f", input {self.input_size[0]}×{self.input_size[1]}"
         return words
 
     def constants(self) -> str:
-        """The normalisation as ``--normalize`` takes it: ``M,M,M/S,S,S``, or ``none``."""
-        if not self.mean:
-            return "none"
+        """The normalisation as ``--normalize`` takes it: ``M,M,M/S,S,S``, or ``none``; with ``-bgr`` at the end."""
+        return (self._numbers() if self.mean else "none") + (BGR if self.channel_order == "bgr" else "")
+
+    def _numbers(self) -> str:
         return "/".join(",".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+
+    def normalized_by(self, normalization: Normalization) -> Preprocessing:
+        """The same with another normalisation and order of channels."""
+        return self.model_copy(update=normalization._asdict())
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Model inputs for images.
@@ -99,7 +139,7 @@ class Preprocessing(Record):
         if self.mean:
             offset, factor = _affine(self.mean, self.std, images.dtype, images.device)
             images = torch.addcmul(offset, images, factor)
-        return images
+        return images.flip(1) if self.channel_order == "bgr" and images.shape[1] == _COLOUR else images
 
     def _resize(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         height, width = images.shape[-2:]
@@ -127,21 +167,24 @@ def _affine(
         return -means / deviations, 1 / deviations
 
 
-def parse_normalization(text: str) -> Constants:
-    """(mean, std) for a convention's name or for ``M,M,M/S,S,S``.
+def parse_normalization(text: str) -> Normalization:
+    """What a convention's name or ``M,M,M/S,S,S`` states; ``-bgr`` at the end reverses the order of channels.
 
     Raises:
         ConfigurationError: If it is neither.
     """
-    if text in CONVENTIONS:
-        return CONVENTIONS[text]
+    name = text.removesuffix(BGR)
+    order: ChannelOrder = "rgb" if name == text else "bgr"
+    if name in CONVENTIONS:
+        return Normalization(*CONVENTIONS[name], order)
     try:
-        mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
+        mean, std = (tuple(float(v) for v in part.split(",")) for part in name.split("/"))
     except ValueError:
         mean, std = (), ()
     if not mean or len(mean) != len(std) or len(mean) not in (1, 3) or min(std, default=0) <= 0:
         raise ConfigurationError(
             f"--normalize {text!r} is not understood.",
-            hint=f"Write auto, one of {', '.join(CONVENTIONS)}, or means and deviations as M,M,M/S,S,S.",
+            hint=f"Write auto, one of {', '.join(CONVENTIONS)}, or means and deviations as M,M,M/S,S,S; "
+            f"with {BGR} at the end for networks that take BGR.",
         )
-    return mean, std
+    return Normalization(mean, std, order)

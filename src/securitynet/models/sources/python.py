@@ -1,4 +1,4 @@
-"""``python:FILE:FACTORY``: a network that the user's own code makes.
+"""A network that a function of your own makes.
 
 This is the one place where code is run, because the user names it. Weights given besides are data as everywhere.
 """
@@ -13,17 +13,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
 from securitynet.files import file_checksum
-from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme(
+    "python",
+    "python:path/to/file.py:factory",
+    network=True,
+    takes_weights=True,
+    file=True,
+    suffixes=(".py",),
+    completion=":FACTORY",
+    pattern=r"(?P<name>.+):(?P<detail>[^\W\d]\w*)",
+    mismatch="does not say which function makes the network",
+    mark=":",
+)
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
-    path, name = Path(reference.name), reference.detail or ""
+    path, name = reference.path or Path(reference.name), reference.detail or ""
     factory = _load(path, name)
     accepted = _accepted(factory)
 
@@ -36,9 +51,9 @@ def open_source(reference: ModelReference) -> Source:
                 f"{path.name}:{name}() returned {type(network).__name__}, not a torch.nn.Module.",
                 hint="It should build and return the network.",
             )
-        return network
+        return OpaqueNetwork(network, has_modes=True) if isinstance(network, torch.jit.ScriptModule) else network
 
-    return Source(
+    return NetworkSource(
         architecture=f"python:{name}:{file_checksum(path)}",
         build=make,
         fixed_classes="num_classes" not in accepted,

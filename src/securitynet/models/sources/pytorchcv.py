@@ -1,4 +1,4 @@
-"""``pytorchcv:NAME``: networks of pytorchcv, among them many for CIFAR, SVHN and CUB."""
+"""A network of pytorchcv, which has many for CIFAR, SVHN and CUB."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from torch import nn
 from securitynet.errors import ModelError
 from securitynet.files import atomic_write
 from securitynet.models.sources._download import download, models_folder
-from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
 from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme("pytorchcv", "pytorchcv:resnet20_cifar10", network=True, takes_weights=True)
 
 # Class counts by the ending of a name; the others are ImageNet's.
 _ENDINGS = {"_cifar10": 10, "_cifar100": 100, "_svhn": 10, "_cub": 200}
@@ -38,7 +41,7 @@ class _Row:
     share: str
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     name = reference.name
     provider = import_torchvision("pytorchcv.model_provider")
@@ -62,13 +65,14 @@ def open_source(reference: ModelReference) -> Source:
     def fetch_own(progress: Progress | None) -> Path:
         return _fetch(reference, row, progress)
 
-    return Source(
+    return NetworkSource(
         architecture=f"pytorchcv:{name}",
         build=make,
         num_classes=classes,
         channels=3,
         preprocessing=_preprocessing(row),
         fetch=fetch_own if row.sha1 else None,
+        is_own=lambda path: bool(row.sha1) and _sha1(path.read_bytes()) == row.sha1,
     )
 
 

@@ -1,42 +1,18 @@
-"""Model references: how a user names a model, on the command line and in study files (DESIGN, section 4)."""
+"""Model references: how a user names a model, on the command line and in study files."""
 
 from __future__ import annotations
 
 import difflib
-from pathlib import PurePath
-from typing import Literal, get_args
+import re
+from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
 from securitynet.errors import ConfigurationError
+from securitynet.models.sources.foreign import explain_foreign
+from securitynet.models.sources.schemes import SCHEMES, Scheme
+from securitynet.models.sources.sniffing import recognise
 from securitynet.records import Record
 
-Scheme = Literal[
-    "timm", "torchvision", "pytorchcv", "hf", "arch", "python", "catalog", "onnx", "http", "https", "outputs"
-]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-
-FORMS: dict[str, str] = {
-    "timm": "timm:resnet18.a1_in1k",
-    "torchvision": "torchvision:resnet50@IMAGENET1K_V2",
-    "pytorchcv": "pytorchcv:resnet20_cifar10",
-    "hf": "hf:owner/name",
-    "arch": "arch:cifar-resnet20 (with --weights FILE)",
-    "python": "python:path/to/file.py:factory",
-    "catalog": "catalog:ENTRY-ID",
-    "onnx": "onnx:path.onnx",
-    "http": "http://host:port/predict",
-    "https": "https://host/predict",
-    "outputs": "outputs:recorded.npz",
-}
-"""An example of each scheme, for messages and documentation."""
-
-_BY_SUFFIX = {
-    ".onnx": "onnx:{}",
-    ".npz": "outputs:{}",
-    ".csv": "outputs:{}",
-    ".parquet": "outputs:{}",
-    ".py": "python:{}:FACTORY",
-}
 _WEIGHTS = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
@@ -44,99 +20,147 @@ class ModelReference(Record):
     """A parsed reference.
 
     Attributes:
-        scheme: Where the model comes from.
+        scheme: Where the model comes from: a name in `SCHEMES`, or an alias of one.
         name: Model, entry or repository name; a path for files; the whole URL for endpoints.
         detail: What follows the name: torchvision's weights, a revision of a repository, a factory in a Python file.
     """
 
-    scheme: Scheme
+    scheme: str
     name: str
     detail: str | None = None
 
     def __str__(self) -> str:
-        if self.scheme in ("http", "https"):
+        if self.declaration.address:
             return self.name
-        mark = ":" if self.scheme == "python" else "@"
-        return f"{self.scheme}:{self.name}" + (f"{mark}{self.detail}" if self.detail else "")
+        return f"{self.scheme}:{self.name}" + (f"{self.declaration.mark}{self.detail}" if self.detail else "")
+
+    @property
+    def declaration(self) -> Scheme:
+        """What the file of its scheme declares."""
+        return SCHEMES.by_name[self.scheme]
 
     @property
     def is_network(self) -> bool:
-        """Whether it leads to a torch network, whose weights ``--weights`` can replace."""
-        return self.scheme not in ("onnx", "http", "https", "outputs")
+        """Whether it leads to a torch network."""
+        return self.declaration.network
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder that it names, with ``~`` expanded; None if it names something else."""
+        if self.declaration.file or (self.declaration.folders and is_path(self.name)):
+            return Path(self.name).expanduser()
+        return None
+
+    def without_folders(self) -> ModelReference:
+        """The same reference with the last part of its path only: results name the model, not the machine."""
+        return self if self.path is None else self.model_copy(update={"name": self.path.name})
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is plainly that of a file or folder: it starts with ``/``, ``./``, ``../`` or ``~``."""
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+
+
+def describe_forms() -> str:
+    """An example of every scheme, joined by commas, for messages and help."""
+    return ", ".join(scheme.example for scheme in SCHEMES.schemes)
 
 
 def parse_reference(text: str) -> ModelReference:
-    """Parse what a user wrote.
+    """Parse what a user wrote. The path of an existing file whose content tells its kind is a reference too.
 
     Raises:
         ConfigurationError: If it is no reference; the message suggests what may have been meant.
     """
     text = text.strip()
     if "://" in text:
-        return _parse_url(text)
-    scheme, colon, rest = text.partition(":")
-    if not colon or scheme not in SCHEMES:
-        raise _not_understood(text, scheme if colon else None)
-    if scheme in ("http", "https"):
-        raise ConfigurationError(f"{text!r} is not an address.", hint=f"Write it as {FORMS[scheme]}.")
+        return _parse_address(text)
+    name, colon, rest = text.partition(":")
+    scheme = SCHEMES.by_name.get(name) if colon else None
+    if scheme is None:
+        return _parse_path(text, name if colon else None)
+    if scheme.address:
+        raise ConfigurationError(f"{text!r} is not an address.", hint=f"Write it as {scheme.form}.")
     if not rest:
-        raise ConfigurationError(f"{text!r} names no model.", hint=f"Write for example {FORMS[scheme]}.")
-    if scheme == "python":
-        path, colon, factory = rest.rpartition(":")
-        if not path or not factory.isidentifier():
-            raise ConfigurationError(
-                f"{text!r} does not say which function makes the network.", hint=f"Write {FORMS['python']}."
-            )
-        return ModelReference(scheme="python", name=path, detail=factory)
-    if scheme in ("torchvision", "hf"):
-        name, _, detail = rest.partition("@")
-        if scheme == "hf" and (name.count("/") != 1 or not all(name.split("/"))):
-            raise ConfigurationError(f"{text!r} is not a repository of the hub.", hint=f"Write {FORMS['hf']}.")
-        return ModelReference(scheme="hf" if scheme == "hf" else "torchvision", name=name, detail=detail or None)
-    known: Scheme = next(s for s in SCHEMES if s == scheme)
-    return ModelReference(scheme=known, name=rest)
+        raise ConfigurationError(f"{text!r} names no model.", hint=f"Write for example {scheme.form}.")
+    match = re.fullmatch(r"(?P<name>.+)" if scheme.folders and is_path(rest) else scheme.pattern, rest)
+    if match is None:
+        raise ConfigurationError(f"{text!r} {scheme.mismatch}.", hint=f"Write {scheme.form}.")
+    return ModelReference(scheme=name, name=match["name"], detail=match.groupdict().get("detail") or None)
 
 
-def _parse_url(text: str) -> ModelReference:
+def _parse_address(text: str) -> ModelReference:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(
-            f"{text!r} is not an address of a model.", hint=f"Endpoints are written {FORMS['http']}."
-        )
+    scheme = SCHEMES.by_name.get(parts.scheme)
+    if scheme is None or not scheme.address or not parts.hostname:
+        forms = " or ".join(known.form for known in SCHEMES.schemes if known.address)
+        raise ConfigurationError(f"{text!r} is not an address of a model.", hint=f"Endpoints are written {forms}.")
     if parts.username or parts.password:
         # A reference ends up in trial files and reports, where a password must not.
         raise ConfigurationError(
             "The address of the endpoint holds a user name or password.",
             hint="Leave it out and set the environment variable SECURITYNET_HTTP_TOKEN instead.",
         )
-    return ModelReference(scheme="https" if parts.scheme == "https" else "http", name=text)
+    return ModelReference(scheme=parts.scheme, name=text)
+
+
+def _parse_path(text: str, scheme: str | None) -> ModelReference:
+    """The reference for the path of an existing file or folder, if its content tells its kind."""
+    path = Path(text).expanduser()
+    if not text or not path.exists():
+        raise _not_understood(text, scheme)
+    recognised = recognise(path)
+    if recognised is None:
+        foreign = explain_foreign(path)
+        if foreign is not None:
+            raise foreign
+        if path.is_file() and path.suffix.lower() in _WEIGHTS:
+            raise _network_missing(text)
+        raise ConfigurationError(
+            f"{text!r} is a {'folder' if path.is_dir() else 'file'} that holds no model of a known kind.",
+            hint=f"A model is written {describe_forms()}.",
+        )
+    name = text if path.is_file() or is_path(text) else f"./{text}"
+    if recognised.completion:
+        raise _kind_missing(text, recognised)
+    return ModelReference(scheme=recognised.name, name=name)
 
 
 def _not_understood(text: str, scheme: str | None) -> ConfigurationError:
     from securitynet.models.architectures import ARCHITECTURES
 
-    forms = "A model is written " + ", ".join(form for name, form in FORMS.items() if name != "https") + "."
+    forms = f"A model is written {describe_forms()}."
     suffix = PurePath(text).suffix.lower()
+    by_suffix = [known for known in SCHEMES.schemes if suffix in known.suffixes]
     if scheme is not None:
-        close = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(scheme.lower(), SCHEMES.by_name, n=1, cutoff=0.5)
         if close:
             return ConfigurationError(
                 f"There is no kind of model {scheme!r} (in {text!r}).", hint=f"Did you mean {close[0]}:…? {forms}"
             )
-    elif suffix in _BY_SUFFIX:
-        return ConfigurationError(
-            f"{text!r} does not say what kind of model it is.", hint=f"Did you mean {_BY_SUFFIX[suffix].format(text)}?"
-        )
+    elif by_suffix:
+        return _kind_missing(text, by_suffix[0])
     elif suffix in _WEIGHTS:
-        return ConfigurationError(
-            f"{text!r} is a file of weights; which network they belong to must be said too.",
-            hint=f"Write for example arch:cifar-resnet20 --weights {text}.",
-        )
+        return _network_missing(text)
     elif text in ARCHITECTURES:
         return ConfigurationError(
             f"{text!r} does not say where the model comes from.",
             hint=f"Did you mean arch:{text} (with --weights), timm:{text} or torchvision:{text}?",
         )
-    elif text.count("/") == 1:
+    elif text.count("/") == 1 and not is_path(text):
         return ConfigurationError(f"{text!r} does not say where the model comes from.", hint=f"Did you mean hf:{text}?")
     return ConfigurationError(f"{text!r} is not a model reference.", hint=forms)
+
+
+def _kind_missing(text: str, scheme: Scheme) -> ConfigurationError:
+    return ConfigurationError(
+        f"{text!r} does not say what kind of model it is.",
+        hint=f"Did you mean {scheme.name}:{text}{scheme.completion}?",
+    )
+
+
+def _network_missing(text: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{text!r} is a file of weights; which network they belong to must be said too.",
+        hint=f"Write for example arch:cifar-resnet20 --weights {text}.",
+    )

@@ -14,20 +14,17 @@ import torch
 from torch import nn
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.sources.base import Shape, Source
+from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict
 
-_PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.", "classifier.", "student.")
-_INFIXES = ("module.", "_orig_mod.")
-# Counters that thop, a profiler, leaves behind in saved networks. They take part in no computation.
-_LEFTOVERS = ("total_ops", "total_params")
 _SHOWN = 4
 
 # Two class counts to see which tensors depend on them: some libraries build for CIFAR-10 and CIFAR-100 only.
 _PROBES = (10, 100)
 
 
-def build(source: Source, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
+def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
     """Build a network, always with the same first weights, without touching torch's global random state.
 
     Args:
@@ -52,7 +49,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
+def deduce_shape(source: NetworkSource, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
     """The class count and channels that weights were made for, read from the tensors that depend on them.
 
     Args:
@@ -73,7 +70,7 @@ def deduce_shape(source: Source, state: StateDict, image_size: int, *, channels:
     return shape, count is not None
 
 
-def _deduce_classes(source: Source, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
+def _deduce_classes(source: NetworkSource, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
     if source.fixed_classes:
         return None
     small, large = (
@@ -98,48 +95,8 @@ def _deduce_channels(network: nn.Module, fitted: StateDict) -> int | None:
 
 
 def fit_keys(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> StateDict:
-    """``state`` under the names that fit ``wanted`` best: prefixes of wrappers removed or added.
-
-    Wrappers (data parallelism, compilation, training frameworks) put prefixes before names. Which of them to remove is
-    decided by what fits the network, since a network may itself have a part called ``model``.
-    """
-    names = set(wanted)
-    best, best_score = state, -1
-    for candidate in _renamings(list(state), names):
-        score = len(names.intersection(candidate.values()))
-        if score > best_score:
-            best, best_score = {new: state[old] for old, new in candidate.items()}, score
-    return {key: value for key, value in best.items() if key.rpartition(".")[2] not in _LEFTOVERS or key in names}
-
-
-def _renamings(keys: list[str], wanted: set[str]) -> Iterator[dict[str, str]]:
-    """Ways to rename, from no change to several prefixes removed: old name -> new name."""
-    seen: set[frozenset[str]] = set()
-    queue = [{key: key for key in keys}]
-    for _ in range(32):  # nested wrappers are few; the bound only guards against files made to be slow
-        if not queue:
-            return
-        current = queue.pop(0)
-        values = frozenset(current.values())
-        if len(values) < len(current) or values in seen:
-            continue  # two tensors would get one name
-        seen.add(values)
-        yield current
-        common = _common_prefix(values)
-        for prefix in dict.fromkeys((*_PREFIXES, *([common] if common else []))):
-            if any(name.startswith(prefix) for name in values):
-                queue.append({old: new.removeprefix(prefix) for old, new in current.items()})
-        for infix in _INFIXES:
-            if any(f".{infix}" in name for name in values):
-                queue.append({old: new.replace(f".{infix}", ".") for old, new in current.items()})
-        added = _common_prefix(wanted)
-        if added and not any(name.startswith(added) for name in values):
-            queue.append({old: added + new for old, new in current.items()})
-
-
-def _common_prefix(names: set[str] | frozenset[str]) -> str | None:
-    firsts = {name.partition(".")[0] for name in names}
-    return f"{firsts.pop()}." if len(firsts) == 1 and all("." in name for name in names) else None
+    """``state`` under the names that fit ``wanted`` best; see `securitynet.models.sources.tensor_names.fit_names`."""
+    return fit_names(state, wanted).state
 
 
 def load_weights(
@@ -210,13 +167,13 @@ def _differences(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> list[s
     return words
 
 
-def fits(source: Source, shape: Shape, state: StateDict) -> bool:
+def fits(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
     """Whether weights fit a network of that shape exactly; nothing is loaded."""
     wanted = build(source, shape, frozenset(state), meta=True).state_dict()
     return not _differences(fit_keys(state, wanted), wanted)
 
 
-def same_names(source: Source, shape: Shape, state: StateDict) -> bool:
+def same_names(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
     """Whether weights have the names that a network of that shape has, whatever the shapes of tensors."""
     wanted = build(source, shape, frozenset(state), meta=True).state_dict()
     fitted = fit_keys(state, wanted)

@@ -36,7 +36,7 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
 
 def _fitting_size(scheme: str, name: str, state: StateDict, image_size: int) -> int | None:
     try:
-        source = open_source(ModelReference.model_validate({"scheme": scheme, "name": name}))
+        source = open_source(ModelReference(scheme=scheme, name=name))
         start = Shape(source.num_classes or 10, source.channels or 3, image_size)
         if not fitting.same_names(source, start, state):
             return None

@@ -1,28 +1,33 @@
-"""``timm:NAME[.TAG]``: networks of PyTorch Image Models."""
+"""A network of PyTorch Image Models (timm)."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from securitynet.errors import ModelError
+from securitynet.files import file_checksum
 from securitynet.models.sources._download import fetch
-from securitynet.models.sources._hub import hub_file
-from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.sources._hub import hub_file, is_hub_file
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme("timm", "timm:resnet18.a1_in1k", network=True, takes_weights=True)
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which repositories of the hub keep weights, the safe kind first."""
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     timm = import_torchvision("timm")
     architecture, _, tag = reference.name.partition(".")
@@ -44,20 +49,32 @@ def open_source(reference: ModelReference) -> Source:
             return hub_file(facts["hf_hub_id"], names, revision=None, reference=str(reference))
         return fetch(facts["url"], reference=str(reference), progress=progress)
 
+    def is_own(path: Path) -> bool:
+        if facts.get("hf_hub_id") and is_hub_file(path, facts["hf_hub_id"], WEIGHTS_FILES):
+            return True
+        digits = re.search(r"-([0-9a-f]{8,})\.", facts.get("url") or "")
+        return digits is not None and file_checksum(path).startswith(digits[1])
+
     published = bool(tags) and bool(facts.get("hf_hub_id") or facts.get("url"))
-    return timm_source(architecture, facts, fetch=fetch_own if published else None)
+    return timm_source(architecture, facts, fetch=fetch_own if published else None, is_own=is_own)
 
 
 def timm_source(
-    architecture: str, facts: Mapping[str, Any], *, arguments: Mapping[str, Any] | None = None, fetch: Any = None
-) -> Source:
+    architecture: str,
+    facts: Mapping[str, Any],
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    fetch: Any = None,
+    is_own: Callable[[Path], bool] | None = None,
+) -> NetworkSource:
     """A source for an architecture of timm and what its configuration states.
 
     Args:
         architecture: Without a tag.
         facts: As in timm's ``pretrained_cfg``.
         arguments: Further arguments of the architecture.
-        fetch: See `Source`.
+        fetch: See `NetworkSource`.
+        is_own: See `NetworkSource`.
     """
     timm = import_torchvision("timm")
     size = facts.get("input_size") or (3, 224, 224)
@@ -72,7 +89,7 @@ def timm_source(
         )
         return network
 
-    return Source(
+    return NetworkSource(
         architecture=f"timm:{architecture}",
         build=make,
         num_classes=facts.get("num_classes") or None,
@@ -82,6 +99,7 @@ def timm_source(
         convert=_convert,
         sized=fixed,
         class_names=tuple(facts.get("label_names") or ()),
+        is_own=is_own,
     )
 
 

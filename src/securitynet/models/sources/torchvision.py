@@ -1,4 +1,4 @@
-"""``torchvision:NAME[@WEIGHTS]``: networks of torchvision."""
+"""A network of torchvision."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from typing import Any
 from torch import nn
 
 from securitynet.errors import ModelError
+from securitynet.files import file_checksum
 from securitynet.models.sources._download import fetch
-from securitynet.models.sources.base import Progress, Shape, Source, unknown_model
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
+
+SCHEME = Scheme(
+    "torchvision",
+    "torchvision:resnet50@IMAGENET1K_V2",
+    network=True,
+    takes_weights=True,
+    pattern="(?P<name>[^@]*)(@(?P<detail>.*))?",
+)
 
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
 _COLOUR = 3
 
 
-def open_source(reference: ModelReference) -> Source:
+def open_source(reference: ModelReference) -> NetworkSource:
     """See `securitynet.models.sources.open_source`."""
     models = import_torchvision("torchvision.models")
     known = models.list_models(module=models)
@@ -37,16 +47,20 @@ def open_source(reference: ModelReference) -> Source:
         if reference.name in _WITH_AUXILIARY:
             # Training needs the auxiliary classifiers, evaluation does not: saved networks come with and without them.
             auxiliary = not keys or any("aux" in key.lower() for key in keys)
-            arguments |= {"aux_logits": auxiliary, "init_weights": False, "transform_input": True}
+            arguments |= {"aux_logits": auxiliary, "init_weights": False, "transform_input": False}
         network: nn.Module = models.get_model(reference.name, weights=None, num_classes=shape.num_classes, **arguments)
         return network if shape.channels == _COLOUR else with_channels(network, shape.channels)
 
+    digits = re.search(r"-([0-9a-f]{8,})\.", chosen.url)
+
     def fetch_own(progress: Progress | None) -> Path:
-        digits = re.search(r"-([0-9a-f]{8,})\.", chosen.url)
         return fetch(chosen.url, reference=str(reference), sha256=digits[1] if digits else None, progress=progress)
 
+    def is_own(path: Path) -> bool:
+        return digits is not None and file_checksum(path).startswith(digits[1])
+
     categories = tuple(chosen.meta.get("categories") or ())
-    return Source(
+    return NetworkSource(
         architecture=f"torchvision:{reference.name}",
         build=make,
         num_classes=len(categories) or None,
@@ -56,7 +70,14 @@ def open_source(reference: ModelReference) -> Source:
         convert=_convert,
         sized=sized,
         class_names=categories,
+        is_own=is_own,
+        set_own_flags=_transform_input if reference.name in _WITH_AUXILIARY else None,
     )
+
+
+def _transform_input(network: nn.Module) -> None:
+    """The first weights of these networks were converted from TensorFlow, whose inputs are normalised otherwise."""
+    network.transform_input = True  # type: ignore[assignment]
 
 
 def with_channels(network: nn.Module, channels: int) -> nn.Module:

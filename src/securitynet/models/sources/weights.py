@@ -15,6 +15,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,29 +25,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from securitynet.errors import ModelError, UnsafeFile
+from securitynet.models.sources.weight_sets import choose_set
 
 StateDict = dict[str, torch.Tensor]
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin")
-"""Usual endings of files of weights; only for messages."""
 
-# In this order: the weights as trained come before their running average.
-_NESTS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "net",
-    "network",
-    "module",
-    "params",
-    "weights",
-    "ema",
-    "state_dict_ema",
-    "ema_state_dict",
-    "model_ema",
-    "params_ema",
-)
+@dataclass(frozen=True)
+class Weights:
+    """What was read from a file.
+
+    Attributes:
+        tensors: On the CPU, by the names in the file.
+        notes: What a reader of the report should know: which of several sets was taken.
+    """
+
+    tensors: StateDict
+    notes: tuple[str, ...] = ()
 
 
 def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
@@ -62,10 +56,32 @@ def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
         UnsafeFile: If reading it would execute code.
         ModelError: If it is missing, empty, damaged, or not a file of weights.
     """
+    state = read_weights(path).tensors
+    return state, state_checksum(state)
+
+
+def read_weights(path: str | Path, weight_set: str | None = None) -> Weights:
+    """The tensors of a file of weights, by name, and what else could have been taken from it.
+
+    Args:
+        path: Of the file.
+        weight_set: Which set, where it holds several; see `securitynet.models.sources.weight_sets.choose_set`.
+
+    Raises:
+        UnsafeFile, ModelError: See `read_state_dict`.
+        ConfigurationError: If there is no such set.
+    """
     path = Path(path)
     content = _read(path)
-    state = _tensors(_open_nests(content, path), path)
-    return state, state_checksum(state)
+    if isinstance(content, torch.Tensor):
+        raise ModelError(f"{path} holds a single tensor, not the weights of a network by name.")
+    if not isinstance(content, Mapping):
+        raise ModelError(
+            f"{path} holds a {type(content).__name__}, not the weights of a network by name.",
+            hint="Save them with torch.save(model.state_dict(), FILE).",
+        )
+    chosen = choose_set(content, weight_set)
+    return Weights(_tensors(chosen.content, path), chosen.notes)
 
 
 def state_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") -> str:
@@ -270,23 +286,6 @@ def _damaged(path: Path, error: Exception) -> ModelError:
         f"{path} is damaged or cut short" + (f" ({detail[0].rstrip('.')[:120]})." if detail else "."),
         hint="Download it again and compare its size or checksum with the source's.",
     )
-
-
-def _open_nests(content: Any, path: Path) -> Mapping[Any, Any]:
-    """The innermost mapping that holds the tensors."""
-    if isinstance(content, torch.Tensor):
-        raise ModelError(f"{path} holds a single tensor, not the weights of a network by name.")
-    for _ in range(4):
-        if not isinstance(content, Mapping):
-            raise ModelError(
-                f"{path} holds a {type(content).__name__}, not the weights of a network by name.",
-                hint="Save them with torch.save(model.state_dict(), FILE).",
-            )
-        inner = next((content[key] for key in _NESTS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    return content  # type: ignore[no-any-return]
 
 
 def _tensors(content: Mapping[Any, Any], path: Path) -> StateDict:

@@ -264,7 +264,7 @@ def fresh_network(spec: ModelSpec) -> nn.Module:
     channels, size, _ = spec.dataset.image_shape
     shape = Shape(spec.num_classes, channels, spec.input_size or size)
     reference = parse_reference(qualified(spec.architecture))
-    if not reference.is_network:
+    if not reference.declaration.takes_weights:
         raise ConfigurationError(f"{spec.architecture} is no network that could be trained.")
     source = open_source(reference)
     with isolated():

@@ -196,7 +196,7 @@ class TargetRecord(ClassifierRecord):
         if self.defense is not None:
             values["defense"] = self.defense.requested.model_dump(mode="json")
         if self.backdoor is not None:
-            values["backdoor"] = self.backdoor.asked.model_dump(mode="json")
+            values["backdoor"] = self.backdoor.requested.model_dump(mode="json")
         return values
 
     def document(self) -> dict[str, Any]:

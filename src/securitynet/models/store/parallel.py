@@ -1,8 +1,8 @@
-"""Several models of the store trained side by side: shared images, and on a CPU one model a thread.
+"""Trains several models of the store in parallel: they share images, and on a CPU each model has one thread.
 
-torch divides every operation among the cores and waits for the slowest after each. Where several models are wanted,
-one model a thread needs no waiting, and a core that another program takes slows one of them down instead of all.
-``vmap`` over the weights of convolutional networks was slower than one model after the other on a CPU; see
+torch splits every operation across the cores and then waits for the slowest one. With one model per thread there is no
+such waiting, and a core that is busy with another program slows down one model instead of all of them. On a CPU,
+``vmap`` over the weights of convolutional networks was slower than training the models in turn; see
 ``benchmarks/stealing_together.py``.
 """
 
@@ -25,12 +25,12 @@ from securitynet.models.targets.threads import thread_pool
 from securitynet.models.training.batches import RESIDENT_BYTES
 from securitynet.randomness import isolated
 
-LANE_BYTES = 4 << 30
-"""Main memory that models which are trained side by side may take, as far as can be told before."""
+PARALLEL_BYTES = 4 << 30
+"""Main memory that models trained in parallel may use, by the estimate made beforehand: 4 GiB."""
 
 
 class _Stopped(Exception):
-    """Another lane failed, or the user wants to stop."""
+    """Another training failed, or the user interrupted the run."""
 
 
 def obtain_models(
@@ -40,26 +40,25 @@ def obtain_models(
     cache: Path | None = None,
     device: str = "auto",
     progress: Progress | None = None,
-    lanes: int | None = None,
+    threads: int | None = None,
 ) -> list[StoredModel]:
-    """The models of several specs of one dataset, in their order; see `obtain_model`.
+    """Obtain the models of several specs of one dataset, in the order of the specs; see `obtain_model`.
 
-    Images that have to be decoded are decoded once for all specs. On a CPU, models that draw no random numbers while
-    they are trained (no dropout) are trained side by side, each on one thread: then each has the weights that it would
-    have if it were trained alone on one thread.
+    Images that need decoding are decoded once for all specs. On a CPU, models whose training draws no random numbers
+    (no dropout) are trained in parallel, each on one thread. Each then has the same weights as if it had been trained
+    alone on one thread.
 
     Args:
-        specs: What is wanted, all of one dataset.
+        specs: The models to obtain, all of one dataset.
         kind: See `obtain_model`.
-        cache: Folder of the store; None keeps nothing.
-        device: Where to train. On a GPU models are trained one after the other.
+        cache: Folder of the store; None stores nothing.
+        device: Where to train. On a GPU, models are trained one after another.
         progress: Called with (epochs done, epochs in all) over all specs.
-        lanes: How many models are trained side by side; by default as many as torch has threads, as far as memory
-            allows.
+        threads: How many models to train in parallel; by default as many as torch has threads and memory allows.
 
     Raises:
-        SecurityNetError: See `obtain_model`. The other models' training stops after its current epoch, and goes on from
-            there another time.
+        SecurityNetError: See `obtain_model`. The training of the other models stops after its current epoch and
+            resumes from there in the next run.
     """
     for spec in specs:
         check_images(spec.dataset)
@@ -68,14 +67,14 @@ def obtain_models(
     done = [0] * len(specs)
     lock, stop = threading.Lock(), threading.Event()
 
-    count = side_by_side(specs, device) if lanes is None else min(lanes, len(specs))
+    count = choose_thread_count(specs, device) if threads is None else min(threads, len(specs))
 
     def begin(number: int) -> TrainingRun:
         images = fetched[number] if fetched else None
         return TrainingRun(specs[number], kind=kind, cache=cache, device=device, images=images)
 
     def train(number: int, run: TrainingRun) -> None:
-        def tell(epochs: int) -> None:
+        def report_progress(epochs: int) -> None:
             if stop.is_set():
                 raise _Stopped
             with lock:
@@ -83,8 +82,8 @@ def obtain_models(
                 if progress:
                     progress(sum(done), total)
 
-        run.train(tell)
-        tell(specs[number].recipe.epochs)
+        run.train(report_progress)
+        report_progress(specs[number].recipe.epochs)
 
     if count < 2:
         models = []
@@ -96,7 +95,7 @@ def obtain_models(
     runs = [begin(number) for number in range(len(specs))]
     # Large specs first: starting with the small ones would leave a core idle at the end.
     order = sorted(range(len(specs)), key=lambda number: -len(specs[number].indices) * specs[number].recipe.epochs)
-    with isolated():  # threads share torch's global random state: it is given back once, when all are done
+    with isolated():  # threads share torch's global random state, so it is restored once, after all of them
         pool = thread_pool(count)
         futures = [pool.submit(train, number, runs[number]) for number in order]
         try:
@@ -106,34 +105,39 @@ def obtain_models(
             stop.set()
             for future in futures:
                 if not future.cancel():
-                    future.exception()  # waits
+                    future.exception()  # waits for it to end
             raise _cause(error, futures) from None
     return [run.finished() for run in runs]
 
 
-def side_by_side(specs: Sequence[ModelSpec], device: str) -> int:
-    """How many of these specs are trained side by side: 1 where it would not be faster, safe or small enough."""
+def choose_thread_count(specs: Sequence[ModelSpec], device: str) -> int:
+    """Number of models to train in parallel: 1 if parallel training would be slower, unsafe or too large for memory.
+
+    Args:
+        specs: The models to train.
+        device: Where to train, as for `obtain_model`.
+    """
     if len(specs) < 2 or resolve_device(device).type != "cpu":
         return 1
-    most = max(1, LANE_BYTES // max(_memory(spec) for spec in specs))
+    most = max(1, PARALLEL_BYTES // max(_memory(spec) for spec in specs))
     count = min(torch.get_num_threads(), len(specs), most)
-    if count < 2 or any(spec.defense is not None for spec in specs):  # defenses may draw and build as they please
+    if count < 2 or any(spec.defense is not None for spec in specs):  # a defense may draw numbers or build networks
         return 1
-    if any(_draws(spec) for spec in {spec.architecture: spec for spec in specs}.values()):
+    if any(_draws_random_numbers(spec) for spec in {spec.architecture: spec for spec in specs}.values()):
         return 1
     return count
 
 
 def _cause(error: BaseException, futures: Sequence[Future[None]]) -> BaseException:
-    """What went wrong, and not that others were stopped because of it."""
+    """The original error, not the `_Stopped` of the trainings that were stopped because of it."""
     if not isinstance(error, _Stopped):
         return error
     errors = [future.exception() for future in futures if not future.cancelled()]
-    return next((found for found in errors if found is not None and not isinstance(found, _Stopped)), error)
+    return next((other for other in errors if other is not None and not isinstance(other, _Stopped)), error)
 
 
-def _draws(spec: ModelSpec) -> bool:
-    """Whether a network draws from torch's global random state when it is trained, as dropout does."""
+def _draws_random_numbers(spec: ModelSpec) -> bool:
+    """Whether training a network draws from torch's global random state, as dropout does."""
     network = fresh_network(spec).train()
     channels, size, _ = spec.dataset.image_shape
     side = spec.input_size or size
@@ -144,7 +148,7 @@ def _draws(spec: ModelSpec) -> bool:
 
 
 def _memory(spec: ModelSpec) -> int:
-    """Bytes that training takes: weights, gradients, momentum, and the activations of a batch with their gradients."""
+    """Bytes that a training needs: weights, gradients, momentum, and a batch's activations with their gradients."""
     network = fresh_network(spec)
     channels, size, _ = spec.dataset.image_shape
     side = spec.input_size or size
@@ -165,10 +169,10 @@ def _memory(spec: ModelSpec) -> int:
 
 
 def _shared_images(specs: Sequence[ModelSpec]) -> list[tuple[Images, NDArray[np.int64]]] | None:
-    """Images that have to be decoded, decoded once for all specs, with the positions of each spec's records among them.
+    """Images that need decoding, decoded once for all specs, and the positions of each spec's records among them.
 
-    Records are in the order of the largest spec, so that positions are the same for a spec whichever others there are
-    where smaller specs are the first records of larger ones. None if there is nothing to share, or too little memory.
+    Records are in the order of the largest spec. If smaller specs are prefixes of larger ones, the positions of a spec
+    therefore do not depend on the other specs. None if there is nothing to share, or too little memory.
     """
     images = specs[0].dataset.images
     if images is None or isinstance(images, torch.Tensor) or any(s.dataset is not specs[0].dataset for s in specs):

@@ -75,11 +75,6 @@ def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Tr
     return traced
 
 
-def classifier_names(network: nn.Module, inputs: torch.Tensor) -> tuple[str, ...]:
-    """Names of the parameters of the final classifier: ``("fc.weight", "fc.bias")``."""
-    return find(network, inputs).weights
-
-
 def _named(network: nn.Module, layer: str, reference: str) -> Extract:
     name = layer.removesuffix(_INPUT)
     before = layer.endswith(_INPUT)

@@ -1,7 +1,7 @@
-"""What a model's last layer emits: logits, log-probabilities or probabilities. Public models come in all three kinds.
+"""What a model's last layer emits: logits, log-probabilities, probabilities, or a sigmoid of each logit.
 
 The kind is detected on a sample of raw outputs, and every later step goes through `to_logits` and `to_posteriors`, so
-that a softmax is neither forgotten nor applied twice (DESIGN, section 8).
+that a softmax is neither forgotten nor applied twice (docs/architecture.md, "Traps").
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import torch
 
 from securitynet.errors import AccessDenied, TargetError
 
-Head = Literal["logits", "log-probabilities", "probabilities", "answers", "labels"]
-"""What outputs are. The last two are not emitted by models, but by interfaces before them: posteriors of which
-something is missing, so that rows need not sum to 1; and predicted classes, as rows with a single 1."""
+Head = Literal["logits", "log-probabilities", "probabilities", "sigmoid", "answers", "labels"]
+"""What outputs are; ``sigmoid`` is the sigmoid of each class's logit by itself. The last two are not emitted by models,
+but by interfaces before them: posteriors of which something is missing, so that rows need not sum to 1; and predicted
+classes, as rows with a single 1."""
 
-HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities")
+HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigmoid")
 """What a model may emit."""
 
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -46,6 +47,11 @@ def detect(outputs: torch.Tensor) -> Head:
     return "logits"
 
 
+def looks_like_sigmoid(outputs: torch.Tensor) -> bool:
+    """Whether outputs that `detect` takes for logits, N×K, all lie in [0, 1] and differ, as after a sigmoid."""
+    return bool(((outputs >= 0) & (outputs <= 1)).all()) and bool((outputs != outputs[:1, :1]).any())
+
+
 def check_finite(outputs: torch.Tensor) -> None:
     """Raise `TargetError` if any output is NaN or plus infinity, or a row holds no finite value."""
     bad = torch.isnan(outputs).any(dim=1) | (outputs == torch.inf).any(dim=1) | (outputs == -torch.inf).all(dim=1)
@@ -71,6 +77,10 @@ def to_logits(outputs: torch.Tensor, head: Head) -> torch.Tensor:
         raise _labels_only("logits")
     if head in ("probabilities", "answers"):
         return outputs.clamp_min(_SMALLEST).log()
+    if head == "sigmoid":
+        # In double precision, because 1 - p cancels; where the sigmoid has rounded to 1, the logit was 17 or more.
+        values = outputs.double().clamp(_SMALLEST, 1 - 2.0**-25)
+        return (values.log() - (-values).log1p()).float()
     return outputs.clamp_min(torch.finfo(torch.float32).min / 4)
 
 
@@ -94,7 +104,7 @@ def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
                 hint="Say what the model emits with --head logits.",
             )
         return outputs / sums
-    return outputs.float().softmax(dim=1)
+    return (to_logits(outputs, head) if head == "sigmoid" else outputs.float()).softmax(dim=1)
 
 
 def _labels_only(what: str) -> AccessDenied:

@@ -1,7 +1,7 @@
-"""Gradients of a loss with respect to the images that a frozen network is shown: what evasion and transfer stand on.
+"""Gradients of a loss with respect to the images that a frozen network is shown: the basis of evasion and transfer.
 
-Weights are frozen, so a backward pass computes the gradients of activations and nothing else. On a CPU whole batches
-run side by side in lanes (`securitynet.models.targets.threads`), each forward and backward on one thread.
+Weights are frozen, so a backward pass computes the gradients of activations and nothing else. On a CPU, whole
+batches run in parallel, each forward and backward pass on one thread (`securitynet.models.targets.threads`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 from securitynet.errors import TargetError
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import Lanes, equal_size
+from securitynet.models.targets.threads import equal_size, make_network_threads
 from securitynet.records import Access
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -65,7 +65,7 @@ class Pass:
 
 
 class InputGradients:
-    """Takes gradients with respect to images; to be kept for all passes over one target.
+    """Takes gradients with respect to images; one object serves all passes over one target.
 
     Args:
         target: Under white-box access. Its precision is that of the passes.
@@ -85,8 +85,8 @@ class InputGradients:
         self._sides = target.preprocessing.input_size
         self._part = part
         self._half = target.precision == "bf16"
-        # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
-        self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
+        # A GPU is kept busy by one batch after another; a CPU by one batch per core.
+        self._threads = make_network_threads(self._module, self._device)
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> Pass:
         """Gradients and logits for images.
@@ -110,13 +110,13 @@ class InputGradients:
 
         def work(module: torch.nn.Module, places: torch.Tensor) -> torch.Tensor:
             first, last = int(places[0]), int(places[-1]) + 1
-            found, rows[first // size] = self._pass(module, images[first:last], labels[first:last])
-            gradients[first:last] = found.to(images.device)
+            computed, rows[first // size] = self._pass(module, images[first:last], labels[first:last])
+            gradients[first:last] = computed.to(images.device)
             return places
 
         places = torch.arange(len(images))
-        if self._lanes is not None:
-            self._lanes.map(work, places, size)
+        if self._threads is not None:
+            self._threads.map(work, places, size)
         else:
             for part in torch.split(places, size):
                 work(self._module, part)
@@ -132,8 +132,8 @@ class InputGradients:
             return result
 
         try:
-            if self._lanes is not None:
-                return self._lanes.map(work, images.detach(), size).to(images.device)
+            if self._threads is not None:
+                return self._threads.map(work, images.detach(), size).to(images.device)
             return torch.cat([work(self._module, part) for part in torch.split(images, size)]).to(images.device)
         except RuntimeError as error:
             raise self._explained(error) from error
@@ -144,7 +144,7 @@ class InputGradients:
         most = suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
         if self._half:
             most *= 2  # as many bytes
-        if self._lanes is None:
+        if self._threads is None:
             return most
         return equal_size(len(images), most)
 
@@ -176,7 +176,7 @@ class InputGradients:
             )
         if not bool(logits.isfinite().all()):
             raise TargetError(
-                f"{self._reference} answers with values that are not finite (NaN or infinity).",
+                f"{self._reference} returns values that are not finite (NaN or infinity).",
                 hint="Check the weights, the preprocessing (--normalize) and the precision (--precision fp32).",
             )
 

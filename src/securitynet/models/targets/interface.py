@@ -13,12 +13,10 @@ from typing import Any, ClassVar, final
 import torch
 from pydantic import Field, SerializeAsAny
 from torch.nn import functional
+from typing_extensions import override
 
-from securitynet.files import stable_hash
 from securitynet.models.targets import heads
-from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.heads import Head
-from securitynet.models.targets.target import Target
 from securitynet.records import Record
 
 _TOLD_LABEL = 2.0**-20
@@ -89,14 +87,14 @@ class TopK(Interface):
     k: int = Field(default=3, ge=1, description="How many of the highest posteriors are answered.")
     renormalise: bool = Field(default=False, description="Divide them by their sum.")
 
+    @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """See `Interface.change`."""
         highest = posteriors.topk(min(self.k, posteriors.shape[1]), dim=1)
         kept = torch.zeros_like(posteriors).scatter(1, highest.indices, highest.values)
         return kept / kept.sum(dim=1, keepdim=True).clamp_min(1e-30) if self.renormalise else kept
 
+    @override
     def describe(self) -> str:
-        """See `Interface.describe`."""
         which = "highest posterior" if self.k == 1 else f"{self.k} highest posteriors"
         return f"the {which}{', divided by their sum' if self.renormalise else ''}"
 
@@ -106,12 +104,12 @@ class Rounded(Interface):
 
     digits: int = Field(default=1, ge=0, le=7, description="Digits after the decimal point.")
 
+    @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """See `Interface.change`."""
         return posteriors.double().round(decimals=self.digits).float()
 
+    @override
     def describe(self) -> str:
-        """See `Interface.describe`."""
         return f"posteriors rounded to {self.digits} digit{'' if self.digits == 1 else 's'}"
 
 
@@ -122,13 +120,13 @@ class Temperature(Interface):
         default=10.0, gt=0, allow_inf_nan=False, description="What logits are divided by; above 1 hides confidence."
     )
 
+    @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """See `Interface.change`."""
         # Posteriors tell the logits up to a constant per row, which the softmax removes again.
         return (heads.to_logits(posteriors, "probabilities").double() / self.temperature).softmax(dim=1).float()
 
+    @override
     def describe(self) -> str:
-        """See `Interface.describe`."""
         return f"posteriors at temperature {self.temperature:g}"
 
 
@@ -137,12 +135,13 @@ class LabelsOnly(Interface):
 
     labels_only: ClassVar[bool] = True
 
+    @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """See `Interface.change`: 1 for the predicted class."""
+        """1 for the predicted class."""
         return functional.one_hot(posteriors.argmax(dim=1), posteriors.shape[1]).float()
 
+    @override
     def describe(self) -> str:
-        """See `Interface.describe`."""
         return "labels only"
 
 
@@ -161,81 +160,24 @@ class Chain(Interface):
         return any(part.head == "labels" for part in self.parts)
 
     @property
+    @override
     def head(self) -> Head:
-        """See `Interface.head`."""
         return "labels" if self.labels_hide_all else "answers"
 
+    @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """See `Interface.change`."""
         for part in self.parts:
             posteriors = part.answers(posteriors)
         # What comes after labels must not make them look like anything else.
         return LabelsOnly().change(posteriors) if self.labels_hide_all else posteriors
 
+    @override
     def canonical(self) -> dict[str, Any]:
-        """See `Interface.canonical`."""
         return {"interface": "Chain", "parts": [part.canonical() for part in self.parts]}
 
+    @override
     def describe(self) -> str:
-        """See `Interface.describe`."""
         return ", then ".join(part.describe() for part in self.parts)
-
-
-class InterfaceBackend(Backend):
-    """A backend whose raw outputs pass an interface before anybody sees them.
-
-    Args:
-        inner: Where posteriors come from.
-        head: What the inner backend emits.
-        interface: What becomes of them.
-    """
-
-    interface: Interface
-
-    def __init__(self, inner: Backend, head: Head, interface: Interface) -> None:
-        self.inner = inner
-        self.inner_head: Head = head
-        self.interface = interface
-        self.reference = f"{inner.reference} ({interface.describe()})"
-        self.checksum = stable_hash({"inner": inner.checksum, "head": head, **interface.canonical()}, 64)
-        self.channels = inner.channels
-
-    @property
-    def num_classes(self) -> int | None:
-        """Those of the inner backend."""
-        return self.inner.num_classes
-
-    @num_classes.setter
-    def num_classes(self, count: int | None) -> None:
-        self.inner.num_classes = count
-
-    @property
-    def device(self) -> torch.device:
-        """See `Backend.device`."""
-        return self.inner.device
-
-    @property
-    def batch_size(self) -> int:
-        """See `Backend.batch_size`."""
-        return self.inner.batch_size
-
-    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.outputs`: what the interface answers."""
-        return self.seen(self.inner.outputs(inputs))
-
-    def seen(self, raw: torch.Tensor) -> torch.Tensor:
-        """What the interface answers for raw outputs of the inner backend, N×K."""
-        heads.check_finite(raw)
-        return self.interface.answers(heads.to_posteriors(raw, self.inner_head), raw.argmax(dim=1))
-
-    def with_interface(self, interface: Interface) -> InterfaceBackend:
-        """The same inner backend, with a further interface after this one."""
-        return InterfaceBackend(self.inner, self.inner_head, self.interface.then(interface))
-
-
-def seen_as(shadow: Target, target: Target) -> Target:
-    """A shadow model behind the interface that the target has: an adversary who imitates it imitates that as well."""
-    return shadow if target.interface is None else shadow.through(target.interface)
 
 
 def _parts(interface: Interface) -> tuple[Interface, ...]:

@@ -1,4 +1,4 @@
-"""What has been asked of a target: total and distinct images, and a cap that is never overrun."""
+"""`QueryCounter`: counts total and distinct images sent to a target, with a cap that is never exceeded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from securitynet.errors import QueryBudgetExceeded
 from securitynet.records import Queries
 
 _SAMPLE = 64
-"""Values of a floating-point image that are looked at first."""
+"""Number of values of a floating-point image that are examined first."""
 
 
 def image_keys(images: torch.Tensor) -> list[bytes]:
@@ -26,7 +26,7 @@ def image_keys(images: torch.Tensor) -> list[bytes]:
     else:
         flat = images.float().contiguous().flatten(1)
         rows = list(flat.numpy())
-        # Most images that are no such multiples show it in a few of their values.
+        # For most images that are no such multiples, a few of their values are enough to tell.
         likely = _multiples(flat[:, :: max(1, flat.shape[1] // _SAMPLE)]).nonzero()[:, 0]
         which = likely[_multiples(flat[likely])]
         for at, row in zip(which.tolist(), (flat[which] * 255).round_().to(torch.uint8).numpy(), strict=True):
@@ -43,10 +43,10 @@ def _multiples(values: torch.Tensor) -> torch.Tensor:
 
 
 class QueryCounter:
-    """Counts the images a target was sent.
+    """Counts the images that a target is sent.
 
     Args:
-        cap: Most distinct images that may ever be sent; None for no cap.
+        cap: The most distinct images that may ever be sent; None for no cap.
     """
 
     def __init__(self, cap: int | None = None) -> None:
@@ -71,8 +71,8 @@ class QueryCounter:
         new = set(keys) - self._seen
         if self.cap is not None and self.unique + len(new) > self.cap:
             raise QueryBudgetExceeded(
-                f"The next {len(new)} images would exceed the query cap of {self.cap} ({self.unique} asked so far).",
-                hint="Raise --max-queries, or assess fewer records with --limit. Answers so far are kept.",
+                f"The next {len(new)} images would exceed the query cap of {self.cap} ({self.unique} sent so far).",
+                hint="Raise --max-queries, or assess fewer records with --limit. Outputs received so far are cached.",
             )
         self.total += len(keys)
         self._seen |= new

@@ -1,13 +1,12 @@
-"""`Signals`: what one pass of a target over a dataset yields, cached on disk. A target is queried once.
+"""`Signals`: the outputs of a target for a dataset, cached on disk so that each record is queried only once.
 
-The same holds for `Embeddings`. The cache holds raw outputs, or embeddings, in blocks of consecutive records. A block
-is one file: a digest, then an ``.npz`` with the records it holds and their rows. It is written whole or not at all, so
-a killed run goes on where it stopped; a block whose digest does not match is computed again.
+`Embeddings` are cached in the same way. The cache holds raw outputs, or embeddings, in blocks of consecutive records. A
+block is one file: a digest, then an ``.npz`` with the records it holds and their rows. It is written atomically, so an
+interrupted run resumes where it stopped; a block whose digest does not match is computed again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
@@ -23,11 +22,11 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.errors import TargetError
-from securitynet.files import atomic_write, stable_hash
+from securitynet.files import read_with_digest, stable_hash, write_with_digest
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.recorded import RecordedBackend
+from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
-from securitynet.models.targets.interface import InterfaceBackend
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Queries
@@ -38,11 +37,10 @@ BLOCK = 4096
 """Records in a block of the cache."""
 
 SAVE_SECONDS = 10.0
-"""A block is written when it is complete, and at least this often while a slow target answers."""
+"""A block is written when it is complete, and at least this often while a slow target is queried."""
 
 _VERSION = 1
 _FOUND = "found by tracing, version 1"
-_DIGEST_BYTES = 32
 
 Progress = Callable[[int, int], None]
 """Called with (records done, records in all) while a target is being queried."""
@@ -61,8 +59,8 @@ class Signals:
         outputs: Raw outputs, N×K float32.
         labels: True classes, N int64.
         head: What the outputs are.
-        queries: What these outputs cost: images in all, and distinct ones.
-        asked: Images that were sent now; the rest came from the cache.
+        queries: Query count of these outputs: all images, and distinct ones.
+        sent: Images that were sent now; the rest came from the cache.
     """
 
     indices: NDArray[np.int64]
@@ -70,7 +68,7 @@ class Signals:
     labels: NDArray[np.int64]
     head: Head
     queries: Queries
-    asked: int = 0
+    sent: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -96,7 +94,7 @@ class Signals:
         return np.asarray(self.predictions == self.labels)
 
     def select(self, indices: NDArray[np.int64]) -> Signals:
-        """The signals of some of these records. The cost stays that of the whole pass.
+        """The signals of some of these records. The query count stays that of the whole pass.
 
         Raises:
             KeyError: If a record is not among them.
@@ -105,7 +103,7 @@ class Signals:
         at = order[np.searchsorted(self.indices, indices, sorter=order).clip(max=len(order) - 1)]
         if not np.array_equal(self.indices[at], indices):
             raise KeyError("signals were not collected for all of these records")
-        return Signals(indices, self.outputs[at], self.labels[at], self.head, self.queries, self.asked)
+        return Signals(indices, self.outputs[at], self.labels[at], self.head, self.queries, self.sent)
 
 
 def collect(
@@ -120,28 +118,28 @@ def collect(
     """Query a target for records of a dataset, each at most once ever.
 
     Args:
-        target: Its access does not matter: outputs are what black-box access gives. Behind an interface they are what
-            that answers, made of the signals of the target itself.
+        target: Black-box access is enough. Behind an interface, the outputs are computed from the cached signals of the
+            target itself.
         dataset: Where the images are.
         indices: Which records; all by default.
         cache: Folder for signals of all targets; None queries without caching.
         progress: Called as the work goes on.
         same_classes: Whether the dataset's classes are the target's; False for images of another kind, whose labels
-            mean nothing to it.
+            have no meaning for the target.
 
     Raises:
         TargetError: If the images do not suit the model, the outputs are not finite, or the model has another number
             of classes than the dataset.
-        QueryBudgetExceeded: If a cap would be overrun; what was answered is cached.
+        QueryBudgetExceeded: If a cap would be overrun; outputs received so far are cached.
     """
     indices = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
     if len(indices) == 0:
         raise TargetError("No records to query were chosen.")
     if isinstance(target.backend, InterfaceBackend):
         plain = target.without_interface()
-        found = collect(plain, dataset, indices, cache=cache, progress=progress, same_classes=same_classes)
-        answers = target.backend.seen(torch.from_numpy(found.outputs)).numpy()
-        return replace(found, outputs=answers, head=target.head)
+        signals = collect(plain, dataset, indices, cache=cache, progress=progress, same_classes=same_classes)
+        outputs = target.backend.seen(torch.from_numpy(signals.outputs)).numpy()
+        return replace(signals, outputs=outputs, head=target.head)
     if isinstance(target.backend, RecordedBackend):
         rows = target.backend.rows(indices, dataset)
         check_classes(target, rows.shape[1], dataset if same_classes else None)
@@ -150,15 +148,15 @@ def collect(
     classes = dataset if same_classes else None
 
     def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
-        answers = target.raw_outputs(images, keys=keys)
-        check_classes(target, answers.shape[1], classes)
-        return answers
+        outputs = target.raw_outputs(images, keys=keys)
+        check_classes(target, outputs.shape[1], classes)
+        return outputs
 
     folder = None if cache is None else cache / "signals" / cache_key(target, dataset)
-    rows, queries, asked = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
     check_classes(target, rows.shape[1], classes)
     target.backend.num_classes = rows.shape[1]
-    return Signals(indices, rows, dataset.labels[indices], target.head, queries, asked)
+    return Signals(indices, rows, dataset.labels[indices], target.head, queries, sent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,14 +166,14 @@ class Embeddings:
     Attributes:
         indices: Records, N int64.
         values: N×D float32.
-        queries: What they cost: images in all, and distinct ones.
-        asked: Images that were sent now; the rest came from the cache.
+        queries: Their query count: all images, and distinct ones.
+        sent: Images that were sent now; the rest came from the cache.
     """
 
     indices: NDArray[np.int64]
     values: NDArray[np.float32]
     queries: Queries
-    asked: int = 0
+    sent: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -190,7 +188,7 @@ def collect_embeddings(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Embeddings of a target for records of a dataset, each computed at most once ever; as `collect` for outputs.
+    """Embeddings of a target for records of a dataset, each computed at most once: the counterpart of `collect`.
 
     Args:
         target: Under white-box access.
@@ -202,8 +200,8 @@ def collect_embeddings(
         progress: Called as the work goes on.
 
     Raises:
-        AccessDenied: Under black-box access, or where only answers are known.
-        ModelError: If there is no such layer, or none was found.
+        AccessDenied: Under black-box access, or if only recorded outputs are available.
+        ModelError: If there is no such layer, or the layer cannot be located.
         TargetError: If the images do not suit the model, or an embedding is not finite.
         QueryBudgetExceeded: If a cap would be overrun; what was computed is cached.
     """
@@ -216,8 +214,8 @@ def collect_embeddings(
         return target.embeddings(images, layer=layer, keys=keys)
 
     folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _FOUND)
-    rows, queries, asked = _gather(ask, dataset, indices, target.batch_size, folder, progress)
-    return Embeddings(indices, rows, queries, asked)
+    rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    return Embeddings(indices, rows, queries, sent)
 
 
 def _gather(
@@ -228,17 +226,17 @@ def _gather(
     folder: Path | None,
     progress: Progress | None,
 ) -> tuple[NDArray[np.float32], Queries, int]:
-    """Rows for records, from the blocks of a folder where they are known; their cost; how many were asked now."""
+    """Rows for records, from cached blocks where possible; the query count; and the number of images sent now."""
     wanted = union(indices)
     pieces: list[_Block] = []
-    asked = done = 0
+    sent = done = 0
     for number in np.unique(wanted // BLOCK):
         records = wanted[wanted // BLOCK == number]
         block = _read_block(folder, int(number))
         missing = records if block is None else np.setdiff1d(records, block.indices, assume_unique=True)
         if len(missing):
             for fresh in _query(ask, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
-                asked += len(fresh.indices)
+                sent += len(fresh.indices)
                 block = fresh if block is None else block.joined(fresh)
                 _write_block(folder, int(number), block)
         assert block is not None  # held or just queried
@@ -249,29 +247,29 @@ def _gather(
     outputs = np.concatenate([piece.outputs for piece in pieces])
     keys = np.concatenate([piece.keys for piece in pieces])
     queries = Queries(total=len(wanted), unique=len(set(keys.tolist())))
-    return outputs[np.searchsorted(wanted, indices)], queries, asked
+    return outputs[np.searchsorted(wanted, indices)], queries, sent
 
 
 def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
     """Digest of what decides the outputs, or the embeddings of a layer: model, preprocessing, precision, images.
 
-    The head is not in it: raw outputs are stored, and what they mean can be corrected without asking again.
+    The head is left out: raw outputs are stored, so their interpretation can be corrected without new queries.
     """
-    facts = {
+    identity = {
         "version": _VERSION,
         "checksum": target.backend.checksum,
         "preprocessing": target.preprocessing.canonical(),
         "precision": target.precision,
         "dataset": dataset.fingerprint,
     }
-    return stable_hash(facts if embeddings is None else {**facts, "embeddings": embeddings})
+    return stable_hash(identity if embeddings is None else {**identity, "embeddings": embeddings})
 
 
 def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
     """Raise `TargetError` unless the model has two classes or more and, if a dataset is given, as many as that."""
     if outputs < 2:
         raise TargetError(
-            f"{target.reference} answers with {outputs} number per image; a classifier has a score "
+            f"{target.reference} returns {outputs} number per image; a classifier has a score "
             "for each of two classes or more."
         )
     if dataset is not None and outputs != dataset.num_classes:
@@ -309,7 +307,7 @@ def _query(
     batch_size: int,
     progress: Callable[[int], object],
 ) -> Iterator[_Block]:
-    """Query these records; yield what has been answered every `SAVE_SECONDS`, so that slow targets lose little."""
+    """Query these records; yield the outputs so far every `SAVE_SECONDS`, so that an interruption loses little."""
     rows: list[torch.Tensor] = []
     keys: list[bytes] = []
     start = done = 0
@@ -317,12 +315,12 @@ def _query(
     for chosen, images in dataset.batches(indices, batch_size):
         batch_keys = image_keys(images)
         try:
-            answer = ask(images, batch_keys)
-        except BaseException:  # a cap, a server that fails, Ctrl-C: what was answered is kept
+            outputs = ask(images, batch_keys)
+        except BaseException:  # the cap, a failing server or Ctrl-C: save the outputs so far
             if rows:
                 yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))
             raise
-        rows.append(answer)
+        rows.append(outputs)
         keys += batch_keys
         done += len(chosen)
         progress(done)
@@ -345,11 +343,10 @@ def _read_block(folder: Path | None, number: int) -> _Block | None:
         return None
     path = folder / f"{number:06d}.block"
     try:
-        content = path.read_bytes()
+        payload = read_with_digest(path)
     except FileNotFoundError:
         return None
-    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
+    if payload is None:
         logger.warning("A cached block of signals is damaged and is computed again: %s", path.name)
         return None
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
@@ -362,7 +359,4 @@ def _write_block(folder: Path | None, number: int, block: _Block) -> None:
     buffer = io.BytesIO()
     keys = block.keys.view(np.uint8).reshape(-1, 16)
     np.savez(buffer, indices=block.indices, outputs=block.outputs, keys=keys)
-    payload = buffer.getvalue()
-    with atomic_write(folder / f"{number:06d}.block") as stream:
-        stream.write(hashlib.sha256(payload).digest())
-        stream.write(payload)
+    write_with_digest(folder / f"{number:06d}.block", buffer.getvalue())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
@@ -11,27 +9,29 @@ from securitynet.errors import AccessDenied, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
+from securitynet.models.targets.interface import Interface
+from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.query_count import QueryCounter, image_keys
-from securitynet.records import Access, TargetIdentity
-
-if TYPE_CHECKING:
-    from securitynet.models.targets.interface import Interface
+from securitynet.records import Access, Check, TargetIdentity
 
 
 class Target:
-    """A model that answers questions about images in [0, 1].
+    """The model under attack: images in [0, 1] in, outputs out.
 
-    Normalisation is inside, and so is knowledge of what the head emits.
+    It normalises images itself, and it knows what its head emits.
 
     Args:
         backend: Where raw outputs come from.
         head: What the backend emits.
         preprocessing: What happens to images first.
         access: What the adversary may see.
-        ledger: Counts queries; shared by all views of one target.
+        query_counter: Counts queries; shared by all views of one target.
         precision: Arithmetic of the backend, part of the cache key of its signals.
-        notes: What was found out while loading, for the report ("auto normalisation chose ...").
+        notes: What was determined while loading, for the report ("auto normalisation chose ...").
+        checks: Results of the sanity checks: that its outputs are well formed, and its accuracy is as stated.
+        class_names: In the order of outputs, where the model's source states them.
     """
 
     def __init__(
@@ -41,17 +41,21 @@ class Target:
         head: Head = "logits",
         preprocessing: Preprocessing | None = None,
         access: Access = Access.BLACK_BOX,
-        ledger: QueryCounter | None = None,
+        query_counter: QueryCounter | None = None,
         precision: str = "fp32",
         notes: tuple[str, ...] = (),
+        checks: tuple[Check, ...] = (),
+        class_names: tuple[str, ...] = (),
     ) -> None:
         self.backend = backend
         self.head: Head = head
         self.preprocessing = preprocessing or Preprocessing()
         self.access = access
-        self.ledger = ledger or QueryCounter()
+        self.query_counter = query_counter or QueryCounter()
         self.precision = precision
         self.notes = notes
+        self.checks = checks
+        self.class_names = class_names
 
     def __repr__(self) -> str:
         return f"Target({self.reference!r}, {self.head}, {self.preprocessing.describe()}, {self.access.value})"
@@ -63,7 +67,7 @@ class Target:
 
     @property
     def num_classes(self) -> int | None:
-        """Classes it tells apart; None until a first answer shows it."""
+        """Number of classes; None until the first outputs show it."""
         return self.backend.num_classes
 
     @property
@@ -82,7 +86,7 @@ class Target:
         )
 
     def under(self, access: Access) -> Target:
-        """A view of this target with the given access; it shares backend and ledger.
+        """A view of this target with the given access; it shares the backend and the query counter.
 
         Raises:
             AccessDenied: If it would allow more than this view does: a view can only narrow.
@@ -93,11 +97,11 @@ class Target:
 
     @property
     def interface(self) -> Interface | None:
-        """What stands between the model and those who ask it; None if nothing does."""
+        """The interface that hides a part of the outputs; None if there is none."""
         return self.backend.interface
 
     def in_half(self) -> Target | None:
-        """A view that computes in bf16 and shares the ledger; None where it does already, or can't be had."""
+        """A view that computes in bf16 and shares the query counter; None if that is impossible or already so."""
         backend = self.backend.in_half() if self.precision == "fp32" else None
         if backend is None:
             return None
@@ -106,14 +110,13 @@ class Target:
         return view
 
     def through(self, interface: Interface) -> Target:
-        """A view of this target that answers what an interface gives away, under black-box access.
+        """A view of this target behind an interface, under black-box access.
 
-        Posteriors that the interface hides are 0; the highest answer is that of the predicted class. The view shares
-        the ledger, has a checksum of its own, and its signals are made of this target's: a record that this target was
-        asked about is not asked about again. Where the target has an interface already, the new one comes after it.
+        Posteriors that the interface hides are 0; the highest output is always that of the predicted class. The
+        view shares the query counter and has a checksum of its own. Its signals are computed from those of this target,
+        so a record that has been queried is not queried again. If the target already has an interface, the new one is
+        applied after it.
         """
-        from securitynet.models.targets.interface import InterfaceBackend
-
         inner = self.backend
         if isinstance(inner, InterfaceBackend):
             backend = inner.with_interface(interface)
@@ -122,12 +125,10 @@ class Target:
         return self._view(backend, backend.interface.head, Access.BLACK_BOX)
 
     def without_interface(self) -> Target:
-        """The target without its interface, under black-box access: for its owner's own measures, and for the cache.
+        """The target without its interface, under black-box access: for the owner's measurements, and for the cache.
 
-        No attack may take this view: it is what the interface hides.
+        Attacks must not use this view: it shows what the interface hides.
         """
-        from securitynet.models.targets.interface import InterfaceBackend
-
         backend = self.backend
         if not isinstance(backend, InterfaceBackend):
             return self
@@ -139,28 +140,35 @@ class Target:
             head=head,
             preprocessing=self.preprocessing,
             access=access,
-            ledger=self.ledger,
+            query_counter=self.query_counter,
             precision=self.precision,
             notes=self.notes,
+            checks=self.checks,
+            class_names=self.class_names,
         )
 
-    def raw_outputs(self, images: torch.Tensor, *, keys: list[bytes] | None = None) -> torch.Tensor:
+    def raw_outputs(
+        self, images: torch.Tensor, *, keys: list[bytes] | None = None, fresh: bool = False
+    ) -> torch.Tensor:
         """What the model emits, N×K float32 on the CPU, counted and checked.
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
             keys: Their `image_keys`, if the caller has them already.
+            fresh: Compute them again even if the backend has stored them.
 
         Raises:
             TargetError: If the images do not suit the model, or an output is not finite.
             QueryBudgetExceeded: If a query cap would be overrun.
         """
         self._check(images)
-        self.ledger.charge(keys or image_keys(images))
-        outputs = self.backend.outputs(self.preprocessing(images.to(self.backend.device)))
+        self.query_counter.charge((keys or image_keys(images)) * self.backend.repeats)
+        inputs = self.preprocessing(images.to(self.backend.device))
+        outputs = self.backend.fresh_outputs(inputs) if fresh else self.backend.outputs(inputs)
         if outputs.ndim != 2 or len(outputs) != len(images):
             raise TargetError(
-                f"{self.reference} answered {tuple(outputs.shape)} for {len(images)} images; one row each is expected."
+                f"{self.reference} returned outputs of shape {tuple(outputs.shape)} for {len(images)} images; "
+                "one row per image is expected."
             )
         heads.check_finite(outputs)
         return outputs
@@ -189,21 +197,21 @@ class Target:
 
         Raises:
             AccessDenied: Under black-box access.
-            ModelError: If there is no such layer, or none was found.
+            ModelError: If there is no such layer, or the layer cannot be located.
             TargetError: If the images do not suit the model, or an embedding is not finite.
             QueryBudgetExceeded: If a query cap would be overrun.
         """
         self.require(Access.WHITE_BOX, "embeddings")
         self._check(images)
-        self.ledger.charge(keys or image_keys(images))
-        found = self.backend.embeddings(self.preprocessing(images.to(self.backend.device)), layer)
-        bad = int((~found.isfinite()).any(dim=1).sum())
+        self.query_counter.charge(keys or image_keys(images))
+        embeddings = self.backend.embeddings(self.preprocessing(images.to(self.backend.device)), layer)
+        bad = int((~embeddings.isfinite()).any(dim=1).sum())
         if bad:
             raise TargetError(
-                f"The embeddings of {self.reference} are not finite for {bad} of {len(found)} images.",
+                f"The embeddings of {self.reference} are not finite for {bad} of {len(embeddings)} images.",
                 hint="Check the weights, the preprocessing (--normalize) and the precision (--precision fp32).",
             )
-        return found
+        return embeddings
 
     @property
     def module(self) -> nn.Module:
@@ -222,7 +230,7 @@ class Target:
         if not self.access.covers(access):
             raise AccessDenied(
                 f"{what} of {self.reference} needs {access.value} access; the threat model gives {self.access.value}.",
-                hint=f"Run with --access {access.value} if the adversary you think of has it.",
+                hint=f"Run with --access {access.value} if your adversary has it.",
             )
 
     def _check(self, images: torch.Tensor) -> None:
@@ -235,7 +243,7 @@ class Target:
                 f"{_words_of_channels(images.shape[1])}.",
                 hint=f"Convert them with --channels {wanted}."
                 if wanted in (1, 3)
-                else "Datasets hold grey images (1 channel) or colour (3): a model of other inputs can't be asked.",
+                else "Datasets hold grey (1 channel) or colour images (3): other models cannot be queried.",
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TargetError(f"Images must be uint8, or floating point in [0, 1]; these are {images.dtype}.")
@@ -259,4 +267,4 @@ class _Whole(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         outputs = self.inner(self.preprocessing(images))
-        return heads.to_logits(outputs[0] if isinstance(outputs, (tuple, list)) else outputs, self.head)
+        return heads.to_logits(take_scores(outputs, "The network"), self.head)

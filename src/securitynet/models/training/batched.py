@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
+from typing_extensions import override
 
 Inputs = tuple[torch.Tensor, ...]
 """What a network takes, each with one row per record."""
@@ -170,8 +171,8 @@ class _Products(Stack):
             return None
         return cls(root, [places[key] for key in order], shapes, weights)
 
+    @override
     def logits(self, count: int, rows: Inputs) -> torch.Tensor:
-        """See `Stack.logits`."""
         if count != self._count:
             self._put_in(count)
         for layer in self._layers:
@@ -179,8 +180,8 @@ class _Products(Stack):
         result: torch.Tensor = self._root(*rows)
         return result
 
+    @override
     def gradient(self, count: int, rows: Inputs, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Stack.gradient`."""
         value = loss(self.logits(count, rows))
         value.backward()  # type: ignore[no-untyped-call]
         for layer in self._layers:
@@ -243,12 +244,12 @@ class _Mapped(Stack):
 
         self._answers = vmap(answers)
 
+    @override
     def logits(self, count: int, rows: Inputs) -> torch.Tensor:
-        """See `Stack.logits`."""
         return self._logits(self.weights[:count], rows)
 
+    @override
     def gradient(self, count: int, rows: Inputs, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Stack.gradient`."""
         leaf = self.weights[:count].detach().requires_grad_()
         value = loss(self._logits(leaf, rows))
         (gradient,) = torch.autograd.grad(value, leaf)

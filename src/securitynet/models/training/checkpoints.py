@@ -1,12 +1,11 @@
-"""Checkpoints of a training: written whole or not at all, checked when read, and never taken from another run.
+"""Checkpoints of a training: written atomically, verified when read, and never used for another run.
 
-A checkpoint is a SHA-256 digest followed by a torch archive that is read with ``weights_only=True``. The one before it
-is kept beside it: a checkpoint that is damaged costs some epochs, not the run.
+A checkpoint is a SHA-256 digest followed by a torch archive that is read with ``weights_only=True``. The previous one
+is stored beside it, so a damaged checkpoint costs some epochs, not the run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import pickle
@@ -18,25 +17,24 @@ from typing import Any
 
 import torch
 
-from securitynet.files import atomic_write
+from securitynet.files import read_with_digest, write_with_digest
 
 _FORMAT = 1
-_DIGEST_BYTES = 32
 _SHARE_OF_TIME = 0.05
 
 
 @dataclass
 class State:
-    """All that a run needs to go on after an epoch.
+    """Everything that a run needs to resume after an epoch.
 
     Attributes:
-        fingerprint: Of what decides the run: recipe, data, split, initial weights.
-        epochs_done: Epochs that are finished.
+        fingerprint: Digest of what determines the run: recipe, data, split, initial weights.
+        epochs_done: Number of completed epochs.
         module: State of the network.
         optimizer: State of the optimizer.
         history: JSON of the history so far.
         best: State of the network at its best validation loss; None without early stopping.
-        procedure: What a `securitynet.models.training.step.Procedure` of its own keeps.
+        procedure: State of the `securitynet.models.training.step.Procedure`.
     """
 
     fingerprint: str
@@ -53,8 +51,8 @@ class CheckpointFile:
     """The checkpoint of one run.
 
     Args:
-        path: Where it lies.
-        note: Told what the user should know: a damaged file, one of another run.
+        path: Path of the file.
+        note: Called with messages for the user, about a damaged file or one of another run.
     """
 
     path: Path
@@ -64,49 +62,46 @@ class CheckpointFile:
 
     @property
     def previous(self) -> Path:
-        """Where the checkpoint before the last one lies."""
+        """Path of the previous checkpoint."""
         return self.path.with_name(self.path.name + ".previous")
 
     @property
     def exists(self) -> bool:
-        """Whether any checkpoint lies there."""
+        """Whether there is a checkpoint."""
         return self.path.exists() or self.previous.exists()
 
     def due(self) -> bool:
-        """Whether to write after this epoch: always, unless writing would take over a twentieth of the time.
+        """Whether to write after this epoch: always, unless writing would take over a twentieth of the run time.
 
-        Small networks finish an epoch faster than a disk takes to store a file for good; what a crash can cost stays at
-        twenty times the time of writing one.
+        A small network can finish an epoch faster than the disk can store a checkpoint. A crash then loses at most
+        twenty times the duration of one write.
         """
         return self._cost <= _SHARE_OF_TIME * (time.monotonic() - self._written)
 
     def write(self, state: State) -> None:
-        """Store a state; the file that was there becomes the previous one."""
+        """Store a state; the existing file becomes the previous one."""
         start = time.monotonic()
         buffer = io.BytesIO()
         torch.save({"format": _FORMAT, **vars(state)}, buffer)
-        payload = buffer.getbuffer()
         if self.path.exists():
-            # Killed after this line, a run finds the previous file only, and goes on from there.
+            # A run that is killed after this line resumes from the previous file.
             os.replace(self.path, self.previous)
-        with atomic_write(self.path) as stream:
-            stream.write(hashlib.sha256(payload).digest())
-            stream.write(payload)
+        write_with_digest(self.path, buffer.getbuffer())
         self._written = time.monotonic()
         self._cost = self._written - start
 
     def read(self, fingerprint: str) -> State | None:
-        """The latest sound state of the run with this fingerprint, its tensors on the CPU; None if there is none."""
+        """Read the latest intact state of the run with this fingerprint, with tensors on the CPU; None without one."""
         for path in (self.path, self.previous):
             try:
-                content = path.read_bytes()
+                payload = read_with_digest(path)
             except FileNotFoundError:
                 continue
-            values = _unpack(content)
+            values = None if payload is None else _unpack(payload)
             if values is None:
-                self.note(f"The checkpoint {path.name} is damaged and is not used.")
+                self.note(f"The checkpoint {path.name} is damaged and is ignored.")
             elif values.pop("format") != _FORMAT or values["fingerprint"] != fingerprint:
-                self.note(f"The checkpoint {path.name} is of another run (recipe, data or seed) and is not used.")
+                self.note(f"The checkpoint {path.name} belongs to another run (recipe, data or seed) and is ignored.")
             else:
                 return State(**values)
         return None
@@ -117,10 +112,7 @@ class CheckpointFile:
         self.previous.unlink(missing_ok=True)
 
 
-def _unpack(content: bytes) -> dict[str, Any] | None:
-    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
+def _unpack(payload: bytes) -> dict[str, Any] | None:
     try:
         values = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):

@@ -1,4 +1,4 @@
-"""`TrainConfig`: what the `train` command and `train_model` take. No torch is needed to describe a training."""
+"""`TrainConfig`: the configuration of the `train` command and of `train_model`; importing it loads no torch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def _split_commas(value: object) -> object:
 Commas = BeforeValidator(_split_commas)
 
 
-class _Subject(ImageOptions, Record):
-    """What is trained, on what, and where it goes. The description of each field is its help on the command line."""
+class _TargetOptions(ImageOptions, Record):
+    """The target to train, its dataset and its file. The description of each field is its help on the command line."""
 
     architecture: str = Field(description="Architecture to train; see `securitynet list architectures`.")
     dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
     out: Path | None = Field(
         default=None,
         description="Weights file to write, NAME.safetensors; the model record goes to NAME.json beside it. "
-        "Default: a name made of these settings, in the user's data folder.",
+        "Default: a name derived from these settings, in the user's data folder.",
     )
     defense: str | None = Field(
         default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
@@ -40,52 +40,52 @@ class _Subject(ImageOptions, Record):
     )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
-        description="Settings of the defense or the backdoor: NAME.FIELD=VALUE, separated by commas, such as "
+        description="Settings of the defense or the backdoor as NAME.FIELD=VALUE, separated by commas, such as "
         "dp-sgd.epsilon=8.",
     )
     split: Literal["four-way", "public"] = Field(
         default="four-way",
-        description="Split protocol: the members train the model, its non-members test it.",
+        description="Split protocol: the model is trained on the members and tested on the non-members.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the split.")
     known: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Share of members that a later adversary with partial data knows; default: that of the protocol's "
+        description="Share of the members that an adversary with partial data will know; default: as in the protocol's "
         "paper.",
     )
     channels: Literal[1, 3] | None = Field(default=None, description="Convert images to grey (1) or colour (3).")
     image_size: int | None = Field(default=None, ge=1, description="Stretch images to this height and width in pixels.")
     data_root: Path | None = Field(default=None, description="Folder of the dataset's files.")
-    limit: int | None = Field(default=None, ge=1, description="Use at most so many records of each part.")
+    limit: int | None = Field(default=None, ge=1, description="Use at most this many records of each part.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     overwrite: bool = Field(default=False, description="Replace a file that holds another model.")
 
 
-# The order of the bases puts the subject before the recipe in the help text.
-class TrainConfig(RecipeOptions, _Subject):
-    """One training: a subject and a recipe."""
+# The order of the bases puts the target before the recipe in the help text.
+class TrainConfig(RecipeOptions, _TargetOptions):
+    """The configuration of one training: a target and a recipe."""
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe among these settings."""
+        """The recipe that these settings describe."""
         return Recipe(**{name: getattr(self, name) for name in RecipeOptions.model_fields})
 
     @property
     def weights_file(self) -> Path:
-        """Where the weights go."""
+        """Path of the weights file."""
         if self.out is not None:
             return self.out
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
-            del settings["configure"]  # names stay what they were before there was anything to configure
+            del settings["configure"]  # keeps file names from before this setting existed
         backdoor = settings.pop("backdoor")
         if backdoor is not None:
-            settings["implant"] = backdoor  # its name when the first files were named
+            settings["implant"] = backdoor  # the key under which file names were first derived
         for name in ImageOptions.model_fields:
             if settings[name] is None:
-                del settings[name]  # likewise
+                del settings[name]  # keeps file names from before this setting existed
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.step import Procedure, Run
@@ -162,8 +163,8 @@ class PrivateSteps(Procedure):
         self._secret = secrets.randbits(63) if secret_noise else None
         self._keeper = _accountant(accountant)
 
+    @override
     def identity(self) -> dict[str, Any]:
-        """See `Procedure.identity`."""
         return {
             "procedure": "dp-sgd",
             "version": 1,
@@ -175,8 +176,9 @@ class PrivateSteps(Procedure):
             "secret": self._secret is not None,
         }
 
+    @override
     def begin(self, run: Run) -> None:
-        """See `Procedure.begin`: let Opacus watch the layers."""
+        """Let Opacus watch the layers."""
         from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
         from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
@@ -208,8 +210,9 @@ class PrivateSteps(Procedure):
         )
         self._optimizer.attach_step_hook(self._keeper.get_optimizer_hook_fn(self.sample_rate))
 
+    @override
     def end(self, run: Run) -> None:
-        """See `Procedure.end`: nothing of Opacus' stays in the network."""
+        """Nothing of Opacus' stays in the network."""
         if not hasattr(self, "_hooks"):
             return
         self._hooks.cleanup()
@@ -221,8 +224,9 @@ class PrivateSteps(Procedure):
                 parameter.__dict__.pop(name, None)
             parameter.grad = None
 
+    @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        """See `Procedure.batches`: each record joins each batch with the same probability; a batch may be empty."""
+        """Each record joins each batch with the same probability; a batch may be empty."""
         seed = run.recipe.seed if self._secret is None else self._secret
         self._noise.manual_seed(derived_seed(seed, "dp-sgd noise", epoch))
         draws = generator(seed, "dp-sgd sampling", epoch)
@@ -233,10 +237,11 @@ class PrivateSteps(Procedure):
             for _ in range(self.steps)
         ]
 
+    @override
     def step(
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Procedure.step`. A batch that is too large to hold its gradients is taken in parts."""
+        """A batch that is too large to hold its gradients is taken in parts."""
         if not len(batch):
             self._step_without_records()
             return torch.zeros((), device=run.device), torch.zeros((0, 1), device=run.device)
@@ -259,12 +264,13 @@ class PrivateSteps(Procedure):
             loss += each.detach().sum() / len(batch)
         return loss, torch.cat(logits).detach()
 
+    @override
     def state(self) -> dict[str, Any]:
-        """See `Procedure.state`: what was spent so far, and the secret seed if there is one."""
+        """What was spent so far, and the secret seed if there is one."""
         return {"history": [list(entry) for entry in self._keeper.history], "secret": self._secret}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Procedure.restore`."""
         self._keeper.history = [(float(noise), float(rate), int(steps)) for noise, rate, steps in state["history"]]
         self._secret = state["secret"]
 

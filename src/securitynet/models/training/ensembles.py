@@ -1,4 +1,4 @@
-"""Many small networks trained at once: one batched product for all, instead of one loop each (DESIGN, section 7).
+"""Many small networks trained at once: one batched product for all, instead of a loop (docs/architecture.md, "Speed").
 
 The networks have the same layers; their data, its size, their initial weights and their order of records differ. What
 comes out is what each would learn alone, but for rounding: a network whose epoch is over waits for the others.

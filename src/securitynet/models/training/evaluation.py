@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from securitynet.devices import explained_errors
-from securitynet.errors import ModelError
+from securitynet.errors import ModelError, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.targets.outputs import take_scores
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.recipe import Recipe
@@ -47,8 +48,7 @@ def evaluate_feed(
 
 def main_output(outputs: object) -> torch.Tensor:
     """The logits among what a network returns."""
-    if isinstance(outputs, (tuple, list)):  # auxiliary classifiers come after the main one
-        outputs = outputs[0]
-    if not isinstance(outputs, torch.Tensor):
-        raise ModelError(f"The network returns {type(outputs).__name__}, not one row of logits per image.")
-    return outputs
+    try:
+        return take_scores(outputs, "The network")
+    except TargetError as error:
+        raise ModelError(error.message, hint=error.hint) from error

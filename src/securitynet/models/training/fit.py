@@ -1,7 +1,7 @@
-"""`fit`: the one trainer of targets, shadow models and surrogates.
+"""`fit`: trains targets, shadow models and surrogates.
 
-A run that is killed and started again gives the same weights, bit for bit, as one that was not: the order of the
-records, the augmentation and the dropout of an epoch come from the seed and the epoch's number alone.
+An interrupted run that is resumed ends with bit-identical weights: the order of the records, the augmentation and the
+dropout of an epoch depend on the seed and the number of the epoch only.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class History(Record):
 
     Attributes:
         learning_rate: Learning rate.
-        train_loss: Mean loss over the batches, while the weights changed.
-        train_accuracy: Share of records classified as their label (or most probable class), likewise.
+        train_loss: Mean loss over the batches, measured during training.
+        train_accuracy: Share of records classified as their label (or most probable class), measured during training.
         validation_loss: Mean loss on the validation records after the epoch; empty without them.
-        validation_accuracy: Accuracy on them.
-        best_epoch: Epoch, from 0, whose weights were kept; None if those of the last were (no early stopping).
+        validation_accuracy: Accuracy on the validation records, in [0, 1].
+        best_epoch: Epoch, from 0, whose weights are used; None without early stopping, where it is the last.
         stopped_early: Whether patience ran out before the last epoch.
-        seconds: Time spent on all epochs, those before an interruption included.
+        seconds: Time of all epochs in seconds, including those before an interruption.
     """
 
     learning_rate: tuple[float, ...] = ()
@@ -71,12 +71,12 @@ class History(Record):
 
     @property
     def epochs_run(self) -> int:
-        """Epochs that were finished."""
+        """Number of completed epochs."""
         return len(self.train_loss)
 
 
 Progress = Callable[[int, int, History], None]
-"""Called after each epoch with (epochs done, epochs in all, history so far)."""
+"""Called after each epoch with (epochs done, total epochs, history so far)."""
 
 Note = Callable[[str], None]
 """Called with a sentence that the user should see."""
@@ -98,36 +98,36 @@ def fit(
     note: Note | None = None,
     procedure: Procedure | None = None,
 ) -> History:
-    """Train a network in place; it is left on the device, in evaluation mode, with the weights of the last epoch.
+    """Train a network in place; it stays on the device, in evaluation mode, with the weights of the last epoch.
 
-    With ``recipe.patience``, the weights are those of the epoch with the lowest validation loss. Validation records are
-    ``validation``, or else a share of the training records that is held out (`held_out`); test records have no way in.
+    With ``recipe.patience``, the weights are those of the epoch with the lowest validation loss. The validation records
+    are ``validation`` or, by default, a held-out share of the training records (`held_out`); never test records.
 
-    The global random state is left as it was.
+    The global random state is restored.
 
     Args:
         module: A network from preprocessed images to N×K logits, with its initial weights.
-        images: N×C×H×W, uint8 in 0 to 255 (or floating point in [0, 1]): a tensor, a memory map, or decoded lazily.
-        targets: One per training record: labels in [0, K), or posteriors N×K. Which of them a loss takes:
-            `securitynet.models.training.losses.check_targets`.
-        recipe: How.
+        images: N×C×H×W, uint8 in 0 to 255 (or floating point in [0, 1]): a tensor, a memory map, or decoded on access.
+        targets: One per training record: labels in [0, K), or posteriors N×K. Which of the two a loss takes:
+            see `securitynet.models.training.losses.check_targets`.
+        recipe: How to train.
         indices: Records of ``images`` to train on, as many as there are targets; all by default.
-        preprocessing: Between an image and the network's input; only the scaling to [0, 1] by default.
+        preprocessing: Applied to images before the network; by default only the scaling to [0, 1].
         validation: Images and targets for early stopping, instead of held-out training records.
-        checkpoint: File to store the state in after each epoch and to resume from; it stays afterwards, so that a
-            finished run is not run again. A checkpoint of another run is not used.
+        checkpoint: File that stores the state after each epoch, and from which a run resumes. It is not deleted, so
+            a completed run is not repeated. A checkpoint of another run is ignored.
         data_fingerprint: Digest that stands for images, indices and preprocessing in the checkpoint's fingerprint; the
             images are hashed if None.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch.
-        note: Told of resumption and of unusable checkpoints; they are logged if None.
-        procedure: What is done with each batch, where it is not the usual step.
+        note: Called with messages about resumption and unusable checkpoints; None logs them.
+        procedure: Processing of each batch; None for the standard step.
 
     Returns:
-        The history of all epochs, those before an interruption included.
+        The history of all epochs, including those before an interruption.
 
     Raises:
-        ConfigurationError: If targets, images and recipe don't go together.
+        ConfigurationError: If targets, images and recipe do not fit together.
         ModelError: If the network does not take the images, or the loss is not finite ("diverged").
     """
     note = note or logger.info
@@ -138,12 +138,12 @@ def fit(
         raise ConfigurationError(f"{len(indices)} records are too few to train on.")
     values = losses.check_targets(targets, len(indices), recipe)
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ModelError("The network to train has no weights that may change: all are frozen.")
+        raise ModelError("The network to train has no trainable weights: all are frozen.")
     held: tuple[Images, torch.Tensor, Indices | None] | None = None
     if recipe.patience and validation is None:
-        kept, aside = held_out(len(indices), recipe)
+        training, aside = held_out(len(indices), recipe)
         held = images, values[torch.from_numpy(aside)], indices[aside]
-        indices, values = indices[kept], values[torch.from_numpy(kept)]
+        indices, values = indices[training], values[torch.from_numpy(training)]
     elif validation is not None:
         held = validation[0], losses.check_targets(validation[1], int(validation[0].shape[0]), recipe), None
     file = CheckpointFile(checkpoint, note) if checkpoint else None
@@ -183,7 +183,7 @@ def fit(
 
 
 class _Run:
-    """A training under way: everything that changes from epoch to epoch."""
+    """A training in progress: everything that changes from epoch to epoch."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class _Run:
         self.history = History(**history)
 
     def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
-        """See `Run.forward`."""
+        """Compute logits, N×K, for images as the feed returns them; of the network, or of a wrapper."""
         inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
         logits = main_output((module or self.module)(inputs))
         if not self._checked:
@@ -304,7 +304,7 @@ def held_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
     number = round(count * recipe.validation_share)
     if not 0 < number < count - 1:
         raise ConfigurationError(
-            f"Of {count} training records, {recipe.validation_share:.0%} cannot be held out to validate on.",
+            f"Of {count} training records, {recipe.validation_share:.0%} cannot be held out for validation.",
             hint="Change the validation share, or set the patience to 0.",
         )
     order = torch.randperm(count, generator=generator(recipe.seed, "validation")).numpy().astype(np.int64)
@@ -321,16 +321,16 @@ def evaluate(
     device: str | torch.device = "auto",
     batch_size: int = 256,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of a network that emits logits; it is left in the mode it was in.
+    """Compute mean cross-entropy and accuracy of a network that emits logits; its mode is restored.
 
     Args:
         module: The network, which is moved to the device.
         images: As for `fit`.
         targets: One per record: labels, or posteriors, whose most probable class counts as the label.
         indices: Records of ``images``; all by default.
-        preprocessing: Between an image and the network's input.
-        device: Where.
-        batch_size: Records at once.
+        preprocessing: Applied to images before the network.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        batch_size: Records per batch.
     """
     place = resolve_device(device)
     module.to(place)
@@ -341,7 +341,7 @@ def evaluate(
 
 
 def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all weights that require gradients."""
+    """Create the recipe's optimizer for all weights that require gradients."""
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":

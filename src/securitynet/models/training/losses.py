@@ -1,4 +1,4 @@
-"""Losses of the trainer. Like is matched with like: posteriors with posteriors, never with logits (DESIGN 8)."""
+"""Losses of the trainer. Like is matched with like: posteriors with posteriors, never with logits."""
 
 from __future__ import annotations
 

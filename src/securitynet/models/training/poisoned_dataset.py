@@ -1,6 +1,6 @@
-"""A poisoned training set as the trainer sees it, and what a model's record says of it.
+"""`PoisonedDataset`: a poisoned training set, and the part of the model record that describes it.
 
-What plants a backdoor lives in `securitynet.backdoors`, above this layer.
+The backdoors themselves are in `securitynet.backdoors`, above this layer.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Box = tuple[int, int, int, int]
 
 
 class BackdoorRecord(Record):
-    """What a model's record says of the backdoor that was planted in it.
+    """The part of a model record that describes the backdoor that the model was trained with.
 
     Attributes:
-        name: In the registry of backdoors.
-        settings: Its fields.
-        mapping: Whether all classes lead to one, or each to the next.
-        target: The class that all lead to; None for all-to-all.
+        name: Name in the registry of backdoors.
+        settings: Fields of the backdoor.
+        mapping: Whether the trigger sends all classes to one class, or each class to the next.
+        target: The target class; None for all-to-all.
         box: The smallest rectangle around the trigger.
-        poisoned: Training records that carry the trigger.
-        changed: Those of them whose label was changed too.
-        success: Share of stamped non-members, of classes that are not where they should go, that the model sends there;
-            known once it is trained.
-        tried: How many non-members those are.
+        poisoned: Number of training records with the trigger.
+        changed: Number of those whose label was changed too.
+        success: Attack success rate, in [0, 1]: the share of non-members with the trigger, outside the target class,
+            that the trained model classifies as the target class. None before the training.
+        tried: Number of non-members in that rate.
     """
 
     name: str
@@ -50,25 +50,25 @@ class BackdoorRecord(Record):
     tried: int = 0
 
     @property
-    def asked(self) -> BackdoorRecord:
-        """Without what only the trained model shows."""
+    def requested(self) -> BackdoorRecord:
+        """The record without the results of the training."""
         return self.model_copy(update={"success": None, "tried": 0})
 
     @property
     def digest(self) -> str:
-        """Stands for the poison in fingerprints."""
-        return stable_hash(self.asked.model_dump(mode="json"))
+        """Digest of the backdoor for fingerprints."""
+        return stable_hash(self.requested.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, eq=False)
 class PoisonedDataset:
-    """A training set with poison in it.
+    """A training set with poisoned records.
 
     Attributes:
-        images: The whole dataset's; those of poisoned records are stamped when they are fetched.
-        labels: The whole dataset's, changed where they were poisoned.
+        images: Images of the whole dataset; the trigger is added to poisoned records when they are fetched.
+        labels: Labels of the whole dataset, changed for poisoned records.
         indices: The poisoned records, sorted.
-        record: See `BackdoorRecord`.
+        record: The part of the model record.
     """
 
     images: Images
@@ -79,12 +79,12 @@ class PoisonedDataset:
 
 @dataclass(frozen=True, eq=False)
 class TriggeredImages:
-    """Records with the trigger, and where it should send them.
+    """Records with the trigger, and the classes to which it should send them.
 
     Attributes:
-        images: The whole dataset's, those of ``indices`` stamped.
-        indices: Records of classes that are not where they should go.
-        goals: Their wanted classes.
+        images: Images of the whole dataset, with the trigger on those of ``indices``.
+        indices: Records whose class is not already the one to which the trigger sends them.
+        goals: The classes to which the trigger should send them.
     """
 
     images: Images
@@ -93,26 +93,35 @@ class TriggeredImages:
 
 
 class TrainingBackdoor(Protocol):
-    """What can poison a training set."""
+    """Interface of a backdoor: it can poison a training set, and put its trigger on records."""
 
     def poison(self, dataset: ImageDataset, members: Indices) -> PoisonedDataset:
-        """Poison some of the records ``members``.
+        """Poison a training set.
+
+        Args:
+            dataset: The dataset, with images.
+            members: Training records, int64; some of them are poisoned.
 
         Raises:
-            ConfigurationError: If the trigger does not fit the images, or its target is no class of theirs.
+            ConfigurationError: If the trigger does not fit the images, or the target is not a class of the dataset.
         """
 
     def triggered(self, dataset: ImageDataset, indices: Indices) -> TriggeredImages:
-        """Put the trigger on records, to see where the model sends them."""
+        """Put the trigger on records, to measure how often it works.
+
+        Args:
+            dataset: The dataset, with images.
+            indices: Records, int64.
+        """
 
 
 class ChangedImages:
     """Images of which some are changed when they are fetched.
 
     Args:
-        images: All of them.
+        images: All images of the dataset.
         which: Records to change, int64.
-        change: From n×C×H×W uint8 images and their n indices to the changed images.
+        change: Called with n×C×H×W uint8 images and their n indices; returns the changed images.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`Recipe`: how a network is trained. The default is ML-Doctor's; no torch is needed to describe one."""
+"""`Recipe`: how a network is trained. The default is ML-Doctor's; importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LossName = Literal["cross-entropy", "mse", "kl"]
 
 
 class RecipeOptions(Record):
-    """The settings of a `Recipe`, which the configuration of the `train` command shares.
+    """The settings of a `Recipe`, shared with the configuration of the `train` command.
 
     The default is the recipe of ML-Doctor's target models (Liu et al., section 5.3): SGD with momentum 0.9 and weight
     decay 5e-4, batches of 64, and 300 epochs, of which 50 run at a learning rate of 1e-2, 50 at 1e-3 and 200 at 1e-4.
-    With another number of epochs the phases keep their shares.
+    With another number of epochs, the phases keep their proportions.
 
     The description of each field is its help text on the command line.
     """
@@ -33,15 +33,15 @@ class RecipeOptions(Record):
     )
     schedule: ScheduleName = Field(
         default="steps",
-        description="Course of the learning rate: a tenth after a sixth of the epochs and a hundredth after a third "
-        "(steps), half a cosine down to zero, or constant.",
+        description="Learning-rate schedule: divided by 10 after a sixth and by 100 after a third of the epochs "
+        "(steps), half a cosine down to zero (cosine), or constant.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD; first beta of Adam.")
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False, description="Weight decay.")
     augment: AugmentName = Field(
         default="none",
-        description="Random changes of each training image: none, horizontal flips, or crops (padded by an eighth of "
-        "the side) with flips.",
+        description="Augmentation of the training images: none, horizontal flips, or flips and crops (padded by an "
+        "eighth of the side).",
     )
     loss: LossName = Field(
         default="cross-entropy",
@@ -49,10 +49,10 @@ class RecipeOptions(Record):
         "(kl) between posteriors.",
     )
     temperature: float = Field(
-        default=1.0, gt=0, allow_inf_nan=False, description="Temperature of the kl loss, for both sides."
+        default=1.0, gt=0, allow_inf_nan=False, description="Temperature of both softmaxes in the kl loss."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of probability that cross-entropy spreads over all classes."
+        default=0.0, ge=0, lt=1, description="Probability that cross-entropy spreads over all classes."
     )
     clip_norm: float | None = Field(
         default=None, gt=0, description="Largest Euclidean norm of a batch's gradient; longer ones are scaled to it."
@@ -60,8 +60,8 @@ class RecipeOptions(Record):
     patience: int = Field(
         default=0,
         ge=0,
-        description="Stop early when the validation loss has not fallen for so many epochs, and keep the best epoch's "
-        "weights; 0 trains all epochs.",
+        description="Stop when the validation loss has not fallen for this many epochs, and use the weights of the "
+        "best epoch; 0 trains all epochs.",
     )
     validation_share: float = Field(
         default=0.1,
@@ -71,15 +71,15 @@ class RecipeOptions(Record):
         "are never used.",
     )
     seed: int = Field(
-        default=0, ge=0, description="Seed of initial weights, order of the records, augmentation and dropout."
+        default=0, ge=0, description="Seed of the initial weights, the order of the records, augmentation and dropout."
     )
 
     @model_validator(mode="after")
     def _settings_agree(self) -> RecipeOptions:
         if self.label_smoothing and self.loss != "cross-entropy":
-            raise ValueError(f"label smoothing belongs to the cross-entropy loss, not to {self.loss}")
+            raise ValueError(f"label smoothing needs the cross-entropy loss, not {self.loss}")
         if self.temperature != 1 and self.loss != "kl":
-            raise ValueError(f"a temperature belongs to the kl loss, not to {self.loss}")
+            raise ValueError(f"a temperature needs the kl loss, not {self.loss}")
         return self
 
     def learning_rate_at(self, epoch: int) -> float:
@@ -90,7 +90,7 @@ class RecipeOptions(Record):
 
         Returns:
             The base rate times: 1, 0.1 or 0.01 for ``steps`` (drops at a sixth and a third of the epochs, rounded up,
-            so that no phase is lost while there are three epochs or more); (1 + cos(π · epoch / epochs)) / 2 for
+            so that with three epochs or more every phase occurs); (1 + cos(π · epoch / epochs)) / 2 for
             ``cosine``; 1 for ``constant``.
         """
         if self.schedule == "constant":
@@ -99,7 +99,7 @@ class RecipeOptions(Record):
             return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         first = math.ceil(self.epochs / 6)
         second = max(first + 1, math.ceil(self.epochs / 3))
-        # Divisions, because 0.01 * 0.1 is 0.001 and not quite the float that 1e-3 is written as.
+        # Divide: 0.01 * 0.1 differs from the float 1e-3 in the last bit.
         drops = int(epoch >= first) + int(epoch >= second)
         return self.learning_rate / float(10**drops)
 
@@ -108,7 +108,7 @@ class Recipe(RecipeOptions):
     """How a network is trained; see `RecipeOptions` for the settings.
 
     Attributes:
-        version: Version of the trainer's code: the same recipe of the same version gives the same weights.
+        version: Version of the trainer: recipes that are equal, version included, give the same weights.
     """
 
     version: Literal[1] = 1

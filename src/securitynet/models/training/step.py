@@ -1,4 +1,4 @@
-"""What a training does with each batch. Defenses that train otherwise have procedures of their own."""
+"""`Procedure`: how a training processes each batch. Training defenses define their own procedures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from securitynet.randomness import generator
 
 
 class Run(Protocol):
-    """A training under way, as procedures see it.
+    """A training in progress, as procedures see it.
 
     Attributes:
         module: The network, on the device.
-        feed: Its training records.
+        feed: The training records.
         targets: Labels or posteriors, one per record, on the device.
-        recipe: How it is trained.
-        optimizer: Of the network's weights.
-        device: Where.
-        layout: In which images go through the network.
+        recipe: The recipe.
+        optimizer: Optimizer of the network's weights.
+        device: The device.
+        layout: Memory format of the images.
     """
 
     module: nn.Module
@@ -35,26 +35,31 @@ class Run(Protocol):
     layout: torch.memory_format
 
     def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
-        """Logits for images as the feed gives them, N×K; of the network, or of a wrapper of it."""
+        """Compute logits, N×K.
+
+        Args:
+            batch: Images as the feed returns them, N×C×H×W.
+            module: Another network to use instead, such as a wrapper.
+        """
         ...
 
 
 class Procedure:
-    """The usual one: records in a random order, one gradient step a batch.
+    """The standard procedure: records in random order, one gradient step per batch.
 
-    All randomness must derive from the recipe's seed and the epoch's number, so that a run that is killed and goes on
-    ends with the same weights; whatever else it needs for that belongs into `state`.
+    All randomness must be derived from the seed of the recipe and the number of the epoch, so that an interrupted run
+    ends with the same weights. Anything else that a procedure needs for this belongs in `state`.
     """
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the weights beside recipe and data, as JSON types."""
+        """Everything that determines the weights besides recipe and data, as JSON types."""
         return {}
 
     def begin(self, run: Run) -> None:
-        """Prepare: the network is on its device, and a checkpoint has not been read yet."""
+        """Prepare the training. The network is on its device; no checkpoint has been read yet."""
 
     def end(self, run: Run) -> None:
-        """Leave the network as plain as it came, whether the training went well or not."""
+        """Clean up the network, whether the training succeeded or not."""
 
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
         """Positions of the records of each batch of an epoch, in order."""
@@ -65,19 +70,27 @@ class Procedure:
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """Mean loss of a batch, a scalar with gradient; arguments as for `step`."""
+        """Compute the mean loss of a batch, a scalar with gradient.
+
+        Args:
+            run: The training.
+            logits: N×K.
+            targets: Labels or posteriors of the batch.
+            batch: Images, augmented, N×C×H×W.
+            positions: Positions of the records in the feed, N int64 on the CPU.
+        """
         return losses.batch_loss(logits, targets, run.recipe)
 
     def step(
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Change the weights by one batch.
+        """Update the weights with one batch.
 
         Args:
             run: The training.
             batch: Images, augmented, N×C×H×W.
-            targets: Of them.
-            positions: Of the records in the feed, N int64 on the CPU.
+            targets: Labels or posteriors of the batch.
+            positions: Positions of the records in the feed, N int64 on the CPU.
 
         Returns:
             Mean loss and logits, without gradients.
@@ -92,8 +105,8 @@ class Procedure:
         return loss.detach(), logits.detach()
 
     def state(self) -> dict[str, Any]:
-        """What must be kept in a checkpoint: tensors, numbers, strings, and lists and tables of them."""
+        """State for a checkpoint: tensors, numbers and strings, and lists and dictionaries of them."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Restore what `state` returned."""

@@ -1,7 +1,7 @@
-"""`TrainingDefense`: what a defense may change in a training, and the records that state what it did.
+"""`TrainingDefense`: the base class of training defenses, and the records that describe their effect.
 
-A defense changes the recipe, the network or the training steps. The same object trains the target, the shadow models of
-an adversary who knows of the defense, and the models of "what would help".
+A training defense changes the recipe, the network or the training steps. The same object trains the target, the shadow
+models of an adversary who knows the defense, and the models of the report's section "what would help".
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Teacher(Record):
 
     Attributes:
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
-        weights: How many it has.
-        student_weights: How many the student has.
-        train_accuracy: Of the teacher, on its training records.
-        test_accuracy: On the non-members.
-        agreement: Share of the non-members that both classify alike.
-        records: How many non-members there were.
+        weights: Number of weights of the teacher.
+        student_weights: Number of weights of the student.
+        train_accuracy: Accuracy of the teacher on its training records, in [0, 1].
+        test_accuracy: Accuracy of the teacher on the non-members, in [0, 1].
+        agreement: Share of the non-members for which both predict the same class.
+        records: Number of non-members.
     """
 
     architecture: str
@@ -62,13 +62,13 @@ class DefenseRecord(Record):
     """The part of a model record that describes the defense the model was trained with.
 
     Attributes:
-        name: In the registry of defenses.
-        settings: Its fields.
-        group_norms: Whether batch norms were replaced by group norms: the weights are those of such a network.
-        set_aside: Training records that were used for something else, and are neither members nor non-members.
-        privacy: What DP-SGD spent.
-        teacher: Of a distilled student.
-        notes: What a reader should know.
+        name: Name in the registry of defenses.
+        settings: Fields of the defense.
+        group_norms: Whether batch norms were replaced with group norms; the weights fit such a network only.
+        set_aside: Number of training records used for another purpose; they are neither members nor non-members.
+        privacy: Privacy budget that DP-SGD spent.
+        teacher: Teacher of a distilled student.
+        notes: Remarks for the reader of the record.
     """
 
     name: str
@@ -81,31 +81,31 @@ class DefenseRecord(Record):
 
     @property
     def requested(self) -> DefenseRecord:
-        """Without what only the training showed."""
+        """The record without the results of the training."""
         return DefenseRecord(name=self.name, settings=self.settings, group_norms=self.group_norms)
 
 
 @dataclass(frozen=True, eq=False)
 class Fitting:
-    """A training that is wanted, with all that a defense needs for it.
+    """A training to run, with everything that a defense needs for it.
 
     Attributes:
-        architecture: Of ``network``.
-        network: With its initial weights; it is trained in place.
-        images: Of the dataset.
-        labels: Of the dataset, one per image.
+        architecture: Name of the architecture of ``network``.
+        network: The network with its initial weights; it is trained in place.
+        images: Images of the dataset.
+        labels: Labels of the dataset, one per image.
         indices: Records to train on.
+        recipe: The recipe as changed by the defense.
+        preprocessing: Applied to images before the network.
+        shape: (classes, channels, size in pixels), for further networks.
         aside: Records that the defense set aside.
-        unseen: Non-members, only to report on; they train nothing and choose nothing.
-        recipe: As the defense changed it.
-        preprocessing: Between images and network.
-        shape: (classes, channels, size), for further networks.
-        checkpoint: File; None keeps nothing.
+        unseen: Non-members, used for reporting only.
+        checkpoint: Checkpoint file; None stores nothing.
         data_fingerprint: See `fit`.
-        device: Where.
-        progress: Told after each epoch.
-        note: Told what the user should know.
-        parts: Checkpoints of further models, to be removed when all is done.
+        device: Where to train.
+        progress: Called after each epoch.
+        note: Called with messages for the user.
+        parts: Checkpoints of further models, which are removed when the training is complete.
     """
 
     architecture: str
@@ -126,19 +126,24 @@ class Fitting:
     parts: list[Path] = field(default_factory=list)
 
     def fresh(self, architecture: str, purpose: str) -> nn.Module:
-        """A further network for the same images and classes, whose initial weights seed and purpose decide."""
+        """Build a further network for the same images and classes.
+
+        Args:
+            architecture: Name of the architecture.
+            purpose: Determines the initial weights, together with the seed of the recipe.
+        """
         classes, channels, size = self.shape
         with isolated():
             torch.manual_seed(derived_seed(self.recipe.seed, f"initial weights {purpose}"))
             return build(architecture, classes, channels, size)
 
     def fit(self, procedure: Procedure | None = None, targets: Targets | None = None, **changes: Any) -> History:
-        """Train the network, by a procedure, on labels or on other targets.
+        """Train the network with a procedure, on labels or other targets.
 
         Args:
-            procedure: What is done with each batch; the usual step if None.
+            procedure: Processing of each batch; None for the standard step.
             targets: One per record of ``indices``; their labels if None.
-            **changes: Attributes of this fitting to change for this once.
+            **changes: Attributes of this object to change for this call.
         """
         wanted = replace(self, **changes)
         return fit(
@@ -157,7 +162,7 @@ class Fitting:
         )
 
     def part(self, name: str) -> Path | None:
-        """The checkpoint file of a further model that this training needs."""
+        """Path of the checkpoint of a further model that this training needs; None if nothing is stored."""
         if self.checkpoint is None:
             return None
         path = self.checkpoint.with_name(f"{self.checkpoint.name}.{name}")
@@ -169,8 +174,8 @@ class Defense(Record, ABC):
     """A defense; its fields are its configuration.
 
     Class attributes:
-        stage: Whether it changes how a target is trained, or what it answers.
-        sweep: Settings worth trying, for "what would help"; from gentle to strong.
+        stage: Whether it changes the training of a target, or its outputs.
+        sweep: Settings to try in "what would help", from weak to strong.
     """
 
     stage: ClassVar[Literal["training", "output"]]
@@ -178,10 +183,10 @@ class Defense(Record, ABC):
 
 
 class TrainingDefense(Defense):
-    """A defense that changes how a target is trained. By default nothing changes: each method is one thing to change.
+    """A defense that changes how a target is trained. Each method is one hook; by default it changes nothing.
 
     Class attributes:
-        accountable: Whether a training reports on what it spent, so that nothing may look at the records besides it.
+        accountable: Whether the training accounts for a privacy budget, so that nothing else may use the records.
     """
 
     stage: ClassVar[Literal["training", "output"]] = "training"
@@ -189,71 +194,84 @@ class TrainingDefense(Defense):
 
     @property
     def name(self) -> str:
-        """In the registry of defenses: that of its file, with dashes."""
+        """Name in the registry: that of the file, with dashes."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
-        """Raise `ConfigurationError` before any work if this can't be done.
+        """Check, before any work, that this training is possible.
 
         Args:
-            architecture: To be trained.
-            shape: (classes, channels, size).
-            records: Training records, without those set aside.
-            recipe: As changed.
+            architecture: Architecture to train.
+            shape: (classes, channels, size in pixels).
+            records: Number of training records, without those set aside.
+            recipe: The recipe as changed by the defense.
+
+        Raises:
+            ConfigurationError: If the training is impossible.
         """
 
     def advised(self, stated: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of a recipe that suit it, for whoever states no others.
+        """Recommended recipe fields, used where the user states none.
 
         Args:
-            stated: The fields that were stated; none of them is in what is returned.
+            stated: Fields that the user stated; none of them may be in the result.
         """
         return {}
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe, as this defense wants it. Doing it twice changes nothing further."""
+        """Change the recipe as this defense needs it. The operation must be idempotent."""
         return recipe
 
     @property
     def share_aside(self) -> float:
-        """Share of the training records that it takes for something else, in [0, 1)."""
+        """Share of the training records that the defense sets aside for another purpose, in [0, 1)."""
         return 0.0
 
     def preprocessing(self, dataset: ImageDataset, indices: Indices) -> Preprocessing:
-        """Between images and network: normalisation by the training records, where nothing speaks against it."""
+        """Preprocessing before the network; by default normalisation by the statistics of the training records.
+
+        Args:
+            dataset: The dataset.
+            indices: Its training records.
+        """
         return standardising(dataset, indices)
 
     def network(self, network: nn.Module, note: Note) -> nn.Module:
-        """The network to train, with its initial weights, made of a fresh one."""
+        """Adapt a newly built network; returns the network to train, with its initial weights.
+
+        Args:
+            network: The newly built network.
+            note: Called with messages for the user.
+        """
         return network
 
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
         """Train ``fitting.network``.
 
         Returns:
-            The history, and fields of `DefenseRecord` that follow from the training.
+            The history, and fields of `DefenseRecord` with results of the training.
         """
         return fitting.fit(), {}
 
     def make_record(self, **outcome: Any) -> DefenseRecord:
-        """The part of the model record about this defense.
+        """Create the part of the model record that describes this defense.
 
         Args:
-            **outcome: Fields of `DefenseRecord` that follow from the training.
+            **outcome: Fields of `DefenseRecord` with results of the training.
         """
         return DefenseRecord(name=self.name, settings=self.model_dump(mode="json"), **outcome)
 
     def imitate(self, record: DefenseRecord) -> TrainingDefense:
-        """The defense with which an adversary trains shadow models of a target that was trained with this one.
+        """Defense that an adversary uses for shadow models of a target that was trained with this one.
 
         Args:
-            record: From the target's model record.
+            record: The defense in the target's model record.
         """
         return self
 
 
 class NoDefense(TrainingDefense):
-    """An ordinary training, so that trainings with and without a defense take the same path."""
+    """No defense: lets trainings with and without a defense use the same code."""
 
 
 NO_DEFENSE: Final = NoDefense()
@@ -261,12 +279,12 @@ NO_DEFENSE: Final = NoDefense()
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Which of the records of a training do what.
+    """Roles of the records of a training, as sorted positions.
 
     Attributes:
-        given: Positions that the training gets, sorted: those that train, and those that early stopping holds out.
-        training: Positions of the records that train, the members.
-        aside: Positions that the defense takes for something else.
+        given: Records passed to the trainer: those to train on, and those that early stopping holds out.
+        training: Records to train on, the members.
+        aside: Records that the defense set aside.
     """
 
     given: Indices
@@ -275,15 +293,15 @@ class Parts:
 
 
 def parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
-    """Who does what in a training on so many records.
+    """Assign the roles of the records of a training.
 
     Args:
-        defense: `NO_DEFENSE` for none.
-        recipe: As the defense changed it; its seed decides.
-        count: Records.
+        defense: The defense; `NO_DEFENSE` for none.
+        recipe: The recipe as changed by the defense; its seed determines the roles.
+        count: Number of records.
 
     Raises:
-        ConfigurationError: If there are too few records to set some aside, or to hold some out.
+        ConfigurationError: If there are too few records to set aside or hold out.
     """
     given, aside = set_aside(count, defense.share_aside, recipe.seed)
     training = given[held_out(len(given), recipe)[0]] if recipe.patience else given
@@ -291,7 +309,7 @@ def parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
 
 
 def train_with_defense(defense: TrainingDefense, fitting: Fitting) -> tuple[History, DefenseRecord]:
-    """Train a network with a defense, and describe what the defense did.
+    """Train a network with a defense, and record what the defense did.
 
     ``fitting`` must have been prepared by the same defense: `TrainingDefense.change_recipe`, `parts`,
     `TrainingDefense.preprocessing` and `TrainingDefense.network`.
@@ -302,15 +320,15 @@ def train_with_defense(defense: TrainingDefense, fitting: Fitting) -> tuple[Hist
 
 
 def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Positions of records that train, and of those that a defense takes for something else; each sorted.
+    """Split positions into records to train on and records that a defense sets aside, each sorted.
 
     Args:
-        count: Training records in all.
-        share: That is taken; 0 takes none.
-        seed: Decides which.
+        count: Number of training records.
+        share: Share to set aside, in [0, 1).
+        seed: Seed of the choice.
 
     Raises:
-        ConfigurationError: If one of them would hold fewer than two records.
+        ConfigurationError: If one part would have fewer than two records.
     """
     number = round(count * share)
     everything = np.arange(count, dtype=np.int64)
@@ -323,10 +341,10 @@ def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
 
 
 def count_weights(network: nn.Module) -> int:
-    """Numbers that training decides."""
+    """Number of weights of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def has_group_norms(network: nn.Module) -> bool:
-    """Whether a network has group norms, as those have that DP-SGD trained in place of batch norms."""
+    """Whether a network has group norms, with which DP-SGD replaces batch norms."""
     return any(isinstance(layer, nn.GroupNorm) for layer in network.modules())

@@ -52,8 +52,8 @@ def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
         else:
             better = "" if (caught.low or 0.0) > (rejected.high or 1.0) else ", no more often than clean ones"
             said.append(
-                f"The known trigger changes the prediction of {_share(success)} of the stamped images; {title} stops "
-                f"{_share(caught)} of those{better}."
+                f"The known trigger changes the prediction of {_share(success)} of the images that "
+                f"carry it; {title} stops {_share(caught)} of those{better}."
             )
     excess, flagged = measured.get("suspects-excess"), measured.get("suspects-flagged")
     if excess is not None and flagged is not None:
@@ -85,5 +85,4 @@ def _share(measurement: Measurement) -> str:
     numbers = words.numbers(measurement)
     if numbers is None:
         return "an unknown share"
-    interval = numbers.interval.replace("–", "\u2060–\u2060")
-    return f"{numbers.value} ({words.level(measurement)} interval {interval})"
+    return f"{numbers.value} ({words.level(measurement)} interval {words.unbroken(numbers.interval)})"

@@ -76,7 +76,7 @@ def _sentence(one: _Found) -> str:
     return (
         f"An adversary who {who}, tells the attribute “{one.name}” right for {accuracy.value} of the judged records, "
         f"where the class and the most frequent value alone give {baseline.value}: a gain of {gain.value} "
-        f"({words.level(one.gain)} interval {_unbroken(gain.interval)}), {in_words(one.gain)}."
+        f"({words.level(one.gain)} interval {words.unbroken(gain.interval)}), {in_words(one.gain)}."
     )
 
 
@@ -89,8 +89,3 @@ def in_words(gain: Measurement) -> str:
     if high < 0:
         return "so the attack does worse than that"
     return "not distinguishable from none"
-
-
-def _unbroken(interval: str) -> str:
-    """An interval that stays on one line: a word joiner on both sides of its dash."""
-    return interval.replace("–", "\u2060–\u2060")

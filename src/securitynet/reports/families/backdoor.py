@@ -21,7 +21,7 @@ KINDS: dict[str, Kind] = {
     "rule-false-positives": Kind("How often the rule flags a clean model", "share"),
     "smallest-trigger": Kind("Smallest trigger, of the image", "share"),
     "converged": Kind("Labels for which a trigger was found", "share"),
-    "localisation-iou": Kind("Overlap with the planted trigger", "share"),
+    "localisation-iou": Kind("Overlap with the known trigger", "share"),
     "true-positive-rate": Kind("Backdoored models found", "share"),
     "false-positive-rate": Kind("Clean models accused", "share"),
 }

@@ -51,7 +51,7 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     size = f"{words.percent(smallest)} of its range" if norm == "linf" else f"{smallest:g} in the Euclidean norm"
     result = (
         f"An adversary who {who}, and changes {each} {size}, gets {numbers.value} of the correctly classified images "
-        f"misclassified ({words.level(success)} interval {_unbroken(numbers.interval)}), by "
+        f"misclassified ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
         f"{verdict.attack_title(trial.name)}"
     )
     more = _successes(document, trial)
@@ -60,7 +60,7 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     if largest == smallest or last is None:
         return result + "."
     bound = words.percent(largest) if norm == "linf" else f"{largest:g}"
-    return f"{result}; with up to {bound}, {last.value} ({_unbroken(last.interval)})."
+    return f"{result}; with up to {bound}, {last.value} ({words.unbroken(last.interval)})."
 
 
 def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
@@ -106,8 +106,3 @@ def _method(trial: TrialSummary) -> str:
 
 def _norm(trial: TrialSummary) -> str:
     return str(trial.configuration.get("norm", "linf"))
-
-
-def _unbroken(interval: str) -> str:
-    """An interval that stays on one line: a word joiner on both sides of its dash."""
-    return interval.replace("–", "\u2060–\u2060")

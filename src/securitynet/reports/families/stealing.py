@@ -40,16 +40,17 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     assert numbers is not None  # an agreement always has a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     said = [
-        f"An adversary who {who}, and asks {words.plural(trial.queries.unique, 'question')}, gets a surrogate that "
-        f"predicts what the model predicts on {numbers.value} of the images that neither was trained on "
-        f"({words.level(agreement)} interval {unbroken(numbers.interval)}): {in_words(agreement, constant)}."
+        f"An adversary who {who}, and queries the model with {words.plural(trial.queries.unique, 'image')}, "
+        f"gets a surrogate that predicts what the model predicts on {numbers.value} of the images "
+        f"that neither was trained on "
+        f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): {in_words(agreement, constant)}."
     ]
     ratio = measured.get("accuracy-ratio")
     written = words.numbers(ratio) if ratio is not None else None
     if ratio is not None and written is not None:
         said.append(
             f"Its accuracy is {written.value} times the model's ({words.level(ratio)} interval "
-            f"{unbroken(written.interval)})."
+            f"{words.unbroken(written.interval)})."
         )
     growth = _growth(measured)
     return [*said, growth] if growth else said
@@ -66,11 +67,6 @@ def in_words(agreement: Measurement, constant: Measurement) -> str:
     return guess
 
 
-def unbroken(interval: str) -> str:
-    """An interval that stays on one line: a word joiner on both sides of its dash."""
-    return interval.replace("–", "\u2060–\u2060")
-
-
 def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measurement]:
     start = f"{trial.name}."
     return {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
@@ -85,8 +81,8 @@ def _growth(measured: dict[str, Measurement]) -> str | None:
     first, last = words.numbers(curve[few]), words.numbers(curve[many])
     assert first is not None and last is not None
     pair = (
-        f"{first.value} ({unbroken(first.interval)}) with {few:,} questions and {last.value} "
-        f"({unbroken(last.interval)}) with {many:,}"
+        f"{first.value} ({words.unbroken(first.interval)}) with {few:,} questions and {last.value} "
+        f"({words.unbroken(last.interval)}) with {many:,}"
     )
     if not verdict.apart(curve[few], curve[many]):
         return f"More questions are not shown to help: {pair}; the intervals overlap."

@@ -20,8 +20,8 @@ from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
 
-SUBJECT_FIELDS = frozenset(AssessConfig.model_fields) - {
-    "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache",
+TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
+    "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
 }  # fmt: skip
 """Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
 
@@ -50,7 +50,7 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-class Measures(_Table):
+class MeasurementSettings(_Table):
     """What is asked of the metrics."""
 
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
@@ -88,7 +88,7 @@ class ModelSource(BaseModel):
             return self
         if len(given) != 1:
             raise ValueError("give one of reference, catalog, query, list")
-        _check_names(self.model_extra or {}, SUBJECT_FIELDS)
+        _check_names(self.model_extra or {}, TARGET_FIELDS)
         return self
 
     @property
@@ -113,7 +113,7 @@ class TrainSource(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> TrainSource:
-        _check_names(self.model_extra or {}, (TRAIN_FIELDS | SUBJECT_FIELDS) - {"weights", "seed"})
+        _check_names(self.model_extra or {}, (TRAIN_FIELDS | TARGET_FIELDS) - {"weights", "seed"})
         return self
 
     @property
@@ -207,7 +207,9 @@ class StudyConfig(_Table):
     on_mismatch: Literal["note", "fail"] = Field(
         default="note", description="What to do with a target that is not as accurate as said."
     )
-    measures: Measures = Field(default=Measures(), description="Confidence level and false-positive rates.")
+    measures: MeasurementSettings = Field(
+        default=MeasurementSettings(), description="Confidence level and false-positive rates."
+    )
     models: tuple[ModelSource, ...] = Field(default=(), description="Targets that exist.")
     train: tuple[TrainSource, ...] = Field(default=(), description="Targets to be trained.")
     attacks: tuple[MethodSource, ...] = Field(default=(), description="Attacks.")
@@ -220,7 +222,7 @@ class StudyConfig(_Table):
             raise ValueError("there are no targets: give [[models]] or [[train]]")
         if not self.attacks and not self.detectors:
             raise ValueError("there is nothing to do to the targets: give [[attacks]] or [[detectors]]")
-        _check_names(self.data, SUBJECT_FIELDS)
+        _check_names(self.data, TARGET_FIELDS)
         return self
 
 

@@ -1,4 +1,4 @@
-"""Digests of files and folders, each computed once as long as it does not change."""
+"""Digests of the files and folders that a study names, each computed once as long as it does not change."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from securitynet.files import file_checksum, write_json
 
 
-class Stamps:
-    """Digests by path, remembered in a file of the cache.
+class FileDigests:
+    """Digests by path, stored in a file of the cache.
 
     A file's digest is the SHA-256 of its content; it is computed again when size, time of change or inode differ. A
     folder's is made of the names and sizes in it: reading a large dataset to say what a plan holds would take too long,
     and its content is read when it is loaded.
 
     Args:
-        cache: Folder of the cache; None remembers for this object's life only.
+        cache: Folder of the cache; None: they are forgotten with this object.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -31,8 +31,8 @@ class Stamps:
             with contextlib.suppress(OSError, ValueError):
                 self._known = dict(json.loads(self._path.read_text(encoding="utf-8")))
 
-    def of(self, path: Path) -> str | None:
-        """The digest of a file or folder; None if there is none."""
+    def compute(self, path: Path) -> str | None:
+        """The digest of a file or folder; None if it does not exist."""
         try:
             status = path.stat()
         except OSError:
@@ -40,24 +40,24 @@ class Stamps:
         name = str(path.absolute())
         if path.is_dir():
             if name not in self._folders:
-                self._folders[name] = _folder_digest(path)
+                self._folders[name] = _digest_folder(path)
             return self._folders[name]
-        mark = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+        version = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
         known = self._known.get(name)
-        if known is None or known[0] != mark:
-            known = self._known[name] = [mark, file_checksum(path)]
+        if known is None or known[0] != version:
+            known = self._known[name] = [version, file_checksum(path)]
             self._changed = True
         return known[1]
 
-    def keep(self) -> None:
-        """Write what was learnt; a cache that can't be written is no error."""
+    def save(self) -> None:
+        """Write the digests to the cache; a cache that can't be written is no error."""
         if self._changed and self._path is not None:
             with contextlib.suppress(OSError):
                 write_json(self._path, self._known)
             self._changed = False
 
 
-def _folder_digest(path: Path) -> str:
+def _digest_folder(path: Path) -> str:
     digest = hashlib.sha256()
     for folder, folders, names in os.walk(path):
         folders.sort()

@@ -1,7 +1,7 @@
 """The plan of a study: which trials it consists of, which are there already, and which can't be run and why.
 
 A trial's id follows from what is found in its target and its data (checksums, fingerprints). So a trial has one only
-when its subject has been opened once; until then the plan says what is to be expected.
+when its target has been opened once; until then the plan says what is to be expected.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from securitynet.assessments.method_settings import REGISTRIES, Kind, chosen, make_method
+from securitynet.assessments.method_settings import REGISTRIES, Kind, choose_methods, make_method
 from securitynet.assessments.prepare_training import prepared_training
-from securitynet.assessments.trial_plan import trials_of
+from securitynet.assessments.trial_plan import plan_trials
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.methods.base import Method
 from securitynet.models.sources.references import parse_reference
@@ -30,10 +30,11 @@ from securitynet.records import (
     ThreatModel,
     TrialSpec,
 )
-from securitynet.results.subjects import Means, SubjectRecord
+from securitynet.results.subjects import Means, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
-from securitynet.studies.definition.file_digests import Stamps
-from securitynet.studies.definition.targets import SubjectPlan, subjects_of
+from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.targets import TargetPlan, expand_targets
+from securitynet.studies.definition.trial_request import TrialRequest
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class MethodPlan:
         """Whether its trials may need work that others need as well."""
         return type(self.method).shared_work is not Method.shared_work
 
-    def concerns(self, subject: SubjectPlan) -> bool:
+    def concerns(self, target: TargetPlan) -> bool:
         """Whether it is to be run on a target."""
-        return not self.only or bool(self.only & subject.tags)
+        return not self.only or bool(self.only & target.tags)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class StudyTrial:
     Attributes:
         name: Which its measurements carry.
         plan: Its method.
-        spec: What is to be measured; of an unopened subject, without its checksums.
+        spec: What is to be measured; of an unopened target, without its checksums.
         obstacle: Why it can't be run; None if it can.
     """
 
@@ -86,27 +87,27 @@ class StudyTrial:
 
     @functools.cached_property
     def id(self) -> str:
-        """Of the trial, if its subject has been opened."""
+        """Of the trial, if its target has been opened."""
         return self.spec.id
 
     @property
     def words(self) -> str:
         """Its name and its settings, for people."""
-        settings = ", ".join(f"{name}={value}" for name, value in leaves(self.plan.settings))
+        settings = ", ".join(f"{name}={value}" for name, value in list_leaves(self.plan.settings))
         seed = f", seed {self.spec.seed}" if len(self.plan.seeds) > 1 else ""
         return f"{self.name}{f' ({settings})' if settings else ''}{seed}"
 
-    def job(self) -> dict[str, Any]:
-        """What a worker needs to run it, as JSON."""
-        return {
-            "name": self.name,
-            "kind": self.plan.kind,
-            "method": self.plan.name,
-            "settings": self.plan.settings,
-            "threat_model": str(self.spec.threat_model),
-            "seed": self.spec.seed,
-            "id": self.id,
-        }
+    def request(self) -> TrialRequest:
+        """What a worker needs to run it."""
+        return TrialRequest(
+            name=self.name,
+            kind=self.plan.kind,
+            method=self.plan.name,
+            settings=self.plan.settings,
+            threat_model=self.spec.threat_model,
+            seed=self.spec.seed,
+            id=self.id,
+        )
 
 
 @dataclass
@@ -117,41 +118,41 @@ class StudyPlan:
         study: As the file says.
         base: Folder of the file.
         text: Of the file.
-        subjects: Its targets with their data.
+        targets: Its targets with their data.
         methods: Its attacks and detectors.
     """
 
     study: StudyConfig
     base: Path
     text: str
-    subjects: list[SubjectPlan]
+    targets: list[TargetPlan]
     methods: list[MethodPlan] = field(default_factory=list)
 
-    def trials(self, subject: SubjectPlan, means: Means) -> list[StudyTrial]:
-        """The trials on a subject, each once.
+    def trials(self, target: TargetPlan, means: Means) -> list[StudyTrial]:
+        """The trials on a target, each once.
 
         Args:
-            subject: Which.
+            target: Which.
             means: What it offers, from its record or by `expected_means`.
         """
-        held = subject.options.get("auxiliary")
+        held = target.options.get("auxiliary")
         holds = None if held is None else tuple(Auxiliary(kind) for kind in held)
-        found: list[StudyTrial] = []
+        trials: list[StudyTrial] = []
         seen: set[str] = set()
         for plan in self.methods:
-            if not plan.concerns(subject):
+            if not plan.concerns(target):
                 continue
             for seed in plan.seeds:
-                for planned in trials_of(plan.name, plan.method, means, holds, seed, plan.wanted):
+                for planned in plan_trials(plan.name, plan.method, means, holds, seed, plan.wanted):
                     trial = StudyTrial(planned.name, plan, planned.spec, planned.obstacle)
                     if trial.id not in seen:
                         seen.add(trial.id)
-                        found.append(trial)
-        return found
+                        trials.append(trial)
+        return trials
 
-    def means(self, subject: SubjectPlan, record: SubjectRecord | None) -> Means:
-        """What a subject offers: as found when it was opened, else what is to be expected."""
-        return record.means if record is not None and record.means is not None else expected_means(subject)
+    def means(self, target: TargetPlan, record: StudyTargetRecord | None) -> Means:
+        """What a target offers: as found when it was opened, else what is to be expected."""
+        return record.means if record is not None and record.means is not None else expected_means(target)
 
 
 def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
@@ -166,22 +167,22 @@ def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
     """
     study = read_study(path)
     text = path.read_text(encoding="utf-8")
-    return expand(study, path.absolute().parent, text, Stamps(cache))
+    return expand(study, path.absolute().parent, text, FileDigests(cache))
 
 
 def expand(
     study: StudyConfig,
     base: Path,
     text: str = "",
-    stamps: Stamps | None = None,
-    subjects: list[SubjectPlan] | None = None,
+    digests: FileDigests | None = None,
+    targets: list[TargetPlan] | None = None,
 ) -> StudyPlan:
     """The plan of a study; see `plan_study`."""
-    stamps = stamps or Stamps()
-    plan = StudyPlan(study, base, text, subjects_of(study, base, stamps) if subjects is None else subjects)
-    stamps.keep()
-    for train in {subject.train_key: subject.train for subject in plan.subjects}.values():
-        if train is not None:  # a wrong setting of a defense or a backdoor is told now
+    digests = digests or FileDigests()
+    plan = StudyPlan(study, base, text, expand_targets(study, base, digests) if targets is None else targets)
+    digests.save()
+    for train in {target.train_key: target.train for target in plan.targets}.values():
+        if train is not None:  # a wrong setting of a defense or a backdoor shows now
             prepared_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),
@@ -197,7 +198,7 @@ def expand(
 
 
 def _methods(kind: Kind, source: MethodSource, study: StudyConfig) -> Iterator[MethodPlan]:
-    names = chosen(kind, source.name)
+    names = choose_methods(kind, source.name)
     if not names:
         raise ConfigurationError(f"No {kind} is called so.", hint=f"See `securitynet list {kind}s`.")
     wanted = tuple(parse_threat_model(text) for text in source.threat_models)
@@ -229,24 +230,24 @@ def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
     table[last] = value
 
 
-def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def list_leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of nested settings."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
+            yield from list_leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
-def expected_means(subject: SubjectPlan) -> Means:
-    """What a subject that has not been opened is expected to offer. Its checksums and fingerprints are not known."""
-    options = subject.options
+def expected_means(target: TargetPlan) -> Means:
+    """What a target that has not been opened is expected to offer. Its checksums and fingerprints are not known."""
+    options = target.options
     network = parse_reference(options["model"]).is_network
     access = options.get("access") or (Access.WHITE_BOX if network else Access.BLACK_BOX)
-    protocol = _protocol(subject)
+    protocol = _protocol(target)
     elsewhere = options.get("auxiliary_dataset")
     return Means(
-        target=TargetIdentity(reference=options["model"], checksum=subject.key, preprocessing={}, head="logits"),
+        target=TargetIdentity(reference=options["model"], checksum=target.key, preprocessing={}, head="logits"),
         dataset=DatasetIdentity(reference=options.get("dataset") or "", fingerprint=""),
         split=SplitIdentity(name=protocol, fingerprint=""),
         access=Access(access),
@@ -256,16 +257,16 @@ def expected_means(subject: SubjectPlan) -> Means:
     )
 
 
-def _protocol(subject: SubjectPlan) -> str:
+def _protocol(target: TargetPlan) -> str:
     """Name of the split that will be made."""
-    stated = subject.options.get("split", "auto")
+    stated = target.options.get("split", "auto")
     if stated != "auto":
         return str(stated)
-    if subject.train is not None:
-        return str(subject.train.get("split", "four-way"))
-    if "weights" in subject.options:
+    if target.train is not None:
+        return str(target.train.get("split", "four-way"))
+    if "weights" in target.options:
         try:
-            facts = json.loads(Path(subject.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
+            facts = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
             return str(facts["split"]["protocol"])
         except (OSError, ValueError, KeyError, TypeError):
             pass

@@ -1,8 +1,9 @@
-"""A memo of a run that left nothing to do: if nothing has changed since, there is nothing to plan either.
+"""The marker of a run that left nothing to do: if nothing has changed since, there is nothing to plan either.
 
 A study that is complete is often run again, to be sure. Planning it means importing every method with all that it
-needs; comparing digests of the study file, of this package and of the results' stamps is enough to see that it would
-find nothing. No torch is needed for that.
+needs. Comparing a digest of the study, of this package and of the versions of the result files is enough to see that
+nothing would be found to do, and needs no torch. The marker holds digests only; what the run came to is in
+``status.json``.
 """
 
 from __future__ import annotations
@@ -12,64 +13,72 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from securitynet.files import stable_hash, write_json
+from securitynet.files import file_checksum, stable_hash, write_json
 from securitynet.results import store, subjects
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import StudyConfig
-from securitynet.studies.definition.targets import SubjectPlan
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.execution import status as study_status
 from securitynet.studies.execution.status import Status
 from securitynet.version import __version__
 
 FILE = "nothing-left.json"
 
 
-def fingerprint(study: StudyConfig, declared: Iterable[SubjectPlan], root: Root, **options: Any) -> str:
+def read(state: Path, digest: str) -> Status | None:
+    """How the last run ended, if it left nothing to do and nothing has changed since.
+
+    Args:
+        state: Folder of this machine for lock, logs and status.
+        digest: See `compute_digest`; as it is now.
+    """
+    try:
+        marker = json.loads((state / FILE).read_text(encoding="utf-8"))
+        # The status may be that of a later run, which was stopped: then it is not what the marker stands for.
+        if marker != {"digest": digest, "status": file_checksum(state / study_status.FILE)}:
+            return None
+    except (OSError, ValueError):
+        return None
+    status = study_status.read_status(state)
+    return None if status is None else replace(status, finished_now=0, failures=[])
+
+
+def write(state: Path, digest: str) -> None:
+    """Note that nothing is left; a folder that can't be written is no error."""
+    with contextlib.suppress(OSError):
+        write_json(state / FILE, {"digest": digest, "status": file_checksum(state / study_status.FILE)})
+
+
+def compute_digest(study: StudyConfig, targets: Iterable[TargetPlan], root: Root, options: Mapping[str, Any]) -> str:
     """Digest of everything that decides whether something is left to do.
 
     Args:
         study: As the file says.
-        declared: Its targets.
+        targets: Its targets.
         root: Where the results are.
         options: Of the run, as JSON types.
     """
-    stamps = hashlib.sha256()
+    results = hashlib.sha256()
     for folder in (store.FOLDER, subjects.FOLDER):
-        for path, stamp in sorted(root.files(folder, ".json")):
-            stamps.update(f"{path}={stamp}\n".encode())
+        for path, version in sorted(root.files(folder, ".json")):
+            results.update(f"{path}={version}\n".encode())
     return stable_hash(
         {
             "study": study.model_dump(mode="json", exclude={"run", "out"}),
-            "targets": [[subject.key, subject.obstacle, sorted(subject.tags)] for subject in declared],
-            "results": stamps.hexdigest(),
-            "code": _code(),
+            "targets": [[target.key, target.obstacle, sorted(target.tags)] for target in targets],
+            "results": results.hexdigest(),
+            "code": _digest_code(),
             "options": options,
         }
     )
 
 
-def recall(state: Path, mark: str) -> Status | None:
-    """How the last run ended, if it left nothing to do and nothing has changed since."""
-    try:
-        content = json.loads((state / FILE).read_text(encoding="utf-8"))
-        if content.pop("mark") != mark:
-            return None
-        content["failures"] = []
-        return Status(**content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def keep(state: Path, mark: str, status: Status) -> None:
-    """Remember that nothing is left; a folder that can't be written is no error."""
-    with contextlib.suppress(OSError):
-        write_json(state / FILE, {**status.to_json(), "mark": mark, "finished_now": 0})
-
-
-def _code() -> str:
+def _digest_code() -> str:
     """Digest of this package's files and of the plug-ins that are installed, by names, sizes and times."""
     digest = hashlib.sha256(__version__.encode())
     for folder, folders, names in os.walk(Path(__file__).parents[2]):

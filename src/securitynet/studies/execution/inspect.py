@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,56 +12,55 @@ from securitynet.results.index import Index, Refreshed
 from securitynet.results.merge import Merged
 from securitynet.results.merge import merge as merge_roots
 from securitynet.results.store import FOLDER, parse_trial
-from securitynet.results.subjects import SubjectStore
+from securitynet.results.subjects import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
-from securitynet.studies.execution.run import Place, find_results, place_of
+from securitynet.studies.execution.lock import Note
+from securitynet.studies.execution.run import StudyLocation, find_results, locate_results
 from securitynet.studies.execution.status import Status, read_status
 
-Note = Callable[[str], None]
 
-
-def look(place: Place) -> Status:
+def inspect_study(location: StudyLocation) -> Status:
     """How far a study is: by what its runner wrote, or, where none has run, by its files.
 
     A runner that was killed can't say so; that nobody holds the lock tells it.
     """
-    status = read_status(place.state)
+    status = read_status(location.state)
     if status is None:
-        return _by_files(place)
-    if status.state in ("running", "stopping") and study_lock.holder(place.state) is None:
+        return _count_files(location)
+    if status.state in ("running", "stopping") and study_lock.find_holder(location.state) is None:
         status.state, status.running, status.left = "killed", [], None
     return status
 
 
-def _by_files(place: Place) -> Status:
-    found: Counter[str] = Counter()
-    for path, _ in place.root.files(FOLDER, ".json"):
+def _count_files(location: StudyLocation) -> Status:
+    counts: Counter[str] = Counter()
+    for path, _ in location.root.files(FOLDER, ".json"):
         try:
-            found[parse_trial(place.root.read(path)).status] += 1
+            counts[parse_trial(location.root.read(path)).status] += 1
         except (ValueError, OSError):
-            found["damaged"] += 1
-    subjects = Counter(record.status for record in SubjectStore(place.root))
+            counts["damaged"] += 1
+    subjects = Counter(record.status for record in StudyTargetStore(location.root))
     return Status(
-        name=place.root.name,
+        name=location.root.name,
         state="not running",
-        total=sum(found.values()),
-        ok=found["ok"],
-        failed=found["failed"],
-        skipped=found["skipped"],
+        total=sum(counts.values()),
+        ok=counts["ok"],
+        failed=counts["failed"],
+        skipped=counts["skipped"],
         subjects={"total": sum(subjects.values()), "opened": subjects["ok"], "failed": subjects["failed"]},
     )
 
 
 @contextmanager
-def open_index(place: Place, note: Note) -> Iterator[Index]:
+def open_index(location: StudyLocation, note: Note) -> Iterator[Index]:
     """The index of a study's results, brought up to date.
 
     Where nothing can be written beside the results, or a runner is at work and keeps the index itself, one in memory
     serves. Files that can't be read are named and left out.
     """
-    busy = study_lock.holder(place.state) is not None
-    here = place.index if "://" not in place.index and not busy and _writable(Path(place.index).parent) else None
-    index = Index(place.index if "://" in place.index else (here or "sqlite://"), place.root)
+    busy = study_lock.find_holder(location.state) is not None
+    usable = "://" in location.index or (not busy and _is_writable(Path(location.index).parent))
+    index = Index(location.index if usable else "sqlite://", location.root)
     try:
         for path, why in index.refresh().damaged.items():
             note(f"{path} can't be read and is left out: {why}")
@@ -70,23 +69,23 @@ def open_index(place: Place, note: Note) -> Iterator[Index]:
         index.close()
 
 
-def reindex(place: Place, note: Note) -> Refreshed:
+def reindex(location: StudyLocation, note: Note) -> Refreshed:
     """Rebuild the index from the files.
 
     Raises:
         StudyRuns: If a runner is at work: it keeps the index.
     """
-    with study_lock.held(place.state, place.root, note):
-        if "://" not in place.index:
-            Path(place.index).unlink(missing_ok=True)  # it may be damaged itself
-        index = Index(place.index, place.root)
+    with study_lock.hold_lock(location.state, location.root, note):
+        if "://" not in location.index:
+            Path(location.index).unlink(missing_ok=True)  # it may be damaged itself
+        index = Index(location.index, location.root)
         try:
-            found = index.rebuild()
+            refreshed = index.rebuild()
         finally:
             index.close()
-    for path, why in found.damaged.items():
+    for path, why in refreshed.damaged.items():
         note(f"{path} can't be read: {why}")
-    return found
+    return refreshed
 
 
 def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
@@ -95,16 +94,16 @@ def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
     Raises:
         StudyRuns: If a runner is at work there.
     """
-    place = place_of(out)
-    with study_lock.held(place.state, place.root, note):
-        found = merge_roots([find_results(source).root for source in sources], place.root)
-        index = Index(place.index, place.root)
+    location = locate_results(out)
+    with study_lock.hold_lock(location.state, location.root, note):
+        merged = merge_roots([find_results(source).root for source in sources], location.root)
+        index = Index(location.index, location.root)
         try:
             index.refresh()
         finally:
             index.close()
-    return found
+    return merged
 
 
-def _writable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)

@@ -35,7 +35,7 @@ class StudyRuns(SecurityNetError):
 
 
 @contextlib.contextmanager
-def held(state: Path, root: Root, note: Note) -> Iterator[int]:
+def hold_lock(state: Path, root: Root, note: Note) -> Iterator[int]:
     """Hold the lock of a study.
 
     Args:
@@ -66,7 +66,7 @@ def held(state: Path, root: Root, note: Note) -> Iterator[int]:
         stream.truncate(0)
 
 
-def holder(state: Path) -> dict[str, Any] | None:
+def find_holder(state: Path) -> dict[str, Any] | None:
     """Who holds the lock of a study on this machine; None if nobody does."""
     try:
         import fcntl
@@ -90,7 +90,7 @@ def _lock(stream: BinaryIO, note: Note) -> None:
     except ImportError:  # no such locks on this system
         return
     patience = time.monotonic() + ORPHANS
-    told = False
+    noted = False
     while True:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,9 +105,9 @@ def _lock(stream: BinaryIO, note: Note) -> None:
                     f"Another runner is at work on this study{who}.",
                     hint="See `securitynet study status`; wait for it, or stop it with Ctrl-C.",
                 ) from None
-            if not told:
+            if not noted:
                 note("The runner before this one was killed; its workers are ending.")
-                told = True
+                noted = True
             time.sleep(0.05)
         except OSError:  # a file system without locks
             note("This file system has no locks: see to it that no other runner works on this study.")

@@ -1,30 +1,29 @@
-"""The ledger: of a study's trials, which are there, which are to be run, and which can't be."""
+"""The progress of a study: of its trials, which are there, which are to be run, and which can't be."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from securitynet.assessments.environment import version
-from securitynet.results.index import Index, Kept
-from securitynet.results.subjects import SubjectRecord, SubjectStore
+from securitynet.results.index import Index, TrialState
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
-from securitynet.studies.definition.targets import SubjectPlan
+from securitynet.studies.definition.targets import TargetPlan
 
 
 @dataclass
-class Sorted:
-    """The trials of one subject.
+class PendingTrials:
+    """The trials of one target that ask for something to be done.
 
     Attributes:
         run: To be run.
-        measure: Finished, but at other levels or rates than are asked for now.
+        recompute: Finished, but measured at other levels or rates than are asked for now.
         skip: That can't be run, and of which that is not on record yet.
     """
 
     run: list[StudyTrial] = field(default_factory=list)
-    measure: list[StudyTrial] = field(default_factory=list)
+    recompute: list[StudyTrial] = field(default_factory=list)
     skip: list[StudyTrial] = field(default_factory=list)
 
 
@@ -39,7 +38,7 @@ class Counts:
     other_version: int = 0
 
 
-class Ledger:
+class StudyProgress:
     """What there is of a study, and what is left.
 
     Args:
@@ -47,7 +46,6 @@ class Ledger:
         index: Of its results, up to date.
         retry_failed: Whether failed trials are to be run again.
         refresh: Whether those of other versions are.
-        note: Told what the user should know.
     """
 
     def __init__(
@@ -57,15 +55,14 @@ class Ledger:
         *,
         retry_failed: bool = False,
         refresh: bool = False,
-        note: Callable[[str], None] | None = None,
     ) -> None:
-        self.plan, self.retry_failed, self.refresh, self.note = plan, retry_failed, refresh, note
-        self.kept = index.kept()
-        wanted = {subject.key for subject in plan.subjects}
-        self.records: dict[str, SubjectRecord] = {}
+        self.plan, self.retry_failed, self.refresh = plan, retry_failed, refresh
+        self.states = index.trial_states()
+        wanted = {target.key for target in plan.targets}
+        self.records: dict[str, StudyTargetRecord] = {}
         self._stale: list[str] = []
-        declared = [subject.declared() for subject in plan.subjects]
-        for record in index.subjects():
+        declared = [target.declared() for target in plan.targets]
+        for record in index.target_records():
             if record.key in wanted:
                 self.records[record.key] = record
             elif record.status == "failed" and record.declared in declared:
@@ -74,53 +71,53 @@ class Ledger:
         self._waiting: dict[str, Counter[str]] = {}
         self._claimed: dict[str, str] = {}
         self._state: dict[str, tuple[str, str]] = {}
-        for subject in plan.subjects:
-            if subject.key not in self.records:
-                self._expect(subject)
-            elif self.records[subject.key].status == "failed":
+        for target in plan.targets:
+            if target.key not in self.records:
+                self._expect(target)
+            elif self.records[target.key].status == "failed":
                 if retry_failed:
-                    self._expect(subject)
+                    self._expect(target)
                 else:
-                    self.subject_failed(subject)
+                    self.fail_target(target)
 
-    def drop_stale(self, store: SubjectStore) -> None:
+    def drop_stale(self, store: StudyTargetStore) -> None:
         """Delete the records of failures to open what has been mended since: the file that was missing is there."""
         for key in self._stale:
             store.files.remove(store.name(key))
 
-    def sort(self, subject: SubjectPlan, record: SubjectRecord) -> Sorted:
-        """What is to be done of a subject that has been opened.
+    def find_pending(self, target: TargetPlan, record: StudyTargetRecord) -> PendingTrials:
+        """What is to be done of a target that has been opened.
 
-        Trials that two subjects share (two names of the same weights) belong to the first.
+        Trials that two targets share (two names of the same weights) belong to the first.
         """
         assert record.means is not None
-        found, counts, waiting = Sorted(), Counter[str](), Counter[str]()
-        for trial in self.plan.trials(subject, record.means):
-            if self._claimed.setdefault(trial.id, subject.key) != subject.key:
+        pending, counts, waiting = PendingTrials(), Counter[str](), Counter[str]()
+        for trial in self.plan.trials(target, record.means):
+            if self._claimed.setdefault(trial.id, target.key) != target.key:
                 continue
-            kept = self.kept.get(trial.id)
-            if trial.obstacle is not None and (kept is None or kept.status != "ok"):
+            summary = self.states.get(trial.id)
+            if trial.obstacle is not None and (summary is None or summary.status != "ok"):
                 counts["skipped"] += 1
                 state = "skipped"
-                if kept is None or kept.reason != trial.obstacle or kept.status != "skipped":
-                    found.skip.append(trial)
-            elif self._to_run(kept):
-                found.run.append(trial)
+                if summary is None or summary.reason != trial.obstacle or summary.status != "skipped":
+                    pending.skip.append(trial)
+            elif self._has_to_run(summary):
+                pending.run.append(trial)
                 waiting[trial.plan.name] += 1
                 state = "waiting"
             else:
-                assert kept is not None
-                state = kept.status
+                assert summary is not None
+                state = summary.status
                 counts[state] += 1
-                counts["other_version"] += state == "ok" and kept.version != version()
-                if state == "ok" and not self._measured(kept):
-                    found.measure.append(trial)
-            self._state[trial.id] = (subject.key, state)
-        self._counts[subject.key], self._waiting[subject.key] = counts, waiting
-        return found
+                counts["other_version"] += state == "ok" and summary.version != version()
+                if state == "ok" and not self._is_measured(summary):
+                    pending.recompute.append(trial)
+            self._state[trial.id] = (target.key, state)
+        self._counts[target.key], self._waiting[target.key] = counts, waiting
+        return pending
 
-    def count(self, trial: StudyTrial, status: str) -> None:
-        """A trial has been finished."""
+    def record_outcome(self, trial: StudyTrial, status: str) -> None:
+        """A trial has ended with this status."""
         key, before = self._state[trial.id]
         if before == "waiting":
             self._waiting[key][trial.plan.name] -= 1
@@ -129,50 +126,50 @@ class Ledger:
         self._counts[key][status] += 1
         self._state[trial.id] = (key, status)
 
-    def subject_failed(self, subject: SubjectPlan) -> None:
-        """A subject can't be opened: so many trials are lost."""
-        expected = self.plan.trials(subject, self.plan.means(subject, None))
+    def fail_target(self, target: TargetPlan) -> None:
+        """A target can't be opened: so many trials are lost."""
+        expected = self.plan.trials(target, self.plan.means(target, None))
         lost = sum(trial.obstacle is None for trial in expected)
-        self._counts[subject.key] = Counter(failed=lost, skipped=len(expected) - lost)
-        self._waiting[subject.key] = Counter()
+        self._counts[target.key] = Counter(failed=lost, skipped=len(expected) - lost)
+        self._waiting[target.key] = Counter()
 
-    def counts(self) -> Counts:
+    def count_all(self) -> Counts:
         """Of all trials."""
         total: Counter[str] = Counter()
         for counts in self._counts.values():
             total.update(counts)
-        waiting = sum(self.waiting().values())
+        waiting = sum(self.count_waiting().values())
         ok, failed, skipped = total["ok"], total["failed"], total["skipped"]
         return Counts(ok + failed + skipped + waiting, ok, failed, skipped, total["other_version"])
 
-    def waiting(self) -> Counter[str]:
+    def count_waiting(self) -> Counter[str]:
         """Method -> trials to be run."""
         total: Counter[str] = Counter()
         for waiting in self._waiting.values():
             total.update(waiting)
         return total
 
-    def _expect(self, subject: SubjectPlan) -> None:
+    def _expect(self, target: TargetPlan) -> None:
         counts, waiting = Counter[str](), Counter[str]()
-        for trial in self.plan.trials(subject, self.plan.means(subject, None)):
+        for trial in self.plan.trials(target, self.plan.means(target, None)):
             if trial.obstacle is None:
                 waiting[trial.plan.name] += 1
             else:
                 counts["skipped"] += 1
-        self._counts[subject.key], self._waiting[subject.key] = counts, waiting
+        self._counts[target.key], self._waiting[target.key] = counts, waiting
 
-    def _to_run(self, kept: Kept | None) -> bool:
-        if kept is None:
+    def _has_to_run(self, summary: TrialState | None) -> bool:
+        if summary is None:
             return True
-        if kept.status == "skipped" and kept.version is None:
+        if summary.status == "skipped" and summary.version is None:
             return True  # something stood in its way that no longer does; it has not been tried
-        if kept.status == "failed":
+        if summary.status == "failed":
             return self.retry_failed
-        return self.refresh and kept.version != version()
+        return self.refresh and summary.version != version()
 
-    def _measured(self, kept: Kept) -> bool:
+    def _is_measured(self, summary: TrialState) -> bool:
         """Whether a trial was measured as is asked now."""
         measures = self.plan.study.measures
-        if kept.level is not None and kept.level != measures.level:
+        if summary.level is not None and summary.level != measures.level:
             return False
-        return not kept.rates or kept.rates == frozenset(f"{rate:g}" for rate in measures.fprs)
+        return not summary.rates or summary.rates == frozenset(f"{rate:g}" for rate in measures.fprs)

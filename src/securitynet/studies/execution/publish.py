@@ -9,11 +9,11 @@ from securitynet.catalog import Catalog
 from securitynet.catalog.store import Measured
 from securitynet.records import Measurement
 from securitynet.results.index import Index
-from securitynet.results.subjects import subject_key
+from securitynet.results.subjects import target_key
 
 
 @dataclass
-class Published:
+class PublishSummary:
     """What publishing did.
 
     Attributes:
@@ -27,32 +27,32 @@ class Published:
     without: int = 0
 
 
-def publish(index: Index, catalog: Catalog) -> Published:
+def publish(index: Index, catalog: Catalog) -> PublishSummary:
     """Record all values of targets that are entries of the catalog. Doing it twice changes nothing.
 
-    A value's source is its trial's id; that of a target's accuracy is the key of its subject file, after ``subject:``.
+    A value's source is its trial's id; that of a target's accuracy is the key of its target file, after ``subject:``.
     """
-    found = Published()
+    summary = PublishSummary()
     by_entry: defaultdict[str, list[Measured]] = defaultdict(list)
     entry_of: dict[str, str] = {}
-    for subject in index.subjects():
-        if subject.catalog is None:
-            found.without += 1
-        elif subject.means is not None:
-            entry_of[subject.means.key] = subject.catalog
-            by_entry[subject.catalog] += _measured(subject.measurements, f"subject:{subject.key}")
+    for record in index.target_records():
+        if record.catalog is None:
+            summary.without += 1
+        elif record.means is not None:
+            entry_of[record.means.key] = record.catalog
+            by_entry[record.catalog] += _list_values(record.measurements, f"subject:{record.key}")
     for trial in index.trials():
         spec = trial.spec
-        entry = entry_of.get(subject_key(spec.target, spec.dataset, spec.split, spec.precision))
+        entry = entry_of.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if entry is not None and trial.status == "ok":
-            by_entry[entry] += _measured(trial.measurements, trial.id)
+            by_entry[entry] += _list_values(trial.measurements, trial.id)
     for entry, measured in by_entry.items():
-        found.values += catalog.record(entry, measured)
-        found.entries += 1
-    return found
+        summary.values += catalog.record(entry, measured)
+        summary.entries += 1
+    return summary
 
 
-def _measured(measurements: tuple[Measurement, ...], source: str) -> list[Measured]:
+def _list_values(measurements: tuple[Measurement, ...], source: str) -> list[Measured]:
     return [
         Measured(m.name, m.value, "trial", source, low=m.low, high=m.high) for m in measurements if m.value is not None
     ]

@@ -13,14 +13,14 @@ from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
 from securitynet.results.root import Root, open_root
 from securitynet.studies.definition.file import RunSettings, StudyConfig, read_study
-from securitynet.studies.definition.file_digests import Stamps
-from securitynet.studies.definition.targets import subjects_of
-from securitynet.studies.execution import finished_marker as memo
+from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.targets import expand_targets
+from securitynet.studies.execution import finished_marker
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.status import Status
 
 if TYPE_CHECKING:
-    from securitynet.studies.execution.executors.base import Bench, Executor
+    from securitynet.studies.execution.executors.base import Executor, ExecutorConfig
 
 
 class StudyRunConfig(RunSettings):
@@ -44,7 +44,7 @@ class StudyRunConfig(RunSettings):
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyLocation:
     """Where a study's results are.
 
     Attributes:
@@ -58,17 +58,17 @@ class Place:
     index: str
 
 
-def place_of(out: str | Path, db: str | None = None) -> Place:
-    """The place at a folder or URL."""
+def locate_results(out: str | Path, db: str | None = None) -> StudyLocation:
+    """Where everything of a study is whose results are in this folder or at this URL."""
     root = open_root(out)
     if root.folder is not None:
         home = root.folder
     else:
         home = data_folder() / "studies" / f"remote-{stable_hash(root.name, 12)}"
-    return Place(root, home / "run", db or str(home / "index.sqlite"))
+    return StudyLocation(root, home / "run", db or str(home / "index.sqlite"))
 
 
-def out_of(study: StudyConfig, base: Path, out: str | None = None) -> str:
+def choose_results_root(study: StudyConfig, base: Path, out: str | None = None) -> str:
     """Folder or URL of a study's results."""
     if out is not None:
         return out
@@ -77,7 +77,7 @@ def out_of(study: StudyConfig, base: Path, out: str | None = None) -> str:
     return study.out if "://" in study.out else str((base / Path(study.out).expanduser()).resolve())
 
 
-def find_results(what: str, out: str | None = None, db: str | None = None) -> Place:
+def find_results(what: str, out: str | None = None, db: str | None = None) -> StudyLocation:
     """The results that a user means: of a study file, or in a folder or at a URL.
 
     Raises:
@@ -85,14 +85,14 @@ def find_results(what: str, out: str | None = None, db: str | None = None) -> Pl
     """
     if what.endswith(".toml") and Path(what).is_file():
         path = Path(what)
-        place = place_of(out_of(read_study(path), path.absolute().parent, out), db)
+        location = locate_results(choose_results_root(read_study(path), path.absolute().parent, out), db)
     else:
-        place = place_of(what, db)
-    if place.root.folder is not None and not place.root.folder.is_dir():
+        location = locate_results(what, db)
+    if location.root.folder is not None and not location.root.folder.is_dir():
         raise ConfigurationError(
-            f"There are no results at {place.root.folder}.", hint="Run the study first, or name a folder of results."
+            f"There are no results at {location.root.folder}.", hint="Run the study first, or name a folder of results."
         )
-    return place
+    return location
 
 
 def run_study(
@@ -100,7 +100,7 @@ def run_study(
     *,
     on_status: Callable[[Status], None] | None = None,
     note: Callable[[str], None] = print,
-) -> tuple[Status, Place]:
+) -> tuple[Status, StudyLocation]:
     """Run a study: whatever is not there yet.
 
     Args:
@@ -116,35 +116,39 @@ def run_study(
     """
     cache = (config.cache or cache_folder()).absolute()
     study, base = read_study(config.study), config.study.absolute().parent
-    stamps = Stamps(cache)
-    subjects = subjects_of(study, base, stamps)
-    place = place_of(out_of(study, base, config.out), config.db)
-    check_writable(place.state)
+    digests = FileDigests(cache)
+    targets = expand_targets(study, base, digests)
+    location = locate_results(choose_results_root(study, base, config.out), config.db)
+    check_writable(location.state)
     check_writable(cache)
-    told = {"retry_failed": config.retry_failed, "refresh": config.refresh}
-    with study_lock.held(place.state, place.root, note):
-        earlier = memo.recall(place.state, memo.fingerprint(study, subjects, place.root, **told))
+
+    def compute_digest() -> str:
+        options = {"retry_failed": config.retry_failed, "refresh": config.refresh}
+        return finished_marker.compute_digest(study, targets, location.root, options)
+
+    with study_lock.hold_lock(location.state, location.root, note):
+        earlier = finished_marker.read(location.state, compute_digest())
     if earlier is not None and not (config.retry_failed and earlier.failed):
-        return earlier, place
+        return earlier, location
 
     from securitynet.studies.definition.plan import expand
     from securitynet.studies.execution.run_options import RunOptions
     from securitynet.studies.execution.runner import Runner
 
-    plan = expand(study, base, config.study.read_text(encoding="utf-8"), stamps, subjects)
+    plan = expand(study, base, config.study.read_text(encoding="utf-8"), digests, targets)
     settings = config.settings(study)
     options = RunOptions(
-        settings, cache, place.state, place.index, retry_failed=config.retry_failed, refresh=config.refresh
+        settings, cache, location.state, location.index, retry_failed=config.retry_failed, refresh=config.refresh
     )
-    runner = Runner(plan, place.root, options, executor_of(settings), on_status, note)
+    runner = Runner(plan, location.root, options, choose_executor(settings), on_status, note)
     status = runner.run()
     if status.state == "finished" and not status.waiting:
-        memo.keep(place.state, memo.fingerprint(study, subjects, place.root, **told), status)
-    return status, place
+        finished_marker.write(location.state, compute_digest())
+    return status, location
 
 
-def executor_of(settings: RunSettings) -> Callable[[Bench], Executor]:
-    """Makes the executor that is asked for.
+def choose_executor(settings: RunSettings) -> Callable[[ExecutorConfig], Executor]:
+    """The executor that is asked for; called with its configuration, it makes one.
 
     Raises:
         MissingExtra: If Ray is asked for and not installed.

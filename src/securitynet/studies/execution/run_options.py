@@ -1,8 +1,7 @@
-"""What one run of a study is told, and what it keeps beside the trials."""
+"""Options of one run of a study, and what it writes beside the trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from securitynet.results.index import Index
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import RunSettings
 from securitynet.studies.definition.plan import StudyPlan
-
-Note = Callable[[str], None]
+from securitynet.studies.execution.lock import Note
 
 
 class StudyStopped(SecurityNetError):
@@ -40,7 +38,7 @@ class RunOptions:
     refresh: bool = False
 
 
-def no_storage(reason: str) -> StudyStopped:
+def make_storage_error(reason: str) -> StudyStopped:
     """The error for a place that can't be written."""
     return StudyStopped(
         f"The study was stopped, because nothing can be written: {reason}.",

@@ -65,7 +65,7 @@ def read_status(state: Path) -> Status | None:
         return None
 
 
-def words_of(seconds: float | None) -> str:
+def describe_duration(seconds: float | None) -> str:
     """A duration for people: ``3 h 20 min``, ``4 min``, ``12 s``."""
     if seconds is None:
         return "unknown"

@@ -1,7 +1,6 @@
-"""What a worker does: train a target, open a subject, do shared work, run a trial. Executors differ only in where.
+"""What a worker does: train a target, open it, do shared work, run a trial. Executors differ only in where.
 
-A job and its outcome are JSON, so that they can go through any pipe. What is opened for one job stays open for the
-next: a target is loaded once for all its trials that this worker runs.
+What is opened for one task stays open for the next: a target is loaded once for all its trials that this worker runs.
 """
 
 from __future__ import annotations
@@ -9,22 +8,28 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import securitynet.datasets
 from securitynet.assessments import environment
-from securitynet.assessments.assess import accuracies
-from securitynet.assessments.assessed_target import Subject, prepare, trial_data
+from securitynet.assessments.assess import measure_accuracies, review
+from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data, prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.method_settings import make_method
-from securitynet.assessments.run_trial import Measures, is_full_disk, now, reuse, run_trial
-from securitynet.assessments.trial_plan import PlannedTrial, means_of, specification
+from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.run_trial import (
+    MetricOptions,
+    ReportProgress,
+    is_full_disk,
+    name_phase,
+    now,
+    reuse,
+    run_trial,
+)
+from securitynet.assessments.trial_plan import PlannedTrial, make_specification, means_of
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.datasets.options import load_options
@@ -32,171 +37,95 @@ from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.loading.examination import doubts
 from securitynet.models.store.model_record import model_record_path
-from securitynet.models.targets.signals import collect
+from securitynet.models.store.train_target import train_model
+from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.training.config import TrainConfig
-from securitynet.records import Measurement, TrialResult
-from securitynet.results.root import Root
+from securitynet.records import Check, Measurement
+from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Check, SubjectRecord, SubjectStore
-from securitynet.studies.definition.file import parse_threat_model
-
-Job = dict[str, Any]
-Outcome = dict[str, Any]
-Progress = Callable[[str, int, int], None]
-
-TERM = "term"
-"""File that holds the mark of the last run that has begun."""
+from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.definition.trial_request import TrialRequest
+from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
+from securitynet.studies.execution.term import FencedStore
 
 BEGAN = "began"
-"""What progress is told when the target is open and the trial itself begins: its time limit counts from there."""
+"""What progress reports when the target is open and the trial itself begins: its time limit counts from there."""
 
 _DATASETS = 2
 """Datasets that stay loaded: consecutive targets often share theirs."""
 
 
 @dataclass(eq=False)
-class _Open:
+class _OpenTarget:
     key: str
-    config: AssessConfig
-    subject: Subject
+    assessed: AssessedTarget
     data: TrialData
-    work: dict[str, SharedWork]
+    dependencies: dict[str, SharedWork] = field(default_factory=dict)
 
 
-class TermOver(Exception):
-    """Another run of the study has begun; this worker's trial is its business now."""
-
-
-class FencedStore(TrialStore):
-    """Trial files, as long as the run that this belongs to is the last one.
-
-    A worker may outlive its runner for a moment, or for long on a machine that was cut off. What it finishes then is
-    run again by the next runner's workers, and must not be finished twice.
-    """
-
-    def __init__(self, root: Root, term: str) -> None:
-        super().__init__(root)
-        self._term = term
-
-    def save(self, result: TrialResult, arrays: Mapping[str, NDArray[Any]] | None = None) -> TrialResult:
-        """See `TrialStore.save`. Raises `TermOver` if another run has begun."""
-        check_term(self.files, self._term)
-        return super().save(result, arrays)
-
-
-def check_term(root: Root, term: str) -> None:
-    """Raise `TermOver` unless this is the last run of a study that has begun."""
-    try:
-        current = root.read(TERM).decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return
-    if current != term:
-        raise TermOver
-
-
-class Workbench:
-    """Does jobs, one at a time.
+class TaskRunner:
+    """Runs a worker's tasks, one at a time.
 
     Args:
-        root: Where results go.
-        cache: Folder for what can be recomputed.
-        device: As the user writes it.
-        level: Confidence level.
-        fprs: False-positive rates.
-        term: Mark of the run that this belongs to; None for none.
+        config: Of the worker.
     """
 
-    def __init__(
-        self,
-        root: Root,
-        cache: Path,
-        device: str,
-        level: float,
-        fprs: tuple[float, ...],
-        term: str | None = None,
-    ) -> None:
-        self.root, self.cache, self.device = root, cache, device
-        self.level, self.fprs = level, fprs
-        self.store = TrialStore(root) if term is None else FencedStore(root, term)
-        self.subjects = SubjectStore(root)
-        self._open: _Open | None = None
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config, self.cache, self.device = config, config.cache, config.placement.device
+        self.root = open_root(config.root)
+        self.store = TrialStore(self.root) if config.term is None else FencedStore(self.root, config.term)
+        self.records = StudyTargetStore(self.root)
+        self._open: _OpenTarget | None = None
         self._datasets: dict[str, ImageDataset] = {}
 
-    def do(self, job: Job, progress: Progress | None = None) -> Outcome:
-        """Do a job. What goes wrong comes back as an outcome: a worker outlives its jobs.
-
-        Returns:
-            ``status``: ``ok``; ``failed``, with ``reason`` and ``traceback``; or ``storage``, when nothing can be
-            written any more. And what the kind of job yields.
-        """
+    def run(self, task: WorkerTask, report_progress: ReportProgress | None = None) -> TaskOutcome:
+        """Run a task. What goes wrong comes back as an outcome: a worker outlives its tasks."""
         started = time.perf_counter()
-        actions: dict[str, Callable[[Job, Progress | None], Outcome]] = {
+        actions: dict[TaskKind, Callable[[WorkerTask, ReportProgress | None], TaskOutcome]] = {
             "train": self._train,
-            "open": self._open_subject,
-            "survey": self._survey,
-            "share": self._share,
-            "trial": self._trial,
-            "measure": self._measure,
+            "open": self._open_target,
+            "list_dependencies": self._list_dependencies,
+            "run_dependency": self._run_dependency,
+            "run_trial": self._run_trial,
+            "recompute_metrics": self._recompute_metrics,
         }
         try:
-            outcome = {"status": "ok", **actions[job["do"]](job, progress)}
+            outcome = actions[task.kind](task, report_progress)
         except Exception as error:
             storage = is_full_disk(error) or isinstance(error, PermissionError)
-            outcome = {
-                "status": "storage" if storage else "failed",
-                "reason": reason_of(error),
-                "traceback": traceback.format_exc(),
-            }
-        outcome["seconds"] = time.perf_counter() - started
-        return outcome
-
-    def _train(self, job: Job, progress: Progress | None) -> Outcome:
-        path = self._trained(TrainConfig.model_validate(job["train"]), progress)
-        return {"weights": str(path)}
-
-    def _trained(self, config: TrainConfig, progress: Progress | None) -> Path:
-        """The weights of a recipe: in the cache, else from the results, else trained now."""
-        from securitynet.assessments.prepare_training import prepared_training
-        from securitynet.models.store.train_target import train_model
-
-        config, defense, backdoor = prepared_training(config)
-        path = weights_path(config, self.cache)
-        shared = f"models/{path.name}"
-        with exclusive(path.with_suffix(".lock")):
-            if self.root.folder is None and not path.exists() and self.root.exists(shared):
-                for name in (path.name, model_record_path(path).name):
-                    path.with_name(name).write_bytes(self.root.read(f"models/{name}"))
-            train_model(
-                config.model_copy(update={"out": path, "device": self.device}),
-                defense=defense,
-                backdoor=backdoor,
-                progress=_epochs(progress),
+            outcome = TaskOutcome(
+                status="storage" if storage else "failed",
+                reason=describe_error(error),
+                traceback=traceback.format_exc(),
             )
-            if self.root.folder is None and not self.root.exists(shared):
-                # Another machine that opens this target need not train it again.
-                for part in (model_record_path(path), path):
-                    self.root.write(f"models/{part.name}", part.read_bytes())
-        return path
+        return outcome.model_copy(update={"seconds": time.perf_counter() - started})
 
-    def _subject(self, job: Job, progress: Progress | None = None) -> _Open:
-        declared = job["subject"]
-        if self._open is not None and self._open.key == declared["key"]:
+    def _train(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        train_weights(
+            TrainConfig.model_validate(task.target.train), self.root, self.cache, self.device, report_progress
+        )
+        return TaskOutcome()
+
+    def _get_open(self, target: TargetPlan, report_progress: ReportProgress | None = None) -> _OpenTarget:
+        """The target, opened unless it is open already."""
+        if self._open is not None and self._open.key == target.key:
             return self._open
         self._open = None
         gc.collect()  # the last target may be large, and be in a cycle
-        options = dict(declared["options"])
-        if declared["train"] is not None:
-            options["weights"] = str(self._trained(TrainConfig.model_validate(declared["train"]), progress))
+        options = dict(target.options)
+        if target.train is not None:
+            recipe = TrainConfig.model_validate(target.train)
+            options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
         config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
-        dataset = self._dataset(config) if config.dataset is not None else None
-        told = None if progress is None else lambda done, total: progress("loading", done, total)
-        subject = prepare(config, told, dataset=dataset)
-        data = trial_data(subject)
-        self._open = _Open(declared["key"], config, subject, data, {})
+        dataset = self._load_dataset(config) if config.dataset is not None else None
+        assessed = prepare(config, name_phase(report_progress, "loading"), dataset=dataset)
+        self._open = _OpenTarget(target.key, assessed, make_trial_data(assessed))
         return self._open
 
-    def _dataset(self, config: AssessConfig) -> ImageDataset:
+    def _load_dataset(self, config: AssessConfig) -> ImageDataset:
         options = load_options(config)
         key = str([config.dataset, options])
         if key not in self._datasets:
@@ -207,129 +136,139 @@ class Workbench:
         self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
         return self._datasets[key]
 
-    def _open_subject(self, job: Job, progress: Progress | None) -> Outcome:
+    def _open_target(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
         started = time.perf_counter()
-        opened = self._subject(job, progress)
+        opened = self._get_open(task.target, report_progress)
         loaded = time.perf_counter()
-        declared, subject, data = job["subject"], opened.subject, opened.data
-        told = None if progress is None else lambda done, total: progress("querying", done, total)
-        signals = collect(subject.target, data.dataset, data.judged, cache=self.cache, progress=told)
-        measured = accuracies(signals, data, self.level)
-        checks = _checks(declared, measured, job["tolerance"])
+        assessed, data = opened.assessed, opened.data
+        querying = name_phase(report_progress, "querying")
+        signals = collect(assessed.target, data.dataset, data.judged, cache=self.cache, progress=querying)
+        measurements = measure_accuracies(signals, data, self.config.level)
+        review(assessed, signals, data)
+        checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
+        checks += [check for check in assessed.target.checks if check.what not in {known.what for known in checks}]
         wrong = [check for check in checks if not check.agrees]
-        if wrong and job["on_mismatch"] == "fail":
+        if wrong and task.on_mismatch == "fail":
             raise ModelError(
-                f"{subject.target.reference} has a test accuracy of {wrong[0].found}, where {wrong[0].said} is said.",
+                f"{assessed.target.reference}: {doubts(wrong)[0]}",
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
-        splits = subject.splits
-        record = SubjectRecord(
-            key=declared["key"],
-            label=declared["label"],
-            status="ok",
-            declared=declared["declared"],
-            means=means_of(subject),
-            membership=subject.membership,
-            facts={
-                "num_classes": signals.outputs.shape[1],
-                "records": len(subject.dataset),
-                "image_shape": list(subject.dataset.image_shape) if subject.dataset.images is not None else None,
-                "members": len(splits.members),
-                "non_members": len(splits.non_members),
-                "known_members": len(splits.known_members),
-                "known_non_members": len(splits.known_non_members),
-                "split_seed": subject.split_seed,
-                "normalize": subject.target.preprocessing.constants(),
-            },
-            training=subject.trained.model_dump(mode="json", exclude={"history"}) if subject.trained else None,
-            catalog=declared["catalog"],
-            codes=declared["codes"],
-            checks=tuple(checks),
-            measurements=tuple(measured),
-            queries=signals.queries,
-            notes=subject.target.notes,
-            seconds={
-                "load": round(loaded - started, 4),
-                "signals": round(time.perf_counter() - loaded, 4),
-            },
-            environment=environment.describe(subject.target),
-            finished=now(),
-        )
-        earlier = self.subjects.load(record.key)
-        if earlier is None or _content(earlier) != _content(record):
-            self.subjects.save(record)
-        return {"record": record.model_dump(mode="json"), "asked": signals.asked}
+        seconds = {"load": round(loaded - started, 4), "signals": round(time.perf_counter() - loaded, 4)}
+        record = _describe_target(task.target, assessed, signals, checks, measurements, seconds)
+        earlier = self.records.load(record.key)
+        if earlier is None or _lasting(earlier) != _lasting(record):
+            self.records.save(record)
+        return TaskOutcome(record=record)
 
-    def _planned(self, opened: _Open, trial: dict[str, Any]) -> PlannedTrial:
-        method = make_method(trial["kind"], trial["method"], trial["settings"])
-        threat_model = parse_threat_model(trial["threat_model"])
-        spec = specification(trial["method"], method, threat_model, means_of(opened.subject), trial["seed"])
-        if spec.id != trial["id"]:
+    def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
+        method = make_method(trial.kind, trial.method, trial.settings)
+        spec = make_specification(trial.method, method, trial.threat_model, means_of(opened.assessed), trial.seed)
+        if spec.id != trial.id:
             raise ConfigurationError(
-                f"{opened.subject.target.reference} is not what it was when the study opened it.",
+                f"{opened.assessed.target.reference} is not what it was when the study opened it.",
                 hint="Its weights or data have been replaced meanwhile; run the study again.",
             )
-        return PlannedTrial(trial["name"], method, spec)
+        return PlannedTrial(trial.name, method, spec)
 
-    def _context(self, trial: dict[str, Any], progress: Progress | None) -> Context:
-        told = None if progress is None else lambda done, total: progress(trial["name"], done, total)
-        return Context(seed=trial["seed"], cache=self.cache, device=self.device, progress=told)
+    def _make_context(self, trial: TrialRequest, report_progress: ReportProgress | None) -> Context:
+        progress = name_phase(report_progress, trial.name)
+        return Context(seed=trial.seed, cache=self.cache, device=self.device, progress=progress)
 
-    def _survey(self, job: Job, progress: Progress | None) -> Outcome:
-        """Which shared work trials need: trial id -> keys, and key -> what it is."""
-        opened = self._subject(job, progress)
-        needs: dict[str, list[str]] = {}
-        for trial in job["trials"]:
-            planned = self._planned(opened, trial)
-            target = opened.subject.target.under(planned.spec.threat_model.access)
-            context = self._context(trial, None)
+    def _list_dependencies(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        opened = self._get_open(task.target, report_progress)
+        keys = self._find_dependencies(opened, task.trials)
+        return TaskOutcome(
+            dependencies=keys, descriptions={key: work.what for key, work in opened.dependencies.items()}
+        )
+
+    def _find_dependencies(self, opened: _OpenTarget, trials: Sequence[TrialRequest]) -> dict[str, list[str]]:
+        """Trial id -> keys of the shared work that it needs; the work itself is kept with the open target."""
+        keys: dict[str, list[str]] = {}
+        for trial in trials:
+            planned = self._plan_trial(opened, trial)
+            target = opened.assessed.target.under(planned.spec.threat_model.access)
+            context = self._make_context(trial, None)
             context.threat_model = planned.spec.threat_model
             try:
                 work = planned.method.shared_work(target, opened.data, context)
             except SecurityNetError:
                 continue  # the trial itself will meet the same error, and record it
-            opened.work.update({piece.key: piece for piece in work})
-            needs[trial["id"]] = [piece.key for piece in work]
-        return {"needs": needs, "what": {key: piece.what for key, piece in opened.work.items()}}
+            opened.dependencies.update({piece.key: piece for piece in work})
+            keys[trial.id] = [piece.key for piece in work]
+        return keys
 
-    def _share(self, job: Job, progress: Progress | None) -> Outcome:
-        opened = self._subject(job, progress)
-        if job["key"] not in opened.work:
-            self._survey({**job, "trials": [job["trial"]]}, None)
-        work = opened.work[job["key"]]
-        work.run(None if progress is None else lambda done, total: progress(work.what, done, total))
-        return {}
+    def _run_dependency(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        opened = self._get_open(task.target, report_progress)
+        assert task.dependency is not None
+        if task.dependency not in opened.dependencies:  # another worker has listed them
+            self._find_dependencies(opened, task.trials)
+        work = opened.dependencies[task.dependency]
+        work.run(name_phase(report_progress, work.what))
+        return TaskOutcome()
 
-    def _trial(self, job: Job, progress: Progress | None) -> Outcome:
-        opened = self._subject(job, progress)
-        trial = job["trial"]
-        planned = self._planned(opened, trial)
-        context = self._context(trial, progress)
-        measures = Measures(self.level, self.fprs, trial["seed"])
-        if progress:
-            progress(BEGAN, 0, 0)
-        done = run_trial(planned, opened.subject.target, opened.data, context, self.store, measures)
-        return {"trial": done.result.status, "reason": done.result.reason}
+    def _run_trial(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        opened = self._get_open(task.target, report_progress)
+        planned = self._plan_trial(opened, task.trial)
+        context = self._make_context(task.trial, report_progress)
+        if report_progress:
+            report_progress(BEGAN, 0, 0)
+        options = self._metric_options(task.trial)
+        trial = run_trial(planned, opened.assessed.target, opened.data, context, self.store, options)
+        return TaskOutcome(trial_status=trial.result.status, reason=trial.result.reason)
 
-    def _measure(self, job: Job, progress: Progress | None) -> Outcome:
-        """Measure anew what a finished trial kept, at other levels or rates."""
-        trial = job["trial"]
-        earlier = self.store.load(trial["id"])
+    def _recompute_metrics(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        """Compute the metrics of a finished trial's stored output again, at other levels or rates."""
+        trial = task.trial
+        earlier = self.store.load(trial.id)
         if earlier is not None:
-            method = make_method(trial["kind"], trial["method"], trial["settings"])
-            planned = PlannedTrial(trial["name"], method, earlier.spec)
-            measures = Measures(self.level, self.fprs, trial["seed"])
-            if reuse(planned, self.store, measures, any_version=True) is not None:
-                return {"trial": "ok"}
-        return self._trial(job, progress)
+            method = make_method(trial.kind, trial.method, trial.settings)
+            planned = PlannedTrial(trial.name, method, earlier.spec)
+            if reuse(planned, self.store, self._metric_options(trial), any_version=True) is not None:
+                return TaskOutcome(trial_status="ok")
+        return self._run_trial(task, report_progress)
+
+    def _metric_options(self, trial: TrialRequest) -> MetricOptions:
+        return MetricOptions(self.config.level, self.config.fprs, trial.seed)
 
 
-def weights_path(config: TrainConfig, cache: Path) -> Path:
+def train_weights(
+    config: TrainConfig, root: Root, cache: Path, device: str, report_progress: ReportProgress | None = None
+) -> Path:
+    """The weights of a recipe: from the cache, else from the results, else trained now.
+
+    Args:
+        config: The recipe.
+        root: Where results go. In an object store it also holds the weights, for the other machines.
+        cache: Folder for what can be recomputed.
+        device: To train on.
+        report_progress: Told each epoch.
+    """
+    config, defense, backdoor = prepared_training(config)
+    path = locate_weights(config, cache)
+    shared = f"models/{path.name}"
+    with exclusive(path.with_suffix(".lock")):
+        if root.folder is None and not path.exists() and root.exists(shared):
+            for name in (path.name, model_record_path(path).name):
+                path.with_name(name).write_bytes(root.read(f"models/{name}"))
+        train_model(
+            config.model_copy(update={"out": path, "device": device}),
+            defense=defense,
+            backdoor=backdoor,
+            progress=_report_epochs(report_progress),
+        )
+        if root.folder is None and not root.exists(shared):
+            # Another machine that opens this target need not train it again.
+            for part in (model_record_path(path), path):
+                root.write(f"models/{part.name}", part.read_bytes())
+    return path
+
+
+def locate_weights(config: TrainConfig, cache: Path) -> Path:
     """Where the weights of a recipe are kept: under a name made of all its settings."""
     return cache / "models" / config.model_copy(update={"out": None}).weights_file.name
 
 
-def reason_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error in one line, for people."""
     if isinstance(error, SecurityNetError):
         return str(error)
@@ -339,22 +278,64 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _checks(declared: dict[str, Any], measured: list[Measurement], tolerance: float) -> list[Check]:
+def _check_claims(target: TargetPlan, measurements: Sequence[Measurement], tolerance: float) -> list[Check]:
     """Whether the target is as accurate as the catalog or the study file says."""
-    said = declared["accuracy"]
-    found = next(m.value for m in measured if m.name == "target.test_accuracy")
     checks = []
-    if declared["checksum"] is not None:  # compared when the study was planned, and wrong ones are never opened
-        checks.append(Check(what="checksum", said=declared["checksum"], found=declared["checksum"], agrees=True))
-    if said is not None and found is not None:
-        agrees = bool(np.abs(found - said) <= tolerance)
-        checks.append(Check(what="accuracy", said=f"{said:.4f}", found=f"{found:.4f}", agrees=agrees))
+    if target.checksum is not None:  # compared when the study was planned, and wrong ones are never opened
+        checks.append(Check(what="checksum", said=target.checksum, found=target.checksum, agrees=True))
+    claimed = target.accuracy
+    measured = next(m.value for m in measurements if m.name == "target.test_accuracy")
+    if claimed is not None and measured is not None:
+        agrees = abs(measured - claimed) <= tolerance
+        checks.append(Check(what="accuracy", said=f"{claimed:.4f}", found=f"{measured:.4f}", agrees=agrees))
     return checks
 
 
-def _content(record: SubjectRecord) -> dict[str, Any]:
+def _describe_target(
+    plan: TargetPlan,
+    assessed: AssessedTarget,
+    signals: Signals,
+    checks: Sequence[Check],
+    measurements: Sequence[Measurement],
+    seconds: dict[str, float],
+) -> StudyTargetRecord:
+    """The record of a target that has been opened."""
+    dataset, splits = assessed.dataset, assessed.splits
+    return StudyTargetRecord(
+        key=plan.key,
+        label=plan.label,
+        status="ok",
+        declared=plan.declared(),
+        means=means_of(assessed),
+        membership=assessed.membership,
+        facts={
+            "num_classes": signals.outputs.shape[1],
+            "records": len(dataset),
+            "image_shape": list(dataset.image_shape) if dataset.images is not None else None,
+            "members": len(splits.members),
+            "non_members": len(splits.non_members),
+            "known_members": len(splits.known_members),
+            "known_non_members": len(splits.known_non_members),
+            "split_seed": assessed.split_seed,
+            "normalize": assessed.target.preprocessing.constants(),
+        },
+        training=assessed.trained.model_dump(mode="json", exclude={"history"}) if assessed.trained else None,
+        catalog=plan.catalog,
+        codes=plan.codes,
+        checks=tuple(checks),
+        measurements=tuple(measurements),
+        queries=signals.queries,
+        notes=assessed.target.notes,
+        seconds=seconds,
+        environment=environment.describe(assessed.target),
+        finished=now(),
+    )
+
+
+def _lasting(record: StudyTargetRecord) -> dict[str, Any]:
+    """What another opening of the same target must find as well."""
     return record.model_dump(mode="json", exclude={"seconds", "environment", "finished"})
 
 
-def _epochs(progress: Progress | None) -> Any:
-    return None if progress is None else lambda done, total, _history: progress("training", done, total)
+def _report_epochs(report_progress: ReportProgress | None) -> Any:
+    return None if report_progress is None else lambda done, total, _history: report_progress("training", done, total)

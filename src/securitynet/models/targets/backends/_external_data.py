@@ -6,35 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from securitynet.errors import MissingExtra, ModelError
+from securitynet.errors import ModelError
+from securitynet.models.targets.backends._onnx_graph import read_graph
 
 
-def external_files(path: Path, reference: str) -> list[Path]:
+def external_files(path: Path, reference: str, model: Any = None) -> list[Path]:
     """Files of external weights, sorted by name; empty for most models.
+
+    Args:
+        path: The file.
+        reference: Of the model, for messages.
+        model: What `read_graph` has read from it, if it has been read.
 
     Raises:
         MissingExtra: Without the package onnx.
         ModelError: If ``path`` is no ONNX file, or names a file that is missing or outside its folder.
     """
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise MissingExtra("onnx", "onnx", "Reading an ONNX file") from error
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"The ONNX file {path} {what}.")
-    if path.stat().st_size == 0:
-        raise ModelError(f"{reference} is an empty file.")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as error:
-        raise ModelError(
-            f"{reference} is not an ONNX file, or it is damaged: {str(error)[:200]}",
-            hint="Compare its size and checksum with those of its source, and fetch it again.",
-        ) from error
-    if not model.graph.node:
-        raise ModelError(f"{reference} holds no graph: it is not an ONNX file, or it is damaged.")
+    if model is None:
+        model = read_graph(path, reference)
+    import onnx
+
     locations = {
         entry.value
         for tensor in _tensors(model)

@@ -1,4 +1,4 @@
-"""A served model as a backend: an endpoint that speaks the Open Inference Protocol (KServe, Triton, MLServer)."""
+"""A served model: an endpoint that speaks the Open Inference Protocol (KServe, Triton, MLServer)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.files import stable_hash
+from securitynet.files import cache_folder, stable_hash
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._answers import Answers, Row
 from securitynet.models.targets.backends._protocol import (
+    Answer,
     ModelMetadata,
     parse_endpoint,
     question,
@@ -24,7 +28,11 @@ from securitynet.models.targets.backends._protocol import (
     read_metadata,
 )
 from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
+
+SCHEME = Scheme("http", "http://host:port/predict", aliases=("https",), address=True)
+
+_REQUEST_SIZE = 32
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +62,10 @@ class HttpBackend(Backend):
         ModelError: If the description is not that of an image classifier.
         TargetError: If the server refuses, or is not reached while the ledger holds no answers of it.
     """
+
+    charges = True
+    rounding = 5e-3
+    """The server's arithmetic is not known; it may be in half precision."""
 
     def __init__(
         self,
@@ -89,6 +101,20 @@ class HttpBackend(Backend):
         self.num_classes = self._metadata.num_classes
         self.channels = self._layout.channels
         self.input_size = self._layout.size
+
+    @classmethod
+    @override
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
+        backend = cls(
+            reference.name,
+            reference=str(reference),
+            ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
+            cap=options.max_queries,
+            batch_size=options.batch_size or _REQUEST_SIZE,
+            timeout=options.timeout,
+            retries=options.retries,
+        )
+        return OpenedModel(backend, input_size=backend.input_size, paid=True)
 
     @property
     def batch_size(self) -> int:
@@ -135,6 +161,22 @@ class HttpBackend(Backend):
         self.num_classes = lengths.pop()
         return torch.from_numpy(np.stack([known[key] for key in keys]))
 
+    def fresh_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `Backend.fresh_outputs`: asked once more and not kept, to see whether the endpoint answers the same.
+
+        Raises:
+            TargetError: If the server fails or answers with something unusable.
+        """
+        images = inputs.detach().float().cpu().contiguous().numpy()
+        rows: list[Row] = []
+        while len(rows) < len(images):
+            chunk = images[len(rows) : len(rows) + self._request_size]
+            try:
+                rows += list(self._post(chunk).rows[: len(chunk)])
+            except BatchTooLarge:
+                self._batch_size = max(1, len(chunk) // 2)
+        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, self.num_classes or 0)
+
     @property
     def _request_size(self) -> int:
         fixed = self._layout.batch
@@ -148,10 +190,7 @@ class HttpBackend(Backend):
             if not chosen:
                 return known
             self._check_cap(len(chosen))
-            batch = self._layout.padded(self._layout.arrange(images[chosen], self.reference))
-            body = question(batch, self._metadata, self._output_name)
-            content = self._transport.post(self._endpoint.infer_url, body, batch=self._divisible(len(chosen))).content
-            answer = read_answer(content, len(batch), self._shown, self._output_name)
+            answer = self._post(images[chosen])
             rows = answer.rows[: len(chosen)]
             # Minus infinity is the logarithm of zero. NaN is no answer: it is not kept, so that it can be asked again.
             good = ~(np.isnan(rows) | (rows == np.inf)).any(axis=1) & np.isfinite(rows).any(axis=1)
@@ -164,6 +203,13 @@ class HttpBackend(Backend):
                     hint="Check the served model and the preprocessing (--normalize). Its other answers are kept.",
                 )
             return {**known, **dict(zip(fresh, rows, strict=True))}
+
+    def _post(self, images: NDArray[np.float32]) -> Answer:
+        """What the server answers to one request, padded to the batch size that it fixes."""
+        batch = self._layout.padded(self._layout.arrange(images, self.reference))
+        body = question(batch, self._metadata, self._output_name)
+        content = self._transport.post(self._endpoint.infer_url, body, batch=self._divisible(len(images))).content
+        return read_answer(content, len(batch), self._shown, self._output_name)
 
     def _divisible(self, count: int) -> int:
         return count if self._layout.batch is None else 1

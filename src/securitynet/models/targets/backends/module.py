@@ -12,8 +12,9 @@ from torch import nn
 from securitynet.errors import TargetError
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, finder
-from securitynet.models.targets.optimise import prepare
-from securitynet.models.targets.threads import Lanes, equal_size
+from securitynet.models.targets.optimise import Prepared, prepare_network
+from securitynet.models.targets.outputs import take_scores
+from securitynet.models.targets.threads import equal_size, make_network_threads
 
 CALL_NUMBERS = 1 << 21
 """Numbers in the images of one call on a CPU, about: 8 MiB of them."""
@@ -50,13 +51,36 @@ class ModuleBackend(Backend):
         self.precision = precision
         self._device = device or torch.device("cpu")
         self.channels = input_channels(module)
+        if self._device.type != "cpu":
+            self.rounding = 5e-3  # convolutions in TF32
         example = None if example_shape is None else torch.zeros((1, *example_shape))
-        self._module, self._layout = prepare(module, self._device, example)
         self._example_shape, self._chosen = example_shape, batch_size
         self._part = self._suited()
+        self._adopt(prepare_network(module, self._device, example))
+
+    def _adopt(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._module, self._layout = prepared.module, prepared.layout
         # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
-        self._lanes = Lanes(self._module) if self._device.type == "cpu" else None
+        self._threads = make_network_threads(self._module, self._device)
         self._extractors: dict[tuple[str | None, tuple[int, ...]], Extract] = {}
+
+    def verify(self, inputs: torch.Tensor) -> bool:
+        """Compare the network as it was made fast with the network as it came, and take that where they differ.
+
+        Args:
+            inputs: A few preprocessed images, N×C×H×W.
+
+        Returns:
+            Whether they gave the same outputs.
+        """
+        verified = self._prepared.verified(inputs.to(self._device))
+        same = verified is self._prepared
+        if not same:
+            self._adopt(verified)
+        # The other one is needed no more.
+        self._prepared = Prepared(self._module, self._layout, self._module)
+        return same
 
     def _suited(self) -> int:
         if self._chosen:
@@ -78,13 +102,13 @@ class ModuleBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images that suit one call: enough for all lanes, several times where images are small.
+        """Images that suit one call: enough for all threads, several times over if the images are small.
 
-        Lanes wait for one another at the end of a call, and for what is done with its answers.
+        Threads wait for one another at the end of a call, and for the processing of its outputs.
         """
-        if self._lanes is None:
+        if self._threads is None:
             return self._part
-        turn = self._part * self._lanes.count
+        turn = self._part * self._threads.count
         pixels = math.prod(self._example_shape or (3, 64, 64))
         return turn * min(8, max(2, CALL_NUMBERS // (turn * pixels)))
 
@@ -96,10 +120,10 @@ class ModuleBackend(Backend):
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """See `Backend.outputs`."""
         inputs = inputs.to(self._device, memory_format=self._layout)
-        if self._lanes is None:
+        if self._threads is None:
             result = self._forward(lambda part: self._call(self._module, part), inputs)
         else:
-            result = self._lanes.map(
+            result = self._threads.map(
                 lambda module, part: self._forward(lambda images: self._call(module, images), part),
                 inputs,
                 equal_size(len(inputs), self._part),
@@ -115,9 +139,9 @@ class ModuleBackend(Backend):
             self._forward(lambda few: self._call(self._module, few), inputs[:1])  # says what is wrong with the inputs
             self._extractors[key] = finder(self._module, inputs, layer=layer, reference=self.reference)
         extract = self._extractors[key]
-        if self._lanes is None:
+        if self._threads is None:
             return self._forward(lambda part: extract(self._module, part), inputs)
-        return self._lanes.map(
+        return self._threads.map(
             lambda module, part: self._forward(lambda images: extract(module, images), part),
             inputs,
             equal_size(len(inputs), self._part),
@@ -135,7 +159,7 @@ class ModuleBackend(Backend):
     def _call(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         try:
             result = module(inputs)
-        except RuntimeError as error:
+        except Exception as error:  # a stranger's network may raise anything
             if "out of memory" in str(error).lower():
                 raise TargetError(
                     f"{self.reference} ran out of memory on a batch of {len(inputs)}.",
@@ -143,15 +167,18 @@ class ModuleBackend(Backend):
                 ) from error
             raise TargetError(
                 f"{self.reference} does not take inputs of shape {'×'.join(map(str, inputs.shape[1:]))}: "
-                f"{str(error).splitlines()[0]}",
+                f"{(str(error) or type(error).__name__).splitlines()[0]}",
                 hint="Set the size it was trained at with --input-size.",
             ) from error
-        if isinstance(result, (tuple, list)):  # auxiliary classifiers come after the main one
-            result = result[0]
-        if not isinstance(result, torch.Tensor) or result.ndim != 2:
-            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise TargetError(f"{self.reference} returns {shape}, not one row of class scores per image.")
-        return result
+        scores = take_scores(result, self.reference)
+        if scores.ndim == 1 and len(inputs) == 1:
+            scores = scores.unsqueeze(0)  # of a network that squeezes the batch of one image away
+        if scores.ndim != 2:
+            raise TargetError(
+                f"{self.reference} returns {'×'.join(map(str, scores.shape))}, not one row of class scores per image.",
+                hint="Let it return one tensor of images × classes.",
+            )
+        return scores
 
 
 def input_channels(module: nn.Module) -> int | None:

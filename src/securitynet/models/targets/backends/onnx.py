@@ -1,24 +1,43 @@
-"""An ONNX file as a backend, run by onnxruntime."""
+"""An ONNX file, run by onnxruntime."""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
-from securitynet.files import file_checksum
+from securitynet.files import file_checksum, stable_hash
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._external_data import external_files
 from securitynet.models.targets.backends._layout import read_layout
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends._onnx_graph import (
+    Output,
+    convert_opset,
+    ends_in_sigmoid,
+    expose,
+    find_output,
+    read_graph,
+    reason,
+)
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.outputs import expand_single
 
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_FLOAT_OUTPUTS = (*_FLOATS, "tensor(double)")
+SCHEME = Scheme("onnx", "onnx:path.onnx", file=True, suffixes=(".onnx",), options=("output",))
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_BYTES = {"tensor(uint8)": (np.uint8, 0), "tensor(int8)": (np.int8, -128)}
+"""Types of inputs that take bytes 0 to 255, and what is added to them."""
+_INTEGERS = (*_BYTES, "tensor(int32)")
 
 
 class OnnxBackend(Backend):
@@ -31,10 +50,14 @@ class OnnxBackend(Backend):
         reference: As the user writes it (``onnx:model.onnx``).
         batch_size: Images a batch; chosen by the size of an image if None. A batch size fixed in the graph is kept
             whatever this says: larger batches are cut, the last one is padded.
-        output_name: Which output holds the class scores; by default the first float one with a row per image.
+        output_name: Which output holds the class scores; by default the one whose rows have ``classes`` entries, else
+            the first float one with a row per image.
+        classes: Number of classes of the dataset, if it is known.
 
     Attributes:
         input_size: Height and width that the graph fixes, or None.
+        takes_bytes: Whether the graph takes integers 0 to 255, so that its own preprocessing is in it.
+        notes: What was chosen or changed.
 
     Raises:
         MissingExtra: Without onnxruntime.
@@ -42,17 +65,41 @@ class OnnxBackend(Backend):
     """
 
     def __init__(
-        self, path: Path, *, reference: str, batch_size: int | None = None, output_name: str | None = None
+        self,
+        path: Path,
+        *,
+        reference: str,
+        batch_size: int | None = None,
+        output_name: str | None = None,
+        classes: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.reference = reference
-        files = external_files(self.path, reference)
+        self.notes: list[str] = []
+        graph = read_graph(self.path, reference)
+        files = external_files(self.path, reference, graph)
         self.checksum = _checksum(self.path, files)
-        self._session = _session(self.path, reference)
+        if _holds(self.path, b"DynamicQuantizeLinear"):
+            self.rounding = 5e-2  # its steps are as fine as the values of the whole batch allow
+        self._session = self._open(graph)
         self._read_input()
-        self._read_output(output_name)
+        self._choose_output(output_name, classes, graph, files)
         example = None if self.input_size is None else (self.channels or 3, *self.input_size)
         self._batch_size = batch_size or suitable_batch(example, torch.device("cpu"))
+
+    @classmethod
+    @override
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
+        path = reference.path or Path(reference.name)
+        backend = cls(
+            path,
+            reference=str(reference.without_folders()),
+            batch_size=options.batch_size,
+            output_name=options.output,
+            classes=options.num_classes or options.expected_classes,
+        )
+        preprocessing = Preprocessing(input_size=backend.input_size) if backend.takes_bytes else None
+        return OpenedModel(backend, preprocessing, input_size=backend.input_size, notes=tuple(backend.notes))
 
     @property
     def batch_size(self) -> int:
@@ -73,25 +120,57 @@ class OnnxBackend(Backend):
         return outputs
 
     def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        feed = self._layout.padded(images).astype(self._dtype, copy=False)
+        feed = self._layout.padded(images)
+        feed = self._as_bytes(feed) if self.takes_bytes else feed.astype(self._dtype, copy=False)
         try:
-            (result,) = self._session.run([self._output], {self._input: feed})
+            (result,) = self._session.run([self._output.name], {self._input: feed})
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             shape = "×".join(map(str, images.shape[1:]))
             raise TargetError(
-                f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: {_reason(error)}",
+                f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: {reason(error)}",
                 hint="Set the size it was exported for with --input-size, or a smaller --batch-size.",
             ) from error
         result = np.asarray(result)
         if result.ndim > 2 and set(result.shape[2:]) == {1}:  # N×K×1×1: a classifier that ends in a pooling layer
             result = result.reshape(result.shape[:2])
+        if result.ndim == 1 and len(result) == len(feed):
+            result = result[:, None]
         if result.ndim != 2 or len(result) != len(feed):
             raise TargetError(
-                f"{self.reference} returns {'×'.join(map(str, result.shape))} as {self._output!r} for {len(feed)} "
-                "images, not one row of class scores per image."
+                f"{self.reference} returns {'×'.join(map(str, result.shape))} as {self._output.name!r} for {len(feed)} "
+                "images, not one row of class scores per image.",
+                hint="Choose another of its outputs with --output NAME.",
             )
         rows: NDArray[np.float32] = result[: len(images)].astype(np.float32)
+        if self._output.scale is not None and self._output.zero is not None:
+            rows = (rows - self._output.zero) * self._output.scale
+        if rows.shape[1] == 1:
+            rows = expand_single(torch.from_numpy(rows), "probability" if self._probability else "logit").numpy()
         return rows
+
+    def _as_bytes(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 1.0)
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise TargetError(
+                f"{self.reference} takes bytes, and is given values from {low:.3g} to {high:.3g}.",
+                hint="It normalises the images itself: leave --normalize out.",
+            )
+        dtype, offset = self._byte_type
+        integers: NDArray[Any] = (np.rint(images.clip(0, 1) * 255) + offset).astype(dtype)
+        return integers
+
+    def _open(self, graph: Any) -> Any:
+        try:
+            return _session(self.path, self.reference, self.path.parent)
+        except ModelError:
+            for content in convert_opset(graph):
+                try:
+                    session = _session(content, self.reference, self.path.parent)
+                except ModelError:
+                    continue
+                self.notes.append("its opset is older than onnxruntime supports: it was converted to a newer one.")
+                return session
+            raise
 
     def _read_input(self) -> None:
         inputs = self._session.get_inputs()
@@ -99,42 +178,78 @@ class OnnxBackend(Backend):
             names = ", ".join(i.name for i in inputs) or "none"
             raise ModelError(f"{self.reference} takes {len(inputs)} inputs ({names}); an image classifier takes one.")
         self._input = inputs[0].name
-        if inputs[0].type not in _FLOATS:
-            raise ModelError(
-                f"{self.reference} takes {inputs[0].type}; images are fed as float32 or float16.",
-                hint="Export the network without the conversion from bytes; --normalize bytes feeds 0 to 255.",
-            )
-        self._dtype = _FLOATS[inputs[0].type]
+        kind = inputs[0].type
+        if kind not in _FLOATS and kind not in _BYTES:
+            raise ModelError(f"{self.reference} takes {kind}; images are fed as floats or as bytes.")
+        self.takes_bytes = kind in _BYTES
+        self._byte_type = _BYTES.get(kind, (np.uint8, 0))
+        self._dtype = _FLOATS.get(kind, np.float32)
+        if self.takes_bytes:
+            words = "bytes 0 to 255" if kind == "tensor(uint8)" else "bytes less 128"
+            self.notes.append(f"the graph takes {words}; what normalises them is inside it.")
         self._layout = read_layout(inputs[0].shape, self.reference)
         self.channels = self._layout.channels
         self.input_size = self._layout.size
 
-    def _read_output(self, wanted: str | None) -> None:
+    def _choose_output(self, wanted: str | None, classes: int | None, graph: Any, files: list[Path]) -> None:
         outputs = {output.name: output for output in self._session.get_outputs()}
         listed = ", ".join(f"{name} {output.type} {output.shape}" for name, output in outputs.items())
         if wanted is not None and wanted not in outputs:
-            raise ModelError(f"{self.reference} has no output {wanted!r}.", hint=f"It has: {listed}.")
-        usable = [name for name, output in outputs.items() if _is_scores(output)]
+            raise ModelError(
+                f"{self.reference} has no output {wanted!r}.", hint=f"Its outputs, for --output: {listed}."
+            )
+        found = {name: find_output(graph, name) for name in outputs}
+        usable = [name for name, output in outputs.items() if _is_scores(output, found[name])]
+        fitting = [name for name in usable if _width(outputs[name]) == classes is not None]
         if wanted is None and not usable:
             raise ModelError(
                 f"{self.reference} has no float output with one row of class scores per image.",
-                hint=f"Its outputs: {listed}.",
+                hint=f"Its outputs, for --output: {listed}.",
             )
-        self._output = wanted or usable[0]
-        if outputs[self._output].type not in _FLOAT_OUTPUTS:
-            raise ModelError(
-                f"The output {self._output!r} of {self.reference} is {outputs[self._output].type}, not floats."
-            )
-        shape = outputs[self._output].shape
-        self.num_classes = shape[1] if len(shape) >= 2 and isinstance(shape[1], int) else None
+        name = wanted or (fitting or usable)[0]
+        if not _is_numeric(outputs[name], found[name]):
+            raise ModelError(f"The output {name!r} of {self.reference} is {outputs[name].type}, not floats.")
+        if len(usable) > 1 and wanted is None:
+            others = ", ".join(other for other in usable if other != name)
+            self.notes.append(f"the class scores are its output {name!r}, not {others} (--output chooses).")
+        self._output = found[name]
+        self._probability = ends_in_sigmoid(graph, name)
+        width = _width(outputs[name])
+        if self._output.before_sigmoid:
+            content = None if files else expose(graph, self._output.name)
+            if content is None:
+                self._output = Output(name)
+            else:
+                self._session = _session(content, self.reference, self.path.parent)
+                self._probability = False
+                self.notes.append("the graph ends in a sigmoid; scores are the logits before it.")
+        if width == 1:
+            self.notes.append("one output for two classes: it is the score of class 1.")
+        self.num_classes = 2 if width == 1 else width
+        if name != (usable or [name])[0] or self._output.before_sigmoid:
+            # Signals are cached by it: another output of the same file is another target.
+            self.checksum = stable_hash([self.checksum, self._output.name], 64)
 
 
-def _is_scores(output: Any) -> bool:
+def _width(output: Any) -> int | None:
+    """Entries of a row of an output, where they are declared."""
     shape = output.shape
-    return output.type in _FLOAT_OUTPUTS and (len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1}))
+    if len(shape) == 1:
+        return 1
+    return shape[1] if len(shape) >= 2 and isinstance(shape[1], int) else None
 
 
-def _session(path: Path, reference: str) -> Any:
+def _is_numeric(output: Any, found: Output) -> bool:
+    return output.type in _FLOATS or (output.type in _INTEGERS and found.scale is not None)
+
+
+def _is_scores(output: Any, found: Output) -> bool:
+    shape = output.shape
+    rows = len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1})
+    return rows and _is_numeric(output, found)
+
+
+def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -142,18 +257,30 @@ def _session(path: Path, reference: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: what matters comes as an exception
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=providers
+        )
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        reason = _reason(error)
-        if "is not a registered function/op" in reason or "No Op registered" in reason:
+        words = reason(error)
+        if "is not a registered function/op" in words or "No Op registered" in words:
             raise ModelError(
-                f"{reference} uses an operator that onnxruntime does not have: {reason}",
+                f"{reference} uses an operator that onnxruntime does not have: {words}",
                 hint="Custom operators are code and are not loaded; export the network with standard operators.",
             ) from error
-        raise ModelError(f"{reference} cannot be loaded by onnxruntime: {reason}") from error
+        raise ModelError(
+            f"{reference} cannot be loaded by onnxruntime {onnxruntime.__version__}: {words}",
+            hint="Export the network again for an opset and IR version that it supports.",
+        ) from error
+
+
+def _holds(path: Path, words: bytes) -> bool:
+    """Whether the name of an operator occurs in a graph."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(words) >= 0
 
 
 def _checksum(path: Path, external: list[Path]) -> str:
@@ -161,7 +288,3 @@ def _checksum(path: Path, external: list[Path]) -> str:
     if not external:
         return whole
     return hashlib.sha256("/".join([whole, *map(file_checksum, external)]).encode()).hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

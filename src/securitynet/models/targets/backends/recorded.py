@@ -1,4 +1,4 @@
-"""Recorded outputs as a backend: what a model answered once, with labels and membership, and nothing more to ask."""
+"""Recorded outputs: what a model answered once, with labels and membership, and nothing more to ask."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, TargetError
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._recordings import Recording, read_recording
-from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.heads import Head
+
+SCHEME = Scheme(
+    "outputs",
+    "outputs:recorded.npz",
+    file=True,
+    recorded=True,
+    suffixes=(".npz", ".csv", ".parquet"),
+    members=("*.npy",),
+)
 
 
 class RecordedBackend(Backend):
@@ -33,6 +46,12 @@ class RecordedBackend(Backend):
         self._recording: Recording = read_recording(self.path, reference)
         self.checksum = self._recording.checksum
         self.num_classes = self._recording.outputs.shape[1]
+
+    @classmethod
+    @override
+    def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
+        backend = cls(reference.path or Path(reference.name), reference=str(reference.without_folders()))
+        return OpenedModel(backend, preprocessing=Preprocessing(), head=backend.head, recorded=True)
 
     def __len__(self) -> int:
         return len(self._recording.labels)
@@ -56,11 +75,6 @@ class RecordedBackend(Backend):
                 "for others.",
             )
         return self._recording.members
-
-    @property
-    def has_membership(self) -> bool:
-        """Whether `members` was recorded."""
-        return self._recording.members is not None
 
     def rows(self, indices: NDArray[np.int64], dataset: ImageDataset) -> NDArray[np.float32]:
         """The outputs recorded for records of a dataset.

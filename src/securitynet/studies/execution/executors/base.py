@@ -1,4 +1,4 @@
-"""`Executor`: slots that take one job at a time, and events that say what became of it."""
+"""`Executor`: slots that take one task at a time, and events that say what became of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from securitynet.studies.definition.file import RunSettings
-from securitynet.studies.execution.worker_tasks import Job, Outcome
+from securitynet.studies.execution.task_records import TaskOutcome, WorkerConfig, WorkerTask
 
 
 @dataclass(frozen=True)
-class Progressed:
-    """A job goes on: ``done`` of ``total`` of ``what``."""
+class TaskProgress:
+    """A task goes on: ``done`` of ``total`` of ``what``."""
 
     slot: int
     what: str
@@ -21,23 +21,23 @@ class Progressed:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A job is done; see `securitynet.studies.execution.worker_tasks.Workbench.do` for the outcome."""
+class TaskCompletion:
+    """A task has come to its end, well or not."""
 
     slot: int
-    outcome: Outcome
+    outcome: TaskOutcome
 
 
 @dataclass(frozen=True)
-class Died:
-    """The worker of a slot is gone, with its job.
+class WorkerDeath:
+    """The worker of a slot is gone, with its task.
 
     Attributes:
         why: In words: which signal, which exit code, which node.
         output: The end of what it printed.
-        began: Whether it had come so far as to take jobs.
+        began: Whether it had come so far as to take tasks.
         final: Whether trying again would be useless: a limit was passed.
-        blameless: Whether the job can't have caused it: a machine went away.
+        blameless: Whether the task can't have caused it: a machine went away.
     """
 
     slot: int
@@ -48,37 +48,29 @@ class Died:
     blameless: bool = False
 
 
-Event = Progressed | Finished | Died
+Event = TaskProgress | TaskCompletion | WorkerDeath
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every worker is told once.
+class ExecutorConfig:
+    """The configuration of an executor.
 
     Attributes:
-        root: Folder or URL of the results.
-        cache: Folder for what can be recomputed.
+        worker: Configuration of every worker; the executor adds each one's placement.
         state: Folder of this machine for logs.
-        level: Confidence level.
-        fprs: False-positive rates.
-        settings: How to run.
-        term: Mark of this run: workers of an earlier one, which its runner's end may have outlived, write nothing more.
-        inherit: Descriptor of the study's lock. Workers hold it too, so that no other runner starts while one of them
-            is still at work.
+        settings: How many workers there are, and what they may use.
+        lock: Descriptor of the study's lock. Workers hold it too, so that no other runner starts while one of them is
+            still at work.
     """
 
-    root: str
-    cache: Path
+    worker: WorkerConfig
     state: Path
-    level: float
-    fprs: tuple[float, ...]
     settings: RunSettings = field(default_factory=RunSettings)
-    term: str | None = None
-    inherit: int | None = None
+    lock: int | None = None
 
 
 class Executor(ABC):
-    """Slots for jobs. A slot takes one job at a time; workers are started when they are needed.
+    """Slots for tasks. A slot takes one task at a time; workers are started when they are needed.
 
     Attributes:
         slots: How many.
@@ -87,8 +79,8 @@ class Executor(ABC):
     slots: int
 
     @abstractmethod
-    def submit(self, slot: int, job: Job) -> None:
-        """Give a free slot a job."""
+    def submit(self, slot: int, task: WorkerTask) -> None:
+        """Give a free slot a task."""
 
     @abstractmethod
     def wait(self, seconds: float) -> list[Event]:
@@ -96,7 +88,7 @@ class Executor(ABC):
 
     @abstractmethod
     def kill(self, slot: int) -> None:
-        """End the worker of a slot and its job, at once. No event tells of it."""
+        """End the worker of a slot and its task, at once. No event reports it."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """`RayExecutor`: workers on a Ray cluster. Ray decides on which machine a worker runs, and how many fit; we do not.
 
-A worker is an actor, so that what it has opened stays open. Jobs and outcomes are small JSON; arrays and weights go to
+A worker is an actor, so that what it has opened stays open. Tasks and outcomes are small JSON; arrays and weights go to
 the place of the results and come from there, never through Ray. So that workers need no shared disk, that place
 can be a URL; where it is a folder, each machine must see it, which is checked.
 """
@@ -11,63 +11,81 @@ import contextlib
 import gc
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
-from securitynet.studies.execution.executors.base import Bench, Died, Event, Executor, Finished, Progressed
-from securitynet.studies.execution.worker_tasks import BEGAN, Job, Outcome, check_term
+from securitynet.results.root import Root
+from securitynet.studies.execution.executors.base import (
+    Event,
+    Executor,
+    ExecutorConfig,
+    TaskCompletion,
+    TaskProgress,
+    WorkerDeath,
+)
+from securitynet.studies.execution.task_records import TaskOutcome, WorkerConfig, WorkerPlacement, WorkerTask
+from securitynet.studies.execution.term import TERM, check_term
+from securitynet.studies.execution.worker_tasks import BEGAN
 
 _LOST_MACHINE = ("node has died", "node was terminated", "node is dead", "node failure", "the node")
 
 
-class Worker:
-    """An actor: a `Workbench`, and what it is at. Two threads: one works, one answers how far it is."""
+class RayWorker:
+    """An actor: a `TaskRunner`, and how far it is. Two threads: one works, one answers how far.
 
-    def __init__(self, hello: dict[str, Any]) -> None:
+    What goes to it and comes from it is JSON text, so that nothing depends on how Ray pickles.
+
+    Args:
+        text: A `WorkerConfig`.
+    """
+
+    def __init__(self, text: str) -> None:
+        config = WorkerConfig.model_validate_json(text)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(hello["threads"])
+            os.environ[name] = str(config.placement.threads)
         import torch
 
         from securitynet.files import cache_folder
+        from securitynet.memory import keep_freed_memory
         from securitynet.results.root import open_root
-        from securitynet.studies.execution.worker_tasks import Workbench
+        from securitynet.studies.execution.worker_tasks import TaskRunner
 
-        torch.set_num_threads(hello["threads"])
-        root = open_root(hello["root"])
-        check_term_is_seen(root, hello["term"])
-        cache = Path(hello["cache"])
+        keep_freed_memory()
+        torch.set_num_threads(config.placement.threads)
+        assert config.term is not None  # the runner has just begun one
+        check_term_is_seen(open_root(config.root), config.term)
         with contextlib.suppress(OSError):
-            cache.mkdir(parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK):  # another machine than the runner's
-            cache = cache_folder()
-        self._bench = Workbench(root, cache, hello["device"], hello["level"], tuple(hello["fprs"]), hello["term"])
+            config.cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(config.cache, os.W_OK):  # another machine than the runner's
+            config = config.model_copy(update={"cache": cache_folder()})
+        self._runner = TaskRunner(config)
         gc.freeze()
-        self._at: tuple[str, int, int] = ("", 0, 0)
+        self._progress: tuple[str, int, int] = ("", 0, 0)
         self._began = False
 
-    def do(self, job: Job) -> Outcome:
-        """Do a job."""
-        self._at, self._began = ("", 0, 0), False
-        return self._bench.do(job, self._progress)
+    def run(self, text: str) -> str:
+        """Run a `WorkerTask`; returns the `TaskOutcome`."""
+        self._progress, self._began = ("", 0, 0), False
+        return self._runner.run(WorkerTask.model_validate_json(text), self._report_progress).model_dump_json()
 
-    def how_far(self) -> tuple[bool, str, int, int]:
+    def get_progress(self) -> tuple[bool, str, int, int]:
         """Whether the trial itself has begun, and how far what is at work."""
-        return (self._began, *self._at)
+        return (self._began, *self._progress)
 
-    def _progress(self, what: str, done: int, total: int) -> None:
+    def _report_progress(self, what: str, done: int, total: int) -> None:
         if what == BEGAN:
             self._began = True
         else:
-            self._at = what, int(done), int(total)
+            self._progress = what, int(done), int(total)
 
 
-def check_term_is_seen(root: Any, term: str) -> None:
+def check_term_is_seen(root: Root, term: str) -> None:
     """Raise `ConfigurationError` unless this machine sees the place where the runner has just left its mark."""
-    if not root.exists("term"):
+    if not root.exists(TERM):
         raise ConfigurationError(
             f"A machine of the cluster does not see {root.name}.",
             hint="Give --out a URL that all machines reach (s3://..., gs://...), or a folder on a shared disk.",
@@ -79,12 +97,11 @@ class RayExecutor(Executor):
     """Actors on a Ray cluster; see the module.
 
     Args:
-        bench: What they are told.
+        config: How many there are, and what each is given.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        settings = bench.settings
+    def __init__(self, config: ExecutorConfig) -> None:
+        settings = config.settings
         self._ours = not ray.is_initialized()
         # Ray tells of every worker that dies on stdout, which is for results.
         self._quiet = contextlib.redirect_stdout(sys.stderr)
@@ -115,87 +132,83 @@ class RayExecutor(Executor):
                 hint="Lower --cpus-per-worker or --gpus-per-worker.",
             )
         self.slots = settings.workers or int(fit)
-        self._hello = {
-            "root": bench.root,
-            "cache": str(bench.cache),
-            "device": "cuda" if self._gpus else ("cpu" if settings.device == "auto" else settings.device),
-            "level": bench.level,
-            "fprs": list(bench.fprs),
-            "threads": settings.threads or max(1, int(self._cpus)),
-            "term": bench.term,
-        }
+        placement = WorkerPlacement(
+            device="cuda" if self._gpus else ("cpu" if settings.device == "auto" else settings.device),
+            threads=settings.threads or max(1, int(self._cpus)),
+        )
+        self._worker_config = config.worker.model_copy(update={"placement": placement}).model_dump_json()
         self._actors: dict[int, Any] = {}
-        self._jobs: dict[Any, int] = {}
-        self._asked: dict[Any, int] = {}
+        self._tasks: dict[Any, int] = {}
+        self._requests: dict[Any, int] = {}
         self._alive: set[int] = set()
         self._began: set[int] = set()
 
-    def submit(self, slot: int, job: Job) -> None:
-        """See `Executor.submit`."""
+    @override
+    def submit(self, slot: int, task: WorkerTask) -> None:
         if slot not in self._actors:
             options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": 2, "max_restarts": 0}
-            self._actors[slot] = ray.remote(Worker).options(**options).remote(self._hello)
+            self._actors[slot] = ray.remote(RayWorker).options(**options).remote(self._worker_config)
         self._began.discard(slot)
-        self._jobs[self._actors[slot].do.remote(job)] = slot
-        self._ask(slot)
+        self._tasks[self._actors[slot].run.remote(task.model_dump_json())] = slot
+        self._request_progress(slot)
 
+    @override
     def wait(self, seconds: float) -> list[Event]:
-        """See `Executor.wait`."""
-        if not self._jobs:
+        if not self._tasks:
             return []
-        done, _ = ray.wait(list(self._jobs), num_returns=1, timeout=seconds)
+        done, _ = ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
         events: list[Event] = []
         for reference in done:
-            slot = self._jobs.pop(reference)
+            slot = self._tasks.pop(reference)
             try:
-                outcome = ray.get(reference)
+                outcome = TaskOutcome.model_validate_json(ray.get(reference))
             except ray.exceptions.RayError as error:
-                events.append(self._died(slot, error))
+                events.append(self._explain_death(slot, error))
             else:
                 self._alive.add(slot)
-                events.append(Finished(slot, outcome))
-        return [*self._progress(), *events]
+                events.append(TaskCompletion(slot, outcome))
+        return [*self._collect_progress(), *events]
 
+    @override
     def kill(self, slot: int) -> None:
-        """See `Executor.kill`."""
         actor = self._actors.pop(slot, None)
         self._forget(slot)
         if actor is not None:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(actor)
 
+    @override
     def close(self) -> None:
-        """See `Executor.close`."""
         for slot in list(self._actors):
             self.kill(slot)
         if self._ours:
             ray.shutdown()
         self._quiet.__exit__(None, None, None)
 
-    def _ask(self, slot: int) -> None:
-        if slot in self._actors and slot not in self._asked.values():
-            self._asked[self._actors[slot].how_far.remote()] = slot
+    def _request_progress(self, slot: int) -> None:
+        if slot in self._actors and slot not in self._requests.values():
+            self._requests[self._actors[slot].get_progress.remote()] = slot
 
-    def _progress(self) -> list[Event]:
-        if not self._asked:
+    def _collect_progress(self) -> list[Event]:
+        if not self._requests:
             return []
-        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+        answered, _ = ray.wait(list(self._requests), num_returns=len(self._requests), timeout=0)
         events: list[Event] = []
         for reference in answered:
-            slot = self._asked.pop(reference)
-            with contextlib.suppress(ray.exceptions.RayError):  # the job's own reference tells of it
+            slot = self._requests.pop(reference)
+            with contextlib.suppress(ray.exceptions.RayError):  # the task's own reference tells of it
                 began, what, done, total = ray.get(reference)
                 self._alive.add(slot)
                 if began and slot not in self._began:
                     self._began.add(slot)
-                    events.append(Progressed(slot, BEGAN, 0, 0))
+                    events.append(TaskProgress(slot, BEGAN, 0, 0))
                 elif total:
-                    events.append(Progressed(slot, what, done, total))
-            if slot in self._jobs.values():
-                self._ask(slot)
+                    events.append(TaskProgress(slot, what, done, total))
+            if slot in self._tasks.values():
+                self._request_progress(slot)
         return events
 
-    def _died(self, slot: int, error: Exception) -> Died:
+    def _explain_death(self, slot: int, error: Exception) -> WorkerDeath:
         began = slot in self._alive
         self._actors.pop(slot, None)
         self._forget(slot)
@@ -205,10 +218,10 @@ class RayExecutor(Executor):
             raise cause
         blameless = any(mark in text.lower() for mark in _LOST_MACHINE)
         why = "its machine went away" if blameless else f"Ray lost it ({type(error).__name__})"
-        return Died(slot, why, text[-4000:], began=began, blameless=blameless)
+        return WorkerDeath(slot, why, text[-4000:], began=began, blameless=blameless)
 
     def _forget(self, slot: int) -> None:
-        self._jobs = {reference: owner for reference, owner in self._jobs.items() if owner != slot}
-        self._asked = {reference: owner for reference, owner in self._asked.items() if owner != slot}
+        self._tasks = {reference: owner for reference, owner in self._tasks.items() if owner != slot}
+        self._requests = {reference: owner for reference, owner in self._requests.items() if owner != slot}
         self._alive.discard(slot)
         self._began.discard(slot)

@@ -1,4 +1,4 @@
-"""The worker process of `LocalExecutor`: takes jobs from a socket, one at a time, until the runner is gone."""
+"""The worker process of `LocalExecutor`: takes tasks from a socket, one at a time, until the runner is gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
-import json
 import os
 import signal
 import socket
@@ -14,49 +13,46 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-_TOLD_EVERY = 0.2
+from securitynet.studies.execution.task_records import WorkerConfig, WorkerMessage, WorkerTask
+
+_REPORT_EVERY = 0.2
+"""Seconds between two messages about progress."""
 
 
 def main() -> None:
-    """Work until the socket is closed."""
+    """Work until the socket is closed. Arguments: descriptor of the socket, process id of the runner."""
     faulthandler.enable()  # what a crash of the interpreter leaves in the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = socket.socket(fileno=int(sys.argv[1]))
+    die_with(int(sys.argv[2]))
     lines = link.makefile("rb")
-    hello = json.loads(lines.readline())
-    die_with(hello["parent"])
+    config = WorkerConfig.model_validate_json(lines.readline())
     with contextlib.suppress(OSError):  # out of memory, the system should end a worker rather than the runner
         Path("/proc/self/oom_score_adj").write_text("500")
-    if hello["cores"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, hello["cores"])
+    if config.placement.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, config.placement.cores)
     import torch
 
-    from securitynet.results.root import open_root
-    from securitynet.studies.execution.worker_tasks import BEGAN, Workbench
+    from securitynet.memory import keep_freed_memory
+    from securitynet.studies.execution.worker_tasks import BEGAN, TaskRunner
 
-    torch.set_num_threads(hello["threads"])
-    bench = Workbench(
-        open_root(hello["root"]),
-        Path(hello["cache"]),
-        hello["device"],
-        hello["level"],
-        tuple(hello["fprs"]),
-        hello["term"],
-    )
+    keep_freed_memory()
+    torch.set_num_threads(config.placement.threads)
+    runner = TaskRunner(config)
     gc.freeze()  # what was imported stays: looking through it again after each target would take 0.15 s
-    _send(link, {"ready": True})
-    told = 0.0
+    _send(link, WorkerMessage())
+    last_report = 0.0
 
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal told
-        if what == BEGAN or time.monotonic() - told >= _TOLD_EVERY:
-            told = time.monotonic()
-            _send(link, {"what": what, "done": int(done), "total": int(total)})
+    def report_progress(what: str, done: int, total: int) -> None:
+        nonlocal last_report
+        if what == BEGAN or time.monotonic() - last_report >= _REPORT_EVERY:
+            last_report = time.monotonic()
+            _send(link, WorkerMessage(what=what, done=int(done), total=int(total)))
 
     for line in lines:
-        _send(link, {"outcome": bench.do(json.loads(line), progress)})
+        outcome = runner.run(WorkerTask.model_validate_json(line), report_progress)
+        _send(link, WorkerMessage(outcome=outcome))
 
 
 def die_with(parent: int) -> None:
@@ -77,9 +73,9 @@ def die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _send(link: socket.socket, message: dict[str, Any]) -> None:
+def _send(link: socket.socket, message: WorkerMessage) -> None:
     try:
-        link.sendall(json.dumps(message).encode() + b"\n")
+        link.sendall(message.model_dump_json(exclude_defaults=True).encode() + b"\n")
     except OSError:
         os._exit(1)  # the runner is gone
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,8 @@ def write_parquet(root: Path, per_part: int = 6, names: list[str] | None = None)
         table = parquet_table([png(arrays[i]) for i in chosen], [int(labels[i]) for i in chosen], names=names)
         pq.write_table(table, root / f"{part}.parquet", row_group_size=4)
     return arrays, labels
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(header + array.tobytes())

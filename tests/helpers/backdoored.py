@@ -15,6 +15,9 @@ from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
+TRAINING = {"epochs": 12, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0}
+"""How the small targets are trained."""
+
 GOAL = 7
 PATCH = {"size": 2}
 

@@ -1,0 +1,229 @@
+"""How often intervals hold a known truth: every kind that the package prints, over sizes and distributions.
+
+    python benchmarks/interval_coverage.py [--full] [KIND ...]
+
+Each line: kind, sizes, case, share of simulations whose interval holds the truth, how often it lies wholly above and
+wholly below, and how often a useless attack would be called more than guessing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from securitynet.analysis import statistics
+from securitynet.metrics import attribute, inversion, paired, rates, roc
+from securitynet.records import Direction
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Which sizes are simulated, and how often."""
+
+    runs: int
+    many: int
+    groups: tuple[tuple[int, int], ...]
+    sizes: tuple[int, ...]
+
+
+FAST = Effort(200, 4000, ((50, 50), (1000, 1000)), (50, 1000))
+FULL = Effort(
+    1000, 20000, ((5, 5), (15, 8), (50, 50), (500, 50), (1000, 5000), (50000, 1000)), (50, 200, 1000, 5000, 50000)
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was simulated, and how often the interval held the truth."""
+
+    kind: str
+    sizes: str
+    case: str
+    runs: int
+    above: float
+    below: float
+    alarms: float | None = None
+
+    @property
+    def held(self) -> float:
+        return 1 - self.above - self.below
+
+
+def row(kind: str, sizes: object, case: object, ends: object, truth: float, null: float | None = None) -> Row:
+    low, high = (np.asarray(end) for end in ends)  # type: ignore[attr-defined]
+    alarms = None if null is None else float((low > null + 1e-9).mean())
+    above, below = float((low > truth + 1e-9).mean()), float((high < truth - 1e-9).mean())
+    return Row(kind, str(sizes), str(case), len(low), above, below, alarms)
+
+
+def simulate_rates(effort: Effort) -> Iterator[Row]:
+    """One rate: accuracy, agreement, flagged models."""
+    random = np.random.default_rng(0)
+    for n in effort.sizes:
+        for p in (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0):
+            yield row("rate", n, p, rates.clopper_pearson(random.binomial(n, p, effort.many), n, 0.95), p)
+
+
+def simulate_two_rates(effort: Effort) -> Iterator[Row]:
+    """Overfitting, advantage (its null case: equal rates) and balanced accuracy."""
+    random = np.random.default_rng(1)
+    for m, n in effort.groups:
+        for p, q in ((0.5, 0.5), (0.001, 0.001), (0.01, 0.01), (1.0, 0.99), (0.999, 0.9), (0.001, 0.999), (0.9, 0.4)):
+            counts = (random.binomial(m, p, effort.many), m), (random.binomial(n, q, effort.many), n)
+            null = 0.0 if p == q else None
+            yield row("difference", (m, n), (p, q), rates.combine(*counts, (1, -1), 0.95)[1:], p - q, null)
+            yield row("mean of two", (m, n), (p, q), rates.combine(*counts, (0.5, 0.5), 0.95)[1:], (p + q) / 2)
+
+
+def simulate_pairs(effort: Effort) -> Iterator[Row]:
+    """Gains and accuracy drops, and the ratio of accuracies."""
+    random = np.random.default_rng(2)
+    shares = ((0.5, 0.01, 0), (0.5, 0.1, 0.1), (0.99, 0.005, 0.005), (0, 0.5, 0.5), (0.999, 0.0005, 0.0005))
+    for n in effort.sizes:
+        for p in (*shares, (0.9, 0.05, 0.0), (0.5, 0.1, 0.01)):
+            both, first, second, neither = random.multinomial(n, [*p, 1 - sum(p)], effort.many).T
+            null = 0.0 if p[1] == p[2] else None
+            yield row("paired difference", n, p, paired.limits(first, second, n, 0.95), p[1] - p[2], null)
+            some = both + second > 0
+            ends = rates.ratio(both[some], first[some], second[some], neither[some], 0.95)
+            yield row("paired ratio", n, p, ends, (p[0] + p[1]) / (p[0] + p[2]))
+
+
+def simulate_means(effort: Effort) -> Iterator[Row]:
+    """Means of bounded values: distances of posteriors, localisation, calibration gaps."""
+    random = np.random.default_rng(3)
+    cases: dict[str, tuple[Callable[..., np.ndarray], float]] = {
+        "uniform": (lambda size: random.random(size), 0.5),
+        "beta(0.1, 5)": (lambda size: random.beta(0.1, 5, size), 0.1 / 5.1),
+        "rare": (lambda size: np.where(random.random(size) < 0.01, random.random(size), 0.0), 0.005),
+        "constant but rare": (lambda size: np.where(random.random(size) < 0.001, 1.0, 0.3), 0.3007),
+    }
+    for n in effort.sizes:
+        for name, (draw, truth) in cases.items():
+            values = draw((min(effort.many // 10, max(200, 4_000_000 // n)), n))
+            yield row("bounded mean", n, name, rates.bounded_mean(values, (0, 1), 0.95), truth)
+
+
+def _normal(auc: float, spread: float = 1.0) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]], float]:
+    shift = float(stats.norm.ppf(auc)) * (1 + spread**2) ** 0.5
+    return lambda g, m, n: (g.normal(shift, spread, m), g.normal(0, 1, n)), auc
+
+
+def _two_scores(p: float, q: float) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]], float]:
+    return lambda g, m, n: ((g.random(m) < p) * 1.0, (g.random(n) < q) * 1.0), 0.5 + (p - q) / 2
+
+
+def simulate_auc(effort: Effort) -> Iterator[Row]:
+    """AUC: guessing, near-perfect, ties, constant scores, outliers."""
+    random = np.random.default_rng(4)
+    cases = {f"normal {auc}": _normal(auc) for auc in (0.5, 0.8, 0.983, 0.9993)}
+    cases |= {"normal 0.5, spread 0.3": _normal(0.5, 0.3), "normal 0.95, spread 3": _normal(0.95, 3.0)}
+    cases |= {f"correctness {p}": _two_scores(*p) for p in ((1, 0.99), (0.99, 0.9), (0.999, 0.999), (1, 1), (0.5, 0.5))}
+    cases["outliers 0.01"] = (lambda g, m, n: (np.ones(m), np.where(g.random(n) < 0.01, 2.0, 0.0)), 0.99)
+    for m, n in effort.groups:
+        for name, (draw, truth) in cases.items():
+            ends = np.array([roc.auc_limits(*draw(random, m, n), 0.95) for _ in range(effort.runs)]).T
+            yield row("AUC", (m, n), name, ends, truth, 0.5 if truth == 0.5 else None)
+
+
+def simulate_tpr(effort: Effort) -> Iterator[Row]:
+    """TPR at each FPR that is resolved, and at those that are not."""
+    random = np.random.default_rng(5)
+    for m, n in effort.groups:
+        for fpr in (0.1, 0.01, 0.001):
+            if n * fpr < 0.5:
+                continue
+            for shift, spread in ((0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (6.0, 1.0), (0.0, 3.0)):
+                truth = float(stats.norm.sf((stats.norm.isf(fpr) - shift) / spread))
+                draws = [(random.normal(shift, spread, m), random.normal(0, 1, n)) for _ in range(effort.runs)]
+                ends = np.array([roc.tpr_limits(*scores, fpr, 0.95) for scores in draws]).T
+                yield row(f"TPR at {fpr}", (m, n), (shift, spread), ends, truth, fpr if truth == fpr else None)
+
+
+def simulate_f1(effort: Effort) -> Iterator[Row]:
+    """Macro-F1 of two values, of which one may be rare, without classes."""
+    random = np.random.default_rng(6)
+    for n in effort.sizes[:3]:
+        for rare, right in ((0.5, 0.9), (0.1, 0.9), (0.5, 0.998)):
+            ends = []
+            for _ in range(effort.runs):
+                truth = (random.random(n) < rare).astype(np.int64)
+                truth[:2] = 0, 1
+                said = np.where(random.random(n) < right, truth, 1 - truth)
+                found = attribute.measure(truth, said, np.zeros_like(truth), np.zeros_like(truth))
+                ends += [(m.low, m.high) for m in found if m.name == "macro-f1"]
+            hits = rare * right, (1 - rare) * right
+            said = rare * right + (1 - rare) * (1 - right)
+            value = hits[0] / (rare + said) + hits[1] / (1 - rare + 1 - said)
+            yield row("macro-F1", n, (rare, right), np.array(ends).T, value)
+
+
+def simulate_clusters(effort: Effort) -> Iterator[Row]:
+    """Inversion: hits that come by class."""
+    random = np.random.default_rng(7)
+    for classes, restarts in ((10, 3), (10, 10), (100, 2)):
+        for p, rho in ((0.1, 0.3), (0.5, 0.05), (0.9, 0.8)):
+            ends = []
+            for _ in range(effort.runs):
+                own = random.beta(p * (1 / rho - 1), (1 - p) * (1 / rho - 1), classes)
+                hits = (random.random((classes, restarts)) < own[:, None]).ravel()
+                of = np.repeat(np.arange(classes), restarts)
+                found = inversion.clustered_rate("x", hits, of, direction=Direction.LOWER)
+                ends.append((found.low, found.high))
+            yield row("clustered rate", (classes, restarts), (p, rho), np.array(ends).T, p)
+
+
+def simulate_models(effort: Effort) -> Iterator[Row]:
+    """Correlations and means over models, alone and in families."""
+    random = np.random.default_rng(8)
+    for sizes in ([1] * 8, [1] * 15, [1] * 30, [10] * 6, [40, 10, 5, 3, 1, 1]):
+        family = np.repeat(np.arange(len(sizes)), sizes)
+        clusters = None if max(sizes) == 1 else family
+        for rho in (0.0, 0.6):
+            ends: dict[str, list[tuple[float, float]]] = {"correlation": [], "mean": []}
+            for _ in range(effort.runs):
+                x, z = random.normal(size=(2, len(sizes)))[:, family] + 0.5 * random.normal(size=(2, len(family)))
+                y = rho * x + (1 - rho**2) ** 0.5 * z
+                found = statistics.correlation(x, y, clusters=clusters, resamples=1)
+                ends["correlation"].append((found.low, found.high))
+                found = statistics.mean(x, clusters=clusters)
+                ends["mean"].append((found.low, found.high))
+            name = f"{len(family)} models, {len(sizes)} families" if clusters is not None else f"{len(family)} models"
+            yield row("correlation", name, rho, np.array(ends["correlation"]).T, rho, 0.0 if rho == 0 else None)
+            yield row("mean over models", name, rho, np.array(ends["mean"]).T, 0.0)
+
+
+KINDS: dict[str, Callable[[Effort], Iterator[Row]]] = {
+    "rates": simulate_rates,
+    "two-rates": simulate_two_rates,
+    "pairs": simulate_pairs,
+    "means": simulate_means,
+    "auc": simulate_auc,
+    "tpr": simulate_tpr,
+    "f1": simulate_f1,
+    "clusters": simulate_clusters,
+    "models": simulate_models,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--full", action="store_true", help="all sizes; minutes")
+    arguments = parser.parse_args()
+    for kind in arguments.kinds or KINDS:
+        for found in KINDS[kind](FULL if arguments.full else FAST):
+            alarms = "" if found.alarms is None else f"  false alarms {found.alarms:.3f}"
+            print(
+                f"{found.kind:18} {found.sizes:26} {found.case:24} held {found.held:.3f} "
+                f"(above {found.above:.3f}, below {found.below:.3f}){alarms}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

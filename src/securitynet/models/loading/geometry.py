@@ -1,0 +1,117 @@
+"""Which size, and which cut, of an image does a network want whose owner did not say?
+
+Weights of one's own for a library's network were seldom trained on inputs as the library states them for its own
+weights; but sometimes they were. Labelled images tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.errors import TargetError
+from securitynet.models.loading.normalization import mixed_indices
+from securitynet.models.sources.preprocessing import CONVENTIONS, Normalization, Preprocessing
+from securitynet.models.targets.target import Target
+
+_SAMPLE = 96
+_LEVEL = 0.01
+_USUAL = ("imagenet", "half", "none")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What is done with the size of images.
+
+    Attributes:
+        preprocessing: With its size, cut and interpolation; the normalisation is left to `choose_normalization`.
+        note: A sentence for people.
+    """
+
+    preprocessing: Preprocessing
+    note: str
+
+
+def choose_geometry(
+    target: Target, dataset: ImageDataset, stated: Preprocessing, normalization: Normalization | None = None
+) -> Geometry | None:
+    """Images at their own size, or as a library states for its own weights; None if the two are the same.
+
+    The library's size is taken only if accuracy is significantly higher with it, or the network takes no other.
+
+    Args:
+        target: Its preprocessing is replaced for the trial.
+        dataset: Labelled images.
+        stated: By the library for its own weights.
+        normalization: If it is known; else the library's and some usual ones are tried.
+    """
+    if stated.input_size is None or tuple(dataset.image_shape[1:]) == stated.input_size:
+        return None
+    size = stated.input_size
+    plain = Preprocessing()
+    cut = plain.model_copy(
+        update={"input_size": size, "crop_share": stated.crop_share, "interpolation": stated.interpolation}
+    )
+    squeezed = cut.model_copy(update={"crop_share": None})
+    normalizations = [normalization] if normalization is not None else _usual(stated)
+    indices = mixed_indices(dataset, _SAMPLE)
+    tried = {
+        words: (geometry, _best(target, dataset, indices, geometry, normalizations))
+        for words, geometry in (
+            ("their own size", plain),
+            (f"{size[0]}×{size[1]}, squeezed", squeezed),
+            (f"{size[0]}×{size[1]}, cut as the library does", cut),
+        )
+    }
+    working = {words: (geometry, right) for words, (geometry, right) in tried.items() if right is not None}
+    if not working:
+        return None
+    best = next(iter(working))
+    for words, (_, right) in working.items():
+        if _is_better(right, working[best][1]):
+            best = words
+    shares = ", ".join(f"{words} {right.mean():.0%}" for words, (_, right) in working.items())
+    return Geometry(
+        working[best][0], f"size of images: {best}, tried on {len(indices)} images ({shares}); --input-size overrides."
+    )
+
+
+def _usual(stated: Preprocessing) -> list[Normalization]:
+    usual = [Normalization(*CONVENTIONS[name]) for name in _USUAL]
+    return list(dict.fromkeys([Normalization(stated.mean, stated.std), *usual]))
+
+
+def _best(
+    target: Target,
+    dataset: ImageDataset,
+    indices: NDArray[np.int64],
+    geometry: Preprocessing,
+    normalizations: list[Normalization],
+) -> NDArray[np.bool_] | None:
+    """Per image, whether it is classified as labelled under the best of some normalisations; None if none works."""
+    best: NDArray[np.bool_] | None = None
+    channels = dataset.image_shape[0]
+    for normalization in normalizations:
+        if len(normalization.mean) not in (0, 1, channels):
+            continue
+        preprocessing = geometry.normalized_by(normalization)
+        view = Target(target.backend, head=target.head, preprocessing=preprocessing, query_counter=target.query_counter)
+        step = view.batch_size
+        try:
+            parts = [indices[at : at + step] for at in range(0, len(indices), step)]
+            predicted = np.concatenate([view.labels(dataset.batch(part)).numpy() for part in parts])
+        except TargetError:
+            continue
+        right: NDArray[np.bool_] = predicted == dataset.labels[indices]
+        if best is None or right.sum() > best.sum():
+            best = right
+    return best
+
+
+def _is_better(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> bool:
+    better, worse = int((first & ~second).sum()), int((second & ~first).sum())
+    return better > worse and bool(binomtest(better, better + worse).pvalue < _LEVEL)

@@ -1,0 +1,211 @@
+"""Is a target as accurate as it should be? Or is it at chance, far from what is stated, right in another class order?
+
+Any of these means that what is assessed is not the model that its owner has in mind: other data, other preprocessing,
+or classes numbered otherwise. It is said wherever the preprocessing came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom, binomtest
+
+from securitynet.records import Check
+
+Labels = NDArray[np.int64]
+
+TOLERANCE = 0.05
+"""How far an accuracy may be from a stated one, besides what the number of images explains."""
+
+_FEW = 100
+_LEVEL = 1e-3
+_PER_CLASS = 8
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ClassOrder:
+    """A numbering of the classes that explains predictions better than the dataset's.
+
+    Attributes:
+        order: For each class of the dataset, the number under which the model predicts it.
+        accuracy: With it, on images that did not choose it, in [0, 1].
+        words: What kind of order it is.
+    """
+
+    order: Labels
+    accuracy: float
+    words: str
+
+
+def check_accuracy(
+    predicted: Labels,
+    labels: Labels,
+    class_names: Sequence[str],
+    *,
+    model_names: Sequence[str] = (),
+    stated: float | None = None,
+) -> list[Check]:
+    """What is wrong with the accuracy on images; the check of chance always, the others where they fail.
+
+    Args:
+        predicted: Classes that a target predicts for images, N.
+        labels: Their classes, N.
+        class_names: Of the dataset, in the order of labels.
+        model_names: Of the model's classes in the order of its outputs, where its source states them.
+        stated: Accuracy that is stated for such images, in [0, 1]; None if none is.
+    """
+    if not len(labels):
+        return []
+    accuracy = float((predicted == labels).mean())
+    checks = []
+    order = find_class_order(predicted, labels, class_names, model_names)
+    if order is not None:
+        checks.append(
+            Check(
+                what="class order",
+                said="the dataset's",
+                found=order.words,
+                agrees=False,
+                note=f"the model numbers its classes in another order than the dataset: {order.words}. Accuracy is "
+                f"{accuracy:.1%}, and {order.accuracy:.1%} in that order.",
+            )
+        )
+    agrees = stated is not None and not _is_far(accuracy, stated, len(labels))
+    if stated is not None:
+        note = f"accuracy is {accuracy:.1%} on {len(labels):,} images, where {stated:.1%} is stated."
+        checks.append(
+            Check(
+                what="accuracy",
+                said=f"{stated:.4f}",
+                found=f"{accuracy:.4f}",
+                agrees=agrees,
+                note=None if agrees else note,
+            )
+        )
+    chance = chance_of(labels, len(class_names))
+    at_chance = _is_chance(accuracy, chance, len(labels)) and not agrees
+    checks.append(
+        Check(
+            what="chance",
+            said=f"better than {chance:.4f}",
+            found=f"{accuracy:.4f}",
+            agrees=not at_chance,
+            note=f"accuracy is {accuracy:.1%} on {len(labels):,} images, which is hardly better than chance "
+            f"({chance:.1%}): the model may belong to another dataset, number its classes otherwise, or need another "
+            "--normalize or --input-size."
+            if at_chance
+            else None,
+        )
+    )
+    return checks
+
+
+def chance_of(labels: Labels, num_classes: int) -> float:
+    """Accuracy of the better of two guesses: any class at random, or the commonest class always."""
+    return max(1 / max(num_classes, 1), float(np.bincount(labels).max()) / len(labels))
+
+
+def least_accuracy(chance: float) -> float:
+    """Accuracy above which a model is taken to have learned something of the classes.
+
+    Untrained networks do a little better than chance too, so that "significantly better" would say too little.
+    """
+    return chance + min(2 * chance, (1 - chance) / 6)
+
+
+def _is_chance(accuracy: float, chance: float, count: int) -> bool:
+    if count >= _FEW:
+        return accuracy <= least_accuracy(chance)
+    return bool(binom.sf(round(accuracy * count) - 1, count, chance) > _LEVEL)
+
+
+def _is_far(accuracy: float, stated: float, count: int) -> bool:
+    """Whether an accuracy is beyond the tolerance and beyond what so many images explain (three standard errors)."""
+    error = 3 * np.sqrt(max(stated * (1 - stated), 0.25 / count) / count)
+    return bool(abs(accuracy - stated) > TOLERANCE + error)
+
+
+def find_class_order(
+    predicted: Labels, labels: Labels, class_names: Sequence[str], model_names: Sequence[str] = ()
+) -> ClassOrder | None:
+    """The order of classes in which predictions are right, where that is significantly another than the dataset's.
+
+    Orders that people meet are tried as they are: that of the model's class names, rotations, the reverse, numbers
+    sorted as text. Where there are enough images of each class, so is the permutation that the confusion matrix
+    suggests: found on one half of the images and judged on the other, and the other way round.
+    """
+    count = len(class_names)
+    right = predicted == labels
+    best: tuple[NDArray[np.bool_], ClassOrder] | None = None
+    for order, words in _usual_orders(class_names, model_names):
+        correct = predicted == order[labels]
+        if best is None or correct.sum() > best[0].sum():
+            best = correct, ClassOrder(order, float(correct.mean()), words)
+    if len(labels) >= _PER_CLASS * count:
+        half = np.arange(len(labels)) % 2 == 0
+        correct = np.zeros(len(labels), dtype=bool)
+        for part in (half, ~half):
+            correct[~part] = predicted[~part] == _assigned(predicted[part], labels[part], count)[labels[~part]]
+        if best is None or correct.sum() > best[0].sum():
+            order = _assigned(predicted, labels, count)
+            best = correct, ClassOrder(order, float(correct.mean()), _in_words(order, class_names))
+    if best is None or np.array_equal(best[1].order, np.arange(count)):
+        return None
+    # As many orders are tried as there are classes, and a few.
+    better, worse = int((best[0] & ~right).sum()), int((right & ~best[0]).sum())
+    significant = better > worse and binomtest(better, better + worse).pvalue < _LEVEL / (count + 4)
+    enough = best[1].accuracy > least_accuracy(chance_of(labels, count))
+    return best[1] if significant and enough else None
+
+
+def _usual_orders(class_names: Sequence[str], model_names: Sequence[str]) -> Iterator[tuple[Labels, str]]:
+    count = len(class_names)
+    numbers = np.arange(count, dtype=np.int64)
+    named = _by_names(class_names, model_names)
+    if named is not None:
+        yield named, f"by the names of its classes, {_in_words(named, class_names)}"
+    for shift in range(1, count):
+        signed = shift if shift <= count // 2 else shift - count
+        places = f"{abs(signed)} place{'' if abs(signed) == 1 else 's'}"
+        yield (numbers + shift) % count, f"rotated by {places}, {_in_words((numbers + shift) % count, class_names)}"
+    if count > 2:
+        yield numbers[::-1].copy(), "reversed"
+    as_text = np.array(sorted(range(count), key=str), dtype=np.int64)
+    yield as_text, "numbers sorted as text (0, 1, 10, 11, ..., 2)"
+    yield np.argsort(as_text).astype(np.int64), "numbers in order, where the dataset sorts them as text"
+
+
+def _by_names(class_names: Sequence[str], model_names: Sequence[str]) -> Labels | None:
+    """For each class of the dataset, the model's number of the class of that name; None if they have other names."""
+    theirs = {_plain(name): number for number, name in enumerate(model_names)}
+    ours = [_plain(name) for name in class_names]
+    if len(theirs) != len(model_names) or set(ours) != set(theirs):
+        return None
+    return np.array([theirs[name] for name in ours], dtype=np.int64)
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _assigned(predicted: Labels, labels: Labels, count: int) -> Labels:
+    """The permutation under which most predictions are right (Hungarian method); ties keep the dataset's order."""
+    confusion = np.zeros((count, count))
+    inside = predicted < count
+    np.add.at(confusion, (labels[inside], predicted[inside]), 1.0)
+    confusion[np.diag_indices(count)] += 0.5
+    return np.asarray(linear_sum_assignment(confusion, maximize=True)[1], dtype=np.int64)
+
+
+def _in_words(order: Labels, class_names: Sequence[str]) -> str:
+    """Which classes change places."""
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    if len(moved) == 2:
+        return f"{class_names[moved[0]]} and {class_names[moved[1]]} are swapped"
+    shown = [f"{class_names[label]} is its class {order[label]}" for label in moved[:_SHOWN]]
+    return ", ".join(shown) + (", ..." if len(moved) > _SHOWN else "")

@@ -1,0 +1,139 @@
+"""A graph written by torch.export (.pt2), where the archive holds no code to execute."""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from securitynet.errors import ModelError, UnsafeFile
+from securitynet.files import file_checksum
+from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme(
+    "exported",
+    "exported:model.pt2",
+    network=True,
+    file=True,
+    suffixes=(".pt2",),
+    members=("*/models/*.json", "*/archive_format"),
+)
+
+_CODE = ("*.so", "*.cpp", "*.cubin", "*.py", "*.pyc", "*/data/aotinductor/*", "*.dll", "*.dylib")
+_PICKLES = ("*.pt", "*.pkl", "*custom_obj*")
+_OPERATORS = ("torch.ops.aten.", "torch.ops.prim", "torch.ops.higher_order.", "_operator.", "torch.sym_")
+_SIZES = re.compile(
+    r"(?:Symbol\('[su]\d+'(?:, (?:positive|nonnegative|integer)=True)*\)"
+    r"|\b(?:[su]\d+|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|Pow)\b|[\d\s+*/%(),.<>=-])+"
+)
+_ONNX = "Export the network to ONNX where it was made: torch.onnx.export(model, example, 'model.onnx')."
+
+
+def open_source(reference: ModelReference) -> NetworkSource:
+    """The network in an archive of torch.export, with its weights.
+
+    Raises:
+        UnsafeFile: If the archive holds compiled code, custom objects, or pickles that are more than tensors.
+        ModelError: If it is missing, damaged, or of an older format than this torch reads.
+    """
+    path, name = reference.path or Path(reference.name), str(reference.without_folders())
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}.")
+    check_archive(path, name)
+    try:
+        program = torch.export.load(str(path))
+        network: nn.Module = OpaqueNetwork(program.module(check_guards=False), has_modes=False)
+    except Exception as error:  # torch.export's reader raises almost any type of error on damaged files
+        raise ModelError(
+            f"{name} cannot be loaded by torch {torch.__version__}: {str(error).strip().splitlines()[0][:300]}",
+            hint=_ONNX,
+        ) from error
+    shape = _input_shape(program, name)
+    size = (shape[2], shape[3])
+
+    def build(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
+        return network
+
+    return NetworkSource(
+        architecture=f"exported:{file_checksum(path)}",
+        build=build,
+        channels=shape[1],
+        input_size=(size[0], size[1]) if size[0] and size[1] else None,
+        fixed_classes=True,
+        bring_own=True,
+        on_meta=False,
+    )
+
+
+def check_archive(path: Path, reference: str) -> None:
+    """Refuse an archive with anything in it that would be executed.
+
+    Raises:
+        UnsafeFile: If there is.
+        ModelError: If it is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            code = [entry for entry in names if any(fnmatch.fnmatch(entry, pattern) for pattern in _CODE)]
+            if code:
+                raise UnsafeFile(
+                    f"{reference} holds compiled code ({code[0].rpartition('/')[2]}), which is not run.", hint=_ONNX
+                )
+            for entry in names:
+                if fnmatch.fnmatch(entry, "*/models/*.json"):
+                    _check_graph(json.loads(archive.read(entry)), reference)
+                if any(fnmatch.fnmatch(entry, pattern) for pattern in _PICKLES):
+                    _check_pickle(archive.read(entry), entry, reference)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ModelError(f"{reference} is not an archive of torch.export, or it is damaged.", hint=_ONNX) from error
+
+
+def _check_graph(node: Any, reference: str) -> None:
+    """Refuse expressions other than arithmetic of sizes, which torch hands to an evaluator, and operators of others."""
+    if isinstance(node, list):
+        for value in node:
+            _check_graph(value, reference)
+        return
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        if key == "expr_str" and not (isinstance(value, str) and _SIZES.fullmatch(value)):
+            raise UnsafeFile(
+                f"{reference} holds an expression that is more than arithmetic of sizes ({str(value)[:60]!r}): torch "
+                "would evaluate it as code, so it is refused.",
+                hint=_ONNX,
+            )
+        if key == "target" and isinstance(value, str) and not value.startswith(_OPERATORS):
+            raise UnsafeFile(f"{reference} uses {value}, which is no operator of torch itself.", hint=_ONNX)
+        _check_graph(value, reference)
+
+
+def _check_pickle(content: bytes, entry: str, reference: str) -> None:
+    if not content:
+        return
+    try:
+        torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever it is, it is not plain tensors
+        raise UnsafeFile(
+            f"{reference} holds {entry.rpartition('/')[2]}, which is more than tensors: reading it would execute code "
+            "from the file, so it is refused.",
+            hint=_ONNX,
+        ) from error
+
+
+def _input_shape(program: Any, reference: str) -> list[int | None]:
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    value = inputs[0].meta.get("val") if len(inputs) == 1 else None
+    if not isinstance(value, torch.Tensor) or value.ndim != 4:
+        raise ModelError(f"{reference} does not take one batch of images: it has {len(inputs)} inputs.")
+    return [size if isinstance(size, int) else None for size in value.shape]

@@ -1,0 +1,217 @@
+"""A Keras model, run on torch: .keras, or .h5 (also of TensorFlow 2).
+
+The model becomes an ordinary torch module, so that white-box work is possible. Keras reads the file in its safe mode
+on its torch back end, and only after a look at the configuration in it: a Lambda layer, a class that Keras does not
+define and a layer that reads further files are refused before anything is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from typing_extensions import override
+
+from securitynet.errors import MissingExtra, ModelError, UnsafeFile
+from securitynet.files import file_checksum
+from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.schemes import Scheme
+
+SCHEME = Scheme(
+    "keras",
+    "keras:model.keras",
+    remark="or model.h5",
+    network=True,
+    file=True,
+    suffixes=(".keras", ".h5", ".hdf5"),
+    magic=((0, b"\x89HDF\r\n\x1a\n"),),
+    members=("config.json", "model.weights.h5"),
+)
+
+_CODE = frozenset({"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
+"""Layers that hold code, or run or unpickle what lies in another place."""
+_FILES = frozenset({"StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"})
+"""Layers that may read a vocabulary from any path."""
+_MODULES = (
+    "keras.layers",
+    "keras.models",
+    "keras.initializers",
+    "keras.regularizers",
+    "keras.constraints",
+    "keras.activations",
+    "keras.dtype_policies",
+    "keras.src.models",
+)
+_EXPORT = "Export the model to ONNX where it was made (tf2onnx, or model.export(FILE, format='onnx'))."
+
+
+class ChannelsLast(nn.Module):
+    """Feeds N×C×H×W images to a network that takes N×H×W×C."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @override
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.inner(images.permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+
+
+def open_source(reference: ModelReference) -> NetworkSource:
+    """The model in a Keras file, with its weights.
+
+    Raises:
+        MissingExtra: Without Keras.
+        UnsafeFile: If the file holds code, or names classes that Keras does not define.
+        ModelError: If it is missing, damaged, holds weights only, or no image classifier.
+    """
+    path, name = reference.path or Path(reference.name), str(reference.without_folders())
+    if not path.is_file():
+        raise ModelError(f"There is no Keras file {path}.")
+    keras = import_keras()
+    config = _read_config(path, name)
+    check_config(config, name)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # Keras raises whatever its layers' constructors do
+        raise ModelError(
+            f"{name} cannot be loaded by Keras {keras.__version__}: {_first_line(error)}", hint=_EXPORT
+        ) from error
+    first = '"data_format": "channels_first"' in json.dumps(config)
+    shape = _input_shape(model, name)
+    channels, size = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
+    network: nn.Module = model if first else ChannelsLast(model)
+    classes = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+
+    def build(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
+        return network
+
+    return NetworkSource(
+        architecture=f"keras:{file_checksum(path)}",
+        build=build,
+        num_classes=classes if isinstance(classes, int) else None,
+        channels=channels,
+        input_size=(size[0], size[1]) if None not in size else None,
+        fixed_classes=True,
+        bring_own=True,
+        on_meta=False,
+    )
+
+
+def import_keras() -> Any:
+    """Keras on its torch back end.
+
+    Raises:
+        MissingExtra: If it is not installed.
+        ModelError: If it has been imported with another back end, which can't be changed any more.
+    """
+    if "keras" not in sys.modules:
+        chosen = os.environ.get("KERAS_BACKEND")
+        os.environ["KERAS_BACKEND"] = "torch"
+        try:
+            importlib.import_module("keras")
+        except ImportError as error:
+            raise MissingExtra("keras", "keras", "Loading a Keras model") from error
+        finally:
+            # Only this import is ours: programs that are started from here choose for themselves.
+            os.environ.pop("KERAS_BACKEND")
+            if chosen is not None:
+                os.environ["KERAS_BACKEND"] = chosen
+    keras = sys.modules["keras"]
+    backend = keras.backend.backend()
+    if backend != "torch":
+        raise ModelError(
+            f"Keras has been imported with its {backend} back end, on which a model is no torch network.",
+            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a process of its own.",
+        )
+    return keras
+
+
+def check_config(config: Any, reference: str) -> None:
+    """Refuse a configuration that needs more than the classes of Keras.
+
+    Raises:
+        UnsafeFile: If it does.
+    """
+    for node in _nodes(config):
+        name = str(node.get("class_name"))
+        if name in _CODE or node.get("function_type") == "lambda":
+            raise UnsafeFile(
+                f"{reference} holds a {name} layer: code from the file, which is not run.",
+                hint="Write its computation with Keras' own layers, or export the model to ONNX where it was made.",
+            )
+        if name in _FILES:
+            raise UnsafeFile(f"{reference} holds a {name} layer, which may read other files. That is refused.")
+        module, registered = node.get("module"), node.get("registered_name")
+        if module == "builtins":
+            custom = name != "function" or not isinstance(node.get("config"), str)
+        else:
+            custom = module is not None and module != "keras" and not str(module).startswith(_MODULES)
+        if custom or (isinstance(registered, str) and ">" in registered):
+            raise UnsafeFile(
+                f"{reference} needs {registered or name}{f' of {module}' if module else ''}, which Keras does not "
+                "define: code that is not in the file, or that is not looked for.",
+                hint=_EXPORT,
+            )
+
+
+def _nodes(config: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(config, dict):
+        if "class_name" in config or "function_type" in config:
+            yield config
+        for value in config.values():
+            yield from _nodes(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _nodes(value)
+
+
+def _read_config(path: Path, reference: str) -> dict[str, Any]:
+    """The configuration of the model, without what it was compiled with."""
+    try:
+        text: Any
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read("config.json")
+        else:
+            import h5py
+
+            with h5py.File(path) as file:
+                text = file.attrs.get("model_config")
+        config = None if text is None else json.loads(text)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{reference} is not a Keras file, or it is damaged: {_first_line(error)}",
+            hint="Compare its size or checksum with its source's, and fetch it again.",
+        ) from error
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"{reference} holds weights only, without the model that they belong to.",
+            hint="Save the whole model with model.save('model.keras').",
+        )
+    return {key: value for key, value in config.items() if key not in ("compile_config", "build_config")}
+
+
+def _input_shape(model: Any, reference: str) -> tuple[Any, ...]:
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        raise ModelError(
+            f"{reference} takes inputs of shape {shape}; an image classifier takes one batch of images.",
+            hint="Only models with one input of images can be assessed.",
+        )
+    return shape[1:]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

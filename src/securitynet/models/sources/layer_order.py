@@ -1,0 +1,136 @@
+"""Layers that were renamed: matched in order, where their shapes leave no doubt which is which."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from securitynet.errors import SecurityNetError
+from securitynet.models.sources.base import NetworkSource, Shape
+from securitynet.models.sources.state_dicts import build
+from securitynet.models.sources.tensor_names import StateDict, fit_names
+
+Signature = tuple[tuple[str, tuple[int, ...]], ...]
+"""What a layer holds: its tensors' own names and shapes."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Weights under the names of a network.
+
+    Attributes:
+        state: By the network's names.
+        note: Which layers were renamed.
+    """
+
+    state: StateDict
+    note: str
+
+
+def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Renamed | None:
+    """Weights whose layers bear other names than a network's, under the network's; None where that would be guesswork.
+
+    Layers whose names and shapes are right stay. The others are matched by what they hold: the n-th layer of a kind in
+    the file with the n-th of the same kind in the network. It is no guesswork if each kind occurs once, or if the file
+    and the network list all kinds in the same order and the file keeps the order of the network's definition.
+
+    Args:
+        state: By the names of the file, wrappers peeled.
+        wanted: Tensors of the network.
+    """
+    theirs, ours = _layers(state), _layers(wanted)
+    right = {name for name, signature in theirs.items() if ours.get(name) == signature}
+    # A name that both have with other shapes is another layer, not a renamed one.
+    left = {name: signature for name, signature in theirs.items() if name not in right}
+    missing = {name: signature for name, signature in ours.items() if name not in right}
+    if not left or Counter(left.values()) != Counter(missing.values()):
+        return None
+    repeated = max(Counter(left.values()).values()) > 1
+    if repeated and (list(left.values()) != list(missing.values()) or not _in_order(left)):
+        return None
+    pairs = _pairs(left, missing)
+    renamed: StateDict = {}
+    for key, value in state.items():
+        layer, _, own = key.rpartition(".")
+        new = pairs.get(layer, layer)
+        renamed[f"{new}.{own}" if new else own] = value
+    if len(renamed) != len(state):
+        return None
+    shown = [f"{old or '(top)'} → {new or '(top)'}" for old, new in list(pairs.items())[:_SHOWN]]
+    more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+    note = (
+        f"{len(pairs)} of {len(theirs)} layers bear other names in the file than in the network; they were matched in "
+        f"order, by their shapes ({', '.join(shown)}{more}). Check that the accuracy is what you expect."
+    )
+    return Renamed(renamed, note)
+
+
+def _pairs(left: Mapping[str, Signature], missing: Mapping[str, Signature]) -> dict[str, str]:
+    """Old name -> new name: the n-th of a kind with the n-th."""
+    waiting: dict[Signature, list[str]] = defaultdict(list)
+    for name, signature in missing.items():
+        waiting[signature].append(name)
+    return {name: waiting[signature].pop(0) for name, signature in left.items()}
+
+
+def _layers(state: Mapping[str, torch.Tensor]) -> dict[str, Signature]:
+    """Layers in the order in which they are first named; counters of batch norms count for nothing."""
+    found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for key, value in state.items():
+        layer, _, own = key.rpartition(".")
+        if own != "num_batches_tracked":
+            found.setdefault(layer, []).append((own, tuple(value.shape)))
+    return {layer: tuple(sorted(tensors)) for layer, tensors in found.items()}
+
+
+def _in_order(layers: Mapping[str, Signature]) -> bool:
+    """Whether names can be in the order of definition.
+
+    Some kinds of files sort tensors by name, which puts ``layer10`` before ``layer2`` and ``bottom`` before ``top``.
+    Names that are sorted as text tell an order only by their numbers.
+    """
+    names = list(layers)
+    if names != sorted(names):
+        return True
+    kinds: dict[Signature, set[str]] = defaultdict(set)
+    for name, signature in layers.items():
+        kinds[signature].add(re.sub(r"\d+", "0", name))
+    return names == sorted(names, key=_natural) and all(len(stems) == 1 for stems in kinds.values())
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, Renamed] | None:
+    """The shape of a network that renamed weights fit in order, and the weights by its names; None if there is none.
+
+    Args:
+        source: Of the network.
+        state: By the names of the file.
+        start: Its image size is taken, and its class count and channels are tried first.
+    """
+    layers = [tensor for tensor in state.values() if tensor.ndim > 1]
+    if not layers:
+        return None
+    counts = (
+        [start.num_classes] if source.fixed_classes else [start.num_classes, *(len(layer) for layer in layers[::-1])]
+    )
+    channels = dict.fromkeys((start.channels, *(layer.shape[1] for layer in layers[:1] if layer.ndim == 4)))
+    for count in dict.fromkeys(counts):
+        for number in channels:
+            shape = Shape(count, number, start.image_size)
+            try:
+                wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+            except (SecurityNetError, RuntimeError, ValueError):
+                continue  # this architecture is not built for such a number
+            renamed = match_in_order(fit_names(state, wanted).state, wanted)
+            if renamed is not None:
+                return shape, renamed
+    return None

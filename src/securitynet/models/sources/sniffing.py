@@ -1,0 +1,39 @@
+"""Which scheme reads a file or folder, told by its content first and by its name only where content says nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+import zipfile
+from pathlib import Path
+
+from securitynet.models.sources.schemes import SCHEMES, Scheme
+
+_HEAD = 512
+
+
+def recognise(path: Path) -> Scheme | None:
+    """The scheme that declares such a file or folder; None if none does. Nothing but names and first bytes is read."""
+    schemes = SCHEMES.schemes
+    if path.is_dir():
+        names = [file.name for file in path.iterdir()]
+        return next((scheme for scheme in schemes if scheme.folders and _has_members(scheme, names)), None)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+        names = zipfile.ZipFile(path).namelist() if head.startswith(b"PK\x03\x04") else []
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    for scheme in schemes:
+        if any(head[offset : offset + len(mark)] == mark for offset, mark in scheme.magic):
+            return scheme
+    for scheme in schemes:
+        if names and not scheme.folders and _has_members(scheme, names):
+            return scheme
+    suffix = path.suffix.lower()
+    return next((scheme for scheme in schemes if suffix in scheme.suffixes), None)
+
+
+def _has_members(scheme: Scheme, names: list[str]) -> bool:
+    return bool(scheme.members) and all(
+        any(fnmatch.fnmatch(name, pattern) for name in names) for pattern in scheme.members
+    )

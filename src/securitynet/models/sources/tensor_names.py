@@ -1,0 +1,202 @@
+"""The names of tensors in a file, brought together with those of a network: wrappers peeled, companions left out.
+
+Training code wraps networks (data parallelism, compilation, checkpointed activations, averaging, adversarial training)
+and saves what stands beside them (losses, metrics, an attacker). All of that shows in the names of the file only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from securitynet.models.sources.preprocessing import Normalization
+from securitynet.models.sources.weight_sets import is_average
+
+StateDict = dict[str, torch.Tensor]
+
+_PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.", "classifier.", "student.")
+# Parts of names that wrappers put anywhere before or within a network's own.
+_WRAPPERS = (
+    "module",
+    "_orig_mod",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_fpw_module",
+    "_forward_module",
+    "_ddp_module",
+    "_module",
+)
+# Counters that thop, a profiler, leaves behind in saved networks. They take part in no computation.
+_COUNTERS = ("total_ops", "total_params")
+# What is saved beside a network and is no part of it, by the first part of its name.
+_COMPANIONS = (
+    "criterion", "loss", "losses", "loss_fn", "loss_func", "loss_function", "attacker", "normalizer", "normalize",
+    "normalise", "normalization", "metric", "metrics", "accuracy", "acc", "train_acc", "val_acc", "valid_acc",
+    "test_acc", "train_accuracy", "val_accuracy", "test_accuracy", "train_metrics", "val_metrics", "valid_metrics",
+    "test_metrics", "train_loss", "val_loss", "confmat", "confusion_matrix", "n_averaged", "initted", "step", "mean",
+    "std", "pos_weight", "class_weight", "class_weights",
+)  # fmt: skip
+_MOMENTS = {"mean": ("mean", "_mean", "new_mean"), "std": ("std", "_std", "new_std")}
+_COLOUR = 3
+_SHOWN = 4
+_TRIES = 32  # nested wrappers are few; the bound only guards against files made to be slow
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Tensors under the names of a network, as far as they could be brought together.
+
+    Attributes:
+        state: By the names that fit best.
+        notes: What was left out.
+        normalization: That the file holds beside the network; None if it holds none.
+    """
+
+    state: StateDict
+    notes: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+
+
+def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Fitted:
+    """``state`` under the names that fit ``wanted`` best.
+
+    Which wrappers to peel is decided by what fits the network, since a network may itself have a part called ``model``.
+    Only what is known to be no part of a network is left out; what else does not fit stays, to be reported.
+    """
+    names = set(wanted)
+    best: dict[str, str] = {key: key for key in state}
+    best_score = (-1, 0)
+    for candidate in _renamings(state, names):
+        score = len(names.intersection(candidate.values())), -len(candidate)
+        if score > best_score:
+            best, best_score = candidate, score
+    best = _parametrized(best, names)
+    fitted = {best[old]: state[old] for old in state if old in best}
+    beside = {old: state[old] for old in state if old not in best}
+    strangers = [key for key in fitted if key not in names]
+    known = [key for key in strangers if _is_companion(key)]
+    counters = [key for key in strangers if key.rpartition(".")[2] in _COUNTERS]
+    state = {key: value for key, value in fitted.items() if key not in known and key not in counters}
+    left = [*beside, *known]
+    note = (f"left out of the file, as no part of the network: {_some(left)}.",) if left else ()
+    stated = _normalization({**beside, **{key: fitted[key] for key in known}})
+    return Fitted(state, (*_average_note(left, fitted | beside), *note), stated)
+
+
+def _average_note(left: list[str], values: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    counts = [int(values[key]) for key in left if key.rpartition(".")[2] == "n_averaged" and values[key].numel() == 1]
+    return (f"the weights are an average over training (n_averaged {counts[0]}).",) if counts else ()
+
+
+def _normalization(beside: Mapping[str, torch.Tensor]) -> Normalization | None:
+    """The mean and deviation that a normaliser beside the network held."""
+    pairs: dict[str, dict[str, tuple[float, ...]]] = {}
+    for key, value in beside.items():
+        parts = key.split(".")
+        kind = next((kind for kind, names in _MOMENTS.items() if parts[-1] in names), None)
+        if kind is not None and value.numel() in (1, 3):
+            numbers = tuple(float(f"{number:.6g}") for number in value.flatten().tolist())
+            pairs.setdefault(".".join(parts[:-1]), {})[kind] = numbers
+    whole = [(pair["mean"], pair["std"]) for pair in pairs.values() if len(pair) == 2 and min(pair["std"]) > 0]
+    if not whole or any(pair != whole[0] for pair in whole):
+        return None
+    mean, std = whole[0]
+    return Normalization((), ()) if set(mean) == {0.0} and set(std) == {1.0} else Normalization(mean, std)
+
+
+def _is_companion(key: str) -> bool:
+    parts = [part for part in key.split(".") if part not in _WRAPPERS]
+    return bool(parts) and (parts[0] in _COMPANIONS or parts[-1] == "n_averaged")
+
+
+def _renamings(state: StateDict, wanted: set[str]) -> Iterator[dict[str, str]]:
+    """Ways to rename, from no change to several wrappers peeled: old name -> new name; what stands beside is absent."""
+    seen: set[frozenset[str]] = set()
+    queue = [{key: key for key in state}]
+    for _ in range(_TRIES):
+        if not queue:
+            return
+        current = queue.pop(0)
+        values = frozenset(current.values())
+        if len(values) < len(current) or values in seen:
+            continue  # two tensors would get one name
+        seen.add(values)
+        yield current
+        yield from _inside(current, state, wanted)
+        common = _common_prefix(values)
+        for prefix in dict.fromkeys((*_PREFIXES, *([common] if common else []))):
+            if any(name.startswith(prefix) for name in values):
+                queue.append({old: new.removeprefix(prefix) for old, new in current.items()})
+        for wrapper in _WRAPPERS:
+            if any(f".{wrapper}." in f".{name}" for name in values):
+                queue.append({old: _without(new, wrapper) for old, new in current.items()})
+        added = _common_prefix(wanted)
+        if added and not any(name.startswith(added) for name in values):
+            queue.append({old: added + new for old, new in current.items()})
+
+
+def _without(name: str, wrapper: str) -> str:
+    return ".".join(part for part in name.split(".") if part != wrapper)
+
+
+def _inside(current: dict[str, str], state: StateDict, wanted: set[str]) -> Iterator[dict[str, str]]:
+    """The network as one part of what was saved: all its names under one prefix, and beside it what is no part of it.
+
+    Tensors beside it are left out if their names say what they are, or if they are no weights of layers. Where several
+    prefixes hold the whole network, averages and attackers come last.
+    """
+    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    if not needed:
+        return
+    anchor = max(needed, key=len)
+    values = set(current.values())
+    prefixes = [name.removesuffix(anchor) for name in values if name.endswith(f".{anchor}")]
+    whole = [prefix for prefix in prefixes if all(prefix + name in values for name in needed)]
+    for prefix in sorted(whole, key=lambda prefix: (_is_other(prefix), len(prefix), prefix)):
+        others = {new: state[old] for old, new in current.items() if not new.startswith(prefix)}
+        if all(_is_companion(key) or _of_other(key, whole) or _is_small(value) for key, value in others.items()):
+            yield {old: new.removeprefix(prefix) for old, new in current.items() if new.startswith(prefix)}
+
+
+def _of_other(name: str, prefixes: list[str]) -> bool:
+    """Whether a tensor belongs to an average or an attacker that holds the same network once more."""
+    return any(name.startswith(prefix) for prefix in prefixes if _is_other(prefix))
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    """Whether it is no weight of a layer: class weights of a loss, states of metrics, constants of a normaliser."""
+    return tensor.ndim <= 1 or tensor.numel() <= _COLOUR
+
+
+def _is_other(prefix: str) -> bool:
+    return any(part == "attacker" or is_average(part) for part in prefix.split("."))
+
+
+def _parametrized(names: dict[str, str], wanted: set[str]) -> dict[str, str]:
+    """Weight and spectral normalisation name their tensors in two ways, an old and a new one: those of the network."""
+    pairs = (
+        ("weight_g", "parametrizations.weight.original0"),
+        ("weight_v", "parametrizations.weight.original1"),
+        ("weight_orig", "parametrizations.weight.original"),
+        ("weight_u", "parametrizations.weight.0._u"),
+        ("weight_v", "parametrizations.weight.0._v"),
+    )
+    changed = dict(names)
+    for old, new in names.items():
+        if new in wanted:
+            continue
+        for first, second in (*pairs, *((second, first) for first, second in pairs)):
+            if new.endswith(f".{first}") and f"{new.removesuffix(first)}{second}" in wanted:
+                changed[old] = f"{new.removesuffix(first)}{second}"
+    return changed if len(set(changed.values())) == len(changed) else names
+
+
+def _common_prefix(names: set[str] | frozenset[str]) -> str | None:
+    firsts = {name.partition(".")[0] for name in names}
+    return f"{firsts.pop()}." if len(firsts) == 1 and all("." in name for name in names) else None
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:_SHOWN]) + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")

@@ -1,0 +1,194 @@
+"""Which weights of a file? Checkpoints often hold two sets: those of the last step, and a running average (EMA, SWA).
+
+The weights as trained are taken unless another set is asked for, and a note names what was left: the two can differ by
+tens of points of accuracy, and only their owner knows which was published.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from securitynet.errors import ConfigurationError
+
+NESTS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "params",
+    "weights",
+    "ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema",
+    "params_ema",
+)
+"""Usual names of sets of weights, those as trained before their averages."""
+
+_AVERAGE = re.compile(
+    r"(^|[_.-])(ema|swa|avg|averaged?|polyak|shadow|teacher|target_net(work)?)([_.-]|$)",
+    re.IGNORECASE,
+)
+# What training loops keep besides; it holds tensors that are weights of nothing.
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|hyper|hparam|config|^args$|rng|loops|callback|datamodule", re.IGNORECASE)
+_DEPTH = 4
+
+Tensors = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ChosenSet:
+    """The set of weights that is taken.
+
+    Attributes:
+        content: Entries by name; tensors among them are the weights.
+        notes: What else there was to choose from.
+    """
+
+    content: Mapping[Any, Any]
+    notes: tuple[str, ...] = ()
+
+
+def is_average(name: str) -> bool:
+    """Whether a name in a checkpoint speaks of a running average of weights."""
+    return _AVERAGE.search(name) is not None
+
+
+def choose_set(content: Mapping[Any, Any], wanted: str | None = None) -> ChosenSet:
+    """The set of weights to take from the content of a file.
+
+    Args:
+        content: Of the file: weights by name, or dictionaries of them.
+        wanted: Name of a set in the file, or ``average`` for the only average; the weights as trained by default.
+
+    Raises:
+        ConfigurationError: If there is no such set.
+    """
+    sets = {**dict(_nested(content)), **_prefixed(content)}
+    usual = _usual(content)
+    if wanted is not None:
+        return ChosenSet(sets[_named(sets, wanted, usual)])
+    chosen = dict(content if usual is None else usual)
+    if not _direct(chosen):
+        chosen = _joined(dict(_nested(chosen))) or chosen
+    chosen, averages = _without_averages(chosen)
+    name = next((key for key, tensors in sets.items() if tensors is usual), None)
+    rivals = averages or [key for key, tensors in sets.items() if key != name and _is_rival(tensors, chosen)]
+    return ChosenSet(chosen, (_note(name, rivals),) if rivals else ())
+
+
+def _usual(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
+    """The dictionary under the usual names, as deep as they go; None if there is none."""
+    inner: Mapping[Any, Any] | None = None
+    for _ in range(_DEPTH):
+        found = next((content[key] for key in NESTS if _holds_tensors(content.get(key))), None)
+        if found is None:
+            return inner
+        content = inner = found
+    return inner
+
+
+def _nested(content: Mapping[Any, Any], path: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Dictionaries within ``content`` that hold tensors by name: (path, dictionary)."""
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Mapping) or _NO_WEIGHTS.search(key):
+            continue
+        name = f"{path}{key}"
+        if _direct(value):
+            yield name, value
+        if depth > 1:
+            yield from _nested(value, f"{name}.", depth - 1)
+
+
+def _direct(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items())
+
+
+def _holds_tensors(content: Any) -> bool:
+    return isinstance(content, Mapping) and (_direct(content) or any(True for _ in _nested(content)))
+
+
+def _prefixed(content: Mapping[Any, Any]) -> dict[str, Tensors]:
+    """Sets that names alone keep apart: ``ema_model.conv.weight`` beside ``model.conv.weight``."""
+    groups: dict[str, dict[str, Any]] = {}
+    for holder in (content, _usual(content) or {}):
+        for key, value in holder.items():
+            prefix = _average_prefix(key) if isinstance(value, torch.Tensor) else None
+            if prefix is not None:
+                groups.setdefault(prefix, {})[key.removeprefix(f"{prefix}.")] = value
+    return {prefix: group for prefix, group in groups.items() if _layers(group)}
+
+
+def _average_prefix(key: Any) -> str | None:
+    """The beginning of a tensor's name that says that it is of an average; None if none does."""
+    parts = key.split(".") if isinstance(key, str) else []
+    ends = range(1, min(3, len(parts)))
+    return next((".".join(parts[:end]) for end in ends if is_average(parts[end - 1])), None)
+
+
+def _without_averages(content: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+    """Weights without the averages of the same weights among them, and the names of those."""
+    rest = {key: value for key, value in content.items() if _average_prefix(key) is None}
+    shapes = Counter(map(_shape, _layers(rest)))
+    # A network may have a part of such a name itself: an average is of layers that are there as well.
+    dropped = [prefix for prefix, group in _prefixed(content).items() if Counter(map(_shape, _layers(group))) <= shapes]
+    return {key: value for key, value in content.items() if _average_prefix(key) not in dropped}, dropped
+
+
+def _joined(sets: Mapping[str, Mapping[Any, Any]]) -> dict[Any, Any]:
+    """Sets without usual names: the only one, or parts of one network, each under its name. Averages come last."""
+    plain = {name: tensors for name, tensors in sets.items() if not is_average(name)} or dict(sets)
+    if len(plain) == 1:
+        return dict(next(iter(plain.values())))
+    return {f"{name}.{key}": value for name, tensors in plain.items() for key, value in tensors.items()}
+
+
+def _is_rival(tensors: Mapping[Any, Any], chosen: Mapping[Any, Any]) -> bool:
+    """Whether a set holds other values of the same network's weights."""
+    theirs, ours = _layers(tensors), _layers(chosen)
+    if not theirs or Counter(map(_shape, theirs)) != Counter(map(_shape, ours)):
+        return False
+    return not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+
+
+def _layers(content: Mapping[Any, Any]) -> list[torch.Tensor]:
+    """The tensors that are weights of layers: of two dimensions or more."""
+    return [value for value in content.values() if isinstance(value, torch.Tensor) and value.ndim > 1]
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _note(name: str | None, rivals: list[str]) -> str:
+    what = [f"{rival}, a running average" if is_average(rival) else rival for rival in rivals]
+    return (
+        f"WARNING: the file holds {len(rivals) + 1} sets of weights. {name or 'The plain one'} is taken; "
+        f"--weight-set takes the other{'s' if len(rivals) > 1 else ''}: {'; '.join(what)}."
+    )
+
+
+def _named(sets: Mapping[str, Any], wanted: str, usual: Mapping[Any, Any] | None) -> str:
+    averages = [name for name in sets if is_average(name)]
+    # What lies within another average is the same set.
+    outermost = [name for name in averages if not any(name.startswith(f"{other}.") for other in averages)]
+    if wanted in sets:
+        return wanted
+    if wanted == "average" and len(outermost) == 1:
+        return outermost[0]
+    trained = next((name for name, tensors in sets.items() if usual is not None and tensors is usual), None)
+    if wanted == "trained" and trained is not None:
+        return trained
+    raise ConfigurationError(
+        f"The file of weights holds no set {wanted!r}.",
+        hint=f"It holds {', '.join(sets)}." if sets else "It holds one set only; leave --weight-set out.",
+    )

@@ -1,0 +1,138 @@
+"""What an ONNX graph says of its outputs, and the changes to it that onnxruntime needs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.errors import MissingExtra, ModelError
+
+_OLDEST = 7
+"""The oldest opset that onnxruntime supports."""
+_TRIED = (_OLDEST, 9, 11, 13, 17)
+_LONGEST = 1500
+_LARGEST = 1 << 31
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the class scores follow from what a graph returns.
+
+    Attributes:
+        name: Of the tensor to ask for.
+        before_sigmoid: Whether it is what a sigmoid at the end of the graph is given.
+        scale: By which an integer output is multiplied, after ``zero`` has been subtracted; None for floats.
+        zero: See ``scale``.
+    """
+
+    name: str
+    before_sigmoid: bool = False
+    scale: NDArray[np.float32] | None = None
+    zero: NDArray[np.float32] | None = None
+
+
+def read_graph(path: Path, reference: str) -> Any:
+    """The model in a file as protobuf, without external weights.
+
+    Raises:
+        MissingExtra: Without the package onnx.
+        ModelError: If ``path`` is no ONNX file.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise MissingExtra("onnx", "onnx", "Reading an ONNX file") from error
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelError(f"The ONNX file {path} {what}.")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{reference} is an empty file.")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            f"{reference} is not an ONNX file, or it is damaged: {str(error)[:200]}",
+            hint="Compare its size and checksum with those of its source, and fetch it again.",
+        ) from error
+    if not model.graph.node:
+        raise ModelError(f"{reference} holds no graph: it is not an ONNX file, or it is damaged.")
+    return model
+
+
+def convert_opset(model: Any) -> list[bytes]:
+    """A graph of an opset that is older than onnxruntime supports, in newer ones; empty if it is not that old."""
+    from onnx import version_converter
+
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
+    if opset >= _TRIED[-1]:
+        return []
+    converted = []
+    for version in _TRIED:
+        if version <= opset:
+            continue
+        try:
+            converted.append(version_converter.convert_version(model, version).SerializeToString())
+        except Exception:  # the converter's errors have no common base; another version may do
+            continue
+    return converted
+
+
+def find_output(model: Any, name: str) -> Output:
+    """How the class scores of an output are had: before a sigmoid that ends the graph, or from quantised integers."""
+    producer = _producers(model).get(name)
+    if producer is None:
+        return Output(name)
+    if producer.op_type == "QuantizeLinear":
+        from onnx import numpy_helper
+
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        wanted = list(producer.input[1:])
+        if wanted and all(entry in constants for entry in wanted):
+            scale = constants[wanted[0]].astype(np.float32)
+            zero = constants[wanted[1]].astype(np.float32) if len(wanted) > 1 else np.zeros_like(scale)
+            return Output(name, scale=scale, zero=zero)
+    if producer.op_type == "Sigmoid":
+        return Output(producer.input[0], before_sigmoid=True)
+    return Output(name)
+
+
+def expose(model: Any, name: str) -> bytes | None:
+    """The graph with one more output; None if it is too large to be handed over in one piece."""
+    import onnx
+
+    if model.ByteSize() >= _LARGEST:
+        return None
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    if name not in {output.name for output in changed.graph.output}:
+        changed.graph.output.append(onnx.ValueInfoProto(name=name))
+    content: bytes = changed.SerializeToString()
+    return content
+
+
+def ends_in_sigmoid(model: Any, name: str) -> bool:
+    """Whether an output is computed by a sigmoid, through changes of its shape."""
+    producers = _producers(model)
+    node = producers.get(name)
+    while node is not None and node.op_type in ("Flatten", "Reshape", "Squeeze", "Identity", "Cast"):
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type == "Sigmoid"
+
+
+def reason(error: Exception) -> str:
+    """What onnxruntime says, on one line, without the place in its own source where it says it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"Load model from \S+ failed: ?", "", text)
+    text = re.sub(r"/onnxruntime_src/\S+ (?:[\w:]*onnxruntime::[^()]*\([^)]*\) )?", "", text)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def _producers(model: Any) -> dict[str, Any]:
+    return {output: node for node in model.graph.node for output in node.output}

@@ -1,0 +1,39 @@
+"""`WrappedBackend`: what all backends that stand before another one take over from it."""
+
+from __future__ import annotations
+
+import torch
+from typing_extensions import override
+
+from securitynet.models.targets.backends.base import Backend
+
+
+class WrappedBackend(Backend):
+    """A backend that changes the outputs of another one: classes, channels, device and batch size are the inner one's.
+
+    Args:
+        inner: The backend that computes the outputs.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner = inner
+        self.channels = inner.channels
+
+    @property
+    def num_classes(self) -> int | None:
+        """Those of the inner backend."""
+        return self.inner.num_classes
+
+    @num_classes.setter
+    def num_classes(self, count: int | None) -> None:
+        self.inner.num_classes = count
+
+    @property
+    @override
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    @property
+    @override
+    def batch_size(self) -> int:
+        return self.inner.batch_size

@@ -1,0 +1,248 @@
+"""One row of class scores per image, out of the many things that networks return.
+
+Objects with ``logits``, mappings, tuples, N×K×1×1 maps, a single score for two classes and sigmoids at the end are
+brought into one form when a network is opened, so that nothing later has to know of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
+
+from securitynet.errors import TargetError
+
+_NAMES = ("logits", "scores", "output", "outputs", "out", "pred", "predictions", "probabilities", "probs")
+_PROBE = 4
+_RETURN = "Let it return one tensor of images × classes: the scores of the classes."
+_SIGMOIDS = frozenset(
+    {torch.sigmoid, torch.sigmoid_, torch.Tensor.sigmoid, torch.Tensor.sigmoid_, torch.special.expit}
+    | {nn.functional.sigmoid}
+)
+
+Part = str | int | None
+"""Which part of what a network returns holds the scores: a key or attribute, a position, or None for the whole."""
+
+
+class AdaptedNetwork(nn.Module):
+    """A network whose outputs are brought into one row of class scores per image.
+
+    Args:
+        inner: The network.
+        part: Where in its outputs the scores are.
+        before_sigmoid: Whether the scores are taken before the sigmoid that ends the network: exactly, and with the
+            gradients of logits, where inverting the sigmoid would lose what saturates.
+        single: What a single score for two classes is; None where there is a score for each class.
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        *,
+        part: Part = None,
+        before_sigmoid: bool = False,
+        single: Literal["logit", "probability"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self.part = part
+        self.before_sigmoid = before_sigmoid
+        self.single = single
+
+    @override
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.before_sigmoid:
+            with _Sigmoids() as sigmoids:
+                result = self.inner(images)
+            scores = take_part(result, self.part)
+            scores = sigmoids.undo(scores)
+        else:
+            scores = take_part(self.inner(images), self.part)
+        if scores.ndim == 1 and len(images) == 1 and self.single is None:
+            scores = scores.unsqueeze(0)  # the network squeezes the batch of one image away
+        scores = flatten_scores(scores)
+        return scores if self.single is None else expand_single(scores, self.single)
+
+
+def adapt_outputs(
+    network: nn.Module, example_shape: tuple[int, int, int], *, classes: int | None, reference: str
+) -> tuple[nn.Module, list[str]]:
+    """A network that returns one row of class scores per image, and notes on what was done for that.
+
+    The network itself comes back where it returns that already, where the first of several outputs is it, and where it
+    cannot take such images (its first use says so).
+
+    Args:
+        network: In any mode; left in evaluation mode.
+        example_shape: (C, H, W) of its inputs.
+        classes: Number of classes, if it is known.
+        reference: Of the model, for messages.
+
+    Raises:
+        TargetError: If none of its outputs is plainly the scores; the message says what to return.
+    """
+    network.eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((_PROBE, *example_shape), generator=generator)
+    try:
+        with torch.no_grad(), _Sigmoids() as sigmoids:
+            result = network(images)
+    except Exception:  # the network is a stranger's and fails in its own ways; its first use reports it
+        return network, []
+    part = find_part(result, classes, reference)
+    scores = take_part(result, part)
+    notes = []
+    if part not in (None, 0):
+        notes.append(f"the class scores are taken from {_described(part)} of what the network returns.")
+    before_sigmoid = sigmoids.ends_in(scores)
+    flat = flatten_scores(scores)
+    if flat.ndim != 2 or len(flat) != _PROBE:
+        return network, []  # reported with its shape at the first use
+    single: Literal["logit", "probability"] | None = None
+    if flat.shape[1] == 1:
+        unit = not before_sigmoid and bool(((flat >= 0) & (flat <= 1)).all())
+        single = "probability" if unit else "logit"
+        notes.append(
+            "one output for two classes: "
+            + ("its probability" if unit else "its logit")
+            + " is that of class 1, and class 0 has the rest."
+        )
+    if before_sigmoid:
+        notes.append("the network ends in a sigmoid; scores and gradients are those of the logits before it.")
+    plain = part in (None, 0) and flat.shape == scores.shape and not before_sigmoid and single is None
+    if plain:
+        return network, []
+    return AdaptedNetwork(network, part=part, before_sigmoid=before_sigmoid, single=single), notes
+
+
+def find_part(result: Any, classes: int | None, reference: str) -> Part:
+    """Which part of what a network returned holds the class scores.
+
+    Raises:
+        TargetError: If that is not plain.
+    """
+    if isinstance(result, torch.Tensor):
+        return None
+    parts = _parts(result)
+    widths = {part: flatten_scores(value).shape[1] for part, value in parts.items() if _is_rows(value)}
+    if not widths:
+        raise TargetError(f"{reference} returns {_summary(result)}.", hint=_RETURN)
+    named = [name for name in _NAMES if name in widths]
+    if named and classes in (None, widths[named[0]], 1 + widths[named[0]]):
+        return named[0]
+    if 0 in widths and classes in (None, widths[0]):
+        return 0  # auxiliary classifiers come after the main one
+    fitting = [part for part, width in widths.items() if width == classes]
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(widths) == 1:
+        return next(iter(widths))
+    raise TargetError(
+        f"{reference} returns {_summary(result)}; which of them are the scores of the classes is not plain.",
+        hint=_RETURN,
+    )
+
+
+def take_part(result: Any, part: Part) -> torch.Tensor:
+    """The tensor at a place in what a network returned."""
+    if part is None:
+        value = result[0] if isinstance(result, (tuple, list)) and result else result
+    elif isinstance(part, int):
+        value = result[part]
+    else:
+        value = result[part] if isinstance(result, Mapping) else getattr(result, part)
+    return value  # type: ignore[no-any-return]
+
+
+def take_scores(result: Any, reference: str) -> torch.Tensor:
+    """Class scores of a network that was not adapted: the tensor, the first of several, or what is called so.
+
+    Raises:
+        TargetError: If there is no such tensor.
+    """
+    return take_part(result, find_part(result, None, reference))
+
+
+def flatten_scores(scores: torch.Tensor) -> torch.Tensor:
+    """N×K×1×1 as N×K, N as N×1, and anything else as it is."""
+    if scores.ndim == 1:
+        return scores[:, None]
+    if scores.ndim > 2 and all(size == 1 for size in scores.shape[2:]):
+        return scores.flatten(1)
+    return scores
+
+
+def expand_single(scores: torch.Tensor, kind: Literal["logit", "probability"]) -> torch.Tensor:
+    """Two columns for one score of class 1, N×1: logits (0, z), whose softmax is (1 - σ(z), σ(z)), or (1 - p, p)."""
+    other = torch.zeros_like(scores) if kind == "logit" else 1 - scores
+    return torch.cat([other, scores], dim=1)
+
+
+class _Sigmoids(TorchFunctionMode):
+    """Remembers the arguments of the sigmoids that are computed in its context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @override
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func not in _SIGMOIDS or not args:
+            return func(*args, **(kwargs or {}))
+        argument = args[0].clone() if func.__name__.endswith("_") else args[0]
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((argument, result))
+        return result
+
+    def ends_in(self, scores: torch.Tensor) -> bool:
+        """Whether the last sigmoid's result is these scores, or these scores in another shape."""
+        if not self._calls:
+            return False
+        result = self._calls[-1][1]
+        return result is scores or (
+            isinstance(result, torch.Tensor)
+            and isinstance(scores, torch.Tensor)
+            and result.numel() == scores.numel()
+            and result.data_ptr() == scores.data_ptr()
+        )
+
+    def undo(self, scores: torch.Tensor) -> torch.Tensor:
+        """What the last sigmoid was given, in the shape of the scores."""
+        argument, result = self._calls[-1]
+        return argument if result is scores else argument.reshape(scores.shape)
+
+
+def _parts(result: Any) -> dict[str | int, Any]:
+    if isinstance(result, Mapping):
+        return {key: value for key, value in result.items() if isinstance(key, str)}
+    if isinstance(result, (tuple, list)):
+        fields = getattr(result, "_fields", None)
+        named = {name: getattr(result, name) for name in fields or () if name in _NAMES}
+        return {**named, **dict(enumerate(result))}
+    return {name: getattr(result, name) for name in _NAMES if hasattr(result, name)}
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and flatten_scores(value).ndim == 2
+
+
+def _described(part: Part) -> str:
+    return f"number {part}" if isinstance(part, int) else f"{part!r}"
+
+
+def _summary(result: Any) -> str:
+    parts = _parts(result)
+    if not parts:
+        return f"{type(result).__name__}, not one row of class scores per image"
+    shapes = [
+        f"{_described(part)} of shape {'×'.join(map(str, value.shape))}" if isinstance(value, torch.Tensor)
+        else f"{_described(part)} ({type(value).__name__})"
+        for part, value in list(parts.items())[:6]
+    ]  # fmt: skip
+    return f"{type(result).__name__} with {', '.join(shapes)}"

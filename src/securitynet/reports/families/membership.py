@@ -1,0 +1,225 @@
+"""What a report says of membership inference: the strongest attack, and the members identified at a low FPR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from securitynet.records import Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.kinds import Kind
+from securitynet.results.document import ResultDocument, TrialSummary
+
+KINDS: dict[str, Kind] = {
+    "advantage": Kind("Advantage", "points", chance=0.0),
+    "balanced-accuracy": Kind("Balanced accuracy", "share", chance=0.5),
+    "epsilon-lower-bound@delta": Kind("ε at least, for δ = {value}", one_sided=True),
+}
+
+DEGREES = (
+    (0.95, "close to certainty"),
+    (0.75, "far better than guessing"),
+    (0.60, "clearly better than guessing"),
+)
+"""(least lower end of the interval, words) for an AUC."""
+
+SLIGHT = 0.55
+"""An AUC whose whole interval lies between 0.5 and this is only slightly better than guessing."""
+
+
+MARGIN = 10
+"""Non-members that are expected above the threshold of a FPR, for a verdict to speak of it."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How well one membership attack did.
+
+    Attributes:
+        trial: The attack.
+        auc: Its AUC.
+        tpr: Its TPR at the lowest FPR that is resolved with margin; None if none is.
+    """
+
+    trial: TrialSummary
+    auc: Measurement
+    tpr: Measurement | None
+
+    @property
+    def fpr(self) -> float | None:
+        """The FPR of ``tpr``."""
+        return None if self.tpr is None else words.kind(self.tpr.name).fpr
+
+
+def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """What the strongest membership attack achieves, and what is achieved at the lowest FPR; nothing if none ran."""
+    ranked = by_strength(document)
+    if not ranked:
+        return []
+    best = ranked[0]
+    auc = words.numbers(best.auc)
+    assert auc is not None  # `by_strength` takes only those with a value
+    who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
+    found = [
+        f"An adversary who {who}, tells members from non-members with AUC\u00a0{auc.value} ({words.level(best.auc)} "
+        f"interval {words.unbroken(auc.interval)}): {auc_in_words(best.auc, len(ranked))}."
+    ]
+    quietest = lowest_rate(ranked)
+    if quietest is not None and quietest.tpr is not None:
+        same = quietest.trial.id == best.trial.id
+        found.append(
+            tpr_in_words(quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked))
+        )
+    return found
+
+
+def auc_in_words(auc: Measurement, among: int = 1) -> str:
+    """How an AUC compares with guessing, by its interval; ``among`` how many attacks it is the strongest."""
+    assert auc.low is not None and auc.high is not None
+    if auc.low <= 0.5 <= auc.high:
+        return "not distinguishable from guessing, as 0.5 lies in the interval"
+    if auc.high < 0.5:
+        return "worse than guessing, as members score below non-members"
+    low = lower_end(auc, among)
+    if low <= 0.5:
+        return f"not distinguishable from guessing, as the strongest of {among} attacks that only guess may do as well"
+    for least, degree in DEGREES:
+        if low >= least:
+            return degree
+    return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
+
+
+def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1) -> str:
+    """A TPR at a FPR as a sentence, compared with guessing by its interval.
+
+    Args:
+        tpr: The rate.
+        attack: The attack, if it is to be named.
+        among: How many attacks it is the best of.
+    """
+    numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
+    assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
+    guess = words.percent(fpr)
+    if lower_end(tpr, among) > fpr:
+        compared = f"more than guessing, which identifies {guess}"
+    elif tpr.high < fpr:
+        compared = f"fewer than guessing, which identifies {guess}"
+    else:
+        compared = f"not distinguishable from guessing, which identifies {guess}"
+    who = "they identify" if attack is None else f"the attack “{attack}” identifies"
+    return (
+        f"At a false-positive rate of {guess} {who} {numbers.value} of the members ({words.level(tpr)} "
+        f"interval {words.unbroken(numbers.interval)}): {compared}."
+    )
+
+
+def choice(document: ResultDocument) -> str | None:
+    """How the attack of the verdict was chosen, where there was a choice."""
+    ranked = by_strength(document)
+    if len(ranked) < 2:
+        return None
+    return (
+        f"{verdict.attack_title(ranked[0].trial.name)} is the strongest of {len(ranked)} attacks: the confidence "
+        "interval of its AUC has the highest lower end. The report says that it beats guessing only if the interval "
+        "corrected for this choice lies above chance as well."
+    )
+
+
+def unresolved(document: ResultDocument) -> str | None:
+    """A sentence on rates that were asked for and that take more non-members, or None."""
+    asked = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
+    rates = sorted(fpr for fpr in asked if fpr is not None)
+    if not rates:
+        return None
+    n = document.dataset.non_members
+    return (
+        f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; nothing is said about "
+        f"{words.listed([words.percent(fpr) for fpr in rates])}."
+    )
+
+
+def by_strength(document: ResultDocument) -> list[Strength]:
+    """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
+
+    The lower end is what an attack is sure to achieve. TPRs could not order attacks: those that train on a part of the
+    records are judged on fewer, and resolve other FPRs.
+    """
+    found = []
+    for trial in verdict.finished_of(document, "membership"):
+        measured = verdict.measurements_of(document, trial)
+        aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
+        rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
+        resolved = sorted(
+            ((fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN),
+            key=lambda pair: pair[0],
+        )
+        if aucs:
+            found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
+    return sorted(found, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+
+
+def _non_members(document: ResultDocument, measurement: Measurement) -> float:
+    """Non-members behind a measurement: an attack that knows some of the records is judged on the others."""
+    dataset = document.dataset
+    return measurement.n * dataset.non_members / max(dataset.members + dataset.non_members, 1)
+
+
+def lower_end(measurement: Measurement, among: int) -> float:
+    """The lower end of an interval that holds for the best of several attacks (Bonferroni).
+
+    The distance from the value grows as the normal quantile does, on the scale of the arcsine of the square root.
+
+    Args:
+        measurement: A rate, or an AUC.
+        among: Attacks that it was picked from.
+    """
+    assert measurement.value is not None and measurement.low is not None
+    if among <= 1 or measurement.low <= 0:
+        return measurement.low
+    tail = (1 - measurement.level) / 2
+    stretch = NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
+    value, low = (math.asin(math.sqrt(share)) for share in (measurement.value, measurement.low))
+    return math.sin(max(value - (value - low) * stretch, 0.0)) ** 2
+
+
+def lowest_rate(ranked: list[Strength]) -> Strength | None:
+    """The attack that identifies most members at the lowest FPR that any resolves; None if none resolves one.
+
+    It need not be the one with the strongest AUC: an attack with two scores, such as correctness, may have that and
+    yet identify nobody at a low FPR. The lower end of the interval decides here too.
+    """
+    resolved = [strength for strength in ranked if strength.fpr is not None]
+    if not resolved:
+        return None
+    lowest = min(strength.fpr for strength in resolved if strength.fpr is not None)
+    at_lowest = [strength for strength in resolved if strength.fpr == lowest]
+    return max(at_lowest, key=lambda s: ((s.tpr.low or 0.0) if s.tpr else 0.0, _value(s.tpr)))
+
+
+def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
+    """Which target leaks most, for each attack that all of them have an AUC for."""
+    found = []
+    per_target = [{s.trial.name: s.auc for s in by_strength(document)} for document in documents]
+    for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
+        order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
+        (most, highest), (least, lowest) = order[0], order[-1]
+        numbers = words.numbers(highest), words.numbers(lowest)
+        assert numbers[0] is not None and numbers[1] is not None
+        if verdict.apart(highest, lowest):
+            how = f"distinguishes members from non-members better for “{most}” than for “{least}”"
+            why = "the intervals do not overlap"
+        else:
+            how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
+            why = "the intervals overlap"
+        found.append(
+            f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
+            f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
+            f"({words.unbroken(numbers[1].interval)}); {why}."
+        )
+    return found
+
+
+def _value(measurement: Measurement | None) -> float:
+    return -1.0 if measurement is None or measurement.value is None else measurement.value

@@ -1,0 +1,71 @@
+"""Paths in study files: relative ones start from the file's folder, and none of them is part of a target's identity.
+
+This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from securitynet.models.sources.references import parse_reference
+
+_FOLDERS = ("folder", "parquet")
+LISTS_OF_RECORDS = ("members", "non_members")
+"""Options that name a list of records."""
+
+
+def resolve_path(text: str, base: Path) -> Path:
+    """A path of the study file as an absolute one; ``~`` and environment variables are expanded."""
+    path = Path(os.path.expandvars(text)).expanduser()
+    return path if path.is_absolute() else (base / path).resolve()
+
+
+def resolve_reference(text: str, base: Path) -> str:
+    """A model reference whose file, if it names one, has an absolute path."""
+    if ":" not in text and resolve_path(text, base).exists():
+        text = str(resolve_path(text, base))  # a model file without its scheme
+    reference = parse_reference(text)
+    if reference.path is None:
+        return text
+    return str(reference.model_copy(update={"name": str(resolve_path(reference.name, base))}))
+
+
+def resolve_dataset(text: str, base: Path, root: str | None) -> str:
+    """A dataset reference with an absolute path, if it names a folder and no ``data_root`` (``root``) is given."""
+    scheme, colon, path = str(text).partition(":")
+    return f"{scheme}:{resolve_path(path, base)}" if colon and scheme in _FOLDERS and root is None else str(text)
+
+
+def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """(option, path) of the files and folders that options name."""
+    for name in ("weights", *LISTS_OF_RECORDS):
+        if name in options:
+            yield name, Path(options[name])
+    reference = parse_reference(options["model"])
+    if reference.path is not None:
+        yield "model", reference.path
+    for name in ("dataset", "auxiliary_dataset"):
+        scheme, colon, path = str(options.get(name) or "").partition(":")
+        if colon and scheme in _FOLDERS:
+            yield name, Path(options.get("data_root") or "") / path
+
+
+def strip_folder(name: str, value: Any) -> Any:
+    """The value of an option without the folders of this machine, as JSON types."""
+    if name in ("weights", *LISTS_OF_RECORDS):
+        return Path(str(value)).name
+    if name == "model":
+        return str(parse_reference(str(value)).without_folders())
+    if name in ("dataset", "auxiliary_dataset") and str(value).partition(":")[0] in _FOLDERS:
+        scheme, _, path = str(value).partition(":")
+        return f"{scheme}:{Path(path).name}"
+    return json.loads(json.dumps(value))
+
+
+def strip_folders(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """All options without the folders of this machine; those called ``names`` are left out."""
+    return {name: strip_folder(name, value) for name, value in values.items() if name not in names}
