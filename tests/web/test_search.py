@@ -51,7 +51,7 @@ def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[
     with securitynet.catalog.open(filled[0]) as catalog:
         search = Search(catalog)
         state = State("net*", {"dataset": ("SVHN",), "countries": ("China",)})
-        for facet in search.snapshot.facets(state):
+        for facet in search.snapshot.count_facets(state):
             for choice in (*facet.choices, *facet.more):
                 alone = state.without(facet.name)
                 asked = State(alone.text, {**alone.filters, facet.name: (choice.value,)})
@@ -70,7 +70,7 @@ def test_on_every_database(catalog: Catalog) -> None:
     search.refresh()
     assert search.snapshot.match(State(filters={"dataset": ("MNIST",)})).total == 1
     assert search.snapshot.match(State()).total == 40
-    assert np.isclose(search.snapshot.frame["stealing.accuracy"][0], 0.9)
+    assert np.isclose(search.snapshot.columns.numeric["stealing.accuracy"][0], 0.9)
 
 
 def test_correlation_from_sums_is_that_of_models() -> None:

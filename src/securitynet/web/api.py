@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from securitynet.catalog.codebook import as_json, codebook
 from securitynet.web.pages import found_details
 from securitynet.web.plot import plot
-from securitynet.web.similar import similar
+from securitynet.web.similar import find_similar
 from securitynet.web.site import get_site
 from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, whole
 from securitynet.web.studies import studies
@@ -228,7 +228,7 @@ def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
     """The models most like one."""
     search = get_site(request).search
     entry = found_details(get_site(request), identifier).entry
-    found = search.rows(similar(search.snapshot, search.numbers_of([entry.id])[entry.id]))
+    found = search.rows(find_similar(search.snapshot.columns, search.numbers_of([entry.id])[entry.id]))
     return [{"id": one.id, **one.known()} for one in found]
 
 
@@ -244,7 +244,7 @@ def facets(request: Request) -> list[FacetCounts]:
             values=[Count(**asdict(choice)) for choice in (*facet.choices, *facet.more)],
             left_out=facet.left_out,
         )
-        for facet in search.snapshot.facets(state)
+        for facet in search.snapshot.count_facets(state)
     ]
 
 

@@ -15,9 +15,9 @@ from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
 from securitynet.web.drawing import draw
 from securitynet.web.loading import loading_code
-from securitynet.web.plot import colours, plot
+from securitynet.web.plot import list_colours, plot
 from securitynet.web.security import REPORT_POLICY
-from securitynet.web.similar import similar
+from securitynet.web.similar import find_similar
 from securitynet.web.site import Site, get_site
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.studies import Study, studies
@@ -49,10 +49,10 @@ def search(request: Request) -> HTMLResponse:
         entries=entries,
         accuracy=site.search.accuracies(entries) if entries else {},
         total=matches.total,
-        everything=len(matches.snapshot),
+        everything=len(matches.snapshot.columns),
         first=(state.page - 1) * PER_PAGE + 1,
         last=last,
-        facets=matches.snapshot.facets(state),
+        facets=matches.snapshot.count_facets(state),
         ranges=RANGES,
         sorts=SORTS,
         chips=_chips(state),
@@ -65,7 +65,7 @@ def search(request: Request) -> HTMLResponse:
 def model(request: Request, identifier: str) -> Response:
     """A model's page."""
     site = get_site(request)
-    snapshot = site.search.snapshot
+    columns = site.search.snapshot.columns
     with site.search.catalog.database.together():
         details = found_details(site, identifier)
         entry = details.entry
@@ -82,7 +82,7 @@ def model(request: Request, identifier: str) -> Response:
             measured_rows=by_name(details.measured),
             loading=loading_code(entry, entry.dataset),
             history=site.search.catalog.history(entry.id),
-            similar=site.search.rows(similar(snapshot, site.search.numbers_of([entry.id])[entry.id])),
+            similar=site.search.rows(find_similar(columns, site.search.numbers_of([entry.id])[entry.id])),
         )
 
 
@@ -101,8 +101,8 @@ def plot_page(request: Request) -> HTMLResponse:
         chips=_chips(state, "/plot", [(name, given[name]) for name in _PLOT if given.get(name)]),
         plot=found,
         drawing=draw(found) if found else None,
-        offered=site.search.snapshot.numeric,
-        colours=colours(site.search.snapshot),
+        offered=site.search.snapshot.columns.axes,
+        colours=list_colours(site.search.snapshot.columns),
     )
 
 
@@ -164,7 +164,7 @@ def download(request: Request, kind: str) -> Response:
     site.search.query(state)
     snapshot = site.search.snapshot
     matches = snapshot.match(state)
-    numbers = snapshot.ordered(matches, state.sort, 0, matches.total)
+    numbers = snapshot.sort(matches, state.sort, 0, matches.total)
     return StreamingResponse(
         downloads.stream(kind, site.search.catalog.database, numbers),
         media_type=downloads.KINDS[kind],

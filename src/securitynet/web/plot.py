@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
 from securitynet.analysis.statistics import Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
-from securitynet.web.search import Integers, Search, Snapshot
+from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
+from securitynet.web.search import Matches, Search
 from securitynet.web.state import State
 
 MOST_POINTS = 2000
@@ -32,7 +33,7 @@ OTHER_COLOUR = MOST_COLOURS
 _AT_ONCE = threading.Semaphore(2)
 """Plots that are made at a time: each takes some sixty million bytes for a million models."""
 
-Floats = NDArray[np.float64]
+Codes = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class Plot:
     ranks: Estimate | None
 
 
-def colours(snapshot: Snapshot) -> list[str]:
-    """What can colour."""
-    return [n for n, values in snapshot.facet_values.items() if values and not codebook()[n].several]
+def list_colours(columns: Columns) -> list[str]:
+    """Codes that can colour a plot: facets of one value an entry."""
+    return [name for name, facet in columns.facets.items() if facet.values and not codebook()[name].several]
 
 
 def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
@@ -102,45 +103,44 @@ def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "
     search.query(state)
     snapshot = search.snapshot
     key = (state.text, tuple(sorted(state.filters.items())), x, y, colour)
-    made: Plot | None = snapshot.plots.get(key, lambda: _make_plot(search, snapshot, state, x, y, colour))
-    return made
+    result: Plot | None = snapshot.plots.get(key, lambda: _make_plot(search, snapshot.match(state), x, y, colour))
+    return result
 
 
-def _make_plot(search: Search, snapshot: Snapshot, state: State, x: str, y: str, colour: str) -> Plot | None:
-    offered = [name for names in snapshot.numeric.values() for name in names]
+def _make_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot | None:
+    columns = matches.snapshot.columns
+    offered = [name for names in columns.axes.values() for name in names]
     if len(offered) < 2:
         return None
     x = _known(x, offered, _default(offered, ("accuracy.test", "claimed_accuracy")))
     y = _known(y, offered, _default([n for n in offered if n != x], ("stealing.accuracy", "parameters", "year")))
     if colour:
-        _known(colour, colours(snapshot), "")
+        _known(colour, list_colours(columns), "")
     with _AT_ONCE:
-        return _plot(search, snapshot, state, x, y, colour)
+        return _plot(search, matches, x, y, colour)
 
 
-def _plot(search: Search, snapshot: Snapshot, state: State, x: str, y: str, colour: str) -> Plot:
-    matches = snapshot.match(state)
-    names = list(dict.fromkeys(("number", x, y, "family", *([colour] if colour else ()))))
-    table = snapshot.frame.select(names).filter(matches.mask)
-    log = (_is_logarithmic(table, x), _is_logarithmic(table, y))
+def _plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot:
+    columns = matches.snapshot.columns
+    log = (_is_logarithmic(matches, x), _is_logarithmic(matches, y))
+    complete = matches.mask.copy()
     for name, is_log in zip((x, y), log, strict=True):
-        table = table.filter(pl.col(name) > 0 if is_log else pl.col(name).is_finite())
-    raw = [table[name].to_numpy() for name in (x, y)]
+        complete &= columns.numeric[name] > 0 if is_log else np.isfinite(columns.numeric[name])
+    rows = np.flatnonzero(complete)
+    raw = [columns.numeric[name][rows] for name in (x, y)]
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
-    # Number 0 stands for models of no known family.
-    families = table.select((pl.col("family").to_physical().cast(pl.Int64) + 1).fill_null(0)).to_series().to_numpy()
-    pearson, ranks = _correlations(across, up, families)
-    crowded = table.height > MOST_POINTS
-    drawn = np.arange(table.height)
+    pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows])
+    crowded = len(rows) > MOST_POINTS
+    drawn = np.arange(len(rows))
     if crowded:
         drawn = np.sort(np.random.default_rng(0).choice(len(drawn), SAMPLE, replace=False))
-    groups, group = _groups(table[colour] if colour else None)
-    numbers = table["number"].to_numpy()[drawn].tolist()
+    groups, group = _group_by_colour(columns, colour, rows)
+    numbers = columns.numbers[rows[drawn]].tolist()
     labels = search.names(numbers)
     points = []
     for place, number in zip(drawn.tolist(), numbers, strict=True):
         if number in labels:
-            index = int(group[place]) if groups else 0
+            index = int(group[place])
             first, second = (float(values[place]) for values in raw)
             points.append(Point(first, second, index, *labels[number], group=groups[index] if groups else ""))
     extent = (_ends(across), _ends(up))
@@ -153,8 +153,8 @@ def _plot(search: Search, snapshot: Snapshot, state: State, x: str, y: str, colo
         density=_density(across, up, extent) if crowded else None,
         points=tuple(points),
         groups=groups,
-        total=table.height,
-        lacking=matches.total - table.height,
+        total=len(rows),
+        lacking=matches.total - len(rows),
         correlation=pearson,
         ranks=ranks,
     )
@@ -182,7 +182,7 @@ def _blocks(count: int) -> Iterator[slice]:
         yield slice(first, first + (1 << 16))
 
 
-def clustered_pearson(x: Floats, y: Floats, clusters: Integers) -> Estimate:
+def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
     """Pearson's r with the interval of a jackknife over clusters, from sums a cluster: quick for a million models.
 
     It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
@@ -210,7 +210,7 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Integers) -> Estimate:
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
 
-def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, Estimate | None]:
+def _correlations(x: Floats, y: Floats, families: Codes) -> tuple[Estimate, Estimate | None]:
     if len(x) <= MOST_POINTS:
         # As many permutations as a page can wait for.
         pearson = statistics.correlation(x, y, clusters=families, resamples=400)
@@ -223,23 +223,29 @@ def _correlations(x: Floats, y: Floats, families: Integers) -> tuple[Estimate, E
     return Estimate(value, float(ends[0]), float(ends[1]), None, len(x), None, "Pearson's r, Fisher's z interval"), None
 
 
-def _groups(values: pl.Series | None) -> tuple[tuple[str, ...], Integers]:
+def _group_by_colour(columns: Columns, colour: str, rows: Integers) -> tuple[tuple[str, ...], Integers]:
     """The most frequent values and the rest as one, and the index of each model's."""
-    if values is None or values.is_empty():
-        return (), np.zeros(0, dtype=np.int64)
-    counts = values.drop_nulls().value_counts().sort("count", pl.first(), descending=[True, False])
-    most = counts.head(MOST_COLOURS).to_series().cast(pl.String).to_list()
-    index = values.cast(pl.String).replace_strict(most, list(range(len(most))), default=OTHER_COLOUR)
-    rest = bool((index == OTHER_COLOUR).any())
-    padding = [""] * (MOST_COLOURS - len(most))
-    return (*most, *padding, OTHER if rest else ""), index.to_numpy()
+    if not colour or not len(rows):
+        return (), np.zeros(len(rows), dtype=np.int64)
+    facet = columns.facets[colour]
+    codes = facet.codes[rows]
+    counts = np.bincount(codes, minlength=len(facet.values) + 1)
+    counts[UNKNOWN] = 0
+    most = [int(n) for n in np.argsort(-counts, kind="stable")[:MOST_COLOURS] if counts[n]]
+    lookup = np.full(len(counts), OTHER_COLOUR)
+    lookup[most] = np.arange(len(most))
+    index = lookup[codes]
+    names = [facet.values[n - 1] for n in most]
+    padding = [""] * (MOST_COLOURS - len(names))
+    return (*names, *padding, OTHER if (index == OTHER_COLOUR).any() else ""), index
 
 
-def _is_logarithmic(table: pl.DataFrame, name: str) -> bool:
+def _is_logarithmic(matches: Matches, name: str) -> bool:
     """Whether values that may have a logarithmic axis span so much that they need one."""
-    if name not in codebook() or not codebook()[name].log_axis or table[name].drop_nulls().is_empty():
+    if name not in codebook() or not codebook()[name].log_axis:
         return False
-    least, most = (float(table.select(end).item()) for end in (pl.col(name).min(), pl.col(name).max()))
+    values = matches.snapshot.columns.numeric[name][matches.rows]
+    least, most = (float(end.reduce(values, initial=np.nan)) for end in (np.fmin, np.fmax))
     return least > 0 and most / least > 30
 
 

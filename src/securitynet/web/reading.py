@@ -5,13 +5,15 @@ would be thirty million), and both let other threads answer visitors meanwhile.
 (The Arrow driver for SQLite was given up: with it a test lost what was written afterwards, probably because it brings
 a second SQLite library into the process, and two of them can drop each other's file locks.)
 
-The frame holds the entries that searches show, in the order of their numbers:
+The frame holds the entries that searches show, in the order of their numbers, and no nulls, so that NumPy sees its
+columns without copying them:
 
 - ``number``, by which the entry's row is found in the database;
-- every code with numbers, as Float64 (Null if no entry has one), and every facet, as Enum or List(Enum);
-- ``order:CODE``, the rank of an entry in the order of a code; null where it is not known;
-- measured values by name, Float64; those of a duplicate count for the entry that stands for it, ours before published
-  ones.
+- every code with numbers of which some entry has a value, as Float64, NaN where it is not known;
+- every facet, as Enum, the empty text where it is not known; a code with several values as the JSON text of its list;
+- ``order:CODE``, the rank of an entry in the order of a code, from 0; from N on where it is not known;
+- measured values by name, as Float64, NaN where there is none. Those of a duplicate count for the entry that stands for
+  it, and ours are preferred to published ones.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -35,9 +38,11 @@ from securitynet.files import cache_folder
 FEWEST = 50_000
 """Entries below which reading them is as quick as any file."""
 
-_FORM = 3
+_FORM = 4
 _PART = 50_000
 """Row numbers that are read at a time."""
+
+_SHOWN = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
 
 
 def load_frame(database: Database) -> tuple[int, pl.DataFrame]:
@@ -54,7 +59,7 @@ def load_frame(database: Database) -> tuple[int, pl.DataFrame]:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            frame.write_ipc(part)
+            frame.write_ipc(part, record_batch_size=frame.height)  # in one piece, so that it can be mapped
             for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.arrow"):  # stays mapped where it is in use
                 old.unlink(missing_ok=True)
             part.replace(path)
@@ -72,32 +77,34 @@ def last_change(database: Database) -> int:
 
 def read_frame(database: Database) -> pl.DataFrame:
     """Read the columns of all entries, in one transaction."""
-    book = codebook()
+    numeric = [name for name, info in codebook().items() if info.numeric]
+    ordered = [name for name, info in codebook().items() if info.ordered]
     with database.read() as connection:
         frame = _fetch(connection, _entry_columns(), entries.c.number).sort("number")
-        frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name, info in book.items() if info.numeric)
-        frame = _with_facets(frame)
-        empty = [name for name, dtype in frame.schema.items() if dtype == pl.Float64 and frame[name].is_null().all()]
-        frame = frame.with_columns(pl.lit(None).alias(name) for name in empty)
-        for name, place in ((info.name, f"order:{info.name}") for info in book.values() if info.ordered):
-            if name in empty:
-                frame = frame.with_columns(pl.lit(None).alias(place))
-            elif book[name].numeric:
-                frame = frame.with_columns(pl.col(name).rank("ordinal").alias(place))
-            else:
-                # The database's own order, which depends on its collation.
-                column = entries.c[name]
-                rank = sa.func.row_number().over(order_by=(column, entries.c.number)).label(place)
-                ranks = _fetch(connection, sa.select(entries.c.number, rank).where(column.is_not(None)))
-                frame = frame.join(ranks, on="number", how="left", maintain_order="left")
-        return _with_measured(frame, _fetch(connection, _measured_values(), measurements.c.number).sort("order"))
+        frame = frame.with_columns(_as_enum(frame[name]) for name in facet_codes())
+        frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in numeric)
+        for name in ordered:
+            rank = f"order:{name}"
+            if name in numeric:
+                frame = frame.with_columns((pl.col(name).rank("ordinal") - 1).alias(rank))
+                continue
+            # The database's own order, which depends on its collation.
+            column = entries.c[name]
+            place = sa.func.row_number().over(order_by=(column, entries.c.number)).label("place")
+            places = _fetch(connection, sa.select(entries.c.number, place).where(column.is_not(None), _SHOWN))
+            places = places.select("number", (pl.col("place") - 1).alias(rank))
+            frame = frame.join(places, on="number", how="left", maintain_order="left")
+        frame = _with_measured(frame, _fetch(connection, _measured_values(), measurements.c.number).sort("order"))
+    after_all = pl.len() + pl.int_range(pl.len())
+    frame = frame.with_columns(pl.col(f"order:{name}").fill_null(after_all).cast(pl.UInt32) for name in ordered)
+    frame = frame.drop(name for name in numeric if frame[name].is_null().all())
+    return frame.with_columns(pl.col(pl.Float64).fill_null(np.nan)).rechunk()
 
 
 def _entry_columns() -> sa.Select[Any]:
     numeric = [entries.c[name] for name, info in codebook().items() if info.numeric]
     facets = [sa.cast(entries.c[name], sa.Text).label(name) for name in facet_codes()]
-    shown = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
-    return sa.select(entries.c.number, *numeric, *facets).where(shown)
+    return sa.select(entries.c.number, *numeric, *facets).where(_SHOWN)
 
 
 def _measured_values() -> sa.Select[Any]:
@@ -113,20 +120,11 @@ def _measured_values() -> sa.Select[Any]:
     )
 
 
-def _with_facets(frame: pl.DataFrame) -> pl.DataFrame:
-    for name in facet_codes():
-        if codebook()[name].several:
-            # A million lists take few forms: each form is read once.
-            forms = frame[name].drop_nulls().unique().cast(pl.String)
-            lists = [json.loads(form) or None for form in forms]
-            values = pl.Enum(sorted({item for items in lists for item in items or ()}))
-            items = pl.DataFrame({name: forms.cast(pl.Categorical), "items": pl.Series(lists, dtype=pl.List(values))})
-            joined = frame.select(name).join(items, on=name, how="left", maintain_order="left")
-            frame = frame.with_columns(joined["items"].alias(name))
-        else:
-            texts = frame[name].drop_nulls().unique().cast(pl.String).sort()
-            frame = frame.with_columns(pl.col(name).cast(pl.Enum(texts)))
-    return frame
+def _as_enum(texts: pl.Series) -> pl.Series:
+    """Texts (or JSON lists of texts) as an Enum whose first category is the empty text, for what is not known."""
+    texts = texts.cast(pl.String)
+    known = sorted(text for text in texts.unique() if text and text not in ("[]", "null"))
+    return texts.cast(pl.Enum(["", *known]), strict=False).fill_null("")
 
 
 def _with_measured(frame: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:

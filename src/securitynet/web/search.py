@@ -1,7 +1,7 @@
 """Searching the catalog's columns: which models match, how many, in what order, and how they divide by facet.
 
-Words, and filters on codes that the columns do not hold, are answered by the database and its full-text search;
-the rest by Polars, which counts fifteen facets of a million models in a few milliseconds (docs/web.md has the figures).
+The database and its full-text search answer words, and filters on codes that the columns do not hold; the columns in
+memory (`securitynet.web.columns`) answer the rest.
 """
 
 from __future__ import annotations
@@ -9,38 +9,33 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import code, codebook, facet_codes
+from securitynet.catalog.codebook import code
 from securitynet.catalog.database import CatalogError, Database
-from securitynet.catalog.filters import Filter, parse_filter
+from securitynet.catalog.filters import parse_filter
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import entry_of
 from securitynet.catalog.tables import entries
-from securitynet.catalog.text import code_term
 from securitynet.web import reading
 from securitynet.web.cache import ResultCache
+from securitynet.web.columns import Columns, FacetColumn, Integers, Mask
 from securitynet.web.state import PER_PAGE, State
-
-Integers = NDArray[np.int64]
 
 _LOOK_AGAIN = 2.0
 """Seconds for which the columns are taken to be current."""
 
-_MASKS, _MATCHES, _COUNTS, _PLOTS = 400, 400, 1000, 32
-"""Results that are kept; a mask takes a bit a model."""
+_MASKS, _MATCHES, _COUNTS, _PLOTS = 400, 12, 1000, 32
+"""Results that are cached. A condition's mask takes a bit an entry, whole matches up to nine bytes an entry."""
 
 _SHOWN, _MOST_SHOWN = 8, 24
-_UNRANKED = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Facet:
+class FacetChoices:
     """A facet beside the results.
 
     Attributes:
@@ -71,146 +66,104 @@ class Facet:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What a search matches: ``mask`` says it of each row of the snapshot's frame, ``total`` counts."""
+    """What a search matches.
+
+    Attributes:
+        snapshot: The state of the catalog that was searched.
+        mask: N, which entries match.
+    """
 
     snapshot: Snapshot
-    mask: pl.Series
-    total: int
+    mask: Mask
+
+    @functools.cached_property
+    def rows(self) -> Integers:
+        """Rows of the snapshot's columns that match, ascending."""
+        return np.flatnonzero(self.mask)
+
+    @property
+    def total(self) -> int:
+        """How many match."""
+        return len(self.rows)
 
 
 class Snapshot:
     """One state of the catalog, and the results computed from it so far.
 
     Args:
-        database: Where the rest is looked up.
-        change: Number of the last change that it holds.
-        frame: From `securitynet.web.reading`.
+        database: Where words are looked up.
+        change: Number of the last change that the columns hold.
+        columns: Of all entries that searches show.
     """
 
-    def __init__(self, database: Database, change: int, frame: pl.DataFrame) -> None:
+    def __init__(self, database: Database, change: int, columns: Columns) -> None:
         self.database = database
         self.change = change
-        self.frame = frame
+        self.columns = columns
         self.plots: ResultCache[Any] = ResultCache(_PLOTS)
-        self._masks: ResultCache[pl.Series] = ResultCache(_MASKS)
+        self._masks: ResultCache[NDArray[np.uint8]] = ResultCache(_MASKS)
         self._matches: ResultCache[Matches] = ResultCache(_MATCHES)
-        self._facets: ResultCache[tuple[Facet, ...]] = ResultCache(_COUNTS)
-
-    def __len__(self) -> int:
-        return self.frame.height
-
-    @functools.cached_property
-    def numeric(self) -> dict[str, list[str]]:
-        """What can stand on an axis, by kind: measured names, and codes that some model has."""
-        known = [name for name, dtype in self.frame.schema.items() if dtype == pl.Float64]
-        return {
-            "measured": [name for name in known if name not in codebook()],
-            "annotated": [name for name in known if name in codebook()],
-        }
-
-    @functools.cached_property
-    def facet_values(self) -> dict[str, dict[str, str]]:
-        """Facet -> value -> its search term."""
-        values: dict[str, Iterable[str]] = {}
-        for name in facet_codes():
-            dtype: Any = self.frame.schema[name]
-            values[name] = (dtype.inner if dtype == pl.List else dtype).categories
-        return {name: {value: code_term(name, value) for value in several} for name, several in values.items()}
+        self._facets: ResultCache[tuple[FacetChoices, ...]] = ResultCache(_COUNTS)
 
     def filters_of(self, state: State) -> dict[str, str | list[str]]:
-        """Filters as the catalog takes them: a text in its language, or a list of whole values, commas and all."""
+        """Filters as the catalog takes them: a text in its language, or a list of whole values, commas included."""
+        facets = self.columns.facets
         return {
-            name: list(values) if len(values) > 1 or values[0] in self.facet_values.get(name, ()) else values[0]
+            name: list(values)
+            if len(values) > 1 or (name in facets and values[0] in facets[name].values)
+            else values[0]
             for name, values in state.filters.items()
         }
 
     def match(self, state: State) -> Matches:
-        """Which models match, order and page aside."""
+        """The models that match, order and page aside."""
         return self._matches.get(_key(state), lambda: self._match(state))
 
-    def facets(self, state: State) -> tuple[Facet, ...]:
-        """How what matches divides; each facet counts as if nothing of it were chosen yet."""
-        return self._facets.get(_key(state), lambda: self._count(state))
+    def count_facets(self, state: State) -> tuple[FacetChoices, ...]:
+        """How the matches are distributed; each facet is counted as if nothing of it were chosen yet."""
+        return self._facets.get(_key(state), lambda: self._count_facets(state))
 
-    def ordered(self, matches: Matches, sort: str, start: int, count: int) -> Integers:
-        """Row numbers of a stretch of what matches; models without the value that is sorted by come last."""
-        if not sort:
-            return self.frame["number"].filter(matches.mask)[start : start + count].to_numpy()
-        rank = pl.col(f"order:{code(sort.lstrip('-')).name}").cast(pl.Int64)
-        key = pl.coalesce(-rank if sort.startswith("-") else rank, _UNRANKED + pl.int_range(pl.len()))
-        table = self.frame.select("number", rank).filter(matches.mask).select("number", key.alias("key"))
-        return table.bottom_k(start + count, by="key").sort("key")["number"][start:].to_numpy()
-
-    def places(self, numbers: list[int]) -> list[int | None]:
-        """Rows of the frame that have these numbers; None for those that searches do not show."""
-        column = self.frame["number"]
-        found = (int(place) for place in column.search_sorted(pl.Series(numbers, dtype=pl.Int64)))
-        return [
-            n if n < len(column) and column[n] == number else None for n, number in zip(found, numbers, strict=True)
-        ]
+    def sort(self, matches: Matches, order: str, start: int, count: int) -> list[int]:
+        """Row numbers in the database of a stretch of the ordered matches; `Columns.sort` has the arguments."""
+        rows = self.columns.sort(matches.rows, order, start, count)
+        numbers: list[int] = self.columns.numbers[rows].tolist()
+        return numbers
 
     def _match(self, state: State) -> Matches:
-        filters = self.filters_of(state)
         conditions = [self._mask("", state.text)] if state.text else []
-        conditions += [self._mask(name, value) for name, value in filters.items()]
-        mask = functools.reduce(lambda one, other: one & other, conditions, pl.repeat(True, len(self), eager=True))
-        return Matches(self, mask, int(mask.sum()))
+        conditions += [self._mask(name, value) for name, value in self.filters_of(state).items()]
+        mask = conditions[0] if conditions else np.ones(len(self.columns), dtype=bool)
+        for condition in conditions[1:]:
+            mask &= condition
+        return Matches(self, mask)
 
-    def _mask(self, name: str, value: str | list[str]) -> pl.Series:
-        """Which models fulfil one condition: words, or a filter on a code."""
-        return self._masks.get((name, str(value)), lambda: self._compute_mask(name, value))
+    def _mask(self, name: str, value: str | list[str]) -> Mask:
+        """Which models meet one condition: words, or a filter on a code. Cached as bits."""
+        bits = self._masks.get((name, str(value)), lambda: np.packbits(self._compute_mask(name, value)))
+        return np.unpackbits(bits, count=len(self.columns)).view(bool)
 
-    def _compute_mask(self, name: str, value: str | list[str]) -> pl.Series:
-        wanted = parse_filter(code(name), value) if name else None
-        if wanted is not None and name in self.frame.columns:
-            return self.frame.select(self._expression(wanted).fill_null(False)).to_series()
-        # All states of an entry alike: the frame holds only those that are shown.
+    def _compute_mask(self, name: str, value: str | list[str]) -> Mask:
+        mask = self.columns.filter(parse_filter(code(name), value)) if name else None
+        if mask is not None:
+            return mask
+        # Entries that searches do not show are included here: they are not among the columns.
         query = Query(self.database, value if isinstance(value, str) and not name else "",
                       {name: value} if name else None, duplicates=True, withdrawn=True)  # fmt: skip
-        return pl.Series(np.isin(self.frame["number"].to_numpy(), _numbers(self.database, query)))
+        mask = np.zeros(len(self.columns) + 1, dtype=bool)
+        mask[self.columns.find_rows(_read_numbers(self.database, query))] = True  # those not shown have the row -1
+        return mask[:-1]
 
-    def _expression(self, wanted: Filter) -> pl.Expr:
-        column = pl.col(wanted.info.name)
-        if wanted.known is not None:
-            return column.is_not_null() if wanted.known else column.is_null()
-        if wanted.info.numeric:
-            conditions = [_inside(column, part) for part in wanted.ranges]
-        elif wanted.info.several:
-            conditions = [column.list.contains(value) for value in self._chosen(wanted)]
-        else:
-            conditions = [column.is_in(self._chosen(wanted))]
-        found = pl.any_horizontal(conditions or [pl.repeat(False, pl.len())]).fill_null(False)
-        return ~found if wanted.negated else found
-
-    def _chosen(self, wanted: Filter) -> list[str]:
-        """The facet's values that a filter names; the filter language forgets case and punctuation."""
-        terms = set(wanted.terms)
-        return [value for value, term in self.facet_values[wanted.info.name].items() if term in terms]
-
-    def _count(self, state: State) -> tuple[Facet, ...]:
+    def _count_facets(self, state: State) -> tuple[FacetChoices, ...]:
         filters = self.filters_of(state)
-        offered = [name for name, values in self.facet_values.items() if values]
-        counts: dict[str, dict[str, int]] = {}
-        for names, mask in (
-            ([name for name in offered if name not in filters], self.match(state).mask),
-            *(([name], self.match(state.without(name)).mask) for name in offered if name in filters),
-        ):
-            # One pass over what matches counts all facets.
-            values = [pl.col(name).explode() if codebook()[name].several else pl.col(name) for name in names]
-            counted = self.frame.select(names).filter(mask).select(
-                value.drop_nulls().value_counts(name="count").implode() for value in values
-            )  # fmt: skip
-            for name in names:
-                pairs = counted[name].explode().drop_nulls().struct.unnest()
-                counts[name] = dict(zip(pairs[name].to_list(), pairs["count"].to_list(), strict=True))
-        facets = []
-        for name in offered:
-            wanted = parse_filter(code(name), filters[name]) if name in filters else None
-            chosen = set(self._chosen(wanted)) if wanted is not None else set()
-            if wanted is not None and wanted.negated:
-                chosen = set(self.facet_values[name]) - chosen
-            facets.append(_facet(name, dict.fromkeys(chosen, 0) | counts[name], chosen))
-        return tuple(facet for facet in facets if facet.choices)
+        counted = []
+        for name, facet in self.columns.facets.items():
+            counts = facet.count(self.match(state.without(name)).rows)
+            chosen = np.zeros(len(counts), dtype=bool)
+            if name in filters:
+                wanted = parse_filter(code(name), filters[name])
+                chosen = facet.choose(wanted)
+            counted.append(_rank_values(facet, counts, chosen))
+        return tuple(one for one in counted if one.choices)
 
 
 class Search:
@@ -256,7 +209,8 @@ class Search:
     def refresh(self) -> None:
         """Read the columns anew, or map them from the cache folder."""
         try:
-            self._snapshot = Snapshot(self.catalog.database, *reading.load_frame(self.catalog.database))
+            change, frame = reading.load_frame(self.catalog.database)
+            self._snapshot = Snapshot(self.catalog.database, change, Columns(frame))
             self._failure = None
         except Exception as error:  # visitors are told, and the next one makes it be tried again
             self._failure = error
@@ -279,8 +233,7 @@ class Search:
         self.query(state)
         snapshot = self.snapshot
         matches = snapshot.match(state)
-        numbers = snapshot.ordered(matches, state.sort, (state.page - 1) * per_page, per_page)
-        return matches, self.rows(numbers.tolist())
+        return matches, self.rows(snapshot.sort(matches, state.sort, (state.page - 1) * per_page, per_page))
 
     def rows(self, numbers: list[int]) -> list[CatalogEntry]:
         """The entries with these row numbers, in this order."""
@@ -303,14 +256,15 @@ class Search:
 
     def accuracies(self, given: list[CatalogEntry]) -> dict[str, tuple[float | None, str]]:
         """Id -> test accuracy, measured if it was, else as claimed, and which of the two it is."""
-        snapshot = self.snapshot
+        columns = self.snapshot.columns
         accuracies: dict[str, tuple[float | None, str]] = {e.id: (e.claimed_accuracy, "claimed") for e in given}
-        if "accuracy.test" not in snapshot.frame.columns:
+        if "accuracy.test" not in columns.numeric:
             return accuracies
         numbers = self.numbers_of(list(accuracies))
-        for identifier, place in zip(numbers, snapshot.places(list(numbers.values())), strict=True):
-            measured = None if place is None else snapshot.frame["accuracy.test"][place]
-            if measured is not None:
+        rows = columns.find_rows(np.array(list(numbers.values()), dtype=np.int64))
+        for identifier, row in zip(numbers, rows.tolist(), strict=True):
+            measured = columns.numeric["accuracy.test"][row]
+            if row >= 0 and np.isfinite(measured):
                 accuracies[identifier] = (float(measured), "measured")
         return accuracies
 
@@ -325,23 +279,17 @@ def _key(state: State) -> tuple[Any, ...]:
     return state.text, tuple(sorted(state.filters.items()))
 
 
-def _inside(column: pl.Expr, part: Any) -> pl.Expr:
-    ends = [column.is_not_null()]
-    if part.low is not None:
-        ends.append(column > part.low if part.above else column >= part.low)
-    if part.high is not None:
-        ends.append(column < part.high if part.below else column <= part.high)
-    return pl.all_horizontal(ends)
+def _rank_values(facet: FacetColumn, counts: Integers, chosen: Mask) -> FacetChoices:
+    order = sorted(
+        np.flatnonzero(chosen | (counts > 0)).tolist(),
+        key=lambda place: (not chosen[place], -counts[place], facet.values[place]),
+    )
+    choices = tuple(Choice(facet.values[n], int(counts[n]), bool(chosen[n])) for n in order[:_MOST_SHOWN])
+    return FacetChoices(facet.name, choices[:_SHOWN], choices[_SHOWN:], max(len(order) - _MOST_SHOWN, 0))
 
 
-def _facet(name: str, counts: dict[str, int], chosen: set[str]) -> Facet:
-    order = sorted(counts, key=lambda value: (value not in chosen, -counts[value], value))
-    choices = tuple(Choice(value, counts[value], value in chosen) for value in order[:_MOST_SHOWN])
-    return Facet(name, choices[:_SHOWN], choices[_SHOWN:], max(len(order) - _MOST_SHOWN, 0))
-
-
-def _numbers(database: Database, query: Query) -> Integers:
-    """Row numbers that a query finds.
+def _read_numbers(database: Database, query: Query) -> Integers:
+    """Row numbers that a query matches.
 
     The database joins them to one text: a hundred thousand rows handed over one by one take ten times as long.
     """

@@ -2,56 +2,49 @@
 
 from __future__ import annotations
 
-import polars as pl
+import numpy as np
 
-from securitynet.web.search import Snapshot
+from securitynet.web.columns import UNKNOWN, Columns
 
 WEIGHTS = {"dataset": 2.0, "family": 2.0, "task_type": 1.0, "architecture_type": 0.5, "purpose": 0.5}
 _MOST_CANDIDATES = 20_000
 
 
-def similar(snapshot: Snapshot, number: int, count: int = 6) -> list[int]:
-    """Row numbers of the models most like one, the nearest first.
+def find_similar(columns: Columns, number: int, count: int = 6) -> list[int]:
+    """Find the models most like one: their row numbers, the nearest first.
 
     The distance is the sum of the weights of the codes in which they differ (half, where one is not known), and of
     differences in the logarithm of the parameters, in accuracy and in year. Only models that share its dataset or its
     family are looked at, of very many the first 20,000.
 
     Args:
-        snapshot: Of the catalog.
+        columns: Of the catalog.
         number: Row number of the model.
-        count: Most to give.
+        count: Most models to return.
     """
-    [place] = snapshot.places([number])
-    if place is None:
+    [row] = columns.find_rows(np.array([number]))
+    if row < 0:
         return []
-    columns = ["number", *WEIGHTS, "parameters", "claimed_accuracy", "year"]
-    frame = snapshot.frame.select(columns)
-    own = frame.row(place, named=True)
-    shared = [pl.col(name) == own[name] for name in ("dataset", "family") if own[name] is not None]
+    own = {name: int(columns.facets[name].codes[row]) for name in WEIGHTS}
+    shared = [columns.facets[name].codes == own[name] for name in ("dataset", "family") if own[name] != UNKNOWN]
     if not shared:
         return []
-    others = frame.filter(pl.all_horizontal(shared))
-    if others.height <= count:
-        others = frame.filter(pl.any_horizontal(shared))
-    parts = [
-        (weight * (pl.col(name) != own[name]).cast(pl.Float64)).fill_null(weight / 2)
-        if own[name] is not None
-        else pl.lit(weight / 2)
-        for name, weight in WEIGHTS.items()
-    ]
+    both = np.logical_and.reduce(shared)
+    candidates = np.flatnonzero(both if both.sum() > count else np.logical_or.reduce(shared))
+    candidates = candidates[candidates != row][:_MOST_CANDIDATES]
+    distance = np.zeros(len(candidates))
+    for name, weight in WEIGHTS.items():
+        codes = columns.facets[name].codes[candidates]
+        unknown = (codes == UNKNOWN) | (own[name] == UNKNOWN)
+        distance += weight * np.where(unknown, 0.5, codes != own[name])
     for name, scale in (("parameters", 1.0), ("claimed_accuracy", 0.1), ("year", 5.0)):
-        if own[name] is None:
+        if name not in columns.numeric:
             continue  # as far from one as from another
-        value, mine = pl.col(name).cast(pl.Float64), pl.lit(own[name], dtype=pl.Float64)
+        mine, theirs = columns.numeric[name][row], columns.numeric[name][candidates]
         if name == "parameters":
-            value, mine = (one.clip(lower_bound=1).log10() for one in (value, mine))
-        parts.append(((value - mine) / scale).abs().clip(upper_bound=2).fill_null(0.5))
-    near = (
-        others.filter(pl.col("number") != number)
-        .head(_MOST_CANDIDATES)
-        .select("number", pl.sum_horizontal(parts).alias("distance"))
-        .bottom_k(count, by=["distance", "number"])
-        .sort("distance", "number")
-    )
-    return [int(one) for one in near["number"]]
+            mine, theirs = np.log10(np.maximum(mine, 1)), np.log10(np.maximum(theirs, 1))
+        apart = np.abs(theirs - mine) / scale
+        distance += np.where(np.isfinite(apart), np.minimum(apart, 2), 0.5)
+    nearest = candidates[np.argsort(distance, kind="stable")[:count]]
+    numbers: list[int] = columns.numbers[nearest].tolist()
+    return numbers

@@ -1,0 +1,168 @@
+"""`Columns`: one state of the catalog as NumPy arrays, on which filters, counts and orders are computed.
+
+The arrays are views of the Polars frame that `securitynet.web.reading` makes. A condition is a boolean array over all
+entries; a count is one pass over small integers. Polars' own expressions took five times the processor time for the
+same searches, most of it in planning a query per facet (docs/web.md has the figures).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from securitynet.catalog.codebook import code, codebook, facet_codes
+from securitynet.catalog.filters import Filter
+from securitynet.catalog.text import code_term
+
+Mask = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+UNKNOWN = 0
+"""Code of the entries that lack a facet; its text in the frame is empty."""
+
+
+class FacetColumn:
+    """The values of one code over N entries.
+
+    Attributes:
+        name: The code.
+        values: The V distinct values, in the order of their texts.
+        terms: Search term of each value; the filter language ignores case and punctuation.
+        codes: N, what each entry has: `UNKNOWN`, or the number of a combination of values. An entry has one value of
+            most codes, and the combinations of those are the values.
+    """
+
+    def __init__(self, name: str, column: pl.Series) -> None:
+        combinations = [
+            (json.loads(text) if codebook()[name].several else [text]) if text else [] for text in _categories(column)
+        ]
+        self.name = name
+        self.values = tuple(sorted({value for values in combinations for value in values}))
+        self.terms = tuple(code_term(name, value) for value in self.values)
+        self.codes: NDArray[np.unsignedinteger] = column.to_physical().to_numpy()
+        self._combinations = len(combinations)
+        places = {value: place for place, value in enumerate(self.values)}
+        # Row by row: the number of a combination, and the number of a value in it.
+        pairs = [(number, places[value]) for number, values in enumerate(combinations) for value in values]
+        self._owners, self._items = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+
+    @functools.cached_property
+    def totals(self) -> Integers:
+        """How many of all entries have each combination."""
+        return np.bincount(self.codes, minlength=self._combinations)
+
+    def count(self, rows: Integers) -> Integers:
+        """How many of the entries in these rows have each value, V."""
+        all_rows = len(rows) == len(self.codes)
+        counts = self.totals if all_rows else np.bincount(self.codes[rows], minlength=self._combinations)
+        per_value = np.bincount(self._items, weights=counts[self._owners], minlength=len(self.values))
+        return per_value.astype(np.int64)
+
+    def choose(self, wanted: Filter) -> Mask:
+        """Which values a filter names, V; the others, if it is negated."""
+        terms = set(wanted.terms)
+        named = np.array([term in terms for term in self.terms], dtype=bool)
+        return ~named if wanted.negated else named
+
+    def match(self, wanted: Filter) -> Mask:
+        """Which entries pass a filter, N."""
+        named = np.ones(len(self.values), dtype=bool)
+        if wanted.known is None:
+            terms = set(wanted.terms)
+            named = np.array([term in terms for term in self.terms], dtype=bool)
+        combinations = np.zeros(self._combinations, dtype=bool)
+        combinations[self._owners[named[self._items]]] = True
+        inverted = wanted.negated or wanted.known is False
+        return np.asarray((~combinations if inverted else combinations)[self.codes])
+
+
+class Columns:
+    """One state of the catalog: the N entries that searches show, in the order of their row numbers.
+
+    Args:
+        frame: From `securitynet.web.reading`.
+
+    Attributes:
+        numbers: N, row numbers in the database, ascending.
+        numeric: Code or measured name -> N values, NaN where one is not known; names of which no entry has a value
+            are left out.
+        facets: Code -> its values.
+    """
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.numbers: Integers = frame["number"].to_numpy()
+        self.numeric: dict[str, Floats] = {
+            name: frame[name].to_numpy() for name, dtype in frame.schema.items() if dtype == pl.Float64
+        }
+        self.facets = {name: FacetColumn(name, frame[name]) for name in facet_codes()}
+        self._ranks = {
+            name.removeprefix("order:"): frame[name].to_numpy() for name in frame.columns if name.startswith("order:")
+        }
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @functools.cached_property
+    def axes(self) -> dict[str, list[str]]:
+        """What can stand on a plot's axis, by kind: measured names, and codes that some entry has."""
+        return {
+            "measured": [name for name in self.numeric if name not in codebook()],
+            "annotated": [name for name in self.numeric if name in codebook()],
+        }
+
+    def filter(self, wanted: Filter) -> Mask | None:
+        """Which entries pass a filter, N; None if its code is not among the columns."""
+        name = wanted.info.name
+        if name in self.facets:
+            return self.facets[name].match(wanted)
+        if not wanted.info.numeric:
+            return None
+        column = self.numeric.get(name, np.broadcast_to(np.nan, len(self)))
+        if wanted.known is not None:
+            return np.isfinite(column) if wanted.known else np.isnan(column)
+        mask = np.zeros(len(self), dtype=bool)
+        for part in wanted.ranges:
+            inside = np.isfinite(column)
+            if part.low is not None:
+                inside &= column > part.low if part.above else column >= part.low
+            if part.high is not None:
+                inside &= column < part.high if part.below else column <= part.high
+            mask |= inside
+        return ~mask if wanted.negated else mask
+
+    def sort(self, rows: Integers, order: str, start: int, count: int) -> Integers:
+        """A stretch of ordered rows; entries without the code that is sorted by come last.
+
+        Args:
+            rows: Rows to order, ascending.
+            order: Code, with ``-`` before it for descending; nothing for the order of row numbers.
+            start: First place of the stretch, from 0.
+            count: Most rows to give.
+        """
+        if not order:
+            return rows[start : start + count]
+        ranks = self._ranks[code(order.lstrip("-")).name][rows].astype(np.int64)
+        if order.startswith("-"):
+            # Ranks from N on belong to entries without a value.
+            ranks = np.where(ranks < len(self), len(self) - 1 - ranks, ranks)
+        end = start + count
+        nearest = np.argpartition(ranks, end)[:end] if end < len(rows) else np.arange(len(rows))
+        return rows[nearest[np.argsort(ranks[nearest])][start:]]
+
+    def find_rows(self, numbers: Integers) -> Integers:
+        """Rows of the entries with these row numbers, -1 for those that searches do not show."""
+        if not len(self):
+            return np.full(len(numbers), -1)
+        rows = np.minimum(np.searchsorted(self.numbers, numbers), len(self) - 1)
+        return np.where(self.numbers[rows] == numbers, rows, -1)
+
+
+def _categories(column: pl.Series) -> list[str]:
+    dtype: Any = column.dtype
+    return list(dtype.categories)
