@@ -47,7 +47,7 @@ def test_every_value_arrives_as_it_is(catalog: Catalog, monkeypatch: pytest.Monk
     catalog.record(ids[1], [Measured("accuracy.test", 1 / 3, "trial", "ours")])
     catalog.record(ids[2], [Measured("year", 3.0, "trial", "the name of a code is no name of a measured value")])
     catalog.record(ids[4], [Measured("accuracy.test", 0.5, "trial", "hidden")])
-    frame = reading.read_frame(catalog.database)
+    frame, _ = reading.read_frames(catalog.database)
     expected = list(catalog.query())
     assert frame.height == len(expected) == len(ODD) - 1
     for name in ("dataset", "family"):
@@ -64,7 +64,7 @@ def test_a_duplicates_values_count_for_the_entry_that_stands_for_it(catalog: Cat
     catalog.record(ids[5], [Measured("accuracy.test", 0.25, "trial", "ours")])
     catalog.record(ids[2], [Measured("accuracy.test", 0.75, "published", "paper")])
     catalog.link(ids[5], ids[2])
-    frame = reading.read_frame(catalog.database)
+    frame, _ = reading.read_frames(catalog.database)
     assert frame.height == len(ODD) - 1 and frame["accuracy.test"].drop_nans().to_list() == [0.25]
 
 
@@ -82,16 +82,17 @@ def test_a_file_in_the_cache_is_of_one_state(catalog: Catalog, tmp_path: Path, m
     monkeypatch.setenv("SECURITYNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reading, "FEWEST", 1)
     ids = _odd(catalog)
-    change, frame = reading.load_frame(catalog.database)
-    [path] = (tmp_path / "cache" / "web").iterdir()
+    first = reading.load_frames(catalog.database)
+    columns, terms = sorted((tmp_path / "cache" / "web").iterdir())
     with monkeypatch.context() as unread:
-        unread.setattr(reading, "read_frame", lambda database: pytest.fail("it is in the cache"))
-        again = reading.load_frame(catalog.database)
-    assert again[0] == change and again[1].equals(frame) and again[1].schema == frame.schema
+        unread.setattr(reading, "read_frames", lambda database: pytest.fail("it is in the cache"))
+        again = reading.load_frames(catalog.database)
+    assert again.change == first.change and again.terms.equals(first.terms)
+    assert again.columns.equals(first.columns) and again.columns.schema == first.columns.schema
     catalog.edit(ids[0], {"dataset": "MNIST"})
     assert Search(catalog).snapshot.match(State(filters={"dataset": ("MNIST",)})).total == 1
-    [newer] = (tmp_path / "cache" / "web").iterdir()  # the older one is gone
-    assert newer != path
+    newer, newer_terms = sorted((tmp_path / "cache" / "web").iterdir())  # the older ones are gone
+    assert newer != columns and newer_terms != terms
     whole = newer.read_bytes()
     newer.unlink()  # not cut short in place: it is mapped
     newer.write_bytes(whole[: len(whole) // 2])
@@ -101,7 +102,7 @@ def test_a_file_in_the_cache_is_of_one_state(catalog: Catalog, tmp_path: Path, m
 def test_what_cannot_be_read_is_told(sqlite_catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_catalog.add({"name": "net"})
     with monkeypatch.context() as broken:
-        broken.setattr(reading, "read_frame", lambda database: 1 / 0)
+        broken.setattr(reading, "read_frames", lambda database: 1 / 0)
         search = Search(sqlite_catalog)
         with pytest.raises(Exception, match="could not be read"):
             search.snapshot.match(State())

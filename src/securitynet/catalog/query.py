@@ -17,7 +17,7 @@ from securitynet.catalog.database import Database
 from securitynet.catalog.filters import Filter, Range, parse_filter
 from securitynet.catalog.store import Row, entry_of
 from securitynet.catalog.tables import entries
-from securitynet.catalog.text import words
+from securitynet.catalog.text import parse_words
 from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Query:
             self._condition.where.append(entries.c.duplicate_of.is_(None))
         if not withdrawn:
             self._condition.where.append(entries.c.withdrawn.is_(False))
-        self._words = [(list(words(part)), part.endswith("*")) for part in text.split()]
+        self._words = parse_words(text)
         self._descending = bool(sort) and str(sort).startswith("-")
         self._sort = code(str(sort).lstrip("-")) if sort else None
         if self._sort is not None and not self._sort.ordered:

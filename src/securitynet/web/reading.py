@@ -1,12 +1,12 @@
-"""Reading the catalog's columns into one Polars frame, and the file in the cache folder that the next start maps.
+"""Reading the catalog's columns and search terms into Polars frames, and the files that the next start maps.
 
 The database joins rows to CSV text, which Polars parses: neither makes a Python object a value (a million entries
 would be thirty million), and both let other threads answer visitors meanwhile.
 (The Arrow driver for SQLite was given up: with it a test lost what was written afterwards, probably because it brings
 a second SQLite library into the process, and two of them can drop each other's file locks.)
 
-The frame holds the entries that searches show, in the order of their numbers, and no nulls, so that NumPy sees its
-columns without copying them:
+The frame of columns holds the entries that searches show, in the order of their numbers, and no nulls, so that NumPy
+sees its columns without copying them:
 
 - ``number``, by which the entry's row is found in the database;
 - every code with numbers of which some entry has a value, as Float64, NaN where it is not known;
@@ -22,6 +22,8 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,39 +36,61 @@ from securitynet.catalog.codebook import codebook, facet_codes
 from securitynet.catalog.database import Database
 from securitynet.catalog.tables import changes, entries, measurements
 from securitynet.files import cache_folder
+from securitynet.web.term_index import build_terms
 
 FEWEST = 50_000
 """Entries below which reading them is as quick as any file."""
 
-_FORM = 4
+_FORM = 5
 _PART = 50_000
 """Row numbers that are read at a time."""
 
 _SHOWN = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
 
 
-def load_frame(database: Database) -> tuple[int, pl.DataFrame]:
-    """Number of the last change, and the frame: mapped from the cache folder if it is there, else read."""
-    change, path = _state(database)
-    if path.exists():
+@dataclass(frozen=True)
+class Frames:
+    """One state of the catalog as it is read and cached.
+
+    Attributes:
+        change: Number of the last change that it holds; 0 if there was none.
+        columns: A row an entry that searches show.
+        terms: A row a search term (`securitynet.web.term_index`).
+    """
+
+    change: int
+    columns: pl.DataFrame
+    terms: pl.DataFrame
+
+
+def load_frames(database: Database) -> Frames:
+    """Map the frames of the database's present state from the cache folder if they are there, else read them."""
+    change, stem = _state(database)
+    paths = [stem.with_name(f"{stem.name}-{name}.arrow") for name in ("columns", "terms")]
+    if all(path.exists() for path in paths):
         with contextlib.suppress(OSError, pl.exceptions.PolarsError):
-            return change, pl.scan_ipc(path, glob=False).collect()
-    frame = read_frame(database)
-    # What another process has changed meanwhile is in the frame, or not: it is read again, and not written.
-    if frame.height < FEWEST or _state(database) != (change, path):
-        return change, frame
+            return Frames(change, *map(_map, paths))
+    frames = Frames(change, *read_frames(database))
+    # What another process has changed meanwhile is in the frames, or not: they are read again, and not written.
+    if frames.columns.height < FEWEST or _state(database) != (change, stem):
+        return frames
     with contextlib.suppress(OSError, pl.exceptions.PolarsError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            frame.write_ipc(part, record_batch_size=frame.height)  # in one piece, so that it can be mapped
-            for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.arrow"):  # stays mapped where it is in use
-                old.unlink(missing_ok=True)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return change, pl.scan_ipc(path, glob=False).collect()
-    return change, frame
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for old in stem.parent.glob(f"{stem.name.partition('-')[0]}-*.arrow"):  # stays mapped where it is in use
+            old.unlink(missing_ok=True)
+        for path, frame in zip(paths, (frames.columns, frames.terms), strict=True):
+            part = path.with_suffix(f".{os.getpid()}.part")
+            try:
+                frame.write_ipc(part, record_batch_size=frame.height)  # in one piece, so that it can be mapped
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        return Frames(change, *map(_map, paths))
+    return frames
+
+
+def _map(path: Path) -> pl.DataFrame:
+    return pl.scan_ipc(path, glob=False).collect()
 
 
 def last_change(database: Database) -> int:
@@ -75,8 +99,8 @@ def last_change(database: Database) -> int:
         return int(connection.execute(sa.select(sa.func.max(changes.c.number))).scalar() or 0)
 
 
-def read_frame(database: Database) -> pl.DataFrame:
-    """Read the columns of all entries, in one transaction."""
+def read_frames(database: Database) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the columns and the search terms of all entries, in one transaction."""
     numeric = [name for name, info in codebook().items() if info.numeric]
     ordered = [name for name, info in codebook().items() if info.ordered]
     with database.read() as connection:
@@ -95,10 +119,12 @@ def read_frame(database: Database) -> pl.DataFrame:
             places = places.select("number", (pl.col("place") - 1).alias(rank))
             frame = frame.join(places, on="number", how="left", maintain_order="left")
         frame = _with_measured(frame, _fetch(connection, _measured_values(), measurements.c.number).sort("order"))
+        texts = sa.select(entries.c.number, entries.c.search_text)
+        terms = build_terms(_read_parts(connection, texts, entries.c.number))
     after_all = pl.len() + pl.int_range(pl.len())
     frame = frame.with_columns(pl.col(f"order:{name}").fill_null(after_all).cast(pl.UInt32) for name in ordered)
     frame = frame.drop(name for name in numeric if frame[name].is_null().all())
-    return frame.with_columns(pl.col(pl.Float64).fill_null(np.nan)).rechunk()
+    return frame.with_columns(pl.col(pl.Float64).fill_null(np.nan)).rechunk(), terms
 
 
 def _entry_columns() -> sa.Select[Any]:
@@ -141,7 +167,15 @@ def _with_measured(frame: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
 
 
 def _fetch(connection: Connection, statement: sa.Select[Any], key: sa.Column[Any] | None = None) -> pl.DataFrame:
-    """The rows of a statement; texts as Categorical, which holds each only once.
+    """The rows of a statement; texts as Categorical, which holds each only once. `_read_parts` has the arguments."""
+    parts = _read_parts(connection, statement, key)
+    return pl.concat([part.with_columns(pl.col(pl.String).cast(pl.Categorical)) for part in parts])
+
+
+def _read_parts(
+    connection: Connection, statement: sa.Select[Any], key: sa.Column[Any] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The rows of a statement, part by part; the first part has none.
 
     Args:
         connection: In one transaction.
@@ -150,14 +184,15 @@ def _fetch(connection: Connection, statement: sa.Select[Any], key: sa.Column[Any
     """
     types = {sa.Text: pl.String, sa.Float: pl.Float64}
     schema = {column.name: types.get(type(column.type), pl.Int64) for column in statement.selected_columns}
+    yield pl.DataFrame(schema=schema)
     parts = [statement]
     if key is not None:
         last = int(connection.execute(sa.select(sa.func.max(key))).scalar() or 0)
         parts = [statement.where(key > first, key <= first + _PART) for first in range(0, last, _PART)]
-    texts = (_as_csv(connection, part) for part in parts)
-    frames = [pl.read_csv(text, has_header=False, schema=schema, quote_char="'") for text in texts if text]
-    empty = pl.DataFrame(schema=schema)
-    return pl.concat([frame.with_columns(pl.col(pl.String).cast(pl.Categorical)) for frame in (empty, *frames)])
+    for part in parts:
+        text = _as_csv(connection, part)
+        if text:
+            yield pl.read_csv(text, has_header=False, schema=schema, quote_char="'")
 
 
 def _as_csv(connection: Connection, statement: sa.Select[Any]) -> bytes:
@@ -180,7 +215,7 @@ def _as_csv(connection: Connection, statement: sa.Select[Any]) -> bytes:
 
 
 def _state(database: Database) -> tuple[int, Path]:
-    """Number of the last change, and the file of this state of this database."""
+    """Number of the last change, and how the files of this state of this database begin."""
     address = database.engine.url.render_as_string(hide_password=False)
     count = sa.select(sa.func.count()).select_from(changes).scalar_subquery()
     with database.read() as connection:
@@ -188,4 +223,4 @@ def _state(database: Database) -> tuple[int, Path]:
     # The columns too: a column that was added must be read.
     state = json.dumps([_FORM, address, list(row or ()), list(codebook()), facet_codes()])
     names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in (address, state)]
-    return int(row[0]) if row else 0, cache_folder() / "web" / f"{names[0][:16]}-{names[1]}.arrow"
+    return int(row[0]) if row else 0, cache_folder() / "web" / f"{names[0][:16]}-{names[1]}"

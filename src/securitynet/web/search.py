@@ -1,7 +1,7 @@
 """Searching the catalog's columns: which models match, how many, in what order, and how they divide by facet.
 
-The database and its full-text search answer words, and filters on codes that the columns do not hold; the columns in
-memory (`securitynet.web.columns`) answer the rest.
+Words are looked up in `securitynet.web.term_index`, and filters in `securitynet.web.columns`; the database answers
+filters on codes that the columns do not hold, and gives the rows that a page shows.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from securitynet.web import reading
 from securitynet.web.cache import ResultCache
 from securitynet.web.columns import Columns, FacetColumn, Integers, Mask
 from securitynet.web.state import PER_PAGE, State
+from securitynet.web.term_index import TermIndex
 
 _LOOK_AGAIN = 2.0
 """Seconds for which the columns are taken to be current."""
@@ -91,15 +92,20 @@ class Snapshot:
     """One state of the catalog, and the results computed from it so far.
 
     Args:
-        database: Where words are looked up.
-        change: Number of the last change that the columns hold.
+        database: Answers filters on codes that the columns do not hold.
+        frames: What was read from it.
+
+    Attributes:
+        change: Number of the last change that the snapshot holds.
         columns: Of all entries that searches show.
+        plots: The plots made last.
     """
 
-    def __init__(self, database: Database, change: int, columns: Columns) -> None:
-        self.database = database
-        self.change = change
-        self.columns = columns
+    def __init__(self, database: Database, frames: reading.Frames) -> None:
+        self.change = frames.change
+        self.columns = Columns(frames.columns)
+        self._database = database
+        self._terms = TermIndex(frames.terms, self.columns.numbers)
         self.plots: ResultCache[Any] = ResultCache(_PLOTS)
         self._masks: ResultCache[NDArray[np.uint8]] = ResultCache(_MASKS)
         self._matches: ResultCache[Matches] = ResultCache(_MATCHES)
@@ -143,15 +149,13 @@ class Snapshot:
         return np.unpackbits(bits, count=len(self.columns)).view(bool)
 
     def _compute_mask(self, name: str, value: str | list[str]) -> Mask:
-        mask = self.columns.filter(parse_filter(code(name), value)) if name else None
-        if mask is not None:
-            return mask
-        # Entries that searches do not show are included here: they are not among the columns.
-        query = Query(self.database, value if isinstance(value, str) and not name else "",
-                      {name: value} if name else None, duplicates=True, withdrawn=True)  # fmt: skip
-        mask = np.zeros(len(self.columns) + 1, dtype=bool)
-        mask[self.columns.find_rows(_read_numbers(self.database, query))] = True  # those not shown have the row -1
-        return mask[:-1]
+        if not name:
+            return self._terms.match(str(value))
+        mask = self.columns.filter(parse_filter(code(name), value))
+        if mask is None:
+            numbers = _read_numbers(self._database, Query(self._database, filters={name: value}))
+            mask = np.isin(self.columns.numbers, numbers)
+        return mask
 
     def _count_facets(self, state: State) -> tuple[FacetChoices, ...]:
         filters = self.filters_of(state)
@@ -209,8 +213,7 @@ class Search:
     def refresh(self) -> None:
         """Read the columns anew, or map them from the cache folder."""
         try:
-            change, frame = reading.load_frame(self.catalog.database)
-            self._snapshot = Snapshot(self.catalog.database, change, Columns(frame))
+            self._snapshot = Snapshot(self.catalog.database, reading.load_frames(self.catalog.database))
             self._failure = None
         except Exception as error:  # visitors are told, and the next one makes it be tried again
             self._failure = error
