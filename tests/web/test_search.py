@@ -42,8 +42,8 @@ def test_the_same_as_the_catalogs_queries(filled: tuple[str, list[str]], sort: s
         search = Search(catalog)
         for state in STATES:
             asked = State(state.text, state.filters, sort)
-            expected = [entry.id for entry in search.query(asked)]
-            found, entries = search.page(asked, 200)
+            expected = [entry.id for entry in search.make_query(asked)]
+            found, entries = search.read_page(asked, 200)
             assert found.total == len(expected) and [entry.id for entry in entries] == expected, asked
 
 
@@ -55,7 +55,7 @@ def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[
             for choice in (*facet.choices, *facet.more):
                 alone = state.without(facet.name)
                 asked = State(alone.text, {**alone.filters, facet.name: (choice.value,)})
-                assert search.query(asked).count() == choice.count, (facet.name, choice.value)
+                assert search.make_query(asked).count() == choice.count, (facet.name, choice.value)
             assert all(choice.chosen for choice in facet.choices if choice.value in state.filters.get(facet.name, ()))
 
 
@@ -63,8 +63,8 @@ def test_on_every_database(catalog: Catalog) -> None:
     ids = fill(catalog)
     search = Search(catalog)
     for state in STATES:
-        expected = [entry.id for entry in search.query(state)]
-        assert [entry.id for entry in search.page(state, 200)[1]] == expected, state
+        expected = [entry.id for entry in search.make_query(state)]
+        assert [entry.id for entry in search.read_page(state, 200)[1]] == expected, state
     catalog.edit(ids[3], {"dataset": "MNIST"})
     catalog.withdraw(ids[4], note="gone")
     search.refresh()

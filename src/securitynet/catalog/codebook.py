@@ -122,10 +122,10 @@ def code(name: str) -> CodeInfo:
         UnknownName: If there is none of that name.
     """
     book = codebook()
-    found = book.get(name.replace("-", "_"))
-    if found is None:
+    info = book.get(name.replace("-", "_"))
+    if info is None:
         raise UnknownName("code", name, book)
-    return found
+    return info
 
 
 @functools.cache

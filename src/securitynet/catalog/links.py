@@ -76,22 +76,22 @@ def move_duplicates(connection: Connection, change: int, chief: str, stands: str
 
 def _related(connection: Connection, ids: list[str]) -> list[dict[str, Any]]:
     """The given entries, and all that share evidence with them, directly or through others."""
-    found: dict[str, dict[str, Any]] = {}
-    asked: set[tuple[str, str]] = set()
+    related: dict[str, dict[str, Any]] = {}
+    searched: set[tuple[str, str]] = set()
     fresh = _select(connection, entries.c.id, ids)
     while fresh:
-        found.update((row["id"], row) for row in fresh)
+        related.update((row["id"], row) for row in fresh)
         evidence: dict[str, set[str]] = {column: set() for column in _EVIDENCE}
         for row in fresh:
             for column in _EVIDENCE:
                 value = row[column]
-                if value and (column, value) not in asked and (column != "weights_link" or _FILE.search(value)):
-                    asked.add((column, value))
+                if value and (column, value) not in searched and (column != "weights_link" or _FILE.search(value)):
+                    searched.add((column, value))
                     evidence[column].add(value)
         rows = [row for column in _EVIDENCE for row in _select(connection, entries.c[column], sorted(evidence[column]))]
         rows += _select(connection, entries.c.key, [key for row in fresh for key in _namesakes(row["key"])])
-        fresh = list({row["id"]: row for row in rows if row["id"] not in found}.values())
-    return [row for row in found.values() if not row["withdrawn"]]
+        fresh = list({row["id"]: row for row in rows if row["id"] not in related}.values())
+    return [row for row in related.values() if not row["withdrawn"]]
 
 
 def _select(connection: Connection, column: sa.ColumnElement[Any], values: list[str]) -> list[dict[str, Any]]:

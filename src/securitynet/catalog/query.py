@@ -188,8 +188,8 @@ class Query:
             where = [self._match(beginnings=True), *self._condition.where]
             hits = self._first_hits(connection, where)
         if len(hits) < _SMALL_MATCH:
-            found: sa.BindParameter[Any] = sa.bindparam("hits", hits, expanding=True, literal_execute=True)
-            return statement.where(entries.c.number.in_(found))
+            matches: sa.BindParameter[Any] = sa.bindparam("hits", hits, expanding=True, literal_execute=True)
+            return statement.where(entries.c.number.in_(matches))
         if self._database.sqlite and self._sort is not None:
             statement = statement.with_hint(entries, f"INDEXED BY ix_entries_{self._sort.name}", "sqlite")
         return statement.where(*where)
@@ -216,8 +216,8 @@ class Query:
         words_ = [[term] for parts, _ in self._words for term in parts]
         if not words_:
             return False
-        found = _apart(sa.select(entries.c.number).where(self._terms(words_, [])))
-        return connection.execute(sa.select(found.c.number).limit(1)).first() is None
+        matches = _apart(sa.select(entries.c.number).where(self._terms(words_, [])))
+        return connection.execute(sa.select(matches.c.number).limit(1)).first() is None
 
     def _match(self, *, beginnings: bool) -> sa.ColumnElement[bool]:
         """The condition on search terms; with ``beginnings``, words may go on."""
@@ -282,8 +282,8 @@ def _add(condition: Condition, wanted: Filter) -> None:
     if wanted.known is not None:
         condition.where.append(column.is_not(None) if wanted.known else column.is_(None))
     elif info.numeric:
-        found = sa.or_(*(_inside(column, part) for part in wanted.ranges))
-        condition.where.append(column.is_(None) | ~found if wanted.negated else found)
+        inside = sa.or_(*(_inside(column, part) for part in wanted.ranges))
+        condition.where.append(column.is_(None) | ~inside if wanted.negated else inside)
     elif info.categorical and not wanted.negated:
         condition.terms.append(list(wanted.terms))
     elif info.several:

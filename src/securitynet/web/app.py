@@ -23,7 +23,7 @@ from securitynet.errors import MissingExtra, SecurityNetError
 from securitynet.version import __version__
 from securitynet.web import api, labels, pages
 from securitynet.web.search import Search
-from securitynet.web.security import Guard
+from securitynet.web.security import AccessControl
 from securitynet.web.site import Site, get_site
 
 _ONLY_READ = "SET default_transaction_read_only = on"
@@ -75,7 +75,7 @@ def create_app(
     app.add_exception_handler(SecurityNetError, _show_error)
     app.add_exception_handler(HTTPException, _show_error)
     app.add_exception_handler(RequestValidationError, _show_error)
-    app.add_middleware(Guard, token=token, names=names)
+    app.add_middleware(AccessControl, token=token, names=names)
     return app
 
 
@@ -120,19 +120,19 @@ def _templates() -> Environment:
 
 def _assets() -> dict[str, tuple[bytes, str]]:
     own = files("securitynet.web") / "static"
-    found = {
+    assets = {
         name: ((own / name).read_bytes(), kind)
         for name, kind in (("web.css", "text/css"), ("web.js", "text/javascript"), ("icon.svg", "image/svg+xml"))
     }
-    style, kind = found["web.css"]
-    found["web.css"] = (tokens.CSS.encode() + style, kind)
+    style, kind = assets["web.css"]
+    assets["web.css"] = (tokens.CSS.encode() + style, kind)
     try:
         # Only the package's place is needed: Django itself is never imported.
         htmx = files("django_htmx") / "static" / "django_htmx" / "htmx-2.min.js"
     except ModuleNotFoundError:
         raise MissingExtra("django-htmx", "web", "The web page") from None
-    found["htmx.js"] = (htmx.read_bytes(), "text/javascript")
-    return found
+    assets["htmx.js"] = (htmx.read_bytes(), "text/javascript")
+    return assets
 
 
 async def _show_error(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from securitynet.catalog.codebook import codebook
-from securitynet.web.drawing import number
+from securitynet.web.drawing import format_number
 from securitynet.web.search import Choice
 
 
@@ -32,15 +32,15 @@ def shown(value: Any, name: str = "") -> str:
         return f"{100 * value:.1f}%"
     if isinstance(value, int):
         form = info.number_format if info is not None else "grouped"
-        return number(value) if form == "short" else f"{value:,}" if form == "grouped" else str(value)
+        return format_number(value) if form == "short" else f"{value:,}" if form == "grouped" else str(value)
     if isinstance(value, dict):
         return "; ".join(f"{key} {shown(item)}" for key, item in value.items())
-    return number(value) if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)
 
 
 def measured(value: float) -> str:
     """A measured value, with three decimals where it is a share or a difference of shares."""
-    return f"{value:.3f}".replace("-", "−") if abs(value) < 10 else number(value)
+    return f"{value:.3f}".replace("-", "−") if abs(value) < 10 else format_number(value)
 
 
 def thousands(count: int) -> str:
@@ -81,7 +81,7 @@ GLOBALS: dict[str, Any] = {
     "shown": shown,
     "measured": measured,
     "thousands": thousands,
-    "short": number,
+    "short": format_number,
     "dotted": dotted,
     "choices": choices,
     "with_code": with_code,

@@ -5,8 +5,13 @@ from __future__ import annotations
 from securitynet.catalog.schema import CatalogEntry
 
 
-def loading_code(entry: CatalogEntry, dataset: str | None) -> tuple[str, str] | None:
-    """How to load a model: in Python, and on the command line; None if nothing says how."""
+def describe_loading(entry: CatalogEntry, dataset: str | None) -> tuple[str, str] | None:
+    """Write how to load a model in Python and on the command line; None if the entry does not say.
+
+    Args:
+        entry: The model.
+        dataset: Name of the dataset to assess it on, if known.
+    """
     if entry.reference is None or entry.head not in ("classifier", None):
         return None
     python = f'import securitynet\n\ntarget = securitynet.load_target("catalog:{entry.id}")\n'

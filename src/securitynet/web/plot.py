@@ -87,7 +87,7 @@ def list_colours(columns: Columns) -> list[str]:
     return [name for name, facet in columns.facets.items() if facet.values and not codebook()[name].several]
 
 
-def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
+def make_plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
     """The plot of the models that match; None if nothing can be plotted.
 
     Args:
@@ -100,14 +100,14 @@ def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "
     Raises:
         UnknownName: If a field is not there.
     """
-    search.query(state)
+    search.make_query(state)
     snapshot = search.snapshot
     key = (state.text, tuple(sorted(state.filters.items())), x, y, colour)
-    result: Plot | None = snapshot.plots.get(key, lambda: _make_plot(search, snapshot.match(state), x, y, colour))
-    return result
+    plot: Plot | None = snapshot.plots.get(key, lambda: _plot_matches(search, snapshot.match(state), x, y, colour))
+    return plot
 
 
-def _make_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot | None:
+def _plot_matches(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot | None:
     columns = matches.snapshot.columns
     offered = [name for names in columns.axes.values() for name in names]
     if len(offered) < 2:
@@ -117,10 +117,10 @@ def _make_plot(search: Search, matches: Matches, x: str, y: str, colour: str) ->
     if colour:
         _known(colour, list_colours(columns), "")
     with _AT_ONCE:
-        return _plot(search, matches, x, y, colour)
+        return _build_plot(search, matches, x, y, colour)
 
 
-def _plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot:
+def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot:
     columns = matches.snapshot.columns
     log = (_is_logarithmic(matches, x), _is_logarithmic(matches, y))
     complete = matches.mask.copy()
@@ -136,7 +136,7 @@ def _plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot
         drawn = np.sort(np.random.default_rng(0).choice(len(drawn), SAMPLE, replace=False))
     groups, group = _group_by_colour(columns, colour, rows)
     numbers = columns.numbers[rows[drawn]].tolist()
-    labels = search.names(numbers)
+    labels = search.read_names(numbers)
     points = []
     for place, number in zip(drawn.tolist(), numbers, strict=True):
         if number in labels:
@@ -166,14 +166,14 @@ def _ends(values: Floats) -> tuple[float, float]:
 
 def _density(x: Floats, y: Floats, extent: tuple[tuple[float, float], tuple[float, float]]) -> Integers:
     """How many points are in each cell, `CELLS`."""
-    found = np.zeros(CELLS[0] * CELLS[1], dtype=np.int64)
+    counts = np.zeros(CELLS[0] * CELLS[1], dtype=np.int64)
     for part in _blocks(len(x)):
         cells: Integers = np.zeros(1, dtype=np.intp)
         for values, (low, high), count in zip((x[part], y[part]), extent, CELLS, strict=True):
             inside = ((values - low) * (count / ((high - low) or 1))).astype(np.intp)
             cells = cells * count + np.minimum(inside, count - 1)
-        found += np.bincount(cells, minlength=len(found))
-    return found.reshape(CELLS)
+        counts += np.bincount(cells, minlength=len(counts))
+    return counts.reshape(CELLS)
 
 
 def _blocks(count: int) -> Iterator[slice]:
@@ -203,9 +203,9 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
             return np.asarray((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
 
     count = sums.shape[1]
-    found = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
+    resampled = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
     value = float(pearson(np.ones((1, count)))[0])
-    low, high = np.tanh(found.interval(0.95))
+    low, high = np.tanh(resampled.interval(0.95))
     method = f"Pearson's r, jackknife over {count} families"
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 

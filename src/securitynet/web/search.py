@@ -111,7 +111,7 @@ class Snapshot:
         self._matches: ResultCache[Matches] = ResultCache(_MATCHES)
         self._facets: ResultCache[tuple[FacetChoices, ...]] = ResultCache(_COUNTS)
 
-    def filters_of(self, state: State) -> dict[str, str | list[str]]:
+    def get_filters(self, state: State) -> dict[str, str | list[str]]:
         """Filters as the catalog takes them: a text in its language, or a list of whole values, commas included."""
         facets = self.columns.facets
         return {
@@ -137,7 +137,7 @@ class Snapshot:
 
     def _match(self, state: State) -> Matches:
         conditions = [self._mask("", state.text)] if state.text else []
-        conditions += [self._mask(name, value) for name, value in self.filters_of(state).items()]
+        conditions += [self._mask(name, value) for name, value in self.get_filters(state).items()]
         mask = conditions[0] if conditions else np.ones(len(self.columns), dtype=bool)
         for condition in conditions[1:]:
             mask &= condition
@@ -158,7 +158,7 @@ class Snapshot:
         return mask
 
     def _count_facets(self, state: State) -> tuple[FacetChoices, ...]:
-        filters = self.filters_of(state)
+        filters = self.get_filters(state)
         counted = []
         for name, facet in self.columns.facets.items():
             counts = facet.count(self.match(state.without(name)).rows)
@@ -222,30 +222,30 @@ class Search:
             self._reading = False
             self._ready.set()
 
-    def query(self, state: State) -> Query:
+    def make_query(self, state: State) -> Query:
         """The catalog's own query for a state: says whether it makes sense.
 
         Raises:
             ConfigurationError: If it makes none.
             UnknownName: If a name is not known.
         """
-        return self.catalog.query(state.text, sort=state.sort or None, filters=self.snapshot.filters_of(state))
+        return self.catalog.query(state.text, sort=state.sort or None, filters=self.snapshot.get_filters(state))
 
-    def page(self, state: State, per_page: int = PER_PAGE) -> tuple[Matches, list[CatalogEntry]]:
+    def read_page(self, state: State, per_page: int = PER_PAGE) -> tuple[Matches, list[CatalogEntry]]:
         """What matches, and the entries of one page in their order."""
-        self.query(state)
+        self.make_query(state)
         snapshot = self.snapshot
         matches = snapshot.match(state)
-        return matches, self.rows(snapshot.sort(matches, state.sort, (state.page - 1) * per_page, per_page))
+        return matches, self.read_rows(snapshot.sort(matches, state.sort, (state.page - 1) * per_page, per_page))
 
-    def rows(self, numbers: list[int]) -> list[CatalogEntry]:
+    def read_rows(self, numbers: list[int]) -> list[CatalogEntry]:
         """The entries with these row numbers, in this order."""
         with self.catalog.database.read() as connection:
             statement = sa.select(entries).where(entries.c.number.in_(numbers))
             rows = {row["number"]: row for row in connection.execute(statement).mappings().all()}
         return [entry_of(rows[number]) for number in numbers if number in rows]
 
-    def names(self, numbers: list[int]) -> dict[int, tuple[str, str, str | None]]:
+    def read_names(self, numbers: list[int]) -> dict[int, tuple[str, str, str | None]]:
         """Row number -> id, name and dataset."""
         columns = (entries.c.number, entries.c.id, entries.c.name, entries.c.dataset)
         names: dict[int, tuple[str, str, str | None]] = {}
@@ -257,13 +257,13 @@ class Search:
                 names.update({row[0]: (row[1], row[2], row[3]) for row in connection.execute(statement).all()})
         return names
 
-    def accuracies(self, given: list[CatalogEntry]) -> dict[str, tuple[float | None, str]]:
+    def read_accuracies(self, given: list[CatalogEntry]) -> dict[str, tuple[float | None, str]]:
         """Id -> test accuracy, measured if it was, else as claimed, and which of the two it is."""
         columns = self.snapshot.columns
         accuracies: dict[str, tuple[float | None, str]] = {e.id: (e.claimed_accuracy, "claimed") for e in given}
         if "accuracy.test" not in columns.numeric:
             return accuracies
-        numbers = self.numbers_of(list(accuracies))
+        numbers = self.read_numbers(list(accuracies))
         rows = columns.find_rows(np.array(list(numbers.values()), dtype=np.int64))
         for identifier, row in zip(numbers, rows.tolist(), strict=True):
             measured = columns.numeric["accuracy.test"][row]
@@ -271,7 +271,7 @@ class Search:
                 accuracies[identifier] = (float(measured), "measured")
         return accuracies
 
-    def numbers_of(self, identifiers: list[str]) -> dict[str, int]:
+    def read_numbers(self, identifiers: list[str]) -> dict[str, int]:
         """Id -> row number, of those ids that there are."""
         statement = sa.select(entries.c.id, entries.c.number).where(entries.c.id.in_(identifiers))
         with self.catalog.database.read() as connection:

@@ -38,7 +38,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class AccessControl:
     """Checks each request before any page sees it, and adds the headers that bind the browser.
 
     Args:

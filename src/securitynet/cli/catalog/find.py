@@ -155,18 +155,18 @@ def stats(
     from securitynet.catalog.stats import FIGURE_1, statistics
 
     with open_catalog(db) as catalog:
-        found = statistics(catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes)))
+        stats = statistics(catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes)))
     if json:
-        counts = {name: table.to_dict("records") for name, table in found.counts.items()}
-        console.print_json({"total": found.total, "purposes": found.purposes, "tasks": found.tasks, "counts": counts,
-                            "distinct": found.distinct, "known": found.known})  # fmt: skip
+        counts = {name: table.to_dict("records") for name, table in stats.counts.items()}
+        console.print_json({"total": stats.total, "purposes": stats.purposes, "tasks": stats.tasks, "counts": counts,
+                            "distinct": stats.distinct, "known": stats.known})  # fmt: skip
         return
-    purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in found.purposes.items())
-    console.stdout.print(f"{headline(found.total, found.tasks)}; {purposes or 'none'}", soft_wrap=True)
+    purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in stats.purposes.items())
+    console.stdout.print(f"{headline(stats.total, stats.tasks)}; {purposes or 'none'}", soft_wrap=True)
     for name, heading in FIGURE_1.items():
-        table = found.counts[name]
+        table = stats.counts[name]
         console.stdout.print(
-            f"\n[bold]{heading}[/]: {found.distinct[name]} distinct, known for {found.known[name]:.1%}"
+            f"\n[bold]{heading}[/]: {stats.distinct[name]} distinct, known for {stats.known[name]:.1%}"
         )
         shown = table if name == "year" else table.head(top)
         print_table(tuple(map(str, table.columns)), shown.to_numpy().tolist())
