@@ -112,12 +112,11 @@ def read_frames(database: Database) -> tuple[pl.DataFrame, pl.DataFrame]:
             if name in numeric:
                 frame = frame.with_columns((pl.col(name).rank("ordinal") - 1).alias(rank))
                 continue
-            # The database's own order, which depends on its collation.
+            # In the database's own order, which depends on its collation; its index has it ready.
             column = entries.c[name]
-            place = sa.func.row_number().over(order_by=(column, entries.c.number)).label("place")
-            places = _fetch(connection, sa.select(entries.c.number, place).where(column.is_not(None), _SHOWN))
-            places = places.select("number", (pl.col("place") - 1).alias(rank))
-            frame = frame.join(places, on="number", how="left", maintain_order="left")
+            numbers = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number)
+            places = _fetch(connection, numbers).join(frame, on="number", how="semi", maintain_order="left")
+            frame = frame.join(places.with_row_index(rank), on="number", how="left", maintain_order="left")
         frame = _with_measured(frame, _fetch(connection, _measured_values(), measurements.c.number).sort("order"))
         texts = sa.select(entries.c.number, entries.c.search_text)
         terms = build_terms(_read_parts(connection, texts, entries.c.number))
