@@ -19,41 +19,26 @@ from securitynet.errors import ConfigurationError, UnknownName
 Kind = Literal["text", "choice", "integer", "number", "boolean", "list", "choices", "object"]
 
 
-@dataclass(frozen=True)
-class CodeInfo:
-    """One code of the codebook: a field of `CatalogEntry` and its `Code`, whose attributes it repeats.
+@dataclass(frozen=True, kw_only=True)
+class CodeInfo(Code):
+    """One code of the codebook: what its `Code` declares, and what the field of `CatalogEntry` adds to that.
 
     Attributes:
         name: Name of the field and of the column.
         kind: ``text``, ``choice`` (one of ``values``), ``integer``, ``number``, ``boolean``, ``list`` (of texts),
             ``choices`` (several of ``values``), or ``object`` (JSON).
+        required: Whether every entry has it.
         values: Allowed values of a choice.
         low: Least allowed number.
         high: Greatest allowed number.
-        required: Whether every entry has it.
     """
 
     name: str
     kind: Kind
-    group: str
-    meaning: str
-    paper: str | None
-    example: str
-    unit: str | None
-    text: bool
-    ordered: bool
     required: bool
     values: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    term: bool = False
-    label: str = ""
-    facet: int | None = None
-    range_filter: bool = False
-    sort_labels: tuple[str, str] = ("", "")
-    log_axis: bool = False
-    number_format: Literal["grouped", "short", "plain"] = "grouped"
-    overview: int | None = None
 
     @property
     def option(self) -> str:
@@ -147,7 +132,7 @@ def _ordered_by(attribute: str) -> tuple[str, ...]:
 
 def as_json() -> list[dict[str, Any]]:
     """The codebook as JSON types, for other programs."""
-    return [asdict(info) for info in codebook().values()]
+    return [{"name": info.name} | asdict(info) for info in codebook().values()]
 
 
 def as_markdown() -> str:

@@ -29,6 +29,8 @@ class State:
         note: Why, if somebody said.
         entry: The entry.
         sources: Code -> where its value comes from.
+        withdrawn: Whether the entry was out of searches.
+        duplicate_of: Id of the entry that stood for it, if any.
         differences: Code -> (before, after), against the state before.
     """
 

@@ -59,13 +59,31 @@ def link_duplicates(connection: Connection, change: int, ids: Iterable[str]) -> 
 
 
 def set_link(connection: Connection, change: int, number: int, stands: str | None, rule: str | None) -> None:
-    """Say that another entry stands for this one, or that none does."""
+    """Store which entry stands for this one.
+
+    Args:
+        connection: In a transaction.
+        change: Number of the change that this belongs to.
+        number: Row number of the duplicate.
+        stands: Id of the entry that stands for it; None if none does.
+        rule: Rule by which the two are linked; None if they are not.
+    """
     row = next(rows_with_sources(connection, entries.c.number == number))
     replace(connection, change, row, entry_of(row), row["sources"], duplicate_of=stands, duplicate_rule=rule)
 
 
 def move_duplicates(connection: Connection, change: int, chief: str, stands: str | None) -> list[str]:
-    """Let another entry (or none) stand for those for which ``chief`` stands; their ids."""
+    """Let another entry stand for all duplicates of one.
+
+    Args:
+        connection: In a transaction.
+        change: Number of the change that this belongs to.
+        chief: Id of the entry that stands for them now.
+        stands: Id of the one that shall; None if none does.
+
+    Returns:
+        Ids of the duplicates.
+    """
     rows = connection.execute(
         sa.select(entries.c.id, entries.c.number, entries.c.duplicate_rule).where(entries.c.duplicate_of == chief)
     ).all()

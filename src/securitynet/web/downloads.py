@@ -18,7 +18,7 @@ from securitynet.catalog.codebook import codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.store import of_duplicates
 from securitynet.catalog.tables import entries, measurements, provenance
-from securitynet.web.search import Integers
+from securitynet.web.columns import Integers
 
 KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 _PART = 1000
@@ -60,7 +60,13 @@ def read_records(database: Database, numbers: Integers) -> Iterator[list[dict[st
 
 
 def stream_file(kind: str, database: Database, numbers: Integers) -> Iterator[bytes]:
-    """A file of this kind, in parts."""
+    """Write entries as a file, part by part.
+
+    Args:
+        kind: ``csv``, ``json`` or ``parquet``.
+        database: Where the entries are read.
+        numbers: Their row numbers, in the order of the file.
+    """
     return {"csv": _csv, "json": _json, "parquet": _parquet}[kind](read_records(database, numbers))
 
 

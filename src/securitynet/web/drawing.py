@@ -33,6 +33,14 @@ class Drawing:
     """All that the template draws.
 
     Attributes:
+        width: Of the picture, in pixels, as are all lengths here.
+        height: Of the picture.
+        left: Where the vertical axis is.
+        right: Right end of the plot.
+        top: Upper end of the plot.
+        bottom: Where the horizontal axis is.
+        x_ticks: Marks of the horizontal axis.
+        y_ticks: Marks of the vertical axis.
         shades: SVG paths of the cells of the density, those with the fewest models first; none if all are points.
         dots: A link with a circle for each model that is drawn.
     """

@@ -183,9 +183,14 @@ def _blocks(count: int) -> Iterator[slice]:
 
 
 def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
-    """Pearson's r with the interval of a jackknife over clusters, from sums a cluster: quick for a million models.
+    """Compute Pearson's r and its jackknife interval over clusters from sums per cluster: fast for a million models.
 
-    It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
+    The result is that of `securitynet.analysis.statistics.correlation` with clusters.
+
+    Args:
+        x: N, one value per model.
+        y: N, the other value.
+        clusters: N, number of each model's cluster, from 0.
     """
     if not (len(x) and np.ptp(x) > 0 and np.ptp(y) > 0):
         return Estimate(np.nan, np.nan, np.nan, None, len(x), None, "a quantity that does not vary")

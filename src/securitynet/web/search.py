@@ -129,10 +129,16 @@ class Snapshot:
         """How the matches are distributed; each facet is counted as if nothing of it were chosen yet."""
         return self._facets.get(_key(state), lambda: self._count_facets(state))
 
-    def sort(self, matches: Matches, order: str, start: int, count: int) -> list[int]:
-        """Row numbers in the database of a stretch of the ordered matches; `Columns.sort` has the arguments."""
-        rows = self.columns.sort(matches.rows, order, start, count)
-        numbers: list[int] = self.columns.numbers[rows].tolist()
+    def sort(self, matches: Matches, order: str, start: int, count: int) -> Integers:
+        """Sort matches, and give the numbers in the database of a stretch of them.
+
+        Args:
+            matches: From `match`.
+            order: Code, with ``-`` before it for descending; nothing for the order of numbers.
+            start: First place of the stretch, from 0.
+            count: Most numbers to give.
+        """
+        numbers: Integers = self.columns.numbers[self.columns.sort(matches.rows, order, start, count)]
         return numbers
 
     def _match(self, state: State) -> Matches:
@@ -215,7 +221,7 @@ class Search:
         try:
             self._snapshot = Snapshot(self.catalog.database, reading.load_frames(self.catalog.database))
             self._failure = None
-        except Exception as error:  # visitors are told, and the next one makes it be tried again
+        except Exception as error:  # visitors see it, and the next request tries again
             self._failure = error
         finally:
             self._looked = time.monotonic()
@@ -236,7 +242,8 @@ class Search:
         self.make_query(state)
         snapshot = self.snapshot
         matches = snapshot.match(state)
-        return matches, self.read_rows(snapshot.sort(matches, state.sort, (state.page - 1) * per_page, per_page))
+        numbers = snapshot.sort(matches, state.sort, (state.page - 1) * per_page, per_page)
+        return matches, self.read_rows(numbers.tolist())
 
     def read_rows(self, numbers: list[int]) -> list[CatalogEntry]:
         """The entries with these row numbers, in this order."""

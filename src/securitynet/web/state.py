@@ -104,7 +104,13 @@ class State:
 
 
 def parse_whole(text: str, name: str, least: int, most: int) -> int:
-    """A whole number in a range.
+    """Read a whole number.
+
+    Args:
+        text: What was given.
+        name: What to call it in an error.
+        least: Smallest number allowed.
+        most: Largest number allowed.
 
     Raises:
         ConfigurationError: If it is none.

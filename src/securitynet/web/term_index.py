@@ -55,7 +55,8 @@ class TermIndex:
         self._terms, self._numbers = frame["term"], frame["number"]
         self._shown = shown
         # Row numbers are places in a mask.
-        self._size = 1 + max([int(numbers.max() or 0) for numbers in (self._numbers.explode(), pl.Series(shown))])
+        known = self._numbers.explode().drop_nulls().to_numpy()
+        self._size = 1 + max(int(numbers.max(initial=0)) for numbers in (known, shown))
 
     def match(self, text: str) -> Mask:
         """Which of the shown entries have all words of a text, N.
