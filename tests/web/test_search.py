@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,8 @@ STATES = [
     State(filters={"dataset": ("!SVHN",)}),
     State(filters={"countries": ("China",), "purpose": ("security",)}),
     State(filters={"countries": ("!China",)}),
+    State(filters={"countries": ("any",)}),
+    State(filters={"countries": ("none",)}),
     State(filters={"year": ("none",)}),
     State(filters={"year": ("!2014",)}),
     State(filters={"year": ("2014,2016..2017",)}),
@@ -43,8 +47,10 @@ def test_the_same_as_the_catalogs_queries(filled: tuple[str, list[str]], sort: s
         for state in STATES:
             asked = State(state.text, state.filters, sort)
             expected = [entry.id for entry in search.make_query(asked)]
-            found, entries = search.read_page(asked, 200)
-            assert found.total == len(expected) and [entry.id for entry in entries] == expected, asked
+            matches, entries = search.read_page(asked, 200)
+            assert matches.total == len(expected) and [entry.id for entry in entries] == expected, asked
+            _, second = search.read_page(replace(asked, page=2), 7)
+            assert [entry.id for entry in second] == expected[7:14], asked
 
 
 def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[str]]) -> None:

@@ -12,15 +12,15 @@ from securitynet.web.drawing import format_number
 from securitynet.web.search import Choice
 
 
-def label(name: str) -> str:
-    """A code or a measured name, as it is read: ``task type``, ``stealing accuracy``."""
+def write_label(name: str) -> str:
+    """Write the name of a code or of a measured value: ``task``, ``stealing accuracy``."""
     if name in codebook():
         return codebook()[name].label
     return name.replace(".", " ").replace("auxiliary=", "with ").replace("surrogate=", "surrogate ")
 
 
-def shown(value: Any, name: str = "") -> str:
-    """A code's value in words."""
+def write_value(value: Any, name: str = "") -> str:
+    """Write a code's value."""
     if value is None or value in ("", (), []):
         return "–"
     if isinstance(value, bool):
@@ -34,38 +34,38 @@ def shown(value: Any, name: str = "") -> str:
         form = info.number_format if info is not None else "grouped"
         return format_number(value) if form == "short" else f"{value:,}" if form == "grouped" else str(value)
     if isinstance(value, dict):
-        return "; ".join(f"{key} {shown(item)}" for key, item in value.items())
+        return "; ".join(f"{key} {write_value(item)}" for key, item in value.items())
     return format_number(value) if isinstance(value, float) else str(value)
 
 
-def measured(value: float) -> str:
-    """A measured value, with three decimals where it is a share or a difference of shares."""
+def write_measured(value: float) -> str:
+    """Write a measured value, with three decimals where it is a share or a difference of shares."""
     return f"{value:.3f}".replace("-", "−") if abs(value) < 10 else format_number(value)
 
 
-def thousands(count: int) -> str:
-    """A count."""
+def write_count(count: int) -> str:
+    """Write a count with separators."""
     return f"{count:,}"
 
 
-def safe_link(text: str | None) -> str | None:
-    """An address that a browser may open: only http and https."""
+def check_link(text: str | None) -> str | None:
+    """Return an address that a browser may open, http or https; None for any other."""
     return text if text and text.startswith(("https://", "http://")) else None
 
 
-def dotted(*parts: object) -> str:
-    """What is known of these, on one line."""
+def join_known(*parts: object) -> str:
+    """Join the parts that are known on one line."""
     return " · ".join(str(part) for part in parts if part)
 
 
-def with_code(text: str) -> Markup:
-    """A description, with what stands in backticks as code."""
+def mark_code(text: str) -> Markup:
+    """Mark what stands in backticks as code."""
     parts = str(text).split("`")
     return Markup().join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
-def choices(name: str, several: Iterable[Choice]) -> Markup:
-    """Values of a facet to tick; written here, for a page has fifty of them."""
+def render_choices(name: str, several: Iterable[Choice]) -> Markup:
+    """Render the check boxes of a facet."""
     return Markup("\n").join(
         Markup(
             f'<li><label><input type="checkbox" name="{escape(name)}" value="{escape(one.value)}"'
@@ -77,14 +77,14 @@ def choices(name: str, several: Iterable[Choice]) -> Markup:
 
 
 GLOBALS: dict[str, Any] = {
-    "label": label,
-    "shown": shown,
-    "measured": measured,
-    "thousands": thousands,
+    "label": write_label,
+    "shown": write_value,
+    "measured": write_measured,
+    "thousands": write_count,
     "short": format_number,
-    "dotted": dotted,
-    "choices": choices,
-    "with_code": with_code,
-    "safe_link": safe_link,
+    "dotted": join_known,
+    "choices": render_choices,
+    "with_code": mark_code,
+    "safe_link": check_link,
     "codebook": codebook,
 }
