@@ -13,19 +13,19 @@ from typing_extensions import override
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import (
     AccountantName,
     ClippingName,
     PrivateSteps,
-    noise_for,
+    find_noise,
     plan_steps,
     unsupported_layers,
     with_group_norms,
 )
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.trainable import build_architecture
 from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
 
 PresetName = Literal[
@@ -127,7 +127,7 @@ class DpSgd(TrainingDefense):
             return self.noise_multiplier
         rate, steps = plan_steps(records, recipe.batch_size, recipe.epochs)
         assert self.target_epsilon is not None  # given where the noise is not
-        return noise_for(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
+        return find_noise(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
     @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
@@ -146,7 +146,7 @@ class DpSgd(TrainingDefense):
                 hint=f"Set dp-sgd.delta well below {1 / records:.1g}.",
             )
         plan_steps(records, recipe.batch_size, recipe.epochs)
-        layers = unsupported_layers(build(architecture, *shape))
+        layers = unsupported_layers(build_architecture(architecture, *shape))
         if layers and not self.replace_layers:
             raise ConfigurationError(
                 f"{architecture} has layers of kind {', '.join(layers)}, which mix the records of a batch; DP-SGD "
@@ -170,7 +170,7 @@ class DpSgd(TrainingDefense):
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
 
     @override
-    def imitate(self, record: DefenseRecord) -> DpSgd:
+    def match_record(self, record: DefenseRecord) -> DpSgd:
         """Use the noise of the target, whatever epsilon that spends on other records, and no secret seed."""
         changes: dict[str, Any] = {"secret_noise": False}
         if record.privacy is not None:

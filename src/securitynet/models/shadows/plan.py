@@ -1,44 +1,45 @@
-"""How many shadow models, trained how, on what: the configuration, and who is in which training set."""
+"""The configuration of shadow models: how many, how they are trained, and their training sets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
-from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
-"""Architecture of shadow models where the target's is neither known nor one of ours, and none was chosen."""
+"""Architecture of shadow models where the target's is not known, and none was chosen."""
 
 
 class ShadowTraining(Record):
     """How shadow models are trained.
 
     Attributes:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the target's own where it is
-            known, else `FALLBACK_ARCHITECTURE`.
-        recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are as the target was trained
-            where that is known, else ML-Doctor's. The seed follows from that of the attack.
-        defense: ``imitate``: they are trained with the defense that the target was trained with, as an adversary would
-            who knows of it. ``none``: without, which may understate the risk; what a defense changed in the recipe
-            stays.
+        architecture: A name or a reference (`securitynet.models.training.trainable`); None for the target's own if it
+            is known, else `FALLBACK_ARCHITECTURE`.
+        recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are those of the target's
+            training if that is known, else ML-Doctor's. The seed follows from that of the attack.
+        defense: ``imitate``: train them with the target's training defense, as an adversary would who knows of it.
+            ``none``: train them without it, which may understate the risk; changes of the recipe by the defense remain.
     """
 
     architecture: str | None = None
     recipe: dict[str, int | float | str | None] = Field(default_factory=dict)
-    # Left out of what makes the id of a trial where it is as ever: trials of undefended targets keep theirs.
+    # Left out of the trial id at its default: trials of targets without a defense keep their ids.
     defense: Literal["imitate", "none"] = Field(default="imitate", exclude_if=lambda value: value == "imitate")
 
     @field_validator("recipe")
@@ -56,11 +57,11 @@ class ShadowPlan(ShadowTraining):
     """Many shadow models with random training sets.
 
     Attributes:
-        count: Shadow models.
-        share: Share of the pool that each is trained on.
+        count: Number of shadow models, at least 2.
+        share: Share of the pool in each training set, in (0, 1).
         pool: ``online``: members and non-members of the target, so that each judged record is in the training sets of
-            ``count × share`` shadow models (the auditor's setting: it needs the records that are judged).
-            ``offline``: the shadow parts of the split, which hold none of the judged records.
+            ``count × share`` shadow models (the auditor's setting: it needs the judged records in advance).
+            ``offline``: the shadow parts of the split, which contain none of the judged records.
     """
 
     count: int = Field(default=16, ge=2)
@@ -68,10 +69,10 @@ class ShadowPlan(ShadowTraining):
     pool: Literal["online", "offline"] = "online"
 
     def records(self, splits: Splits) -> NDArray[np.int64]:
-        """The pool that training sets are drawn from, sorted.
+        """The pool from which training sets are drawn, sorted.
 
         Raises:
-            SplitError: If the split has no shadow parts and they are asked for.
+            SplitError: If the pool is ``offline`` and the split has no shadow parts.
         """
         if self.pool == "online":
             return np.union1d(splits.members, splits.non_members)
@@ -84,14 +85,14 @@ class ShadowPlan(ShadowTraining):
         return pool
 
     def training_sets(self, size: int, seed: int) -> NDArray[np.bool_]:
-        """Who trains which shadow model, ``count``×``size``.
+        """Draw the training sets: whether each record is in that of each shadow model, ``count``×``size``.
 
-        Each record is in exactly ``round(count × share)`` of them, as in LiRA's experiments (Carlini et al., 2022): an
-        independent coin for each would leave some records with too few models on one side.
+        Each record is in exactly ``round(count × share)`` training sets, as in LiRA's experiments (Carlini et al.,
+        2022): independent draws would leave some records with too few models on one side.
 
         Args:
-            size: Records in the pool.
-            seed: Decides, and nothing else.
+            size: Number of records in the pool.
+            seed: The only source of randomness.
 
         Raises:
             ConfigurationError: If a record would be in all or in none of them.
@@ -103,7 +104,7 @@ class ShadowPlan(ShadowTraining):
                 f"{inside} of them; some must have it and some not.",
                 hint="Train more shadow models, or move the share towards one half.",
             )
-        # The raw stream is the part of NumPy's generators that no version will change.
+        # NumPy guarantees the raw stream of its generators to stay the same in all versions.
         raw = np.random.PCG64(derived_seed(seed, "shadow training sets")).random_raw(self.count * size)
         ranks = raw.reshape(self.count, size).argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
         return np.asarray(ranks < inside)
@@ -111,19 +112,21 @@ class ShadowPlan(ShadowTraining):
 
 @dataclass(frozen=True)
 class ResolvedTraining:
-    """What shadow models are trained as.
+    """How shadow models are trained, with everything filled in.
 
     Attributes:
-        architecture: Name in the registry.
-        recipe: With the seed still of the target; `seeded` gives each shadow model its own.
-        assumptions: In words, what of it is not known to be as for the target; empty if all is.
-        defense: The target's defense; None if it has none, or is not imitated.
+        architecture: What they are built from; see `securitynet.models.training.trainable`.
+        recipe: The recipe, still with the seed of the target; `seeded` gives each shadow model its own.
+        assumptions: Sentences on how the training may differ from the target's; empty if all is known.
+        defense: The target's training defense; None if it has none, or if the shadow models are trained without it.
+        input_size: Height and width to which images are resized first, as for the target; None keeps their size.
     """
 
     architecture: str
     recipe: Recipe
     assumptions: tuple[str, ...]
     defense: TrainingDefense | None = None
+    input_size: int | None = None
 
     def seeded(self, seed: int, number: int) -> Recipe:
         """The recipe of one shadow model."""
@@ -133,61 +136,90 @@ class ResolvedTraining:
 def resolve_training(
     training: ShadowTraining, target: Target, trained: TargetRecord | None, defense: TrainingDefense | None = None
 ) -> ResolvedTraining:
-    """Fill in what the configuration leaves open from what is known about the target.
+    """Complete a configuration with what is known about the target.
 
     Args:
         training: The configuration.
-        target: To be imitated.
-        trained: How it was trained, where that is known.
+        target: The target.
+        trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names; see `TrialData.defense`.
 
     Raises:
         UnknownName: If there is no such architecture.
-        ConfigurationError: If the fields make no recipe, or the target's defense is not at hand to be imitated.
+        ConfigurationError: If the fields make no valid recipe, or the target's defense is not available.
     """
     assumptions = []
-    scheme, _, name = target.reference.partition(":")
-    known = trained.architecture if trained else (name if scheme == "arch" and name in ARCHITECTURES else None)
-    architecture = training.architecture or known or FALLBACK_ARCHITECTURE
-    architecture = ARCHITECTURES.resolve(architecture).name
+    own = None
+    if training.architecture is not None:
+        chosen = find_architecture(training.architecture)
+    else:
+        own = find_own_architecture(target, trained)
+        chosen = own or find_architecture(FALLBACK_ARCHITECTURE)
+    known = trained.architecture if trained else name_architecture(target)
     if known is None:
-        assumptions.append(f"they are {architecture}, and the target's architecture is not one of ours")
-    elif architecture != known:
-        assumptions.append(f"they are {architecture}, and the target is {known}")
+        assumptions.append(f"they are {chosen.name}, and the target's architecture is not known")
+    elif chosen.name != known:
+        assumptions.append(f"they are {chosen.name}, and the target is {known}")
+    elif trained is not None and trained.architecture_version not in ("", chosen.version):
+        assumptions.append(f"what builds {chosen.name} has changed since the target was trained")
     base = trained.recipe if trained else Recipe()
     if trained is None:
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
     defense = None if training.defense == "none" else choose_shadow_defense(trained, defense)
-    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), defense)
+    size = target.preprocessing.input_size if own is not None and trained is None else None
+    return ResolvedTraining(
+        chosen.reference,
+        change_recipe(base, training.recipe, purpose="shadow models"),
+        tuple(assumptions),
+        defense,
+        None if size is None else size[0],
+    )
+
+
+def name_architecture(target: Target) -> str | None:
+    """Name what a target is built from, a name or a reference, if the target itself states it."""
+    if target.architecture is not None:
+        return find_architecture(target.architecture).name
+    scheme, _, name = target.without_interface().reference.partition(":")
+    return name if scheme == "arch" and name in ARCHITECTURES else None
+
+
+def find_own_architecture(target: Target, trained: TargetRecord | None) -> Architecture | None:
+    """Find the architecture of models that are trained like a target; None if the target's is not known.
+
+    Code that a model record names is never run: a factory counts only where the user named its file.
+
+    Raises:
+        ConfigurationError: If the target was built by a factory, and it is not known where that is.
+        SecurityNetError: See `find_architecture`.
+    """
+    known = target.architecture or (trained.architecture if trained else name_architecture(target))
+    if known is None:
+        return None
+    if target.architecture is None and parse_reference(known if ":" in known else f"arch:{known}").path is not None:
+        raise ConfigurationError(
+            f"The target was trained as {known}, and where that file is was not stated.",
+            hint="Load the target by that reference with its folder, or state --architecture.",
+        )
+    return find_architecture(known)
 
 
 def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:
-    """The defense of models that are trained like a target; None if that has none.
+    """The defense of models that are trained like a target; None if it has none.
 
     Raises:
-        ConfigurationError: If it has one that is not at hand. Models without it would be unlike the target, and what
-            rests on them would understate the risk without a word.
+        ConfigurationError: If the target's defense is not available. Models without it would differ from the target,
+            and results based on them would silently understate the risk.
     """
     if trained is None or trained.defense is None:
         return None
     if defense is None or defense.name != trained.defense.name:
         raise ConfigurationError(
-            f"The target was trained with the defense {trained.defense.name}, which is not at hand to train shadow "
+            f"The target was trained with the defense {trained.defense.name}, which is not available to train shadow "
             "models with.",
-            hint="Install what provides it (from Python: hand it over in TrialData.defense), or train them without "
+            hint="Install its package (from Python: pass it in TrialData.defense), or train them without "
             'it, which may understate the risk, with the setting defense = "none" of their training.',
         )
-    return defense.imitate(trained.defense)
-
-
-def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:
-    try:
-        return Recipe(**{**base.model_dump(), **changes})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "recipe"
-        raise ConfigurationError(
-            f"This is no recipe for shadow models: {where}: {problem['msg'].removeprefix('Value error, ')}."
-        ) from error
+    return defense.match_record(trained.defense)

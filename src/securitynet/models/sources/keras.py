@@ -1,13 +1,14 @@
-"""A Keras model, run on torch: .keras, or .h5 (also of TensorFlow 2).
+"""A Keras model, run on torch: .keras, or .h5 (also written by TensorFlow 2).
 
-The model becomes an ordinary torch module, so that white-box work is possible. Keras reads the file in its safe mode
-on its torch back end, and only after a look at the configuration in it: a Lambda layer, a class that Keras does not
-define and a layer that reads further files are refused before anything is built.
+The model becomes an ordinary torch module, so white-box work is possible. Keras reads the file in safe mode on its
+torch back end, and only after its configuration has been checked: a Lambda layer, a class that Keras does not define,
+and a layer that reads further files are refused before anything is built.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, UnsafeFile
 from securitynet.files import file_checksum
+from securitynet.models.sources._hdf5 import check_self_contained
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -55,7 +57,7 @@ _EXPORT = "Export the model to ONNX where it was made (tf2onnx, or model.export(
 
 
 class ChannelsLast(nn.Module):
-    """Feeds N×C×H×W images to a network that takes N×H×W×C."""
+    """Passes N×C×H×W images to a network that takes N×H×W×C."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -67,12 +69,12 @@ class ChannelsLast(nn.Module):
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """The model in a Keras file, with its weights.
+    """Load the model of a Keras file, with its weights.
 
     Raises:
-        MissingExtra: Without Keras.
+        MissingExtra: If Keras is not installed.
         UnsafeFile: If the file holds code, or names classes that Keras does not define.
-        ModelError: If it is missing, damaged, holds weights only, or no image classifier.
+        ModelError: If it is missing, damaged, holds weights only, or is not an image classifier.
     """
     path, name = reference.path or Path(reference.name), str(reference.without_folders())
     if not path.is_file():
@@ -110,11 +112,11 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 
 def import_keras() -> Any:
-    """Keras on its torch back end.
+    """Import Keras with its torch back end.
 
     Raises:
         MissingExtra: If it is not installed.
-        ModelError: If it has been imported with another back end, which can't be changed any more.
+        ModelError: If it has already been imported with another back end.
     """
     if "keras" not in sys.modules:
         chosen = os.environ.get("KERAS_BACKEND")
@@ -132,14 +134,14 @@ def import_keras() -> Any:
     backend = keras.backend.backend()
     if backend != "torch":
         raise ModelError(
-            f"Keras has been imported with its {backend} back end, on which a model is no torch network.",
-            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a process of its own.",
+            f"Keras has been imported with its {backend} back end, with which a model is not a torch network.",
+            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a separate process.",
         )
     return keras
 
 
 def check_config(config: Any, reference: str) -> None:
-    """Refuse a configuration that needs more than the classes of Keras.
+    """Refuse a configuration that needs anything but the classes of Keras.
 
     Raises:
         UnsafeFile: If it does.
@@ -178,16 +180,21 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _read_config(path: Path, reference: str) -> dict[str, Any]:
-    """The configuration of the model, without what it was compiled with."""
+    """The configuration of the model, without its compilation settings."""
     try:
+        import h5py
+
         text: Any
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 text = archive.read("config.json")
+                for member in archive.namelist():
+                    if member.endswith((".h5", ".hdf5")):
+                        with h5py.File(io.BytesIO(archive.read(member))) as file:
+                            check_self_contained(file, reference)
         else:
-            import h5py
-
             with h5py.File(path) as file:
+                check_self_contained(file, reference)
                 text = file.attrs.get("model_config")
         config = None if text is None else json.loads(text)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

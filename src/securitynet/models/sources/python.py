@@ -1,13 +1,13 @@
-"""A network that a function of your own makes.
+"""A network made by a function of the user.
 
-This is the one place where code is run, because the user names it. Weights given besides are data as everywhere.
+This is the only source that runs code, because the user names it. Weights are still read as data only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +18,12 @@ from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
 from securitynet.files import file_checksum
+from securitynet.models.architectures.in_process import accepted_arguments
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
+from securitynet.models.sources.versions import digest_source_files
+from securitynet.randomness import isolated
 
 SCHEME = Scheme(
     "python",
@@ -37,10 +40,14 @@ SCHEME = Scheme(
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Call the user's factory and describe the network that it makes.
+
+    Raises:
+        ModelError: If the file or the function does not exist, fails, or returns no network.
+    """
     path, name = reference.path or Path(reference.name), reference.detail or ""
-    factory = _load(path, name)
-    accepted = _accepted(factory)
+    factory = _load(path, name, digest_source_files(path) if path.is_file() else "")
+    accepted = accepted_arguments(factory)
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         values = {"num_classes": shape.num_classes, "channels": shape.channels, "image_size": shape.image_size}
@@ -59,20 +66,24 @@ def open_source(reference: ModelReference) -> NetworkSource:
         fixed_classes="num_classes" not in accepted,
         sized="image_size" in accepted,
         bring_own=True,
-        on_meta=False,  # the code may look at values of what it makes
+        on_meta=False,  # the code may read values of the network that it makes
     )
 
 
-def _load(path: Path, name: str) -> Callable[..., Any]:
+@functools.lru_cache(maxsize=16)
+def _load(path: Path, name: str, digest: str) -> Callable[..., Any]:
+    """The factory of a file; each version of the file, by its digest, is run once."""
+    del digest
     if not path.is_file():
         raise ModelError(f"There is no Python file {path}.", hint="Write python:path/to/file.py:factory.")
     spec = importlib.util.spec_from_file_location(f"securitynet_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path} is not a Python file.", hint="Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickling look a class's module up there.
+    # Dataclasses and pickling look up a class's module there.
     sys.modules[spec.name] = module
-    with _explained(str(path)), _beside(path):
+    # Whether the file is run now or was before must not change the weights that are drawn next.
+    with _explained(str(path)), _beside(path), isolated():
         spec.loader.exec_module(module)
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -81,17 +92,9 @@ def _load(path: Path, name: str) -> Callable[..., Any]:
     return factory  # type: ignore[no-any-return]
 
 
-def _accepted(factory: Callable[..., Any]) -> set[str]:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):
-        return set()
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-
-
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """Let the code import what lies beside it, as it could when run as a script."""
+    """Let the code import the modules in its own folder, as it could when run as a script."""
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

@@ -21,13 +21,13 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.fit import History, Note, Progress, Targets, fit, held_out
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
+from securitynet.models.training.trainable import build_architecture
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
@@ -90,7 +90,7 @@ class Fitting:
     """A training to run, with everything that a defense needs for it.
 
     Attributes:
-        architecture: Name of the architecture of ``network``.
+        architecture: The architecture of ``network``; see `securitynet.models.training.trainable`.
         network: The network with its initial weights; it is trained in place.
         images: Images of the dataset.
         labels: Labels of the dataset, one per image.
@@ -101,7 +101,7 @@ class Fitting:
         aside: Records that the defense set aside.
         unseen: Non-members, used for reporting only.
         checkpoint: Checkpoint file; None stores nothing.
-        data_fingerprint: See `fit`.
+        data_fingerprint: Digest that stands for images, indices and preprocessing in the checkpoint's fingerprint.
         device: Where to train.
         progress: Called after each epoch.
         note: Called with messages for the user.
@@ -135,7 +135,7 @@ class Fitting:
         classes, channels, size = self.shape
         with isolated():
             torch.manual_seed(derived_seed(self.recipe.seed, f"initial weights {purpose}"))
-            return build(architecture, classes, channels, size)
+            return build_architecture(architecture, classes, channels, size)
 
     def fit(self, procedure: Procedure | None = None, targets: Targets | None = None, **changes: Any) -> History:
         """Train the network with a procedure, on labels or other targets.
@@ -186,6 +186,7 @@ class TrainingDefense(Defense):
     """A defense that changes how a target is trained. Each method is one hook; by default it changes nothing.
 
     Class attributes:
+        stage: Always ``training``.
         accountable: Whether the training accounts for a privacy budget, so that nothing else may use the records.
     """
 
@@ -261,8 +262,8 @@ class TrainingDefense(Defense):
         """
         return DefenseRecord(name=self.name, settings=self.model_dump(mode="json"), **outcome)
 
-    def imitate(self, record: DefenseRecord) -> TrainingDefense:
-        """Defense that an adversary uses for shadow models of a target that was trained with this one.
+    def match_record(self, record: DefenseRecord) -> TrainingDefense:
+        """The defense for shadow models of a target that was trained with this one; by default the same defense.
 
         Args:
             record: The defense in the target's model record.

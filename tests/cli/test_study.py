@@ -1,0 +1,155 @@
+"""`securitynet study` as a user runs it: a small study of real attacks, its table, and the catalog."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pandas
+import pytest
+
+import securitynet.catalog
+from securitynet.catalog.schema import CatalogEntry
+from securitynet.cli.main import main
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["securitynet", "study", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+STUDY = """
+name = "command"
+catalog = "{catalog}"
+[data]
+dataset = "digits"
+limit = 300
+[[train]]
+architecture = "simple-cnn"
+epochs = [2, 8]
+learning_rate = 0.05
+limit = 300
+[[models]]
+catalog = "mine:net"
+normalize = "none"
+head = "logits"
+split = "four-way"
+[[attacks]]
+name = ["correctness", "ml-doctor-black-box"]
+"""
+
+FACTORY = """
+import torch
+
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+
+
+def test_from_a_file_to_the_catalog(invoke, tmp_path):
+    (tmp_path / "net.py").write_text(FACTORY)
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    entry = CatalogEntry(key="mine:net", source="mine", name="net", reference=f"python:{tmp_path}/net.py:make",
+                         head="classifier", dataset="digits", claimed_accuracy=0.97, family="Linear")  # fmt: skip
+    with securitynet.catalog.open(url) as catalog:
+        catalog.add(entry.known())
+    study, out = tmp_path / "study.toml", tmp_path / "out"
+    study.write_text(STUDY.format(catalog=url) + '[datasets]\ndigits = "digits"\n')
+    code, stdout, _ = invoke("plan", study, "--out", out)
+    assert code == 0 and "9 trials on 3 targets" in stdout and "To train first: 2 targets" in stdout
+    code, stdout, stderr = invoke("run", study, "--out", out, "--workers", 1, "--threads", 1, "--json")
+    assert code == 0, stderr
+    status = json.loads(stdout)
+    assert (status["ok"], status["failed"], status["subjects"]["opened"]) == (9, 0, 3)
+    assert "the accuracy is" in stderr and "0.9700 was stated" in stderr  # an untrained network is not what was claimed
+    assert "9 of 9 trials ok" in invoke("status", study, "--out", out)[1]
+    code, _, _ = invoke("export", out, tmp_path / "table.parquet")
+    frame = pandas.read_parquet(tmp_path / "table.parquet")
+    trained = frame[frame["architecture"] == "simple-cnn"]
+    assert set(trained["epochs"]) == {2, 8} and len(set(frame["case"])) == 3
+    assert set(frame[frame["catalog.family"] == "Linear"]["as_said"]) == {False}
+    aucs = frame[(frame["method"] == "correctness") & (frame["measure"] == "auc")]
+    overfitting = aucs["target_overfitting"]
+    assert aucs["value"].to_numpy() == pytest.approx(0.5 + overfitting.to_numpy() / 2)  # Yeom et al.
+    # Published twice, recorded once, with the trial that each value comes from.
+    assert "new values of 1 entries; 2 targets are not in the catalog" in invoke("publish", out, "--catalog", url)[2]
+    assert "0 new values" in invoke("publish", out, "--catalog", url)[2]
+    with securitynet.catalog.open(url) as catalog:
+        measured = {m.name: m for m in catalog.details("mine:net").measured}
+    auc = frame[(frame["catalog.family"] == "Linear") & (frame["name"] == "membership.correctness.auc")].iloc[0]
+    assert measured["membership.correctness.auc"].value == auc["value"]
+    assert measured["membership.correctness.auc"].source == auc["trial"]
+    assert invoke("reindex", out)[0] == 0
+    assert invoke("merge", out, "--out", tmp_path / "merged")[0] == 0
+    assert invoke("export", tmp_path / "merged", tmp_path / "merged.csv")[0] == 0
+    assert len(pandas.read_csv(tmp_path / "merged.csv")) == len(frame)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "absent.toml"), "There is no file"),
+        (("status", "absent-folder"), "There are no results"),
+        (("export", ".", "table.xlsx"), ".xlsx"),
+    ],
+)
+def test_mistakes_are_told(invoke, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, stderr = invoke(*arguments)
+    assert code == 1 and told in stderr and "Traceback" not in stderr
+
+
+def test_calibration_estimates_time_memory_and_queries(invoke, tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text("""
+name = "estimate"
+[data]
+dataset = "digits"
+[[train]]
+architecture = "simple-cnn"
+epochs = 3
+[[attacks]]
+name = "correctness"
+""")
+    code, stdout, stderr = invoke("plan", study, "--out", tmp_path / "out", "--calibrate", "--json", "--workers", 2)
+    assert code == 0, stderr
+    found = json.loads(stdout)["estimate"]
+    assert found["seconds"] > 0 and found["memory"] > 2**27 and found["workers"] == 2
+    assert found["queries"] == pytest.approx(899, rel=0.02)  # members and non-members of all digits
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_the_shared_checkpoints_give_the_known_numbers(invoke, tmp_path, shared_data):
+    """CIFAR-10's public ResNets, measured by hand before any of this was written."""
+    study = tmp_path / "study.toml"
+    text = f'name = "known"\n[data]\ndataset = "parquet:{shared_data}/cifar10-jpeg"\nnormalize = "imagenet"\n'
+    for number, file in ((20, "resnet20-12fca82f.th"), (32, "resnet32-d509ac18.th")):
+        text += f'[[models]]\nlabel = "resnet{number}"\nreference = "arch:cifar-resnet{number}"\n'
+        text += f'weights = "{shared_data}/cifar10-resnets/{file}"\n'
+    study.write_text(text + '[[attacks]]\nname = "modified-entropy"\n')
+    code, _, stderr = invoke("run", study, "--out", tmp_path / "out", "--workers", 1)
+    assert code == 0, stderr
+    invoke("export", tmp_path / "out", tmp_path / "table.csv")
+    frame = pandas.read_csv(tmp_path / "table.csv")
+    aucs = frame[(frame["method"] == "modified-entropy") & (frame["measure"] == "auc")].set_index("model")
+    known = {"resnet20": (0.8604, 0.8103, 0.5232), "resnet32": (0.8811, 0.8256, 0.5286)}
+    for model, (train, test, auc) in known.items():
+        row = aucs.loc[model]
+        assert row["target_train_accuracy"] == pytest.approx(train, abs=2e-4)
+        assert row["target_test_accuracy"] == pytest.approx(test, abs=2e-4)
+        assert row["value"] == pytest.approx(auc, abs=2e-3)

@@ -1,0 +1,235 @@
+"""Shadow models: who trains which, the store, resumption, and the comparison with the target."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from securitynet.datasets import splits as make_splits
+from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
+from securitynet.models.shadows import (
+    Accuracies,
+    ShadowPlan,
+    ShadowTraining,
+    compare,
+    obtain_shadow,
+    resolve_training,
+    shadow_model,
+    shadow_outputs,
+)
+from securitynet.models.store.train_target import train_target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
+
+FAST = {"epochs": 3, "learning_rate": 0.05, "schedule": "constant"}
+
+
+@pytest.fixture(scope="module")
+def target(digits):
+    return train_target("simple-cnn", digits, seed=1, device="cpu", **FAST)
+
+
+@pytest.fixture(scope="module")
+def four_parts(digits):
+    return make_splits.four_way(digits)
+
+
+@pytest.mark.parametrize("count, share, inside", [(8, 0.5, 4), (5, 0.5, 2), (16, 0.25, 4), (3, 0.6, 2)])
+def test_each_record_is_in_equally_many_training_sets(count, share, inside):
+    chosen = ShadowPlan(count=count, share=share).training_sets(200, seed=3)
+    np.testing.assert_array_equal(chosen.sum(axis=0), inside)
+    # Sizes of training sets scatter as those of random halves do, and no two models get the same.
+    sizes = chosen.sum(axis=1)
+    assert abs(sizes - 200 * inside / count).max() < 4 * np.sqrt(200 * 0.25)
+    assert len(np.unique(chosen, axis=0)) == count
+    np.testing.assert_array_equal(chosen, ShadowPlan(count=count, share=share).training_sets(200, seed=3))
+    assert (chosen != ShadowPlan(count=count, share=share).training_sets(200, seed=4)).any()
+
+
+def test_a_share_that_puts_records_everywhere_or_nowhere_is_refused():
+    with pytest.raises(ConfigurationError, match="in 4 of them"):
+        ShadowPlan(count=4, share=0.9).training_sets(10, 0)
+
+
+def test_online_shadows_know_their_members_better(digits, four_parts, target, tmp_path):
+    records = np.concatenate([four_parts.members[:100], four_parts.non_members[:100][::-1]])
+    plan = ShadowPlan(count=4, recipe={**FAST, "epochs": 30})
+    found = shadow_outputs(target, digits, four_parts, records, plan, cache=tmp_path, device="cpu")
+    assert found.included.shape == (4, 200) and found.outputs.shape == (4, 200, 10)
+    np.testing.assert_array_equal(found.included.sum(axis=0), 2)
+    np.testing.assert_array_equal(found.labels, digits.labels[records])
+    log_p = torch.from_numpy(found.outputs).log_softmax(dim=2).numpy()
+    loss = -np.take_along_axis(log_p, found.labels[None, :, None], axis=2)[..., 0]
+    assert loss[found.included].mean() < 0.5 * loss[~found.included].mean()
+    # The target was trained for 3 epochs, they for 30: that is said.
+    assert len(found.fidelity) == 1 and "train accuracy" in found.fidelity[0]
+
+
+def test_offline_shadows_never_see_judged_records(digits, four_parts, target, tmp_path):
+    judged = np.union1d(four_parts.members, four_parts.non_members)
+    plan = ShadowPlan(count=2, recipe=FAST, pool="offline")
+    state = torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()
+    found = shadow_outputs(target, digits, four_parts, judged, plan, cache=tmp_path, device="cpu")
+    assert torch.equal(state, torch.get_rng_state())
+    np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])
+    assert not found.included.any()
+    own = shadow_outputs(target, digits, four_parts, four_parts.shadow_train, plan, cache=tmp_path, device="cpu")
+    np.testing.assert_array_equal(own.included.sum(axis=0), 1)
+
+
+def test_a_split_without_shadow_parts_is_refused(digits, four_parts, target):
+    empty = np.empty(0, np.int64)
+    bare = dataclasses.replace(four_parts, shadow_train=empty, shadow_test=empty)
+    with pytest.raises(SplitError, match="no shadow data"):
+        shadow_outputs(target, digits, bare, bare.members, ShadowPlan(pool="offline"), device="cpu")
+    with pytest.raises(SplitError, match="no shadow data"):
+        shadow_model(target, digits, bare, ShadowTraining(), device="cpu")
+
+
+def test_what_has_no_images_is_refused(digits, four_parts, target):
+    recorded = dataclasses.replace(digits, images=None)
+    with pytest.raises(ConfigurationError, match="no images"):
+        shadow_outputs(target, recorded, four_parts, four_parts.members, ShadowPlan(), device="cpu")
+    wide = dataclasses.replace(digits, images=digits.images[..., :6], content_digest=None)
+    with pytest.raises(ModelError, match="square"):
+        shadow_outputs(target, wide, four_parts, four_parts.members, ShadowPlan(), device="cpu")
+
+
+def weights_of(shadow):
+    return torch.cat([value.flatten() for value in shadow.target.module.state_dict().values()])
+
+
+def test_a_shadow_model_is_trained_once_for_what_decides_it(digits, four_parts, tmp_path):
+    recipe = Recipe(**FAST, seed=4)
+    epochs: list[int] = []
+
+    def obtain(indices=four_parts.shadow_train, architecture="simple-cnn", recipe=recipe, dataset=digits):
+        epochs.clear()
+        return obtain_shadow(
+            dataset, indices, architecture, recipe, cache=tmp_path, device="cpu", progress=epochs.append
+        )
+
+    first = obtain()
+    assert epochs == [1, 2, 3]
+    again = obtain()
+    assert epochs == []
+    assert torch.equal(weights_of(first), weights_of(again)) and again.history == first.history
+    assert again.target.identity == first.target.identity  # so that its signals are found in the cache too
+    labels = digits.labels.copy()
+    labels[0] = (labels[0] + 1) % 10
+    others = [
+        {"indices": four_parts.shadow_train[1:]},
+        {"recipe": recipe.model_copy(update={"seed": 5})},
+        {"recipe": recipe.model_copy(update={"learning_rate": 0.04})},
+        {"dataset": dataclasses.replace(digits, labels=labels)},
+    ]
+    for change in others:
+        obtain(**change)
+        assert epochs == [1, 2, 3], f"{change} must not use another's weights"
+    assert len(list((tmp_path / "shadows").iterdir())) == 5
+
+
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "weights.json"])
+def test_a_damaged_shadow_model_is_trained_again(damaged, digits, four_parts, tmp_path, caplog):
+    def obtain():
+        indices = four_parts.shadow_train[:100]
+        return obtain_shadow(digits, indices, "simple-cnn", Recipe(**FAST), cache=tmp_path, device="cpu")
+
+    first = obtain()
+    (file,) = (tmp_path / "shadows").glob(f"*/{damaged}")
+    content = file.read_bytes()
+    file.write_bytes(content[:40] + b"?" + content[41:-10])
+    assert torch.equal(weights_of(first), weights_of(obtain()))
+    assert "damaged" in caplog.text
+    assert file.read_bytes() == content or damaged == "weights.json"  # which holds the seconds that training took
+
+
+def test_an_interrupted_training_goes_on(digits, four_parts, tmp_path):
+    recipe, indices = Recipe(**{**FAST, "epochs": 4}), four_parts.shadow_train[:100]
+    whole = obtain_shadow(digits, indices, "simple-cnn", recipe, device="cpu")
+    seen: list[int] = []
+
+    def interrupt(done):
+        seen.append(done)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        obtain_shadow(digits, indices, "simple-cnn", recipe, cache=tmp_path, device="cpu", progress=interrupt)
+    rest = obtain_shadow(digits, indices, "simple-cnn", recipe, cache=tmp_path, device="cpu", progress=seen.append)
+    assert seen[0] == 1 and seen[-1] == 4 and len(seen) < 6, "it did not start over"
+    assert torch.equal(weights_of(whole), weights_of(rest))
+    assert not list((tmp_path / "shadows").glob("*/checkpoint*"))
+
+
+def test_records_that_early_stopping_held_out_are_no_members(digits, four_parts):
+    recipe = Recipe(**FAST, patience=2, validation_share=0.2)
+    shadow = obtain_shadow(digits, four_parts.shadow_train, "simple-cnn", recipe, device="cpu")
+    size = len(four_parts.shadow_train)
+    assert len(shadow.members) == size - round(0.2 * size)
+    assert np.isin(shadow.members, four_parts.shadow_train).all()
+
+
+def test_targets_of_one_recipe_share_shadow_models(digits, four_parts, target, tmp_path):
+    other = train_target("simple-cnn", digits, seed=2, device="cpu", **FAST)
+    plan = ShadowPlan(count=2, recipe=FAST)
+    for model in (target, other):
+        shadow_outputs(model, digits, four_parts, four_parts.members, plan, cache=tmp_path, device="cpu")
+    assert len(list((tmp_path / "shadows").iterdir())) == 2
+
+
+def test_the_shadow_model_of_ml_doctor_is_like_its_target(digits, four_parts, tmp_path):
+    settings = {**FAST, "epochs": 30}
+    target = train_target("simple-cnn", digits, seed=1, device="cpu", **settings)
+    found = shadow_model(target, digits, four_parts, ShadowTraining(recipe=settings), cache=tmp_path, device="cpu")
+    np.testing.assert_array_equal(found.shadow.members, four_parts.shadow_train)
+    np.testing.assert_array_equal(found.non_members, four_parts.shadow_test)
+    assert found.fidelity == ()
+
+
+def test_training_is_the_targets_where_it_is_known(target):
+    plain = resolve_training(ShadowTraining(), target, None)
+    assert plain.architecture == "simple-cnn" and plain.recipe == Recipe()
+    assert plain.assumptions == ("it is not known how the target was trained",)
+    seeds = {plain.seeded(seed, number).seed for seed in (0, 1) for number in (0, 1)}
+    assert len(seeds) == 4
+    reference = "timm:resnet18.a1_in1k"
+    foreign = Target(ModuleBackend(torch.nn.Linear(2, 2), reference=reference, checksum="", example_shape=None))
+    assert "not known" in resolve_training(ShadowTraining(), foreign, None).assumptions[0]
+    chosen = resolve_training(ShadowTraining(architecture="vgg11", recipe={"epochs": 7}), foreign, None)
+    assert (chosen.architecture, chosen.recipe.epochs, chosen.recipe.momentum) == ("vgg11", 7, 0.9)
+    with pytest.raises(UnknownName):
+        resolve_training(ShadowTraining(architecture="resnet19"), target, None)
+    with pytest.raises(ConfigurationError, match="Invalid recipe for shadow models: epochs"):
+        resolve_training(ShadowTraining(recipe={"epochs": 0}), target, None)
+    for wrong in ({"seed": 3}, {"epoch": 3}):
+        with pytest.raises(ValidationError):
+            ShadowTraining(recipe=wrong)
+
+
+def test_what_is_known_of_the_target_is_used(digits, tmp_path):
+    from securitynet.models.store.model_record import read_target_record
+
+    out = tmp_path / "target.safetensors"
+    target = train_target("simple-cnn", digits, out=out, device="cpu", **FAST)
+    trained = read_target_record(out)
+    resolved = resolve_training(ShadowTraining(recipe={"epochs": 2}), target, trained)
+    assert resolved.assumptions == ()
+    assert (resolved.recipe.epochs, resolved.recipe.learning_rate) == (2, 0.05)
+
+
+def test_the_rule_of_fidelity():
+    target = Accuracies(1.0, 0.8, 400, 400)  # two standard errors: 0 and 0.04
+    near = [Accuracies(0.97, 0.75, 50, 50), Accuracies(0.95, 0.69, 50, 50)]  # means 0.96 and 0.72
+    assert compare(target, near) == ()
+    (warning,) = compare(target, [Accuracies(0.94, 0.75, 50, 50)], ["they are dull"])
+    assert "train accuracy 0.940 against 1.000" in warning and "test accuracy" not in warning
+    assert "(they are dull)" in warning
+    (warning,) = compare(target, [Accuracies(0.96, 0.9, 50, 50)])
+    assert "test accuracy 0.900 against 0.800, overfitting level 0.060 against 0.200" in warning

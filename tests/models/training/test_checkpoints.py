@@ -1,0 +1,269 @@
+"""A training that is interrupted, in whatever way, ends with the same weights, bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from securitynet.datasets import load, splits
+from securitynet.errors import ModelError
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
+from securitynet.models.training.fit import History, fit
+from securitynet.models.training.recipe import Recipe
+
+DIGITS = load("digits")
+MEMBERS = splits.four_way(DIGITS).members
+RECIPE = Recipe(epochs=6, augment="crop-flip", learning_rate=0.02)
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process between two epochs."""
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(256, 10),
+        )
+
+
+def run(recipe: Recipe = RECIPE, checkpoint: Path | None = None, stop: int | None = None, notes: list | None = None):
+    """A network trained on digits; the run ends with `Interrupted` after ``stop`` epochs."""
+
+    def progress(done: int, total: int, history: History) -> None:
+        assert (done, total) == (history.epochs_run, recipe.epochs)
+        if done == stop:
+            raise Interrupted
+
+    module = network()
+    history = fit(
+        module,
+        DIGITS.images,
+        DIGITS.labels[MEMBERS],
+        recipe,
+        indices=MEMBERS,
+        checkpoint=checkpoint,
+        device="cpu",
+        progress=progress,
+        note=(notes if notes is not None else []).append,
+    )
+    return {name: value.numpy().tobytes() for name, value in module.state_dict().items()}, history
+
+
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch):
+    monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", float("inf"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "adam", "learning_rate": 1e-3}, {"patience": 2, "schedule": "constant", "epochs": 12}]
+)
+def test_interrupted_after_any_epoch_the_weights_are_the_same(tmp_path, changes):
+    recipe = Recipe(**{**RECIPE.model_dump(), **changes})
+    expected, history = run(recipe)
+    for stop in range(1, history.epochs_run + 1):
+        checkpoint, notes = tmp_path / f"{stop}.checkpoint", []
+        with pytest.raises(Interrupted):
+            run(recipe, checkpoint, stop)
+        torch.rand(stop)  # the global random state must not matter
+        resumed, again = run(recipe, checkpoint, notes=notes)
+        assert notes == [f"Resumed after epoch {stop} of {recipe.epochs}."]
+        assert resumed == expected
+        assert again.model_dump(exclude={"seconds"}) == history.model_dump(exclude={"seconds"})
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    expected, _ = run(checkpoint=tmp_path / "c")
+    weights, history = run(checkpoint=tmp_path / "c", stop=RECIPE.epochs)  # any epoch of it would raise
+    assert weights == expected
+    assert history.epochs_run == RECIPE.epochs
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 0.01}, {"epochs": 7}])
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path, change):
+    other = Recipe(**{**RECIPE.model_dump(), **change})
+    with pytest.raises(Interrupted):
+        run(other, tmp_path / "c", 2)
+    notes: list[str] = []
+    weights, _ = run(checkpoint=tmp_path / "c", notes=notes)
+    assert weights == run()[0]
+    assert "another run" in notes[0]
+
+
+def test_other_data_and_other_initial_weights_are_another_run(tmp_path):
+    with pytest.raises(Interrupted):
+        run(checkpoint=tmp_path / "c", stop=2)
+    labels = DIGITS.labels[MEMBERS]
+    changed = DIGITS.images.clone()
+    changed[int(MEMBERS[0]), 0, 0, 0] ^= 1
+    other = network()
+    with torch.no_grad():
+        other[5].bias[0] += 1
+    for module, images, values in (
+        (network(), changed, labels),
+        (network(), DIGITS.images, labels[::-1].copy()),
+        (other, DIGITS.images, labels),
+    ):
+        notes: list[str] = []
+        copy = tmp_path / "copy"
+        copy.write_bytes((tmp_path / "c").read_bytes())
+        fit(module, images, values, RECIPE, indices=MEMBERS, checkpoint=copy, device="cpu", note=notes.append)
+        assert "another run" in notes[0]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, damage):
+    path, notes = tmp_path / "c", []
+    with pytest.raises(Interrupted):
+        run(checkpoint=path, stop=4)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"cut": content[:-7], "flipped": content, "empty": b""}[damage])
+    weights, _ = run(checkpoint=path, notes=notes)
+    assert weights == run()[0]
+    assert notes == ["The checkpoint c is damaged and is ignored.", "Resumed after epoch 3 of 6."]
+
+
+def test_a_diverged_epoch_is_not_stored(tmp_path):
+    recipe = Recipe(epochs=5, learning_rate=1e30, schedule="constant")
+    with pytest.raises(ModelError, match="diverged"):
+        run(recipe, tmp_path / "c")
+    assert not (tmp_path / "c").exists()  # it was the first epoch
+    notes: list[str] = []
+    with pytest.raises(ModelError, match="diverged"):  # and the next run does not resume from a broken state
+        run(recipe, tmp_path / "c", notes=notes)
+    assert notes == []
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_used(tmp_path):
+    notes = []
+    file = CheckpointFile(tmp_path / "c", notes.append)
+    for epoch in (1, 2):
+        file.write(TrainingState("run", epoch, {"w": torch.ones(100)}, {}, "{}"))
+    content = bytearray(file.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.path.write_bytes(content)
+    state = file.read("run")
+    assert state is not None and state.epochs_done == 1, "the one before it"
+    assert len(notes) == 1 and "damaged" in notes[0]
+
+
+def test_writing_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr("securitynet.models.training.checkpoints._SHARE_OF_TIME", 0.05)
+    now = [100.0]
+    monkeypatch.setattr("securitynet.models.training.checkpoints.time.monotonic", lambda: now[0])
+    file = CheckpointFile(tmp_path / "c", print)
+    assert file.due()  # the first epoch is always stored
+
+    def slow_save(*_args: object) -> None:
+        now[0] += 2.0
+
+    monkeypatch.setattr("securitynet.models.training.checkpoints.torch.save", slow_save)
+    file.write(TrainingState("f", 1, {}, {}, "{}"))
+    now[0] += 39
+    assert not file.due()
+    now[0] += 2
+    assert file.due()
+
+
+# One process imports torch, and forks the runs that are killed: each then takes well under a second.
+RUNS = """
+    import os, sys
+    from pathlib import Path
+    import torch, torch._dynamo  # the optimizers import it on first use, which takes a second
+    torch.set_num_threads(1)
+    from securitynet.datasets import load
+    from securitynet.models.store.train_target import train_target
+    digits = load("digits")
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            train_target("simple-cnn", digits, epochs=50, augment="crop-flip", out=Path(line.strip()), note=print)
+            os._exit(0)
+        print("started", pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print("ended", os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork to start runs quickly")
+@pytest.mark.parametrize("times", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments(tmp_path, times):
+    server = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RUNS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert server.stdin and server.stdout
+
+    def start(out: Path) -> int:
+        server.stdin.write(f"{out}\n")
+        server.stdin.flush()
+        while not (line := server.stdout.readline()).startswith("started"):
+            assert line, "the process that starts runs has ended"
+        return int(line.split()[1])
+
+    def wait() -> int:
+        while not (line := server.stdout.readline()).startswith("ended"):
+            assert line, "the process that starts runs has ended"
+        return int(line.split()[1])
+
+    try:
+        start(tmp_path / "whole.safetensors")
+        assert wait() == 0
+        killed, moments = tmp_path / "killed.safetensors", random.Random(0)
+        checkpoint = killed.with_suffix(".checkpoint")
+        kills = 0
+        for _ in range(times):
+            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+            pid = start(killed)
+            while not killed.with_suffix(".json").exists():
+                # Some progress first, so that the run gets on; then at any moment, also while it writes.
+                if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                    time.sleep(moments.uniform(0, 0.1))
+                    break
+                time.sleep(0.002)
+            _kill(pid)
+            kills += wait() == -signal.SIGKILL
+        assert kills >= 2, "the runs ended before they could be killed"
+        start(killed)
+        assert wait() == 0
+    finally:
+        server.stdin.close()
+        server.wait(timeout=60)
+        server.stdout.close()
+    whole = load_file(tmp_path / "whole.safetensors")
+    resumed = load_file(killed)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    facts = [json.loads(path.with_suffix(".json").read_text()) for path in (tmp_path / "whole.safetensors", killed)]
+    for values in facts:
+        values["history"].pop("seconds")
+    assert facts[0] == facts[1]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["killed.json", "killed.safetensors", "whole.json", "whole.safetensors"]
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,219 @@
+"""Study files: what they mean, what is wrong in them, and which trials follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import securitynet.catalog
+from securitynet.catalog.schema import CatalogEntry
+from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.files import parse_toml
+from securitynet.models.sources.schemes import SCHEMES
+from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.plan import expand, plan_study
+from securitynet.studies.definition.targets import expand_alternatives
+
+READY = sorted((Path(__file__).parents[3] / "studies").glob("*.toml"))
+
+
+def planned(text: str, base, data='[data]\ndataset = "digits"\n'):
+    return expand(parse_study(parse_toml(f'name = "x"\n{data}{text}')), base)
+
+
+def trials(plan, number=0):
+    subject = plan.targets[number]
+    return plan.trials(subject, plan.capabilities(subject, None))
+
+
+def test_grids_seeds_threat_models_and_tags(tmp_path):
+    plan = planned(
+        """
+[[train]]
+architecture = ["simple-cnn", "cifar-resnet20"]
+epochs = [1, 2]
+seeds = [0, 1]
+tags = ["own"]
+[[attacks]]
+name = ["correctness", "ml-doctor-black-box"]
+[[attacks]]
+name = "lira"
+seeds = [3, 4]
+[attacks.settings]
+variance = "fixed"
+[attacks.grid]
+"shadows.count" = [4, 8]
+"shadows.recipe.epochs" = [1, 2, 3]
+[[attacks]]
+name = "modified-entropy"
+only = ["other"]
+[[attacks]]
+name = "ml-doctor-white-box"
+threat_models = ["white-box/shadow"]
+""",
+        tmp_path,
+    )
+    assert len(plan.targets) == 8 and len({subject.key for subject in plan.targets}) == 8
+    assert plan.targets[0].label == "digits simple-cnn epochs=1 seed=0"
+    found = trials(plan)
+    names = [trial.name for trial in found]
+    assert names.count("membership.lira") == 2 * 3 * 2
+    assert names.count("membership.ml-doctor-white-box@shadow") == 1
+    assert "membership.modified-entropy" not in names and len(found) == 1 + 2 + 12 + 1
+    settings = [trial.plan.settings["shadows"] for trial in found if trial.name == "membership.lira"]
+    assert {"count": 4, "recipe": {"epochs": 3}} in settings
+    assert len({trial.id for trial in found}) == len(found)
+
+
+def test_what_cannot_be_played_out_is_skipped_with_the_reason(tmp_path):
+    plan = planned(
+        """
+[[models]]
+reference = "http://localhost:1/predict"
+[[models]]
+reference = "arch:simple-cnn"
+weights = "absent.pt"
+[[attacks]]
+name = ["gradient-norm", "lira-offline", "correctness"]
+""",
+        tmp_path,
+    )
+    obstacles = {trial.name: trial.obstacle for trial in trials(plan)}
+    assert obstacles["membership.gradient-norm"] == "it needs white-box access"
+    assert "no shadow data" in obstacles["membership.lira-offline"]
+    assert obstacles["membership.correctness"] is None
+    assert "weights is missing" in plan.targets[1].obstacle
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[attacks]]\nname = "correctness"', "no targets"),
+        ('[[models]]\nreference = "timm:x"', "nothing to do"),
+        ('[[models]]\nreference = "timm:x"\nquery = "y"\n[[attacks]]\nname = "correctness"', "one of"),
+        ('[[models]]\nreference = "timm:x"\nlr = 1\n[[attacks]]\nname = "correctness"', "no setting lr"),
+        ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "corectness"', "Did you mean correctness"),
+        ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nsettings = { count = 1 }', "count"),
+        (
+            '[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nthreat_models = ["grey"]',
+            "not a threat model",
+        ),
+        ('[[models]]\nreference = "tim:x"\n[[attacks]]\nname = "correctness"', "tim"),
+        ('[[train]]\narchitecture = "simple-cnn"\nepochs = 0\n[[attacks]]\nname = "correctness"', "epochs"),
+        ('[[train]]\narchitecture = "simple-cnn"\ndefense = "dp"\n[[attacks]]\nname = "correctness"', "defense"),
+        ('sedes = [1]\n[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "correctness"', "sedes"),
+    ],
+)
+def test_mistakes_are_told_with_their_place(tmp_path, text, told):
+    with pytest.raises(SecurityNetError) as error:
+        planned(text, tmp_path, data="" if text.startswith("sedes") else '[data]\ndataset = "digits"\n')
+    assert told in str(error.value)
+
+
+def test_the_same_weights_elsewhere_are_the_same_subject_and_others_are_not(tmp_path):
+    text = '[[models]]\nreference = "arch:simple-cnn"\nweights = "w.pt"\n[[attacks]]\nname = "correctness"'
+    keys = []
+    for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.pt").write_bytes(content)
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("scheme", [scheme.name for scheme in SCHEMES.schemes if scheme.file])
+def test_a_model_file_that_is_swapped_makes_another_target(tmp_path, scheme):
+    declared = SCHEMES.by_name[scheme]
+    rest = declared.completion.lower()
+    suffix = (*declared.suffixes, ".pt")[0]
+    text = f'[[models]]\nreference = "{scheme}:m{suffix}{rest}"\n[[attacks]]\nname = "correctness"'
+    keys = []
+    for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"m{suffix}").write_bytes(content)
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_model_file_without_its_scheme_is_looked_up_beside_the_study(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"1")
+    subject = planned('[[models]]\nreference = "m.onnx"\n[[attacks]]\nname = "correctness"', tmp_path).targets[0]
+    assert subject.options["model"] == f"onnx:{tmp_path}/m.onnx"
+
+
+def test_a_pinned_checksum_keeps_other_weights_from_being_loaded(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"1")
+    text = '[[models]]\nreference = "arch:simple-cnn"\nweights = "w.pt"\nchecksum = "sha256:abc"\n'
+    text += '[[attacks]]\nname = "loss"'
+    assert "was expected" in planned(text, tmp_path).targets[0].obstacle
+
+
+def test_models_of_the_catalog(tmp_path):
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    with securitynet.catalog.open(url) as catalog:
+        for number, dataset in enumerate(["CIFAR-10", "CIFAR-10", "Flowers-102"]):
+            catalog.add(
+                CatalogEntry(
+                    key=f"mine:{number}", source="mine", name=f"net {number}", reference=f"timm:resnet{number}",
+                    head="classifier", task_type="classification", dataset=dataset, claimed_accuracy=0.9,
+                    family="ResNet",
+                ).known()
+            )  # fmt: skip
+        first = catalog.get("mine:0")
+    attack = '[[attacks]]\nname = "correctness"\n'
+    head = f'catalog = "{url}"\n'
+    plan = planned('[[models]]\nquery = ""\nfilters = { dataset = "CIFAR-10" }\n' + attack, tmp_path, data=head)
+    assert [subject.options["dataset"] for subject in plan.targets] == ["cifar10", "cifar10"]
+    assert plan.targets[0].accuracy == 0.9 and plan.targets[0].codes["family"] == "ResNet"
+    with pytest.raises(ConfigurationError, match="Flowers 102"):
+        planned('[[models]]\nquery = ""\n' + attack, tmp_path, data=head)
+    mapped = head + '[datasets]\n"Flowers-102" = "folder:flowers"\n'
+    assert len(planned('[[models]]\nquery = ""\ncount = 2\n' + attack, tmp_path, data=mapped).targets) == 2
+    (tmp_path / "list.toml").write_text(f'[[models]]\nreference = "timm:resnet0"\ncatalog = "{first.id}"\n')
+    listed = planned('[[models]]\nlist = "list.toml"\n' + attack, tmp_path, data=head)
+    assert (listed.targets[0].catalog, listed.targets[0].label) == (first.id, "mine:0")
+
+
+def test_alternatives_are_all_combinations():
+    found = list(expand_alternatives({"a": [1, 2], "b": "x", "auxiliary": ["partial", "shadow"], "c": [3]}))
+    assert found == [
+        {"a": 1, "b": "x", "auxiliary": ["partial", "shadow"], "c": 3},
+        {"a": 2, "b": "x", "auxiliary": ["partial", "shadow"], "c": 3},
+    ]
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
+def test_ready_files_make_sense(path, tmp_path, monkeypatch):
+    """Those that query the catalog are tried with an entry of each dataset that they ask for."""
+    text = path.read_text()
+    if "query" not in text:
+        plan = plan_study(path)
+        assert plan.targets and trials(plan)
+        assert all(trial.obstacle is None for subject in plan.targets if subject.obstacle is None
+                   for trial in plan.trials(subject, plan.capabilities(subject, None)))  # fmt: skip
+        return
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    with securitynet.catalog.open(url) as catalog:
+        for dataset in ("CIFAR-10", "CIFAR-100", "SVHN", "ImageNet-1k", "CUB-200-2011"):
+            for purpose in ("benchmark", "security"):
+                catalog.add(
+                    CatalogEntry(
+                        key=f"{purpose}:{dataset}",
+                        source="s",
+                        name=dataset,
+                        reference=f"timm:{purpose}-{dataset.lower()}",
+                        head="classifier",
+                        task_type="classification",
+                        dataset=dataset,
+                        purpose=purpose,
+                    ).known()
+                )
+    plan = expand(parse_study({**parse_toml(text), "catalog": url}), path.parent)
+    assert len(plan.targets) >= 2 and all(trials(plan, number) for number in range(len(plan.targets)))
+
+
+def test_every_ready_study_has_a_small_variant():
+    names = {path.stem for path in READY if path.stem.startswith(("securitynet", "ml-doctor"))}
+    assert {name for name in names if not name.endswith("-small")} == {
+        name.removesuffix("-small") for name in names if name.endswith("-small")
+    }
