@@ -23,7 +23,7 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Capabilities, StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import Capabilities, StudyTargetRecord, StudyTargetStore
 
 WHEN = "2026-01-01T00:00:00+00:00"
 
@@ -180,7 +180,7 @@ def test_a_long_table_lists_architectures_of_several_models():
     assert wanted == [[]]
     drawn = figure("ml-doctor-table-2").make(frame)
     assert list(drawn.data["architecture"]) == ["resnet"] and "Not listed: 54 of 55 by architecture" in drawn.caption
-    with pytest.raises(MissingData, match="defended"):
+    with pytest.raises(MissingData, match="a target with a defense"):
         figure("ml-doctor-table-5").make(frame)
 
 

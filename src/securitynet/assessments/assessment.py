@@ -9,7 +9,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
-from securitynet.results.document import NotAssessed, Remedies
+from securitynet.results.document import DefenseEffects, NotAssessed
 
 
 @dataclass(eq=False)
@@ -34,7 +34,7 @@ class Assessment:
     trials: list[Trial] = field(default_factory=list)
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    remedies: Remedies | None = None
+    remedies: DefenseEffects | None = None
 
     def all_measurements(self) -> list[Measurement]:
         """Return the measurements of the target and of all trials."""

@@ -11,7 +11,13 @@ from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
-from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
+from securitynet.results.document import (
+    DatasetDescription,
+    PolicyOutcome,
+    ResultDocument,
+    TargetDescription,
+    TrialSummary,
+)
 
 
 def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
@@ -21,7 +27,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
     sent_by_attacks = target.query_counter.total - signals.sent
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        target=TargetFacts(
+        target=TargetDescription(
             reference=target.reference,
             checksum=target.backend.checksum,
             preprocessing=target.preprocessing.describe(),
@@ -34,7 +40,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
             checks=target.checks,
             training=assessed.trained.model_dump(mode="json") if assessed.trained else None,
         ),
-        dataset=DatasetFacts(
+        dataset=DatasetDescription(
             reference=dataset.reference,
             fingerprint=dataset.fingerprint,
             records=len(dataset),

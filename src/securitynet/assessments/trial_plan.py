@@ -23,7 +23,7 @@ from securitynet.methods.base import Method
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
-from securitynet.results.subjects import Capabilities
+from securitynet.results.study_targets import Capabilities
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Access, Direction, Measurement, ThreatModel
-from securitynet.results.document import Remedies, Tried
+from securitynet.results.document import DefenseEffect, DefenseEffects
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def choose_defenses(config: AssessConfig) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> Remedies:
+def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> DefenseEffects:
     """Attack the target behind each output defense, and models trained with each training defense.
 
     The attacks are the strongest membership attacks of the assessment and all that need no more than one pass. For
@@ -121,7 +121,7 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
         tried.append(outcome.model_copy(update={"against": answering if outcome.stage == "output" else undefended.auc}))
     if report_progress and tasks:
         report_progress("trying defenses", len(tasks), len(tasks))
-    return Remedies(
+    return DefenseEffects(
         undefended=undefended, tried=tuple(tried), attacks=tuple(name for name, _, _ in rivals), notes=tuple(notes)
     )
 
@@ -159,8 +159,8 @@ def _find_obstacle_to_training(assessment: Assessment) -> str | None:
 
 
 def _try_defense(
-    name: str, settings: dict[str, Any], rivals: list[Rival], undefended: Tried, assessment: Assessment
-) -> Tried:
+    name: str, settings: dict[str, Any], rivals: list[Rival], undefended: DefenseEffect, assessment: Assessment
+) -> DefenseEffect:
     started = time.perf_counter()
     defense = make_defense(name, settings)
     stage = defense.stage
@@ -181,7 +181,7 @@ def _try_defense(
         if not isinstance(error, SecurityNetError):
             logger.error("%s could not be tried.", name, exc_info=error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
-        return Tried(name=name, stage=stage, settings=settings, reason=reason)
+        return DefenseEffect(name=name, stage=stage, settings=settings, reason=reason)
     return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
@@ -230,7 +230,7 @@ def _attack_target(
     rivals: list[Rival],
     assessment: Assessment,
     strongest: str | None = None,
-) -> Tried:
+) -> DefenseEffect:
     """Run the attacks on a target behind or trained with a defense."""
     config, aucs, denied = assessment.config, {}, []
     for label, method, threat_model in rivals:
@@ -247,7 +247,7 @@ def _attack_target(
             aucs[label] = auc
     # Inverted scores reveal as much: an adversary who knows the defense reverses them.
     best = max(aucs, key=lambda label: abs((aucs[label].value or 0.0) - 0.5), default=None)
-    return Tried(
+    return DefenseEffect(
         name=name,
         stage=stage,
         settings=settings,

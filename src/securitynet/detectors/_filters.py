@@ -197,6 +197,7 @@ class InputFilter(Detector):
     def _folder(
         self, target: Target, data: TrialData, context: Context, records: dict[str, NDArray[np.int64]]
     ) -> Path | None:
+        # The key "planted" enters the names of cached pieces, so it never changes.
         settings = {**self.model_dump(mode="json"), "planted": self.trigger is None and data.backdoor is not None}
         return pieces_folder(target, data, context, type(self).__name__, settings, records)
 

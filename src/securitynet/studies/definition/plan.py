@@ -30,7 +30,7 @@ from securitynet.records import (
     ThreatModel,
     TrialSpec,
 )
-from securitynet.results.subjects import Capabilities, StudyTargetRecord
+from securitynet.results.study_targets import Capabilities, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.targets import TargetPlan, expand_targets

@@ -16,7 +16,7 @@ from securitynet.assessments.run_trial import ReportProgress
 from securitynet.datasets.options import load_options
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord
+from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.plan import StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.execution.executors.base import ExecutorConfig, TaskCompletion, WorkerDeath

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.files import file_checksum, stable_hash, write_json
-from securitynet.results import store, subjects
+from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import StudyConfig
 from securitynet.studies.definition.targets import TargetPlan
@@ -63,7 +63,7 @@ def compute_digest(study: StudyConfig, targets: Iterable[TargetPlan], root: Root
         options: Options of the run, as JSON types.
     """
     results = hashlib.sha256()
-    for folder in (store.FOLDER, subjects.FOLDER):
+    for folder in (store.FOLDER, study_targets.FOLDER):
         for path, version in sorted(root.files(folder, ".json")):
             results.update(f"{path}={version}\n".encode())
     return stable_hash(

@@ -12,7 +12,7 @@ from securitynet.results.index import Index, Refreshed
 from securitynet.results.merge import Merged
 from securitynet.results.merge import merge as merge_roots
 from securitynet.results.store import FOLDER, parse_trial
-from securitynet.results.subjects import StudyTargetStore
+from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.lock import Note
 from securitynet.studies.execution.run import StudyLocation, find_results, locate_results

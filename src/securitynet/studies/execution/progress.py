@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from securitynet.assessments.environment import version
 from securitynet.results.index import Index, TrialState
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 

@@ -9,7 +9,7 @@ from securitynet.catalog import Catalog
 from securitynet.catalog.store import Measured
 from securitynet.records import Measurement
 from securitynet.results.index import Index
-from securitynet.results.subjects import target_key
+from securitynet.results.study_targets import target_key
 
 
 @dataclass

@@ -18,7 +18,7 @@ from securitynet.records import TrialResult
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot, Root
 from securitynet.results.store import FOLDER, TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.executors.base import (

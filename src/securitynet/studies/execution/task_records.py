@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from securitynet.records import Record
-from securitynet.results.subjects import StudyTargetRecord
+from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 

@@ -45,7 +45,7 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.records import Check, Measurement
 from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
