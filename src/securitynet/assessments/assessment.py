@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from securitynet.assessments.assessed_target import AssessedTarget
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.controls import MembershipControls
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
@@ -19,10 +20,11 @@ class Assessment:
     Attributes:
         config: As given.
         assessed_target: The target with its data.
-        measurements: Of the target itself (accuracies); those of attacks are in ``trials``.
+        measurements: Of the target itself (accuracies) and of the controls; those of attacks are in ``trials``.
         trials: In the order they ran.
         not_assessed: What a reader may expect and will not find.
-        signals: Outputs for all judged records.
+        signals: Outputs for all members and non-members.
+        controls: What stands beside membership attacks, and which records are not judged.
         seconds: Wall-clock seconds by phase.
         remedies: What would help; None unless it was asked for.
     """
@@ -31,6 +33,7 @@ class Assessment:
     assessed_target: AssessedTarget
     measurements: list[Measurement]
     signals: Signals
+    controls: MembershipControls
     trials: list[Trial] = field(default_factory=list)
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from securitynet.assessments import environment
+from securitynet.assessments.controls import MembershipControls
 from securitynet.assessments.trial_plan import PlannedTrial
 from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Output
@@ -34,7 +35,7 @@ class Trial:
     Attributes:
         name: See `PlannedTrial`.
         result: As its file holds it.
-        output: None unless it finished.
+        output: On the records that are judged; the trial's file has all. None unless it finished.
         reused: Whether it was finished in an earlier run.
     """
 
@@ -46,15 +47,26 @@ class Trial:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """What is asked of the metrics: confidence level, false-positive rates, and the seed of resampling."""
+    """What is asked of the metrics: confidence level, false-positive rates, and the seed of resampling.
+
+    Attributes:
+        controls: Records that are not judged, and what stands beside membership attacks; None for neither.
+    """
 
     level: float
     fprs: Sequence[float]
     seed: int
+    controls: MembershipControls | None = None
+
+    def restrict_output(self, output: Output) -> Output:
+        """An output without the records that are not judged."""
+        return output if self.controls is None else self.controls.restrict(output)
 
     def measure_output(self, name: str, output: Output) -> list[Measurement]:
-        """The measurements of an output, named after its trial."""
+        """The measurements of an output, as `restrict_output` leaves it, named after its trial."""
         found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
+        if self.controls is not None:
+            found += self.controls.measure(output, self.level)
         return [measurement.renamed(name) for measurement in found]
 
 
@@ -84,12 +96,13 @@ def reuse(
     arrays = store.load_arrays(earlier)
     if arrays is None:
         return None
-    output = planned.method.output.from_arrays(arrays)
+    whole = planned.method.output.from_arrays(arrays)
+    output = options.restrict_output(whole)
     measured = options.measure_output(planned.name, output)
     marks = earlier.doubts if marks is None else marks
     if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or checks this time
         update = {"measurements": tuple(measured), "doubts": marks}
-        earlier = store.save(earlier.model_copy(update=update), output.arrays())
+        earlier = store.save(earlier.model_copy(update=update), whole.arrays())
     return Trial(planned.name, earlier, output, reused=True)
 
 
@@ -100,8 +113,9 @@ def run_trial(
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     try:
-        output = planned.method(target, data, context, planned.spec.threat_model)
+        whole = planned.method(target, data, context, planned.spec.threat_model)
         seconds["attack"] = time.perf_counter() - started
+        output = options.restrict_output(whole)
         measured = options.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
@@ -130,7 +144,7 @@ def run_trial(
         environment=environment.describe(target),
         finished=now(),
     )
-    return Trial(planned.name, store.save(result, output.arrays()), output)
+    return Trial(planned.name, store.save(result, whole.arrays()), output)
 
 
 def is_full_disk(error: BaseException) -> bool:

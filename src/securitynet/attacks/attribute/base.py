@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.datasets.base import Attribute, ImageDataset
 from securitynet.errors import ConfigurationError, SplitError, UnknownName
@@ -45,6 +46,13 @@ class Inferred:
     labels: NDArray[np.int64]
     notes: tuple[str, ...] = ()
 
+    def without(self, records: NDArray[np.int64]) -> Inferred:
+        """The same without some of the records, unless none would be left."""
+        rest = ~np.isin(self.indices, records)
+        if rest.all() or not rest.any():
+            return self
+        return replace(self, **{name: getattr(self, name)[rest] for name in _COLUMNS})
+
 
 @dataclass(frozen=True, eq=False)
 class InferredAttributes(Output):
@@ -78,6 +86,11 @@ class InferredAttributes(Output):
                 for number, name in enumerate(arrays["names"])
             )
         )
+
+    @override
+    def without(self, records: NDArray[np.int64]) -> InferredAttributes:
+        """See `Output.without`."""
+        return InferredAttributes(tuple(one.without(records) for one in self.attributes))
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """For each attribute the measures of `securitynet.metrics.attribute`, its name before theirs."""

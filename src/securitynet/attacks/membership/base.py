@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import margin
@@ -119,6 +120,20 @@ class MembershipScores(Output):
             arrays.get("correct"),
             arrays.get("margin"),
         )
+
+    @override
+    def without(self, records: NDArray[np.int64]) -> MembershipScores:
+        """See `Output.without`; all records remain where a group would have none to be judged on."""
+        rest = ~np.isin(self.indices, records)
+        judged = rest & self.held_out
+        if rest.all() or not (judged & self.is_member).any() or not (judged & ~self.is_member).any():
+            return self
+        by_record = {
+            name: None if (values := getattr(self, name)) is None else values[rest]
+            for name in ("indices", "scores", "is_member", "held_out", "labels", "correct", "margin")
+        }
+        threshold = self.threshold[rest] if isinstance(self.threshold, np.ndarray) else self.threshold
+        return replace(self, **by_record, threshold=threshold)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """AUC, balanced accuracy, advantage, TPR at each FPR, bound on epsilon (`securitynet.metrics.membership`)."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
@@ -117,6 +118,15 @@ class StolenModels(Output):
             notes=tuple(map(str, arrays["notes"])),
         )
 
+    @override
+    def without(self, records: NDArray[np.int64]) -> StolenModels:
+        """See `Output.without`; the records of ``fooled`` stay."""
+        rest = ~np.isin(self.indices, records)
+        if rest.all() or not rest.any():
+            return self
+        by_record = {name: getattr(self, name)[..., rest] for name in _BY_RECORD}
+        return replace(self, **by_record)
+
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Those of `securitynet.metrics.stealing` for the largest budget; with ``@budget=N`` for each of several."""
         last = len(self.budgets) - 1
@@ -164,6 +174,8 @@ class StolenModels(Output):
         kept = f", kept in the cache folder as {where}." if where else ", and was not kept."
         return (queries + kept, *self.notes)
 
+
+_BY_RECORD = ("indices", "labels", "target", "surrogate", "confidence", "distances")
 
 _ARRAYS = (
     "indices",
