@@ -48,7 +48,7 @@ def run(
     controls = control_records(assessed.dataset, assessed.splits, level=config.level, cache=cache)
     measures = MetricOptions(config.level, config.fprs, config.seed, controls)
     accuracies = measure_accuracies(signals, data, config.level, controls.left_out)
-    assessment = Assessment(config, assessed, [*accuracies, *controls.measurements], signals, controls)
+    assessment = Assessment(config, assessed, [*accuracies, *controls.measurements], signals, controls=controls)
     assessment.seconds["signals"] = queried - started
     assessment.seconds["controls"] = time.perf_counter() - queried
     for number, task in enumerate(planned):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from securitynet.assessments.assessed_target import AssessedTarget
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.controls import MembershipControls
+from securitynet.assessments.controls import MembershipControls, make_empty_controls
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
@@ -24,20 +24,20 @@ class Assessment:
         trials: In the order they ran.
         not_assessed: What a reader may expect and will not find.
         signals: Outputs for all members and non-members.
-        controls: What stands beside membership attacks, and which records are not judged.
         seconds: Wall-clock seconds by phase.
         remedies: What would help; None unless it was asked for.
+        controls: What stands beside membership attacks, and which records are not judged.
     """
 
     config: AssessConfig
     assessed_target: AssessedTarget
     measurements: list[Measurement]
     signals: Signals
-    controls: MembershipControls
     trials: list[Trial] = field(default_factory=list)
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     remedies: Remedies | None = None
+    controls: MembershipControls = field(default_factory=make_empty_controls)
 
     def all_measurements(self) -> list[Measurement]:
         """The target's and all trials'."""

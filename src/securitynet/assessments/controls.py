@@ -118,13 +118,13 @@ def control_records(dataset: ImageDataset, splits: Splits, *, level: float, cach
         cache: Folder; None keeps nothing.
     """
     if dataset.images is None:
-        return _no_controls("only outputs were recorded, so there are no images to look at")
+        return make_empty_controls("only outputs were recorded, so there are no images to look at")
     arrays = _load(dataset, splits, level, cache)
     if arrays is None:
         try:
             arrays = _compute(dataset, splits, level)
         except DatasetError as error:  # an image that breaks here breaks the target's queries too, and is said there
-            return _no_controls(error.message)
+            return make_empty_controls(error.message)
         if cache is not None:
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
@@ -218,14 +218,13 @@ def _beats_chance(auc: Measurement) -> bool:
     return auc.low is not None and auc.low > 0.5
 
 
-def _no_controls(why: str) -> MembershipControls:
+def make_empty_controls(why: str = "none was asked for") -> MembershipControls:
+    """No controls: everything is judged, and nothing stands beside it; ``why`` completes "there is none because"."""
     nobody = np.empty(0, dtype=np.int64)
     return MembershipControls(MembershipControlFacts(why_not=why), (), nobody, None, nobody, nobody)
 
 
-def _load(
-    dataset: ImageDataset, splits: Splits, level: float, cache: Path | None
-) -> dict[str, NDArray[Any]] | None:
+def _load(dataset: ImageDataset, splits: Splits, level: float, cache: Path | None) -> dict[str, NDArray[Any]] | None:
     if cache is None:
         return None
     try:

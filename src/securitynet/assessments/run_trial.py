@@ -9,6 +9,9 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from securitynet.assessments import environment
 from securitynet.assessments.controls import MembershipControls
@@ -62,6 +65,13 @@ class MetricOptions:
         """An output without the records that are not judged."""
         return output if self.controls is None else self.controls.restrict(output)
 
+    def list_arrays(self, output: Output) -> dict[str, NDArray[Any]]:
+        """The whole output as it is stored; beside membership scores, the records that are not judged."""
+        arrays = output.arrays()
+        if self.controls is not None and len(self.controls.left_out) and "is_member" in arrays:
+            arrays["left_out"] = self.controls.left_out
+        return arrays
+
     def measure_output(self, name: str, output: Output) -> list[Measurement]:
         """The measurements of an output, as `restrict_output` leaves it, named after its trial."""
         found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
@@ -102,7 +112,7 @@ def reuse(
     marks = earlier.doubts if marks is None else marks
     if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or checks this time
         update = {"measurements": tuple(measured), "doubts": marks}
-        earlier = store.save(earlier.model_copy(update=update), whole.arrays())
+        earlier = store.save(earlier.model_copy(update=update), options.list_arrays(whole))
     return Trial(planned.name, earlier, output, reused=True)
 
 
@@ -144,7 +154,7 @@ def run_trial(
         environment=environment.describe(target),
         finished=now(),
     )
-    return Trial(planned.name, store.save(result, whole.arrays()), output)
+    return Trial(planned.name, store.save(result, options.list_arrays(whole)), output)
 
 
 def is_full_disk(error: BaseException) -> bool:

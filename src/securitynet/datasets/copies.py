@@ -125,7 +125,10 @@ def _normalise(grey: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _find_near(one: _Hashes, other: _Hashes) -> tuple[NDArray[np.bool_], NDArray[np.int64], int]:
-    """Which of the M have a near copy, or an equal one, among the N; of each of the N one of the M; how many of the N."""
+    """Which of the M have a near or equal copy among the N; one such of the M for each of the N, or -1.
+
+    Last, of how many of the N they were searched for.
+    """
     rows, columns = np.flatnonzero(one.usable), np.flatnonzero(other.usable)
     searched = len(other.digests)
     if len(rows) * len(columns) > MOST_PAIRS:

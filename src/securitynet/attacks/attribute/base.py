@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +35,8 @@ class Inferred:
         baseline: What their labels and the majority say, N int64.
         labels: Their classes, N int64.
         notes: What a reader must know to read the measures.
+        random: What the same attack says with embeddings of R networks with random weights, R×N int64; R may be 0.
+        pixels: What it says with pixels for embeddings, N int64; None if that was not tried.
     """
 
     name: str
@@ -45,13 +47,17 @@ class Inferred:
     baseline: NDArray[np.int64]
     labels: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    random: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    pixels: NDArray[np.int64] | None = None
 
     def without(self, records: NDArray[np.int64]) -> Inferred:
         """The same without some of the records, unless none would be left."""
         rest = ~np.isin(self.indices, records)
         if rest.all() or not rest.any():
             return self
-        return replace(self, **{name: getattr(self, name)[rest] for name in _COLUMNS})
+        by_record = {name: getattr(self, name)[rest] for name in _COLUMNS}
+        random = self.random[:, rest] if len(self.random) else self.random
+        return replace(self, **by_record, random=random, pixels=None if self.pixels is None else self.pixels[rest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +66,7 @@ class InferredAttributes(Output):
 
     attributes: tuple[Inferred, ...]
 
-    headline: ClassVar[tuple[str, ...]] = ("gain", "accuracy")
+    headline: ClassVar[tuple[str, ...]] = ("gain", "gain-over-random", "accuracy")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Output.arrays`: those of the attributes in their order, each under its number."""
@@ -70,6 +76,9 @@ class InferredAttributes(Output):
                 found[f"{number}.{name}"] = getattr(one, name)
             found[f"{number}.values"] = np.asarray(one.values, dtype=np.str_)
             found[f"{number}.notes"] = np.asarray(one.notes, dtype=np.str_)
+            found[f"{number}.random"] = one.random
+            if one.pixels is not None:
+                found[f"{number}.pixels"] = one.pixels
         return found
 
     @classmethod
@@ -82,6 +91,8 @@ class InferredAttributes(Output):
                     tuple(map(str, arrays[f"{number}.values"])),
                     **{column: arrays[f"{number}.{column}"] for column in _COLUMNS},
                     notes=tuple(map(str, arrays[f"{number}.notes"])),
+                    random=arrays.get(f"{number}.random", np.empty((0, 0), dtype=np.int64)),
+                    pixels=arrays.get(f"{number}.pixels"),
                 )
                 for number, name in enumerate(arrays["names"])
             )
@@ -97,6 +108,9 @@ class InferredAttributes(Output):
         found = []
         for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
             measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
+            measured += metrics.compare_with_controls(
+                one.truth, one.predicted, one.baseline, random=one.random, pixels=one.pixels, level=level
+            )
             found += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
         return found
 

@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from securitynet.attacks.attribute._random_network import embed_randomly, take_pixels
 from securitynet.attacks.attribute.base import (
     Inferred,
     InferredAttributes,
@@ -28,7 +29,7 @@ from securitynet.attacks.attribute.base import (
 )
 from securitynet.attacks.base import Attack
 from securitynet.datasets.base import Attribute
-from securitynet.errors import ConfigurationError, SplitError
+from securitynet.errors import ConfigurationError, SecurityNetError, SplitError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -43,6 +44,9 @@ _FOLDS = 5
 _HELD_BACK = 1000
 """As many folds are held back in turn as together have this many records; all of them if they have fewer."""
 
+RANDOM_NETWORKS = 3
+"""Networks with random weights that the target is compared with."""
+
 _HEAVIEST = 4.0
 _CHI_SQUARE = 2.706
 """The 90% quantile with one degree of freedom: 5% on the one side that counts."""
@@ -54,7 +58,9 @@ class EmbeddingMLP(Attack):
     Records of all values weigh the same in training, so that rare values are learned as well as frequent ones. For the
     decision, the network's answer is put together with how frequent the values are among the records that the adversary
     knows, and weighs as much as it was worth on records that it had not learned from (`_weight`): a network that knows
-    its own records by heart and nothing else is not believed. Records whose annotation is missing (-1) are neither
+    its own records by heart and nothing else is not believed. The same attack is run on the embeddings of networks of
+    the same architecture with random weights, and on pixels: what it gains there, the target's training does not give
+    away. Records whose annotation is missing (-1) are neither
     learned from nor judged.
 
     Attributes:
@@ -107,13 +113,53 @@ class EmbeddingMLP(Attack):
         everyone = np.unique(np.concatenate([part for task in tasks for part in (task.learned, task.judged)]))
         target.require(Access.WHITE_BOX, "embeddings")
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
-        scale = _Scale(embeddings.values[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
-        inputs = scale(embeddings.values)
+        said = self._infer(tasks, everyone, embeddings.values, context)
+        random, reason = self._infer_from_random_weights(tasks, everyone, target, data, context)
+        pixels = self._infer(tasks, everyone, take_pixels(data.dataset, everyone), context)
+        notes = () if reason is None else (reason,)
+        return InferredAttributes(
+            tuple(
+                self._inferred(
+                    task, said[task.name], [one[task.name] for one in random], pixels[task.name], data, notes
+                )
+                for task in tasks
+            )
+        )
+
+    def _infer(
+        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], features: NDArray[np.float32], context: Context
+    ) -> dict[str, _Said]:
+        """What is said of each attribute from features of all records, by its name."""
+        scale = _Scale(features[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
+        inputs = scale(features)
         said: dict[str, _Said] = {}
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
             said.update(self._learn(group, everyone, inputs, context))
-        return InferredAttributes(tuple(self._inferred(task, said[task.name], data) for task in tasks))
+        return said
+
+    def _infer_from_random_weights(
+        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], target: Target, data: TrialData, context: Context
+    ) -> tuple[list[dict[str, _Said]], str | None]:
+        """What is said from the embeddings of each random network, and why there are none, if there are none."""
+        found = []
+        for number in range(RANDOM_NETWORKS):
+            try:
+                embeddings = embed_randomly(
+                    target,
+                    data.dataset,
+                    everyone,
+                    layer=self.layer,
+                    seed=derived_seed(context.seed, "attribute control", number),
+                    cache=context.cache,
+                    progress=context.progress,
+                )
+            except SecurityNetError as error:  # the target's own embeddings are there: they are what is judged
+                return [], f"There is no comparison with random weights: {error.message}"
+            if embeddings is None:
+                return [], "There is no comparison with random weights: the target's network cannot be copied."
+            found.append(self._infer(tasks, everyone, embeddings, context))
+        return found, None
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """What is learned from whom, checked before anything is computed."""
@@ -191,7 +237,15 @@ class EmbeddingMLP(Attack):
             jobs.append(_Job(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold)))
         return jobs
 
-    def _inferred(self, task: _Task, said: _Said, data: TrialData) -> Inferred:
+    def _inferred(
+        self,
+        task: _Task,
+        said: _Said,
+        random: Sequence[_Said],
+        pixels: _Said,
+        data: TrialData,
+        notes: tuple[str, ...],
+    ) -> Inferred:
         values, labels = task.attribute.values, data.dataset.labels
         baseline = label_majority(values[task.learned], labels[task.learned], labels[task.judged])
         return Inferred(
@@ -199,10 +253,12 @@ class EmbeddingMLP(Attack):
             task.attribute.names,
             task.judged,
             values[task.judged],
-            np.asarray(said.posteriors.argmax(axis=1), dtype=np.int64),
+            said.values(),
             baseline,
             labels[task.judged],
-            (*task.notes, *task.unknown_values(), *said.notes()),
+            (*task.notes, *task.unknown_values(), *said.notes(), *notes),
+            np.stack([one.values() for one in random]) if random else np.empty((0, 0), dtype=np.int64),
+            pixels.values(),
         )
 
 
@@ -248,6 +304,10 @@ class _Said:
 
     weight: float
     posteriors: NDArray[np.float64]
+
+    def values(self) -> NDArray[np.int64]:
+        """The likeliest value of each record, N."""
+        return np.asarray(self.posteriors.argmax(axis=1), dtype=np.int64)
 
     def notes(self) -> tuple[str, ...]:
         """A note where the network was not believed."""

@@ -12,6 +12,10 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 KINDS: dict[str, Kind] = {
     "gain": Kind("gain over class and majority", "points", chance=0.0),
+    "random-gain": Kind("the same gain from random weights", "points", chance=0.0),
+    "gain-over-random": Kind("gain over random weights", "points", chance=0.0),
+    "pixel-gain": Kind("the same gain from pixels", "points", chance=0.0),
+    "gain-over-pixels": Kind("gain over pixels", "points", chance=0.0),
     "accuracy": Kind("accuracy", "share"),
     "baseline-accuracy": Kind("accuracy by class and majority alone", "share"),
     "macro-f1-gain": Kind("gain in macro-F1", chance=0.0),
@@ -32,11 +36,15 @@ class _Found:
     gain: Measurement
     accuracy: Measurement
     baseline: Measurement
+    over_random: Measurement | None = None
+    random: Measurement | None = None
+    pixels: Measurement | None = None
 
     @property
     def sure(self) -> float:
-        """What is gained at least, by the interval."""
-        return self.gain.low if self.gain.low is not None else -1.0
+        """What the target's training gives away at least, by the intervals: more than the class and random weights."""
+        ends = [m.low for m in (self.gain, self.over_random) if m is not None and m.low is not None]
+        return min(ends, default=-1.0)
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
@@ -48,7 +56,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         gained = sum(one.sure > 0 for one in rest)
         said.append(
             f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
-            f"{'is' if gained == 1 else 'are'} inferred better than from the class."
+            f"{'is' if gained == 1 else 'are'} inferred better than from the class and from random weights."
         )
     return said
 
@@ -62,7 +70,14 @@ def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str,
             if measure != "gain" or not {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():
                 continue
             one = _Found(
-                trial, name, measured[full], measured[f"{name}.accuracy"], measured[f"{name}.baseline-accuracy"]
+                trial,
+                name,
+                measured[full],
+                measured[f"{name}.accuracy"],
+                measured[f"{name}.baseline-accuracy"],
+                measured.get(f"{name}.gain-over-random"),
+                measured.get(f"{name}.random-gain"),
+                measured.get(f"{name}.pixel-gain"),
             )
             if name not in best or one.sure > best[name].sure:
                 best[name] = one
@@ -77,6 +92,25 @@ def _sentence(one: _Found) -> str:
         f"An adversary who {who}, tells the attribute “{one.name}” right for {accuracy.value} of the judged records, "
         f"where the class and the most frequent value alone give {baseline.value}: a gain of {gain.value} "
         f"({words.level(one.gain)} interval {words.unbroken(gain.interval)}), {in_words(one.gain)}."
+        f"{_compare_with_random(one)}"
+    )
+
+
+def _compare_with_random(one: _Found) -> str:
+    """What random weights of the same architecture gain, and pixels, and what the difference means."""
+    over, random = (words.numbers(m) if m is not None else None for m in (one.over_random, one.random))
+    if over is None or random is None or one.over_random is None:
+        return ""
+    pixels = words.numbers(one.pixels) if one.pixels is not None else None
+    beside = "" if pixels is None else f", and the pixels themselves {pixels.value}"
+    low = one.over_random.low or 0.0
+    if low > 0:
+        meaning = "training this network made the attribute easier to infer"
+    else:
+        meaning = "it is not shown that training made the attribute easier to infer than the images make it"
+    return (
+        f" Random weights of the same architecture give a gain of {random.value}{beside}. The trained network's is "
+        f"{over.value} above that of random weights (interval {words.unbroken(over.interval)}): {meaning}."
     )
 
 
@@ -85,7 +119,7 @@ def in_words(gain: Measurement) -> str:
     low, high = gain.low, gain.high
     assert low is not None and high is not None
     if low > 0:
-        return "so the model gives away more than the class"
+        return "more than the class gives away"
     if high < 0:
         return "so the attack does worse than that"
     return "not distinguishable from none"

@@ -9,12 +9,16 @@ from statistics import NormalDist
 
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
+from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.kinds import Kind
 from securitynet.results.document import ResultDocument, TrialSummary
 
 KINDS: dict[str, Kind] = {
     "advantage": Kind("Advantage", "points", chance=0.0),
     "balanced-accuracy": Kind("Balanced accuracy", "share", chance=0.5),
+    "blind-auc": Kind("AUC of the blind baseline, which never sees the model", chance=0.5),
+    "matched-auc": Kind("AUC on matched records", chance=0.5),
+    "share": Kind("Non-members that are copies of members", "share"),
     "epsilon-lower-bound@delta": Kind("ε at least, for δ = {value}", one_sided=True),
 }
 
@@ -41,11 +45,13 @@ class Strength:
         trial: The attack.
         auc: Its AUC.
         tpr: Its TPR at the lowest FPR that is resolved with margin; None if none is.
+        matched: Its AUC on matched records, where members and non-members differ without the model.
     """
 
     trial: TrialSummary
     auc: Measurement
     tpr: Measurement | None
+    matched: Measurement | None = None
 
     @property
     def fpr(self) -> float | None:
@@ -54,7 +60,10 @@ class Strength:
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What the strongest membership attack achieves, and what is achieved at the lowest FPR; nothing if none ran."""
+    """What the strongest membership attack achieves, and what is achieved at the lowest FPR; nothing if none ran.
+
+    Where a blind baseline tells the groups apart, each sentence says so, and none calls the attack's AUC a success.
+    """
     ranked = by_strength(document)
     if not ranked:
         return []
@@ -62,15 +71,24 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     auc = words.numbers(best.auc)
     assert auc is not None  # `by_strength` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
+    differ = controls.groups_differ(document)
+    compared = "but the groups differ anyway" if differ else auc_in_words(best.auc, len(ranked))
     found = [
+        *controls.describe_difference(document),
         f"An adversary who {who}, tells members from non-members with AUC\u00a0{auc.value} ({words.level(best.auc)} "
-        f"interval {words.unbroken(auc.interval)}): {auc_in_words(best.auc, len(ranked))}."
+        f"interval {words.unbroken(auc.interval)}): {compared}.",
     ]
+    if differ:
+        usable = best.matched is not None and best.matched.value is not None
+        verdict_there = auc_in_words(best.matched, len(ranked)) if best.matched is not None and usable else None
+        found.append(controls.describe_matched(document, best.matched, verdict_there))
     quietest = lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None:
         same = quietest.trial.id == best.trial.id
         found.append(
-            tpr_in_words(quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked))
+            tpr_in_words(
+                quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
+            )
         )
     return found
 
@@ -91,13 +109,14 @@ def auc_in_words(auc: Measurement, among: int = 1) -> str:
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1) -> str:
+def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1, *, differ: bool = False) -> str:
     """A TPR at a FPR as a sentence, compared with guessing by its interval.
 
     Args:
         tpr: The rate.
         attack: The attack, if it is to be named.
         among: How many attacks it is the best of.
+        differ: Whether members and non-members differ without the model.
     """
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
@@ -108,6 +127,8 @@ def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1) ->
         compared = f"fewer than guessing, which identifies {guess}"
     else:
         compared = f"not distinguishable from guessing, which identifies {guess}"
+    if differ:
+        compared = f"guessing identifies {guess}, and the groups differ anyway"
     who = "they identify" if attack is None else f"the attack “{attack}” identifies"
     return (
         f"At a false-positive rate of {guess} {who} {numbers.value} of the members ({words.level(tpr)} "
@@ -133,7 +154,8 @@ def unresolved(document: ResultDocument) -> str | None:
     rates = sorted(fpr for fpr in asked if fpr is not None)
     if not rates:
         return None
-    n = document.dataset.non_members
+    copies = document.controls.copies if document.controls is not None else None
+    n = document.dataset.non_members - (copies.non_members if copies else 0)
     return (
         f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; nothing is said about "
         f"{words.listed([words.percent(fpr) for fpr in rates])}."
@@ -156,14 +178,17 @@ def by_strength(document: ResultDocument) -> list[Strength]:
             key=lambda pair: pair[0],
         )
         if aucs:
-            found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
+            matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
+            found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None, matched))
     return sorted(found, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
 
 
 def _non_members(document: ResultDocument, measurement: Measurement) -> float:
     """Non-members behind a measurement: an attack that knows some of the records is judged on the others."""
-    dataset = document.dataset
-    return measurement.n * dataset.non_members / max(dataset.members + dataset.non_members, 1)
+    dataset, copies = document.dataset, document.controls.copies if document.controls is not None else None
+    members = dataset.members - (copies.members if copies else 0)
+    non_members = dataset.non_members - (copies.non_members if copies else 0)
+    return measurement.n * non_members / max(members + non_members, 1)
 
 
 def lower_end(measurement: Measurement, among: int) -> float:
@@ -217,6 +242,13 @@ def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
             f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
             f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
             f"({words.unbroken(numbers[1].interval)}); {why}."
+        )
+    differing = [f"“{label}”" for label, one in zip(labels, documents, strict=True) if controls.groups_differ(one)]
+    if differing and found:
+        found.insert(
+            0,
+            f"Members and non-members of {words.listed(differing)} differ anyway: a classifier that never sees the "
+            "model tells them apart. What attacks achieve there is not what the model gives away.",
         )
     return found
 
