@@ -44,7 +44,7 @@ def test_sentences_and_labels(documents):
     document, done = documents
     said = verdict.sentences(document)
     assert len(said) == 3
-    best = [sentence for sentence in said if "so the model gives away more than the class" in sentence]
+    best = [sentence for sentence in said if "more than the class gives away" in sentence]
     assert any("“slant”" in sentence for sentence in best)
     (coin,) = [sentence for sentence in said if "“coin”" in sentence]
     assert "not distinguishable from none" in coin
@@ -67,7 +67,7 @@ def gain(name, low, value, high):
 
 
 def test_words_follow_the_interval():
-    assert in_words(gain("g", 0.01, 0.1, 0.2)).startswith("so the model gives away")
+    assert in_words(gain("g", 0.01, 0.1, 0.2)) == "more than the class gives away"
     assert in_words(gain("g", -0.01, 0.1, 0.2)) == "not distinguishable from none"
     assert in_words(gain("g", -0.3, -0.2, -0.1)).startswith("so the attack does worse")
 

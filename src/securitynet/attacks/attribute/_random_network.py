@@ -1,7 +1,7 @@
 """What an attribute attack must beat: the same attack on random weights of the same architecture, and on pixels.
 
-Random convolutions keep much of what their input shows (Jarrett et al., ICCV 2009), so that an attribute that is visible
-in the images is inferred from the embeddings of a network that was never trained.
+Random convolutions keep much of what their input shows (Jarrett et al., ICCV 2009), so that an attribute that is
+visible in the images is inferred from the embeddings of a network that was never trained.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
+from securitynet.attacks.stealing._overlap import leave_out_queried
 from securitynet.attacks.stealing._pool import Pool
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -70,7 +71,7 @@ class StolenModels(Output):
     """Predictions of surrogates, one for each of B budgets, on N records that no surrogate was trained on.
 
     Attributes:
-        indices: The records, N int64: the split's non-members.
+        indices: The records, N int64: the split's non-members that were not queried.
         labels: True classes, N int64.
         target: The target's predictions, N int64.
         budgets: Queries that each surrogate was trained on, ascending, B int64.
@@ -83,6 +84,8 @@ class StolenModels(Output):
         fooled: Whether the target misclassifies adversarial examples made on each surrogate, B×M; M may be 0.
         fooled_by_noise: Whether it misclassifies the same records under noise of that size, M.
         asked: Some of the images that were asked about where the attack made them up, R×Q×C×H×W uint8; else empty.
+        queried: Non-members that are left out because they were queried: with the same pixels, and with nearly the
+            same, 2 int64.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("agreement", "accuracy")
@@ -100,11 +103,13 @@ class StolenModels(Output):
     fooled: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
     fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
     asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
+    queried: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Output.arrays`."""
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
+            "queried": self.queried,
             **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
         }
 
@@ -116,6 +121,7 @@ class StolenModels(Output):
             saved=tuple(map(str, arrays["saved"])),
             architecture=str(arrays["architecture"]),
             notes=tuple(map(str, arrays["notes"])),
+            queried=arrays.get("queried", np.zeros(2, dtype=np.int64)),
         )
 
     @override
@@ -131,6 +137,8 @@ class StolenModels(Output):
         """Those of `securitynet.metrics.stealing` for the largest budget; with ``@budget=N`` for each of several."""
         last = len(self.budgets) - 1
         found = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        if self.queried.any():
+            found.append(stealing.queried_share(self.queried, len(self.indices), level=level))
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
@@ -333,7 +341,8 @@ class StealingAttack(Attack):
         architecture: str,
         notes: tuple[str, ...],
     ) -> StolenModels:
-        judged = data.splits.non_members
+        unseen = leave_out_queried(data.dataset, data.splits.non_members, (answered.dataset, answered.indices))
+        judged = unseen.records
         view = _judging.auditors_view(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
@@ -355,6 +364,7 @@ class StealingAttack(Attack):
             fooled,
             by_noise,
             self.pictures(answered),
+            unseen.counts,
         )
 
 

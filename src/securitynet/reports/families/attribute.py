@@ -54,9 +54,10 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     rest = found[MOST_NAMED:]
     if rest:
         gained = sum(one.sure > 0 for one in rest)
+        beside = " and from random weights" if any(one.over_random is not None for one in rest) else ""
         said.append(
             f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
-            f"{'is' if gained == 1 else 'are'} inferred better than from the class and from random weights."
+            f"{'is' if gained == 1 else 'are'} inferred better than from the class{beside}."
         )
     return said
 
@@ -102,15 +103,14 @@ def _compare_with_random(one: _Found) -> str:
     if over is None or random is None or one.over_random is None:
         return ""
     pixels = words.numbers(one.pixels) if one.pixels is not None else None
-    beside = "" if pixels is None else f", and the pixels themselves {pixels.value}"
-    low = one.over_random.low or 0.0
-    if low > 0:
+    beside = "" if pixels is None else f", and pixels alone {pixels.value}"
+    if (one.over_random.low or 0.0) > 0:
         meaning = "training this network made the attribute easier to infer"
     else:
-        meaning = "it is not shown that training made the attribute easier to infer than the images make it"
+        meaning = "it is not shown that training this network made the attribute easier to infer"
     return (
-        f" Random weights of the same architecture give a gain of {random.value}{beside}. The trained network's is "
-        f"{over.value} above that of random weights (interval {words.unbroken(over.interval)}): {meaning}."
+        f" Random weights of the same architecture give a gain of {random.value}{beside}; the trained network's gain "
+        f"minus that of random weights is {over.value} (interval {words.unbroken(over.interval)}), so {meaning}."
     )
 
 

@@ -18,6 +18,7 @@ _MEASURES = {
     "calibration-gap": Kind("Mean confidence against accuracy", "points", chance=0.0),
     "posterior-distance": Kind("Distance from the target's posteriors"),
     "constant-agreement": Kind("Agreement of a constant answer", "share"),
+    "queried-share": Kind("Judged images that were queried, and are left out", "share"),
     "transfer": Kind("Adversarial examples of the surrogate that fool the target", "share"),
     "transfer-gain": Kind("The same, beyond noise of that size", "points", chance=0.0),
 }
@@ -45,6 +46,12 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         f"that neither was trained on "
         f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): {in_words(agreement, constant)}."
     ]
+    queried = measured.get("queried-share")
+    if queried is not None and queried.value is not None:
+        said.append(
+            f"{round(queried.value * queried.n):,} of the {queried.n:,} images to be judged on had been queried, by "
+            "their content, and are left out."
+        )
     ratio = measured.get("accuracy-ratio")
     written = words.numbers(ratio) if ratio is not None else None
     if ratio is not None and written is not None:
