@@ -47,6 +47,8 @@ _HELD_BACK = 1000
 RANDOM_NETWORKS = 3
 """Networks with random weights that the target is compared with."""
 
+_TOGETHER_BYTES = 1 << 29
+
 _HEAVIEST = 4.0
 _CHI_SQUARE = 2.706
 """The 90% quantile with one degree of freedom: 5% on the one side that counts."""
@@ -113,9 +115,13 @@ class EmbeddingMLP(Attack):
         everyone = np.unique(np.concatenate([part for task in tasks for part in (task.learned, task.judged)]))
         target.require(Access.WHITE_BOX, "embeddings")
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
-        said = self._infer(tasks, everyone, embeddings.values, context)
-        random, reason = self._infer_from_random_weights(tasks, everyone, target, data, context)
-        pixels = self._infer(tasks, everyone, take_pixels(data.dataset, everyone), context)
+        embedded_randomly, reason = self._embed_randomly(target, data, everyone, context)
+        features = [embeddings.values, *embedded_randomly]
+        if sum(values.nbytes for values in features) <= _TOGETHER_BYTES:  # takes little longer than one alone
+            said, *random = self._infer(tasks, everyone, features, context)
+        else:
+            said, *random = [self._infer(tasks, everyone, [values], context)[0] for values in features]
+        (pixels,) = self._infer(tasks, everyone, [take_pixels(data.dataset, everyone)], context)
         notes = () if reason is None else (reason,)
         return InferredAttributes(
             tuple(
@@ -127,21 +133,26 @@ class EmbeddingMLP(Attack):
         )
 
     def _infer(
-        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], features: NDArray[np.float32], context: Context
-    ) -> dict[str, _Said]:
-        """What is said of each attribute from features of all records, by its name."""
-        scale = _Scale(features[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
-        inputs = scale(features)
-        said: dict[str, _Said] = {}
+        self,
+        tasks: Sequence[_Task],
+        everyone: NDArray[np.int64],
+        features: Sequence[NDArray[np.float32]],
+        context: Context,
+    ) -> list[dict[str, _Said]]:
+        """What is said of each attribute, by its name, from each of several kinds of features of all records."""
+        learned = np.isin(everyone, np.concatenate([task.learned for task in tasks]))
+        inputs = [_Scale(values[learned])(values) for values in features]
+        said: list[dict[str, _Said]] = [{} for _ in inputs]
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
-            said.update(self._learn(group, everyone, inputs, context))
+            for whole, part in zip(said, self._learn(group, everyone, inputs, context), strict=True):
+                whole.update(part)
         return said
 
-    def _infer_from_random_weights(
-        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], target: Target, data: TrialData, context: Context
-    ) -> tuple[list[dict[str, _Said]], str | None]:
-        """What is said from the embeddings of each random network, and why there are none, if there are none."""
+    def _embed_randomly(
+        self, target: Target, data: TrialData, everyone: NDArray[np.int64], context: Context
+    ) -> tuple[list[NDArray[np.float32]], str | None]:
+        """Embeddings by each random network, and why there are none, if there are none."""
         found = []
         for number in range(RANDOM_NETWORKS):
             try:
@@ -158,7 +169,7 @@ class EmbeddingMLP(Attack):
                 return [], f"There is no comparison with random weights: {error.message}"
             if embeddings is None:
                 return [], "There is no comparison with random weights: the target's network cannot be copied."
-            found.append(self._infer(tasks, everyone, embeddings, context))
+            found.append(embeddings)
         return found, None
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
@@ -187,28 +198,40 @@ class EmbeddingMLP(Attack):
         return [_Task(t.name, t.attribute, t.learned, t.judged, left_out) for t in tasks]
 
     def _learn(
-        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: torch.Tensor, context: Context
-    ) -> dict[str, _Said]:
-        """Posteriors of the values for the judged records of each attribute, by its name."""
+        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: Sequence[torch.Tensor], context: Context
+    ) -> list[dict[str, _Said]]:
+        """Posteriors of the values for the judged records of each attribute, by its name; for each kind of inputs."""
         size = len(tasks[0].attribute.names)
-        jobs = [job for task in tasks for job in self._jobs(task, context.seed)]
-        networks = [_network(inputs.shape[1], self.neurons, size, job.seed) for job in jobs]
-        labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job in jobs]
+        # The same networks learn from each kind of inputs: what differs is what they see.
+        jobs = [(job, kind) for kind in range(len(inputs)) for task in tasks for job in self._jobs(task, context.seed)]
+        networks = [_network(inputs[kind].shape[1], self.neurons, size, job.seed) for job, kind in jobs]
+        labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job, _ in jobs]
         train_together(
             networks,
-            [(inputs,)] * len(jobs),
+            [(inputs[kind],) for _, kind in jobs],
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[job.seed for job in jobs],
+            seeds=[job.seed for job, _ in jobs],
             weights=[_balancing(values) for values in labels] if self.balanced else None,
-            rows=[_rows(everyone, job.records) for job in jobs],
+            rows=[_rows(everyone, job.records) for job, _ in jobs],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
         )
-        made = list(zip(jobs, networks, strict=True))
+        made = [[(j, net) for (j, of), net in zip(jobs, networks, strict=True) if of == k] for k in range(len(inputs))]
+        return [self._decide(tasks, everyone, values, part) for values, part in zip(inputs, made, strict=True)]
+
+    def _decide(
+        self,
+        tasks: Sequence[_Task],
+        everyone: NDArray[np.int64],
+        inputs: torch.Tensor,
+        made: Sequence[tuple[_Job, nn.Module]],
+    ) -> dict[str, _Said]:
+        """What trained networks say of the judged records of each attribute, weighed by what they are worth."""
         found = {}
         for task in tasks:
+            size = len(task.attribute.names)
             mine = [(job, network) for job, network in made if job.task is task]
             counts = np.bincount(task.attribute.values[task.learned], minlength=size)
             with np.errstate(divide="ignore"):
