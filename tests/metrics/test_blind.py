@@ -59,7 +59,7 @@ def test_random_groups_are_seldom_said_to_differ():
     ("members", "non_members", "runs"), [(50, 50, 800), (30, 200, 600), (200, 200, 400), (1000, 500, 150)]
 )
 def test_level_where_groups_do_not_differ(members, non_members, runs):
-    """Nominal: 2.5%. Intervals for independent scores say so in 7 to 12% of the runs."""
+    """Nominal: 2.5%. The interval of independent scores says so about twice as often."""
     random = np.random.default_rng(3)
     mixing = random.normal(size=(120, 120)) / 11  # features that depend on one another, as those of images do
     flagged = plain = 0

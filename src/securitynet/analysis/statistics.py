@@ -291,6 +291,7 @@ def adjusted(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"]
     """P-values corrected for how many there are: Holm's (any one wrong), or Benjamini and Hochberg's (share wrong)."""
     from statsmodels.stats.multitest import multipletests
 
+    p_values = [None if p is None or p != p else p for p in p_values]  # a frame's column holds NaN for None
     known = [p for p in p_values if p is not None]
     if not known:
         return list(p_values)
