@@ -127,7 +127,7 @@ def control_records(dataset: ImageDataset, splits: Splits, *, level: float, cach
             return make_empty_controls(error.message)
         if cache is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, **arrays)
+            np.savez(buffer, allow_pickle=False, **arrays)
             write_with_digest(_path(dataset, splits, level, cache), buffer.getvalue())
     return _conclude(dataset, splits, arrays, level)
 

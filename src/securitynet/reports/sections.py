@@ -141,7 +141,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
     shape = document.dataset.image_shape
     outputs = {trial.result.id: trial.output for trial in assessment.trials}
     blocks = tuple(_block(document, trial, methods, outputs.get(trial.id)) for trial in document.trials)
-    remarks = [membership.choice(document), membership.unresolved(document)]
+    remarks = [membership.choice(document), membership.identity(document), membership.unresolved(document)]
     return Section(
         anchor=anchor,
         label=label,

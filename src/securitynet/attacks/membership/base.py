@@ -128,7 +128,7 @@ class MembershipScores(Output):
         judged = rest & self.held_out
         if rest.all() or not (judged & self.is_member).any() or not (judged & ~self.is_member).any():
             return self
-        by_record = {
+        by_record: dict[str, Any] = {
             name: None if (values := getattr(self, name)) is None else values[rest]
             for name in ("indices", "scores", "is_member", "held_out", "labels", "correct", "margin")
         }

@@ -148,6 +148,16 @@ def choice(document: ResultDocument) -> str | None:
     )
 
 
+def identity(document: ResultDocument) -> str | None:
+    """That the AUC of prediction correctness is no finding, where it was measured."""
+    if not any(strength.trial.name == "membership.correctness" for strength in by_strength(document)):
+        return None
+    return (
+        "The AUC of prediction correctness is an identity, one half plus half of the overfitting level: it says nothing "
+        "that the two accuracies do not say."
+    )
+
+
 def unresolved(document: ResultDocument) -> str | None:
     """A sentence on rates that were asked for and that take more non-members, or None."""
     asked = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
