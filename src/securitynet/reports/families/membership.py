@@ -153,7 +153,7 @@ def identity(document: ResultDocument) -> str | None:
     if not any(strength.trial.name == "membership.correctness" for strength in by_strength(document)):
         return None
     return (
-        "The AUC of prediction correctness is an identity, one half plus half of the overfitting level: it says nothing "
+        "The AUC of prediction correctness is an identity, one half plus half the overfitting level: it says nothing "
         "that the two accuracies do not say."
     )
 
