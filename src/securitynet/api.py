@@ -32,8 +32,8 @@ class Outcome:
 
     Attributes:
         document: The content of ``result.json``.
-        assessment: With raw outputs, for further work.
-        folder: Where everything was written.
+        assessment: The same results with the raw outputs of attacks, for further analysis.
+        folder: Where report, results and trial files were written.
     """
 
     document: ResultDocument
@@ -46,7 +46,7 @@ class Outcome:
         return self.folder / "report.html"
 
     def __getitem__(self, name: str) -> float | None:
-        """The value of a measurement by its dotted name; None if it can't be resolved with so few records."""
+        """The value of a measurement by its dotted name; None if there are too few records to resolve it."""
         return self.assessment[name].value
 
 
@@ -71,23 +71,29 @@ def assess(
     Raises:
         SecurityNetError: For anything wrong with the model, the data or the options, before long work starts.
     """
-    config, subject = _prepare(model, dataset, out, options, progress)
-    return assess_subject(config, subject, progress=progress)
+    config, target = _prepare(model, dataset, out, options, progress)
+    return assess_loaded(config, target, progress=progress)
 
 
-def assess_subject(config: AssessConfig, subject: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
-    """Assess what has been loaded already; see `assess`."""
+def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
+    """Assess a target that has been loaded, and write the report.
+
+    Args:
+        config: The configuration that it was loaded with.
+        target: The target with its data.
+        progress: Called with (what, done, total) during long work.
+    """
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
-    folder = config.out or _default_folder(config, subject)
-    found = assessment.run(config, subject, TrialStore(folder), progress)
-    found.seconds["wall"] = time.perf_counter() - started
-    judged = policy.judge(bounds, found.all_measurements()) if bounds is not None else None
-    document = to_document(found, judged)
-    write_report([document], [found], folder / "report.html")
-    write_records(found, folder / "exposed.csv")
+    folder = config.out or _default_folder(config, target)
+    finished = assessment.run(config, target, TrialStore(folder), progress)
+    finished.seconds["wall"] = time.perf_counter() - started
+    judged = policy.judge(bounds, finished.all_measurements()) if bounds is not None else None
+    document = to_document(finished, judged)
+    write_report([document], [finished], folder / "report.html")
+    write_records(finished, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
-    return Outcome(document, found, folder)
+    return Outcome(document, finished, folder)
 
 
 def _prepare(
@@ -99,7 +105,10 @@ def _prepare(
 ) -> tuple[AssessConfig, AssessedTarget]:
     if isinstance(model, AssessConfig):
         if dataset is not None or out is not None or options:
-            raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
+            raise ConfigurationError(
+                "With a whole configuration, no dataset, folder or options can be given beside it.",
+                hint="Put them into it.",
+            )
         _check_early(model)
         return model, prepare(model, _named(progress, "loading"))
     reference = dataset.reference if isinstance(dataset, ImageDataset) else dataset
@@ -121,7 +130,7 @@ def _prepare(
 
 
 def _check_early(config: AssessConfig) -> None:
-    """Report whatever can be seen to be wrong before anything is downloaded, loaded or queried."""
+    """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
     if config.policy:
         policy.read_policy(config.policy)
     list_requested(config)
@@ -131,8 +140,8 @@ def _check_early(config: AssessConfig) -> None:
         check_writable(config.out)
 
 
-def _default_folder(config: AssessConfig, subject: AssessedTarget) -> Path:
-    identity = stable_hash([subject.target.identity.model_dump(mode="json"), subject.dataset.fingerprint], 8)
+def _default_folder(config: AssessConfig, assessed: AssessedTarget) -> Path:
+    identity = stable_hash([assessed.target.identity.model_dump(mode="json"), assessed.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
     return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"
 

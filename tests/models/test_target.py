@@ -226,7 +226,7 @@ def test_embeddings_are_what_the_layer_called_last_receives(images):
     embeddings = target_of(net, access=Access.WHITE_BOX, shape=None).embeddings(images)
     assert torch.allclose(embeddings, net.hidden((images.float() / 255).flatten(1)), atol=1e-5)
     nothing = target_of(nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), access=Access.WHITE_BOX)
-    with pytest.raises(ModelError, match="no layer that makes scores of classes"):
+    with pytest.raises(ModelError, match="no layer that computes class scores"):
         nothing.embeddings(images)
 
 
@@ -272,6 +272,13 @@ def test_trained_looking_logits_are_not_taken_for_probabilities():
     assert heads.detect(-logits) == "logits"
     mixed = torch.cat([torch.full((1, 4), 0.25), torch.tensor([[0.9, 0.9, 0.1, 0.1]])])
     assert heads.detect(mixed) == "logits", "one row that sums to something else decides"
+
+
+def test_small_logits_are_no_sigmoids():
+    logits = 0.4 + 0.2 * torch.rand(200, 4, generator=torch.Generator().manual_seed(0))
+    assert not heads.looks_like_sigmoid(logits)
+    assert not heads.looks_like_sigmoid(logits - 0.5)
+    assert heads.looks_like_sigmoid((20 * (logits - 0.5) * 2).sigmoid())
 
 
 def test_rows_without_any_probability_are_refused():

@@ -56,7 +56,7 @@ def test_groups_that_differ_are_told_apart_and_every_sentence_says_so(shifted):
     said = verdict.sentences(document)
     assert "Members and non-members differ anyway" in said[0]
     assert "only assumed" in said[1]
-    attacks = [sentence for sentence in said if "tells members from non-members" in sentence or "identif" in sentence]
+    attacks = [sentence for sentence in said if "can distinguish members" in sentence or "identif" in sentence]
     assert len(attacks) >= 2 and all("the groups differ anyway" in sentence for sentence in attacks)
     assert not any("better than guessing" in sentence for sentence in attacks)
     page = render_report([document], [found])

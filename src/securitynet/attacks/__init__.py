@@ -1,4 +1,4 @@
-"""Attacks, one file each, in a folder per family. The registry finds them; nothing else needs an edit."""
+"""Attacks, one file each, in one folder per family. The registry finds them; no other file needs to be edited."""
 
 from securitynet.registry import Registry
 

@@ -1,4 +1,4 @@
-"""What a report says of attribute inference."""
+"""What a report says about attribute inference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS: dict[str, Kind] = {
     "baseline-accuracy": Kind("accuracy by class and majority alone", "share"),
     "macro-f1-gain": Kind("gain in macro-F1", chance=0.0),
     "macro-f1": Kind("macro-F1"),
-    "baseline-macro-f1": Kind("macro-F1 of the same answers dealt out by class"),
+    "baseline-macro-f1": Kind("macro-F1 of the same predictions shuffled within each class"),
 }
 
 MOST_NAMED = 4
@@ -28,8 +28,8 @@ MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
-class _Found:
-    """One attribute, as the attack that gains most on it has it."""
+class _BestAttack:
+    """The attack that gains most on one attribute, with its measurements."""
 
     trial: TrialSummary
     name: str
@@ -48,29 +48,29 @@ class _Found:
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What each attribute's best attack gains over what the class says of it, most gained first."""
-    found = sorted(_best(document, trials).values(), key=lambda one: (-one.sure, one.name))
-    said = [_sentence(one) for one in found[:MOST_NAMED]]
-    rest = found[MOST_NAMED:]
+    """What each attribute's best attack gains over predicting the attribute from the class, largest gain first."""
+    attributes = sorted(_best(document, trials).values(), key=lambda one: (-one.sure, one.name))
+    said = [_sentence(one) for one in attributes[:MOST_NAMED]]
+    rest = attributes[MOST_NAMED:]
     if rest:
         gained = sum(one.sure > 0 for one in rest)
         beside = " and from random weights" if any(one.over_random is not None for one in rest) else ""
         said.append(
             f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
-            f"{'is' if gained == 1 else 'are'} inferred better than from the class{beside}."
+            f"{'is' if gained == 1 else 'are'} inferred better than from the class alone{beside}."
         )
     return said
 
 
-def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str, _Found]:
-    best: dict[str, _Found] = {}
+def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str, _BestAttack]:
+    best: dict[str, _BestAttack] = {}
     for trial in trials:
         measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.measurements_of(document, trial)}
         for full in measured:
             name, _, measure = full.rpartition(".")
             if measure != "gain" or not {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():
                 continue
-            one = _Found(
+            one = _BestAttack(
                 trial,
                 name,
                 measured[full],
@@ -85,19 +85,19 @@ def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str,
     return best
 
 
-def _sentence(one: _Found) -> str:
+def _sentence(one: _BestAttack) -> str:
     gain, accuracy, baseline = (words.numbers(measure) for measure in (one.gain, one.accuracy, one.baseline))
     assert gain is not None and accuracy is not None and baseline is not None  # these always have values
     who = one.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     return (
-        f"An adversary who {who}, tells the attribute “{one.name}” right for {accuracy.value} of the judged records, "
-        f"where the class and the most frequent value alone give {baseline.value}: a gain of {gain.value} "
-        f"({words.level(one.gain)} interval {words.unbroken(gain.interval)}), {in_words(one.gain)}."
+        f"An adversary who {who} infers the attribute “{one.name}” correctly for {accuracy.value} of the evaluated "
+        f"records; the class and the most frequent value alone give {baseline.value}: a gain of {gain.value} "
+        f"({words.level(one.gain)} interval {words.unbroken(gain.interval)}), {describe_gain(one.gain)}."
         f"{_compare_with_random(one)}"
     )
 
 
-def _compare_with_random(one: _Found) -> str:
+def _compare_with_random(one: _BestAttack) -> str:
     """What random weights of the same architecture gain, and pixels, and what the difference means."""
     over, random = (words.numbers(m) if m is not None else None for m in (one.over_random, one.random))
     if over is None or random is None or one.over_random is None:
@@ -114,12 +114,12 @@ def _compare_with_random(one: _Found) -> str:
     )
 
 
-def in_words(gain: Measurement) -> str:
-    """What a gain means, by its interval."""
+def describe_gain(gain: Measurement) -> str:
+    """What a gain shows, by its interval."""
     low, high = gain.low, gain.high
     assert low is not None and high is not None
     if low > 0:
-        return "more than the class gives away"
+        return "more than the class reveals"
     if high < 0:
-        return "so the attack does worse than that"
-    return "not distinguishable from none"
+        return "so the attack does worse than the baseline"
+    return "not distinguishable from no gain"
