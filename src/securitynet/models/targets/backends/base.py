@@ -83,6 +83,7 @@ class Backend(ABC):
         repeats: How often each image is asked for one answer.
         charges: Whether answers may cost something.
         rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
+        within_process: Whether the checksum holds for this process only, so that its outputs are not stored for others.
     """
 
     reference: str
@@ -94,6 +95,7 @@ class Backend(ABC):
     repeats: int = 1
     charges: bool = False
     rounding: float = 1e-3
+    within_process: bool = False
 
     @classmethod
     def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
