@@ -1,77 +1,89 @@
-"""`assess`: from a model reference to trial files, ``result.json`` and ``report.html``."""
+"""`assess`: from a model and its data to trial files, ``result.json`` and ``report.html``."""
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
 from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
-from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.given import GivenData, prepare_given
 from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
-from securitynet.assessments.run_trial import ReportProgress
+from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
-from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
 from securitynet.models.targets.target import Target
 from securitynet.reports.build import write_report
-from securitynet.results.document import ResultDocument
+from securitynet.reports.outcome import Outcome
 from securitynet.results.store import TrialStore
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What `assess` returns.
-
-    Attributes:
-        document: The content of ``result.json``.
-        assessment: With raw outputs, for further work.
-        folder: Where everything was written.
-    """
-
-    document: ResultDocument
-    assessment: Assessment
-    folder: Path
-
-    @property
-    def report(self) -> Path:
-        """The report's path."""
-        return self.folder / "report.html"
-
-    def __getitem__(self, name: str) -> float | None:
-        """The value of a measurement by its dotted name; None if it can't be resolved with so few records."""
-        return self.assessment[name].value
-
-
 def assess(
-    model: str | Target | AssessConfig,
-    dataset: str | ImageDataset | None = None,
+    model: str | os.PathLike[str] | nn.Module | Callable[[torch.Tensor], Any] | Target | AssessConfig,
+    train: Any = None,
+    test: Any = None,
     *,
-    out: str | Path | None = None,
+    members: Any = None,
+    non_members: Any = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: ReportProgress | None = None,
     **options: Any,
 ) -> Outcome:
-    """Assess one target with all applicable attacks, and write the report.
+    """Assess one model: what can be inferred from it or done to it. Writes a report, and returns the result.
+
+    A torch dataset with torchvision's transforms says by them how the model is fed: Normalize, and Resize and
+    CenterCrop where they enlarge, become the target's preprocessing, and random augmentation is left out. Where nothing
+    says it, the usual normalisations are tried on a network (``normalize`` states one); a callable gets images in
+    [0, 1]. The model that is given is never changed.
 
     Args:
-        model: A reference (docs/models.md), a loaded target, or a whole configuration.
-        dataset: A reference or a loaded dataset.
+        model: A ``torch.nn.Module`` (white-box), a callable that takes images as a float tensor N×C×H×W and returns
+            class scores N×K (black-box), a reference such as ``"timm:resnet18.a1_in1k"``, a loaded target, or a whole
+            configuration.
+        train: What the model was trained on: a torch dataset, a pair (images, labels) of arrays, a Hugging Face
+            dataset, a loaded dataset, or a reference such as ``"cifar10"``.
+        test: Likewise, images that it was not trained on; None where ``train`` holds both parts, or with ``members``.
+        members: Who of the records was trained on, where ``train`` is one dataset: a boolean mask, numbers or names of
+            records, or the path of a list. All others are non-members.
+        non_members: Likewise who was not; who is in neither is left out.
+        mean: Where images come normalised already: the mean that was subtracted, one or one a channel.
+        std: The deviation by which they were divided.
+        class_names: One per class, where the dataset does not name them.
         out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
-            user's data folder, named after what is assessed.
+            user's data folder, named after what is assessed. What is finished there is not run again.
         progress: Called with (what, done, total) during long work.
-        **options: Further fields of `AssessConfig`.
+        **options: Fields of `AssessConfig`, such as ``attacks=["lira"]``, ``detectors``, ``try_defenses``, ``device``,
+            ``limit``, ``seed``. ``configure`` may be a nested table, ``{"lira": {"shadows": {"count": 64}}}``, and
+            ``auxiliary_dataset`` an object.
+
+    Returns:
+        The result: numbers by name, frames, and a notebook's view.
 
     Raises:
         SecurityNetError: For anything wrong with the model, the data or the options, before long work starts.
     """
-    config, subject = _prepare(model, dataset, out, options, progress)
+    if isinstance(model, AssessConfig):
+        stated = (train, test, members, non_members, mean, std, class_names, out)
+        if options or any(value is not None for value in stated):
+            raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
+        _check_early(model)
+        return assess_subject(model, prepare(model, name_phase(progress, "loading")), progress=progress)
+    given = GivenData(train, test, members, non_members, mean, std, class_names)
+    config, subject = prepare_given(model, given, {**options, "out": out}, progress, check=_check_early)
     return assess_subject(config, subject, progress=progress)
 
 
@@ -90,36 +102,6 @@ def assess_subject(config: AssessConfig, subject: AssessedTarget, *, progress: R
     return Outcome(document, found, folder)
 
 
-def _prepare(
-    model: str | Target | AssessConfig,
-    dataset: str | ImageDataset | None,
-    out: str | Path | None,
-    options: dict[str, Any],
-    progress: ReportProgress | None,
-) -> tuple[AssessConfig, AssessedTarget]:
-    if isinstance(model, AssessConfig):
-        if dataset is not None or out is not None or options:
-            raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
-        _check_early(model)
-        return model, prepare(model, _named(progress, "loading"))
-    reference = dataset.reference if isinstance(dataset, ImageDataset) else dataset
-    config = AssessConfig(
-        model=model.reference if isinstance(model, Target) else model,
-        dataset=reference,
-        out=None if out is None else Path(out),
-        **options,
-    )
-    _check_early(config)
-    if isinstance(model, str) and not isinstance(dataset, ImageDataset):
-        return config, prepare(config, _named(progress, "loading"))
-    return config, prepare(
-        config,
-        _named(progress, "loading"),
-        target=model if isinstance(model, Target) else None,
-        dataset=dataset if isinstance(dataset, ImageDataset) else None,
-    )
-
-
 def _check_early(config: AssessConfig) -> None:
     """Report whatever can be seen to be wrong before anything is downloaded, loaded or queried."""
     if config.policy:
@@ -135,7 +117,3 @@ def _default_folder(config: AssessConfig, subject: AssessedTarget) -> Path:
     identity = stable_hash([subject.target.identity.model_dump(mode="json"), subject.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
     return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"
-
-
-def _named(progress: ReportProgress | None, what: str) -> Any:
-    return None if progress is None else lambda done, total: progress(what, done, total)

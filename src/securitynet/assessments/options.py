@@ -1,0 +1,84 @@
+"""Options given as keyword arguments: what is wrong with them is said in plain sentences, with what may be meant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from securitynet.errors import ConfigurationError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+_STATED = "a path of a list, a boolean mask with a value for each record, or numbers or names of records"
+_MEANT = {"members": _STATED, "non_members": _STATED}
+
+
+def make_config(model: type[Config], values: Mapping[str, Any], *, others: Collection[str] = ()) -> Config:
+    """A configuration made of keyword arguments.
+
+    Args:
+        model: Its class.
+        values: By name.
+        others: Names that the caller understands besides, for suggestions.
+
+    Raises:
+        ConfigurationError: If there is no such option, one is missing, or a value is not allowed; all are named.
+    """
+    unknown = [name for name in values if name not in model.model_fields]
+    if unknown:
+        known = [*model.model_fields, *others]
+        close = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(known))}."
+        raise ConfigurationError(f"There is no option {unknown[0]!r}.", hint=hint)
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        # Not chained: the sentences say it all, and a reader of a notebook would see Pydantic's own first.
+        raise ConfigurationError(f"{'; '.join(explain(error))}.") from None
+
+
+def explain(error: ValidationError) -> list[str]:
+    """What is wrong, in a sentence for each option, without its full stop."""
+    problems: dict[str, str] = {}
+    for problem in error.errors():
+        option = str(problem["loc"][0]) if problem["loc"] else "the options"
+        if option in problems:
+            continue
+        message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+        if problem["type"] == "missing":
+            problems[option] = f"{option} is missing"
+        elif option in _MEANT:
+            problems[option] = f"{option} must be {_MEANT[option]}"
+        else:
+            shown = repr(problem["input"])
+            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+            message = message.replace("Input should be", "it should be", 1)
+            problems[option] = f"{option}={shown} is not understood: {message[:1].lower()}{message[1:]}"
+    return list(problems.values())
+
+
+def flatten_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Nested settings as ``configure`` takes them: ``{"lira": {"shadows": {"count": 64}}}`` is ``lira.shadows.count=64``.
+
+    Raises:
+        ConfigurationError: If a value is no number, text, truth value or list of these.
+    """
+    return tuple(_flatten(settings, ""))
+
+
+def _flatten(settings: Mapping[str, Any], before: str) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{before}{name}.")
+            continue
+        try:
+            yield f"{before}{name}={json.dumps(value)}"
+        except TypeError:
+            raise ConfigurationError(
+                f"configure: {before}{name} can't be {type(value).__name__}.",
+                hint="Values are numbers, text, true or false, and lists of these.",
+            ) from None
