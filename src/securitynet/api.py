@@ -15,15 +15,21 @@ from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
 from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.given import GivenData, prepare_given
+from securitynet.assessments.given import GivenData, name_architecture, prepare_given
+from securitynet.assessments.options import check_options
 from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.given import load_given
+from securitynet.datasets.loading import load
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
+from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.reports.build import write_report
 from securitynet.reports.outcome import Outcome
 from securitynet.results.store import TrialStore
@@ -36,6 +42,7 @@ def assess(
     *,
     members: Any = None,
     non_members: Any = None,
+    architecture: str | nn.Module | Callable[..., nn.Module] | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
@@ -60,6 +67,8 @@ def assess(
         members: Who of the records was trained on, where ``train`` is one dataset: a boolean mask, numbers or names of
             records, or the path of a list. All others are non-members.
         non_members: Likewise who was not; who is in neither is left out.
+        architecture: What the models are that attacks train like the target: a function or class that makes such a
+            network, a network, or a reference. Default: the target's own, where it is known.
         mean: Where images come normalised already: the mean that was subtracted, one or one a channel.
         std: The deviation by which they were divided.
         class_names: One per class, where the dataset does not name them.
@@ -77,14 +86,60 @@ def assess(
         SecurityNetError: For anything wrong with the model, the data or the options, before long work starts.
     """
     if isinstance(model, AssessConfig):
-        stated = (train, test, members, non_members, mean, std, class_names, out)
+        stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
         if options or any(value is not None for value in stated):
             raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
         _check_early(model)
         return assess_subject(model, prepare(model, name_phase(progress, "loading")), progress=progress)
     given = GivenData(train, test, members, non_members, mean, std, class_names)
-    config, subject = prepare_given(model, given, {**options, "out": out}, progress, check=_check_early)
+    config, subject = prepare_given(model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early)
     return assess_subject(config, subject, progress=progress)
+
+
+def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
+    """Load a dataset, by a reference or from objects, for `assess`, `train` and single attacks.
+
+    Args:
+        train: A name (`securitynet.list_datasets`), ``folder:PATH``, ``parquet:PATH``, or an object: a torch dataset, a
+            pair (images, labels) of arrays, or a Hugging Face dataset. Also its training part alone.
+        test: Its test part, where that is another object or reference.
+        **options: For references ``channels``, ``size``, ``resize``, ``crop``, ``root``, ``cache``...: see
+            `securitynet.datasets.load`. For objects ``mean``, ``std``, ``class_names``, ``name``: see
+            `securitynet.datasets.dataset_from_objects`. For both ``members``, ``non_members`` and ``limit``.
+
+    Returns:
+        The images as uint8, labels and parts. What transforms of objects say of a model's input is dropped here; give
+        the objects themselves to `assess` for it.
+
+    Raises:
+        SecurityNetError: If there is no such dataset, its content is unusable, or an option makes no sense.
+    """
+    check_options(options, load_given, load)
+    return load_given(train, test, **options).dataset
+
+
+def train(
+    architecture: str | nn.Module | Callable[..., nn.Module], train: Any, test: Any = None, **options: Any
+) -> Target:
+    """Train a target of your own on the members of a split, and keep who they were.
+
+    Args:
+        architecture: A name (`securitynet.list_architectures`), a reference to another network, a function or class
+            that makes one, or a network of which a fresh copy is trained.
+        train: The dataset, or its training part; see `load_dataset`.
+        test: Its test part, where that is another object.
+        **options: See `securitynet.models.store.train_target.train_target`: ``split``, ``epochs`` and other fields of
+            the recipe, ``seed``, ``out``, ``defense``, ``backdoor``, ``device``...
+
+    Returns:
+        The trained target under white-box access.
+
+    Raises:
+        SecurityNetError: For anything wrong with the architecture, the data or the options.
+    """
+    check_options(options, train_target, Recipe)
+    dataset = train if isinstance(train, ImageDataset) and test is None else load_given(train, test).dataset
+    return train_target(name_architecture(architecture), dataset, **options)
 
 
 def assess_subject(config: AssessConfig, subject: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:

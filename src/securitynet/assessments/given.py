@@ -66,10 +66,21 @@ def prepare_given(
     for name in ("members", "non_members"):
         if getattr(given, name) is not None:
             values[name] = getattr(given, name)
+    if "architecture" in values:
+        values["architecture"] = name_architecture(values["architecture"])
     values["model"] = _describe(model)
     values["dataset"] = train if plain else None
     if auxiliary is not None:
         values["auxiliary_dataset"] = auxiliary if isinstance(auxiliary, str) else "object:auxiliary"
+    if train is None and not isinstance(model, str | os.PathLike | Target):
+        raise ConfigurationError(
+            "On which images should the model be assessed?",
+            hint="Give what it was trained on and what it was not: assess(model, train, test).",
+        )
+    if progress is not None and not callable(progress):
+        raise ConfigurationError(
+            f"progress can't be {progress!r}.", hint="Give a function that is called with (what, done, total)."
+        )
     config = make_config(AssessConfig, values, others=_DATA)
     if check is not None:
         check(config)
@@ -96,6 +107,19 @@ def prepare_given(
         auxiliary=other,
     )
     return config, subject
+
+
+def name_architecture(architecture: Any) -> str:
+    """The name or reference of an architecture that is given as such, as a factory or as a network.
+
+    Raises:
+        ModelError: If it makes no network, or can't be trained anew.
+    """
+    if isinstance(architecture, str):
+        return architecture
+    from securitynet.models.architectures.in_process import register_factory
+
+    return register_factory(architecture)
 
 
 def _describe(model: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,13 @@ from securitynet.errors import ConfigurationError
 Config = TypeVar("Config", bound=BaseModel)
 
 _STATED = "a path of a list, a boolean mask with a value for each record, or numbers or names of records"
+_WORDS = {
+    "Input should be": "it should be",
+    "a valid tuple": "a list",
+    "Input is not a valid path for <class 'pathlib.Path'>": "it should be a path",
+}
+"""What Pydantic says, as a reader without it would."""
+
 _MEANT = {"members": _STATED, "non_members": _STATED}
 
 
@@ -28,17 +36,32 @@ def make_config(model: type[Config], values: Mapping[str, Any], *, others: Colle
     Raises:
         ConfigurationError: If there is no such option, one is missing, or a value is not allowed; all are named.
     """
-    unknown = [name for name in values if name not in model.model_fields]
-    if unknown:
-        known = [*model.model_fields, *others]
-        close = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.6)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(known))}."
-        raise ConfigurationError(f"There is no option {unknown[0]!r}.", hint=hint)
+    _check_names(values, model.model_fields, others)
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         # Not chained: the sentences say it all, and a reader of a notebook would see Pydantic's own first.
         raise ConfigurationError(f"{'; '.join(explain(error))}.") from None
+
+
+def check_options(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+    """Raise `ConfigurationError` for the first option that none of the functions or classes takes by name."""
+    known = {
+        name
+        for taker in takers
+        for name, parameter in inspect.signature(taker).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    _check_names(options, known)
+
+
+def _check_names(values: Iterable[str], known: Iterable[str], others: Iterable[str] = ()) -> None:
+    names = list(known)
+    for name in values:
+        if name not in names:
+            close = difflib.get_close_matches(name, [*names, *others], n=3, cutoff=0.6)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(names))}."
+            raise ConfigurationError(f"There is no option {name!r}.", hint=hint)
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -56,7 +79,8 @@ def explain(error: ValidationError) -> list[str]:
         else:
             shown = repr(problem["input"])
             shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-            message = message.replace("Input should be", "it should be", 1)
+            for written, meant in _WORDS.items():
+                message = message.replace(written, meant, 1)
             problems[option] = f"{option}={shown} is not understood: {message[:1].lower()}{message[1:]}"
     return list(problems.values())
 
