@@ -92,7 +92,9 @@ def assess(
         _check_early(model)
         return assess_subject(model, prepare(model, name_phase(progress, "loading")), progress=progress)
     given = GivenData(train, test, members, non_members, mean, std, class_names)
-    config, subject = prepare_given(model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early)
+    config, subject = prepare_given(
+        model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
+    )
     return assess_subject(config, subject, progress=progress)
 
 

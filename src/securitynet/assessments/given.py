@@ -1,4 +1,4 @@
-"""The target of an assessment from what is given in Python: models and datasets as references, loaded, or as objects."""
+"""The target of an assessment from what is given in Python: models and datasets by reference, or as objects."""
 
 from __future__ import annotations
 

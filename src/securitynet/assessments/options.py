@@ -86,7 +86,7 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def flatten_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Nested settings as ``configure`` takes them: ``{"lira": {"shadows": {"count": 64}}}`` is ``lira.shadows.count=64``.
+    """Nested settings as ``configure`` takes them: ``{"lira": {"shadows": {"count": 4}}}`` is ``lira.shadows.count=4``.
 
     Raises:
         ConfigurationError: If a value is no number, text, truth value or list of these.

@@ -67,7 +67,8 @@ def load_given(
     if not any(isinstance(part, str | os.PathLike) for part in parts):
         _refuse({key: options.get(key) for key in _OF_FILES}, "images that are given as objects")
     opened = [
-        load(_reference(part), cache=cache, **options) if isinstance(part, str | os.PathLike) else part for part in parts
+        load(_reference(part), cache=cache, **options) if isinstance(part, str | os.PathLike) else part
+        for part in parts
     ]
     if len(opened) == 1 and isinstance(opened[0], ImageDataset):
         _refuse({"mean": mean, "std": std, "class_names": class_names, "name": name}, "a dataset that is loaded")

@@ -104,7 +104,7 @@ class Outcome:
             }
             for one in self.document.measurements
         ]
-        numbers = {name: "float64" for name in ("value", "low", "high")}
+        numbers = dict.fromkeys(("value", "low", "high"), "float64")
         return pandas.DataFrame(rows).astype(numbers).set_index("name")
 
     def exposed_records(self, attack: str | None = None, *, count: int | None = None) -> pandas.DataFrame:
@@ -175,7 +175,9 @@ class Outcome:
         Names of classes, files and models are escaped: they may be anything.
         """
         part = section(self.document, self.assessment, f"securitynet-{next(_anchors)}", self.document.target.reference)
-        page: str = environment().get_template("notebook.html").render(
-            s=part, report=str(self.report), inks=[ink.light for ink in style.SERIES]
+        page: str = (
+            environment()
+            .get_template("notebook.html")
+            .render(s=part, report=str(self.report), inks=[ink.light for ink in style.SERIES])
         )
         return page

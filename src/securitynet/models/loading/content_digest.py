@@ -176,7 +176,7 @@ class _Digester:
             value = attributes[name]
             if name in ("_forward_hooks", "_forward_pre_hooks"):
                 value = list(value.values())
-            elif name.startswith("_forward_hooks_") or name.startswith("_forward_pre_hooks_"):
+            elif name.startswith(("_forward_hooks_", "_forward_pre_hooks_")):
                 continue  # flags by numbers that count all hooks of a process
             self._put("attribute", name)
             self.add(value, depth)

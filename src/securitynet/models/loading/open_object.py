@@ -161,7 +161,9 @@ def check_values(network: nn.Module, reference: str) -> None:
                 hint="Call the network once on a batch of images before.",
             )
         if tensor.is_meta:
-            raise ModelError(f"{name} of {reference} has no values: it is on the meta device.", hint="Load its weights.")
+            raise ModelError(
+                f"{name} of {reference} has no values: it lies on the meta device.", hint="Load its weights."
+            )
 
 
 def copy_unchanged(network: nn.Module, reference: str) -> nn.Module:
@@ -181,7 +183,7 @@ def copy_unchanged(network: nn.Module, reference: str) -> nn.Module:
     if own is None:
         raise ModelError(
             f"{reference} can't be copied, and an assessment must not change it.",
-            hint="Give its class a __deepcopy__ method, or give a copy of it as python:FILE:FACTORY; a callable such as "
+            hint="Give its class a __deepcopy__ method, or give it as python:FILE:FACTORY; a callable such as "
             "lambda images: model(images) can be assessed as a black box.",
         )
     return own.float().cpu()
