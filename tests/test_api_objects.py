@@ -395,3 +395,37 @@ def test_paths_and_mixed_datasets(project, arrays, tmp_path):
         securitynet.load_target(tmp_path / "absent.onnx")
     assert securitynet.load_target(net.forward, input_size=8).access.value == "white-box"
     assert securitynet.load_target(nn.DataParallel(net), input_size=8).reference == "object:Net"
+
+
+FEW = {"lira": {"shadows": {"count": 2, "recipe": {"epochs": 2}}}}
+
+
+def shadow_architectures(cache):
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in cache.glob("shadows/*/*.json")]
+    return {record["architecture"] for record in records}
+
+
+def test_shadow_models_have_the_architecture_of_the_object_or_the_one_that_is_stated(project, tmp_path):
+    def make_wide(num_classes):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, num_classes))
+
+    options = {"attacks": ["lira"], "configure": FEW}
+    own = assess(*project, out=tmp_path / "own", **options)
+    assert [trial.status for trial in own.document.trials] == ["ok"]
+    (name,) = shadow_architectures(tmp_path / "own" / "cache")
+    assert name.startswith("Net@")
+    stated = assess(*project, architecture=make_wide, out=tmp_path / "own", **options)
+    assert not any(trial.reused for trial in stated.document.trials), "another architecture is another trial"
+    assert {label.partition("@")[0] for label in shadow_architectures(tmp_path / "own" / "cache")} == {
+        "Net",
+        "make_wide",
+    }
+    again = assess(*project, architecture=make_wide, out=tmp_path / "own", **options)
+    assert all(trial.reused for trial in again.document.trials)
+    with pytest.raises(SecurityNetError):
+        assess(*project, architecture=3, out=tmp_path, **options)
+
+
+def test_an_own_architecture_is_trained_on_objects(arrays):
+    target = securitynet.train(tutorial.Net, *arrays, split="public", epochs=1, device="cpu")
+    assert target.num_classes == 10 and "trained here on object:arrays" in target.notes[0]

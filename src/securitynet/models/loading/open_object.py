@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
+from securitynet.models.architectures.in_process import register_module
 from securitynet.models.loading.content_digest import digest_callable, digest_network
 from securitynet.models.loading.open import DEFAULT_SIZE
 from securitynet.models.sources.base import OpaqueNetwork
@@ -25,10 +27,43 @@ from securitynet.models.targets.backends.module import ModuleBackend, input_chan
 from securitynet.models.targets.optimise import copy_network
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 
+logger = logging.getLogger(__name__)
+
 OBJECT = "object:"
 """What the references of models begin with that have none of their own."""
 
 _BY_REFERENCE = ("weights", "weight_set", "output", "trust")
+
+
+class ObjectBackend(ModuleBackend):
+    """A network that was given as an object. Networks like it are fresh copies of it.
+
+    Attributes:
+        blueprint: The network as it was given, copied; None once it is registered as an architecture.
+    """
+
+    blueprint: nn.Module | None = None
+    _registered: str | None = None
+
+    @property
+    def architecture(self) -> str | None:
+        """The name under which its fresh copies are trained; None where its layers can't be reset."""
+        if self.blueprint is not None:
+            try:
+                self._registered = register_module(self.blueprint)
+            except ModelError as error:
+                logger.warning(
+                    "Models like %s can't be trained from copies of it (architecture=... states a function that makes "
+                    "one): %s",
+                    self.reference,
+                    error.message,
+                )
+            self.blueprint = None
+        return self._registered
+
+    @architecture.setter
+    def architecture(self, reference: str | None) -> None:
+        self.blueprint, self._registered = None, reference
 
 
 def describe_object(model: object) -> str:
@@ -105,7 +140,7 @@ def _open_network(
 ) -> OpenedModel:
     check_values(network, reference)
     checksum = digest_network(network)
-    own = copy_unchanged(network, reference)
+    own = blueprint = copy_unchanged(network, reference)
     images = None if dataset is None or dataset.images is None else dataset.image_shape
     channels = input_channels(own) or (images[0] if images else 3)
     size = (options.input_size, options.input_size) if options.input_size is not None else None
@@ -115,7 +150,7 @@ def _open_network(
     own, notes = adapt_outputs(own, example, classes=classes, reference=reference)
     if isinstance(own, AdaptedNetwork):
         checksum = stable_hash([checksum, own.part, own.before_sigmoid, own.single], 64)
-    backend = ModuleBackend(
+    backend = ObjectBackend(
         own,
         reference=reference,
         checksum=checksum,
@@ -123,6 +158,7 @@ def _open_network(
         device=options.device,
         batch_size=options.batch_size,
     )
+    backend.blueprint = blueprint
     return OpenedModel(backend, preprocessing, example_size=example[1:], notes=tuple(notes))
 
 
@@ -155,7 +191,7 @@ def _open_callable(
 def check_values(network: nn.Module, reference: str) -> None:
     """Raise `ModelError` if parameters of a network have no values yet."""
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if is_lazy(tensor):  # type: ignore[no-untyped-call]
+        if is_lazy(tensor):
             raise ModelError(
                 f"{name} of {reference} has no shape yet: it is a lazy layer that has seen no image.",
                 hint="Call the network once on a batch of images before.",
