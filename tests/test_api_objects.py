@@ -397,7 +397,7 @@ def test_paths_and_mixed_datasets(project, arrays, tmp_path):
     assert securitynet.load_target(nn.DataParallel(net), input_size=8).reference == "object:Net"
 
 
-FEW = {"lira": {"shadows": {"count": 2, "recipe": {"epochs": 2}}}}
+FEW = {"lira": {"shadows": {"count": 4, "recipe": {"epochs": 1}}}}
 
 
 def shadow_architectures(cache):
