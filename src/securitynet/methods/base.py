@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -124,8 +125,12 @@ class InvalidSettings(ConfigurationError):
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
             for problem in error.errors()
         )
-        fields = ", ".join(method.model_fields) or "none"
-        super().__init__(f"Settings of {name or method.__name__}: {problems}.", hint=f"Its fields: {fields}.")
+        hint = f"Its fields: {', '.join(method.model_fields) or 'none'}."
+        unknown = [str(problem["loc"][0]) for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        close = [match for field in unknown for match in difflib.get_close_matches(field, method.model_fields, n=1)]
+        if close:
+            hint = f"Did you mean {' and '.join(close)}? {hint}"
+        super().__init__(f"Settings of {name or method.__name__}: {problems}.", hint=hint)
 
 
 class Method(Record, ABC):
