@@ -29,7 +29,7 @@ def registries() -> str:
     for kind, location in REGISTRIES.items():
         lines += ["", f"## {kind.capitalize()}", ""]
         entries = registry(location).entries.values()
-        lines += [f"- **`{entry.name}`**: {entry.summary}" for entry in entries] or ["None are part of this version."]
+        lines += [f"- **`{entry.name}`**: {entry.summary}" for entry in entries] or ["This version has none."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Train a small network on digits, assess it, and print how well members can be told from non-members.
+"""Train a small network on digits, assess it, and print how well attacks distinguish members from non-members.
 
 Run it with an optional folder for the report: ``python examples/assess_digits.py report``.
 """

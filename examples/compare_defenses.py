@@ -1,6 +1,6 @@
-"""What an API gives away: one attack on the same model behind different output defenses.
+"""Compare output defenses: one membership attack on the same model behind each of them.
 
-An adversary who sees only a rounded answer, or only a label, learns less. How much less is measured here.
+An adversary who sees rounded posteriors, or only the largest one, learns less. This example measures how much less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from securitynet.methods.data import TrialData
 
 
 def main() -> None:
-    """Print the AUC of membership inference without a defense, and behind two."""
+    """Print the AUC of membership inference without a defense and with two output defenses."""
     dataset = securitynet.load_dataset("digits")
     target = securitynet.train("simple-cnn", dataset, epochs=20, learning_rate=0.05, device="cpu")
     data = TrialData(dataset, securitynet.four_way(dataset))

@@ -1,4 +1,4 @@
-"""Write a membership attack, check that it keeps the contract, and try it on a target."""
+"""Write a membership attack, check that it fulfils the contract, and run it on two targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from securitynet.testing import check_attack, make_null_case, make_overfitted_ca
 
 
 class TruePosterior(ThresholdAttack):
-    """A record whose true class gets a high posterior is called a member."""
+    """The score is the posterior of the true class."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
@@ -28,7 +28,7 @@ class TruePosterior(ThresholdAttack):
 
 
 def main() -> None:
-    """Print the attack's AUC where there is something to find, and where there is not."""
+    """Print the attack's AUC on an overfitted target, and on one that was not trained on the members."""
     attack = TruePosterior()
     check_attack(attack)
     for name, case in {"overfitted": make_overfitted_case(), "null": make_null_case()}.items():

@@ -204,5 +204,5 @@ def test_a_defense_that_looks_at_the_batch_is_noticed(load):
         def interface(self, target, data, context):
             return Mixing(smallest=0.05)
 
-    with pytest.raises(testing.ContractError, match="what else is asked"):
+    with pytest.raises(testing.ContractError, match="rest of its batch"):
         testing.check_defense(Mix(), case=testing.make_overfitted_case())

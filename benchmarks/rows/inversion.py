@@ -51,7 +51,7 @@ def inputs(case):
 
 @ROW.side("ours")
 def ours(case):
-    from securitynet.attacks.inversion._subject import Subject
+    from securitynet.attacks.inversion._attacked_classes import AttackedClasses
     from securitynet.attacks.inversion.fredrikson import Fredrikson
     from securitynet.datasets import load
     from securitynet.datasets.splits import four_way
@@ -81,8 +81,8 @@ def ours(case):
             patience=iterations,
             threshold=0.999999,
         )
-        subject = Subject.of(target, data, None, 1)
-        with attack.search(subject, data, Context()).carried_out(Context()) as found:
+        attacked = AttackedClasses.of(target, data, None, 1)
+        with attack.search(attacked, data, Context()).carried_out(Context()) as found:
             return found.images.numpy()
 
     first = search(COMPARED)

@@ -88,14 +88,17 @@ def assess(
     if isinstance(model, AssessConfig):
         stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
         if options or any(value is not None for value in stated):
-            raise ConfigurationError("A whole configuration leaves nothing to add: put dataset and options into it.")
+            raise ConfigurationError(
+                "With a whole configuration, no dataset, folder or options can be given beside it.",
+                hint="Put them into it.",
+            )
         _check_early(model)
-        return assess_subject(model, prepare(model, name_phase(progress, "loading")), progress=progress)
+        return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
     given = GivenData(train, test, members, non_members, mean, std, class_names)
-    config, subject = prepare_given(
+    config, target = prepare_given(
         model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
     )
-    return assess_subject(config, subject, progress=progress)
+    return assess_loaded(config, target, progress=progress)
 
 
 def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
@@ -144,23 +147,29 @@ def train(
     return train_target(name_architecture(architecture), dataset, **options)
 
 
-def assess_subject(config: AssessConfig, subject: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
-    """Assess what has been loaded already; see `assess`."""
+def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
+    """Assess a target that has been loaded, and write the report.
+
+    Args:
+        config: The configuration that it was loaded with.
+        target: The target with its data.
+        progress: Called with (what, done, total) during long work.
+    """
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
-    folder = config.out or _default_folder(config, subject)
-    found = assessment.run(config, subject, TrialStore(folder), progress)
-    found.seconds["wall"] = time.perf_counter() - started
-    judged = policy.judge(bounds, found.all_measurements()) if bounds is not None else None
-    document = to_document(found, judged)
-    write_report([document], [found], folder / "report.html")
-    write_records(found, folder / "exposed.csv")
+    folder = config.out or _default_folder(config, target)
+    finished = assessment.run(config, target, TrialStore(folder), progress)
+    finished.seconds["wall"] = time.perf_counter() - started
+    judged = policy.judge(bounds, finished.all_measurements()) if bounds is not None else None
+    document = to_document(finished, judged)
+    write_report([document], [finished], folder / "report.html")
+    write_records(finished, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
-    return Outcome(document, found, folder)
+    return Outcome(document, finished, folder)
 
 
 def _check_early(config: AssessConfig) -> None:
-    """Report whatever can be seen to be wrong before anything is downloaded, loaded or queried."""
+    """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
     if config.policy:
         policy.read_policy(config.policy)
     list_requested(config)
@@ -170,7 +179,7 @@ def _check_early(config: AssessConfig) -> None:
         check_writable(config.out)
 
 
-def _default_folder(config: AssessConfig, subject: AssessedTarget) -> Path:
-    identity = stable_hash([subject.target.identity.model_dump(mode="json"), subject.dataset.fingerprint], 8)
+def _default_folder(config: AssessConfig, assessed: AssessedTarget) -> Path:
+    identity = stable_hash([assessed.target.identity.model_dump(mode="json"), assessed.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
     return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"

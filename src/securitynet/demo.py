@@ -23,7 +23,7 @@ from securitynet.results.store import TrialStore
 ARCHITECTURE = "simple-cnn"
 
 LIMIT = 240
-"""Records of each part of digits: with 120 members a network can learn each of them by heart."""
+"""Records of each part of digits: with 120 members a network can memorise each of them."""
 
 RECIPES: dict[str, dict[str, object]] = {
     "overfitted": {"epochs": 150, "learning_rate": 0.05, "weight_decay": 0.0, "schedule": "constant"},
@@ -33,7 +33,13 @@ RECIPES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, eq=False)
 class Demonstration:
-    """What `run` returns: both models' names and results, and the path of the report that compares them."""
+    """The outcome of the demonstration.
+
+    Attributes:
+        names: Of the two models.
+        documents: Their results, in the same order.
+        report: Path of the report that compares them.
+    """
 
     names: list[str]
     documents: list[ResultDocument]
@@ -43,9 +49,15 @@ class Demonstration:
 def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgress | None = None) -> Demonstration:
     """Train both models on a few digits, assess both, and write ``report.html`` under ``out``.
 
-    What is finished already is used again.
+    Finished work is used again.
+
+    Args:
+        out: Folder for models, results and the report.
+        seed: Of the split, the training and the attacks.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: Called with (what, done, total) during long work.
     """
-    documents, found = [], []
+    documents, assessments = [], []
     dataset = securitynet.datasets.load("digits", limit=LIMIT)
     for name, recipe in RECIPES.items():
         weights = out / name / "model.safetensors"
@@ -58,7 +70,7 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgr
                 "seed": seed,
                 "split_seed": seed,
                 "device": device,
-                "overwrite": True,  # an older version's demonstration in the same folder makes room
+                "overwrite": True,  # models of an older version in the same folder are replaced
                 **recipe,
             }
         )
@@ -72,12 +84,12 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgr
             device=device,
             out=out / name,
         )
-        subject = prepare(config, dataset=dataset)
-        found.append(assessment.run(config, subject, TrialStore(out / name), progress))
-        documents.append(to_document(found[-1]))
+        target = prepare(config, dataset=dataset)
+        assessments.append(assessment.run(config, target, TrialStore(out / name), progress))
+        documents.append(to_document(assessments[-1]))
         write_json(out / name / "result.json", documents[-1].to_json())
     report = write_report(
-        documents, found, out / "report.html", title="An overfitted and a regularised model of digits"
+        documents, assessments, out / "report.html", title="An overfitted and a regularised model of digits"
     )
     return Demonstration(list(RECIPES), documents, report)
 

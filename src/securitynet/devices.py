@@ -1,4 +1,4 @@
-"""Where training runs, and what torch's errors mean for a user."""
+"""Devices, and torch's errors in plain words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """The device for ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ConfigurationError: If it is not understood or not there.
+        ConfigurationError: If the name is invalid or there is no such device.
     """
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -26,7 +26,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (place.index or 0) >= count:
             raise ConfigurationError(
-                f"The device {device} is not there: torch finds {count} CUDA devices.", hint="Use --device cpu."
+                f"The device {device} does not exist: torch sees {count} CUDA devices.", hint="Use --device cpu."
             )
         return torch.device("cuda", place.index or 0)
     return place
@@ -34,7 +34,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def explained_errors() -> Iterator[None]:
-    """Say what torch's errors on a first batch mean for a user."""
+    """Turn torch's errors on the first batch into a `ModelError` that says what to change."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -52,7 +52,7 @@ def explained_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic_kernels(device: torch.device) -> Iterator[None]:
-    """Have cuDNN choose the same, reproducible kernels each time."""
+    """Make cuDNN use deterministic kernels inside the block, and restore its settings afterwards."""
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""The errors a user can meet. The command line prints them without a traceback and exits with code 1."""
+"""The errors that users see. The command line prints them without a traceback and exits with code 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class SecurityNetError(Exception):
-    """Base of all errors that say what is wrong and what to do.
+    """Base of all errors that are meant for users: they say what is wrong and what to do.
 
     Args:
         message: What is wrong, in one or two sentences.
@@ -24,11 +24,17 @@ class SecurityNetError(Exception):
 
 
 class ConfigurationError(SecurityNetError):
-    """An option or a configuration file asks for something that does not make sense."""
+    """An option or a configuration file that is invalid or contradicts another."""
 
 
 class UnknownName(SecurityNetError):
-    """A name that no registry entry carries."""
+    """A name that is not in a registry.
+
+    Args:
+        kind: What the registry holds, in the singular.
+        name: The unknown name.
+        known: The names of the registry; close ones are suggested.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
@@ -38,7 +44,13 @@ class UnknownName(SecurityNetError):
 
 
 class MissingExtra(SecurityNetError):
-    """An optional dependency is needed and not installed."""
+    """An optional dependency that is needed and not installed.
+
+    Args:
+        package: The missing package.
+        extra: The extra of securitynet that installs it.
+        purpose: What needs it; the beginning of a sentence.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -48,7 +60,7 @@ class MissingExtra(SecurityNetError):
 
 
 class DatasetError(SecurityNetError):
-    """A dataset that cannot be read, or whose content makes no sense."""
+    """A dataset that cannot be read or has invalid content."""
 
 
 class SplitError(DatasetError):
@@ -76,7 +88,7 @@ class AccessDenied(SecurityNetError):
 
 
 class QueryBudgetExceeded(SecurityNetError):
-    """The query cap of a target is reached; the outputs received so far are kept."""
+    """The query cap of a target is reached; the outputs received so far are stored."""
 
 
 class PolicyError(ConfigurationError):

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writing, checksums, and where caches live."""
+"""Files that are either whole or absent: atomic writing, checksums, and the folders for caches and data."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def write_with_digest(path: Path, payload: bytes | memoryview) -> None:
     It is written whole or not at all.
 
     Args:
-        path: Where; folders above it are made.
-        payload: What the file is for.
+        path: The file; missing folders are created.
+        payload: The content of the file.
     """
     with atomic_write(path) as stream:
         stream.write(hashlib.sha256(payload).digest())
@@ -82,20 +82,18 @@ def read_with_digest(path: Path) -> bytes | None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise `ConfigurationError` if nothing can be written at ``path``, so that the user learns it before long work.
+    """Raise `ConfigurationError` if nothing can be written at ``path``: the user should learn that before long work.
 
     Args:
-        path: A folder, or where one will be made. Nothing is made here.
+        path: A folder, or where one will be created. Nothing is created here.
     """
     existing = Path(path).absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        raise ConfigurationError(f"{existing} is a file, where a folder is needed.", hint="Choose another --out.")
+        raise ConfigurationError(f"{existing} is a file, but a folder is needed.", hint="Choose another --out.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(
-            f"Nothing can be written into {existing}: permission is denied.", hint="Choose another --out."
-        )
+        raise ConfigurationError(f"{existing} is not writable: permission denied.", hint="Choose another --out.")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -158,7 +156,7 @@ def file_checksum(path: Path) -> str:
 
 
 def stable_hash(value: Any, length: int = 32) -> str:
-    """A content-derived identifier: SHA-256 of the canonical JSON of ``value``, its first ``length`` digits.
+    """A content-derived identifier: the first ``length`` digits of the SHA-256 of the canonical JSON of ``value``.
 
     Keys are sorted and floats are written as Python's shortest form, so that equal values give equal identifiers on
     every machine. ``value`` must consist of JSON types.
@@ -168,7 +166,7 @@ def stable_hash(value: Any, length: int = 32) -> str:
 
 
 def _umask() -> int:
-    # There is no way to read the umask without setting it; restored at once.
+    # The umask can be read only by setting it; it is restored at once.
     mask = os.umask(0)
     os.umask(mask)
     return mask

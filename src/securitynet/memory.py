@@ -1,4 +1,4 @@
-"""How much freed memory the C library keeps: a setting of the whole process, so only processes of our own change it."""
+"""How much freed memory glibc holds back: a setting of the whole process, so only our own processes change it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 512 MiB a thread of what was freed, for the next batch.
+    """Let glibc hold back up to 512 MiB of freed memory per thread for the next batch.
 
-    A pass takes and frees the same tens of MiB again and again. On threads other than the first, glibc hands them back
-    to the system after each, which then clears every page anew: a quarter of the time of a small network. Does nothing
-    with another C library, or where the user has settings of their own.
+    Each pass allocates and frees the same tens of MiB. On all threads but the first, glibc returns them to the system
+    after each pass, and the system clears every page again: a quarter of the running time of a small network. Does
+    nothing with another C library, or where the user has set glibc's options.
 
     Only for processes that the command line starts: a library must not change this in the process of whoever imports
     it.

@@ -53,7 +53,12 @@ class Auxiliary(str, Enum):
 
 
 class ThreatModel(Record):
-    """Access to the target × auxiliary data."""
+    """Access to the target × auxiliary data.
+
+    Attributes:
+        access: What of the target the adversary sees.
+        auxiliary: What data they hold.
+    """
 
     access: Access
     auxiliary: Auxiliary
@@ -62,18 +67,18 @@ class ThreatModel(Record):
         return f"{self.access.value}/{self.auxiliary.value}"
 
     def in_words(self) -> str:
-        """One sentence for people who do not know the taxonomy."""
+        """The threat model in one sentence, for readers who do not know the taxonomy."""
         access = {
-            Access.BLACK_BOX: "sees only the model's answers to images of their choice",
-            Access.WHITE_BOX: "has the model itself, with its weights",
+            Access.BLACK_BOX: "sees only the model's outputs for images of their choice",
+            Access.WHITE_BOX: "has the model itself with its weights",
         }[self.access]
         auxiliary = {
-            Auxiliary.PARTIAL: "knows a part of its training data",
-            Auxiliary.SHADOW: "holds other data like its training data",
+            Auxiliary.PARTIAL: "knows part of its training data",
+            Auxiliary.SHADOW: "holds other data from the same distribution",
             Auxiliary.NONE: "holds no data",
-            Auxiliary.OUT_OF_DISTRIBUTION: "holds data of another kind",
+            Auxiliary.OUT_OF_DISTRIBUTION: "holds data of a different kind",
         }[self.auxiliary]
-        return f"The adversary {access}, and {auxiliary}."
+        return f"The adversary {access} and {auxiliary}."
 
 
 class Direction(str, Enum):
@@ -95,7 +100,7 @@ class Measurement(Record):
         n: Number of samples behind the value.
         direction: Whether higher or lower is better for the owner of the target.
         method: How the interval was computed, such as "Clopper–Pearson".
-        note: What a reader must know to read the value.
+        note: What a reader must know to interpret the value.
     """
 
     name: str
@@ -122,7 +127,7 @@ class Measurement(Record):
         return self.model_copy(update={"name": f"{prefix}.{self.name}"})
 
     def with_notes(self, *notes: str) -> Measurement:
-        """The same measurement with further sentences after its note."""
+        """The same measurement with further sentences added to its note."""
         words = " ".join(note for note in (self.note, *notes) if note)
         return self.model_copy(update={"note": words or None})
 
@@ -147,7 +152,7 @@ class Check(Record):
 
 
 class TargetIdentity(Record):
-    """Which model, exactly, and how images reach it.
+    """Which model, exactly, and how its inputs are prepared.
 
     Attributes:
         reference: As the user writes it (``arch:cifar-resnet20``), without the path of a weights file.
@@ -155,7 +160,7 @@ class TargetIdentity(Record):
             and model name and version.
         preprocessing: Canonical JSON form of the preprocessing.
         head: What the model emits: ``logits``, ``log-probabilities`` or ``probabilities``; ``answers`` or ``labels``
-            where an interface stands before it.
+            where an output defense changes what it returns.
     """
 
     reference: str
@@ -165,28 +170,47 @@ class TargetIdentity(Record):
 
 
 class DatasetIdentity(Record):
-    """Which images and labels, exactly."""
+    """Which images and labels, exactly.
+
+    Attributes:
+        reference: As the user writes it.
+        fingerprint: Digest of images and labels.
+    """
 
     reference: str
     fingerprint: str
 
 
 class SplitIdentity(Record):
-    """Which records play which part."""
+    """Which records are members, non-members, known to the adversary, and so on.
+
+    Attributes:
+        name: ``public``, ``four-way``, or that of a split of the user's own.
+        fingerprint: Digest of the sets of records.
+    """
 
     name: str
     fingerprint: str
 
 
 class TrialSpec(Record):
-    """What is to be measured: all that decides the result, and nothing that does not.
+    """The specification of a trial: everything that determines its result, and nothing else.
 
-    Device, number of workers, batch size, cache and output folders are *not* here: they change how fast a result
-    comes, not what it is.
+    Device, number of workers, batch size, cache and output folders are *not* part of it: they change how fast a result
+    is computed, not the result.
 
     Attributes:
+        target: Which model.
+        dataset: Which images and labels.
+        split: Who is a member.
+        kind: ``attack`` or ``detector``.
+        method: Full name of the method.
+        configuration: Its settings.
+        threat_model: What the adversary sees and holds.
         auxiliary: The other dataset that an adversary with ``out-of-distribution`` data holds; None for the others.
         training: Digest of how the target was trained, for methods that train models like it; None for the others.
+        seed: Of the method.
+        precision: Arithmetic of the target.
     """
 
     target: TargetIdentity
@@ -242,18 +266,21 @@ class Queries(Record):
 
 
 class TrialResult(Record):
-    """What came out of a trial. A failure is a record, never a gap.
+    """The outcome of a trial. A failure is a record, never a gap.
 
     Attributes:
-        spec: What was to be measured.
+        version: Of the record's format.
+        spec: What was measured.
         status: ``ok``, ``failed`` (``reason`` holds the error) or ``skipped`` (``reason`` says why).
         measurements: Named values, family and method before the name.
         doubts: Reasons to distrust the measurements: failed checks of the target, one sentence each.
-        queries: Cost in queries.
+        queries: Images that it sent to the target.
         seconds: Wall-clock seconds by phase.
-        environment: Versions and device under which it ran.
+        environment: Package versions and device of the run.
         finished: UTC time in ISO 8601.
         arrays: Names of the arrays stored beside the record.
+        reason: Why it failed or was skipped; None if it finished.
+        traceback: Of the error, if it failed.
     """
 
     version: Literal[1] = 1

@@ -1,8 +1,8 @@
-"""One generic, lazy registry: a name leads to ``"module:attribute"``, which is imported on first use.
+"""One generic, lazy registry: names map to ``"module:attribute"``, which is imported on first use.
 
 Three things fill a registry:
 
-- a table of names, written where many small things share a module (datasets, architectures);
+- a table of names, for kinds that share modules (datasets, architectures);
 - a package: each module of it (and of its sub-packages, the *families*) defines one class. **The name is the file's
   name with dashes**, so that adding an attack is adding one file;
 - entry points of other installed packages (group ``securitynet.<kind>s``), so that plug-ins need no change here.
@@ -30,7 +30,7 @@ _CLASS = re.compile(r"^class ([A-Z]\w*)\(", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a registered thing is, and what it is.
+    """An entry of a registry.
 
     Attributes:
         name: Its key, with its family before a dot where it has one (``membership.correctness``).
@@ -49,7 +49,7 @@ class Entry:
 
 
 class Registry:
-    """A mapping from names to things that are imported on demand.
+    """A mapping from names to objects that are imported on demand.
 
     Args:
         kind: What the entries are, in the singular ("attack"); used in messages and for the entry-point group.
@@ -94,7 +94,7 @@ class Registry:
         """The entry of a full name, or of a short one (without its family) that is unambiguous.
 
         Raises:
-            UnknownName: If nothing carries that name; close names are suggested.
+            UnknownName: If there is no such entry; close names are suggested.
             ConfigurationError: If a short name occurs in several families.
         """
         if name in self.entries:
@@ -108,10 +108,10 @@ class Registry:
         return short[0]
 
     def get(self, name: str) -> Any:
-        """Import and return what a name stands for.
+        """Import and return the object that a name stands for.
 
         Raises:
-            UnknownName: If nothing carries that name.
+            UnknownName: If there is no such entry.
             ConfigurationError: If its module does not define what the registry expects.
         """
         entry = self.resolve(name)
@@ -130,7 +130,7 @@ class Registry:
         if len(classes) != 1:
             raise ConfigurationError(
                 f"The module {module_name} should define one {self._base}; it defines {len(classes)}.",
-                hint="Give each its own file; put what they share in a file whose name starts with an underscore.",
+                hint="Give each class its own file; put shared code into a file whose name starts with an underscore.",
             )
         return classes[0]
 
@@ -189,7 +189,7 @@ def _path(package: str, module: str) -> Path | None:
 def _scan(package: str) -> Iterator[Entry]:
     """Entries for the modules of a package and its sub-packages, read as text: nothing is imported.
 
-    Modules called ``base`` and those that start with an underscore hold shared code and are passed over.
+    Modules called ``base`` and those that start with an underscore hold shared code and are skipped.
     """
     spec = importlib.util.find_spec(package)
     for location in (spec.submodule_search_locations or []) if spec else []:

@@ -143,6 +143,7 @@ def test_the_published_correlations_with_intervals(published):
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_all_figures_of_the_published_table_are_drawn(published, tmp_path):
     drawn = []
     for one in figures().values():

@@ -23,7 +23,7 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import Means, StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import Capabilities, StudyTargetRecord, StudyTargetStore
 
 WHEN = "2026-01-01T00:00:00+00:00"
 
@@ -36,7 +36,7 @@ def measurement(name, value):
 def fill(folder, count=6, purpose="benchmark", surrogates=("simple-cnn", "cifar-resnet20"), start=0):
     """Targets, each stolen by two surrogates; the smaller one once more with a budget of queries."""
     for number in range(start, start + count):
-        means = Means(
+        means = Capabilities(
             target=TargetIdentity(
                 reference="arch:simple-cnn", checksum=f"{number:04}", preprocessing={}, head="logits"
             ),
@@ -180,7 +180,7 @@ def test_a_long_table_lists_architectures_of_several_models():
     assert wanted == [[]]
     drawn = figure("ml-doctor-table-2").make(frame)
     assert list(drawn.data["architecture"]) == ["resnet"] and "Not listed: 54 of 55 by architecture" in drawn.caption
-    with pytest.raises(MissingData, match="defended"):
+    with pytest.raises(MissingData, match="a target with a defense"):
         figure("ml-doctor-table-5").make(frame)
 
 

@@ -170,7 +170,7 @@ def test_what_is_not_annotated_is_left_out(target, digits, tmp_path):
     with pytest.raises(SplitError, match="annotated for none of the non-members"):
         run(target, with_attributes(digits, partly=(values, 2)), attributes=("partly",))
     values[data.splits.known_members] = -1
-    with pytest.raises(ConfigurationError, match="annotated for none of the records that the adversary knows"):
+    with pytest.raises(ConfigurationError, match="not annotated for any record that the adversary knows"):
         run(target, with_attributes(digits, partly=(values, 2)), attributes=("partly",))
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from securitynet.attacks.membership import _lira, _rmia
-from securitynet.attacks.membership._reference import Evidence, pretend
+from securitynet.attacks.membership._reference import Evidence, make_stand_ins
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.attacks.membership.lira_offline import LiRAOffline
 from securitynet.attacks.membership.reference_calibration import calibrated
@@ -187,9 +187,9 @@ def test_equal_signals_give_equal_scores():
 
 def test_what_can_not_be_computed_is_refused():
     observed, shadows, included, _ = gaussian(records=10, shadows=2)
-    with pytest.raises(ConfigurationError, match="spread"):
+    with pytest.raises(ConfigurationError, match="variance"):
         _lira.online(observed, shadows, included)
-    with pytest.raises(TargetError, match="do not fit"):
+    with pytest.raises(TargetError, match="do not match"):
         _lira.online(observed[:5], shadows, included)
     with pytest.raises(TargetError, match="not finite"):
         _lira.online(np.full(10, np.inf), shadows, included)
@@ -207,7 +207,7 @@ def test_what_can_not_be_computed_is_refused():
 
 def test_a_shadow_model_plays_the_target_with_its_own_members_and_never_judges_itself():
     _, shadows, included, _ = gaussian(records=50, shadows=6)
-    parts = pretend(shadows, included)
+    parts = make_stand_ins(shadows, included)
     assert len(parts) == 4
     for number, part in enumerate(parts):
         others = [m for m in range(6) if m != number]
@@ -221,12 +221,12 @@ def test_a_shadow_model_plays_the_target_with_its_own_members_and_never_judges_i
 def test_no_shadow_model_can_play_the_target_if_the_others_know_all_its_non_members():
     # Each record is left out by one of four: a model's non-members are in the training sets of the three others.
     included = np.arange(4)[:, None] != np.arange(40)[None, :] % 4
-    assert pretend(np.zeros((4, 40)), included) == []
+    assert make_stand_ins(np.zeros((4, 40)), included) == []
 
 
 def test_offline_a_is_chosen_on_shadow_models_and_is_the_best_of_those_tried():
     _, shadows, included, _ = gaussian(records=400, shadows=8, gap=1.5, between=2.0)
-    parts = pretend(-np.logaddexp(0, -shadows), included)
+    parts = make_stand_ins(-np.logaddexp(0, -shadows), included)
     tuned = RMIAOffline().tuned(parts)
 
     def quality(a):

@@ -72,7 +72,7 @@ def test_confidence_of_the_label_ranks_like_the_loss():
         ([[-np.inf, -np.inf]], [0], "not finite"),
         ([[1.0], [2.0]], [0, 0], "single class"),
         ([[1.0, 0.0]], [2], "Labels range"),
-        ([[1.0, 0.0]], [0, 1], "do not fit"),
+        ([[1.0, 0.0]], [0, 1], "do not match"),
     ],
 )
 def test_outputs_that_mean_nothing_are_refused(logits, labels, message):

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow  # `.ci/run` makes the demo anyway
 def test_demo(run_cli, tmp_path):
     finished = run_cli("demo", "--out", tmp_path / "demo", "--json")
     assert finished.returncode == 0, finished.stderr

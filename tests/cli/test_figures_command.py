@@ -49,8 +49,8 @@ def test_where_takes_some_models(run_cli, catalog, tmp_path):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (("securitynet-5", "--out", "x.gif"), "kind of file"),
-        (("securitynet-14", "--out", "x.svg"), "needs what no model here has"),
+        (("securitynet-5", "--out", "x.gif"), "suffix of a known format"),
+        (("securitynet-14", "--out", "x.svg"), "needs data that no model here has"),
         (("securitynet-55", "--out", "x.svg"), "Did you mean"),
         (("securitynet-5", "--out", "x.svg", "--where", "colour=red"), "no column"),
         (("securitynet-5", "--out", "x.svg", "--from", "nowhere"), "neither"),

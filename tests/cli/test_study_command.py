@@ -85,7 +85,7 @@ def test_from_a_file_to_the_catalog(invoke, tmp_path):
     overfitting = aucs["target_overfitting"]
     assert aucs["value"].to_numpy() == pytest.approx(0.5 + overfitting.to_numpy() / 2)  # Yeom et al.
     # Published twice, recorded once, with the trial that each value comes from.
-    assert "new values of 1 entries; 2 targets are no entries" in invoke("publish", out, "--catalog", url)[2]
+    assert "new values of 1 entries; 2 targets are not in the catalog" in invoke("publish", out, "--catalog", url)[2]
     assert "0 new values" in invoke("publish", out, "--catalog", url)[2]
     with securitynet.catalog.open(url) as catalog:
         measured = {m.name: m for m in catalog.details("mine:net").measured}

@@ -216,6 +216,7 @@ def test_teachers():
         Distillation().check("vgg11", (10, 3, 32), 100, Recipe(patience=3))
 
 
+@pytest.mark.slow
 def test_the_attack_within_adversarial_regularisation_learns_and_is_resisted(digits):
     """With hardly any weight the inner attack tells members from reference records; with weight it can't as well."""
     recipe = Recipe(epochs=30, batch_size=25, optimizer="adam", learning_rate=3e-3, schedule="constant")

@@ -199,6 +199,7 @@ def test_a_secret_seed_is_in_no_artefact_and_gives_other_weights(digits):
     assert first.identity.checksum != second.identity.checksum
 
 
+@pytest.mark.slow
 def test_on_digits_attacks_are_at_chance_where_they_were_well_above(digits):
     """Epsilon near 8, against the strongest of the attacks that need no shadow models.
 

@@ -19,7 +19,7 @@ from securitynet.models.store.model_record import read_target_record, trained_sp
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.config import TrainConfig
 
-EPOCHS = 40
+EPOCHS, KILLS = 12, 2
 
 
 SCRIPT = """
@@ -52,7 +52,7 @@ def stamp(path):
 whole, killed = Path(sys.argv[1]), Path(sys.argv[2])
 os.waitpid(train(whole), 0)
 checkpoint, kills = killed.with_suffix(".checkpoint"), 0
-for _ in range(4):
+for _ in range(KILLS):
     before, pid = stamp(checkpoint), train(killed)
     done = 0
     while not done and stamp(checkpoint) == before:
@@ -69,11 +69,11 @@ print(kills)
 
 def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
-    command = [sys.executable, "-c", SCRIPT.replace("EPOCHS", str(EPOCHS)), str(whole), str(killed)]
+    command = [sys.executable, "-c", SCRIPT.replace("EPOCHS", str(EPOCHS)).replace("KILLS", str(KILLS)), str(whole), str(killed)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
     log = killed.with_suffix(".log").read_text()
-    assert int(ran.stdout) == 4, log
+    assert int(ran.stdout) == KILLS, log
     assert "Resumed after epoch" in log
     one, other = (json.loads(path.with_suffix(".json").read_text()) for path in (whole, killed))
     for facts in (one, other):

@@ -67,10 +67,10 @@ def test_the_planted_poison_of_an_implant_is_used(digits):
 
     strip = Strip(images=150, overlays=20)
     model = strip.threat_models[0]
-    screening = strip(target, TrialData(digits, splits, backdoor=backdoor), Context(), model)
-    by_name = {m.name: m for m in screening.measurements(level=0.95, fprs=(), seed=0)}
+    filtered = strip(target, TrialData(digits, splits, backdoor=backdoor), Context(), model)
+    by_name = {m.name: m for m in filtered.measurements(level=0.95, fprs=(), seed=0)}
     assert by_name["trigger-success-rate"].value > 0.8 and by_name["detection-rate"].value > 0.7
-    assert len(screening.stamped) < 150, "records of the trigger's own class are left out"
+    assert len(filtered.triggered) < 150, "records of the trigger's own class are left out"
 
 
 def test_finds_nothing_where_nothing_is_hidden(unpatched):

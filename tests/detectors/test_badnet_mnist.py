@@ -68,7 +68,7 @@ def test_neo_catches_stamped_images_passes_clean_ones_and_finds_the_corner(badne
     found, output = measures("neo", *badnet, images=25)
     assert found["detection-rate"].value > 0.9
     assert found["false-rejection-rate"].value == 0
-    regions = output.facts["stamped regions"][output.stamped.flagged]
+    regions = output.facts["stamped regions"][output.triggered.flagged]
     assert np.median(regions[:, 0]) >= 21 and np.median(regions[:, 1]) >= 21
 
 

@@ -185,7 +185,7 @@ def test_heads_that_emit_probabilities_lead_to_the_same_verdicts(head, patched):
         plain, _ = run(name, target, data)
         other, _ = run(name, Target(Softmax(target.backend), head=head), data)
         np.testing.assert_array_equal(plain.clean.flagged, other.clean.flagged)
-        np.testing.assert_array_equal(plain.stamped.flagged, other.stamped.flagged)
+        np.testing.assert_array_equal(plain.triggered.flagged, other.triggered.flagged)
 
 
 def test_recorded_outputs_are_refused(patched, tmp_path):

@@ -74,7 +74,7 @@ def test_catches_stamped_images_finds_the_trigger_and_passes_clean_ones(patched)
     assert found["detection-rate"].low > 0.6
     assert found["false-rejection-rate"].value < 0.05
     assert found["localisation"].value > 0.3
-    caught = output.facts["stamped regions"][output.stamped.flagged & output.works]
+    caught = output.facts["stamped regions"][output.triggered.flagged & output.works]
     assert (caught[:, :2].mean(axis=0) > 4).all(), "the patch is at the bottom right"
     assert output.galleries()[0].images.shape[1:] == (3, 1, 8, 8)
 
@@ -217,4 +217,4 @@ def test_bf16_first_needs_a_network_that_runs_here(patched):
         half, data.dataset.batch(data.splits.known_non_members[:20])
     )
     assert fitted.margin is None
-    assert any("can't be asked in bf16" in note for note in fitted.notes)
+    assert any("cannot be queried in bf16" in note for note in fitted.notes)

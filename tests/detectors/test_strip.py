@@ -96,7 +96,7 @@ def test_stopping_early_changes_no_verdict_and_saves_questions(patched):
     full, complete, first = run(*patched[:2], **settings)
     quick, bounded, second = run(*patched[:2], stop_early=True, **settings)
     np.testing.assert_array_equal(complete.clean.flagged, bounded.clean.flagged)
-    np.testing.assert_array_equal(complete.stamped.flagged, bounded.stamped.flagged)
+    np.testing.assert_array_equal(complete.triggered.flagged, bounded.triggered.flagged)
     assert quick["detection-rate"].value == full["detection-rate"].value
     assert quick["auc"].value is None and "stop_early" in quick["auc"].note
     assert second.queries().total < first.queries().total
@@ -111,8 +111,8 @@ def test_screening_in_bf16_changes_no_verdict(patched, threshold):
     quick, screened, context = run(*patched[:2], stop_early=True, screen="bf16", **settings)
     assert screened.threshold == complete.threshold, "the threshold is that of full precision"
     np.testing.assert_array_equal(complete.clean.flagged, screened.clean.flagged)
-    np.testing.assert_array_equal(complete.stamped.flagged, screened.stamped.flagged)
-    assert complete.clean.flagged.any() and complete.stamped.flagged.any()
+    np.testing.assert_array_equal(complete.triggered.flagged, screened.triggered.flagged)
+    assert complete.clean.flagged.any() and complete.triggered.flagged.any()
     assert "bf16" in quick["false-rejection-rate"].note
     # Where there was a doubt, questions were asked again; those are on the bill, and no new images.
     asked = context.queries()
@@ -128,7 +128,7 @@ def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
     assert half.backend.module is target.backend.module
     known = data.dataset.batch(data.splits.known_non_members[:60])
     found = Strip(stop_early=True, screen="bf16").deploy(half, known)
-    assert found.margin is None and "can't be asked" in found.notes[-1]
+    assert found.margin is None and "cannot be queried" in found.notes[-1]
     with torch.no_grad():
         gap = (half.logits(known) - target.logits(known)).abs().max()
     assert 0 < gap < 1, "it computes in another precision, and nearly the same"
@@ -170,8 +170,8 @@ def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patche
     found, likely, _ = run(*patched[:2], stop_early="likely", **settings)
     assert likely.threshold == certain.threshold == complete.threshold
     np.testing.assert_array_equal(complete.clean.flagged, likely.clean.flagged)
-    np.testing.assert_array_equal(complete.stamped.flagged, likely.stamped.flagged)
-    assert complete.clean.flagged.any() and complete.stamped.flagged.any()
+    np.testing.assert_array_equal(complete.triggered.flagged, likely.triggered.flagged)
+    assert complete.clean.flagged.any() and complete.triggered.flagged.any()
     assert likely.facts["clean asked"].mean() < 0.9 * certain.facts["clean asked"].mean()
     assert (likely.facts["clean asked"] <= certain.facts["clean asked"] + 1).all()
     note = found["false-rejection-rate"].note

@@ -296,6 +296,7 @@ def test_priorities(weights, digits):
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_a_public_checkpoint_is_normalised_as_it_was_trained(shared_data):
     dataset = _cifar10(shared_data / "cifar10-jpeg" / "test.parquet")
     weights = shared_data / "cifar10-resnets" / "resnet20-12fca82f.th"

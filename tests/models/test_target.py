@@ -274,6 +274,13 @@ def test_trained_looking_logits_are_not_taken_for_probabilities():
     assert heads.detect(mixed) == "logits", "one row that sums to something else decides"
 
 
+def test_small_logits_are_no_sigmoids():
+    logits = 0.4 + 0.2 * torch.rand(200, 4, generator=torch.Generator().manual_seed(0))
+    assert not heads.looks_like_sigmoid(logits)
+    assert not heads.looks_like_sigmoid(logits - 0.5)
+    assert heads.looks_like_sigmoid((20 * (logits - 0.5) * 2).sigmoid())
+
+
 def test_rows_without_any_probability_are_refused():
     with pytest.raises(TargetError, match="not probabilities"):
         heads.to_posteriors(torch.tensor([[0.2, 0.8], [0.0, 0.0]]), "probabilities")

@@ -203,7 +203,8 @@ RUNS = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork to start runs quickly")
-def test_sigkill_at_random_moments(tmp_path):
+@pytest.mark.parametrize("times", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments(tmp_path, times):
     server = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(RUNS)],
         stdin=subprocess.PIPE,
@@ -231,7 +232,7 @@ def test_sigkill_at_random_moments(tmp_path):
         killed, moments = tmp_path / "killed.safetensors", random.Random(0)
         checkpoint = killed.with_suffix(".checkpoint")
         kills = 0
-        for _ in range(5):
+        for _ in range(times):
             before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
             pid = start(killed)
             while not killed.with_suffix(".json").exists():

@@ -14,7 +14,7 @@ from securitynet.datasets.base import Attribute
 from securitynet.records import Direction, Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.build import render_report
-from securitynet.reports.families.attribute import in_words, sentences
+from securitynet.reports.families.attribute import describe_gain, sentences
 from securitynet.results.store import TrialStore
 
 
@@ -44,10 +44,10 @@ def test_sentences_and_labels(documents):
     document, done = documents
     said = verdict.sentences(document)
     assert len(said) == 3
-    best = [sentence for sentence in said if "so the model gives away more than the class" in sentence]
+    best = [sentence for sentence in said if "so the model reveals more than the class" in sentence]
     assert any("“slant”" in sentence for sentence in best)
     (coin,) = [sentence for sentence in said if "“coin”" in sentence]
-    assert "not distinguishable from none" in coin
+    assert "not distinguishable from no gain" in coin
     kind = words.kind("attribute.embedding-mlp@shadow.slant.gain")
     assert (kind.label, kind.unit, kind.chance) == ("slant: gain over class and majority", "points", 0.0)
     gains = [done[f"attribute.embedding-mlp@{known}.slant.gain"] for known in ("partial", "shadow")]
@@ -67,9 +67,9 @@ def gain(name, low, value, high):
 
 
 def test_words_follow_the_interval():
-    assert in_words(gain("g", 0.01, 0.1, 0.2)).startswith("so the model gives away")
-    assert in_words(gain("g", -0.01, 0.1, 0.2)) == "not distinguishable from none"
-    assert in_words(gain("g", -0.3, -0.2, -0.1)).startswith("so the attack does worse")
+    assert describe_gain(gain("g", 0.01, 0.1, 0.2)).startswith("so the model reveals")
+    assert describe_gain(gain("g", -0.01, 0.1, 0.2)) == "not distinguishable from no gain"
+    assert describe_gain(gain("g", -0.3, -0.2, -0.1)).startswith("so the attack does worse")
 
 
 def test_many_attributes_are_counted(documents):
@@ -83,5 +83,5 @@ def test_many_attributes_are_counted(documents):
         made += [gain(f"{start}.{name}", 0.4, 0.5, 0.6) for name in ("accuracy", "baseline-accuracy")]
     said = sentences(document.model_copy(update={"measurements": tuple(made)}), [trial])
     assert len(said) == 5
-    assert said[-1] == "Of 3 further attributes, 1 is inferred better than from the class."
+    assert said[-1] == "Of 3 further attributes, 1 is inferred better than from the class alone."
     assert sentences(document.model_copy(update={"measurements": ()}), [trial]) == []

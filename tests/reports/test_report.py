@@ -148,11 +148,11 @@ def test_failed_and_skipped_attacks_say_why(broken, skipped):
     page = Page(page_of(broken))
     assert "Modified entropy failed." in page.text
     assert "it failed: RuntimeError" in page.text
-    assert "Correctness ranks no records" in page.text  # the only one left can't name anybody
+    assert "Correctness does not rank the members" in page.text  # the only one left can't name anybody
     assert not page.images
     page = Page(page_of(skipped))
     assert "Modified entropy was skipped." in page.text
-    assert "which --auxiliary does not give" in page.text
+    assert "which --auxiliary excludes" in page.text
 
 
 def test_without_any_result_nothing_is_claimed(broken):

@@ -36,7 +36,11 @@ def rate(name, count, n=1000):
 
 @pytest.mark.parametrize(
     "agreed, words_",
-    [(800, ": answering always the same would agree on 10%."), (105, "not distinguishable"), (50, "less than a")],
+    [
+        (800, ": always predicting the same class would agree on 10%."),
+        (105, "not distinguishable"),
+        (50, "less than a"),
+    ],
 )
 def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
     (sentence,) = stealing.sentences(document(rate("agreement", agreed), rate("constant-agreement", 100)), [trial()])
@@ -45,7 +49,7 @@ def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
 
 def test_growth_is_claimed_only_where_intervals_are_apart():
     common = rate("agreement", 800), rate("constant-agreement", 100)
-    for few, many, said in ((500, 800, "help:"), (780, 800, "not shown"), (800, 500, "do harm")):
+    for few, many, said in ((500, 800, "help:"), (780, 800, "not shown"), (800, 500, "reduce")):
         curve = rate("agreement@budget=100", few), rate("agreement@budget=5000", many)
         sentence = stealing.sentences(document(*common, *curve), [trial()])[-1]
         assert said in sentence and "5,000" in sentence

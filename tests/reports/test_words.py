@@ -62,7 +62,7 @@ def test_rounding_never_puts_an_end_onto_chance():
     ],
 )
 def test_an_auc_in_words_follows_its_interval(low, value, high, expected):
-    said = membership.auc_in_words(measured("membership.x.auc", value, low, high))
+    said = membership.describe_auc(measured("membership.x.auc", value, low, high))
     assert said.startswith(expected)
 
 
@@ -75,7 +75,7 @@ def test_an_auc_in_words_follows_its_interval(low, value, high, expected):
     ],
 )
 def test_a_tpr_in_words_is_compared_with_its_fpr(low, high, expected):
-    said = membership.tpr_in_words(measured("membership.x.tpr@fpr=0.001", (low + high) / 2, low, high))
+    said = membership.describe_tpr(measured("membership.x.tpr@fpr=0.001", (low + high) / 2, low, high))
     assert expected in said
     assert "At a false-positive rate of 0.1%" in said
 
@@ -86,10 +86,10 @@ def test_the_verdict_names_the_strongest_attack(assessed):
     assert [s.trial.name for s in ranked] == ["membership.modified-entropy", "membership.correctness"]
     assert ranked[0].fpr == 0.1  # 0.001 and 0.02 take more than 120 non-members
     auc, tpr = verdict.sentences(document)
-    assert auc.startswith("An adversary who sees only the model's answers")
+    assert auc.startswith("An adversary who sees only the model's outputs")
     assert words.numbers(ranked[0].auc).value in auc
     assert "At a false-positive rate of 10% they identify" in tpr
-    assert membership.unresolved(document).endswith("nothing is said about 0.1% and 2%.")
+    assert membership.describe_unresolved(document).endswith("nothing can be said about 0.1% and 2%.")
 
 
 def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):

@@ -14,8 +14,8 @@ from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Access, Direction, Measurement
-from securitynet.reports.what_helps import outcome
-from securitynet.results.document import Tried, read_document
+from securitynet.reports.what_helps import describe_outcome
+from securitynet.results.document import DefenseEffect, read_document
 
 QUICK = {"attacks": ("loss", "entropy", "correctness"), "detectors": ("none",)}
 
@@ -66,9 +66,9 @@ def test_what_labels_only_denies_is_skipped_with_the_reason(trained, tmp_path):
         ({"defense": "top-kk"}, UnknownName, "top-k"),
         ({"defense": "dp-sgd"}, ConfigurationError, "trained already"),
         ({"defense": "top-k", "configure": ("top-k.k=0",)}, ConfigurationError, "k:"),
-        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not asked for"),
+        ({"configure": ("top-k.k=1",)}, ConfigurationError, "not requested"),
         ({"defense": "top-k", "access": Access.WHITE_BOX}, ConfigurationError, "has the model itself"),
-        ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "as it is"),
+        ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "undefended model"),
         ({"try_defenses": True, "defenses": ("tops",)}, UnknownName, "top-k"),
     ],
 )
@@ -104,7 +104,7 @@ def test_what_would_help_is_measured_here(trained, tmp_path):
     assert tried["early-stopping", '{"patience": 5}'].auc.n < undefended.auc.n  # records held out are no members
     assert any("trainings" in note for note in remedies.notes)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "nobody who has the weights"):
+    for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "anyone who has the weights"):
         assert words in page
     again = run(trained, tmp_path / "out", try_defenses=True, defenses=chosen)  # models come from the cache
     strip = {"seconds"}
@@ -127,10 +127,10 @@ def test_what_helps_is_told_apart_for_who_asks_and_who_has_the_weights(trained, 
     assert whole.auc.value > correctness
     for tried in remedies.tried:
         assert tried.against.value == tried.auc.value == correctness  # labels are told all the same
-        assert outcome(tried, whole) == "no difference shown"
+        assert describe_outcome(tried, whole) == "no difference shown"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "no defense, answers only" in page and "attacks that need the model itself do not count" in page
-    assert "None of them is shown to lower" in page
+    assert "no defense, outputs only" in page and "attacks that need the model itself do not count" in page
+    assert "None of them is shown to weaken" in page
 
 
 def test_an_attack_that_breaks_costs_its_defense_alone(trained, tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_without_a_record_of_its_training_only_answers_can_be_defended(overfitte
     )
     found = assess(target, small, out=tmp_path / "out", try_defenses=True, defenses=("rounding", "dropout"), **QUICK)
     assert {t.name for t in found.document.remedies.tried} == {"rounding"}
-    assert any("how this model was trained" in note for note in found.document.remedies.notes)
+    assert any("no model record" in note for note in found.document.remedies.notes)
 
 
 def test_epsilon_is_in_every_report(tmp_path):
@@ -179,24 +179,24 @@ def test_outcomes_claim_no_more_than_the_intervals():
 
         auc = measured("auc", (low, value, high))
         right = measured("test_accuracy", (accuracy - 0.02, accuracy, accuracy + 0.02))
-        return Tried(name=name, stage="output", attack="a", auc=auc, accuracy=right, **more)
+        return DefenseEffect(name=name, stage="output", attack="a", auc=auc, accuracy=right, **more)
 
     plain = tried("none", 0.65, 0.7, 0.75)
-    assert outcome(plain, plain) == "the model as it is"
-    assert outcome(tried("x", 0.6, 0.64, 0.68), plain) == "no difference shown"
-    assert outcome(tried("x", 0.52, 0.56, 0.6), plain) == "helps"
-    assert outcome(tried("x", 0.48, 0.52, 0.56), plain) == "helps, to no better than guessing"
-    assert outcome(tried("x", 0.48, 0.52, 0.56, accuracy=0.8), plain).endswith("costs accuracy")
-    assert outcome(tried("x", 0.3, 0.34, 0.4), plain).startswith("no difference shown (scores point the wrong way")
-    assert outcome(tried("x", 0.42, 0.45, 0.48), plain).startswith("helps (scores point the wrong way")
-    assert outcome(tried("x", 0.52, 0.56, 0.6, denied=("a", "b")), plain) == "helps; denies 2 attacks what it needs"
-    assert outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse"
-    assert outcome(Tried(name="x", stage="output", reason="no"), plain) == "not tried: no"
-    assert "no attack" in outcome(Tried(name="x", stage="output", denied=("a",)), plain)
-    assert outcome(Tried(name="x", stage="output"), plain).startswith("not told")  # nothing had to be denied anything
-    # A defense of the answers is compared with the strongest attack that asks for answers, not with one on weights.
-    asked = tried("none", 0.53, 0.57, 0.61).auc
-    assert outcome(tried("x", 0.52, 0.56, 0.6, against=asked), plain) == "no difference shown"
-    assert outcome(tried("x", 0.5, 0.51, 0.52, against=asked), plain).startswith("helps")
+    assert describe_outcome(plain, plain) == "the model without a defense"
+    assert describe_outcome(tried("x", 0.6, 0.64, 0.68), plain) == "no difference shown"
+    assert describe_outcome(tried("x", 0.52, 0.56, 0.6), plain) == "helps"
+    assert describe_outcome(tried("x", 0.48, 0.52, 0.56), plain) == "helps, to no better than guessing"
+    assert describe_outcome(tried("x", 0.48, 0.52, 0.56, accuracy=0.8), plain).endswith("costs accuracy")
+    assert describe_outcome(tried("x", 0.3, 0.34, 0.4), plain).startswith("no difference shown (scores are reversed")
+    assert describe_outcome(tried("x", 0.42, 0.45, 0.48), plain).startswith("helps (scores are reversed")
+    assert describe_outcome(tried("x", 0.52, 0.56, 0.6, denied=("a", "b")), plain) == "helps; rules out 2 attacks"
+    assert describe_outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse"
+    assert describe_outcome(DefenseEffect(name="x", stage="output", reason="no"), plain) == "not tried: no"
+    assert "no attack" in describe_outcome(DefenseEffect(name="x", stage="output", denied=("a",)), plain)
+    assert describe_outcome(DefenseEffect(name="x", stage="output"), plain).startswith("not measured")
+    # An output defense is compared with the strongest attack that needs only outputs, not with one on weights.
+    output_only = tried("none", 0.53, 0.57, 0.61).auc
+    assert describe_outcome(tried("x", 0.52, 0.56, 0.6, against=output_only), plain) == "no difference shown"
+    assert describe_outcome(tried("x", 0.5, 0.51, 0.52, against=output_only), plain).startswith("helps")
     turned_round = tried("none", 0.25, 0.3, 0.35).auc
-    assert outcome(tried("x", 0.65, 0.7, 0.75, against=turned_round), plain) == "no difference shown"
+    assert describe_outcome(tried("x", 0.65, 0.7, 0.75, against=turned_round), plain) == "no difference shown"

@@ -24,7 +24,7 @@ def planned(text: str, base, data='[data]\ndataset = "digits"\n'):
 
 def trials(plan, number=0):
     subject = plan.targets[number]
-    return plan.trials(subject, plan.means(subject, None))
+    return plan.trials(subject, plan.capabilities(subject, None))
 
 
 def test_grids_seeds_threat_models_and_tags(tmp_path):
@@ -95,7 +95,7 @@ name = ["gradient-norm", "lira-offline", "correctness"]
         ('[[models]]\nreference = "timm:x"\nlr = 1\n[[attacks]]\nname = "correctness"', "no setting lr"),
         ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "corectness"', "Did you mean correctness"),
         ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nsettings = { count = 1 }', "count"),
-        ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nthreat_models = ["grey"]', "no threat model"),
+        ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nthreat_models = ["grey"]', "not a threat model"),
         ('[[models]]\nreference = "tim:x"\n[[attacks]]\nname = "correctness"', "tim"),
         ('[[train]]\narchitecture = "simple-cnn"\nepochs = 0\n[[attacks]]\nname = "correctness"', "epochs"),
         ('[[train]]\narchitecture = "simple-cnn"\ndefense = "dp"\n[[attacks]]\nname = "correctness"', "defense"),
@@ -187,7 +187,7 @@ def test_ready_files_make_sense(path, tmp_path, monkeypatch):
         plan = plan_study(path)
         assert plan.targets and trials(plan)
         assert all(trial.obstacle is None for subject in plan.targets if subject.obstacle is None
-                   for trial in plan.trials(subject, plan.means(subject, None)))  # fmt: skip
+                   for trial in plan.trials(subject, plan.capabilities(subject, None)))  # fmt: skip
         return
     url = f"sqlite:///{tmp_path}/catalog.sqlite"
     with securitynet.catalog.open(url) as catalog:

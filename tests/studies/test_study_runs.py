@@ -15,9 +15,9 @@ import pandas
 import pytest
 
 from securitynet.results.store import SCHEMA_FILE, TrialStore, schema_text
-from securitynet.results.subjects import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
-from securitynet.results.subjects import StudyTargetStore
-from securitynet.results.subjects import schema_text as subject_schema_text
+from securitynet.results.study_targets import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
+from securitynet.results.study_targets import StudyTargetStore
+from securitynet.results.study_targets import schema_text as subject_schema_text
 from securitynet.studies.execution.inspect import inspect_study, reindex
 from securitynet.studies.execution.lock import StudyRuns
 from securitynet.studies.execution.preview import preview_study

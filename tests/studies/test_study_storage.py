@@ -17,7 +17,7 @@ from securitynet.results.index import Index
 from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetStore
+from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock
@@ -142,7 +142,7 @@ def test_merging_prefers_what_finished_and_tells_of_contradictions(box, make_box
     other.run()
     into = FolderRoot(tmp_path / "merged")
     found = merge([FolderRoot(box.out), FolderRoot(other.out)], into)
-    assert (found.trials, found.subjects, found.present, found.conflicts) == (4, 1, 2, [])
+    assert (found.trials, found.targets, found.present, found.conflicts) == (4, 1, 2, [])
     assert merge([FolderRoot(box.out)], into).trials == 0
     # One source says otherwise of a trial that both finished; a damaged file is named.
     victim = sorted((other.out / "trials").rglob("*.json"))[0]

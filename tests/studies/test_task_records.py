@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from securitynet.records import Access, Auxiliary, Check, ThreatModel
-from securitynet.results.subjects import StudyTargetRecord
+from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import (

@@ -1,4 +1,4 @@
-"""The claims of the two papers that measured values can support or contradict, declared.
+"""The claims of the two papers that measured values can support or contradict.
 
 That prediction correctness follows the overfitting level (SecurityNet, section 4.2) is not among them: its AUC
 *equals* one half plus half the overfitting level for any model. An identity is not a finding, and does not count among
@@ -24,11 +24,11 @@ SECURITYNET = [
           {"x": q.TARGET_ACCURACY, "y": q.STEALING_ACCURACY}, correlation("x", "y"), -1,
           "correlation within datasets", PAPERS),
     Claim("other-data-steals-worse",
-          "Auxiliary data of another kind makes stealing worse.", "SecurityNet, section 4.1",
+          "Out-of-distribution auxiliary data makes stealing worse.", "SecurityNet, section 4.1",
           {"same": q.STEALING_ACCURACY, "other": q.STEALING_OTHER_DATA}, difference("same", "other"), -1,
           "mean change of the stolen model's accuracy", PAPERS),
     Claim("larger-surrogate-no-help",
-          "A larger surrogate steals no better, but worse.", "SecurityNet, section 4.1",
+          "A larger surrogate steals worse.", "SecurityNet, section 4.1",
           {"small": q.STEALING_ACCURACY, "large": q.STEALING_LARGER}, difference("small", "large"), -1,
           "mean change of the stolen model's accuracy", PAPERS),
     Claim("security-models-less-accurate",
@@ -40,25 +40,27 @@ SECURITYNET = [
           {"x": q.STEALING_ACCURACY}, correlation("year", "x", "spearman"), -1,
           "rank correlation with the year", {"purpose": ("benchmark",), "dataset": ("ImageNet-1k",)}),
     Claim("membership-follows-overfitting",
-          "Modified entropy tells members better where the overfitting level is higher.", "SecurityNet, section 4.2",
+          "Modified entropy separates members better where the overfitting level is higher.",
+          "SecurityNet, section 4.2",
           {"x": q.OVERFITTING, "y": q.MODIFIED_ENTROPY_AUC}, correlation("x", "y"), 1,
           "correlation within datasets", PAPERS),
     Claim("correctness-weaker",
-          "Prediction correctness tells members worse than modified entropy.", "SecurityNet, section 4.2",
+          "Prediction correctness separates members worse than modified entropy.", "SecurityNet, section 4.2",
           {"correctness": q.CORRECTNESS_AUC, "entropy": q.MODIFIED_ENTROPY_AUC},
-          difference("correctness", "entropy"), 1,          "mean difference of AUCs", PAPERS),
+          difference("correctness", "entropy"), 1, "mean difference of AUCs", PAPERS),
     Claim("top3-helps",
-          "An attack network does better on the top 3 posteriors than on all.", "SecurityNet, section 4.2",
+          "An attack network does better on the top 3 posteriors than on all posteriors.", "SecurityNet, section 4.2",
           {"all": q.MLP_AUC, "top3": q.MLP_TOP3_AUC}, difference("all", "top3"), 1, "mean difference of AUCs", PAPERS),
 ]  # fmt: skip
 
 SECURITYNET += [
     Claim("evasion-falls-with-accuracy",
-          "FGSM takes less accuracy from targets that are more accurate.", "SecurityNet, appendix C",
+          "FGSM lowers the accuracy of more accurate targets less.", "SecurityNet, appendix C",
           {"x": q.TARGET_ACCURACY, "y": q.evasion("fgsm", "0.03", "Accuracy drop by FGSM at ε = 0.03")},
           correlation("x", "y"), -1, "correlation within datasets"),
     Claim("transfer-weaker",
-          "FGSM by transfer takes less accuracy than with the target's own gradients.", "SecurityNet, appendix C",
+          "FGSM by transfer lowers the accuracy less than FGSM with the target's own gradients.",
+          "SecurityNet, appendix C",
           {"white": q.evasion("fgsm", "0.03", "Accuracy drop by FGSM at ε = 0.03"),
            "black": q.evasion("fgsm-transfer", "0.03", "Accuracy drop by transfer at ε = 0.03")},
           difference("white", "black"), -1, "mean change of the accuracy drop"),
@@ -86,7 +88,7 @@ ML_DOCTOR = [
           {"x": q.OVERFITTING, "y": STEALING["stealing_shadow"]}, correlation("x", "y"), -1,
           "correlation within datasets"),
     Claim("membership-against-stealing",
-          "Where membership inference does well, stealing does badly.", "ML-Doctor, section 6.4",
+          "Where membership inference succeeds, stealing does not.", "ML-Doctor, section 6.4",
           {"x": MEMBERSHIP["black_shadow"], "y": STEALING["stealing_shadow"]}, correlation("x", "y"), -1,
           "correlation within datasets"),
     Claim("dp-sgd-membership",

@@ -1,4 +1,4 @@
-"""Findings: claims of the two papers as hypotheses, and what the data at hand says about each.
+"""Findings: claims of the two papers as hypotheses, and whether the data supports each.
 
 A claim is **supported** if the interval of its estimate lies on the claimed side of zero, **contradicted** if it lies
 on the other side, and **undecided** otherwise. Intervals are widened for the number of claims tested on the same data
@@ -16,7 +16,7 @@ import pandas
 from numpy.typing import NDArray
 
 from securitynet.analysis import frames, statistics
-from securitynet.analysis.figures.defended import compared
+from securitynet.analysis.figures.defenses import compared
 from securitynet.analysis.figures.texts import estimate
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.statistics import Estimate
@@ -40,7 +40,7 @@ class Claim:
         source: Paper and section that make it.
         quantities: What must have been measured.
         test: Computes the estimate.
-        sign: The sign that the claim gives the estimate.
+        sign: The sign of the estimate that the claim asserts.
         measure: What the estimate is, in words.
         restrict: Column -> values of the cases that the paper covers, applied if there are any.
     """
@@ -56,8 +56,8 @@ class Claim:
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
-    """What the data says about a claim.
+class ClaimFinding:
+    """The verdict of the data on a claim.
 
     Attributes:
         claim: The claim.
@@ -73,7 +73,13 @@ class Finding:
 
 
 def correlation(x: str, y: str, kind: Literal["pearson", "spearman"] = "pearson") -> Test:
-    """Correlation within datasets, families resampled together."""
+    """A test of the correlation within datasets, leaving out whole families.
+
+    Args:
+        x: Name of a quantity.
+        y: Name of a quantity.
+        kind: Pearson's or Spearman's correlation.
+    """
 
     def test(wide: pandas.DataFrame, level: float) -> Estimate:
         return statistics.correlation(
@@ -89,7 +95,7 @@ def correlation(x: str, y: str, kind: Literal["pearson", "spearman"] = "pearson"
 
 
 def difference(first: str, second: str) -> Test:
-    """Mean of ``second - first`` over cases that have both."""
+    """A test of the mean of ``second - first`` over cases that have both."""
 
     def test(wide: pandas.DataFrame, level: float) -> Estimate:
         a, b = wide[first].to_numpy(float), wide[second].to_numpy(float)
@@ -99,7 +105,14 @@ def difference(first: str, second: str) -> Test:
 
 
 def between(quantity: str, column: str, first: str | None, second: str) -> Test:
-    """Mean of the cases whose column is ``second`` minus that of those where it is ``first`` (None: missing)."""
+    """A test of the difference between the means of two groups of cases, second minus first.
+
+    Args:
+        quantity: Name of the quantity.
+        column: The column that defines the groups.
+        first: Its value in the first group; None if the value is missing there.
+        second: Its value in the second group.
+    """
 
     def test(wide: pandas.DataFrame, level: float) -> Estimate:
         values = wide[quantity].to_numpy(float)
@@ -114,9 +127,10 @@ def between(quantity: str, column: str, first: str | None, second: str) -> Test:
 
 
 def against_undefended(quantity: str, defense: str) -> Test:
-    """Mean difference of targets with a defense from the same without: architecture (or teacher's), dataset and seed.
+    """A test of the mean difference between targets with and without a defense.
 
-    Where no undefended target has the seed, the mean of those with other seeds takes its place.
+    A target is compared with one of the same dataset, seed and architecture (for a student, its teacher's). Where no
+    such target has the seed, the mean over other seeds is used.
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Estimate:
@@ -132,8 +146,14 @@ def against_undefended(quantity: str, defense: str) -> Test:
     return test
 
 
-def judge(claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95) -> list[Finding]:
-    """What a frame says of claims, in their order."""
+def judge(claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95) -> list[ClaimFinding]:
+    """The findings on claims, in their order.
+
+    Args:
+        claims: The claims, which are tested together.
+        tidy: Tidy frame.
+        level: Confidence level over all claims.
+    """
     prepared = [(claim, _wide(claim, tidy)) for claim in claims]
     tested = sum(wide is not None for _, wide in prepared)
     strict = 1 - (1 - level) / max(tested, 1)
@@ -141,24 +161,24 @@ def judge(claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95) 
 
 
 def _wide(claim: Claim, tidy: pandas.DataFrame) -> pandas.DataFrame | None:
-    """The cases that a claim is about, None if what it needs was not measured."""
+    """The cases that a claim is about; None if a quantity was not measured."""
     tidy = frames.preferring(tidy, claim.restrict, claim.quantities.values())
     if any(frames.take(tidy, quantity).empty for quantity in claim.quantities.values()):
         return None
     return frames.wide(tidy, dict(claim.quantities))
 
 
-def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: float, tested: int) -> Finding:
+def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: float, tested: int) -> ClaimFinding:
     if wide is None:
         lacking = "; ".join(sorted({quantity.label for quantity in claim.quantities.values()}))
         sentence = f"{claim.sentence} Not tested: this data lacks one of: {lacking}."
-        return Finding(claim, "not tested", None, sentence)
+        return ClaimFinding(claim, "not tested", None, sentence)
     result = claim.test(wide, strict)
     if not result.resolved or not np.isfinite(result.low):
-        return Finding(claim, "not tested", None, f"{claim.sentence} Not tested: {result.method} ({result.n}).")
+        return ClaimFinding(claim, "not tested", None, f"{claim.sentence} Not tested: {result.method} ({result.n}).")
     if result.n < FEWEST:
         few = f"Not tested: {result.n} models are too few, {FEWEST} are needed."
-        return Finding(claim, "not tested", result, f"{claim.sentence} {few}")
+        return ClaimFinding(claim, "not tested", result, f"{claim.sentence} {few}")
     toward = (result.low, result.high) if claim.sign > 0 else (-result.high, -result.low)
     status: Status = "supported" if toward[0] > 0 else "contradicted" if toward[1] < 0 else "undecided"
     numbers = f"{claim.measure} {estimate(result.value, result.low, result.high)}, n = {result.n:,}"
@@ -166,7 +186,7 @@ def _judged(claim: Claim, wide: pandas.DataFrame | None, level: float, strict: f
     sentence = (
         f"{claim.sentence} {status.capitalize()} here: {numbers} ({100 * level:g}% interval{several}; {result.method})."
     )
-    return Finding(claim, status, result, sentence)
+    return ClaimFinding(claim, status, result, sentence)
 
 
 def _families(wide: pandas.DataFrame) -> NDArray[np.object_] | None:

@@ -1,7 +1,7 @@
-"""Tidy frames: one row a measured value, with the model it was measured on and how.
+"""Tidy frames: one row per measured value, with its model and how it was measured.
 
 A *case* is one model under one condition of training (its defense, its epochs, its seed): what figures show as a point.
-Frames come from the catalog or from a study's export, and look the same; statistics and figures do not tell them apart.
+Frames come from the catalog or from a study's export, and have the same form; statistics and figures treat them alike.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ANNOTATIONS = (
     "training_size", "image_height", "parameters", "flops", "year", "venue", "venue_type", "countries",
     "affiliation_types", "authors",
 )  # fmt: skip
-"""What is known about a model: codes of the catalog."""
+"""Annotations of a model: codes of the catalog."""
 
 CONDITIONS = ("defense", "setting", "epsilon", "teacher", "epochs", "seed")
-"""What of a training makes cases of one model differ: the defense with its settings, the epsilon that it spent, the
+"""Conditions that distinguish the cases of one model: the defense with its settings, the epsilon that it spent, the
 architecture of its teacher."""
 
 HOW = ("attack", "method", "access", "auxiliary", "surrogate", "settings", "measure", "at")
@@ -44,7 +44,7 @@ _MEASURE = re.compile(r"(?P<measure>[^.@]+)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that a model has: what to take from a tidy frame, and what to call it.
+    """A number that a model has: how to select it from a tidy frame, and its name.
 
     Attributes:
         label: For an axis.
@@ -64,7 +64,7 @@ class Quantity:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """What no mean of it can pass."""
+        """The least and the largest possible mean."""
         return (0.0, 1.0) if self.unit == "share" else (-math.inf, math.inf)
 
 
@@ -75,7 +75,7 @@ def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
 
 
 def from_catalog(catalog: Catalog, query: Query | None = None) -> pandas.DataFrame:
-    """All measured values of the catalog's entries. An entry without any has one row with its annotations alone."""
+    """All measured values of the catalog's entries. An entry without values has one row with its annotations."""
     from securitynet.catalog import frames
 
     query = query or catalog.query()
@@ -121,7 +121,7 @@ def parse_name(name: str) -> dict[str, Any]:
 
 
 def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
-    """Values of a quantity: one row a case, with columns value, low, high, n; empty if nothing fits.
+    """Values of a quantity: one row per case, with columns value, low, high, n; empty if nothing matches.
 
     Where several settings of a method were measured on one case, the one that most cases have counts, and of those the
     plainest; where that was measured with several seeds, the mean of the values and of the ends of their intervals.
@@ -148,7 +148,7 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
 
 
 def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
-    """One row a case: model, annotations, conditions, each quantity, and its interval's ends (``_low``, ``_high``)."""
+    """One row per case: model, annotations, conditions, quantities, and the ends of intervals (``_low``, ``_high``)."""
     known = frame.drop_duplicates("case").set_index("case")[["model", *ANNOTATIONS, *CONDITIONS]]
     for name, quantity in quantities.items():
         values = take(frame, quantity)
@@ -159,7 +159,7 @@ def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Dat
 
 
 def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFrame:
-    """The rows of the cases whose annotations and conditions have these values (text, without regard to case)."""
+    """The rows of the cases whose annotations and conditions have these values, compared as text, ignoring case."""
     for column, value in conditions.items():
         allowed = {str(item).casefold() for item in (value if isinstance(value, (list, tuple, set)) else [value])}
         frame = frame[frame[column].map(lambda cell, allowed=allowed: str(cell).casefold() in allowed)]
@@ -169,7 +169,13 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
 def preferring(
     frame: pandas.DataFrame, restrict: Mapping[str, Sequence[str | None]], needed: Iterable[Quantity]
 ) -> pandas.DataFrame:
-    """The rows whose columns have certain values, as far as all that is needed was measured on such; else more rows."""
+    """The rows whose columns have certain values; a column is ignored if a needed quantity would be lost.
+
+    Args:
+        frame: Tidy frame.
+        restrict: Column -> values.
+        needed: Quantities that must have been measured on the remaining rows.
+    """
     needed = list(needed)
     for column, values in restrict.items():
         inside = frame[_allowed(frame[column], values)]

@@ -1,4 +1,4 @@
-"""Vulnerability predicted from annotations alone: how much a catalog tells before any attack is run.
+"""Vulnerability predicted from annotations alone, before any attack is run.
 
 The prediction is a ridge regression on what is annotated. Its error is that on families it has not seen: models are
 left out family by family, so that a ResNet is never predicted from other ResNets. Beside it stands the error of the
@@ -18,7 +18,7 @@ from securitynet.analysis import statistics
 from securitynet.analysis.statistics import Estimate
 
 NUMBERS = ("classes", "training_size", "image_height", "parameters", "flops")
-"""Taken as logarithms."""
+"""Annotations whose logarithm is used."""
 
 PLAIN_NUMBERS = ("year", "authors")
 WORDS = ("dataset", "topic_category", "granularity", "architecture_type", "venue_type", "purpose")
@@ -29,14 +29,14 @@ FOLDS = 10
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What annotations tell.
+    """How well annotations predict a quantity.
 
     Attributes:
         table: One row a model: case, model, family, dataset, actual, predicted, baseline, residual; largest residual
             first.
         error: Mean absolute error on families that were left out.
         baseline: That of the mean of the dataset's other families.
-        gain: Baseline's error minus the prediction's, paired by model; above zero if annotations tell something.
+        gain: Baseline's error minus the prediction's, paired by model; above zero if annotations help.
         correlation: Of predicted with actual values.
         used: Annotations that were used.
     """
@@ -50,7 +50,7 @@ class Prediction:
 
 
 def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), seed: int = 0) -> Prediction | None:
-    """Predict a quantity from annotations, each family by the others.
+    """Predict a quantity from annotations, each family from the others.
 
     Args:
         wide: One row a case, from `frames.wide`.
@@ -121,7 +121,7 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
 def _dataset_means(
     actual: NDArray[np.float64], datasets: NDArray[np.object_], families: NDArray[np.object_]
 ) -> NDArray[np.float64]:
-    """For each model the mean over the other families of its dataset, else over all other families."""
+    """For each model, the mean over the other families of its dataset, or over all other families."""
     means = np.empty(len(actual))
     for row in range(len(actual)):
         others = families != families[row]

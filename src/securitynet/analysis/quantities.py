@@ -1,4 +1,4 @@
-"""The quantities that figures show, by the names of the measurements that hold them: published ones and our own."""
+"""The quantities that figures show, by the names of their measurements, published and our own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ OVERFITTING = Quantity("Overfitting level", ("overfitting",), {"attack": ("targe
 def stealing(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
     """A measure of model stealing with all queries, the usual auxiliary data and the usual surrogate.
 
-    ``where`` says what is otherwise.
+    Args:
+        measure: Name of the measure.
+        label: For axes and tables.
+        where: Column -> values that differ from the usual.
     """
     usual = {"attack": ("stealing",), "auxiliary": ("partial", None), "surrogate": ("usual", None), "at": (None,)}
     return Quantity(label, (measure,), {**usual, **where})
@@ -29,7 +32,14 @@ STEALING_LARGER = stealing("accuracy", "Surrogate's test accuracy (larger surrog
 def membership(
     method: str, label: str, measure: tuple[str, ...] = ("auc",), **where: tuple[str | None, ...]
 ) -> Quantity:
-    """A measure of one membership attack."""
+    """A measure of one membership attack.
+
+    Args:
+        method: Name of the attack.
+        label: For axes and tables.
+        measure: Names of the measure, the preferred one first.
+        where: Further columns -> values.
+    """
     chance = 0.5 if measure[0] in ("auc", "balanced-accuracy") else None
     unit = "plain" if measure[0] == "auc" else "share"
     return Quantity(label, measure, {"attack": ("membership",), "method": (method,), **where}, unit, chance)  # type: ignore[arg-type]
@@ -49,21 +59,47 @@ BALANCED = ("balanced-accuracy",)
 
 
 def inversion(method: str, measure: str, label: str, unit: Literal["share", "plain"]) -> Quantity:
-    """A measure of one model inversion attack."""
+    """A measure of one model inversion attack.
+
+    Args:
+        method: Name of the attack.
+        measure: Name of the measure.
+        label: For axes and tables.
+        unit: How values are written.
+    """
     return Quantity(label, (measure,), {"attack": ("inversion",), "method": (method,)}, unit)
 
 
 def attribute(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
-    """A measure of attribute inference; of several attributes, that which most models have."""
+    """A measure of attribute inference; of several attributes, the one that most models have.
+
+    Args:
+        measure: Name of the measure.
+        label: For axes and tables.
+        where: Further columns -> values.
+    """
     return Quantity(label, (measure,), {"attack": ("attribute",), **where})
 
 
 def evasion(method: str, epsilon: str, label: str, measure: str = "accuracy-drop") -> Quantity:
-    """A measure of an evasion attack at one epsilon."""
+    """A measure of an evasion attack at one epsilon.
+
+    Args:
+        method: Name of the attack.
+        epsilon: As measurements write it.
+        label: For axes and tables.
+        measure: Name of the measure.
+    """
     where = {"attack": ("evasion",), "method": (method,), "at": (f"epsilon={epsilon}",)}
     return Quantity(label, (measure,), where, "points", 0.0)
 
 
 def detector(method: str, measure: str, label: str) -> Quantity:
-    """A measure of a backdoor detector."""
+    """A measure of a backdoor detector.
+
+    Args:
+        method: Name of the detector.
+        measure: Name of the measure.
+        label: For axes and tables.
+    """
     return Quantity(label, (measure,), {"attack": ("backdoor",), "method": (method,)}, "plain")

@@ -1,4 +1,4 @@
-"""Leaving out models, or whole clusters of them: what the statistics over models are made of."""
+"""Statistics without single models or whole clusters of them: the basis of the statistics over models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Jackknife:
 
     Attributes:
         value: Of all records.
-        error: From the statistic without each unit in turn; infinite where there is none without one of them.
+        error: From the statistic without each unit in turn; infinite if it is undefined without one of them.
         units: How many units there are: clusters, or records.
-        clusters: The same if they are clusters, None if they are records.
+        clusters: The number of clusters; None if the units are records.
         freedom: Degrees of freedom of Student's distribution.
     """
 
@@ -52,7 +52,7 @@ class Jackknife:
 
     @property
     def how(self) -> str:
-        """What was left out, for a caption."""
+        """How the error was computed, for a caption."""
         return f"jackknife over {self.units:,} {'families' if self.clusters else 'models'}"
 
 
@@ -95,13 +95,19 @@ def jackknife(
         error = float(np.sqrt((count - 1) / count * ((without - value) ** 2).sum()))
     sizes = [np.bincount(unit_of[group], minlength=count).astype(np.float64) for group in means_of]
     effective = [float(size.sum() ** 2 / (size**2).sum()) for size in sizes]
-    # One unit has no spread to tell of: a floor keeps the quantile finite, if far out.
+    # A single unit has no spread: the floor keeps the quantile finite, though very large.
     freedom = max(min([count, *effective]) - 1, 0.5)
     return Jackknife(value, error, count, count if by_cluster else None, freedom)
 
 
 def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
-    """Welch's interval of a difference of means."""
+    """Welch's interval of a difference of means.
+
+    Args:
+        first: Values of the first group.
+        second: Values of the second group.
+        level: Confidence level, in (0, 1).
+    """
     from scipy import stats
 
     if np.ptp(first) == 0 and np.ptp(second) == 0:
@@ -112,7 +118,14 @@ def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
 
 
 def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]:
-    """Fisher's interval of a correlation over ``n`` models, less one for each stratum after the first."""
+    """Fisher's interval of a correlation over ``n`` models, less one for each stratum after the first.
+
+    Args:
+        value: The correlation.
+        n: Number of models, minus one for each stratum after the first.
+        kind: ``pearson`` or ``spearman``.
+        level: Confidence level, in (0, 1).
+    """
     from scipy import stats
 
     if n <= 3:
@@ -127,6 +140,11 @@ def fisher_z(correlations: Floats, n: int, kind: str) -> Floats:
     """Fisher's z, finite for ranks that agree perfectly: those of few models often do where the truth is below 1.
 
     Ranks of n models differ from perfect agreement by 12 / (n³ - n) at least; half of that is allowed for.
+
+    Args:
+        correlations: B correlations.
+        n: Number of models.
+        kind: ``pearson`` or ``spearman``.
     """
     most = 1 - (1e-12 if kind == "pearson" else 6 / (n**3 - n))
     return np.asarray(np.arctanh(np.clip(correlations, -most, most)))
@@ -138,7 +156,16 @@ def average(values: Floats, weights: Floats) -> Floats:
 
 
 def permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resamples: int, seed: int) -> float:
-    """Share of permutations of ``y`` within strata whose correlation is as strong; the observed one counts too."""
+    """Share of permutations of ``y`` within strata whose correlation is as strong; the observed one counts too.
+
+    Args:
+        x: N values.
+        y: N values.
+        within: Stratum of each record, from 0.
+        value: The observed correlation.
+        resamples: Number of permutations.
+        seed: Determines them.
+    """
     x, y = (values - stratum_means(values[None, :], np.ones((1, len(values))), within)[0] for values in (x, y))
     noise = np.random.default_rng([seed, 1]).random((resamples, len(x)))
     order = (noise + within).argsort(axis=1)  # one stratum after the other, each shuffled
@@ -149,7 +176,13 @@ def permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resa
 
 
 def complete(x: Floats, y: Floats, *labels: Labels | None) -> tuple[Floats, Floats, list[NDArray[np.object_] | None]]:
-    """The pairs of which both values are there, and their labels."""
+    """The pairs with both values, and their labels.
+
+    Args:
+        x: N values, NaN where missing.
+        y: N values, NaN where missing.
+        labels: N labels each, or None.
+    """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     present = np.isfinite(x) & np.isfinite(y)
     chosen = [None if values is None else objects(values)[present] for values in labels]
@@ -171,13 +204,19 @@ def codes(labels: NDArray[np.object_] | None, n: int) -> NDArray[np.int64]:
 
 
 def scaled(values: Floats) -> Floats:
-    """The same values from 0 to 1: correlations stay, and what counts as rounding has a scale."""
+    """The same values scaled to [0, 1]: correlations do not change, and rounding errors have a known scale."""
     spread = float(np.ptp(values))
     return np.asarray((values - values.min()) / spread) if spread > 0 else np.zeros(len(values))
 
 
 def stratum_means(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
-    """Weighted mean of each record's stratum, B×N, for values 1×N or B×N."""
+    """Weighted mean of each record's stratum, B×N, for values 1×N or B×N.
+
+    Args:
+        values: 1×N or B×N.
+        weights: B×N.
+        within: Stratum of each record, from 0.
+    """
     strata = np.eye(int(within.max()) + 1)[within]
     totals = weights @ strata
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -186,7 +225,13 @@ def stratum_means(values: Floats, weights: Floats, within: NDArray[np.int64]) ->
 
 
 def ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
-    """Mid-ranks of each record among those drawn of its stratum, as shares of their number, B×N."""
+    """Mid-ranks of each record among those drawn of its stratum, as shares of their number, B×N.
+
+    Args:
+        values: N values.
+        weights: How often each record is drawn, B×N.
+        within: Stratum of each record, from 0.
+    """
     result = np.zeros(weights.shape)
     for stratum in range(int(within.max()) + 1):
         inside = np.flatnonzero(within == stratum)
@@ -202,10 +247,17 @@ def ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
 
 
 def pearson(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
-    """Weighted correlation of values centred in their strata, B; NaN where one of them does not vary."""
+    """Weighted correlation of values centred in their strata, B; NaN where one of them does not vary.
+
+    Args:
+        x: N or B×N values.
+        y: N or B×N values.
+        weights: B×N.
+        within: Stratum of each record, from 0.
+    """
     x = np.atleast_2d(x) - stratum_means(np.atleast_2d(x), weights, within)
     y = np.atleast_2d(y) - stratum_means(np.atleast_2d(y), weights, within)
     products = (weights * x * y).sum(axis=1)
     scale = np.sqrt((weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1))
-    varies = scale > 1e-20 * weights.sum(axis=1)  # else what is left is rounding
+    varies = scale > 1e-20 * weights.sum(axis=1)  # otherwise only rounding errors are left
     return np.where(varies, np.clip(products / np.where(varies, scale, 1), -1, 1), np.nan)

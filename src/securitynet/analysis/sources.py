@@ -1,4 +1,4 @@
-"""Where figures take their data from: the catalog, or the folder of a study."""
+"""The data of figures: the catalog, or the folder of a study."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def load(
         source: ``catalog``, or the folder of a study; a target that several studies share is one case.
         db: The catalog's database; the user's own by default.
         where: Column -> value or values: annotations and conditions that a model must have.
-        curves: Add whole ROC curves of studies (`study_frames.from_study`).
-        doubtful: Keep targets of studies of which a check failed.
+        curves: Add the ROC curves of studies (`study_frames.from_study`).
+        doubtful: Include targets of studies that failed a check.
 
     Raises:
-        ConfigurationError: If there is nothing, or a column does not exist.
+        ConfigurationError: If there are no models, or a column does not exist.
     """
     sources = [source] if isinstance(source, str) else list(source)
     parts = [_one(name, db, curves, doubtful) for name in sources]
@@ -39,7 +39,7 @@ def load(
     if len(parts) > 1:  # a trial that is in several studies counts once
         together = pandas.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
         frame = together.drop_duplicates(["case", *HOW, "value", "low", "high"], ignore_index=True)
-        for name in ANNOTATIONS:  # what one study knows of a target holds in the others too
+        for name in ANNOTATIONS:  # annotations from one study apply to the same target in the others
             frame[name] = frame[name].where(frame[name].notna(), frame["case"].map(_first(frame, name)))
     unknown = [name for name in where or {} if name not in (*ANNOTATIONS, *CONDITIONS, "model")]
     if unknown:
@@ -49,7 +49,7 @@ def load(
         )
     chosen = frames.where(frame, where or {})
     if chosen.empty:
-        which = "no models that fit --where" if where and len(frame) else "no models"
+        which = "no models that match --where" if where and len(frame) else "no models"
         raise ConfigurationError(
             f"{' and '.join(sources)} {'holds' if len(sources) == 1 else 'hold'} {which}.",
             hint="Fill the catalog with `securitynet catalog import` or `collect`, or run the study.",
@@ -87,6 +87,6 @@ def parse_where(texts: list[str]) -> dict[str, list[str]]:
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not name.strip() or not values.strip():
-            raise ConfigurationError(f"--where {text!r} is not understood.", hint="Write COLUMN=VALUE,VALUE.")
+            raise ConfigurationError(f"--where {text!r} is invalid.", hint="Write COLUMN=VALUE,VALUE.")
         conditions.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
     return conditions

@@ -39,7 +39,7 @@ class Estimate:
         p: Two-sided p-value of "it is zero" (or "there is no difference"), None if no test was made.
         n: Records behind it.
         clusters: Clusters that were left out one by one; None if records were.
-        method: How, for a caption.
+        method: How it was computed, for a caption.
     """
 
     value: float
@@ -52,7 +52,7 @@ class Estimate:
 
     @property
     def resolved(self) -> bool:
-        """Whether there is a number."""
+        """Whether the value could be computed."""
         return bool(np.isfinite(self.value))
 
 
@@ -83,7 +83,7 @@ def correlation(
             when differences between strata are taken away.
         level: Of the interval.
         resamples: Of the permutation test.
-        seed: Decides them.
+        seed: Determines them.
     """
     x, y, (cluster_of, stratum_of) = resampling.complete(x, y, clusters, strata)
     n = len(x)
@@ -128,7 +128,11 @@ def mean(
 ) -> Estimate:
     """Mean over models, with Student's interval.
 
-    ``bounds`` are what no mean can pass, such as 0 and 1 for shares: Student's interval knows nothing of them.
+    Args:
+        values: N values, NaN where missing.
+        clusters: N labels of what is left out as a whole.
+        bounds: The least and the largest possible mean, such as 0 and 1 for shares; the interval is cut there.
+        level: Confidence level, in (0, 1).
     """
     present = np.isfinite(values)
     values = values[present]
@@ -154,7 +158,16 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of ``second - first`` over models that have both, with a test by flipping signs (of clusters)."""
+    """Mean of ``second - first`` over models that have both, with a test by flipping signs (of clusters).
+
+    Args:
+        first: N values, NaN where missing.
+        second: N values of the same models.
+        clusters: N labels of what is left out as a whole.
+        level: Confidence level, in (0, 1).
+        resamples: Number of sign flips for the test.
+        seed: Determines them.
+    """
     a, b, (cluster_of, _) = resampling.complete(first, second, clusters, None)
     change = b - a
     if len(change) < 2:
@@ -194,7 +207,7 @@ def group_difference(
         clusters: Labels of each group's models.
         level: Of the interval.
         resamples: Of the permutation test.
-        seed: Decides them.
+        seed: Determines them.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     finite = np.isfinite(first), np.isfinite(second)
@@ -253,7 +266,7 @@ def equal_groups(
         groups: N names, of two groups or more.
         clusters: N labels.
         resamples: Permutations.
-        seed: Decides them.
+        seed: Determines them.
 
     Raises:
         ValueError: If there is one group only.
@@ -288,7 +301,7 @@ def equal_groups(
 
 
 def adjusted(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"] = "holm") -> list[float | None]:
-    """P-values corrected for how many there are: Holm's (any one wrong), or Benjamini and Hochberg's (share wrong)."""
+    """P-values corrected for their number, after Holm (any error) or Benjamini and Hochberg (share of errors)."""
     from statsmodels.stats.multitest import multipletests
 
     known = [p for p in p_values if p is not None]

@@ -17,7 +17,7 @@ from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore, target_key
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 """Layers of architectures whose names do not state them."""
@@ -155,7 +155,13 @@ def _depth(architecture: str) -> int:
 
 
 def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a method that are not its defaults; all of them if this version does not know it."""
+    """The settings of a method that are not its defaults; all of them if this version does not know it.
+
+    Args:
+        kind: ``attack`` or ``detector``.
+        method: Full name of the method.
+        configuration: Its settings.
+    """
     from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.errors import SecurityNetError
 

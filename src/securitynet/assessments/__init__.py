@@ -1,1 +1,1 @@
-"""The assessment of one target: which trials, how they are run, what would help, and whether a policy is met."""
+"""The assessment of one target: its trials, their execution, defenses that would help, and the policy."""

@@ -1,4 +1,4 @@
-"""An assessment: all applicable attacks and detectors on one target, each a trial that is kept once it is finished."""
+"""Runs an assessment: all applicable attacks and detectors on one target, each as a trial that is stored at its end."""
 
 from __future__ import annotations
 
@@ -26,13 +26,19 @@ from securitynet.results.store import TrialStore
 def run(
     config: AssessConfig, assessed: AssessedTarget, store: TrialStore, report_progress: ReportProgress | None = None
 ) -> Assessment:
-    """Query the target once, then run every attack and detector that was asked for and applies.
+    """Query the target once, then run every requested attack and detector that applies.
 
-    A finished trial in ``store`` is used again, unless ``config.rerun`` says otherwise or another version of this
-    package made it. One that fails is recorded as failed, and the others go on.
+    A finished trial in ``store`` is reused, unless ``config.rerun`` is set or another version of this package made it.
+    A trial that fails is recorded as failed and does not affect the others.
+
+    Args:
+        config: The configuration.
+        assessed: The target with its data.
+        store: Trial files.
+        report_progress: Called with (what, done, total).
 
     Raises:
-        SecurityNetError: If the target can't answer for these images; nothing can be assessed then.
+        SecurityNetError: If the target gives no outputs for these images, so that nothing can be assessed.
     """
     planned = plan(config, assessed)
     cache = config.cache or cache_folder()
@@ -72,10 +78,16 @@ def run(
 
 
 def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:
-    """Judge the accuracy of a target on all of its non-members; its checks and notes are replaced."""
+    """Check the accuracy of a target on all of its non-members, and replace its checks and notes.
+
+    Args:
+        assessed: The target with its data.
+        signals: Its outputs.
+        data: Data of the trials.
+    """
     inside = ~np.isin(signals.indices, data.splits.members)
     trained = assessed.trained
-    # What the model record states holds for the non-members of its own split.
+    # The accuracy in the model record holds for the non-members of its own split only.
     same = trained is not None and trained.split.fingerprint == data.splits.fingerprint
     stated = trained.test_accuracy if trained is not None and same else None
     names = data.dataset.class_names
@@ -83,7 +95,13 @@ def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:
 
 
 def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
-    """Accuracy on members and on non-members, and their difference, the overfitting level."""
+    """Measure the accuracy on members and on non-members, and their difference, the overfitting level.
+
+    Args:
+        signals: Outputs of the target.
+        data: Data of the trials.
+        level: Confidence level of the intervals.
+    """
     is_member = np.isin(signals.indices, data.splits.members)
     train = int(signals.correct[is_member].sum()), int(is_member.sum())
     test = int(signals.correct[~is_member].sum()), int((~is_member).sum())

@@ -1,4 +1,4 @@
-"""The target of an assessment, with its dataset and who is a member of its training set; checked before work starts."""
+"""The target of an assessment, with its dataset and the members of its training set, checked before work starts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,12 @@ class AssessedTarget:
     """A target with its data.
 
     Attributes:
-        membership: ``known`` from the file that training wrote, from a recording or from the user; ``assumed`` when
-            the dataset's own training part is taken for it.
+        target: The target.
+        dataset: Its dataset.
+        splits: Members, non-members and the adversary's knowledge of them.
+        split_seed: Seed of the splits.
+        membership: ``known`` from the model record, from a recording or from the user; ``assumed`` if the training part
+            of the dataset is taken for the members.
         trained: The target's model record, if there is one.
         auxiliary: The dataset of adversaries with out-of-distribution data; None if none was named.
     """
@@ -51,7 +55,7 @@ class AssessedTarget:
 
 
 def make_trial_data(assessed: AssessedTarget) -> TrialData:
-    """What methods are handed about a target: its records, and how it was trained, poisoned and protected.
+    """Collect the data of trials: dataset, splits, and how the target was trained, poisoned and defended.
 
     Raises:
         SecurityNetError: See `make_backdoor_of`.
@@ -79,16 +83,16 @@ def prepare(
     """Load dataset and target, unless they are given, and make the split.
 
     Args:
-        config: What to assess and how.
+        config: The configuration.
         progress: Called while weights are downloaded.
         model: A network or a callable, instead of the reference in the configuration.
-        target: One that has been loaded already.
-        dataset: Likewise.
-        transform: What the dataset's own transforms say stands before the model.
-        auxiliary: A loaded dataset for adversaries with out-of-distribution data.
+        target: The target, if it is loaded already.
+        dataset: The dataset, if it is loaded already.
+        transform: The preprocessing that the dataset's own transforms state.
+        auxiliary: The dataset of adversaries with out-of-distribution data, if it is loaded already.
 
     Raises:
-        SecurityNetError: For anything that is wrong with what the user gave, before any long work.
+        SecurityNetError: If something in the configuration is wrong, before any long work.
     """
     check_defense(config)
     check_members(config)
@@ -98,7 +102,7 @@ def prepare(
         recorded = model is None and parse_reference(config.model).declaration.recorded
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
-            "Which images should the model be assessed on?",
+            "No dataset is given to assess the model on.",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
     trained = read_target_record(config.weights) if config.weights else None
@@ -145,10 +149,10 @@ def prepare(
 
 
 def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:
-    """A dataset that has been loaded already, with the members that the configuration states, if any.
+    """Return a loaded dataset with the members that the configuration states, if any.
 
     Raises:
-        DatasetError: If these are no records of it.
+        DatasetError: If the dataset does not contain these records.
     """
     if config.members is None:
         return dataset
@@ -156,19 +160,19 @@ def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:
 
 
 def check_members(config: AssessConfig) -> None:
-    """Raise `ConfigurationError` if what is stated about membership contradicts itself."""
+    """Raise `ConfigurationError` if the options about membership contradict each other."""
     if config.members is None and config.non_members is not None:
-        raise ConfigurationError("--non-members says who is no member; --members must say who is one.")
+        raise ConfigurationError("--non-members lists the non-members; --members must list the members.")
     if config.members is not None and config.split == "four-way":
         raise ConfigurationError(
-            "--members says who is a member, and --split four-way draws them at random.", hint="Leave one of them out."
+            "--members lists the members, whereas --split four-way draws them at random.", hint="Leave one of them out."
         )
 
 
 def load_auxiliary(
     config: AssessConfig, dataset: ImageDataset, given: ImageDataset | None = None
 ) -> ImageDataset | None:
-    """The dataset of adversaries with out-of-distribution data, in the shape of the target's images; None if none.
+    """Load the out-of-distribution dataset in the shape of the target's images; None if there is none.
 
     Args:
         config: Names it.
@@ -176,12 +180,14 @@ def load_auxiliary(
         given: It, where it has been loaded already.
 
     Raises:
-        ConfigurationError: If it is the target's own dataset, or that has no images whose shape could be taken.
+        ConfigurationError: If it is the target's own dataset, or the target's dataset has no images.
     """
     if given is None and config.auxiliary_dataset is None:
         return None
     if dataset.images is None:
-        raise ConfigurationError("Recorded outputs can't be asked about other images, so --auxiliary-dataset is void.")
+        raise ConfigurationError(
+            "Recorded outputs cannot be queried with other images, so --auxiliary-dataset cannot be used."
+        )
     channels, height, width = dataset.image_shape
     if given is not None:
         if given.image_shape != dataset.image_shape:
@@ -194,7 +200,7 @@ def load_auxiliary(
     assert config.auxiliary_dataset is not None  # returned above
     if height != width:
         raise ConfigurationError(
-            f"--auxiliary-dataset is resized to square images; those of {dataset.reference} are {height}×{width}.",
+            f"--auxiliary-dataset is resized to squares; images of {dataset.reference} are {height}×{width}.",
             hint="Resize them with --image-size N.",
         )
     auxiliary = securitynet.datasets.load(
@@ -219,10 +225,16 @@ def _check_other(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset
 def choose_split(
     config: AssessConfig, dataset: ImageDataset, trained: TargetRecord | None, recorded: bool
 ) -> tuple[Splits, int, Literal["known", "assumed"]]:
-    """The splits, their seed, and how well membership is known.
+    """Return the splits, their seed, and how well membership is known.
+
+    Args:
+        config: The configuration.
+        dataset: The dataset.
+        trained: Model record of the target, if there is one.
+        recorded: Membership stated by a file of recorded outputs, if there is one.
 
     Raises:
-        SplitError: If the model was trained on another dataset than this one, or the dataset can't be split so.
+        SplitError: If the model was trained on another dataset, or the dataset cannot be split in this way.
     """
     if dataset.members_stated:
         made = splits.make("public", dataset, seed=config.split_seed, known=config.known)

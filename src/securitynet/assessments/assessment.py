@@ -1,4 +1,4 @@
-"""`Assessment`: what attacks, detectors and defenses came to on one target."""
+"""`Assessment`: the results of attacks, detectors and defenses on one target."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
-from securitynet.results.document import NotAssessed, Remedies
+from securitynet.results.document import DefenseEffects, NotAssessed
 
 
 @dataclass(eq=False)
 class Assessment:
-    """What an assessment of one target found.
+    """The results of an assessment of one target.
 
     Attributes:
-        config: As given.
+        config: The configuration.
         assessed_target: The target with its data.
-        measurements: Of the target itself (accuracies); those of attacks are in ``trials``.
-        trials: In the order they ran.
-        not_assessed: What a reader may expect and will not find.
-        signals: Outputs for all judged records.
+        measurements: Measurements of the target itself (accuracies); those of attacks are in ``trials``.
+        trials: The trials, in the order in which they ran.
+        not_assessed: Attacks, detectors and families that were not run, with reasons.
+        signals: Outputs of the target for all evaluated records.
         seconds: Wall-clock seconds by phase.
-        remedies: What would help; None unless it was asked for.
+        remedies: The defenses that were tried; None unless requested.
     """
 
     config: AssessConfig
@@ -34,14 +34,14 @@ class Assessment:
     trials: list[Trial] = field(default_factory=list)
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    remedies: Remedies | None = None
+    remedies: DefenseEffects | None = None
 
     def all_measurements(self) -> list[Measurement]:
-        """The target's and all trials'."""
+        """Return the measurements of the target and of all trials."""
         return [*self.measurements, *(m for trial in self.trials for m in trial.result.measurements)]
 
     def __getitem__(self, name: str) -> Measurement:
-        """A measurement by its dotted name; KeyError names what there is."""
+        """Return a measurement by its dotted name; the KeyError for an unknown name lists all names."""
         for measurement in self.all_measurements():
             if measurement.name == name:
                 return measurement

@@ -1,4 +1,4 @@
-"""The backdoor that a target was trained with, where its record says so: detectors are judged on its trigger."""
+"""The backdoor that a target was trained with according to its model record; detectors are evaluated on its trigger."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 
 
 def make_backdoor_of(trained: TargetRecord | None) -> TrainingBackdoor | None:
-    """What poisoned the training set of a model, made from its record; None if nothing did, or nothing is known.
+    """Create the backdoor that a model was trained with from its model record; None if there is none or it is unknown.
 
     Raises:
         UnknownName: If the record names a backdoor that is not installed.
-        ConfigurationError: If its settings are not that backdoor's.
+        ConfigurationError: If its settings do not belong to that backdoor.
     """
     record = None if trained is None else trained.backdoor
     if record is None:
@@ -23,5 +23,5 @@ def make_backdoor_of(trained: TargetRecord | None) -> TrainingBackdoor | None:
     try:
         made: TrainingBackdoor = BACKDOORS.get(record.name).model_validate(record.settings)
     except ValidationError as error:
-        raise ConfigurationError(f"The record of the backdoor has settings that {record.name} lacks.") from error
+        raise ConfigurationError(f"The model record has settings that the backdoor {record.name} lacks.") from error
     return made

@@ -1,4 +1,4 @@
-"""Configurations. The command line and TOML files are two ways into the same models; no option is declared twice.
+"""Configurations, which the command line and TOML files fill in alike, so that no option is declared twice.
 
 Field descriptions are the help texts. This module imports no torch.
 """
@@ -17,9 +17,9 @@ from securitynet.records import Access, Auxiliary
 
 
 def split_commas(value: object) -> object:
-    """``"a,b"`` becomes ``["a", "b"]``: how lists are written on the command line.
+    """Split a list as written on the command line: ``"a,b"`` becomes ``["a", "b"]``.
 
-    Commas within brackets, braces or a quoted value belong to an item: ``fgsm.epsilons=[0.01,0.03],pgd.steps=40``.
+    Commas within brackets, braces or quotes do not separate items: ``fgsm.epsilons=[0.01,0.03],pgd.steps=40``.
     """
     if not isinstance(value, str):
         return value
@@ -40,7 +40,7 @@ def split_commas(value: object) -> object:
 
 Commas = BeforeValidator(split_commas)
 Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
-"""Drops repeated values: a measurement's name must occur once."""
+"""Removes repeated values, because the name of a measurement must be unique."""
 
 
 class ComputeOptions(BaseModel):
@@ -55,7 +55,7 @@ class ComputeOptions(BaseModel):
 
 
 class DataOptions(ImageOptions, ComputeOptions):
-    """Options that say which images."""
+    """Options that select the images."""
 
     dataset: str | None = Field(
         default=None, description="A name (see `securitynet list datasets`), folder:PATH or parquet:PATH."
@@ -66,11 +66,11 @@ class DataOptions(ImageOptions, ComputeOptions):
     image_size: int | None = Field(
         default=None, ge=4, description="Stretch the dataset's images to a square of this many pixels."
     )
-    limit: int | None = Field(default=None, ge=8, description="Use at most this many records of each part.")
+    limit: int | None = Field(default=None, ge=8, description="Largest number of records to use of each part.")
 
 
 class AssessConfig(DataOptions):
-    """What to assess and how."""
+    """The configuration of an assessment."""
 
     model: str = Field(description=f"Model reference: {describe_forms()}, or the path of a model file.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
@@ -98,8 +98,8 @@ class AssessConfig(DataOptions):
     )
     allow_random: bool = Field(
         default=False,
-        description="Assess a model that does not answer the same for the same image: its answers are averaged over "
-        "repeats, and all results are marked.",
+        description="Assess a model whose outputs for the same image vary: its outputs are averaged over "
+        "repetitions, and all results are marked.",
     )
     attacks: Annotated[tuple[str, ...], Commas] = Field(
         default=("standard",),
@@ -111,16 +111,15 @@ class AssessConfig(DataOptions):
     )
     defense: str | None = Field(
         default=None,
-        description="Defense of what the model answers (top-k, rounding, temperature, label-only, memguard), behind "
-        "which it is attacked.",
+        description="Output defense (top-k, rounding, temperature, label-only, memguard), behind which it is attacked.",
     )
     try_defenses: bool = Field(
         default=False,
-        description="Measure what would help: attack the model behind each defense of its answers and, where it is "
-        "known how it was trained, train it again with each defense.",
+        description="Measure what would help: attack the model behind each output defense and, if it is "
+        "known how it was trained, retrain it with each training defense.",
     )
     defenses: Annotated[tuple[str, ...], Commas] = Field(
-        default=("all",), description="What --try-defenses tries: defenses, separated by commas; output, training, all."
+        default=("all",), description="Defenses for --try-defenses, separated by commas; output, training, or all."
     )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
@@ -129,7 +128,7 @@ class AssessConfig(DataOptions):
     )
     access: Access | None = Field(
         default=None,
-        description="The most that the adversary may see. Default: white-box where there are weights.",
+        description="Largest access of the adversary. Default: white-box if there are weights.",
     )
     auxiliary: Annotated[tuple[Auxiliary, ...] | None, Commas] = Field(
         default=None,
@@ -140,15 +139,15 @@ class AssessConfig(DataOptions):
     )
     split: Literal["auto", "public", "four-way"] = Field(
         default="auto",
-        description="Who is a member. Default: as the model was trained, else the dataset's own parts.",
+        description="How members are determined. Default: as the model was trained, else the dataset's own parts.",
     )
     members: StatedMembers = Field(
         default=None,
-        description="Who is a member: a file with one image or record a line, or a table with a column file or record. "
+        description="Members: a file with one image or record per line, or a table with a column file or record. "
         "All others are non-members.",
     )
     non_members: StatedMembers = Field(
-        default=None, description="Who is no member, as a file likewise; who is in neither is left out."
+        default=None, description="Non-members, as a file of the same form; records in neither file are left out."
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the split.")
     known: float | None = Field(
@@ -159,14 +158,14 @@ class AssessConfig(DataOptions):
         default=DEFAULT_FPRS, description="False-positive rates at which the true-positive rate is reported."
     )
     policy: Path | None = Field(
-        default=None, description="TOML file with bounds on measurements; exit code 3 if broken."
+        default=None, description="TOML file with bounds on measurements; exit code 3 if one is not met."
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of the target.")
-    batch_size: int | None = Field(default=None, ge=1, description="Images in one forward pass, or in one request.")
+    batch_size: int | None = Field(default=None, ge=1, description="Images per forward pass or request.")
     max_queries: int | None = Field(
-        default=None, ge=1, description="Most distinct images that may be sent to the target."
+        default=None, ge=1, description="Largest number of distinct images that may be sent to the target."
     )
-    timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for an endpoint's answer.")
-    retries: int = Field(default=5, ge=0, description="How often an endpoint that fails is asked again.")
-    rerun: bool = Field(default=False, description="Run trials again that are finished already.")
+    timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for a response of an endpoint.")
+    retries: int = Field(default=5, ge=0, description="How often a failed request to an endpoint is repeated.")
+    rerun: bool = Field(default=False, description="Run finished trials again.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")

@@ -1,4 +1,4 @@
-"""What a trial ran under: versions, device, threads."""
+"""The environment of a trial: versions, device, threads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from securitynet.version import __version__
 
 
 def version() -> str:
-    """Version of this package."""
+    """Return the version of this package."""
     return __version__
 
 
 def describe(target: Target) -> dict[str, str]:
-    """Versions and device, as words."""
+    """Describe versions and device."""
     device = target.backend.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {

@@ -1,4 +1,4 @@
-"""Attacks and detectors by the names that users write, and their settings: ``NAME.FIELD=VALUE``."""
+"""Selects attacks and detectors by the names that users write, and parses settings, ``NAME.FIELD=VALUE``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ REGISTRIES: dict[Kind, Registry] = {"attack": ATTACKS, "detector": DETECTORS}
 
 
 def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
-    """Full names that ``all``, ``standard``, ``none``, families' names and single names stand for, each once.
+    """Expand ``all``, ``standard``, ``none``, names of families and single names to full names, each once.
 
     Raises:
-        UnknownName: If one of them is none of these.
+        UnknownName: If a name is none of these.
     """
     registry, chosen = REGISTRIES[kind], []
     for name in names:
@@ -39,10 +39,10 @@ def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
 
 
 def find_kind(name: str) -> Kind:
-    """Whether a full or short name is an attack's or a detector's.
+    """Return whether a full or short name belongs to an attack or a detector.
 
     Raises:
-        UnknownName: If it is neither's; close names of both are suggested.
+        UnknownName: If it belongs to neither; similar names are suggested.
         ConfigurationError: If a short name occurs in several families.
     """
     for kind, registry in REGISTRIES.items():
@@ -56,14 +56,14 @@ def find_kind(name: str) -> Kind:
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Fields of attacks and detectors, by full name; nested fields become nested tables.
+    """Parse settings of attacks and detectors to fields by full name; nested fields become nested tables.
 
     Args:
-        texts: Such as ``lira.shadows.count=64`` or ``modified-entropy.per_class=true``; values as TOML writes them, and
-            plain words as strings.
+        texts: Settings such as ``lira.shadows.count=64`` or ``modified-entropy.per_class=true``; values are written as
+            in TOML, and plain words are strings.
 
     Raises:
-        ConfigurationError: If one is not understood.
+        ConfigurationError: If a setting cannot be parsed.
         UnknownName: If it names an attack or a detector that does not exist.
     """
     settings: dict[str, dict[str, Any]] = {}
@@ -85,11 +85,16 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
-    """An attack or a detector with these settings.
+    """Create an attack or a detector with these settings.
+
+    Args:
+        kind: ``attack`` or ``detector``.
+        name: Its name.
+        settings: Values by field; the others keep their defaults.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If a setting does not exist or has a value that is not allowed; all are named.
+        ConfigurationError: If a setting does not exist or has an invalid value; the message names all of them.
     """
     from securitynet.methods.base import InvalidSettings  # here, because choosing methods by name needs no torch
 
@@ -101,7 +106,7 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
 
 
 def find_family(kind: Kind, name: str) -> str:
-    """Key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
+    """Return the key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
 
 
@@ -113,7 +118,7 @@ def _value(text: str) -> Any:
 
 
 def default_settings(kind: str, name: str) -> dict[str, Any]:
-    """The configuration of a method when nothing is set; empty if it is not installed here, or must be set."""
+    """Return the default configuration of a method; empty if it is not installed or has required settings."""
     for registered, registry in REGISTRIES.items():
         if registered == kind and name in registry:
             try:

@@ -1,4 +1,4 @@
-"""A target behind a defense of what it answers, for assessments and studies."""
+"""Puts a target behind an output defense, for assessments and studies."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from securitynet.records import Access
 
 
 def list_method_settings(config: AssessConfig) -> tuple[str, ...]:
-    """The settings of attacks and detectors: those that are not of a defense.
+    """Return the settings of attacks and detectors, without those of defenses.
 
     Raises:
-        ConfigurationError: If there are settings of a defense that is not asked for.
+        ConfigurationError: If there are settings of a defense that is not requested.
     """
-    asked = None if config.defense is None else DEFENSES.resolve(config.defense).name
+    requested = None if config.defense is None else DEFENSES.resolve(config.defense).name
     for name, _ in _of_defenses(config.configure):
-        if name != asked:
-            raise ConfigurationError(f"--configure sets {name}, which is not asked for.", hint=f"Add --defense {name}.")
+        if name != requested:
+            raise ConfigurationError(f"--configure sets {name}, which is not requested.", hint=f"Add --defense {name}.")
     own = {text for _, text in _of_defenses(config.configure)}
     return tuple(text for text in config.configure if text not in own)
 
 
 def check_defense(config: AssessConfig) -> None:
-    """Check what can be checked of a defense before anything is loaded.
+    """Check everything about a defense that can be checked before anything is loaded.
 
     Raises:
         UnknownName: If it does not exist.
-        ConfigurationError: If it is one to train with, a setting is wrong, or it would not hold up the adversary.
+        ConfigurationError: If it is a training defense, a setting is wrong, or it cannot affect the adversary.
     """
     list_method_settings(config)
     if config.defense is None:
@@ -45,16 +45,22 @@ def check_defense(config: AssessConfig) -> None:
     output_defense(name, settings_of(name, [text for _, text in _of_defenses(config.configure)]))
     if config.access is Access.WHITE_BOX:
         raise ConfigurationError(
-            f"{name} changes what a model answers, and an adversary with white-box access has the model itself.",
+            f"{name} changes the outputs of a model, but an adversary with white-box access has the model itself.",
             hint="Leave --access out, or train with a defense.",
         )
 
 
 def defend(config: AssessConfig, target: Target, dataset: ImageDataset, splits: Splits) -> Target:
-    """The target as the configuration's defense shows it; the target itself if none is asked for.
+    """Return the target behind the output defense of the configuration; the target itself if there is none.
+
+    Args:
+        config: The configuration.
+        target: The target.
+        dataset: Its dataset.
+        splits: Its splits.
 
     Raises:
-        SecurityNetError: See `check_defense`; and if the defense can't learn what it needs from these records.
+        SecurityNetError: As for `check_defense`; and if the defense cannot be fitted to these records.
     """
     if config.defense is None:
         return target
@@ -66,7 +72,7 @@ def defend(config: AssessConfig, target: Target, dataset: ImageDataset, splits: 
 
 
 def _of_defenses(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """(defense, text) of the settings that are of a defense."""
+    """Return (defense, text) of the settings that belong to a defense."""
     settings = []
     for text in texts:
         owner = text.partition("=")[0].strip().rpartition(".")[0]

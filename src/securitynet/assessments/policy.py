@@ -1,4 +1,4 @@
-"""Policies: bounds on measurements that a continuous-integration run can act on."""
+"""Policies: bounds on measurements that a continuous-integration job can check."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from securitynet.results.document import PolicyOutcome, Violation
 
 
 class Bound(Record):
-    """What a measurement must satisfy.
+    """A bound on a measurement.
 
     Attributes:
-        min: Least value allowed.
-        max: Greatest value allowed.
-        on: What is compared: the ``value``, or the whole ``interval``, which demands that the bound is met with
-            confidence.
+        min: Smallest value allowed.
+        max: Largest value allowed.
+        on: What is compared: the ``value``, or the whole ``interval``, so that the bound must be met with confidence.
     """
 
-    # Strict and finite, because every comparison with NaN is false: such a bound would always be met.
+    # Finite, because every comparison with NaN is false, so that such a bound would always be met.
     min: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     max: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     on: Literal["value", "interval"] = Field(default="value")
@@ -48,13 +47,13 @@ Policy = Mapping[str, Bound]
 
 
 def read_policy(path: Path) -> Policy:
-    """The bounds in a policy file.
+    """Read the bounds in a policy file.
 
-    Keys are names of measurements, quoted, or nested tables that spell them:
+    Keys are quoted names of measurements, or nested tables that spell them:
     ``"membership.modified-entropy.tpr@fpr=0.001" = { max = 0.02 }``.
 
     Raises:
-        PolicyError: If the file can't be read, holds no bound, or a bound makes no sense.
+        PolicyError: If the file cannot be read, contains no bound, or a bound is invalid.
     """
     try:
         content = read_toml(path)
@@ -65,7 +64,7 @@ def read_policy(path: Path) -> Policy:
     for name, value in _leaves(content):
         if not isinstance(value, Mapping):
             raise PolicyError(
-                f"{path}: the bound on {name!r} is not understood: {value!r} is no table with min or max.", hint=hint
+                f"{path}: the bound on {name!r} is not understood: {value!r} is not a table with min or max.", hint=hint
             )
         try:
             bounds[name] = Bound.model_validate(value)
@@ -83,7 +82,7 @@ def read_policy(path: Path) -> Policy:
 
 
 def judge(policy: Policy, measurements: Iterable[Measurement]) -> PolicyOutcome:
-    """Compare measurements with bounds. A bound on what was not measured, or can't be resolved, is not met."""
+    """Compare measurements with bounds; a bound on a measurement without a value is not met."""
     by_name = {measurement.name: measurement for measurement in measurements}
     violations = []
     for name, bound in policy.items():
@@ -108,7 +107,7 @@ def judge(policy: Policy, measurements: Iterable[Measurement]) -> PolicyOutcome:
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, bound) for each table that holds a bound, or for anything that is no table."""
+    """Yield (dotted name, bound) for each table that contains a bound, and for everything that is not a table."""
     for key, value in table.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value and not set(value) & {"min", "max", "on"}:

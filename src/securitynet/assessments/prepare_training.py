@@ -1,4 +1,4 @@
-"""What a configuration of a training names, defense and backdoor, made ready before long work."""
+"""Resolves the defense and the backdoor that a training configuration names, before long work."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from securitynet.models.training.training_defense import TrainingDefense
 
 
 def prepared_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None, Backdoor | None]:
-    """The configuration with full names, and the defense and the backdoor that it asks for.
+    """Return the configuration with full names, and the defense and the backdoor that it names.
 
     Raises:
         UnknownName: If one of them does not exist.
-        ConfigurationError: If a setting is wrong, or is of neither of them.
+        ConfigurationError: If a setting is wrong, or belongs to neither of them.
     """
     rest, backdoor = prepare_backdoor(config)
     named, defense = defended_training(rest)
-    # The settings stay whole: the name of the weights file is made of them.
+    # All settings are kept, because the name of the weights file is derived from them.
     return named.model_copy(update={"configure": config.configure}), defense, backdoor

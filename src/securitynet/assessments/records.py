@@ -1,4 +1,4 @@
-"""The records behind the scores: which file each is, what it is, what the target answered, what each attack gave it."""
+"""The records behind the scores: their files, classes, predictions and the scores of each attack."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from securitynet.assessments.assessment import Assessment
 
 COUNT = 12
-"""Members that ``result.json`` names for each attack; ``exposed.csv`` has all of them."""
+"""Number of members that ``result.json`` lists for each attack; ``exposed.csv`` lists all of them."""
 
 
 def scored_trials(assessment: Assessment) -> dict[str, MembershipScores]:
-    """Name of each finished membership trial -> its scores."""
+    """Return the scores of each finished membership trial, by its name."""
     return {trial.name: trial.output for trial in assessment.trials if isinstance(trial.output, MembershipScores)}
 
 
 def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMembers, ...]:
-    """The members with the highest scores of each membership attack, with their files."""
+    """Return the members with the highest scores of each membership attack, with their files."""
     dataset = assessment.assessed_target.dataset
-    found = []
+    exposed = []
     for name, scores in scored_trials(assessment).items():
         exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
         signals = assessment.signals.select(np.array([record.index for record in exposure.records], dtype=np.int64))
@@ -48,7 +48,7 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
             )
             for row, record in enumerate(exposure.records)
         )
-        found.append(
+        exposed.append(
             ExposedMembers(
                 trial=name,
                 members=members,
@@ -56,7 +56,7 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
                 non_members=int((~scores.is_member).sum()),
             )
         )
-    return tuple(found)
+    return tuple(exposed)
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ def write_records(assessment: Assessment, path: Path) -> bool:
     """Write ``exposed.csv``: a row for each scored record, in the order of `tabulate_records`.
 
     Columns: ``record`` (its number in the dataset), ``file``, ``member`` (1 or 0), ``class``, ``prediction``,
-    ``posterior`` of the prediction (empty where answers hide it), and for each membership attack its ``score`` and the
+    ``posterior`` of the prediction (empty if it is hidden), and for each membership attack its ``score`` and the
     ``share`` of the non-members that score at least as high.
 
     Args:
-        assessment: With its raw outputs.
-        path: Of the file.
+        assessment: The assessment, with the raw outputs of its trials.
+        path: Path of the file.
 
     Returns:
         Whether there was anything to write.
@@ -156,7 +156,7 @@ def write_records(assessment: Assessment, path: Path) -> bool:
 
 
 def share_as_high(scores: MembershipScores) -> NDArray[np.float64]:
-    """For each record the share of the non-members that score at least as high, in [0, 1]."""
+    """Return, for each record, the share of the non-members that score at least as high, in [0, 1]."""
     others = np.sort(scores.scores[~scores.is_member])
     shares: NDArray[np.float64] = (len(others) - np.searchsorted(others, scores.scores, side="left")) / len(others)
     return shares

@@ -11,17 +11,23 @@ from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
-from securitynet.results.document import DatasetFacts, PolicyOutcome, ResultDocument, TargetFacts, TrialSummary
+from securitynet.results.document import (
+    DatasetDescription,
+    PolicyOutcome,
+    ResultDocument,
+    TargetDescription,
+    TrialSummary,
+)
 
 
 def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
-    """The machine-readable form of an assessment."""
+    """Convert an assessment to its machine-readable form."""
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
     sent_by_attacks = target.query_counter.total - signals.sent
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        target=TargetFacts(
+        target=TargetDescription(
             reference=target.reference,
             checksum=target.backend.checksum,
             preprocessing=target.preprocessing.describe(),
@@ -34,7 +40,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
             checks=target.checks,
             training=assessed.trained.model_dump(mode="json") if assessed.trained else None,
         ),
-        dataset=DatasetFacts(
+        dataset=DatasetDescription(
             reference=dataset.reference,
             fingerprint=dataset.fingerprint,
             records=len(dataset),
@@ -84,13 +90,13 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
 
 
 def _settings(config: AssessConfig) -> dict[str, Any]:
-    """The configuration as a file for ``--config`` would give it; the split's fingerprint stands for masks."""
+    """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
     return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:
-    """Full names of the measurements of a finished trial that say most, in the order in which they were made."""
+    """Return the full names of the headline measurements of a finished trial, in their order."""
     if trial.output is None:
         return ()
     wanted = trial.output.headline

@@ -1,4 +1,4 @@
-"""One trial: run, measured and kept; a failure is a record too."""
+"""Runs one trial, computes its measurements and stores its record; a failure is recorded as well."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ReportProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A trial with its raw output, ready for measures and pictures.
+    """A trial with its raw output.
 
     Attributes:
-        name: See `PlannedTrial`.
-        result: As its file holds it.
-        output: None unless it finished.
-        reused: Whether it was finished in an earlier run.
+        name: Name of the trial; see `PlannedTrial`.
+        result: Content of its file.
+        output: Raw output; None unless the trial succeeded.
+        reused: Whether the trial was finished in an earlier run.
     """
 
     name: str
@@ -46,20 +46,26 @@ class Trial:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """What is asked of the metrics: confidence level, false-positive rates, and the seed of resampling."""
+    """Options of the metrics.
+
+    Attributes:
+        level: Confidence level of the intervals, in (0, 1).
+        fprs: False-positive rates at which the true-positive rate is reported.
+        seed: Seed of resampling.
+    """
 
     level: float
     fprs: Sequence[float]
     seed: int
 
     def measure_output(self, name: str, output: Output) -> list[Measurement]:
-        """The measurements of an output, named after its trial."""
-        found = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
-        return [measurement.renamed(name) for measurement in found]
+        """Compute the measurements of an output, named after its trial."""
+        measurements = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
+        return [measurement.renamed(name) for measurement in measurements]
 
 
 def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
-    """Record that a trial can't be run here."""
+    """Record that a trial cannot be run."""
     result = TrialResult(spec=planned.spec, status="skipped", reason=planned.obstacle, finished=now())
     return Trial(planned.name, store.save(result), None)
 
@@ -72,9 +78,16 @@ def reuse(
     any_version: bool = False,
     marks: tuple[str, ...] | None = None,
 ) -> Trial | None:
-    """The trial as an earlier run of this version finished it, or None.
+    """Return the trial if an earlier run of this version finished it, else None.
 
-    If other levels or rates are asked for, its metrics are computed again and stored.
+    If other levels or rates are requested than those on record, the metrics are computed again and stored.
+
+    Args:
+        planned: The trial.
+        store: Trial files.
+        options: Options of the metrics.
+        any_version: Whether to accept a result of another version of this package.
+        marks: Doubts about the target that are recorded with the result; None keeps those on record.
     """
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
@@ -96,7 +109,16 @@ def reuse(
 def run_trial(
     planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, options: MetricOptions
 ) -> Trial:
-    """Run a trial and keep what comes of it; whatever breaks it is recorded, and must not cost the others."""
+    """Run a trial and store its result; an error is recorded and does not affect other trials.
+
+    Args:
+        planned: The trial.
+        target: The target.
+        data: Data of the trial.
+        context: Seed, cache and device.
+        store: Trial files.
+        options: Options of the metrics.
+    """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     try:
@@ -105,14 +127,14 @@ def run_trial(
         measured = options.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
-        if is_full_disk(error):  # not the trial's fault, and those that follow would fail likewise
+        if is_full_disk(error):  # not caused by the trial, and all following trials would fail as well
             raise
         hidden = isinstance(error, AccessDenied) and target.interface is not None
         logger.log(logging.DEBUG if hidden else logging.ERROR, "%s failed: %s", planned.name, error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
         failure = TrialResult(
             spec=planned.spec,
-            status="skipped" if hidden else "failed",  # that a defense denies what an attack needs is no accident
+            status="skipped" if hidden else "failed",  # a defense that denies what an attack needs does its job
             reason=reason,
             traceback=None if hidden else traceback.format_exc(),
             queries=context.queries(),
@@ -134,15 +156,15 @@ def run_trial(
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether nothing can be written any more: the disk is full, a quota used up, or the place read-only."""
+    """Return whether nothing can be written any more: a full disk, an exceeded quota, or a read-only file system."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def now() -> str:
-    """The UTC time in ISO 8601."""
+    """Return the current UTC time in ISO 8601."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def name_phase(report_progress: ReportProgress | None, what: str) -> Callable[[int, int], None] | None:
-    """A callback for one phase of the work: called with (done, total), it reports (what, done, total)."""
+    """Return a callback for one phase of the work: called with (done, total), it reports (what, done, total)."""
     return None if report_progress is None else lambda done, total: report_progress(what, done, total)

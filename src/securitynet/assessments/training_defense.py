@@ -1,4 +1,4 @@
-"""The defense that a target was trained with, where its record says so: models that imitate it are trained likewise."""
+"""The defense that a target was trained with according to its model record; shadow models are trained with it too."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 def defense_of(trained: TargetRecord | None) -> TrainingDefense | None:
-    """The defense a model was trained with, made from its record; None if there is none.
+    """Create the defense that a model was trained with from its model record; None if there is none.
 
-    One that is not installed, or whose settings this version does not know, is None too, with a warning: attacks that
-    train shadow models then say that they cannot, and the others go on.
+    The result is also None, with a warning, if the defense is not installed or this version does not know its settings:
+    attacks that train shadow models then report that they cannot run, and the others are not affected.
     """
     record = None if trained is None else trained.defense
     if record is None:
@@ -24,6 +24,6 @@ def defense_of(trained: TargetRecord | None) -> TrainingDefense | None:
     try:
         made = make_defense(record.name, record.settings)
     except (UnknownName, ConfigurationError) as error:
-        logger.warning("The defense of the target can't be imitated: %s", error.message)
+        logger.warning("Shadow models cannot be trained with the defense of the target: %s", error.message)
         return None
     return made if isinstance(made, TrainingDefense) else None

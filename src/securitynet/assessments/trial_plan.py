@@ -1,4 +1,4 @@
-"""Which trials an assessment consists of, and which of them can't be run here."""
+"""The trials of an assessment, and the reasons why some of them cannot be run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from securitynet.methods.base import Method
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
-from securitynet.results.subjects import Means
+from securitynet.results.study_targets import Capabilities
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial that is to be run.
+    """A planned trial.
 
     Attributes:
-        name: Which its measurements carry: ``membership.ml-doctor-black-box@shadow``, ``backdoor.strip``.
-        method: The attack or detector, configured.
-        spec: What is to be measured.
-        obstacle: Why it will be skipped; None if it will be run.
+        name: Prefix of its measurements, such as ``membership.ml-doctor-black-box@shadow`` or ``backdoor.strip``.
+        method: The configured attack or detector.
+        spec: Specification, which determines the trial's id.
+        obstacle: Why the trial will be skipped; None if it will be run.
     """
 
     name: str
@@ -44,64 +44,64 @@ class PlannedTrial:
 
 
 def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
-    """All trials that were asked for, one for each threat model that can be played out here.
+    """Plan all requested trials, one for each applicable threat model.
 
     Raises:
-        UnknownName: If an attack or a detector was asked for that does not exist.
-        ConfigurationError: If none was asked for, or a setting is wrong.
+        UnknownName: If a requested attack or detector does not exist.
+        ConfigurationError: If none was requested, or a setting is wrong.
     """
-    asked = list_requested(config)
+    requested = list_requested(config)
     settings = parse_settings(list_method_settings(config))
     for name in settings:
-        if name not in {full for _, full in asked}:
+        if name not in {full for _, full in requested}:
             raise ConfigurationError(
-                f"--configure sets {name}, which is not asked for.", hint="Add it to --attacks or --detectors."
+                f"--configure sets {name}, which is not requested.", hint="Add it to --attacks or --detectors."
             )
-    planned, means = [], means_of(assessed)
-    for kind, name in asked:
+    planned, capabilities = [], describe_capabilities(assessed)
+    for kind, name in requested:
         method = make_method(kind, name, settings.get(name, {}))
-        planned += plan_trials(name, method, means, config.auxiliary, config.seed)
+        planned += plan_trials(name, method, capabilities, config.auxiliary, config.seed)
     return planned
 
 
 def plan_trials(
     name: str,
     method: Method,
-    means: Means,
+    capabilities: Capabilities,
     held: Sequence[Auxiliary] | None,
     seed: int,
     wanted: Sequence[ThreatModel] = (),
 ) -> list[PlannedTrial]:
-    """The trials of a method on a target: one for each threat model that can be played out, or one with an obstacle.
+    """Plan the trials of a method on a target: one for each applicable threat model, or one with an obstacle.
 
     Args:
         name: Full name of the method.
-        method: Configured.
-        means: What the target offers.
-        held: Kinds of data that the adversary may hold; None for all.
-        seed: Of the trials.
-        wanted: Threat models to keep to; none for all.
+        method: The configured method.
+        capabilities: Capabilities of the target.
+        held: Kinds of auxiliary data that the adversary may hold; None for all.
+        seed: Seed of the trials.
+        wanted: Threat models to restrict the trials to; empty for all.
     """
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
-    served, obstacle = [], f"it does not serve {' or '.join(map(str, wanted))}" if not candidates else None
+    served, obstacle = [], f"it does not support {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
-        obstacle = find_obstacle(threat_model, held, means)
+        obstacle = find_obstacle(threat_model, held, capabilities)
         if obstacle is None:
             served.append(threat_model)
     return [
         PlannedTrial(
             name_trial(name, method, threat_model if served else None),
             method,
-            make_specification(name, method, threat_model, means, seed),
+            make_specification(name, method, threat_model, capabilities, seed),
             None if served else obstacle,
         )
         for threat_model in served or (candidates or method.threat_models)[:1]
     ]
 
 
-def means_of(assessed: AssessedTarget) -> Means:
-    """What a target offers: see `Means`."""
-    return Means(
+def describe_capabilities(assessed: AssessedTarget) -> Capabilities:
+    """Describe the capabilities of a target, which decide the applicable threat models."""
+    return Capabilities(
         target=assessed.target.identity,
         dataset=_identity(assessed.dataset),
         split=assessed.splits.identity,
@@ -114,41 +114,51 @@ def means_of(assessed: AssessedTarget) -> Means:
 
 
 def list_requested(config: AssessConfig) -> list[tuple[Kind, str]]:
-    """(kind, full name) of all attacks and detectors that a configuration asks for.
+    """List (kind, full name) of all attacks and detectors that a configuration requests.
 
     Raises:
         UnknownName: If one does not exist.
         ConfigurationError: If there is none.
     """
-    asked: list[tuple[Kind, str]] = [("attack", name) for name in choose_methods("attack", config.attacks)]
-    asked += [("detector", name) for name in choose_methods("detector", config.detectors)]
-    if not asked:
+    requested: list[tuple[Kind, str]] = [("attack", name) for name in choose_methods("attack", config.attacks)]
+    requested += [("detector", name) for name in choose_methods("detector", config.detectors)]
+    if not requested:
         raise ConfigurationError(
-            "No attack and no detector was asked for.", hint="Write --attacks all, or names from `list attacks`."
+            "No attack and no detector is requested.", hint="Write --attacks all, or names from `list attacks`."
         )
-    return asked
+    return requested
 
 
-def make_specification(name: str, method: Method, threat_model: ThreatModel, means: Means, seed: int) -> TrialSpec:
-    """What a trial of a method under a threat model measures on a target."""
+def make_specification(
+    name: str, method: Method, threat_model: ThreatModel, capabilities: Capabilities, seed: int
+) -> TrialSpec:
+    """Make the specification of a trial.
+
+    Args:
+        name: Full name of the method.
+        method: The configured method.
+        threat_model: The threat model.
+        capabilities: Capabilities of the target.
+        seed: Seed of the trial.
+    """
     elsewhere = threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION
     return TrialSpec(
-        target=means.target,
-        dataset=means.dataset,
-        split=means.split,
+        target=capabilities.target,
+        dataset=capabilities.dataset,
+        split=capabilities.split,
         kind=method.kind,
         method=name,
         configuration=method.model_dump(mode="json"),
         threat_model=threat_model,
-        auxiliary=means.auxiliary if elsewhere else None,
-        training=means.training if method.imitates else None,
+        auxiliary=capabilities.auxiliary if elsewhere else None,
+        training=capabilities.training if method.imitates else None,
         seed=seed,
-        precision=means.precision,
+        precision=capabilities.precision,
     )
 
 
 def digest_training(trained: TargetRecord) -> str:
-    """What models that are trained like a target depend on, of how that was trained."""
+    """Return a digest of everything in a model record that determines models trained like the target."""
     defense = trained.defense
     return stable_hash(
         {
@@ -163,7 +173,13 @@ def digest_training(trained: TargetRecord) -> str:
 
 
 def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> str:
-    """Name of a trial: its family, its method and, if that serves several threat models, which is played out."""
+    """Name a trial by its family, its method and, if the method supports several threat models, the threat model.
+
+    Args:
+        name: Full name of the method.
+        method: The method.
+        threat_model: The threat model of the trial.
+    """
     full = name if method.kind == "attack" else f"backdoor.{name}"
     if threat_model is None or len(method.threat_models) == 1:
         return full
@@ -173,52 +189,54 @@ def name_trial(name: str, method: Method, threat_model: ThreatModel | None) -> s
 
 
 def list_left_out(config: AssessConfig) -> list[NotAssessed]:
-    """The attacks and detectors that ``standard`` leaves out, and why; none where it was not asked for."""
-    found = []
-    asked = set(list_requested(config))
+    """List the attacks and detectors that ``standard`` leaves out, and why; none if ``standard`` was not requested."""
+    left_out = []
+    requested = set(list_requested(config))
     wanted: dict[Kind, tuple[str, ...]] = {"attack": config.attacks, "detector": config.detectors}
     for kind, names in wanted.items():
         if "standard" not in names:
             continue
         registry = REGISTRIES[kind]
-        found += [
+        left_out += [
             NotAssessed(
                 what=name if kind == "attack" else f"backdoor.{name}",
-                why=f"it {registry.get(name).costs}; ask for it with --{kind}s {name.rpartition('.')[2]}",
+                why=f"it {registry.get(name).costs}; request it with --{kind}s {name.rpartition('.')[2]}",
             )
             for name in registry.names()
-            if (kind, name) not in asked
+            if (kind, name) not in requested
         ]
-    return found
+    return left_out
 
 
 def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
-    """The families of which nothing was asked for; those of which ``standard`` leaves out parts are named there."""
-    asked = {find_family(kind, name) for kind, name in list_requested(config)}
+    """List the families of which nothing was requested, except those that `list_left_out` names."""
+    requested = {find_family(kind, name) for kind, name in list_requested(config)}
     named = {item.what.partition(".")[0] for item in list_left_out(config)}
     return [
         NotAssessed(what=title, why="nothing of this kind was asked for; see --attacks and --detectors")
         for family, title in FAMILIES.items()
-        if family not in asked | named
+        if family not in requested | named
     ]
 
 
-def find_obstacle(threat_model: ThreatModel, held: Sequence[Auxiliary] | None, means: Means) -> str | None:
-    """Why this threat model can't be played out here, or None.
+def find_obstacle(
+    threat_model: ThreatModel, held: Sequence[Auxiliary] | None, capabilities: Capabilities
+) -> str | None:
+    """Return why a threat model does not apply to a target, or None if it does.
 
     Args:
-        threat_model: Which one.
-        held: Kinds of data that the adversary may hold; None for all.
-        means: What the target offers.
+        threat_model: The threat model.
+        held: Kinds of auxiliary data that the adversary may hold; None for all.
+        capabilities: Capabilities of the target.
     """
-    if not means.access.covers(threat_model.access):
+    if not capabilities.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"
-    if threat_model.auxiliary is Auxiliary.SHADOW and not means.shadow_data:
-        return f"the {means.split.name} split has no shadow data"
-    if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and means.auxiliary is None:
-        return "it needs data of another kind; name a dataset with --auxiliary-dataset"
+    if threat_model.auxiliary is Auxiliary.SHADOW and not capabilities.shadow_data:
+        return f"the {capabilities.split.name} split has no shadow data"
+    if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and capabilities.auxiliary is None:
+        return "it needs out-of-distribution data; name a dataset with --auxiliary-dataset"
     if held is not None and threat_model.auxiliary not in {Auxiliary.NONE, *held}:
-        return f"it needs {threat_model.auxiliary.value} auxiliary data, which --auxiliary does not give"
+        return f"it needs {threat_model.auxiliary.value} auxiliary data, which --auxiliary excludes"
     return None
 
 

@@ -1,7 +1,7 @@
-"""What would help: each defense on the owner's model and data, against the membership attacks of the assessment.
+"""Measures what would help: each defense on the owner's model and data, against the assessment's membership attacks.
 
-Nothing here comes from the literature. Defenses of the answers are tried on signals that are there already. Defenses
-that train are tried by training the model again, as its record says that it was trained.
+All numbers are measured, not taken from the literature. Output defenses are tried on the signals that were collected
+already. Training defenses are tried by retraining the model according to its model record.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Access, Direction, Measurement, ThreatModel
-from securitynet.results.document import Remedies, Tried
+from securitynet.results.document import DefenseEffect, DefenseEffects
 
 logger = logging.getLogger(__name__)
 
 STRONGEST = 3
-"""Attacks that defenses have to stand, besides those that are cheap."""
+"""Number of strongest attacks that defenses are tried against, besides the cheap ones."""
 
 Rival = tuple[str, Method, ThreatModel]
-"""An attack with its trial's name and the threat model that is played out."""
+"""An attack with the name of its trial and its threat model."""
 
 
 def check_remedies(config: AssessConfig) -> None:
-    """Check what can be checked of the defenses to try before anything is loaded.
+    """Check everything about the defenses to try that can be checked before anything is loaded.
 
     Raises:
         UnknownName: If a defense does not exist.
-        ConfigurationError: If the target is to be defended already.
+        ConfigurationError: If the configuration already puts the target behind a defense.
     """
     if not config.try_defenses:
         return
     choose_defenses(config)
     if config.defense is not None:
         raise ConfigurationError(
-            f"--try-defenses starts from a model as it is, and --defense {config.defense} changes it.",
+            f"--try-defenses starts from the undefended model, but --defense {config.defense} changes it.",
             hint="Leave one of them out.",
         )
 
 
 def choose_defenses(config: AssessConfig) -> list[str]:
-    """Names of the defenses to try.
+    """Return the names of the defenses to try.
 
     Raises:
         UnknownName: If one does not exist.
@@ -74,21 +74,21 @@ def choose_defenses(config: AssessConfig) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> Remedies:
-    """Attack the target behind each defense, and models trained with each.
+def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> DefenseEffects:
+    """Attack the target behind each output defense, and models trained with each training defense.
 
-    The attacks are the strongest membership attacks of the assessment and all that cost no more than a pass. Behind a
-    defense of the answers, those that need the model itself do not count: it holds up nobody who has the weights.
+    The attacks are the strongest membership attacks of the assessment and all that need no more than one pass. For
+    output defenses, attacks that need the model itself do not count: they do not stop anyone who has the weights.
     """
     rivals, notes = _rank_attacks(assessment), []
     if not rivals:
-        notes.append("No membership attack was run, so there is nothing that defenses could be tried against.")
+        notes.append("No membership attack was run that defenses could be tried against.")
     names = choose_defenses(assessment.config)
     tasks = [(name, settings) for name in names for settings in DEFENSES.get(name).sweep]
     training = [task for task in tasks if DEFENSES.get(task[0]).stage == "training"]
     obstacle = _find_obstacle_to_training(assessment)
     if training and obstacle:
-        notes.append(f"Defenses that train were not tried: {obstacle}.")
+        notes.append(f"Training defenses were not tried: {obstacle}.")
         tasks = [task for task in tasks if task not in training]
     elif training:
         trained = assessment.assessed_target.trained
@@ -100,15 +100,15 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
         if longer := sorted({name for name, _ in training} & {"dp-sgd", "distillation", "adversarial-regularisation"}):
             words += f"; {' and '.join(longer)} several times as long"
         logger.warning("Trying defenses takes %s.", words)
-        notes.append(f"Defenses that train took {words}.")
+        notes.append(f"Training defenses took {words}.")
     if any(task not in training for task in tasks):
-        notes.append("Defenses of the answers hold up nobody who has the weights.")
+        notes.append("Output defenses do not stop anyone who has the weights.")
     undefended = _attack_target("none", "none", {}, *_get_target(assessment), rivals, assessment)
     asking = [rival for rival in rivals if rival[2].access is not Access.WHITE_BOX]
     if any(task not in training for task in tasks) and len(asking) < len(rivals):
         notes.append(
-            "Behind a defense of the answers, attacks that need the model itself do not count, with it or without: the "
-            "AUC is compared with that of the strongest other attack on the model as it is."
+            "For output defenses, attacks that need the model itself do not count, with the defense or without it: the "
+            "AUC is compared with that of the strongest other attack on the undefended model."
         )
         answering = _attack_target("none", "output", {}, *_get_target(assessment), rivals, assessment).auc
     else:
@@ -121,7 +121,7 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
         tried.append(outcome.model_copy(update={"against": answering if outcome.stage == "output" else undefended.auc}))
     if report_progress and tasks:
         report_progress("trying defenses", len(tasks), len(tasks))
-    return Remedies(
+    return DefenseEffects(
         undefended=undefended, tried=tuple(tried), attacks=tuple(name for name, _, _ in rivals), notes=tuple(notes)
     )
 
@@ -132,7 +132,7 @@ def _get_target(assessment: Assessment) -> tuple[Target, TrialData]:
 
 
 def _rank_attacks(assessment: Assessment) -> list[Rival]:
-    """The attacks that defenses have to stand, the strongest first."""
+    """Return the attacks that defenses are tried against, the strongest first."""
     ranked: list[tuple[float, bool, Rival]] = []
     for trial in assessment.trials:
         if trial.result.status != "ok" or not trial.result.spec.method.startswith("membership."):
@@ -143,14 +143,14 @@ def _rank_attacks(assessment: Assessment) -> list[Rival]:
         spec = trial.result.spec
         method = make_method("attack", spec.method, spec.configuration)
         ranked.append((auc, method.costs is None, (trial.name, method, spec.threat_model)))
-    ranked.sort(key=lambda item: -abs(item[0] - 0.5))  # who knows better turns scores that point the wrong way
+    ranked.sort(key=lambda item: -abs(item[0] - 0.5))  # an adversary who knows that scores are inverted reverses them
     return [rival for place, (_, cheap, rival) in enumerate(ranked) if cheap or place < STRONGEST]
 
 
 def _find_obstacle_to_training(assessment: Assessment) -> str | None:
     assessed = assessment.assessed_target
     if assessed.trained is None:
-        return "nothing beside the weights says how this model was trained (securitynet train writes it)"
+        return "there is no model record beside the weights (securitynet train writes one)"
     if assessed.trained.defense is not None:
         return f"the model was trained with {assessed.trained.defense.name} already"
     if assessed.dataset.images is None:
@@ -159,8 +159,8 @@ def _find_obstacle_to_training(assessment: Assessment) -> str | None:
 
 
 def _try_defense(
-    name: str, settings: dict[str, Any], rivals: list[Rival], undefended: Tried, assessment: Assessment
-) -> Tried:
+    name: str, settings: dict[str, Any], rivals: list[Rival], undefended: DefenseEffect, assessment: Assessment
+) -> DefenseEffect:
     started = time.perf_counter()
     defense = make_defense(name, settings)
     stage = defense.stage
@@ -175,24 +175,24 @@ def _try_defense(
             spent = data.trained.defense if data.trained else None
             if spent is not None and spent.privacy is not None:
                 outcome = outcome.model_copy(update={"epsilon": spent.privacy.epsilon})
-    except Exception as error:  # what can't be done here must not cost the others
+    except Exception as error:  # a defense that fails must not affect the others
         if is_full_disk(error):
             raise
         if not isinstance(error, SecurityNetError):
             logger.error("%s could not be tried.", name, exc_info=error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
-        return Tried(name=name, stage=stage, settings=settings, reason=reason)
+        return DefenseEffect(name=name, stage=stage, settings=settings, reason=reason)
     return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
 def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Target, TrialData]:
-    """The model trained with a defense, from the cache where it is complete; and who is a member of it."""
+    """Train the model with a defense, or load it from the cache; return it with the data that names its members."""
     assessed, config = assessment.assessed_target, assessment.config
     trained = assessed.trained
     assert trained is not None  # there was no obstacle
     stated = trained.split
-    recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would speak against the defense
-    facts = {
+    recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would understate the defense
+    identity = {
         "version": 1,
         "defense": defense.make_record().model_dump(mode="json"),
         "architecture": trained.architecture,
@@ -200,7 +200,7 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
         "dataset": assessed.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
-    out = (config.cache or cache_folder()) / "defended" / stable_hash(facts) / "model.safetensors"
+    out = (config.cache or cache_folder()) / "defended" / stable_hash(identity) / "model.safetensors"
     target = train_target(
         trained.architecture,
         assessed.dataset,
@@ -230,8 +230,8 @@ def _attack_target(
     rivals: list[Rival],
     assessment: Assessment,
     strongest: str | None = None,
-) -> Tried:
-    """The attacks on a target."""
+) -> DefenseEffect:
+    """Run the attacks on a target behind or trained with a defense."""
     config, aucs, denied = assessment.config, {}, []
     for label, method, threat_model in rivals:
         if stage == "output" and threat_model.access is Access.WHITE_BOX:
@@ -245,9 +245,9 @@ def _attack_target(
         auc = next((m for m in measured if m.name == "auc"), None)
         if auc is not None and auc.value is not None:
             aucs[label] = auc
-    # Scores that point the wrong way round say as much: who knows of the defense turns them.
+    # Inverted scores reveal as much: an adversary who knows the defense reverses them.
     best = max(aucs, key=lambda label: abs((aucs[label].value or 0.0) - 0.5), default=None)
-    return Tried(
+    return DefenseEffect(
         name=name,
         stage=stage,
         settings=settings,

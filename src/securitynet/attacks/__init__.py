@@ -1,7 +1,7 @@
-"""Attacks, one file each, in a folder per family. The registry finds them; nothing else needs an edit.
+"""Attacks, one file each, in one folder per family. The registry finds them; no other file needs to be edited.
 
-Each is an attribute of this package by the name of its class, imported when it is first used:
-``securitynet.attacks.Loss()`` makes one, which is called with a model and its data.
+Each is an attribute of this package under the name of its class, and is imported on first use:
+``securitynet.attacks.Loss()`` creates an attack, which is called with a model and its data.
 """
 
 from __future__ import annotations

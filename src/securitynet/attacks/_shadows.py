@@ -1,4 +1,4 @@
-"""Shadow models for attacks: the store of `securitynet.models.shadows`, with an attack's data and context."""
+"""Shadow models for attacks: `securitynet.models.shadows` with the data and the context of an attack."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ from securitynet.models.targets.target import Target
 def shadow_outputs(
     target: Target, data: TrialData, records: NDArray[np.int64], plan: ShadowPlan, context: Context
 ) -> ShadowOutputs:
-    """Outputs of a plan's shadow models for records: see `securitynet.models.shadows.shadow_outputs`.
+    """Return the outputs of shadow models for records; see `securitynet.models.shadows.shadow_outputs`.
 
-    The target's accuracy, with which they are compared, is the auditor's knowledge and not on the adversary's bill.
+    The accuracy of the target, with which that of the shadow models is compared, is the auditor's knowledge and does
+    not count as queries of the adversary.
+
+    Args:
+        target: The target.
+        data: Dataset and splits.
+        records: Records to compute outputs for, N.
+        plan: How many shadow models there are, and how they are trained.
+        context: Seed, cache and device.
     """
     return shadows.shadow_outputs(
         target,
@@ -35,7 +43,14 @@ def shadow_outputs(
 
 
 def shadow_model(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> ShadowModel:
-    """The one shadow model on the shadow parts: see `securitynet.models.shadows.shadow_model`."""
+    """Return the one shadow model of the shadow parts; see `securitynet.models.shadows.shadow_model`.
+
+    Args:
+        target: The target.
+        data: Dataset and splits.
+        training: How the shadow model is trained.
+        context: Seed, cache and device.
+    """
     return shadows.shadow_model(
         target,
         data.dataset,

@@ -1,4 +1,4 @@
-"""The base class of attacks. Each family has one of its own below it, which knows what its attacks return."""
+"""The base class of attacks. Each family derives its own base class, which defines what its attacks return."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from securitynet.methods.base import Method
 
 
 class Attack(Method):
-    """An attack: what an adversary does to, or infers from, a target."""
+    """An attack: something that an adversary does to a target or infers from it."""
 
     kind: ClassVar[Literal["attack", "detector"]] = "attack"

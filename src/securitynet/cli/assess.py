@@ -25,9 +25,9 @@ def assess(
     config: AssessConfig,
     json: Annotated[bool, typer.Option("--json", help="Print result.json to stdout.")] = False,
 ) -> None:
-    """Assess one model: what can be inferred from it, how sure that is, and which records are most exposed.
+    """Assess how vulnerable one model is to inference attacks, and which training records are most exposed.
 
-    Writes report.html, result.json and one file per trial. A second run goes on where the first stopped.
+    Writes report.html, result.json and one file per trial. A run that was stopped continues where it left off.
 
     Example: securitynet assess arch:cifar-resnet20 --weights resnet20.th --dataset cifar10 --out report
 
@@ -45,11 +45,11 @@ def assess(
     else:
         show(document)
         console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True, markup=False)
-    raise typer.Exit(exit_code(document))
+    raise typer.Exit(compute_exit_code(document))
 
 
-def exit_code(document: ResultDocument) -> int:
-    """What the command's exit code says of a result."""
+def compute_exit_code(document: ResultDocument) -> int:
+    """The exit code of the command for a result."""
     if document.policy is not None and not document.policy.met:
         return POLICY_NOT_MET
     return SOME_TRIALS_FAILED if any(trial.status == "failed" for trial in document.trials) else 0
@@ -69,10 +69,10 @@ def show(document: ResultDocument) -> None:
         style = "bold yellow" if note.startswith("WARNING") else "dim"
         console.stdout.print(f"[{style}]{console.escape(note)}[/]")
     measured = {m.name: m for m in document.measurements}
-    facts = Table(box=None, pad_edge=False, show_header=False)
+    accuracies = Table(box=None, pad_edge=False, show_header=False)
     for name in ("target.train_accuracy", "target.test_accuracy", "target.overfitting"):
-        facts.add_row(name, _interval(measured[name]))
-    console.stdout.print(facts)
+        accuracies.add_row(name, _interval(measured[name]))
+    console.stdout.print(accuracies)
     fpr = lowest_resolved(document.measurements)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("attack", "AUC", f"TPR at FPR {fpr}" if fpr else ""):
@@ -80,8 +80,8 @@ def show(document: ResultDocument) -> None:
     membership = [trial for trial in document.trials if trial.name.startswith("membership.")]
     for trial in membership:
         if trial.status == "ok":
-            found = measured.get(f"{trial.name}.auc"), measured.get(f"{trial.name}.tpr@fpr={fpr}")
-            table.add_row(trial.name, *(_interval(m) if m else "" for m in found))
+            figures = measured.get(f"{trial.name}.auc"), measured.get(f"{trial.name}.tpr@fpr={fpr}")
+            table.add_row(trial.name, *(_interval(m) if m else "" for m in figures))
         elif trial.status == "failed":
             table.add_row(trial.name, f"[red]failed:[/] {console.escape(trial.reason or '')}")
     if table.row_count:
@@ -91,13 +91,13 @@ def show(document: ResultDocument) -> None:
         if trial.status == "skipped":
             console.stdout.print(f"[yellow]skipped[/] {trial.name}: {console.escape(trial.reason or '')}")
     if document.remedies is not None:
-        show_remedies(document)
+        show_tried_defenses(document)
     if document.policy is not None:
         show_policy(document)
 
 
 def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> None:
-    """Print the measurements that say most of trials that are no membership attacks."""
+    """Print the headline measurements of trials that are not membership attacks."""
     from rich.table import Table
 
     measured = {m.name: m for m in document.measurements}
@@ -114,7 +114,7 @@ def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> Non
 
 
 def lowest_resolved(measurements: Iterable[Measurement]) -> str | None:
-    """The lowest false-positive rate, as names write it, at which any TPR has a value."""
+    """The lowest false-positive rate at which a TPR has a value, as measurements' names write it."""
     rates = [m.name.rpartition("tpr@fpr=")[2] for m in measurements if "tpr@fpr=" in m.name and m.value is not None]
     return min(rates, key=float, default=None)
 
@@ -125,28 +125,28 @@ def _interval(measurement: Measurement) -> str:
     return f"{measurement.value:.4f} [dim]({measurement.low:.4f} to {measurement.high:.4f})[/]"
 
 
-def show_remedies(document: ResultDocument) -> None:
-    """Print what would help: a row a defense, the strongest attack against it, and what that shows."""
+def show_tried_defenses(document: ResultDocument) -> None:
+    """Print the defenses that were tried: one row each, with the strongest attack against it and the outcome."""
     from rich.table import Table
 
-    from securitynet.reports.what_helps import remedies
+    from securitynet.reports.what_helps import describe_tried_defenses
 
-    found = remedies(document)
-    assert found is not None  # the document has some
+    section = describe_tried_defenses(document)
+    assert section is not None  # the caller has checked that the document has some
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("what would help", "AUC of the strongest attack", "accuracy", "shown here"):
+    for heading in ("defense", "AUC of the strongest attack", "accuracy", "result"):
         table.add_column(heading)
-    for row in found.rows:
+    for row in section.rows:
         numbers = [f"{n.value} [dim]({n.interval})[/]" if n else "–" for n in (row.auc, row.accuracy)]
         table.add_row(console.escape(row.name), *numbers, console.escape(row.outcome))
     console.stdout.print()
     console.stdout.print(table)
-    for sentence in (*found.sentences, *found.notes):
+    for sentence in (*section.sentences, *section.notes):
         console.stdout.print(sentence, markup=False)
 
 
 def show_policy(document: ResultDocument) -> None:
-    """Print whether the policy is met, and a table of what broke it."""
+    """Print whether the policy is met, and a table of the bounds that are not."""
     from rich.table import Table
 
     outcome = document.policy
@@ -154,7 +154,9 @@ def show_policy(document: ResultDocument) -> None:
     if outcome.met:
         console.stdout.print(f"\n[green]The policy is met[/] ({outcome.bounds} bounds).")
         return
-    console.stdout.print(f"\n[bold red]The policy is not met:[/] {len(outcome.violations)} of {outcome.bounds} bounds.")
+    console.stdout.print(
+        f"\n[bold red]The policy is not met:[/] {len(outcome.violations)} of {outcome.bounds} bounds do not hold."
+    )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("measurement", "must be", "because"):
         table.add_column(heading)

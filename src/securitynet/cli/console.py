@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-# A pipe or a file has no width; 80 columns would cut names that somebody may grep for.
+# A pipe or a file has no width; at 80 columns, names would be cut that somebody may search for.
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 stderr = Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document to stdout, for machines."""
+    """Write one JSON document to stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -32,7 +32,7 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 def escape(text: str) -> str:
-    """Text that Rich prints as it is: without this, the ``[b]`` of a path or a class name would be read as markup."""
+    """Text that Rich prints literally; otherwise ``[b]`` in a path or a class name would be read as markup."""
     return rich.markup.escape(text)
 
 

@@ -1,4 +1,4 @@
-"""`securitynet demo`: two small targets on digits, one overfitted and one regularised, and one report on both."""
+"""`securitynet demo`: an overfitted and a regularised model of digits, compared in one report."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def demo(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print both results as JSON to stdout.")] = False,
 ) -> None:
-    """Train two small models on digits, one overfitted and one regularised, assess both, write one report on them.
+    """Train an overfitted and a regularised model of digits, assess both, and compare them in one report.
 
-    Needs no download and takes well under two minutes on two cores. A second run reuses what is there.
+    Needs no download and takes well under two minutes on two cores. A second run reuses the results of the first.
     """
     from securitynet.cli.assess import show
     from securitynet.demo import run

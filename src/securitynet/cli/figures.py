@@ -1,4 +1,4 @@
-"""`securitynet figures`: every figure and table of the two papers, and more, from any data."""
+"""`securitynet figures`: the figures and tables of the two papers, and more, from the catalog or from studies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="STUDY|catalog",
-        help="Folder of a study, or the catalog (can be repeated: all of them together).",
+        help="Folder of a study, or the catalog (can be repeated to combine several).",
         show_default=False,
     ),
 ]
 Doubtful = Annotated[
     bool,
-    typer.Option("--doubtful", help="Take targets too of which a check failed (at chance, another class order, ...)."),
+    typer.Option(
+        "--doubtful", help="Include targets that failed a check (accuracy at chance, another class order, ...)."
+    ),
 ]
 Db = Annotated[str | None, typer.Option("--db", metavar="URL", help="The catalog's database.", show_default=False)]
 
@@ -34,7 +36,7 @@ def list_(
     doubtful: Doubtful = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
-    """List all figures; with --from, say which can be drawn from that data, and what the others lack.
+    """List all figures; with --from, show which of them that data allows and what the others lack.
 
     Example: securitynet figures list --from catalog
     """
@@ -76,7 +78,10 @@ def draw(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            "--where", metavar="COLUMN=VALUE,...", help="Models to take (can be repeated).", show_default=False
+            "--where",
+            metavar="COLUMN=VALUE,...",
+            help="Restrict to these models (can be repeated).",
+            show_default=False,
         ),
     ] = None,
     doubtful: Doubtful = False,
@@ -84,7 +89,7 @@ def draw(
 ) -> None:
     """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
 
-    Without --from, from the catalog.
+    Without --from, the data is the catalog.
 
     Example: securitynet figures draw securitynet-5 --from catalog --out stealing.svg
     """

@@ -13,17 +13,21 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class LazyGroup(TyperGroup):
-    """Commands by name: ``"module:function"``, or ``"module:app"`` for a group of its own."""
+    """A group whose commands are imported when they run.
+
+    Attributes:
+        locations: Command -> ``"module:function"``, or ``"module:app"`` for a sub-group.
+    """
 
     locations: ClassVar[dict[str, str]] = {}
     _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names, in the order of the table."""
+        """Names of the commands, in the order of `locations`."""
         return list(self.locations)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command; while help is printed, only its name and what its docstring says first."""
+        """The command; while help is printed, only its name and the first line of its docstring."""
         if cmd_name not in self.locations:
             return None
         module, _, attribute = self.locations[cmd_name].partition(":")
@@ -54,5 +58,7 @@ def _summary(module: str, attribute: str) -> str:
         return ""
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == attribute]
-    docstring = ast.get_docstring(functions[0] if functions else tree) or ""
-    return docstring.partition("\n")[0]
+    summary = (ast.get_docstring(functions[0] if functions else tree) or "").partition("\n")[0]
+    if not functions:  # "`securitynet study`: plan and run studies."
+        summary = summary.rpartition("`: ")[2]
+    return summary[:1].upper() + summary[1:]

@@ -1,4 +1,4 @@
-"""`securitynet list`: what is there to be named in the other commands."""
+"""`securitynet list`: the names that other commands take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.", metavar="|".join(REGISTRIES), show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
-    """List attacks, detectors, defenses, backdoors, datasets, architectures or kinds of model, one line on each."""
+    """List attacks, detectors, defenses, backdoors, datasets, architectures or kinds of model, one per line."""
     from rich.table import Table
 
     module, _, attribute = REGISTRIES[kind.value].partition(":")
@@ -36,7 +36,7 @@ def list_(
         console.print_json([{"name": entry.name, "summary": entry.summary} for entry in registry.entries.values()])
         return
     if not len(registry):
-        console.stdout.print(f"No {kind.value} are part of this version.")
+        console.stdout.print(f"This version has no {kind.value}.")
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for entry in registry.entries.values():

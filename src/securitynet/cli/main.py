@@ -1,4 +1,4 @@
-"""The entry point: `securitynet COMMAND`. Command modules import heavy things only when they run."""
+"""The entry point: `securitynet COMMAND`. Modules of commands import heavy packages only when they run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from securitynet.version import __version__
 
 
 class Commands(LazyGroup):
-    """The commands, in the order in which a newcomer meets them."""
+    """The commands, in the order in which a new user needs them.
+
+    Attributes:
+        locations: Command -> where it is defined.
+    """
 
     locations: ClassVar[dict[str, str]] = {
         "demo": "securitynet.cli.demo:demo",
@@ -32,7 +36,8 @@ class Commands(LazyGroup):
 app = typer.Typer(
     cls=Commands,
     name="securitynet",
-    help="Find, load and assess public image classifiers for what can be inferred from them and done to them.",
+    help="Find, load and assess public image classifiers: how vulnerable each is to inference attacks, evasion, model "
+    "stealing and backdoors.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -57,7 +62,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; errors that a user can meet are printed without a traceback, with exit code 1."""
+    """Run the command line; a `SecurityNetError` is printed without a traceback, with exit code 1."""
     from securitynet.cli import console
 
     console.set_up_logging()
@@ -69,13 +74,13 @@ def main() -> None:
             console.stderr.print(f"[dim]hint:[/]  {console.escape(error.hint)}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.stderr.print("interrupted; what was finished is kept, and the next run goes on from there")
+        console.stderr.print("interrupted; finished work is saved, and the next run continues from there")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`). Python would complain once more while closing stdout.
+        # The reader of our output has exited (`| head`). Without this, Python would raise again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:  # a full disk, a folder that can't be written, a file that vanished: no bug of ours
+    except OSError as error:  # a full disk, a folder that can't be written, a file that vanished: not a bug of ours
         where = f": {error.filename}" if error.filename else ""
         console.stderr.print(
             f"[bold red]error:[/] {console.escape(f'{error.strerror or error}{where}.')}", soft_wrap=True

@@ -65,7 +65,12 @@ def configured(
 
 
 def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) -> Config:
-    """A configuration from what the command line gives, on top of a TOML file.
+    """A configuration from options of the command line, which override those of a TOML file.
+
+    Args:
+        model: The class of the configuration.
+        given: Field -> value, for the options that were given.
+        file: The TOML file.
 
     Raises:
         ConfigurationError: If the file can't be read, or a value is not allowed; every wrong option is named.
@@ -106,7 +111,7 @@ def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Paramete
 
 
 def _older_names(info: FieldInfo) -> list[str]:
-    """Names that an option had in earlier versions: they go on working, and no help text shows them."""
+    """Names that an option had in earlier versions; they still work, but no help text shows them."""
     choices = info.validation_alias.choices[1:] if isinstance(info.validation_alias, AliasChoices) else []
     return [choice for choice in choices if isinstance(choice, str)]
 

@@ -16,9 +16,9 @@ def report(
         Path | None, typer.Option("--out", help="File to write; .pdf for a PDF. Default: report.html in the folder.")
     ] = None,
 ) -> None:
-    """Write the report of a study: findings, figures, all measurements, failures, limits, in one file.
+    """Write the report of a study, with findings, figures, all measurements, failures and limits, into one file.
 
-    It can be written while the study runs, of what is finished by then.
+    While a study is running, the report covers the trials that are finished.
 
     Example: securitynet report studies/ml-doctor-small.toml --out ml-doctor.html
     """
@@ -27,11 +27,14 @@ def report(
     from securitynet.studies.execution.run import find_results
 
     if out is not None and out.suffix.lower() not in (".html", ".pdf"):
-        raise ConfigurationError(f"{out.name!r} is neither HTML nor PDF.", hint="Let it end in .html or .pdf.")
+        raise ConfigurationError(
+            f"{out.name!r} is neither HTML nor PDF.", hint="Use a name that ends in .html or .pdf."
+        )
     place = find_results(study)
     if place.root.folder is None:
         raise ConfigurationError(
-            f"The results are at {place.root.name}, which is no folder.", hint="Copy them to a folder first."
+            f"The results are at {place.root.name}, which is not a local folder.",
+            hint="Copy them to a local folder first.",
         )
     path = write_study_report(place.root.folder, out)
     console.stdout.print(f"Report: {path}", soft_wrap=True, markup=False)

@@ -26,14 +26,14 @@ def serve(
         typer.Option(
             "--token",
             envvar="SECURITYNET_TOKEN",
-            help="What visitors must show; made up and printed if the address can be reached from other machines.",
+            help="Token that visitors need. Generated and printed if the address can be reached from other machines.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Serve the catalog as a web page and a JSON API, read-only, with nothing loaded from elsewhere.
+    """Serve the catalog as a web page and a JSON API, read-only and without loading anything from other servers.
 
-    It listens on this machine only, unless --host says otherwise; then it asks every visitor for a token.
+    By default it listens on this machine only. With another --host, every visitor needs a token.
 
     Example: securitynet serve --studies results
     """
@@ -56,7 +56,9 @@ def serve(
             raise ConfigurationError(f"There is no folder {folder}.", hint="Name a folder with results of studies.")
     local = is_loopback(host)
     if token is not None and len(token) < 8:
-        raise ConfigurationError("A token of fewer than 8 characters is soon guessed.", hint="Leave --token out.")
+        raise ConfigurationError(
+            "A token of fewer than 8 characters is easy to guess.", hint="Leave --token out to have one generated."
+        )
     if not local and token is None:
         token = secrets.token_urlsafe(24)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -67,7 +69,8 @@ def serve(
             listening.listen(128)
         except OSError as error:
             raise ConfigurationError(
-                f"Nothing can listen on {host}, port {port}: {error.strerror or error}.", hint="Give another --port."
+                f"The server can't listen on {host}, port {port}: {error.strerror or error}.",
+                hint="Choose another --port.",
             ) from None
         names = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host}]"}) if local else None
         app = create_app(db, studies=tuple(studies or ()), token=token, names=names)

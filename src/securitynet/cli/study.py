@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SOME_TRIALS_FAILED = 4
 INTERRUPTED = 130
 
-app = typer.Typer(help="Run many attacks on many models, resumably.", no_args_is_help=True)
+app = typer.Typer(help="Plan, run, watch and export studies of many attacks on many models.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Results = Annotated[str, typer.Argument(help="Study file, or folder or URL of results.", show_default=False)]
@@ -29,10 +29,10 @@ Db = Annotated[str | None, typer.Option("--db", help="Database of the index. Def
 
 @configured(StudyRunConfig, positional=("study",))
 def run(config: StudyRunConfig, json: Json = False) -> None:
-    """Run a study: every trial that is not there yet. Stopped or killed, it goes on where it was.
+    """Run the trials of a study that are not finished yet. A run that was stopped continues where it left off.
 
-    Ctrl-C lets what runs be finished; a second one stops at once. Exit codes: 0 done, 1 an error, 4 some trials failed,
-    130 stopped before the end.
+    Ctrl-C lets running trials finish; a second Ctrl-C stops at once. Exit codes: 0 done, 1 an error, 4 some trials
+    failed, 130 stopped before the end.
 
     Example: securitynet study run studies/securitynet-membership-small.toml --workers 2
     """
@@ -55,43 +55,43 @@ app.command("run")(run)
 
 @app.command()
 def status(what: Results, out: Out = None, json: Json = False) -> None:
-    """Tell how far a study is; works from any terminal, while it runs and afterwards."""
+    """Show the progress of a study, from any terminal, while it is running and afterwards."""
     from securitynet.studies.execution.inspect import inspect_study
 
-    found = inspect_study(find_results(what, out))
+    progress = inspect_study(find_results(what, out))
     if json:
-        console.print_json(found.to_json())
+        console.print_json(progress.to_json())
     else:
-        show(found)
+        show(progress)
 
 
-def show(found: Status) -> None:
-    """Print how far a study is."""
+def show(status: Status) -> None:
+    """Print the progress of a study."""
     from rich.table import Table
 
     from securitynet.studies.execution.status import describe_duration
 
-    console.stdout.print(f"[bold]{console.escape(found.name)}[/]: {found.state}")
-    parts = [f"{found.ok:,} of {found.total:,} trials ok", f"{found.failed:,} failed", f"{found.skipped:,} skipped"]
-    if found.waiting:
-        parts.append(f"{found.waiting:,} to run")
-    if found.other_version:
-        parts.append(f"{found.other_version:,} made by another version (--refresh runs them again)")
+    console.stdout.print(f"[bold]{console.escape(status.name)}[/]: {status.state}")
+    parts = [f"{status.ok:,} of {status.total:,} trials ok", f"{status.failed:,} failed", f"{status.skipped:,} skipped"]
+    if status.waiting:
+        parts.append(f"{status.waiting:,} to run")
+    if status.other_version:
+        parts.append(f"{status.other_version:,} made by another version (--refresh runs them again)")
     console.stdout.print(", ".join(parts))
-    if found.subjects:
-        subjects = found.subjects
-        failed = f", {subjects['failed']} could not be opened" if subjects["failed"] else ""
-        console.stdout.print(f"{subjects['opened']:,} of {subjects['total']:,} targets opened{failed}")
-    if found.state in ("running", "stopping"):
-        rate = f"{found.rate:.1f} trials a minute, " if found.rate else ""
-        elapsed, left = describe_duration(found.elapsed), describe_duration(found.left)
-        console.stdout.print(f"{elapsed} so far, {rate}time left: {left}; {found.workers} workers")
+    if status.subjects:
+        targets = status.subjects
+        failed = f", {targets['failed']} could not be opened" if targets["failed"] else ""
+        console.stdout.print(f"{targets['opened']:,} of {targets['total']:,} targets opened{failed}")
+    if status.state in ("running", "stopping"):
+        rate = f"{status.rate:.1f} trials a minute, " if status.rate else ""
+        elapsed, left = describe_duration(status.elapsed), describe_duration(status.left)
+        console.stdout.print(f"{elapsed} so far, {rate}time left: {left}; {status.workers} workers")
         table = Table(box=None, pad_edge=False, show_header=False)
-        for item in found.running:
+        for item in status.running:
             progress = f"{item['what']} {item['done']:,} of {item['total']:,}" if item["total"] else ""
             table.add_row(console.escape(item["task"]), describe_duration(item["seconds"]), console.escape(progress))
         console.stdout.print(table)
-    for name, reason in found.failures:
+    for name, reason in status.failures:
         console.stdout.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True, style="red")
 
 
@@ -137,15 +137,17 @@ def plan(
     file: Annotated[Path, typer.Argument(help="Study file (TOML).", show_default=False)],
     out: Out = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Run each method on a few records, to estimate time and memory.")
+        bool, typer.Option("--calibrate", help="Run each method on a few records to estimate time and memory.")
     ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="As `study run` would be called.")] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="As `study run` would be called.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder for what can be recomputed ($SECURITYNET_CACHE).")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="For how many workers to estimate.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Plan `study run --retry-failed`.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Plan `study run --refresh`.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Cache folder. Default: $SECURITYNET_CACHE or the user's cache folder.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers to estimate the time for.")] = None,
     json: Json = False,
 ) -> None:
-    """Tell what a study would run, how much of it is there, and what will be skipped and why. Nothing is written.
+    """Show what a study would run, how many trials are finished, and which would be skipped and why. Writes nothing.
 
     Example: securitynet study plan studies/ml-doctor-small.toml --calibrate
     """
@@ -167,11 +169,11 @@ def plan(
 @app.command()
 def export(
     what: Results,
-    file: Annotated[Path, typer.Argument(help="Where to: .parquet, .csv or .jsonl.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File to write: .parquet, .csv or .jsonl.", show_default=False)],
     out: Out = None,
     db: Db = None,
 ) -> None:
-    """Write all results as one tidy table: a row a measured value, with its target, method, settings and cost."""
+    """Write all results as one tidy table: one row per measured value, with its target, method, settings and cost."""
     from securitynet.assessments.method_settings import default_settings
     from securitynet.results.export import to_frame, write_table
     from securitynet.studies.execution.inspect import open_index
@@ -179,19 +181,19 @@ def export(
     with open_index(find_results(what, out, db), _note) as index:
         frame = to_frame(index, default_settings)
     write_table(frame, file)
-    lost = int((frame["status"] == "failed").sum())
-    failed = f", {lost:,} of them of trials that failed" if lost else ""
+    count = int((frame["status"] == "failed").sum())
+    failed = f", {count:,} of them for failed trials" if count else ""
     console.stderr.print(f"{len(frame):,} rows written to {file}{failed}", markup=False, soft_wrap=True)
 
 
 @app.command()
 def reindex(what: Results, out: Out = None, db: Db = None) -> None:
-    """Rebuild the index from the trial files, which are the truth. With --db URL also into PostgreSQL."""
+    """Rebuild the index from the trial files. With --db URL, the index can be a PostgreSQL database."""
     from securitynet.studies.execution.inspect import reindex as rebuild
 
-    found = rebuild(find_results(what, out, db), _note)
-    console.stderr.print(f"{found.read:,} files indexed, {len(found.damaged)} can't be read", markup=False)
-    raise typer.Exit(1 if found.damaged else 0)
+    refreshed = rebuild(find_results(what, out, db), _note)
+    console.stderr.print(f"{refreshed.read:,} files indexed, {len(refreshed.damaged)} can't be read", markup=False)
+    raise typer.Exit(1 if refreshed.damaged else 0)
 
 
 @app.command()
@@ -199,35 +201,41 @@ def merge(
     sources: Annotated[list[str], typer.Argument(help="Folders or URLs of results.", show_default=False)],
     out: Annotated[str, typer.Option("--out", help="Folder or URL to merge into.", show_default=False)],
 ) -> None:
-    """Merge the results of several studies, or of parts of one that ran in different places."""
+    """Merge the results of several studies, or of parts of one study that ran in different places."""
     from securitynet.studies.execution.inspect import merge as run_merge
 
-    found = run_merge(sources, out, _note)
+    merged = run_merge(sources, out, _note)
     console.stderr.print(
-        f"{found.trials:,} trials and {found.subjects:,} targets taken over, {found.present:,} were there", markup=False
+        f"{merged.trials:,} trials and {merged.targets:,} targets copied; {merged.present:,} files were there already",
+        markup=False,
     )
-    for path, why in found.damaged.items():
+    for path, why in merged.damaged.items():
         console.stderr.print(f"left out: {path}: {why}", markup=False, soft_wrap=True)
-    for trial in found.conflicts:
-        console.stderr.print(f"two sources differ on trial {trial}; the first is kept", markup=False, soft_wrap=True)
-    raise typer.Exit(1 if found.damaged or found.conflicts else 0)
+    for trial in merged.conflicts:
+        console.stderr.print(
+            f"two sources differ on trial {trial}; the result of the first is used", markup=False, soft_wrap=True
+        )
+    raise typer.Exit(1 if merged.damaged or merged.conflicts else 0)
 
 
 @app.command()
 def publish(
     what: Results,
     out: Out = None,
-    catalog: Annotated[str | None, typer.Option(help="Database of the catalog. Default: the user's own.")] = None,
+    catalog: Annotated[
+        str | None, typer.Option(help="Database of the catalog. Default: the one in the user's data folder.")
+    ] = None,
     db: Db = None,
 ) -> None:
-    """Record what was measured on models of the catalog there, each value with the trial it comes from."""
+    """Add measured values of catalog models to the catalog, each with the id of its trial."""
     import securitynet.catalog
     from securitynet.studies.execution.inspect import open_index
     from securitynet.studies.execution.publish import publish as run_publish
 
     with open_index(find_results(what, out, db), _note) as index, securitynet.catalog.open(catalog) as opened:
-        found = run_publish(index, opened)
+        published = run_publish(index, opened)
     console.stderr.print(
-        f"{found.values:,} new values of {found.entries:,} entries; {found.without:,} targets are no entries",
+        f"{published.values:,} new values of {published.entries:,} entries; "
+        f"{published.without:,} targets are not in the catalog",
         markup=False,
     )

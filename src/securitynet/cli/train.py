@@ -1,4 +1,4 @@
-"""`securitynet train`: train a target, and keep its recipe and split beside its weights."""
+"""`securitynet train`: train a target, and write its model record beside its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(
 ) -> None:
     """Train a target on the members of a split; the default recipe is ML-Doctor's.
 
-    Writes NAME.safetensors and NAME.json. A run that was killed goes on where it stopped and gives the same weights.
+    Writes NAME.safetensors and NAME.json. A run that was killed continues where it stopped and gives the same weights.
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
@@ -36,12 +36,12 @@ def train(
     from securitynet.models.store.train_target import train_model
 
     keep_freed_memory()
-    asked = config
+    requested = config
     config, defense, backdoor = prepared_training(config)
     if advised := [
-        f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(asked.recipe, name)
+        f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(requested.recipe, name)
     ]:
-        _note(f"{config.defense} has a recipe of its own where you state none: {', '.join(advised)}.")
+        _note(f"{config.defense} changes the defaults of the recipe: {', '.join(advised)}.")
     with _epochs_bar() as progress:
         path, trained = train_model(config, defense=defense, backdoor=backdoor, progress=progress, note=_note)
     if json:
@@ -71,7 +71,7 @@ def _note(text: str) -> None:
 
 
 def describe_defense(defense: DefenseRecord) -> list[str]:
-    """What the defense did, in a few lines."""
+    """The effect of the training defense, in a few lines."""
     lines = [f"Defense: {defense.name}"]
     if defense.set_aside:
         lines[0] += f"; {defense.set_aside} training records were set aside for it"
@@ -91,18 +91,18 @@ def describe_defense(defense: DefenseRecord) -> list[str]:
 
 
 def describe_backdoor(backdoor: BackdoorRecord) -> str:
-    """What was planted, and how well it works."""
+    """The backdoor and its success rate, in a line."""
     goal = "the next class" if backdoor.target is None else f"class {backdoor.target}"
     works = (
         ""
         if backdoor.success is None
-        else (f"; with the trigger {backdoor.success:.1%} of {backdoor.tried} non-members go there")
+        else (f"; the trigger sends {backdoor.success:.1%} of {backdoor.tried} non-members there")
     )
     return f"Backdoor: {backdoor.name}, to {goal}, in {backdoor.poisoned} training records{works}"
 
 
 def show(path: Path, trained: TargetRecord) -> None:
-    """Print what was trained, in a few lines on stdout."""
+    """Print a summary of the trained model on stdout."""
     stopped = " (stopped early)" if trained.history.stopped_early else ""
     console.stdout.print(
         f"{trained.architecture} on {trained.dataset.reference}, {trained.epochs_run} epochs{stopped}: "

@@ -1,4 +1,4 @@
-"""A filter of inputs that is ready to judge images, and the clean images that it is made from."""
+"""A fitted input filter, and the clean images that it is fitted to."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from securitynet.detectors._pieces import split_images
 from securitynet.detectors._queries import Arrays, QueryClient, joined
 from securitynet.errors import SplitError
-from securitynet.metrics.filtering import Judged
+from securitynet.metrics.filtering import FilterDecisions
 from securitynet.models.targets.threads import leave_cores_to_threads
 
 
 @dataclass(frozen=True, eq=False)
 class CleanImages:
-    """Images that the defender knows to be clean, uint8, N×C×H×W; no image is in both.
+    """Images that the defender knows to be clean, N×C×H×W uint8; the two sets are disjoint.
 
     Attributes:
-        tuning: From which thresholds come, and on which found regions are tried.
-        mixing: Which are overlaid.
+        tuning: Images for thresholds and for testing candidate regions.
+        mixing: Images for overlays.
     """
 
     tuning: torch.Tensor
@@ -33,13 +33,13 @@ class FittedFilter(ABC):
     """A filter that is ready to judge images.
 
     Attributes:
-        client: To the target.
-        threshold: Above this score an image is stopped.
-        nominal: The false rejection rate that it was chosen for, or None.
-        calibration: Scores it was chosen from.
+        client: Client that queries the target.
+        threshold: Images with a higher score are stopped.
+        nominal: False rejection rate that the threshold was chosen for, or None.
+        calibration: Scores that the threshold was chosen from.
         exact: See `FilterVerdicts.exact`.
         notes: See `FilterVerdicts.notes`.
-        piece: Images that are examined, and kept on disk, together.
+        piece: Number of images that are examined and stored together.
         columns: What the pictures of an image show.
     """
 
@@ -54,30 +54,30 @@ class FittedFilter(ABC):
 
     @abstractmethod
     def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
-        """``scores`` and ``flagged`` of images, N, and whatever else is worth keeping, one row an image.
+        """Compute ``scores`` and ``flagged``, N, and further arrays worth storing, with one row per image.
 
         Args:
-            images: N×C×H×W uint8.
-            rows: Their numbers, N: randomness depends on these and on the purpose, not on what is examined together.
-            purpose: What images they are.
+            images: Images, N×C×H×W uint8.
+            rows: Their numbers, N; randomness depends on these and on the purpose, not on the batch.
+            purpose: Name of the group of images.
         """
 
     @abstractmethod
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
-        """Q×C×H×W uint8 that show what happened with one image, C×H×W.
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
+        """Return pictures that explain the verdict on one image, Q×C×H×W uint8.
 
         Args:
-            image: The image.
-            found: What `examine` said of it, arrays of one row each.
+            image: The image, C×H×W uint8.
+            verdicts: Results of `examine` for it, arrays with one row.
             row: Its number.
-            purpose: What images it is one of.
+            purpose: Name of its group of images.
         """
 
-    def judge(self, images: torch.Tensor) -> Judged:
-        """Scores and verdicts for incoming images.
+    def judge(self, images: torch.Tensor) -> FilterDecisions:
+        """Return scores and verdicts for incoming images.
 
         Args:
-            images: N×C×H×W, uint8, or floating point in [0, 1], which is rounded to 256 values.
+            images: N×C×H×W, uint8, or floating point in [0, 1], which is rounded to 8 bits.
         """
         if images.is_floating_point():
             images = (images * 255).round().clamp(0, 255).to(torch.uint8)
@@ -86,12 +86,18 @@ class FittedFilter(ABC):
                 self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
                 for start, part in split_images(images, self.piece)
             ]
-        found = joined(pieces)
-        return Judged(found["scores"], found["flagged"])
+        verdicts = joined(pieces)
+        return FilterDecisions(verdicts["scores"], verdicts["flagged"])
 
 
 def check_enough(images: torch.Tensor, least: int, what: str) -> None:
-    """Raise `SplitError` if there are fewer clean images than needed."""
+    """Raise `SplitError` if there are fewer than ``least`` clean images.
+
+    Args:
+        images: Clean images.
+        least: Smallest number allowed.
+        what: What needs them, the subject of the message.
+    """
     if len(images) < least:
         raise SplitError(
             f"{what} needs at least {least} clean images; there are {len(images)}.",

@@ -1,4 +1,4 @@
-"""What is known of a backdoor: a trigger that can be stamped, or images of unknown origin."""
+"""What is known about a backdoor: a trigger to apply to images, or images of unknown origin."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class _Content(Record):
     """A file or a folder together with a digest, so that a trial's id changes when the content does.
 
     Attributes:
-        file: Where it is.
-        sha256: First 32 hexadecimal digits over the content; filled in.
+        file: Path of the file or folder.
+        sha256: First 32 hexadecimal digits of the digest of the content; filled in.
     """
 
     file: Path | None = None
@@ -39,22 +39,22 @@ class _Content(Record):
         if not isinstance(value, dict) or value.get("file") is None:
             return value
         path = Path(value["file"])
-        found = _digest(path)
-        if value.get("sha256") not in (None, found):
-            raise ConfigurationError(f"{path.name} is not what it was: its content has another digest.")
-        return {**value, "file": path, "sha256": found}
+        digest = _digest(path)
+        if value.get("sha256") not in (None, digest):
+            raise ConfigurationError(f"The content of {path.name} has changed: its digest differs from the stated one.")
+        return {**value, "file": path, "sha256": digest}
 
 
 class Trigger(_Content):
-    """A trigger: a patch that is described here, or mask and pattern in a file.
+    """A trigger: a square patch, or a mask and a pattern in a file.
 
     Attributes:
-        file: An ``.npz`` with ``mask`` (H×W, or C×H×W, in [0, 1] or 0 to 255) and ``pattern`` (C×H×W, or H×W for grey;
-            likewise). The stamped image is (1 − mask) · image + mask · pattern.
-        size: Side of a square patch in pixels, if there is no file.
-        corner: Where the patch is.
+        file: An ``.npz`` with ``mask`` (H×W, or C×H×W) and ``pattern`` (C×H×W, or H×W for grey images), both in [0, 1]
+            or 0 to 255. The image with the trigger is (1 − mask) · image + mask · pattern.
+        size: Side of the square patch in pixels, if there is no file.
+        corner: Corner of the image in which the patch lies.
         margin: Pixels between the patch and the borders.
-        value: Its grey value, 0 to 255.
+        value: Grey value of the patch, 0 to 255.
     """
 
     size: int | None = Field(default=None, ge=1, description="Side of a square patch in pixels.")
@@ -66,16 +66,21 @@ class Trigger(_Content):
     def _one_kind(self) -> Trigger:
         if (self.file is None) == (self.size is None):
             raise ConfigurationError(
-                "A trigger is either a file (an .npz with mask and pattern) or a patch of some size.",
+                "A trigger is either a file (an .npz with mask and pattern) or a patch of a given size.",
                 hint="Write strip.trigger=FILE.npz, or strip.trigger.size=5.",
             )
         return self
 
     def blend(self, channels: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mask, 1×H×W or C×H×W in [0, 1], and pattern, C×H×W in [0, 255], float32.
+        """Return the mask, 1×H×W or C×H×W in [0, 1], and the pattern, C×H×W in [0, 255], float32.
+
+        Args:
+            channels: Channels of the images.
+            height: Their height in pixels.
+            width: Their width in pixels.
 
         Raises:
-            ConfigurationError: If they do not suit images of this shape.
+            ConfigurationError: If the trigger does not fit images of this shape.
         """
         if self.file is not None:
             return _from_file(self.file, channels, height, width)
@@ -88,12 +93,18 @@ class Trigger(_Content):
         return mask, torch.full((channels, height, width), float(self.value))
 
     def apply_trigger(self, images: torch.Tensor) -> torch.Tensor:
-        """TriggeredImages images, N×C×H×W uint8, rounded to the nearest value."""
+        """Apply the trigger to images, N×C×H×W uint8, and round to the nearest value."""
         mask, pattern = self.blend(*images.shape[1:])
         return torch.lerp(images.float(), pattern.expand(images.shape), mask).round().clamp(0, 255).to(torch.uint8)
 
     def area(self, channels: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Pixels that it changes by half or more, H×W; by anything, where none is changed that much."""
+        """Return the pixels whose mask is at least one half, or above 0 if there are none, H×W.
+
+        Args:
+            channels: Channels of the images.
+            height: Their height in pixels.
+            width: Their width in pixels.
+        """
         mask = self.blend(channels, height, width)[0].amax(dim=0).numpy()
         strong = mask >= 0.5
         return np.asarray(strong if strong.any() else mask > 0)
@@ -118,10 +129,15 @@ class Suspects(_Content):
         return self
 
     def load(self, channels: int, height: int, width: int) -> torch.Tensor:
-        """N×C×H×W uint8; files of a folder are resized.
+        """Load the images, N×C×H×W uint8; those of a folder are resized.
+
+        Args:
+            channels: Channels of the target's images.
+            height: Their height in pixels.
+            width: Their width in pixels.
 
         Raises:
-            DatasetError: If there is none, or they can't be read.
+            DatasetError: If there are no images, or they can't be read.
             ConfigurationError: If an array has another shape.
         """
         assert self.file is not None
@@ -153,10 +169,10 @@ def _from_file(path: Path, channels: int, height: int, width: int) -> tuple[torc
 
 
 def _bytes(array: NDArray[Any]) -> NDArray[np.float64]:
-    """On the scale of 0 to 255: bytes as they are, floats and booleans from [0, 1].
+    """Convert values to the scale of 0 to 255: uint8 is unchanged, floats and booleans are scaled from [0, 1].
 
     Raises:
-        ConfigurationError: If floats lie outside [0, 1], or there is something else in it.
+        ConfigurationError: If floats lie outside [0, 1], or the type is another one.
     """
     if array.dtype == np.uint8:
         return array.astype(np.float64)
@@ -181,7 +197,7 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
 
 
 def _digest(path: Path) -> str:
-    """32 hexadecimal digits over a file's content, or over names and contents of the images in a folder."""
+    """Return 32 hexadecimal digits of the digest of a file, or of the names and contents of the images in a folder."""
     if path.is_dir():
         digest = hashlib.sha256()
         for image in list_images(path).images:
@@ -191,7 +207,7 @@ def _digest(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path} can't be read: {error.strerror or error}.") from error
-    if path.suffix == ".npz":  # the archive holds dates; what counts is the arrays
+    if path.suffix == ".npz":  # archives contain dates, so only the arrays are hashed
         return _archive_digest(path, content)
     return hashlib.sha256(content).hexdigest()[:32]
 

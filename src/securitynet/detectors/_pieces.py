@@ -1,4 +1,4 @@
-"""Long examinations of images in pieces that survive a kill, with progress over all of them."""
+"""Long computations on images in resumable pieces, with overall progress."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from securitynet.models.targets.threads import leave_cores_to_threads
 
 
 class PartsProgress:
-    """Progress over several parts of one piece of work."""
+    """Reports the progress of several parts of a computation as one."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._before, self._now = progress, total, 0, 0
 
     def part(self) -> Progress:
-        """Progress of the next part."""
+        """Return the progress callback of the next part."""
         self._before = self._now
 
         def report_progress(done: int, _total: int) -> None:
@@ -33,7 +33,7 @@ class PartsProgress:
 
 
 Examine = Callable[[torch.Tensor, NDArray[np.int64]], Arrays]
-"""Images N×C×H×W uint8 and their numbers N in; arrays of one row an image out."""
+"""Maps images, N×C×H×W uint8, and their numbers, N, to arrays with one row per image."""
 
 
 def in_pieces(
@@ -47,17 +47,17 @@ def in_pieces(
     size: int = 64,
     rows: NDArray[np.int64] | None = None,
 ) -> Arrays:
-    """What is found out about many images, in pieces that are kept on disk as they are finished.
+    """Examine many images in pieces that are stored on disk when complete.
 
     Args:
-        examine: Finds it out.
-        images: N×C×H×W uint8.
-        name: Of the pieces.
-        client: The one that ``examine`` queries.
-        folder: For the pieces; None keeps nothing.
-        progress: Called with the numbers of images done and of all images.
-        size: Images a piece.
-        rows: Numbers of the images, N; from 0 on if None.
+        examine: Computes the arrays of one piece.
+        images: Images, N×C×H×W uint8.
+        name: Name of the pieces.
+        client: The client that ``examine`` queries.
+        folder: Folder of the pieces; None stores nothing.
+        progress: Called with the number of images done and the total.
+        size: Number of images per piece.
+        rows: Numbers of the images, N; 0, 1, 2, … if None.
     """
     numbers = np.arange(len(images), dtype=np.int64) if rows is None else rows
     pieces = []
@@ -71,6 +71,6 @@ def in_pieces(
 
 
 def split_images(images: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """Consecutive parts of at most ``size`` images, each after the number of its first image."""
+    """Yield consecutive parts of at most ``size`` images, each with the number of its first image."""
     for start in range(0, len(images), size):
         yield start, images[start : start + size]

@@ -1,4 +1,4 @@
-"""Queries of a target for images that a detector makes: counted, answered from what is known, cached on disk."""
+"""Queries with the images that a detector generates: counted, not repeated for known images, and cached on disk."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
 
 FEWEST, FEWEST_HERE = 16, 256
-"""Images that are asked about at once at least, where the answers decide what is asked next; the second, at most half a
-call, of a network that runs here."""
+"""Smallest batches where outputs decide what is queried next: for remote targets, and for local networks, where it is
+at most half of the usual batch."""
 
 _KEY_BYTES = 16
 
 _VERSION = 3
-"""Of what pieces hold; raise it when the same configuration leads to other ones."""
+"""Version of the stored pieces; increase it when the same configuration gives other results."""
 
 
 class QueryClient:
-    """Queries a target under black-box access as a detector proceeds, and counts.
+    """Queries a target with black-box access and counts the queries.
 
-    What is known already, such as the answers for clean records, is not asked again.
+    Images whose outputs are known already, such as clean records, are not queried again.
 
     Args:
-        target: Any that answers about new images.
+        target: The target; it must accept new images.
 
     Attributes:
-        sent: Images that were sent, repeats included.
-        half: The target in bf16; None where it computes so already, or can't.
-        together: Images that are made up before they are asked about.
-        fewest: Images that are asked about at once at least, where the answers decide what is asked next.
+        target: The target, with black-box access.
+        sent: Number of images sent, including repetitions.
+        half: The target in bf16; None if it computes in bf16 already, or cannot.
+        together: Number of images to generate before a query.
+        fewest: Smallest batch where outputs decide what is queried next.
 
     Raises:
         TargetError: If the target holds recorded outputs only.
@@ -59,12 +60,12 @@ class QueryClient:
     def __init__(self, target: Target) -> None:
         if isinstance(target.backend, RecordedBackend):
             raise TargetError(
-                f"{target.reference} holds recorded outputs; it can't be asked about images that a detector makes up."
+                f"{target.reference} is a file of recorded outputs; it has none for images that a detector generates."
             )
         self.target = target
         self.half = target.in_half()
         self.together = 4 * target.batch_size
-        # A network that runs here takes as long for fewer, and its answers cost nothing else.
+        # A local network takes as long for smaller batches, and its outputs cost nothing else.
         self.fewest = max(FEWEST, min(FEWEST_HERE, target.batch_size // 2)) if target.backend.white_box else FEWEST
         self.sent = 0
         self._keys: set[bytes] = set()
@@ -72,87 +73,87 @@ class QueryClient:
         self._recent: list[bytes] = []
 
     def know(self, images: torch.Tensor, outputs: torch.Tensor) -> None:
-        """Take raw outputs, N×K, as the answers for images, N×C×H×W."""
+        """Remember raw outputs, N×K, of images, N×C×H×W."""
         self._known.update(zip(image_keys(images), outputs, strict=True))
 
     def know_signals(self, dataset: ImageDataset, signals: Signals) -> None:
-        """Take the outputs of `Signals` as the answers for their records."""
+        """Remember the outputs in `Signals` for the records of a dataset."""
         outputs = torch.from_numpy(signals.outputs)
         for start in range(0, len(signals), 4096):
             rows = slice(start, start + 4096)
             self.know(dataset.batch(signals.indices[rows]), outputs[rows])
 
     def outputs(self, images: torch.Tensor, *, remember: bool = False, half: bool = False) -> torch.Tensor:
-        """Raw outputs, N×K, in batches that suit the target; equal images of a batch are sent once.
+        """Return raw outputs, N×K, in batches that suit the target; equal images of a batch are sent once.
 
         Args:
             images: N×C×H×W, at least one.
-            remember: Keep the answers, for images that will be asked about again.
-            half: Ask the target in bf16, if `half` is there.
+            remember: Whether to remember the outputs for later queries with the same images.
+            half: Whether to query the target in bf16, if `half` is available.
         """
         target = (self.half if half else None) or self.target
         return torch.cat([self._batch(part, target, remember) for part in torch.split(images, target.batch_size)])
 
     def posteriors(self, images: torch.Tensor, *, half: bool = False) -> torch.Tensor:
-        """Posteriors, N×K; see `outputs`.
+        """Return posteriors, N×K; see `outputs`.
 
         Raises:
-            AccessDenied: If the target answers labels only.
+            AccessDenied: If the target returns labels only.
         """
         return heads.to_posteriors(self.outputs(images, half=half), self.target.head)
 
     def deviations(self, images: torch.Tensor) -> NDArray[np.float64] | None:
-        """How far bf16 moves the logit of the class predicted, against those of others at most, N; None without `half`.
+        """Return how much bf16 changes the margins of the predicted class at most, in logits, N; None without `half`.
 
         Args:
             images: N×C×H×W, at least one.
         """
         if self.half is None:
             return None
-        answers = []
+        outputs = []
         for part in torch.split(images, self.target.batch_size):
             keys = image_keys(part)
-            answers.append(self.half.raw_outputs(part, keys=keys))  # what is known is no answer of bf16
+            outputs.append(self.half.raw_outputs(part, keys=keys))  # remembered outputs are not in bf16
             self._count(len(part), keys)
-        coarse = heads.to_logits(torch.cat(answers), self.target.head).double()
+        coarse = heads.to_logits(torch.cat(outputs), self.target.head).double()
         change = coarse - heads.to_logits(self.outputs(images), self.target.head).double()
         own = change.gather(1, coarse.argmax(dim=1, keepdim=True))
         return np.asarray((change - own).abs().amax(dim=1).numpy())
 
     def decided(self, images: torch.Tensor, margin: float | None) -> torch.Tensor:
-        """Raw outputs, N×K, whose largest are those of the target; see `outputs`.
+        """Return raw outputs, N×K, with the predictions of the target in its own precision; see `outputs`.
 
         Args:
             images: N×C×H×W, at least one.
-            margin: Between a prediction's logit and all others, from which on an answer in bf16 is beyond doubt: the
-                others are asked for again. None asks the target in its own precision.
+            margin: Smallest lead of the predicted logit at which an output in bf16 is accepted; images below it are
+                queried again in the target's own precision. None uses that precision for all images.
         """
         if margin is None:
             return self.outputs(images)
-        found = self.outputs(images, half=True)
-        largest = heads.to_logits(found, self.target.head).topk(2, dim=1).values
+        outputs = self.outputs(images, half=True)
+        largest = heads.to_logits(outputs, self.target.head).topk(2, dim=1).values
         doubtful = torch.nonzero(largest[:, 0] - largest[:, 1] <= margin).flatten()
         if len(doubtful):
-            found[doubtful] = self.outputs(images[doubtful])
-        return found
+            outputs[doubtful] = self.outputs(images[doubtful])
+        return outputs
 
     def embeddings(self, images: torch.Tensor) -> torch.Tensor:
-        """What the classifier layer receives, N×D.
+        """Return the inputs of the classifier layer, N×D.
 
         Raises:
             AccessDenied: Under black-box access.
         """
-        found = []
+        embeddings = []
         for part in torch.split(images, self.target.batch_size):
-            found.append(self.target.embeddings(part))
+            embeddings.append(self.target.embeddings(part))
             self._count(len(part), image_keys(part))
-        return torch.cat(found)
+        return torch.cat(embeddings)
 
     def _batch(self, images: torch.Tensor, target: Target, remember: bool = False) -> torch.Tensor:
         keys = image_keys(images)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         wanted = sorted(at for key, at in first.items() if key not in self._known)
-        answers = {}
+        outputs = {}
         if wanted:
             new = [keys[at] for at in wanted]
             chosen = images if len(wanted) == len(images) else images[torch.tensor(wanted)]
@@ -162,10 +163,10 @@ class QueryClient:
                 if remember:
                     self._known.update(zip(new, rows, strict=True))
                 return rows
-            answers = dict(zip(new, rows, strict=True))
+            outputs = dict(zip(new, rows, strict=True))
             if remember:
-                self._known.update(answers)
-        return torch.stack([answers[key] if key in answers else self._known[key] for key in keys])
+                self._known.update(outputs)
+        return torch.stack([outputs[key] if key in outputs else self._known[key] for key in keys])
 
     def _count(self, count: int, keys: Sequence[bytes]) -> None:
         self.sent += count
@@ -173,17 +174,17 @@ class QueryClient:
         self._keys.update(keys)
 
     def query_count(self) -> Queries:
-        """Queries so far, without those that were answered from what is known."""
+        """Return the query count so far, without images whose outputs were known."""
         return Queries(total=self.sent, unique=len(self._keys))
 
     def piece(self, path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
-        """Arrays that questions lead to: from their file if an earlier run finished them, else computed and kept.
+        """Load arrays from their file if an earlier run completed them; else compute and store them.
 
-        The queries of the earlier run are counted all the same.
+        The queries of the earlier run are counted as well.
 
         Args:
-            path: Of the file; None keeps nothing.
-            compute: Asks.
+            path: Path of the file; None stores nothing.
+            compute: Computes the arrays with queries of this client.
         """
         held = None if path is None else _read(path)
         if held is not None:
@@ -191,18 +192,18 @@ class QueryClient:
             self._count(int(held.pop("asked total")), [row.tobytes() for row in keys])
             return held
         before, self._recent = self.sent, []
-        found = compute()
+        arrays = compute()
         if path is not None:
             keys = np.frombuffer(b"".join(dict.fromkeys(self._recent)), np.uint8).reshape(-1, _KEY_BYTES)
-            _write(path, {**found, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
-        return found
+            _write(path, {**arrays, "asked keys": keys, "asked total": np.asarray(self.sent - before)})
+        return arrays
 
 
 def margin_of(errors: np.ndarray) -> float:
-    """How far two precisions may lie apart: six deviations beyond the mean of differences, twice the largest at least.
+    """Bound the difference between two precisions: mean plus six deviations, and at least twice the largest one seen.
 
     Args:
-        errors: Differences, n.
+        errors: Observed differences, n.
     """
     deviation = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
     return max(abs(float(errors.mean())) + 6 * deviation, 2 * float(np.abs(errors).max()))
@@ -216,7 +217,16 @@ def pieces_folder(
     configuration: Mapping[str, Any],
     records: Mapping[str, NDArray[np.int64]],
 ) -> Path | None:
-    """Where the pieces of one piece of work lie: a folder named by all that decides them; None without a cache."""
+    """Return the folder of the pieces, named by a digest of everything that determines them; None without a cache.
+
+    Args:
+        target: The target.
+        data: Data of the trial.
+        context: Seed and cache.
+        method: Name of the detector.
+        configuration: Its fields.
+        records: Named sets of records that are used.
+    """
     if context.cache is None:
         return None
     key = {
@@ -235,7 +245,7 @@ def pieces_folder(
 
 
 def joined(pieces: list[Arrays]) -> Arrays:
-    """Arrays of pieces, one after the other."""
+    """Concatenate the arrays of pieces."""
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
@@ -246,13 +256,13 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _read(path: Path) -> Arrays | None:
-    """The arrays of a piece, or None if it is absent or damaged (or of a version that wrote no digest)."""
+    """Return the arrays of a piece, or None if it is absent, damaged, or of a version that wrote no digest."""
     try:
         payload = read_with_digest(path)
     except FileNotFoundError:
         return None
     if payload is None:
-        logger.warning("A piece of a screening is damaged or of an old version, and is computed again: %s", path.name)
+        logger.warning("A stored piece is damaged or of an old version, and is computed again: %s", path.name)
         return None
     with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -1,4 +1,4 @@
-"""What a filter of inputs returns: its verdicts on clean images, on stamped ones, and on images of unknown origin."""
+"""The output of input filters: verdicts on clean images, on images with a trigger, and on images of unknown origin."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import filtering
-from securitynet.metrics.filtering import Judged
+from securitynet.metrics.filtering import FilterDecisions
 from securitynet.records import Measurement
 
 NO_REGION = (-1, -1, -1, -1)
+
+
+TRIGGERED = "stamped"
+"""Name of the images with the trigger in trial files and in the seeds of earlier versions, so it does not change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,33 +29,33 @@ class FilterVerdicts(Output):
     Attributes:
         indices: Clean records that were judged, N int64.
         clean: Verdicts on them.
-        threshold: Above this score an image is stopped.
-        nominal: The false rejection rate that the threshold was chosen for; None where there is none.
-        calibration: Scores of the other clean images that the threshold comes from; empty where there are none.
-        stamped: Verdicts on those of the records that a trigger can harm, M, with the trigger; None if none is known.
-        works: Whether the trigger changes the prediction of each of them, M; None likewise.
+        threshold: Images with a higher score are stopped.
+        nominal: False rejection rate that the threshold was chosen for; None if there is none.
+        calibration: Scores of the other clean images that the threshold was chosen from; empty if there are none.
+        triggered: Verdicts on records with the trigger, M; None if no trigger is known.
+        works: Whether the trigger changes the prediction of each of them, M; None without a known trigger.
         suspects: Verdicts on images of unknown origin; None if none were given.
-        exact: Whether scores are complete. Where questions stopped as soon as the verdict was sure, they are bounds,
-            and no ROC can be drawn from them.
-        overlaps: For stamped images that are stopped and on which the trigger works, the overlap of the region that
-            was found with the trigger (intersection over union); None where filters find no region.
-        pictures: R×Q×C×H×W uint8.
-        rows: What each row of pictures shows, R.
-        columns: What each column shows, Q.
-        notes: What a reader must know; they go to the note of each measurement.
-        facts: Further arrays, to be kept.
+        exact: Whether scores are exact. If queries stopped as soon as the verdict was certain, they are bounds, and no
+            ROC curve can be computed from them.
+        overlaps: Intersection over union of the located region and the trigger, for images with the trigger that are
+            stopped and on which it works; None for filters that locate no region.
+        pictures: Pictures, R×Q×C×H×W uint8.
+        rows: Description of each row of pictures, R.
+        columns: Description of each column, Q.
+        notes: Notes for the reader, which are added to each measurement.
+        facts: Further arrays to store.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("false-rejection-rate", "detection-rate", "auc", "suspects-flagged")
 
     indices: NDArray[np.int64]
-    clean: Judged
+    clean: FilterDecisions
     threshold: float
     nominal: float | None
     calibration: NDArray[np.float64]
-    stamped: Judged | None = None
+    triggered: FilterDecisions | None = None
     works: NDArray[np.bool_] | None = None
-    suspects: Judged | None = None
+    suspects: FilterDecisions | None = None
     exact: bool = True
     overlaps: NDArray[np.float64] | None = None
     pictures: NDArray[np.uint8] | None = None
@@ -59,9 +64,9 @@ class FilterVerdicts(Output):
     notes: tuple[str, ...] = ()
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        groups = {"clean": self.clean, "stamped": self.stamped, "suspects": self.suspects}
+        groups = {"clean": self.clean, TRIGGERED: self.triggered, "suspects": self.suspects}
         optional = {"works": self.works, "overlaps": self.overlaps, "pictures": self.pictures}
         texts = {"rows": self.rows, "columns": self.columns, "notes": self.notes}
         return {
@@ -78,12 +83,11 @@ class FilterVerdicts(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FilterVerdicts:
-        """See `Output.from_arrays`."""
-
-        def group(name: str) -> Judged | None:
+        def group(name: str) -> FilterDecisions | None:
             scores = arrays.get(f"{name}_scores")
-            return None if scores is None else Judged(scores, arrays[f"{name}_flagged"])
+            return None if scores is None else FilterDecisions(scores, arrays[f"{name}_flagged"])
 
         def words(name: str) -> tuple[str, ...]:
             return tuple(str(word) for word in arrays.get(name, ()))
@@ -91,11 +95,11 @@ class FilterVerdicts(Output):
         nominal = float(arrays["nominal"])
         return cls(
             arrays["indices"],
-            Judged(arrays["clean_scores"], arrays["clean_flagged"]),
+            FilterDecisions(arrays["clean_scores"], arrays["clean_flagged"]),
             float(arrays["threshold"]),
             None if np.isnan(nominal) else nominal,
             arrays["calibration"],
-            group("stamped"),
+            group(TRIGGERED),
             arrays.get("works"),
             group("suspects"),
             bool(arrays["exact"]),
@@ -108,27 +112,27 @@ class FilterVerdicts(Output):
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """False rejections; with a trigger detection, AUC, TPR at FPR; with suspects the share that is stopped."""
-        found = [filtering.false_rejections(self.clean, level=level)]
+        """Compute false rejections; detection, AUC and TPR at FPR for a known trigger; and stopped suspects."""
+        measurements = [filtering.false_rejections(self.clean, level=level)]
         if self.nominal is not None:
-            found[0] = found[0].with_notes(f"The threshold was chosen for {self.nominal * 100:.6g}%.")
-        if self.stamped is not None and self.works is not None:
-            rates = filtering.detection(self.clean, self.stamped, self.works, fprs=fprs, level=level)
-            found += [m if self.exact or not _needs_scores(m.name) else _unscored(m) for m in rates]
+            measurements[0] = measurements[0].with_notes(f"The threshold was chosen for {self.nominal * 100:.6g}%.")
+        if self.triggered is not None and self.works is not None:
+            rates = filtering.detection(self.clean, self.triggered, self.works, fprs=fprs, level=level)
+            measurements += [m if self.exact or not _needs_scores(m.name) else _unscored(m) for m in rates]
         if self.overlaps is not None and len(self.overlaps):
-            found.append(filtering.mean_share("localisation", self.overlaps, level=level))
+            measurements.append(filtering.mean_share("localisation", self.overlaps, level=level))
         if self.suspects is not None:
-            found += filtering.suspects(self.clean, self.suspects, level=level)
-        return [measurement.with_notes(*self.notes, *self._asked()) for measurement in found]
+            measurements += filtering.suspects(self.clean, self.suspects, level=level)
+        return [measurement.with_notes(*self.notes, *self._describe_query_count()) for measurement in measurements]
 
-    def _asked(self) -> tuple[str, ...]:
-        """How much was asked about a clean image, where questions stop early."""
+    def _describe_query_count(self) -> tuple[str, ...]:
+        """Return a note on the mean number of queries per clean image, if queries stop early."""
         if self.exact or "clean asked" not in self.facts:
             return ()
-        return (f"Asked about a clean image {self.facts['clean asked'].mean():.3g} times on average.",)
+        return (f"A clean image was queried {self.facts['clean asked'].mean():.3g} times on average.",)
 
     def galleries(self) -> list[Gallery]:
-        """Examples of what the filter looked at."""
+        """Show the most suspicious images of each group."""
         if self.pictures is None or not len(self.pictures):
             return []
         caption = "The most suspicious image of each kind; “stopped” and “passed” are the filter's verdicts."
@@ -140,5 +144,5 @@ def _needs_scores(name: str) -> bool:
 
 
 def _unscored(measurement: Measurement) -> Measurement:
-    why = "not measured: with stop_early, questions end as soon as the verdict is sure, and scores are bounds"
+    why = "not measured: with stop_early, queries end as soon as the verdict is certain, and scores are bounds"
     return measurement.model_copy(update={"value": None, "low": None, "high": None, "method": "none", "note": why})

@@ -1,4 +1,4 @@
-"""Activation clustering: poisoned training records of a class excite the network otherwise than the others do."""
+"""Activation clustering: poisoned training records activate the network differently from the others of their class."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.datasets.base import Images
 from securitynet.datasets.ordering import shuffled
@@ -27,36 +28,36 @@ from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_RECORDS = 20
-"""Training records without which a class is not divided."""
+"""Smallest number of training records with which a class is clustered."""
 
 FEWEST_CLEAN = 5
-"""Clean images without which a class is not divided."""
+"""Smallest number of clean images with which a class is clustered."""
 
 PIECE = 512
-"""Records whose activations are computed, and kept on disk, together."""
+"""Number of records whose activations are computed and stored together."""
 
 PICTURED_CLASSES = 3
 PICTURED_RECORDS = 8
 
 
 class ActivationClustering(Detector):
-    """Divides each class's training records by their activations: is one part foreign to clean images?
+    """Divides the training records of each class into two clusters, and tests whether clean images avoid one of them.
 
     Chen et al., "Detecting backdoor attacks on deep neural networks by activation clustering" (2019). It needs the
-    data that the target was trained on, poison included, and no search for a trigger. Two verdicts stand side by side:
-    the paper's rule (silhouette and size of the smaller cluster), which also flags classes that consist of two kinds
-    of images; and a p-value from clean images that were not trained on (`securitynet.metrics.clusters.foreign`):
-    those share a class's kinds, and do not share its poison.
+    target's training data, including the poisoned records, and no search for a trigger. It reports two verdicts: the
+    paper's rule (silhouette and size of the smaller cluster), which also flags clean classes with two kinds of images;
+    and a p-value based on clean images outside the training set (`securitynet.metrics.clusters.foreign`), which
+    contain the same kinds of images but no poisoned ones.
 
     Attributes:
-        records: Training records that are looked at, at most.
-        held_out: Clean images beside them, at most.
-        dims: Components that activations are reduced to.
-        reduction: ``pca``, or ``ica`` as in the paper. On a public backdoored model ICA found fewer of the poisoned
+        records: Largest number of training records to inspect.
+        held_out: Largest number of clean images to compare with.
+        dims: Number of components that activations are reduced to.
+        reduction: ``pca``, or ``ica`` as in the paper. On a public backdoored model, ICA detected fewer of the poisoned
             records, and the paper's rule flagged more clean classes with it.
-        trigger: A known trigger, to measure detection: ``rate`` of the training records are stamped, and labelled as
-            the target predicts them, as its trainer would have done. For a target that a backdoor was planted in, the
-            training set with its poison is used without asking.
+        trigger: A known trigger, to measure detection: it is applied to the share ``rate`` of the training records,
+            which are labelled as the target predicts them, as its trainer would have done. For a target trained with a
+            known backdoor, its poisoned training set is used by default.
         rate: See ``trigger``.
     """
 
@@ -66,15 +67,15 @@ class ActivationClustering(Detector):
     output: ClassVar[type[Output]] = Clusters
     costs: ClassVar[str | None] = "computes and clusters the activations of thousands of training records"
 
-    records: int = Field(default=10_000, ge=1, description="Training records that are looked at, at most.")
-    held_out: int = Field(default=5_000, ge=1, description="Clean images beside them, at most.")
+    records: int = Field(default=10_000, ge=1, description="Largest number of training records to inspect.")
+    held_out: int = Field(default=5_000, ge=1, description="Largest number of clean images to compare with.")
     dims: int = Field(default=10, ge=1, description="Components that activations are reduced to.")
     reduction: Reduction = Field(default="pca", description="pca, or ica as in the paper.")
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
-    rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that are stamped with it.")
+    rate: float = Field(default=0.1, gt=0, lt=1, description="Share of records that the trigger is applied to.")
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Clusters:
-        """See `Method.run`."""
         dataset, splits = data.dataset, data.splits
         if dataset.images is None:
             raise ConfigurationError("Activation clustering needs images; recorded outputs have none.")
@@ -109,7 +110,7 @@ class ActivationClustering(Detector):
             owner[mine], silhouettes[k] = division.owner, division.silhouette
             counts[0, k] = np.bincount(division.owner, minlength=2)
             counts[1, k] = np.bincount(division.clean, minlength=2)
-        found = Clusters(
+        clusters = Clusters(
             members,
             labels,
             owner,
@@ -121,7 +122,7 @@ class ActivationClustering(Detector):
             poisoned,
             notes=_notes(silhouettes),
         )
-        return _with_pictures(found, images)
+        return _with_pictures(clusters, images)
 
     def _folder(
         self,
@@ -140,27 +141,27 @@ class ActivationClustering(Detector):
     def _training(
         self, client: QueryClient, data: TrialData, members: NDArray[np.int64], seed: int
     ) -> tuple[Images, NDArray[np.int64], NDArray[np.bool_] | None]:
-        """The images, the labels of ``members``, and which of those are poisoned, where that is known."""
+        """Return the images, the labels of ``members``, and which of them are poisoned, if known."""
         dataset = data.dataset
         assert dataset.images is not None  # checked by the caller
         labels = dataset.labels[members].copy()
         if self.trigger is None:
             if data.backdoor is None:
                 return dataset.images, labels, None
-            planted = data.backdoor.poison(dataset, data.splits.members)
-            return planted.images, planted.labels[members], np.isin(members, planted.indices)
+            poisoned_set = data.backdoor.poison(dataset, data.splits.members)
+            return poisoned_set.images, poisoned_set.labels[members], np.isin(members, poisoned_set.indices)
         trigger = self.trigger
-        trigger.blend(*dataset.image_shape)  # tells what does not fit
+        trigger.blend(*dataset.image_shape)  # raises an error if the trigger does not fit
         count = max(1, round(self.rate * len(members)))
         order = shuffled(len(members), "activation clustering poison", seed)
         poisoned = np.zeros(len(members), dtype=bool)
-        for chosen in _chunks(order):  # of images that the trigger sends elsewhere
+        for chosen in _chunks(order):  # only images whose prediction the trigger changes
             if poisoned.sum() >= count:
                 break
-            stamped = client.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
-            works = np.flatnonzero(stamped != labels[chosen])[: count - int(poisoned.sum())]
+            predicted = client.outputs(trigger.apply_trigger(dataset.batch(members[chosen]))).argmax(dim=1).numpy()
+            works = np.flatnonzero(predicted != labels[chosen])[: count - int(poisoned.sum())]
             poisoned[chosen[works]] = True
-            labels[chosen[works]] = stamped[works]
+            labels[chosen[works]] = predicted[works]
         images = ChangedImages(dataset.images, members[poisoned], lambda shown, _: trigger.apply_trigger(shown))
         return images, labels, poisoned
 
@@ -185,17 +186,17 @@ def _activations(
     folder: Path | None,
     report_progress: _PassProgress,
 ) -> NDArray[np.float32]:
-    """What the classifier layer receives for each record, N×D; in pieces that are kept as they are finished."""
-    found = []
+    """Compute the input of the classifier layer for each record, N×D, in pieces that are stored when complete."""
+    activations = []
     for number, chosen in enumerate(_chunks(indices)):
 
         def compute(chosen: NDArray[np.int64] = chosen) -> Arrays:
             return {"embeddings": client.embeddings(images[torch.from_numpy(chosen)]).numpy()}
 
         path = None if folder is None else folder / f"{what} {number:06d}.npz"
-        found.append(client.piece(path, compute))
+        activations.append(client.piece(path, compute))
         report_progress(len(chosen))
-    return joined(found)["embeddings"]
+    return joined(activations)["embeddings"]
 
 
 def _chunks(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -212,25 +213,25 @@ def _notes(silhouettes: NDArray[np.float64]) -> tuple[str, ...]:
         return ()
     return (
         f"{missing} of {len(silhouettes)} classes have fewer than {FEWEST_RECORDS} training records or {FEWEST_CLEAN} "
-        "clean images and were not divided.",
+        "clean images and were not clustered.",
     )
 
 
-def _with_pictures(found: Clusters, images: Images) -> Clusters:
-    """The same with pictures of both clusters of the classes with the lowest p-values."""
-    which, p_values, _ = found.judged()
-    divided = np.flatnonzero(~np.isnan(found.silhouettes))
+def _with_pictures(clusters: Clusters, images: Images) -> Clusters:
+    """Add pictures of both clusters of the classes with the lowest p-values."""
+    which, p_values, _ = clusters.judged()
+    divided = np.flatnonzero(~np.isnan(clusters.silhouettes))
     rows, names = [], []
     for k in divided[np.argsort(p_values[divided], kind="stable")][:PICTURED_CLASSES].tolist():
         for mine, words in ((True, "avoided"), (False, "other")):
-            of_class = found.labels == found.classes[k]
-            chosen = found.indices[of_class & ((found.owner == which[k]) == mine)][:PICTURED_RECORDS]
+            of_class = clusters.labels == clusters.classes[k]
+            chosen = clusters.indices[of_class & ((clusters.owner == which[k]) == mine)][:PICTURED_RECORDS]
             if not len(chosen):
                 continue
             shown = images[torch.from_numpy(chosen)]
             blank = shown.new_zeros(PICTURED_RECORDS - len(shown), *shown.shape[1:])
             rows.append(torch.cat([shown, blank]).numpy())
-            names.append(f"{found.names[k]}, {words}")
+            names.append(f"{clusters.names[k]}, {words}")
     if not rows:
-        return found
-    return Clusters(**{**vars(found), "pictures": np.stack(rows), "rows": tuple(names)})
+        return clusters
+    return Clusters(**{**vars(clusters), "pictures": np.stack(rows), "rows": tuple(names)})

@@ -8,6 +8,6 @@ from securitynet.methods.base import Method
 
 
 class Detector(Method):
-    """A backdoor detector: it inspects a model, or filters its inputs."""
+    """A backdoor detector: it inspects a model or filters its inputs."""
 
     kind: ClassVar[Literal["attack", "detector"]] = "detector"

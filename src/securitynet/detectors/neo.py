@@ -1,4 +1,4 @@
-"""NEO: a region that decides the prediction, and decides it on other images too, is a trigger."""
+"""NEO: a region that determines the prediction of its image, and of other images too, is a trigger."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
@@ -22,65 +23,70 @@ from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derived_seed
 
 FEWEST_HELD_OUT = 10
-"""Clean images without which no region can be confirmed."""
+"""Smallest number of clean images to confirm regions with."""
 
 GUIDED_ROUNDS = 2
-"""How often a guided search looks at what it has learned so far."""
+"""Number of rounds of a guided search; each uses what the previous ones learned."""
 
 RANDOM_ROUNDS = 4
-"""A random search looks this often whether a region is confirmed already."""
+"""Number of rounds of a random search, which checks after each whether a region is confirmed."""
 
 _MOST = 60.0
-"""Log-odds beyond this are taken for it; a target that knows one class only has infinite ones."""
+"""Log-odds are clipped to this, because those of a saturated posterior are infinite."""
 
 
 class Neo(InputFilter):
-    """Stops an image if one of its regions is a trigger: covering it changes the prediction, and it works elsewhere.
+    """Stops an image if covering a region changes its prediction, and the region also changes those of other images.
 
     Udeshi et al., "Model agnostic defence against backdoor attacks in machine learning" (2019); SecurityNet, section
     3.3. A region is covered with the image's dominant colour. If that changes the prediction, the region is laid over
     held-out images at its place; if the predictions of more than ``confirmed`` of them change, the image is stopped.
 
-    Its score is the largest share of predictions that a region of it changed; 0 where covering none changed its own.
+    The score is the largest share of predictions that a region of the image changed; 0 if covering no region changed
+    the prediction of the image itself.
 
     Attributes:
-        regions: Regions of an image that are covered, at most.
-        size: Their side, as a share of the image's side: 1/8 is 4×4 in 32×32.
-        search: ``random``: places are drawn at random. ``guided``: half of them are, the others lie near those whose
-            covering lowered the prediction's posterior most. All places can be reached.
-        clusters: Of the pixels' colours; the centre of the largest is the dominant colour.
-        held_out: Clean images, beside those judged, on which regions are tried, at most.
+        regions: Largest number of regions to cover per image.
+        size: Side of a region as a share of the image's side: 1/8 is 4×4 in 32×32.
+        search: ``random``: places are drawn at random. ``guided``: half of them are, and the others lie near those
+            whose covering lowered the posterior of the prediction most. All places can be reached.
+        clusters: Number of clusters of the pixels' colours; the centre of the largest is the dominant colour.
+        held_out: Largest number of clean images, besides those judged, on which regions are tried.
         confirmed: Share of predictions that must change.
-        counted: ``others``: held-out images that have the image's own prediction are left out, as a trigger that leads
-            to it can't change them. ``all``: they count as unchanged, which no trigger of a model with few classes can
-            make up for.
-        screen: ``bf16``: ask the network in bf16, and in its own precision only where a prediction is in doubt: where
-            it leads by less than the precisions were ever apart on held-out images, six deviations of that difference
-            at least. Predictions are the same; a guided search may look at other places. For networks that run here.
+        counted: ``others``: held-out images with the image's own prediction are left out, because a trigger for that
+            class cannot change them. ``all``: they count as unchanged, which can hide every trigger of a model with few
+            classes.
+        screen: ``bf16``: query the network in bf16, and in its own precision only if the lead of the predicted logit is
+            below a bound on the difference between the precisions, measured on held-out images. Predictions are the
+            same, but a guided search may look at other places. For local networks only.
     """
 
-    costs: ClassVar[str | None] = "asks the target about hundreds of changed copies of each of thousands of images"
+    costs: ClassVar[str | None] = "queries the target with hundreds of altered copies of each of thousands of images"
 
-    regions: int = Field(default=200, ge=1, description="Regions of an image that are covered, at most.")
-    size: float = Field(default=0.125, gt=0, lt=1, description="Their side as a share of the image's: 4 of 32.")
+    regions: int = Field(default=200, ge=1, description="Largest number of regions to cover per image.")
+    size: float = Field(default=0.125, gt=0, lt=1, description="Side of a region as a share of the image's: 4 of 32.")
     search: Literal["guided", "random"] = Field(
-        default="guided", description="Where to look: half at random and half near doubts, or all at random."
+        default="guided",
+        description="Choice of places: partly near those that lowered the posterior, or all at random.",
     )
     clusters: int = Field(default=3, ge=1, le=16, description="k-means clusters for the dominant colour.")
-    held_out: int = Field(default=200, ge=FEWEST_HELD_OUT, description="Images on which regions are tried, at most.")
-    confirmed: float = Field(default=0.8, gt=0, lt=1, description="Share of predictions that a trigger changes.")
+    held_out: int = Field(
+        default=200, ge=FEWEST_HELD_OUT, description="Largest number of images on which regions are tried."
+    )
+    confirmed: float = Field(default=0.8, gt=0, lt=1, description="Share of predictions that a trigger must change.")
     counted: Literal["others", "all"] = Field(
-        default="others", description="Of the held-out images: those of other predictions, or all."
+        default="others", description="Held-out images that count: of other predictions, or all."
     )
     screen: Literal["none", "bf16"] = Field(
-        default="none", description="Ask in bf16 first, and again only where that leaves a prediction in doubt."
+        default="none", description="Query in bf16 first, and in full precision only where the prediction is in doubt."
     )
 
     @property
+    @override
     def tuning_images(self) -> int:
-        """See `InputFilter.tuning_images`."""
         return self.held_out
 
+    @override
     def fitted(
         self,
         client: QueryClient,
@@ -89,23 +95,22 @@ class Neo(InputFilter):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> FittedNeo:
-        """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_HELD_OUT, "NEO")
         return FittedNeo(self, client, clean.tuning, seed)
 
 
 @dataclass(eq=False)
 class _Search:
-    """What is known of a piece of images while they are examined: N images, G places.
+    """The state of the search on N images with G places each.
 
     Attributes:
-        images: N×C×H×W uint8.
+        images: Images, N×C×H×W uint8.
         labels: Their predictions, N.
         colours: Their dominant colours, N×C uint8.
-        taken: Places that were covered, N×G.
-        doubts: What that did to the log-odds of the prediction, N×G; more is worse for it.
-        best: The largest share of predictions that a region changed, N.
-        place: Where that region is, N; -1 for nowhere.
+        taken: Whether each place was covered, N×G.
+        doubts: Decrease of the log-odds of the prediction when a place is covered, N×G.
+        best: Largest share of predictions that a region changed, N.
+        place: Place of that region, N; -1 for none.
     """
 
     images: torch.Tensor
@@ -121,10 +126,10 @@ class FittedNeo(FittedFilter):
     """NEO in front of a target.
 
     Args:
-        settings: How.
-        client: To the target.
+        settings: Configuration of the detector.
+        client: Client that queries the target.
         held_out: Clean images, M×C×H×W uint8.
-        seed: Of the places.
+        seed: Seed of the places.
     """
 
     columns = ("image", "region covered", "region moved")
@@ -143,15 +148,15 @@ class FittedNeo(FittedFilter):
             client, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others", self.margin
         )
         if bool((predictions == predictions[0]).all()):
-            self.notes = ("The target puts all held-out images into one class, which hides what a trigger changes.",)
+            self.notes = ("The target assigns all held-out images to one class, which hides the effect of a trigger.",)
         if self.margin is not None:
             note = f"Predicted in bf16 where the lead in logits is beyond {self.margin:.2g}, else in fp32."
             self.notes = (*self.notes, note)
         elif settings.screen == "bf16":
-            self.notes = (*self.notes, "The target can't be asked in bf16 beside its own precision.")
+            self.notes = (*self.notes, "The target cannot be queried in bf16.")
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
-        """See `FittedFilter.examine`; ``regions`` are top, left, height and width of the best region, -1 for none."""
+        """Compute scores, verdicts and ``regions``: top, left, height and width of the best region, -1 for none."""
         keys = [derived_seed(self.seed, f"neo {purpose}", row) for row in rows.tolist()]
         streams = [torch.Generator().manual_seed(key) for key in keys]
         outputs = self.client.outputs(images, remember=True)
@@ -190,41 +195,41 @@ class FittedNeo(FittedFilter):
             "colours": state.colours.numpy(),
         }
 
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
-        """See `FittedFilter.pictures`: the image, its best region covered, and that region on a held-out image."""
-        top, left, height, width = found["regions"][0].tolist()
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
+        """Return the image, the image with its best region covered, and that region on a held-out image."""
+        top, left, height, width = verdicts["regions"][0].tolist()
         other = self.held_out[0]
         if top < 0:
             return torch.stack([image, image, other])
         hidden, carrier = image.clone(), other.clone()
         window = (slice(None), slice(top, top + height), slice(left, left + width))
-        hidden[window] = torch.from_numpy(found["colours"][0])[:, None, None]
+        hidden[window] = torch.from_numpy(verdicts["colours"][0])[:, None, None]
         carrier[window] = image[window]
         return torch.stack([image, hidden, carrier])
 
     def _rounds(self, budget: int) -> list[tuple[int, bool]]:
-        """(places, whether they are guided) of each round; the numbers add up to the budget."""
+        """Return (number of places, whether they are guided) of each round; the numbers add up to the budget."""
         if self.settings.search == "random" or budget == len(self.grid):
             return [(number, False) for number in _shares(budget, RANDOM_ROUNDS)]
         first = (budget + 1) // 2
         return [(first, False), *((number, True) for number in _shares(budget - first, GUIDED_ROUNDS))]
 
     def _look(self, state: _Search, live: torch.Tensor, places: torch.Tensor, own: torch.Tensor) -> None:
-        """Cover places, R of each of the live images, and try those regions elsewhere that changed the prediction."""
+        """Cover R places of each of the live images, and try the regions that changed the prediction on others."""
         rows, where = live.repeat_interleave(places.shape[1]), places.flatten()
         changed = torch.zeros(len(rows), dtype=torch.bool)
         for part in torch.split(torch.arange(len(rows)), self.client.together):
             owner, place = rows[part], where[part]
             masks = self.grid.masks(place)
             hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
-            # A region that has the dominant colour already hides nothing: there is nothing to ask.
-            asked = (hidden != state.images[owner]).flatten(1).any(dim=1)
-            if not asked.any():
+            # Covering a region that has the dominant colour already changes nothing, so no query is needed.
+            differs = (hidden != state.images[owner]).flatten(1).any(dim=1)
+            if not differs.any():
                 continue
-            owner, place = owner[asked], place[asked]
-            outputs = self.client.decided(hidden[asked], self.margin)
+            owner, place = owner[differs], place[differs]
+            outputs = self.client.decided(hidden[differs], self.margin)
             labels = state.labels[owner]
-            changed[part[asked]] = outputs.argmax(dim=1) != labels
+            changed[part[differs]] = outputs.argmax(dim=1) != labels
             state.doubts[owner, place] = own[owner] - self._log_odds(outputs, labels)
         state.taken[rows, where] = True
         if not changed.any():
@@ -238,10 +243,10 @@ class FittedNeo(FittedFilter):
                 state.best[row], state.place[row] = share, place
 
     def _log_odds(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Log-odds of classes, N float32; of labels alone, 1 or 0."""
+        """Return the log-odds of classes, N float32; for targets that return labels only, 1 or 0."""
         if self.client.target.head == "labels":
             return (outputs.argmax(dim=1) == labels).float()
-        # From the logits: a posterior near 1 has no digits left to tell a small doubt.
+        # Computed from logits, because a posterior near 1 has too few digits left for small changes.
         logits = heads.to_logits(outputs, self.client.target.head).double()
         own = logits.gather(1, labels[:, None])[:, 0]
         others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
@@ -249,6 +254,6 @@ class FittedNeo(FittedFilter):
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """``total`` as a sum of at most ``parts`` positive numbers that differ by 1 at most."""
+    """Split ``total`` into at most ``parts`` positive numbers that differ by at most 1."""
     numbers = [total // parts + (number < total % parts) for number in range(parts)]
     return [number for number in numbers if number]

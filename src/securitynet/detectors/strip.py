@@ -1,4 +1,4 @@
-"""STRIP: an image that keeps its prediction whatever is laid over it carries a trigger."""
+"""STRIP: an image whose prediction survives any overlay carries a trigger."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
@@ -20,19 +21,19 @@ from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derived_seed
 
 FEWEST_TUNING = 10
-"""Clean images without which no threshold is chosen."""
+"""Smallest number of clean images for a threshold."""
 
 MOST_POOLED = 2000
-"""Clean images that overlays are drawn from, at most."""
+"""Largest number of clean images that overlays are drawn from."""
 
 PRIOR = 4
-"""See `FittedStrip._rank`."""
+"""Weight of the overall mean in the estimates of `FittedStrip._rank`, as a number of images."""
 
 COMPARED = 64
-"""Clean images that are asked about in both precisions."""
+"""Number of clean images that are queried in both precisions."""
 
 SHOWN = 4
-"""Superpositions in the pictures of an image."""
+"""Number of superpositions in the pictures of an image."""
 
 
 class Strip(InputFilter):
@@ -43,50 +44,55 @@ class Strip(InputFilter):
     is the score.
 
     Attributes:
-        overlays: Clean images that are laid over each image: 10 in SecurityNet, 100 in the original.
-        mix: ``add``: pixel values are added and cut at white, as in the original. ``blend``: a weighted mean.
-        weight: Of the judged image in a blend.
-        false_rejection_rate: Share of clean images that may be stopped; the threshold is chosen for it.
-        threshold: How; see `securitynet.metrics.filtering.low_threshold`.
-        calibration: Clean images, beside those judged, from which the threshold is chosen, at most.
-        stop_early: ``certain`` (or true): stop asking about an image as soon as it is sure to pass, or to be stopped.
-            The verdicts are the same, with a fraction of the questions; there is no AUC then. ``likely``: let it pass,
-            too, where the overlays seen predict that it will, by a margin measured on the clean images that the
-            threshold comes from. Such a prediction may miss an image, and never stops one. ``no`` (or false): ask all.
-        screen: ``bf16``: where questions stop early, ask the network in bf16, and in its own precision only about
-            images whose mean entropy lies near the threshold: nearer than the precisions were ever apart on clean
-            images, six deviations of that difference at least. For networks that run here.
+        overlays: Number of clean images to overlay on each image: 10 in SecurityNet, 100 in the original.
+        mix: ``add``: pixel values are added and clipped at white, as in the original. ``blend``: a weighted mean.
+        weight: Weight of the judged image in a blend.
+        false_rejection_rate: Share of clean images that may be stopped, for which the threshold is chosen.
+        threshold: How the threshold is chosen; see `securitynet.metrics.filtering.low_threshold`.
+        calibration: Largest number of clean images, besides those judged, from which the threshold is chosen.
+        stop_early: ``certain`` (or true): stop querying an image as soon as its verdict is certain. The verdicts are
+            the same with a fraction of the queries, but there is no AUC. ``likely``: also let an image pass if the
+            overlays so far predict that it will, by a margin measured on the clean images of the threshold; such a
+            prediction may miss an image, but never stops one. ``no`` (or false): use all overlays.
+        screen: ``bf16``: with ``stop_early``, query the network in bf16, and in its own precision only for images whose
+            mean entropy is closer to the threshold than a bound on the difference between the precisions, measured on
+            clean images. For local networks only.
     """
 
-    costs: ClassVar[str | None] = "asks the target about many superpositions of each of thousands of images"
+    costs: ClassVar[str | None] = "queries the target with many superpositions of each of thousands of images"
 
-    overlays: int = Field(default=10, ge=1, description="Clean images laid over each image (original: 100).")
+    overlays: int = Field(default=10, ge=1, description="Overlays per image (original: 100).")
     mix: Literal["add", "blend"] = Field(default="add", description="add, as in the original, or blend.")
-    weight: float = Field(default=0.5, gt=0, lt=1, description="Of the judged image in a blend.")
-    false_rejection_rate: float = Field(default=0.05, gt=0, lt=1, description="Share of clean images to be stopped.")
+    weight: float = Field(default=0.5, gt=0, lt=1, description="Weight of the judged image in a blend.")
+    false_rejection_rate: float = Field(
+        default=0.05, gt=0, lt=1, description="Share of clean images that may be stopped."
+    )
     threshold: filtering.Fit = Field(default="auto", description="From a normal fit, a quantile, or auto.")
-    calibration: int = Field(default=2000, ge=FEWEST_TUNING, description="Clean images for the threshold, at most.")
+    calibration: int = Field(
+        default=2000, ge=FEWEST_TUNING, description="Largest number of clean images for the threshold."
+    )
     stop_early: bool | Literal["likely"] = Field(
-        default=False, description="no; certain: stop asking once the verdict is sure; likely: also pass by prediction."
+        default=False,
+        description="no; certain: stop once the verdict is certain; likely: also pass images by prediction.",
     )
     screen: Literal["none", "bf16"] = Field(
-        default="none", description="With stop_early, ask in bf16 first, and again only where that leaves a doubt."
+        default="none", description="With stop_early, query in bf16 first, and in full precision only in doubt."
     )
 
     @field_validator("stop_early", mode="before")
     @classmethod
     def _as_words(cls, value: object) -> object:
-        # Kept as true and false, as they were before there was a third choice: trials and pieces keep their names.
+        # Stored as true and false, as before there was a third choice, so that ids of existing trials do not change.
         return {"no": False, "certain": True}.get(value, value) if isinstance(value, str) else value
 
     @property
+    @override
     def tuning_images(self) -> int:
-        """See `InputFilter.tuning_images`."""
         return self.calibration
 
     @property
+    @override
     def mixing_images(self) -> int:
-        """See `InputFilter.mixing_images`."""
         return MOST_POOLED
 
     @model_validator(mode="after")
@@ -95,6 +101,7 @@ class Strip(InputFilter):
             raise ValueError("screen works with stop_early only: it gives verdicts, and no scores that could be ranked")
         return self
 
+    @override
     def fitted(
         self,
         client: QueryClient,
@@ -103,7 +110,6 @@ class Strip(InputFilter):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> FittedStrip:
-        """See `InputFilter.fitted`."""
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
         report_progress = progress or (lambda done, total: None)
@@ -114,10 +120,10 @@ class FittedStrip(FittedFilter):
     """STRIP in front of a target.
 
     Args:
-        settings: How.
-        client: To the target.
-        pool: Clean images to be laid over others, M×C×H×W uint8.
-        seed: Decides which are laid over which.
+        settings: Configuration of the detector.
+        client: Client that queries the target.
+        pool: Clean images for overlays, M×C×H×W uint8.
+        seed: Seed of the choice of overlays.
     """
 
     columns = ("image", *(f"overlay {number}" for number in range(1, SHOWN + 1)))
@@ -127,26 +133,26 @@ class FittedStrip(FittedFilter):
         self.client = client
         self.pool = pool
         self.seed = seed
-        self.threshold = math.inf  # until it is known nothing is stopped
+        self.threshold = math.inf  # nothing is stopped before calibration
         self.expected = torch.zeros(len(pool), dtype=torch.float64)
         self.margin: float | None = None
         self.predictor: EarlyStopPredictor | None = None
-        self.piece = 256 if settings.stop_early else 64  # as questions stop, batches become small
+        self.piece = 256 if settings.stop_early else 64  # batches shrink as images drop out
 
     def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedStrip:
-        """Choose the threshold, and the order in which overlays are asked about.
+        """Choose the threshold and the order of the overlays.
 
         Args:
             tuning: Clean images, N×C×H×W uint8.
-            folder: Where finished pieces are kept; None keeps nothing.
-            progress: Told about images done.
+            folder: Folder of completed pieces; None stores nothing.
+            progress: Called with the number of images done and the total.
         """
         rows = np.arange(len(tuning), dtype=np.int64)
 
         def measured(which: np.ndarray, half: bool) -> np.ndarray:
-            """Entropies of these images with each of their overlays, n×K."""
+            """Return the entropies of these images with each of their overlays, n×K."""
             name = f"calibration{' bf16' if half else ''} of {len(which)}"
-            found = in_pieces(
+            pieces = in_pieces(
                 lambda images, numbers: {"entropies": self._all(images, self._picked(numbers, "calibration"), half)},
                 tuning[torch.from_numpy(which)],
                 name,
@@ -155,7 +161,7 @@ class FittedStrip(FittedFilter):
                 progress if len(which) == len(tuning) else lambda done, total: None,
                 rows=which,
             )
-            return np.asarray(found["entropies"])
+            return np.asarray(pieces["entropies"])
 
         screened = self.settings.screen == "bf16" and self.client.half is not None
         # A quantile needs exact values near itself only; a normal fit needs all.
@@ -176,7 +182,7 @@ class FittedStrip(FittedFilter):
                 self._choose(means)
             self.notes = (*self.notes, f"Decided in bf16 beyond {self.margin:.2g} bits of the threshold, else in fp32.")
         elif self.settings.screen == "bf16":
-            self.notes = (*self.notes, "The target can't be asked in bf16 beside its own precision.")
+            self.notes = (*self.notes, "The target cannot be queried in bf16.")
         picks = self._picked(rows, "calibration").numpy()
         self._rank(picks, entropies)
         if self.settings.stop_early == "likely":
@@ -184,8 +190,8 @@ class FittedStrip(FittedFilter):
         return self
 
     def _foresee(self, picks: np.ndarray, entropies: np.ndarray) -> None:
-        """Measure how well the overlays seen predict the others, if there are enough images."""
-        # An image's own entropies must not decide its order, as they don't for an incoming one.
+        """Measure how well the first overlays predict the others, if there are enough images."""
+        # The order of an image's overlays must not depend on its own entropies, as for incoming images.
         counts = np.bincount(picks.ravel(), minlength=len(self.pool))
         sums = np.bincount(picks.ravel(), entropies.ravel(), len(self.pool))
         others = (sums[picks] - entropies + PRIOR * entropies.mean()) / (counts[picks] - 1 + PRIOR)
@@ -206,13 +212,13 @@ class FittedStrip(FittedFilter):
         at = f" ({margin:.2g} in cube roots of bits after {half} overlays)" if math.isfinite(margin) else ""
         self.notes = (
             *self.notes,
-            "Images also passed by prediction from the overlays seen; stopped ones were certain. The margin is "
+            "Images also passed by prediction from the first overlays; stopped images were certain. The margin is "
             f"{DEVIATIONS:g} deviations or more of {len(ordered):,} clean images{at}; of the {int(below.sum())} of "
             f"them below the threshold it let {int(missed.sum())} pass.",
         )
 
     def _choose(self, entropies: np.ndarray) -> None:
-        """Take the threshold from mean entropies of clean images, in bits."""
+        """Choose the threshold from the mean entropies of clean images, in bits."""
         rate = self.settings.false_rejection_rate
         bound = filtering.low_threshold(entropies, rate, self.settings.threshold)
         self.threshold, self.nominal, self.calibration = -bound.value, rate, -entropies
@@ -226,81 +232,82 @@ class FittedStrip(FittedFilter):
             self.notes = ("The threshold lies below an entropy of 0, so nothing can be stopped.",)
 
     def _rank(self, picks: np.ndarray, entropies: np.ndarray) -> None:
-        """Estimate the mean entropy under each overlay, drawn towards that of all as if `PRIOR` more were like them."""
+        """Estimate the mean entropy under each overlay, shrunk to the overall mean, which counts as `PRIOR` images."""
         sums = np.bincount(picks.ravel(), entropies.ravel(), len(self.pool))
         counts = np.bincount(picks.ravel(), minlength=len(self.pool))
         self.expected = torch.from_numpy((sums + PRIOR * entropies.mean()) / (counts + PRIOR))
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
-        """See `FittedFilter.examine`; ``asked`` is the number of superpositions of each image.
+        """Compute scores, verdicts, and the number of superpositions of each image (stored as ``asked``).
 
-        Where questions stop early, scores depend on what is examined together, as they are bounds; verdicts do not.
-        An image that passes by prediction has the negative of the mean predicted as its score.
+        With ``stop_early``, scores are bounds and depend on the batch; verdicts do not. The score of an image that
+        passes by prediction is the negative of the predicted mean.
         """
         picks = self._picked(rows, purpose)
         if not self.settings.stop_early:
             sums = torch.from_numpy(self._all(images, picks)).sum(dim=1)
-            asked = torch.full((len(images),), self.settings.overlays)
+            queries = torch.full((len(images),), self.settings.overlays)
         else:
-            # Those first that should tell most.
+            # The most informative overlays first.
             order = torch.sort(self.expected[picks], dim=1, descending=True, stable=True).indices
-            sums, asked = self._until_sure(images, picks.gather(1, order))
+            sums, queries = self._until_sure(images, picks.gather(1, order))
         scores = -(sums / self.settings.overlays).numpy()
-        return {"scores": scores, "flagged": scores > self.threshold, "asked": asked.numpy()}
+        return {"scores": scores, "flagged": scores > self.threshold, "asked": queries.numpy()}
 
     def _until_sure(self, images: torch.Tensor, picks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums of entropies up to where the verdict is sure, N; and how many superpositions were asked about, N."""
+        """Return sums of entropies up to where the verdict is certain, N, and the numbers of superpositions, N."""
         if self.margin is None:
-            sums, asked, _ = self._narrowed(images, picks, 0.0, half=False)
-            return sums, asked
-        sums, asked, doubtful = self._narrowed(images, picks, self.margin, half=True)
+            sums, queries, _ = self._narrowed(images, picks, 0.0, half=False)
+            return sums, queries
+        sums, queries, doubtful = self._narrowed(images, picks, self.margin, half=True)
         if len(doubtful):
             exact, more, _ = self._narrowed(images[doubtful], picks[doubtful], 0.0, half=False, certain=True)
             sums[doubtful] = exact
-            asked[doubtful] += more
-        return sums, asked
+            queries[doubtful] += more
+        return sums, queries
 
     def _narrowed(
         self, images: torch.Tensor, picks: torch.Tensor, margin: float, *, half: bool, certain: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ask until each mean is sure to lie more than a margin above the bound, or below; the third are the others.
+        """Query until each mean is certain to lie more than a margin above or below the bound.
 
-        Unless ``certain``, one that is predicted above ends the queries, too; its sum is the predicted one then.
+        Unless ``certain``, the queries of an image also end once its mean is predicted to lie above the bound; its sum
+        is then the predicted one. The third result marks the images that remain undecided.
         """
         count, bound = self.settings.overlays, -self.threshold
         sums = torch.zeros(len(images), dtype=torch.float64)
-        asked = torch.zeros(len(images), dtype=torch.int64)
+        queries = torch.zeros(len(images), dtype=torch.int64)
         live, start = torch.arange(len(images)), 0
         while len(live) and start < count:
             chosen = picks[live, start : start + max(1, -(-self.client.fewest // len(live)))]
             seen = sums[live, None] + self._entropies(images, live, chosen, half).cumsum(dim=1)
             sums[live], passed = seen[:, -1], torch.zeros(len(live), dtype=torch.bool)
-            asked[live] += chosen.shape[1]
+            queries[live] += chosen.shape[1]
             numbers = torch.arange(start + 1, start + chosen.shape[1] + 1)
             start += chosen.shape[1]
             if self.predictor is not None and not certain:
-                # At each number of overlays, also within what was asked at once: that depends on the other images.
+                # Checked after each overlay, also within a batch, because the size of a batch depends on other images.
                 predicted, least = self.predictor.totals(seen, numbers)
-                # What the prediction may miss and what the precision may change are independent.
+                # The errors of the prediction and of the precision are independent.
                 gaps = torch.hypot((predicted - least) / count, torch.tensor(margin, dtype=torch.float64))
                 passing = predicted / count - gaps >= bound
                 passed = passing.any(dim=1)
                 sums[live] = sums[live].maximum(predicted.where(passing, 0.0).amax(dim=1))
-            # Entropies are not negative: above the bound a sum stays above. And none exceeds that of equal posteriors.
+            # Entropies are not negative, so a sum above the bound stays above; none exceeds that of equal posteriors.
             means = sums[live] / count
             rest = (count - start) / count * self._highest() if start < count else 0.0
             live = live[~(passed | (means >= bound + margin) | (means + rest < bound - margin))]
-        return sums, asked, live
+        return sums, queries, live
 
     def _highest(self) -> float:
-        """The largest entropy in bits, and a little more for rounding."""
+        """Largest entropy in bits, plus a tolerance for rounding."""
         classes = self.client.target.num_classes
         if classes is None or self.client.target.head == "answers":  # an interface's need not sum to 1
             return math.inf
         return math.log2(classes) + 1e-4
 
-    def pictures(self, image: torch.Tensor, found: Arrays, row: int, purpose: str) -> torch.Tensor:
-        """See `FittedFilter.pictures`: the image, and its first superpositions."""
+    def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
+        """Return the image and its first superpositions."""
         picks = self._picks(row, purpose)[:SHOWN]
         mixed = self.mixed(image.expand(len(picks), *image.shape), self.pool[picks])
         if mixed.is_floating_point():
@@ -309,32 +316,32 @@ class FittedStrip(FittedFilter):
         return torch.cat([image[None], mixed, missing])
 
     def mixed(self, images: torch.Tensor, overlays: torch.Tensor) -> torch.Tensor:
-        """Superpositions: uint8 by addition, float32 in [0, 1] by blending; all N×C×H×W."""
+        """Superpose images: uint8 by addition, float32 in [0, 1] by blending; all N×C×H×W."""
         if self.settings.mix == "add":
-            # uint8 wraps around; where it did, the sum is smaller than its parts. That saves a pass in wider integers.
+            # uint8 addition wraps around, and then the sum is smaller than its parts; this avoids wider integers.
             total = images + overlays
             return total.masked_fill_(total < overlays, 255)
         return overlays.float().div_(255).lerp_(images.float().div_(255), self.settings.weight)
 
     def _all(self, images: torch.Tensor, picks: torch.Tensor, half: bool = False) -> np.ndarray:
-        """Entropies of all superpositions in bits, N×K float64."""
+        """Return the entropies of all superpositions in bits, N×K float64."""
         return self._entropies(images, torch.arange(len(images)), picks, half).numpy()
 
     def _entropies(self, images: torch.Tensor, live: torch.Tensor, picks: torch.Tensor, half: bool) -> torch.Tensor:
-        """Entropies of superpositions in bits: some overlays for each of the ``live`` images, in that shape."""
+        """Return the entropies of superpositions in bits, in the shape of ``picks``, for the ``live`` images."""
         owners, chosen = live.repeat_interleave(picks.shape[1]), picks.flatten()
-        found = []
+        entropies = []
         for part in torch.split(torch.arange(len(owners)), self.client.target.batch_size):
             mixed = self.mixed(images[owners[part]], self.pool[chosen[part]])
-            found.append(torch.special.entr(self.client.posteriors(mixed, half=half).double()).sum(dim=1))
-        return torch.cat(found).view(picks.shape) / math.log(2)
+            entropies.append(torch.special.entr(self.client.posteriors(mixed, half=half).double()).sum(dim=1))
+        return torch.cat(entropies).view(picks.shape) / math.log(2)
 
     def _picked(self, rows: np.ndarray, purpose: str) -> torch.Tensor:
-        """Positions in the pool of the overlays of images, N×K."""
+        """Return the positions in the pool of the overlays of images, N×K."""
         return torch.stack([self._picks(row, purpose) for row in rows.tolist()])
 
     def _picks(self, row: int, purpose: str) -> torch.Tensor:
-        """Which images of the pool are laid over an image: different ones, as long as there are enough."""
+        """Choose images of the pool to overlay on an image, without repetition if there are enough."""
         stream = torch.Generator().manual_seed(derived_seed(self.seed, f"strip {purpose}", row))
         rounds = math.ceil(self.settings.overlays / len(self.pool))
         orders = [torch.randperm(len(self.pool), generator=stream) for _ in range(rounds)]

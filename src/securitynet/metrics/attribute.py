@@ -1,8 +1,8 @@
-"""Measures of attribute inference: accuracy, macro-F1, and the gain of both over what the label alone would give.
+"""Metrics of attribute inference: accuracy, macro-F1, and the gain of both over the class label alone.
 
-What could be predicted without the attack? For accuracy, the baseline is the most frequent value, within a record's
-class where that is clear (`label_majority`). For macro-F1, which rewards guessing, it is the score of the attack's own
-predictions after they are permuted among the records of each class: they then depend on the class and nothing else.
+The baselines are what could be predicted without the attack. For accuracy, this is the most frequent value, within the
+class of a record where it is clear (`label_majority`). For macro-F1, which rewards guessing, it is the score of the
+attack's own predictions permuted among the records of each class, so that they depend on the class only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Values = NDArray[np.int64]
 def measure(
     truth: Values, predicted: Values, baseline: Values, labels: Values, *, level: float = 0.95
 ) -> list[Measurement]:
-    """All measures of one attribute on the records that trained nothing.
+    """Compute all metrics of one attribute on held-out records.
 
-    The gain is the difference from the baseline on the same records, so what makes a record hard for both does not
-    widen its interval.
+    The gain is the difference from the baseline on the same records, so records that are hard for both do not widen
+    its interval.
 
     Args:
         truth: Values of the attribute, N.
@@ -54,13 +54,12 @@ def measure(
 
 
 def label_majority(known: Values, known_labels: Values, labels: Values) -> Values:
-    """Predict an attribute from the label and the majority alone, learned from records whose attribute is known.
+    """Predict an attribute from the class label and the majority alone, learned from records with known attribute.
 
-    The most frequent value of the label's class where it leads the next one by two records or more, and otherwise the
-    most frequent value of all. With a smaller lead, leaving out one record could turn it. If this rule, learned without
-    a record, says that record's value no more often than the most frequent value does, classes are left out of it: what
-    they seemed to predict is chance, and would make the baseline too easy to beat. Of equally frequent values the first
-    counts.
+    The prediction is the most frequent value of the class if it leads the next one by at least two records, and
+    otherwise the most frequent value overall; with a smaller lead, leaving out one record could reverse it. If this
+    rule, evaluated by leave-one-out, is no more accurate than the most frequent value overall, classes are ignored:
+    what they seemed to predict is chance, and would make the baseline too easy to beat. Ties go to the first value.
 
     Args:
         known: Values of the attribute of records that the adversary knows, M, at least 1.
@@ -68,7 +67,7 @@ def label_majority(known: Values, known_labels: Values, labels: Values) -> Value
         labels: Classes of the records to predict, N.
 
     Returns:
-        N values.
+        Predicted values, N.
     """
     classes, numbered = np.unique(known_labels, return_inverse=True)
     votes = np.zeros((len(classes), max(int(known.max()) + 1, 2)), dtype=np.int64)
@@ -88,13 +87,13 @@ def label_majority(known: Values, known_labels: Values, labels: Values) -> Value
 
 
 def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
-    """The value that leads in each class by two or more, otherwise that of all. ``votes`` is K×V."""
+    """Return the value that leads in each class by two or more, else the overall one. ``votes`` is K×V."""
     ranked = np.sort(votes, axis=1)
     return np.asarray(np.where(ranked[:, -1] - ranked[:, -2] >= 2, votes.argmax(axis=1), overall), dtype=np.int64)
 
 
 def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float) -> list[Measurement]:
-    """Gain in macro-F1, macro-F1, and macro-F1 of the predictions permuted within classes."""
+    """Compute the gain in macro-F1, macro-F1, and the macro-F1 of predictions permuted within classes."""
     table = _Table(truth, predicted, labels)
     measurements = []
     for name, least in (("macro-f1-gain", -1.0), ("macro-f1", 0.0), ("baseline-macro-f1", 0.0)):
@@ -115,14 +114,14 @@ def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float)
 
 
 class _Table:
-    """How often each combination of class, true and said value occurs: C combinations.
+    """Counts of each combination of class, true value and predicted value: C combinations.
 
-    Two of them may not have occurred: a record of the rarest value that is missed, and one that is hit.
+    Two of them may be absent from the data: a record of the rarest value that is missed, and one that is hit.
 
     Args:
-        truth: N.
-        predicted: N.
-        labels: N.
+        truth: True values, N.
+        predicted: Predicted values, N.
+        labels: Classes, N.
     """
 
     def __init__(self, truth: Values, predicted: Values, labels: Values) -> None:
@@ -144,7 +143,7 @@ class _Table:
         # Each column of these sums the combinations that belong together.
         self._hits = _indicator(true, size, true == predicted_value)
         self._true, self._said = _indicator(true, size), _indicator(predicted_value, size)
-        # Only a value that occurs and is said in a class can be hit there; most do not where there are many.
+        # Only values that occur and are predicted in a class can be hit there; with many values, most are not.
         pairs = np.intersect1d(label * size + true, label * size + predicted_value)
         of_class, of_value = pairs // size, pairs % size
         self._classes = _indicator(label, len(classes))
@@ -163,11 +162,11 @@ class _Table:
         return _f1(counts @ self._hits, true, predicted), _f1(dealt, true, predicted)
 
     def interval(self, name: str, least: float, level: float) -> tuple[float, float, float]:
-        """Value, lower and upper end of one of the three measures, whose values lie between ``least`` and 1.
+        """Compute value, lower and upper end of one of the three metrics, whose values lie between ``least`` and 1.
 
-        For the lower end a record of the rarest value is added that is missed, for the upper one that is hit: what the
-        records at hand did not show, and what Clopper and Pearson's limits add to a rate. Bias and variance are the
-        jackknife's, the distribution the Beta distribution of this mean and variance.
+        A record of the rarest value is added, which is missed for the lower end and hit for the upper end. It stands
+        for what the records did not show, as in Clopper and Pearson's limits of a rate. Bias and variance are those of
+        the jackknife, and the distribution is the Beta distribution with this mean and variance.
         """
         ends = []
         for cell, share in ((self._missed, (1 - level) / 2), (self._hit, (1 + level) / 2)):
@@ -184,10 +183,10 @@ class _Table:
                 parts.append(self._measure(name, without))
             shift = np.concatenate(parts) - value
             variance = (n - 1) / n * float(counts[there] @ shift**2)
-            # With few records permuted predictions hit too often: each is assigned to its own record once in its class.
+            # With few records, permuted predictions hit too often, because a prediction may return to its own record.
             centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
             span = 1 - least
-            # The correction is a guess itself: the end that lies farther out counts, with it or without.
+            # The correction is an estimate itself, so the wider of the ends with and without it counts.
             both = (np.array([value, centre]) - least) / span
             farther = rates.beta_quantile(both, variance / span**2, share)
             ends.append(least + span * float(farther.min() if share < 0.5 else farther.max()))

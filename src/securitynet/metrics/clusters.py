@@ -1,4 +1,4 @@
-"""Whether the training records of a class form two groups, only one of which occurs among clean images."""
+"""Tests whether the training records of a class form two groups, only one of which occurs among clean images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
 
 SILHOUETTE = 0.1
-"""From this silhouette on, two clusters are taken for two groups (Chen et al., 2019, section 5: 0.10 to 0.15)."""
+"""Silhouette from which on two clusters count as separate groups (Chen et al., 2019, section 5: 0.10 to 0.15)."""
 
 LARGEST_SHARE = 0.35
-"""Poison is taken to be less than this share of a class."""
+"""Poisoned records are assumed to be less than this share of a class."""
 
 LARGEST_RATIO = 0.25
-"""A cluster is foreign if clean images fall into it at most this often, against training records."""
+"""A cluster is foreign if clean images are at most this often in it, relative to training records."""
 
 ALPHA = 0.05
 
@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 
 
 def rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_]:
-    """Classes that activation clustering flags: well separated clusters, one of them small (section 5 of the paper).
+    """Return the classes that the paper's rule flags: well separated clusters, one of them small (section 5).
 
     Args:
         silhouettes: Of each class, K; NaN where it was not clustered.
@@ -37,7 +37,7 @@ def rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_
 
 
 def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64]]:
-    """Of each class the cluster that clean images avoid, and how surely they do.
+    """Return, for each class, the cluster that clean images avoid, and a p-value.
 
     Where no record is poisoned, clean images fall into a cluster as often as training records do, except for what the
     network memorised. Fisher's exact test, one-sided, says whether they do so less often. A small difference does not
@@ -46,10 +46,10 @@ def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64
 
     Args:
         training: Training records in each class's two clusters, K×2.
-        clean: Clean images there, K×2.
+        clean: Clean images in them, K×2.
 
     Returns:
-        Which cluster of each class, K, and the p-values, K; 1 where either group is empty.
+        The cluster of each class, K, and the p-values, K; 1 if either group is empty.
     """
     which = np.zeros(len(training), dtype=np.int64)
     p_values = np.ones(len(training))
@@ -66,7 +66,7 @@ def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64
 
 
 def adjusted(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
-    """p-values for ``tested`` tests at once (Holm, 1979), in their order."""
+    """Adjust p-values for ``tested`` simultaneous tests (Holm, 1979), keeping their order."""
     order = np.argsort(p_values, kind="stable")
     factors = np.maximum(tested - np.arange(len(p_values)), 1)
     stepped = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
@@ -85,20 +85,20 @@ def measure(
     level: float = 0.95,
     notes: Sequence[str] = (),
 ) -> list[Measurement]:
-    """Verdicts on classes and on records.
+    """Compute verdicts on classes and on records.
 
     Args:
-        silhouettes: K; NaN where a class was not clustered.
-        p_values: Adjusted, K.
-        training: K×2.
+        silhouettes: Silhouette of each class, K; NaN for classes that were not clustered.
+        p_values: Adjusted p-values, K.
+        training: Training records in both clusters of each class, K×2.
         suspect: Whether each record lies in the foreign cluster of a class whose p-value is below `ALPHA`, N.
-        poisoned: The truth, N, where it is known.
+        poisoned: Whether each record is poisoned, N, if known.
         level: Confidence level of the intervals.
-        notes: Go to each measurement.
+        notes: Notes, which are added to each measurement.
 
     Returns:
         ``foreign-p-value`` of the most suspicious class, ``foreign-classes``, ``rule-flagged-classes``,
-        ``suspect-records`` and, with the truth, ``detection-rate`` and ``false-rejection-rate`` of records.
+        ``suspect-records`` and, if poison is known, ``detection-rate`` and ``false-rejection-rate`` of records.
     """
     tested = ~np.isnan(silhouettes)
     count = int(tested.sum())

@@ -1,4 +1,4 @@
-"""Measures of backdoor detection: what Neural Cleanse's norms say of one model, and rates over many models."""
+"""Metrics of backdoor detection: verdicts on one model from Neural Cleanse's norms, and rates over many models."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def trigger_norms(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Measurement]:
-    """Both verdicts on one model from the norms of its labels' triggers.
+    """Compute both verdicts on one model from the norms of the candidate triggers of its labels.
 
     Args:
-        norms: Sum of the mask for each of N labels; infinite where no trigger was found.
-        sampled: Labels that are a random sample of all, N; median and spread are theirs. None for all.
-        population: Number of labels of the model, where only some were searched.
-        pixels: Of an image: what the smallest norm is a share of.
-        repeats: The norms by themselves of each of several searches, N each.
+        norms: Sum of the mask for each of N labels; infinite if no trigger exists for a label.
+        sampled: Whether each label belongs to the random sample that determines median and spread, N. None for all.
+        population: Number of labels of the model, if only some were searched.
+        pixels: Number of pixels of an image, of which the smallest norm is a share.
+        repeats: Norms of each of several searches, N each.
         reference: Norms of clean models, N each.
         level: Confidence level of the intervals.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The calibrated ``p-value`` and, with references, ``reference-p-value``; the rule's ``anomaly-index`` and
@@ -50,7 +50,7 @@ def trigger_norms(
     values, among = norms[converged], (np.ones(len(norms), bool) if sampled is None else sampled)[converged]
     if len(values) < low_outliers.FEWEST or among.sum() < low_outliers.FEWEST - 1:
         note = (
-            f"a trigger was found for {len(values)} labels; the smallest of fewer than {low_outliers.FEWEST} can't be "
+            f"only {len(values)} labels have a trigger; the smallest of fewer than {low_outliers.FEWEST} can't be "
             "called an outlier"
         )
         names = {"p-value": Direction.HIGHER, "anomaly-index": Direction.LOWER, "flagged-labels": Direction.LOWER}
@@ -66,7 +66,14 @@ def trigger_norms(
 
 
 def suspects(norms: Values, sampled: NDArray[np.bool_], population: int | None, alpha: float = 0.05) -> list[int]:
-    """Positions of the labels that the calibrated test calls outliers, ascending by norm; infinite norms never are."""
+    """Return the labels that the calibrated test flags, ascending by norm; infinite norms are never flagged.
+
+    Args:
+        norms: Norms, N.
+        sampled: Whether each label belongs to the random sample, N; None for all.
+        population: Number of labels of the model, if only some were searched.
+        alpha: Nominal level of the test.
+    """
     converged = np.flatnonzero(np.isfinite(norms))
     if len(converged) < low_outliers.FEWEST:
         return []
@@ -78,7 +85,7 @@ def suspects(norms: Values, sampled: NDArray[np.bool_], population: int | None, 
 
 
 def flagged(norms: Values, sampled: NDArray[np.bool_]) -> list[int]:
-    """Positions of the labels that Neural Cleanse's rule flags, ascending by norm."""
+    """Return the positions of the labels that Neural Cleanse's rule flags, ascending by norm."""
     converged = np.flatnonzero(np.isfinite(norms))
     if not sampled[converged].any():
         return []
@@ -95,7 +102,7 @@ def _sample(norms: Values, sampled: NDArray[np.bool_], population: int | None) -
 
 
 def _indices(norms: Values, sampled: NDArray[np.bool_]) -> Values:
-    """Anomaly indices of all values, from median and deviation of the sampled ones."""
+    """Compute anomaly indices of all values from the median and the deviation of the sampled ones."""
     return low_outliers.indices_among(norms, norms[sampled])
 
 
@@ -187,7 +194,7 @@ def _rule(norms: Values, sampled: NDArray[np.bool_], level: float, seed: int) ->
 
 
 def _false_positives(labels: int, level: float) -> Measurement:
-    """How often the rule flags a clean model with so many labels, were their norms normal draws."""
+    """Compute how often the rule flags a clean model with this many labels if their norms are normal draws."""
     counts = low_outliers.rule_false_positives(labels, THRESHOLD)
     measured = rates.rate("rule-false-positives", *counts, direction=Direction.LOWER, level=level)
     return measured.with_notes(f"Share of sets of {labels} independent normal draws that the rule flags.")
@@ -231,10 +238,10 @@ def overlap(mask: NDArray[np.floating], trigger: NDArray[np.floating], *, level:
 def population(
     scores: Values, backdoored: NDArray[np.bool_], threshold: float, *, level: float = 0.95
 ) -> list[Measurement]:
-    """A detector over a population of models: AUC, and both rates at a threshold, with exact intervals.
+    """Evaluate a detector over a population of models: AUC, and both rates at a threshold, with exact intervals.
 
     Args:
-        scores: N models, higher meaning "more likely a backdoor" (an anomaly index, or one minus a p-value).
+        scores: Scores of N models; higher means "more likely a backdoor" (an anomaly index, or one minus a p-value).
         backdoored: Whether each model has a backdoor, N.
         threshold: Scores of at least this flag a model.
         level: Confidence level.

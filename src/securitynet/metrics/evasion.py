@@ -35,7 +35,7 @@ WARNING = "WARNING: gradients look masked"
 
 
 def epsilon_text(epsilon: float) -> str:
-    """A budget as it stands in names: 0.03, and 0.0313725 for 8/255."""
+    """Format a budget for names: 0.03, and 0.0313725 for 8/255."""
     return f"{epsilon:.6g}"
 
 
@@ -47,7 +47,7 @@ def measure(
     *,
     level: float,
 ) -> list[Measurement]:
-    """Clean accuracy, and for each epsilon the three measures.
+    """Compute the clean accuracy, and the three metrics for each epsilon.
 
     Args:
         labels: True classes, N, at least one.
@@ -95,7 +95,16 @@ def measure(
 
 
 def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction, level: float) -> Measurement:
-    """A rate, or a measurement without a value, and with the note ``otherwise``, where n is 0."""
+    """Compute a rate; if n is 0, return a measurement without a value and with the note ``otherwise``.
+
+    Args:
+        name: Name of the measurement.
+        count: Number of successes.
+        n: Number of trials.
+        otherwise: Note if there are no trials.
+        direction: Which direction is good for the owner.
+        level: Confidence level.
+    """
     if n == 0:
         return Measurement(
             name=name, value=None, level=level, n=0, direction=direction, method=rates.CLOPPER_PEARSON, note=otherwise
@@ -104,14 +113,14 @@ def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction
 
 
 def median(name: str, counts: NDArray[np.int64], *, level: float) -> Measurement:
-    """Median number of questions, with the interval of order statistics.
+    """Compute the median number of queries, with the interval of order statistics.
 
     Its ends are the order statistics that hold the median with probability ``level`` or more, whatever the distribution
     (Conover, "Practical nonparametric statistics", section 3.2); the extremes where there are too few counts for that.
 
     Args:
-        name: Of the measurement.
-        counts: N, at least one.
+        name: Name of the measurement.
+        counts: Numbers of queries, N, at least one.
         level: Confidence level.
     """
     ordered = np.sort(counts)
@@ -127,7 +136,7 @@ def median(name: str, counts: NDArray[np.int64], *, level: float) -> Measurement
         n=n,
         direction=Direction.HIGHER,
         method="order statistics",
-        note="Median number of questions asked for an image.",
+        note="Median number of queries per image.",
     )
 
 
@@ -174,11 +183,11 @@ def masking(
 
 
 def beaten(white: Measurement, black: Measurement) -> bool:
-    """Whether an attack that sees less does better, which means that gradients are masked.
+    """Return whether an attack with less access does better, which means that gradients are masked.
 
     Args:
-        white: Accuracy drop (or success) of the attack that follows the target's own gradients.
-        black: The same of one that does not see them, with the same budget.
+        white: Accuracy drop (or success) of the attack with the target's own gradients.
+        black: The same for an attack without gradients, with the same budget.
 
     Returns:
         True if the interval of ``black`` lies above that of ``white``.

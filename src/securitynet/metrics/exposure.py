@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ExposedRecord:
-    """A member that the attack is sure of.
+    """A member with a high score.
 
     Attributes:
         index: The record in its dataset.
-        score: What the attack gave it, higher meaning "more likely a member".
-        rank: 1 for the highest score among members; members that tie share the best rank of their block.
-        false_positives: Non-members that score at least as high: the price, in false accusations, of naming it.
-        non_members: Non-members in all.
+        score: Its score; higher means "more likely a member".
+        rank: 1 for the highest score among members; tied members share the best rank of their block.
+        false_positives: Number of non-members that score at least as high, which would be misclassified with it.
+        non_members: Number of all non-members.
     """
 
     index: int
@@ -28,7 +28,7 @@ class ExposedRecord:
 
     @property
     def share(self) -> float:
-        """Share of non-members that score at least as high, in [0, 1]."""
+        """The share of non-members that score at least as high, in [0, 1]."""
         return self.false_positives / self.non_members
 
 
@@ -37,9 +37,9 @@ class Exposure:
     """The most exposed members.
 
     Attributes:
-        records: Highest score first; records of one score are in the order of their indices.
-        tied_with_last: Members that are not in ``records`` although they score as high as the last of them.
-        top_block: Members that share the highest score.
+        records: The members, highest score first; records with equal scores are in the order of their indices.
+        tied_with_last: Number of members that are not in ``records`` although they score as high as the last of them.
+        top_block: Number of members that share the highest score.
     """
 
     records: tuple[ExposedRecord, ...]
@@ -48,20 +48,20 @@ class Exposure:
 
     @property
     def ranks(self) -> bool:
-        """Whether there is a ranking to show: False if all records shown tie, and others tie with them."""
+        """Whether the ranking is informative: false if all records shown tie, and others tie with them."""
         return self.tied_with_last == 0 or self.top_block < len(self.records)
 
 
 def most_exposed(
     indices: NDArray[np.int64], scores: NDArray[np.float64], is_member: NDArray[np.bool_], count: int = 12
 ) -> Exposure:
-    """The ``count`` members with the highest scores.
+    """Return the ``count`` members with the highest scores.
 
     Args:
         indices: Records, N.
-        scores: N, higher meaning "more likely a member"; none is NaN.
-        is_member: N.
-        count: How many at most.
+        scores: Scores, N, without NaN; higher means "more likely a member".
+        is_member: True membership, N.
+        count: Largest number of members.
 
     Raises:
         ValueError: If there are no members or no non-members, or a score is NaN.

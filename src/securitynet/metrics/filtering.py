@@ -1,6 +1,6 @@
-"""What an input filter does: its threshold, how many clean images it stops, and how many images with a trigger.
+"""Metrics of input filters: thresholds, and the shares of clean images and of images with a trigger that are stopped.
 
-A *higher* score means "more suspicious". TriggeredImages images are the positives.
+A *higher* score means "more suspicious". Images with the trigger are the positives.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from securitynet.records import Direction, Measurement
 Fit = Literal["auto", "normal", "quantile"]
 
 FEWEST_EXPECTED = 3
-"""From this many expected false rejections on, a normal fit that rejects none of the fitted images is not believed."""
+"""Number of expected false rejections from which on a normal fit that rejects none of the images is not trusted."""
 
 
 @dataclass(frozen=True)
 class LowThreshold:
-    """A bound below which a value counts as suspicious.
+    """A threshold below which a value counts as suspicious.
 
     Attributes:
-        value: The bound.
+        value: The threshold.
         fit: How it was chosen.
     """
 
@@ -38,10 +38,10 @@ class LowThreshold:
 
 
 def low_threshold(values: NDArray[np.float64], rate: float, fit: Fit = "auto") -> LowThreshold:
-    """The bound below which a share ``rate`` of clean values is expected (Gao et al. 2019, section 4.3).
+    """Choose the threshold below which a share ``rate`` of clean values is expected (Gao et al. 2019, section 4.3).
 
     Args:
-        values: Of clean images, N, at least two.
+        values: Values of clean images, N, at least two.
         rate: The false rejection rate, in (0, 1).
         fit: ``normal``: the quantile of a normal distribution with their mean and deviation, as in the paper.
             ``quantile``: their own quantile, such that at most floor(rate · N) of them lie below it. ``auto``: the
@@ -63,12 +63,12 @@ def low_threshold(values: NDArray[np.float64], rate: float, fit: Fit = "auto") -
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """Scores of some images and what the filter said of them.
+class FilterDecisions:
+    """Scores of images and the decisions of a filter.
 
     Attributes:
-        scores: N, higher meaning "more suspicious".
-        flagged: Whether the filter stops it, N.
+        scores: Scores, N; higher means "more suspicious".
+        flagged: Whether the filter stops each image, N.
     """
 
     scores: NDArray[np.float64]
@@ -77,27 +77,27 @@ class Judged:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def chosen(self, which: NDArray[np.bool_]) -> Judged:
-        """Some of them."""
-        return Judged(self.scores[which], self.flagged[which])
+    def chosen(self, which: NDArray[np.bool_]) -> FilterDecisions:
+        """Return the decisions on some of the images, given by a mask."""
+        return FilterDecisions(self.scores[which], self.flagged[which])
 
 
-def false_rejections(clean: Judged, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
-    """Share of clean images that the filter stops, with its exact interval."""
+def false_rejections(clean: FilterDecisions, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
+    """Compute the share of clean images that the filter stops, with its exact interval."""
     return rates.rate(name, int(clean.flagged.sum()), len(clean), direction=Direction.LOWER, level=level)
 
 
 def detection(
-    clean: Judged,
-    triggered: Judged,
+    clean: FilterDecisions,
+    triggered: FilterDecisions,
     works: NDArray[np.bool_],
     *,
     fprs: Sequence[float] = DEFAULT_FPRS,
     level: float = 0.95,
 ) -> list[Measurement]:
-    """What a filter makes of images with a trigger.
+    """Compute how well a filter detects images with a trigger.
 
-    Images whose prediction the trigger does not change do no harm; detection is judged on the others.
+    Images whose prediction the trigger does not change are harmless; detection is evaluated on the others.
 
     Args:
         clean: Clean images.
@@ -124,8 +124,14 @@ def detection(
     return [success, *(_good_when_high(measurement) for measurement in measurements)]
 
 
-def suspects(clean: Judged, judged: Judged, *, level: float = 0.95) -> list[Measurement]:
-    """Share of images of unknown origin that the filter stops, and how much that is above the share of clean ones."""
+def suspects(clean: FilterDecisions, judged: FilterDecisions, *, level: float = 0.95) -> list[Measurement]:
+    """Compute the share of images of unknown origin that are stopped, and its excess over that of clean images.
+
+    Args:
+        clean: Decisions on clean images.
+        judged: Decisions on the images of unknown origin.
+        level: Confidence level.
+    """
     stopped, all_of_them = int(judged.flagged.sum()), len(judged)
     return [
         rates.rate("suspects-flagged", stopped, all_of_them, direction=Direction.LOWER, level=level),
@@ -140,17 +146,17 @@ def suspects(clean: Judged, judged: Judged, *, level: float = 0.95) -> list[Meas
 
 
 def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Intersection over union of masks, N×H×W against H×W: N, 0 where both are empty."""
+    """Compute the intersection over union of masks, N×H×W against H×W: N, 0 if both are empty."""
     both, either = (first & second).sum(axis=(1, 2)), (first | second).sum(axis=(1, 2))
     return np.asarray(both / np.maximum(either, 1), dtype=np.float64)
 
 
 def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -> Measurement:
-    """Mean of shares, where high is good; for the interval see `rates.bounded_mean`.
+    """Compute the mean of shares, where high is good; for the interval see `rates.bounded_mean`.
 
     Args:
         name: Name of the measurement.
-        values: In [0, 1], N, at least one.
+        values: Shares in [0, 1], N, at least one.
         level: Confidence level.
     """
     value = float(values.mean())
@@ -168,7 +174,13 @@ def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -
 
 
 def nothing(name: str, why: str, level: float = 0.95) -> Measurement:
-    """A measurement, good when high, without a value."""
+    """Return a measurement without a value, for which high is good.
+
+    Args:
+        name: Name of the measurement.
+        why: Why there is no value.
+        level: Confidence level.
+    """
     return Measurement(name=name, value=None, level=level, n=0, direction=Direction.HIGHER, method="none", note=why)
 
 

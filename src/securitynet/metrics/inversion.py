@@ -1,7 +1,7 @@
-"""Measures of model inversion: how near reconstructions come to their class, and whether another classifier agrees.
+"""Metrics of model inversion: how close reconstructions are to their class, and whether another classifier agrees.
 
-Reconstructions of one class with several restarts resemble one another, so intervals treat them as clusters: what holds
-for a class in this experiment need not hold for the next one, however often it was restarted.
+Reconstructions of one class from several restarts resemble one another, so intervals treat them as clusters: results
+for one class need not hold for another, however often it was restarted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHUNK = 1 << 22
 
 
 def mse(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
-    """Mean squared error of each image against its reference (ML-Doctor, section 5.2).
+    """Compute the mean squared error of each image against its reference (ML-Doctor, section 5.2).
 
     Args:
         images: N×C×H×W in [0, 1].
@@ -39,7 +39,7 @@ def mse(images: NDArray[np.floating], references: NDArray[np.floating]) -> Value
 
 
 def ssim(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
-    """Structural similarity of each image and its reference (Wang et al., 2004, section III), averaged over channels.
+    """Compute the structural similarity of images and references (Wang et al., 2004, section III), over all channels.
 
     Gaussian windows of 11×11 pixels with deviation 1.5, over the places where they lie within the image; smaller ones
     where the image has fewer than 11 pixels a side.
@@ -70,7 +70,7 @@ def ssim(images: NDArray[np.floating], references: NDArray[np.floating]) -> Valu
 
 
 def blank_mse(means: NDArray[np.floating]) -> Values:
-    """MSE of each class's mean image and a blank one: black, mid-grey or white, whichever is nearest on average.
+    """Compute the MSE between each class's mean image and black, mid-grey or white, whichever is nearest on average.
 
     Args:
         means: Mean images in [0, 1], K×C×H×W.
@@ -83,7 +83,7 @@ def blank_mse(means: NDArray[np.floating]) -> Values:
 
 
 def mean_colour_mse(means: NDArray[np.floating]) -> Values:
-    """MSE of each class's mean image and one in the mean colour of all: no image of one colour comes nearer on average.
+    """Compute the MSE between each class's mean image and the mean colour, the best image of one colour on average.
 
     Args:
         means: Mean images in [0, 1], K×C×H×W.
@@ -96,7 +96,7 @@ def mean_colour_mse(means: NDArray[np.floating]) -> Values:
 
 
 def other_class_mse(means: NDArray[np.floating]) -> Values:
-    """MSE of each class's mean image and that of another class, averaged over the others; NaN with one class.
+    """Compute the MSE between the mean images of each class and another, averaged over the others; NaN with one class.
 
     Args:
         means: Mean images in [0, 1], K×C×H×W.
@@ -109,7 +109,7 @@ def other_class_mse(means: NDArray[np.floating]) -> Values:
 
 
 def nearest(queries: NDArray[np.floating], pool: NDArray[np.floating]) -> tuple[Values, NDArray[np.int64]]:
-    """Distance of each query to its nearest row of a pool, and which row that is (the first one of equals).
+    """Return the distance of each query to its nearest row of a pool, and the position of that row (ties: the first).
 
     Args:
         queries: N×D.
@@ -123,19 +123,19 @@ def nearest(queries: NDArray[np.floating], pool: NDArray[np.floating]) -> tuple[
     size = max(1, _CHUNK // max(1, len(pool)))
     for start in range(0, len(queries), size):
         best[start : start + size] = _squared_distances(rows[start : start + size], known).argmin(axis=1)
-    # From the rows themselves: what is left after the subtraction of large squares would not be exact.
+    # Recomputed from the rows, because the difference of large squares is inexact.
     return np.asarray(np.linalg.norm(rows - known[best], axis=1)), best
 
 
 def centroid_distance(queries: NDArray[np.floating], members: NDArray[np.floating]) -> Values:
-    """Distance of each query to the centroid of real images, in units of their own mean distance to it.
+    """Return the distance of each query to the centroid of real images, relative to their own mean distance.
 
     Args:
         queries: Features, N×D.
         members: Features of real images of the class, M×D.
 
     Returns:
-        N: 1 is as far as a real image on average, 0 at the centroid. NaN where the real ones all coincide.
+        Distances, N: 1 is as far as a real image on average, 0 is the centroid. NaN if all real images coincide.
     """
     members = members.astype(np.float64)
     centroid = members.mean(axis=0)
@@ -145,7 +145,7 @@ def centroid_distance(queries: NDArray[np.floating], members: NDArray[np.floatin
 
 
 def ranks(scores: NDArray[np.floating], classes: Classes) -> NDArray[np.int64]:
-    """How many classes have a higher score than the requested one, N; of equal ones, half are taken to be ahead.
+    """Count the classes with a higher score than the requested one, N; ties count one half.
 
     Args:
         scores: N×K.
@@ -165,21 +165,21 @@ def clustered_rate(
     level: float = 0.95,
     correlation: float | None = None,
 ) -> Measurement:
-    """Share of reconstructions that are hits, with the exact interval for their effective number.
+    """Compute the share of reconstructions that are hits, with the exact interval for their effective number.
 
-    Reconstructions of one class succeed or fail together. Their number is divided by Kish's design effect,
-    1 + (restarts − 1)·ρ, with the intraclass correlation ρ estimated by analysis of variance. Where all or none are
-    hits, ρ can't be estimated and 1 is assumed: each class counts once. Where ρ is an estimate from K classes, the
-    number is also divided by the squared ratio of Student's quantile with K − 1 degrees of freedom to the normal one
-    (Korn and Graubard, 1998). With a single class, all there is to tell is how often its restarts succeed.
+    Reconstructions of one class tend to succeed or fail together. Their number is therefore divided by Kish's design
+    effect, 1 + (restarts − 1)·ρ, with the intraclass correlation ρ estimated by analysis of variance. If all or none
+    are hits, ρ cannot be estimated and 1 is assumed, so that each class counts once. If ρ is estimated from K classes,
+    the number is also divided by the squared ratio of Student's quantile with K − 1 degrees of freedom to the normal
+    one (Korn and Graubard, 1998). With a single class, the result covers only the restarts of that class.
 
     Args:
-        name: Of the measurement.
-        hits: N.
+        name: Name of the measurement.
+        hits: Whether each reconstruction is a hit, N.
         classes: The requested class of each, N.
-        direction: Which way it is good for the owner of the target.
+        direction: Which direction is good for the owner.
         level: Confidence level.
-        correlation: ρ where it is not to be estimated: 1 counts each class once.
+        correlation: Value of ρ instead of an estimate; 1 counts each class once.
     """
     labels, counts = np.unique(classes, return_counts=True)
     n, value = len(hits), float(hits.mean())
@@ -213,15 +213,15 @@ def mean_over_classes(
     level: float = 0.95,
     bounds: tuple[float, float] = (0.0, math.inf),
 ) -> Measurement:
-    """Mean of the classes' means with Student's interval over classes (over restarts where there is one class).
+    """Compute the mean of the class means with Student's interval over classes (over restarts with a single class).
 
     Args:
-        name: Of the measurement.
-        values: One per reconstruction, N; those that are NaN are left out.
+        name: Name of the measurement.
+        values: One value per reconstruction, N; NaN values are left out.
         classes: The requested class of each, N.
-        direction: Which way it is good for the owner of the target.
+        direction: Which direction is good for the owner.
         level: Confidence level.
-        bounds: What the value can be, which the interval keeps to.
+        bounds: Smallest and largest possible value, to which the interval is clipped.
     """
     present = np.isfinite(values)
     values, classes = values[present], classes[present]
@@ -238,7 +238,15 @@ def mean_over_classes(
 def by_class(
     name: str, values: Values, classes: Classes, *, direction: Direction, level: float = 0.95
 ) -> list[Measurement]:
-    """``name@class=C`` for each requested class: the mean over its restarts, with Student's interval over them."""
+    """Compute ``name@class=C`` for each requested class: the mean over its restarts, with Student's interval.
+
+    Args:
+        name: Name of the measurement.
+        values: One value per reconstruction, N.
+        classes: The requested class of each, N.
+        direction: Which direction is good for the owner.
+        level: Confidence level.
+    """
     return [
         _student(f"{name}@class={label}", values[classes == label], "restarts", direction=direction, level=level)
         for label in np.unique(classes)
@@ -261,7 +269,7 @@ def _student(
         half = float(stats.t.ppf((1 + level) / 2, n - 1) * samples.std(ddof=1) / math.sqrt(n))
         above = value + half
         if (samples >= 0).all() and value > 0:
-            # Distances are skewed: of exponential ones, ten a sample, Student's upper end is too low in 9 of 100.
+            # Distances are skewed: for ten exponential values, Student's upper end is too low in 9% of samples.
             method = f"{method}, upper end on the logarithm's scale"
             above = value * math.exp(min(half / value, 700.0))
     else:
@@ -281,7 +289,7 @@ def _student(
 
 
 def _design_effect(hits: Values, classes: Classes, correlation: float | None) -> float:
-    """Kish's design effect, with the ANOVA estimate of the intraclass correlation if none is given; two clusters up."""
+    """Compute Kish's design effect for at least two clusters, with the ANOVA estimate of ρ unless it is given."""
     labels, index, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     n, clusters = len(hits), len(labels)
     if n == clusters:
@@ -294,7 +302,7 @@ def _design_effect(hits: Values, classes: Classes, correlation: float | None) ->
     within = float(((hits - means[index]) ** 2).sum() / (n - clusters))
     spread = between + (typical - 1) * within
     estimate = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
-    # Few classes often differ less than classes do: one more, unlike the others, is allowed for.
+    # A few classes often differ less than classes in general, so one further, different class is allowed for.
     return float(1 + (typical - 1) * (estimate + (1 - estimate) / clusters))
 
 

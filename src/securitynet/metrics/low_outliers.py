@@ -2,7 +2,7 @@
 
 Neural Cleanse (Wang et al., 2019, section IV-B) flags a label whose norm lies more than two deviations (1.4826 times
 the median absolute deviation) below the median. Among ten normal draws some draw does so in a third of all cases, so
-that rule accuses a third of all clean models whose norms are spread normally. `low_outlier` gives a p-value instead.
+that rule flags a third of all clean models whose norms are normally distributed. `low_outlier` gives a p-value instead.
 
 **The null hypothesis**: the norms of a clean model's labels are exchangeable draws from one distribution, of unknown
 location, scale and shape, the shape lying between the normal and the lognormal one.
@@ -23,9 +23,9 @@ two outliers of about the same size hide each other.
 
 Its false-positive rate at a nominal 5%, by simulation (`benchmarks/backdoor_calibration.py`), is 5 to 7% for normal
 norms with a coefficient of variation of 0.1 to 0.3, and 3 to 5.5% for lognormal ones with deviations of 0.1 to 1, at 5
-to 200 labels: no test of ten values can tell the two shapes apart, and one that were exact for both would find nothing.
-Distributions with a longer lower tail than a normal one are outside the hypothesis and are called outliers more often.
-Where clean models of the same kind are at hand, `against_reference` needs no assumption on the shape.
+to 200 labels: no test of ten values can distinguish the two shapes, and a test exact for both would detect nothing.
+Distributions with a longer lower tail than the normal are outside the hypothesis and are flagged more often. If clean
+models of the same kind are available, `against_reference` makes no assumption about the shape.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ Values = NDArray[np.float64]
 Shape = Literal["auto", "normal", "lognormal"]
 
 CONSISTENCY = 1.4826
-"""Makes the median absolute deviation of normal draws estimate their standard deviation."""
+"""Factor by which the median absolute deviation of normal draws estimates their standard deviation."""
 
 FEWEST = 4
-"""Values without which nothing can be said of the smallest."""
+"""Smallest number of values for a statement about the smallest one."""
 
 MASKING = 20
-"""From so many values on, the second smallest may be an outlier too."""
+"""Number of values from which on the second smallest may be an outlier too."""
 
 DRAWS = 200_000
-"""Simulated sets of values behind a table; a quarter of that from 200 values on."""
+"""Number of simulated sets of values per table; a quarter of that from 200 values on."""
 
 VARIATIONS = np.linspace(0, 0.35, 8)
 """Coefficients of variation that are tabulated. Normal draws that vary more would often be negative."""
@@ -67,10 +67,10 @@ SHARPNESS = 3.0
 
 
 def anomaly_indices(values: Values) -> Values:
-    """Deviations below the median of each value, N; Neural Cleanse's anomaly index, positive on the low side.
+    """Return how many deviations each value lies below the median, N: Neural Cleanse's anomaly index.
 
-    The median of an even number of values is the mean of the middle two. Where more than half of the values are equal
-    their deviation is 0, and a value that differs is infinitely far from them.
+    The median of an even number of values is the mean of the middle two. If more than half of the values are equal,
+    the deviation is 0, and a value that differs is infinitely far away.
 
     Args:
         values: N, at least one, finite.
@@ -79,7 +79,7 @@ def anomaly_indices(values: Values) -> Values:
 
 
 def indices_among(values: Values, bulk: Values) -> Values:
-    """`anomaly_indices` of values by the median and the deviation of others."""
+    """Return `anomaly_indices` of values, with the median and the deviation of other values, ``bulk``."""
     median = float(np.median(bulk))
     deviation = CONSISTENCY * float(np.median(np.abs(bulk - median)))
     below = median - values
@@ -90,7 +90,7 @@ def indices_among(values: Values, bulk: Values) -> Values:
 
 @lru_cache(maxsize=64)
 def rule_false_positives(count: int, threshold: float = 2.0) -> tuple[int, int]:
-    """How often "an anomaly index above the threshold" flags normal draws: (sets flagged, sets drawn).
+    """Simulate how often an anomaly index above the threshold occurs in normal draws: (sets flagged, sets drawn).
 
     Args:
         count: Values in a set.
@@ -107,7 +107,7 @@ def rule_false_positives(count: int, threshold: float = 2.0) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LowOutlier:
-    """What the test says of the smallest value.
+    """The result of the test of the smallest value.
 
     Attributes:
         p_value: Probability, under the null hypothesis, of a statistic at least as large.
@@ -127,7 +127,7 @@ class LowOutlier:
 def low_outlier(
     values: Values, *, population: int | None = None, shape: Shape = "auto", level: float = 0.95
 ) -> LowOutlier | None:
-    """Test whether the smallest value is smaller than the rest would lead one to expect.
+    """Test whether the smallest value is smaller than expected from the others.
 
     Args:
         values: N finite ones. If ``population`` is given, the first of them is the smallest of a population and the
@@ -184,7 +184,7 @@ def low_outlier(
 
 
 def suspects(values: Values, *, alpha: float = 0.05, shape: Shape = "auto", population: int | None = None) -> list[int]:
-    """Positions of the values that are low outliers: the smallest is taken away while the test rejects at ``alpha``.
+    """Return the positions of low outliers: the smallest value is removed repeatedly while the test rejects.
 
     Args:
         values: See `low_outlier`. With a ``population`` only its smallest, the first one, is tested.
@@ -206,12 +206,12 @@ def suspects(values: Values, *, alpha: float = 0.05, shape: Shape = "auto", popu
 
 
 def against_reference(values: Values, reference: Sequence[Values]) -> float | None:
-    """A p-value from clean models of the same kind, label by label; no shape is assumed.
+    """Compute a p-value from clean models of the same kind, label by label, without assuming a shape.
 
     The statistic is the largest, over the labels, of the deviations by which a logarithm of a norm lies below its mean
     over all models, the tested one included (so that all models are treated alike). If the tested model is clean, it is
     exchangeable with the references, and the share of models whose statistic is at least as large is a valid p-value
-    (Vovk et al., conformal prediction). It can't be below 1 / (references + 1).
+    (Vovk et al., conformal prediction). It is at least 1 / (references + 1).
 
     Args:
         values: N positive norms; infinite or NaN where a label has none.
@@ -241,14 +241,19 @@ def against_reference(values: Values, reference: Sequence[Values]) -> float | No
 
 
 def width_of(count: int) -> int:
-    """How many of the lowest values the statistic looks at."""
+    """Return how many of the lowest values the statistic uses."""
     return min(count, max(FEWEST, round(1.25 * math.sqrt(count))))
 
 
 def ratio(ordered: Values, gap: int, width: int) -> Values:
-    """Dixon's ratio along the last axis: the gap below the bulk over the width of the lower bulk.
+    """Compute Dixon's ratio along the last axis: the gap below the bulk over the width of the lower bulk.
 
-    Ties leave a width of 0: the ratio is then infinite, or 0 where the gap is 0 too.
+    With ties, the width can be 0; the ratio is then infinite, or 0 if the gap is 0 as well.
+
+    Args:
+        ordered: Ascending values, …×N.
+        gap: Index of the value above the gap.
+        width: Number of values in the lower bulk.
     """
     above = ordered[..., gap] - ordered[..., 0]
     below = ordered[..., width - 1] - ordered[..., gap]

@@ -1,4 +1,4 @@
-"""All measures of a membership attack, from its scores."""
+"""All metrics of a membership attack, from its scores."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def measure(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Measurement]:
-    """AUC, balanced accuracy, advantage, TPR at each FPR, and a lower bound on epsilon.
+    """Compute AUC, balanced accuracy, advantage, TPR at each FPR, and a lower bound on epsilon.
 
     Args:
-        scores: N, higher meaning "more likely a member".
-        is_member: N.
-        threshold: From which on the adversary calls a record a member; one, or N (per class, per record).
-        held_out: N; records that did not tune the threshold. Balanced accuracy, advantage and epsilon are judged on
-            these alone; AUC and TPR at FPR use no tuned threshold and are judged on all.
+        scores: Scores, N; higher means "more likely a member".
+        is_member: True membership, N.
+        threshold: Score from which on the adversary calls a record a member; one, or N (by class or by record).
+        held_out: Whether each record was held out of tuning, N. Balanced accuracy, advantage and epsilon are computed
+            on these alone; AUC and TPR at FPR use no tuned threshold and are computed on all records.
         fprs: Bounds for TPR at FPR.
-        delta: Of the lower bound on epsilon.
+        delta: Delta of the lower bound on epsilon.
         level: Confidence level of the intervals.
-        seed: Of the random halves that the bound on epsilon may need.
+        seed: Seed of the random halves that the bound on epsilon may need.
 
     Raises:
         ValueError: If a group is empty or a score is NaN.
     """
     members, non_members = scores[is_member], scores[~is_member]
-    # Where each record has a threshold of its own, distances to it are compared with 0.
+    # If each record has its own threshold, its distance from the threshold is compared with 0.
     above = scores - threshold if isinstance(threshold, np.ndarray) else scores
     cut = 0.0 if isinstance(threshold, np.ndarray) else threshold
     judged = above[is_member & held_out], above[~is_member & held_out]
@@ -56,10 +56,17 @@ def measure(
 def advantage(
     members: roc.Scores, non_members: roc.Scores, threshold: float, *, level: float = 0.95, name: str = "advantage"
 ) -> Measurement:
-    """Membership advantage: TPR minus FPR when scores of at least ``threshold`` are called members.
+    """Compute the membership advantage: TPR minus FPR with scores of at least ``threshold`` called members.
 
-    Yeom et al., "Privacy risk in machine learning" (2018), definition 4. It is 0 for guessing and 1 for an attack
-    without error. The threshold must come from other records than these.
+    Yeom et al., "Privacy risk in machine learning" (2018), definition 4. It is 0 for guessing and 1 for a perfect
+    attack. The threshold must come from other records than these.
+
+    Args:
+        members: Scores of members.
+        non_members: Scores of non-members.
+        threshold: The threshold.
+        level: Confidence level.
+        name: Name of the measurement.
     """
     roc.check(members, non_members)
     hits, false_alarms = int((members >= threshold).sum()), int((non_members >= threshold).sum())

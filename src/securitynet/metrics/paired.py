@@ -12,18 +12,18 @@ MOVER_PAIRED = "MOVER over discordant records with Clopper–Pearson limits"
 
 
 def interval(first: NDArray[np.bool_], second: NDArray[np.bool_], level: float) -> tuple[float, float, float]:
-    """Difference of the rates of two paired outcomes, and its interval; see `limits`.
+    """Compute the difference of the rates of two paired outcomes, and its interval; see `limits`.
 
     Args:
-        first: Whether the first holds, N.
-        second: Whether the second holds for the same records, N.
+        first: Whether the first outcome holds for each record, N.
+        second: Whether the second outcome holds for the same records, N.
         level: Confidence level.
 
     Returns:
         (rate of the first minus rate of the second, low, high).
 
     Raises:
-        ValueError: If there are no records, or not as many of both.
+        ValueError: If there are no records, or the lengths differ.
     """
     n = len(first)
     if n == 0 or len(second) != n:
@@ -36,17 +36,18 @@ def interval(first: NDArray[np.bool_], second: NDArray[np.bool_], level: float) 
 def limits(
     only_first: ArrayLike, only_second: ArrayLike, n: ArrayLike, level: float
 ) -> tuple[rates.Floats, rates.Floats]:
-    """Interval of the difference of two rates of the same records, from the records on which they differ.
+    """Compute the interval of the difference of two rates of the same records, from the records on which they differ.
 
-    The difference is that of two shares of one multinomial draw: records on which the first alone holds, and those on
-    which the second alone does. Their exact limits are joined by MOVER with the correlation that the draw gives them,
-    -√(p·q / ((1-p)(1-q))) (Zou and Donner, Statistics in Medicine 27, 2008). Newcombe's method 10 for pairs (ibid. 17,
-    1998), which joins the limits of the two rates instead, held the truth in 87 of 100 draws where few records differ.
+    The difference is that of two shares of one multinomial draw: records on which only the first outcome holds, and
+    records on which only the second does. Their exact limits are combined by MOVER with the correlation of the two
+    shares, -√(p·q / ((1-p)(1-q))) (Zou and Donner, Statistics in Medicine 27, 2008). Newcombe's method 10 for pairs
+    (ibid. 17, 1998), which combines the limits of the two rates instead, covered the truth in 87 of 100 simulations
+    with few differing records.
 
     Args:
-        only_first: Records on which the first alone holds.
-        only_second: Records on which the second alone holds.
-        n: Records.
+        only_first: Number of records on which only the first outcome holds.
+        only_second: Number of records on which only the second outcome holds.
+        n: Number of records.
         level: Confidence level.
 
     Returns:
@@ -71,7 +72,15 @@ def limits(
 def difference(
     name: str, first: NDArray[np.bool_], second: NDArray[np.bool_], *, direction: Direction, level: float = 0.95
 ) -> Measurement:
-    """Difference of the rates of two paired outcomes as a measurement; see `limits`."""
+    """Compute the difference of the rates of two paired outcomes as a measurement; see `limits`.
+
+    Args:
+        name: Name of the measurement.
+        first: Whether the first outcome holds for each record, N.
+        second: Whether the second outcome holds for the same records, N.
+        direction: Which direction is good for the owner.
+        level: Confidence level.
+    """
     value, low, high = interval(first, second, level)
     return Measurement(
         name=name,

@@ -1,7 +1,7 @@
 """Rates of successes, and differences, means and ratios of two such rates, with intervals.
 
-All intervals are made of exact ones. Wilson's, which they were made of before, is right on average, and for a rate near
-0 or 1 holds the truth as seldom as 84 times in a hundred, at any number of records: just where good models are.
+All intervals are built from exact ones. Wilson's interval has the right coverage on average only: for rates near 0 or
+1, where those of good models lie, its coverage can be as low as 84%, whatever the number of records.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Floats = NDArray[np.float64]
 
 
 def clopper_pearson(successes: ArrayLike, n: ArrayLike, level: float) -> tuple[Floats, Floats]:
-    """The exact interval of a binomial rate: it misses on either side at most ``(1 - level) / 2`` of the time.
+    """Compute the exact interval of a binomial rate; each side misses with probability at most (1 - level) / 2.
 
-    Clopper and Pearson (Biometrika 26, 1934), as Beta quantiles; numbers that are not whole are allowed (Korn and
-    Graubard, Survey Methodology 24, 1998).
+    Clopper and Pearson (Biometrika 26, 1934), as Beta quantiles. Counts need not be integers (Korn and Graubard, Survey
+    Methodology 24, 1998).
 
     Args:
         successes: Counts, of any shape.
-        n: Trials, at least one each.
+        n: Numbers of trials, at least one each.
         level: Confidence level.
 
     Returns:
@@ -44,7 +44,15 @@ def clopper_pearson(successes: ArrayLike, n: ArrayLike, level: float) -> tuple[F
 
 
 def rate(name: str, successes: int, n: int, *, direction: Direction, level: float = 0.95) -> Measurement:
-    """A binomial rate with its exact interval."""
+    """Compute a binomial rate with its exact interval.
+
+    Args:
+        name: Name of the measurement.
+        successes: Number of successes.
+        n: Number of trials.
+        direction: Which direction is good for the owner.
+        level: Confidence level.
+    """
     value = successes / n
     low, high = map(float, clopper_pearson(successes, n, level))
     return Measurement(
@@ -62,7 +70,7 @@ def rate(name: str, successes: int, n: int, *, direction: Direction, level: floa
 def combine(
     first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike], weights: tuple[float, float], level: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Value and interval of ``w1·p1 + w2·p2`` for two independent binomial rates.
+    """Compute value and interval of ``w1·p1 + w2·p2`` for two independent binomial rates.
 
     The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 27, 2008; for a difference
     Newcombe's method 10, ibid. 17, 1998): the distances of each rate to its limits are added in quadrature. The limits
@@ -93,7 +101,15 @@ def combine(
 def difference(
     name: str, first: tuple[int, int], second: tuple[int, int], *, direction: Direction, level: float = 0.95
 ) -> Measurement:
-    """Difference of two independent rates, such as training minus test accuracy (the overfitting level)."""
+    """Compute the difference of two independent rates, such as training minus test accuracy (the overfitting level).
+
+    Args:
+        name: Name of the measurement.
+        first: (successes, n) of the first rate.
+        second: (successes, n) of the second rate.
+        direction: Which direction is good for the owner.
+        level: Confidence level.
+    """
     value, low, high = map(float, combine(first, second, (1.0, -1.0), level))
     return Measurement(
         name=name,
@@ -108,15 +124,15 @@ def difference(
 
 
 def bounded_mean(values: NDArray[np.floating], bounds: tuple[float, float], level: float) -> tuple[Floats, Floats]:
-    """Interval of the mean of values that cannot pass known bounds, along the last axis.
+    """Compute the interval of the mean of bounded values along the last axis.
 
-    What a sample has not shown may still be there: one value in a thousand at the far bound moves the mean, and most
-    samples of a hundred hold none. For the upper end one value at the upper bound is therefore added, and all n + 1
-    get random weights that sum to 1, uniformly distributed (Dirichlet); for the lower end one at the lower bound. For
-    values of 0 and 1 the quantiles of the weighted mean are exactly Clopper and Pearson's limits; for others they are
-    the limits of Learned-Miller and Thomas ("A new confidence interval for the mean of a bounded random variable",
-    2019). The distribution of the weighted mean is taken as the Beta distribution, between the least and the largest
-    value that take part, of its exact mean and variance.
+    A sample may miss values that matter: one value in a thousand at the far bound shifts the mean, and most samples of
+    a hundred contain none. For the upper end, one value at the upper bound is therefore added, and all n + 1 values get
+    random weights that sum to 1, uniformly distributed (Dirichlet); for the lower end, one value at the lower bound is
+    added. For values of 0 and 1, the quantiles of the weighted mean are exactly Clopper and Pearson's limits; for
+    others, they are the limits of Learned-Miller and Thomas ("A new confidence interval for the mean of a bounded
+    random variable", 2019). The distribution of the weighted mean is approximated by the Beta distribution with its
+    exact mean and variance, between the smallest and the largest value involved.
 
     Args:
         values: ...×N, at least one, within the bounds.
@@ -132,11 +148,11 @@ def bounded_mean(values: NDArray[np.floating], bounds: tuple[float, float], leve
 
 
 def _weighted_mean_limit(values: Floats, bound: float, level: float) -> Floats:
-    """The upper limit of `bounded_mean`."""
+    """Compute the upper limit of `bounded_mean`."""
     n = values.shape[-1] + 1
     least = np.minimum(values.min(axis=-1), bound)
     span = bound - least
-    # Distances from the bound, as shares of the span: the one that is added is 0.
+    # Distances from the bound as shares of the span; that of the added value is 0.
     shares = (bound - values) / np.where(span > 0, span, 1.0)[..., None]
     mean = shares.sum(axis=-1) / n
     variance = ((shares**2).sum(axis=-1) / n - mean**2) / (n + 1)
@@ -144,7 +160,13 @@ def _weighted_mean_limit(values: Floats, bound: float, level: float) -> Floats:
 
 
 def beta_quantile(mean: ArrayLike, variance: ArrayLike, share: float) -> Floats:
-    """The quantile of the Beta distribution with a given mean and variance; the mean where the variance is 0."""
+    """Compute the quantile of the Beta distribution with a given mean and variance; the mean if the variance is 0.
+
+    Args:
+        mean: Means.
+        variance: Variances.
+        share: Probability of the quantile, in (0, 1).
+    """
     mean, variance = np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     spread = mean * (1 - mean)
     usable = (variance > 1e-300) & (spread > variance)
@@ -156,17 +178,17 @@ def beta_quantile(mean: ArrayLike, variance: ArrayLike, share: float) -> Floats:
 def ratio(
     both: ArrayLike, only_first: ArrayLike, only_second: ArrayLike, neither: ArrayLike, level: float
 ) -> tuple[Floats, Floats]:
-    """Interval of the ratio of two rates of the same records, by MOVER between the logarithms of both.
+    """Compute the interval of the ratio of two rates of the same records, by MOVER on their logarithms.
 
     Args:
-        both: Records on which both succeed; the second must succeed on one or more.
-        only_first: Records on which the first alone succeeds.
-        only_second: Records on which the second alone succeeds.
-        neither: The others.
+        both: Number of records on which both succeed; the second must succeed at least once.
+        only_first: Number of records on which only the first succeeds.
+        only_second: Number of records on which only the second succeeds.
+        neither: Number of the other records.
         level: Confidence level.
 
     Returns:
-        Lower end, 0 where the first never succeeds, and upper end.
+        Lower end, 0 if the first never succeeds, and upper end.
     """
     a, b, c, d = (np.asarray(count, dtype=np.float64) for count in (both, only_first, only_second, neither))
     n, first, second = a + b + c + d, a + b, a + c
@@ -190,11 +212,11 @@ def ratio(
 
 
 def percentile_interval(samples: np.ndarray, level: float) -> tuple[float, float]:
-    """The central ``level`` of a bootstrap distribution."""
+    """Return the central interval of a bootstrap distribution."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def fewest(share: float, level: float) -> int:
-    """How many draws show an event of this probability at least once, but for ``(1 - level) / 2`` of the time."""
+    """Return how many draws contain an event of this probability at least once with confidence (1 + level) / 2."""
     return math.ceil(math.log((1 - level) / 2) / math.log1p(-share) - 1e-9)

@@ -2,8 +2,8 @@
 
 A *higher* score means "more likely a member". Members are the positives.
 
-Ties: two records with one score can't be told apart by any threshold. The AUC counts a tie as one half. TPR at a FPR
-uses the lowest threshold whose FPR does not exceed the bound, so a block of ties is taken whole or not at all.
+Ties: no threshold separates two records with the same score. The AUC counts a tie as one half. TPR at a FPR uses the
+lowest threshold whose FPR does not exceed the bound, so a block of ties is included as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check(members: Scores, non_members: Scores) -> None:
 
 
 def curve(members: Scores, non_members: Scores) -> Curve:
-    """The ROC curve at every distinct score."""
+    """Compute the ROC curve at every distinct score."""
     check(members, non_members)
     thresholds = np.unique(np.concatenate([members, non_members]))[::-1]
 
@@ -64,14 +64,14 @@ def curve(members: Scores, non_members: Scores) -> Curve:
 
 
 def auc_value(members: Scores, non_members: Scores) -> float:
-    """Probability that a random member scores above a random non-member, ties counting one half."""
+    """Return the probability that a random member scores above a random non-member; ties count one half."""
     ranks = stats.rankdata(np.concatenate([members, non_members]))
     m, n = len(members), len(non_members)
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
 
 
 def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str = "auc") -> Measurement:
-    """AUC with an interval that ties, constant scores and perfect separation leave as wide as they must.
+    """Compute the AUC with an interval that is valid for ties, constant scores and perfect separation.
 
     Args:
         members: Scores of members.
@@ -95,15 +95,15 @@ def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str 
 
 
 def auc_limits(members: Scores, non_members: Scores, level: float) -> tuple[float, float]:
-    """The interval of an AUC, for scores of any distribution and groups of any size.
+    """Compute the interval of an AUC, for scores of any distribution and groups of any size.
 
-    DeLong's variance is that of the scores at hand, and 0 where these happen to be separated or all equal; the
-    interval then misses whatever the sample did not show. Here, for the lower end, one member below all scores and one
+    DeLong's variance is that of the observed scores, and 0 if these happen to be separated or all equal; the interval
+    then ignores everything that the sample did not show. Here, for the lower end, one member below all scores and one
     non-member above them are added, and the records of each group get random weights that sum to 1, uniformly
-    distributed (Dirichlet); for the upper end the two lie the other way. That extends to two samples what Clopper and
-    Pearson's limits are for one, and Learned-Miller and Thomas's (2019) for bounded values. The ends are quantiles of
-    the weighted AUC, taken as the Beta distribution of its exact mean and variance. With many records the variance
-    is DeLong's (Biometrics 44, 1988).
+    distributed (Dirichlet); for the upper end, the two lie the other way. This extends to two samples what Clopper and
+    Pearson's limits are for one, and those of Learned-Miller and Thomas (2019) for bounded values. The ends are
+    quantiles of the weighted AUC, approximated by the Beta distribution with its exact mean and variance. For many
+    records, the variance approaches DeLong's (Biometrics 44, 1988).
 
     Args:
         members: Scores, M.
@@ -125,7 +125,7 @@ def auc_limits(members: Scores, non_members: Scores, level: float) -> tuple[floa
 
 
 def _auc_limit(below: Scores, above: Scores, ties: float, tail: float) -> float:
-    """The lower limit, from how many records of the other group each of the M members and N non-members wins over."""
+    """Compute the lower limit from the number of records of the other group that each record is ranked above."""
     won = float(below.sum())
     m, n = len(below) + 1, len(above) + 1
     mean = won / (m * n)
@@ -136,19 +136,24 @@ def _auc_limit(below: Scores, above: Scores, ties: float, tail: float) -> float:
 
 
 def allowed(fpr: float, n: int) -> int:
-    """How many of n non-members a threshold may flag for its FPR to be ``fpr`` at most, in expectation; -1 if none.
+    """Return how many of n non-members a threshold may flag so that its expected FPR is at most ``fpr``; -1 if none.
 
-    A threshold at the j-th highest of n non-members flags j - 1 of them, and j in n + 1 of all others to come. With j
-    at most fpr·(n + 1) that is within the bound; a share of fpr among the n themselves would be above it.
+    A threshold at the j-th highest of n non-members flags j - 1 of them, and in expectation a share of j / (n + 1) of
+    future ones. With j at most fpr·(n + 1) this is within the bound; flagging a share of fpr of the n would exceed it.
     """
     return math.floor(fpr * (n + 1) + 1e-9) - 1
 
 
 def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
-    """Whether n non-members bound the threshold of a FPR from above: about 3.7 / fpr are needed at a level of 0.95.
+    """Return whether n non-members resolve a FPR: about 3.7 / fpr are needed at a level of 0.95.
 
-    Of fewer it is not unlikely that none scores above the threshold that has this FPR, so however many members lie
-    above the highest of them, it is open whether the threshold does too.
+    With fewer, it is not unlikely that none of them scores above the threshold with this FPR. However many members then
+    lie above the highest non-member, the threshold may lie above those as well.
+
+    Args:
+        n: Number of non-members.
+        fpr: False-positive rate, in (0, 1).
+        level: Confidence level.
     """
     return n >= rates.fewest(fpr, level)
 
@@ -156,10 +161,10 @@ def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
 def tpr_at_fpr(
     members: Scores, non_members: Scores, fpr: float, *, level: float = 0.95, name: str | None = None
 ) -> Measurement:
-    """TPR at the lowest threshold whose FPR is at most ``fpr``.
+    """Compute the TPR at the lowest threshold whose FPR is at most ``fpr``.
 
-    The measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. A record
-    counts as flagged if it scores above the highest non-member but k, with k from `allowed`.
+    This is the measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. A
+    record counts as flagged if it scores above the (k + 1)-th highest non-member, with k from `allowed`.
 
     Args:
         members: Scores of members.
@@ -202,12 +207,12 @@ def tpr_at_fpr(
 
 
 def tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -> tuple[float, float]:
-    """The interval of a TPR at a FPR: the threshold is as uncertain as the share of members above it.
+    """Compute the interval of a TPR at a FPR, which covers the uncertainty of the threshold and of the share above it.
 
-    Of n non-members, a binomial number K scores above the threshold that has this FPR, so it lies between the K-th
-    and the next of them in descending order. At each of these thresholds the share of members above has Clopper and
-    Pearson's confidence distribution, whose quantiles are its exact limits. The ends are quantiles of the mixture of
-    these Beta distributions over K: of those at the K-th for the lower end, at the next one for the upper.
+    Of n non-members, a binomial number K scores above the threshold with this FPR, so the threshold lies between the
+    K-th highest and the next. At each of these, the share of members above has Clopper and Pearson's confidence
+    distribution, whose quantiles are its exact limits. The ends are quantiles of the mixture of these Beta
+    distributions over K: of those at the K-th for the lower end, and at the next one for the upper end.
 
     Args:
         members: Scores, M.
@@ -223,7 +228,7 @@ def tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -
     descending = np.concatenate([[np.inf], np.sort(non_members)[::-1], [-np.inf]])
     counts = np.arange(int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr)) + 1)
     weights = stats.binom.pmf(counts, n, fpr)
-    # Neighbouring K are taken together, at the end that makes the interval wider.
+    # Neighbouring K are merged, at the end that makes the interval wider.
     group = ((np.cumsum(weights) - weights / 2) * _MOST_PARTS).astype(np.int64)
     first = np.flatnonzero(np.diff(group, prepend=-1))
     last = np.append(first[1:] - 1, len(counts) - 1)
@@ -237,7 +242,7 @@ def tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -
 
 
 def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Scores, share: float) -> float:
-    """The quantile of a mixture of Beta distributions, by bisection; one whose ``a`` is 0 lies at 0."""
+    """Compute the quantile of a mixture of Beta distributions by bisection; a component with ``a`` = 0 lies at 0."""
     at_zero = float(weights[a == 0].sum())
     if at_zero >= share:
         return 0.0
@@ -255,9 +260,16 @@ def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Score
 def balanced_accuracy(
     members: Scores, non_members: Scores, threshold: float, *, level: float = 0.95, name: str = "balanced-accuracy"
 ) -> Measurement:
-    """Mean of true-positive and true-negative rate when scores of at least ``threshold`` are called members.
+    """Compute the mean of true-positive and true-negative rate, with scores of at least ``threshold`` called members.
 
     The threshold must come from other records than these. For the interval see `rates.combine`.
+
+    Args:
+        members: Scores of members.
+        non_members: Scores of non-members.
+        threshold: The threshold.
+        level: Confidence level.
+        name: Name of the measurement.
     """
     check(members, non_members)
     m, n = len(members), len(non_members)
@@ -276,10 +288,10 @@ def balanced_accuracy(
 
 
 def best_threshold(members: Scores, non_members: Scores) -> float:
-    """The threshold with the highest balanced accuracy on these records; the middle one of several that tie.
+    """Return the threshold with the highest balanced accuracy on these records; of several that tie, the middle one.
 
-    It lies halfway between two neighbouring scores, so that it does not hang on the rounding of one record. Use it on
-    records that the adversary knows; judge it on others.
+    It lies halfway between two neighbouring scores, so that it does not depend on the rounding of one score. Tune it on
+    records that the adversary knows, and evaluate it on others.
     """
     check(members, non_members)
     distinct = np.unique(np.concatenate([members, non_members]))

@@ -1,4 +1,4 @@
-"""How well an attack does on parts of the records: by class, by correctness of the prediction, by margin."""
+"""The success of an attack on parts of the records: by class, by correctness of the prediction, by margin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from securitynet.metrics import roc
 from securitynet.records import Direction, Measurement, Record
 
 FEWEST = 5
-"""Members, and non-members, that a slice needs for its AUC to be given."""
+"""Smallest number of members, and of non-members, for the AUC of a slice."""
 
 MARGIN_PARTS = 4
 
@@ -21,17 +21,16 @@ By = Literal["class", "correctness", "margin"]
 
 
 class Slice(Record):
-    """The attack on one part of the records.
+    """The success of the attack on one part of the records.
 
     Attributes:
-        by: What divides the records.
-        name: Which part: a class, ``correct`` or ``wrong``, or a range of margins.
-        members: Members in it.
-        non_members: Non-members in it.
-        auc: Within this part; its value is None with fewer than `FEWEST` members or non-members.
-        tpr: Share of its members that the adversary calls members at the attack's threshold, None without members or
-            threshold.
-        fpr: Share of its non-members so called, None without non-members or threshold.
+        by: Criterion that divides the records.
+        name: Name of the part: a class, ``correct`` or ``wrong``, or a range of margins.
+        members: Number of members in it.
+        non_members: Number of non-members in it.
+        auc: AUC within this part; its value is None with fewer than `FEWEST` members or non-members.
+        tpr: Share of its members that are called members at the attack's threshold; None without members or threshold.
+        fpr: Share of its non-members that are called members; None without non-members or threshold.
     """
 
     by: By
@@ -54,11 +53,11 @@ def slices(
     called: NDArray[np.bool_] | None = None,
     level: float = 0.95,
 ) -> list[Slice]:
-    """The slices for which data are given, in this order: correctness, margin, class.
+    """Compute the slices for which data are given, in the order correctness, margin, class.
 
     Args:
-        scores: N, higher meaning "more likely a member"; none is NaN.
-        is_member: N.
+        scores: Scores, N, without NaN; higher means "more likely a member".
+        is_member: True membership, N.
         labels: True classes, N.
         correct: Whether the target's prediction is the label, N.
         margin: Logit of the true class minus the largest other, N; divided into quarters with equally many records.
@@ -89,7 +88,13 @@ def slices(
 
 
 def extremes(slices_: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
-    """The most and the least exposed slices of a kind, by AUC: ``count`` of each at most, none in both lists."""
+    """Return the most and the least exposed slices of a kind by AUC, at most ``count`` of each and none in both lists.
+
+    Args:
+        slices_: All slices.
+        by: Criterion of the slices to choose from.
+        count: Largest number of slices in each list.
+    """
     ranked = sorted((s for s in slices_ if s.by == by and s.auc.value is not None), key=lambda s: -(s.auc.value or 0))
     most = ranked[:count]
     return most, ranked[max(len(ranked) - count, len(most)) :][::-1]

@@ -1,7 +1,7 @@
-"""Measures of a stolen model, from predictions alone: its accuracy, and its similarity to the target.
+"""Metrics of a stolen model, from predictions alone: its accuracy, and its similarity to the target.
 
-All are taken on records that neither the surrogate nor, for the test part of a split, the target was trained on. Their
-intervals cover what other such records would give for **this** surrogate; training another one varies on top.
+They are computed on records that neither the surrogate nor, for the test part of a split, the target was trained on.
+Their intervals cover the choice of these records for **this** surrogate, not the variation between surrogates.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def measure(
     *,
     level: float = 0.95,
 ) -> list[Measurement]:
-    """Accuracy, its ratio to the target's, agreement, agreement on errors, and how similar the posteriors are.
+    """Compute accuracy, its ratio to the target's, agreement, agreement on errors, and similarity of the posteriors.
 
     - ``accuracy``: share of records that the surrogate classifies as their label (SecurityNet, section 3.1).
     - ``agreement``: share on which surrogate and target predict the same class (ibid.; ML-Doctor, section 5.2).
     - ``accuracy-ratio``: the surrogate's accuracy divided by the target's (SecurityNet, section 4.1).
     - ``agreement-on-errors``: share of the target's errors on which the surrogate makes the same error. A model of the
-      same task that never saw the target agrees with it where both are right; this tells how much was *copied*.
-    - ``calibration-gap``: see `calibration_gap`; a surrogate of posteriors whose confidence collapsed has a large one.
+      same task that never saw the target agrees with it where both are right; this shows how much was *copied*.
+    - ``calibration-gap``: see `calibration_gap`; it is large for a surrogate whose confidence collapsed.
     - ``posterior-distance``: mean total-variation distance of its posteriors from the target's.
     - ``constant-agreement``: the agreement of a constant prediction, the class that the target predicts most often.
 
@@ -66,7 +66,7 @@ def measure(
 def transfer(
     fooled: NDArray[np.bool_], fooled_by_noise: NDArray[np.bool_], *, level: float = 0.95
 ) -> list[Measurement]:
-    """How adversarial examples made on the surrogate fare on the target, against noise of the same size.
+    """Compare adversarial examples made on the surrogate, tried on the target, with noise of the same size.
 
     Args:
         fooled: Whether the target misclassifies each adversarial example, N; of records that it classifies correctly.
@@ -75,7 +75,7 @@ def transfer(
     """
     n = len(fooled)
     if n == 0:
-        note = "The target classifies no record correctly that could be attacked."
+        note = "The target classifies no record correctly, so none can be attacked."
         return [
             missing("transfer", Direction.LOWER, level, note),
             missing("transfer-gain", Direction.LOWER, level, note),
@@ -94,17 +94,17 @@ def ratio(
     direction: Direction,
     level: float = 0.95,
 ) -> Measurement:
-    """Ratio of two rates of the same records; for the interval see `rates.ratio`.
+    """Compute the ratio of two rates of the same records; for the interval see `rates.ratio`.
 
     Args:
-        name: Of the measurement.
+        name: Name of the measurement.
         first: Successes of the numerator, N.
         second: Successes of the denominator, N.
-        direction: Which way is good for the owner.
+        direction: Which direction is good for the owner.
         level: Confidence level.
 
     Returns:
-        Its value is None where the denominator has no success.
+        The measurement; its value is None if the denominator is 0.
     """
     one, two = int(first.sum()), int(second.sum())
     n = len(first)
@@ -128,16 +128,15 @@ def ratio(
 def calibration_gap(
     confidence: NDArray[np.floating], right: NDArray[np.bool_], *, level: float = 0.95, name: str = "calibration-gap"
 ) -> Measurement:
-    """How far mean confidence and accuracy are apart.
+    """Compute the absolute difference between mean confidence and accuracy.
 
-    The interval holds the sizes of all differences in that of the mean difference (`rates.bounded_mean`, between -1 and
-    1); it starts at 0 if that contains 0.
+    The interval is that of the mean difference (`rates.bounded_mean`, between -1 and 1), folded at 0.
 
     Args:
         confidence: Posterior of the prediction, N.
-        right: Whether that is the label, N.
+        right: Whether the prediction is correct, N.
         level: Confidence level.
-        name: Of the measurement.
+        name: Name of the measurement.
     """
     gap = np.asarray(confidence, dtype=np.float64) - right
     low, high = map(float, rates.bounded_mean(gap, (-1.0, 1.0), level))
@@ -158,15 +157,15 @@ def calibration_gap(
 def mean_distance(
     distances: NDArray[np.floating], *, level: float = 0.95, name: str = "posterior-distance"
 ) -> Measurement:
-    """Mean total-variation distance between posteriors; for the interval see `rates.bounded_mean`.
+    """Compute the mean total-variation distance between posteriors; for the interval see `rates.bounded_mean`.
 
     Args:
-        distances: N, each in [0, 1]; NaN where the target's posteriors are hidden from its owner too.
+        distances: Distances, N, each in [0, 1]; NaN if the target's posteriors are hidden from its owner too.
         level: Confidence level.
-        name: Of the measurement.
+        name: Name of the measurement.
     """
     if np.isnan(distances).any():
-        return missing(name, Direction.HIGHER, level, "The target answers with labels only.", len(distances))
+        return missing(name, Direction.HIGHER, level, "The target returns labels only.", len(distances))
     values = np.asarray(distances, dtype=np.float64)
     value = float(values.mean())
     low, high = map(float, rates.bounded_mean(values.clip(0.0, 1.0), (0.0, 1.0), level))
@@ -183,7 +182,7 @@ def mean_distance(
 
 
 def missing(name: str, direction: Direction, level: float, note: str, n: int = 0) -> Measurement:
-    """A measurement that these records cannot give."""
+    """Return a measurement without a value, for what these records cannot show."""
     return Measurement(name=name, value=None, level=level, n=n, direction=direction, method="none", note=note)
 
 

@@ -1,1 +1,1 @@
-"""Reports: what an assessment found, as one HTML file that opens offline and can be printed."""
+"""Reports: the results of an assessment or a study, as one HTML file that opens offline and can be printed."""

@@ -1,4 +1,4 @@
-"""Intervals drawn small: a line for the interval, a dot for the value, a dashed line where guessing would be."""
+"""Small drawings of intervals: a bar for the interval, a dot for the value, a dashed line at chance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, MARGIN, ROW = 232, 36, 18
 
 @dataclass(frozen=True)
 class Axis:
-    """What a bar's width stands for.
+    """The axis of an interval bar.
 
     Attributes:
         low: At the left end.
@@ -73,8 +73,8 @@ def interval_bar(
 
     Args:
         measurements: At least one with a value.
-        labels: Names of the targets, for those who do not see the drawing.
-        series: Number of the look of each; 0 if absent.
+        labels: Names of the targets, for screen readers.
+        series: Number of the colour and shape of each; 0 if absent.
 
     Returns:
         Inline SVG that takes its colours from the page's style sheet; None for a bound, which has no interval.
@@ -127,7 +127,7 @@ def swatch(number: int, dash: Sequence[int], *, marker: bool = False) -> Markup:
     """A sample of a line's look, for a legend.
 
     Args:
-        number: Of the look.
+        number: Of the colour and shape.
         dash: As in the figure.
         marker: Show the marker that the interval bars have instead.
     """
@@ -141,7 +141,7 @@ def swatch(number: int, dash: Sequence[int], *, marker: bool = False) -> Markup:
 
 
 def _marker(look: int, x: float, y: float) -> str:
-    """Dot, diamond or square: told apart without colour."""
+    """A dot, diamond or square, so that targets differ in shape and not only in colour."""
     if look % 3 == 1:
         return f'<path class="mark s{look}" d="M{x:g} {y - 4.2:g}l4.2 4.2l-4.2 4.2l-4.2-4.2z"/>'
     if look % 3 == 2:

@@ -1,4 +1,4 @@
-"""Where the strongest attack works: its AUC by correctness of the prediction, by margin and by class."""
+"""Which records the strongest attack exposes: its AUC by correctness of the prediction, by margin and by class."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from securitynet.assessments.assessment import Assessment
 
 CLASSES = 3
-"""Classes shown at either end, where there are more."""
+"""How many of the most and of the least exposed classes are shown."""
 
 _TITLES = {
-    "correctness": "By the answer",
+    "correctness": "By correctness of the prediction",
     "margin": "By margin: logit of the true class minus the largest other",
     "class": "By class",
 }
@@ -29,7 +29,15 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the records: its name, counts, and the attack's AUC on it."""
+    """A group of records, with the attack's AUC on it.
+
+    Attributes:
+        name: Of the group.
+        members: How many members it has.
+        non_members: How many non-members it has.
+        numbers: The AUC and its interval as text; None if there are too few records.
+        bar: The interval, drawn; None with ``numbers``.
+    """
 
     name: str
     members: int
@@ -40,7 +48,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Parts of the records under headings, for one attack; ``omitted`` counts the classes between the two ends."""
+    """The AUC of one attack on groups of records.
+
+    Attributes:
+        attack: Title of the attack.
+        groups: (heading, groups of records).
+        omitted: Number of classes that are not shown.
+    """
 
     attack: str
     groups: tuple[tuple[str, tuple[Part, ...]], ...]
@@ -48,23 +62,23 @@ class Breakdown:
 
 
 def breakdown(document: ResultDocument, assessment: Assessment) -> Breakdown | None:
-    """The slices of the strongest attack that kept what they need; None if there is none."""
+    """The breakdown of the strongest attack that can be broken down; None if there is none."""
     for strength in membership.by_strength(document):
         trial = next((t for t in assessment.trials if t.result.id == strength.trial.id), None)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue
-        found = trial.output.breakdown(level=assessment.config.level, class_names=document.dataset.classes)
-        most, least = extremes(found, "class", CLASSES)
-        classes = [s for s in found if s.by == "class"]
+        slices = trial.output.breakdown(level=assessment.config.level, class_names=document.dataset.classes)
+        most, least = extremes(slices, "class", CLASSES)
+        classes = [s for s in slices if s.by == "class"]
         shown = classes if len(classes) <= 2 * CLASSES else [*most, *reversed(least)]
-        kinds = {by: [s for s in found if s.by == by] for by in ("correctness", "margin")} | {"class": shown}
+        kinds = {by: [s for s in slices if s.by == by] for by in ("correctness", "margin")} | {"class": shown}
         groups = tuple((_TITLES[by], tuple(map(_part, parts))) for by, parts in kinds.items() if parts)
         if groups:
             return Breakdown(verdict.attack_title(trial.name), groups, len(classes) - len(shown))
     return None
 
 
-def _part(found: Slice) -> Part:
-    numbers = words.numbers(found.auc)
-    bar = None if numbers is None else interval_bar([found.auc])
-    return Part(found.name, found.members, found.non_members, numbers, bar)
+def _part(piece: Slice) -> Part:
+    numbers = words.numbers(piece.auc)
+    bar = None if numbers is None else interval_bar([piece.auc])
+    return Part(piece.name, piece.members, piece.non_members, numbers, bar)

@@ -50,7 +50,16 @@ def write_report(
 def render_report(
     documents: Sequence[ResultDocument], assessments: Sequence[Assessment], title: str | None = None
 ) -> str:
-    """The page as text; see `write_report`."""
+    """Render the report as HTML.
+
+    Args:
+        documents: The results, one per target.
+        assessments: The same targets with raw outputs and images, in the same order.
+        title: Heading of the page; by default it says what was assessed.
+
+    Raises:
+        ValueError: If there is nothing to report, or the lists differ in length.
+    """
     if not documents or len(documents) != len(assessments):
         raise ValueError(f"{len(documents)} documents for {len(assessments)} assessments")
     labels = distinct(documents)

@@ -40,7 +40,7 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TargetComparison:
     """What the template shows.
 
     Attributes:
@@ -58,14 +58,22 @@ class Comparison:
     roc: RocFigure | None
 
 
-def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]) -> Comparison:
-    """Put the targets side by side; measurements are in the order in which they first appear."""
+def compare(
+    documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]
+) -> TargetComparison:
+    """Put the targets side by side; measurements are in the order in which they first appear.
+
+    Args:
+        documents: The results, one per target.
+        assessments: The same targets with raw outputs, in the same order.
+        labels: Their names, in the same order.
+    """
     per_target = [{m.name: m for m in document.measurements} for document in documents]
     groups: dict[str, list[ComparedRow]] = {}
     for name in sorted(dict.fromkeys(name for measured in per_target for name in measured), key=_family):
-        found = [measured.get(name) for measured in per_target]
-        numbers = [None if m is None else words.numbers(m) for m in found]
-        there = [(n, m) for n, m in enumerate(found) if m is not None and m.value is not None]
+        measurements = [measured.get(name) for measured in per_target]
+        numbers = [None if m is None else words.numbers(m) for m in measurements]
+        there = [(n, m) for n, m in enumerate(measurements) if m is not None and m.value is not None]
         bar = None
         if there:
             bar = interval_bar([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
@@ -80,7 +88,7 @@ def compare(documents: Sequence[ResultDocument], assessments: Sequence[Assessmen
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
         lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
     fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
-    return Comparison(
+    return TargetComparison(
         labels=labels,
         markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
         sentences=membership.comparison(list(documents), labels),

@@ -32,7 +32,7 @@ class Exhibit:
         record: Index, score and rank.
         file: Its file, relative to the dataset's folder, or where it stands in the dataset.
         label: Its class.
-        prediction: The class that the target answers with.
+        prediction: The class that the target predicts.
         posterior: The target's posterior of that class, as text.
         score: As text.
         share: Non-members that score at least as high, as text.
@@ -51,15 +51,15 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Exposed:
-    """The records, and what is to be known about them.
+    """The most exposed members, by the strongest attack that ranks them.
 
     Attributes:
-        attack: Whose scores these are.
+        attack: The attack that the scores are from.
         exhibits: Highest score first; empty if no attack ranks the members.
         tied: Further members that score as high as the last one.
         without_ranking: Attacks that give the same highest score to too many members: (title, how many).
         reduced: Whether the pictures are smaller than the images.
-        price: What naming these members would cost in false accusations, in a sentence.
+        price: How many non-members would be accused along with these members, in a sentence.
     """
 
     attack: str
@@ -71,12 +71,21 @@ class Exposed:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether images are there to be shown."""
+        """Whether there are images to show."""
         return any(exhibit.picture for exhibit in self.exhibits)
 
 
 def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
-    """The members with the highest scores, by the strongest attack that ranks members; None if no attack finished."""
+    """The members with the highest scores, by the strongest attack that ranks members.
+
+    Args:
+        document: The results of one target.
+        assessment: The same with raw outputs and images.
+        count: How many members are shown.
+
+    Returns:
+        None if no attack finished.
+    """
     without: list[tuple[str, str]] = []
     for strength in membership.by_strength(document):
         trial = _trial(assessment, strength.trial.id)
@@ -84,15 +93,15 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
             continue
         scores = trial.output
         title = verdict.attack_title(trial.name)
-        found = most_exposed(scores.indices, scores.scores, scores.is_member, count)
-        if not found.ranks:
-            without.append((title, words.small_share(found.top_block, int(scores.is_member.sum()))))
+        exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
+        if not exposure.ranks:
+            without.append((title, words.small_share(exposure.top_block, int(scores.is_member.sum()))))
             continue
-        exhibits = _exhibits(found.records, assessment)
+        exhibits = _exhibits(exposure.records, assessment)
         images = assessment.assessed_target.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
-        price = _price(found, int(scores.is_member.sum()), assessment.config.level)
-        return Exposed(title, exhibits, found.tied_with_last, without, reduced, price)
+        price = _price(exposure, int(scores.is_member.sum()), assessment.config.level)
+        return Exposed(title, exhibits, exposure.tied_with_last, without, reduced, price)
     return Exposed("", [], 0, without, False) if without else None
 
 
@@ -100,12 +109,12 @@ def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
     return next((trial for trial in assessment.trials if trial.result.id == trial_id), None)
 
 
-def _price(found: Exposure, members: int, level: float) -> str:
-    """How right an adversary would be who calls everything a member that scores as high as the last record shown."""
-    last = found.records[-1]
-    right = len(found.records) + found.tied_with_last
+def _price(exposure: Exposure, members: int, level: float) -> str:
+    """How often an adversary is right who accuses every record that scores as high as the last one shown."""
+    last = exposure.records[-1]
+    right = len(exposure.records) + exposure.tied_with_last
     said = (
-        f"Who calls every record a member that scores at least as high as the last one shown is right about "
+        f"Calling every record a member that scores at least as high as the last one shown is right about "
         f"{words.small_share(right, members)} members ({words.rate(right / members)}), and wrong about "
         f"{words.small_share(last.false_positives, last.non_members)} non-members ({words.rate(last.share)})"
     )
@@ -114,7 +123,7 @@ def _price(found: Exposure, members: int, level: float) -> str:
     )
     if gain.low is not None and gain.low > 0:
         return f"{said}."
-    return f"{said}: not distinguishable from guessing. These records come first, but are not shown to be exposed."
+    return f"{said}: not distinguishable from guessing. These records rank highest but are not shown to be exposed."
 
 
 def _posterior(signals: Signals, row: int) -> str:

@@ -20,7 +20,7 @@ class ShownGallery:
 
     Attributes:
         title: Heading.
-        caption: What is to be seen.
+        caption: What the images show.
         columns: Their names.
         rows: (name, pictures).
         omitted: Rows that are not shown.
@@ -36,7 +36,7 @@ class ShownGallery:
 
 
 def shown(output: Output | None) -> tuple[ShownGallery, ...]:
-    """The galleries of an output, of none if the trial did not finish."""
+    """The galleries of an output; none if the trial did not finish."""
     return () if output is None else tuple(map(_shown, output.galleries()))
 
 

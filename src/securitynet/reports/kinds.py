@@ -16,7 +16,7 @@ class Kind:
     Attributes:
         label: For a table.
         unit: How its numbers are written.
-        chance: What guessing would give; None where guessing means nothing.
+        chance: What guessing would give; None where there is nothing to guess.
         fpr: The bound, for TPR at a FPR.
         one_sided: The value is itself the end of a one-sided interval, and has no other end.
     """

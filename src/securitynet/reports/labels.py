@@ -1,4 +1,4 @@
-"""Names of targets that tell them apart on one page."""
+"""Distinct names for the targets on one page."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def to_pdf(page: str) -> bytes:
         # Importing it lets Pillow fill cut-off images with grey, in the whole process: datasets must refuse those.
         ImageFile.LOAD_TRUNCATED_IMAGES = strict
 
-    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # rules for screens, which it passes over, are no news
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it would warn about every rule for screens
     fetcher = weasyprint.urls.URLFetcher(allowed_protocols=["data"])  # a report loads nothing
     content: bytes = weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf()
     return content

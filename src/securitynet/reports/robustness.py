@@ -48,7 +48,7 @@ def robustness(document: ResultDocument, anchor: str) -> tuple[RobustnessFigure,
         document: The results on one target.
         anchor: Unique on the page.
     """
-    found = []
+    drawn = []
     for norm, text in NORMS.items():
         lines = _lines(document, norm)
         epsilons = sorted({epsilon for points in lines.values() for epsilon in points})
@@ -56,8 +56,8 @@ def robustness(document: ResultDocument, anchor: str) -> tuple[RobustnessFigure,
             continue
         ranked = sorted(lines, key=lambda name: float(np.mean([m.value or 0.0 for m in lines[name].values()])))
         shown = {name: lines[name] for name in ranked[:MOST_LINES]}
-        found.append(_figure(shown, epsilons, text, f"{anchor}-{norm}", len(ranked) - len(shown)))
-    return tuple(found)
+        drawn.append(_figure(shown, epsilons, text, f"{anchor}-{norm}", len(ranked) - len(shown)))
+    return tuple(drawn)
 
 
 def _figure(
@@ -87,7 +87,7 @@ def _figure(
 
 def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measurement]]:
     """Robust accuracies by the attack's title and epsilon."""
-    found: dict[str, dict[float, Measurement]] = {}
+    lines: dict[str, dict[float, Measurement]] = {}
     for trial in document.trials:
         if not _counts(trial, norm):
             continue
@@ -98,8 +98,8 @@ def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measure
                 points[float(measurement.name.removeprefix(start))] = measurement
         if points:
             name = verdict.attack_title(trial.name)
-            found[f"{name}, {trial.threat_model}" if name in found else name] = dict(sorted(points.items()))
-    return found
+            lines[f"{name}, {trial.threat_model}" if name in lines else name] = dict(sorted(points.items()))
+    return lines
 
 
 def _counts(trial: TrialSummary, norm: str) -> bool:

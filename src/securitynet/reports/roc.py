@@ -49,7 +49,7 @@ class RocFigure:
 
 
 def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
-    """Names of the attacks whose curves are drawn, and how many are left out, so that lines can be told apart.
+    """Names of the attacks whose curves are drawn, and how many are left out to keep the lines distinguishable.
 
     There are `MOST_LINES` for all targets together, of at least one attack: the strongest of the first target,
     then those of the others.
@@ -67,27 +67,27 @@ def roc_lines(
     Args:
         assessment: Holds the scores.
         names: Of the attacks to draw.
-        before: Put before each name, to tell targets apart.
-        ink: Number of the colour of all lines, which tells targets apart; by default each has its own.
+        before: Prefix of each name, which identifies the target.
+        ink: Number of the colour of all lines, which identifies the target; by default each has its own.
         dash: Number of the first line's dashes: all lines of a figure differ in grey.
     """
-    found: dict[str, roc.Line] = {}
+    lines: dict[str, roc.Line] = {}
     for trial in assessment.trials:
         scores = trial.output
         if trial.name not in names or not isinstance(scores, MembershipScores):
             continue
         name = before + verdict.attack_title(trial.name)
-        if name in found:  # the same attack under another threat model
+        if name in lines:  # the same attack under another threat model
             name += f", {trial.result.spec.threat_model}"
         members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
-        found[name] = roc.Line(
+        lines[name] = roc.Line(
             curve(members, non_members),
             len(members),
             len(non_members),
-            ink=len(found) if ink is None else ink,
-            dash=dash + len(found),
+            ink=len(lines) if ink is None else ink,
+            dash=dash + len(lines),
         )
-    return found
+    return lines
 
 
 def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str, *, left_out: int = 0) -> RocFigure:

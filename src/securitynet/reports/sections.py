@@ -1,4 +1,4 @@
-"""What the template shows of one target: every number already computed, every text still plain (Jinja2 escapes it)."""
+"""One target's part of the page: all numbers are computed here, and all text is plain (Jinja2 escapes it)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from securitynet.reports.families import membership
 from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
-from securitynet.reports.what_helps import RemediesPart, remedies, training_sentences
+from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
@@ -88,7 +88,13 @@ class FamilyPart:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """A number that is shown large."""
+    """A number that is shown large.
+
+    Attributes:
+        label: What it is.
+        numbers: Its value and interval as text.
+        detail: A line below it.
+    """
 
     label: str
     numbers: words.Numbers
@@ -97,7 +103,35 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class Section:
-    """All of one target's part of the page."""
+    """One target's part of the page.
+
+    Attributes:
+        anchor: Prefix of the ids of its headings, unique on the page.
+        label: Name of the target, unique on the page.
+        document: Content of its ``result.json``.
+        opening: What was assessed, in a sentence.
+        sentences: The verdict.
+        remarks: How to read the verdict.
+        key_figures: The numbers that are shown large.
+        accuracy: Measurements of the target itself.
+        blocks: All trials, in the order they ran.
+        families: The same trials by family.
+        methods: Letter of a footnote -> how the intervals were computed.
+        level: Confidence level of the intervals, as text.
+        roc: Curves of the strongest membership attacks; None if there are none.
+        robustness: Accuracy under attack, a figure for each norm.
+        exposed: The most exposed records; None if no membership attack finished.
+        breakdown: The strongest membership attack on groups of records; None if there is none.
+        classes: Names of the classes, shortened.
+        image: Size of the images, as text; None if there are outputs only.
+        queries: (what, how many).
+        times: (what, how long).
+        command: The command line that gives the same numbers.
+        toml: The same as a configuration file.
+        lacks_weights: Whether the command lacks the weights of a model that was passed in from Python.
+        defense: Sentences on the defense that the model was trained with.
+        what_helps: The defenses that were tried; None if none were.
+    """
 
     anchor: str
     label: str
@@ -123,11 +157,18 @@ class Section:
     toml: str
     lacks_weights: bool
     defense: list[str]
-    remedies: RemediesPart | None
+    what_helps: WhatHelps | None
 
 
 def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
-    """Everything that the page says of one target."""
+    """One target's part of the page.
+
+    Args:
+        document: Its results.
+        assessment: The same with raw outputs and images.
+        anchor: Prefix of the ids of its headings, unique on the page.
+        label: Name of the target, unique on the page.
+    """
     methods = _methods(document.measurements)
     drawn, left_out = strongest([document])
     lines = roc_lines(assessment, drawn)
@@ -136,7 +177,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
     shape = document.dataset.image_shape
     outputs = {trial.result.id: trial.output for trial in assessment.trials}
     blocks = tuple(_block(document, trial, methods, outputs.get(trial.id)) for trial in document.trials)
-    remarks = [membership.choice(document), membership.unresolved(document)]
+    remarks = [membership.describe_choice(document), membership.describe_unresolved(document)]
     return Section(
         anchor=anchor,
         label=label,
@@ -162,7 +203,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         toml=settings.toml(document),
         lacks_weights=settings.lacks_weights(document),
         defense=training_sentences(document),
-        remedies=remedies(document),
+        what_helps=describe_tried_defenses(document),
     )
 
 
@@ -205,9 +246,9 @@ def _families(blocks: Sequence[Block]) -> tuple[FamilyPart, ...]:
     for block in blocks:
         by_family.setdefault(block.trial.name.partition(".")[0], []).append(block)
     return tuple(
-        FamilyPart(name, FAMILIES.get(name, verdict.attack_title(name)), tuple(found))
-        for name, found in by_family.items()
-        if found
+        FamilyPart(name, FAMILIES.get(name, verdict.attack_title(name)), tuple(family_blocks))
+        for name, family_blocks in by_family.items()
+        if family_blocks
     )
 
 
@@ -224,13 +265,13 @@ def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str
 
 
 def _key_figures(document: ResultDocument) -> list[KeyFigure]:
-    found = []
+    key_figures = []
     by_name = {m.name: m for m in document.measurements}
     for name in ("target.train_accuracy", "target.test_accuracy"):
         measurement = by_name.get(name)
         numbers = words.numbers(measurement, significant=1) if measurement else None
         if measurement is not None and numbers is not None:
-            found.append(KeyFigure(words.kind(name).label, numbers, f"n = {measurement.n:,}"))
+            key_figures.append(KeyFigure(words.kind(name).label, numbers, f"n = {measurement.n:,}"))
     ranked = membership.by_strength(document)
     if ranked:
         best, quietest = ranked[0], membership.lowest_rate(ranked)
@@ -241,38 +282,38 @@ def _key_figures(document: ResultDocument) -> list[KeyFigure]:
             if measurement is not None and numbers is not None:
                 kind = words.kind(measurement.name)
                 guess = words.percent(kind.fpr) if kind.fpr is not None else "0.5"
-                found.append(KeyFigure(kind.label, numbers, f"{attack}; guessing: {guess}"))
-    return found
+                key_figures.append(KeyFigure(kind.label, numbers, f"{attack}; guessing: {guess}"))
+    return key_figures
 
 
 def _fprs(document: ResultDocument) -> list[float]:
-    asked = {words.kind(m.name).fpr for m in document.measurements}
-    return sorted(fpr for fpr in asked if fpr is not None)
+    rates = {words.kind(m.name).fpr for m in document.measurements}
+    return sorted(fpr for fpr in rates if fpr is not None)
 
 
 def _queries(document: ResultDocument) -> list[tuple[str, str]]:
     names = {
-        "total": "Images asked about, repeats included",
+        "total": "Images queried, repeats included",
         "unique": "Distinct images among them",
         "sent": "Sent to the target in this run",
     }
-    found = [(words_, f"{document.queries[key]:,}") for key, words_ in names.items() if key in document.queries]
+    rows = [(words_, f"{document.queries[key]:,}") for key, words_ in names.items() if key in document.queries]
     if {"total", "sent"} <= document.queries.keys():
         rest = max(document.queries["total"] - document.queries["sent"], 0)
-        source = "Read from the recording" if _is_recording(document) else "Answered from the cache"
-        found.append((source, f"{rest:,}"))
-    return found
+        source = "Read from the recording" if _is_recording(document) else "Read from the cache"
+        rows.append((source, f"{rest:,}"))
+    return rows
 
 
 def _times(document: ResultDocument) -> list[tuple[str, str]]:
-    names = {"signals": "Asking the target", "total": "Asking the target, and all attacks"}
-    found = [(text, words.duration(document.seconds[key])) for key, text in names.items() if key in document.seconds]
+    names = {"signals": "Querying the target", "total": "Querying the target, and all attacks"}
+    rows = [(text, words.duration(document.seconds[key])) for key, text in names.items() if key in document.seconds]
     for trial in document.trials:
         if trial.status == "ok" and trial.seconds:
             title = f"{verdict.attack_title(trial.name)} and its measurements"
             when = " (in an earlier run)" if trial.reused else ""
-            found.append((title, words.duration(sum(trial.seconds.values())) + when))
-    return found
+            rows.append((title, words.duration(sum(trial.seconds.values())) + when))
+    return rows
 
 
 def _is_recording(document: ResultDocument) -> bool:

@@ -1,4 +1,4 @@
-"""How to get the same numbers again: the command line and the configuration file, with what differs from defaults."""
+"""How to reproduce the numbers: the command line and the configuration file, with what differs from the defaults."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _POSITIONAL = "model"
 
 def changed(document: ResultDocument) -> dict[str, Any]:
     """The settings that differ from their defaults, in the order in which options are declared."""
-    found = {}
+    settings = {}
     for name, field in AssessConfig.model_fields.items():
         if name not in document.settings:
             continue
         value = document.settings[name]
         default = None if field.is_required() else to_jsonable_python(field.default)
         if value is not None and value != default:
-            found[name] = value
-    return found
+            settings[name] = value
+    return settings
 
 
 def command_line(document: ResultDocument) -> str:
@@ -47,7 +47,7 @@ def toml(document: ResultDocument) -> str:
 
 
 def lacks_weights(document: ResultDocument) -> bool:
-    """Whether an architecture was assessed without a weights file: the model was handed over in Python then."""
+    """Whether an architecture was assessed without a weights file: the model was then passed in from Python."""
     settings: Mapping[str, Any] = document.settings
     return str(settings.get(_POSITIONAL, "")).startswith(("arch:", "python:")) and settings.get("weights") is None
 

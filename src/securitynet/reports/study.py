@@ -16,14 +16,14 @@ from securitynet.analysis import claims, findings, study_frames
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
 from securitynet.analysis.figures.declared import figures
-from securitynet.analysis.findings import Finding
+from securitynet.analysis.findings import ClaimFinding
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import atomic_write, parse_toml
 from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.run import locate_results
 from securitynet.studies.execution.status import Status
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
 
 MOST_ROWS = 3000
-"""Rows of the table of measurements; ``study export`` has all."""
+"""Rows of the table of measurements; ``study export`` writes all."""
 
 MOST_GALLERIES = 12
 
@@ -48,7 +48,7 @@ class ShownFigure:
     Attributes:
         figure: Its declaration.
         picture: Inline SVG; None for a table.
-        caption: With n, intervals and tests.
+        caption: States n, intervals and tests.
         width: Of the picture on a screen, in pixels.
         columns: Of the table below it.
         rows: Of that table.
@@ -64,7 +64,7 @@ class ShownFigure:
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial, or a target, that did not come to a result.
+    """A trial or a target without a result.
 
     Attributes:
         what: Method or target.
@@ -81,12 +81,32 @@ class Failure:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What the template shows."""
+    """The content of the page.
+
+    Attributes:
+        title: Name of the study.
+        description: From the study file.
+        overview: (what, value) for the table at the top.
+        findings: Status -> findings with that status.
+        shown: Figures and tables that were drawn.
+        lacking: Figures that were not drawn, with the reason.
+        columns: Names of the columns of the table of measurements.
+        rows: Its rows, at most `MOST_ROWS`.
+        omitted: Number of further rows.
+        galleries: (trial, pictures).
+        failures: Trials and targets that failed.
+        skipped: (method, reason, number of trials).
+        checks: (target, what differs) for targets that failed a check.
+        limits: What a reader must keep in mind.
+        settings: Text of the study file.
+        environments: (package or machine property, values).
+        unfinished: A warning that the study is not finished; empty if it is.
+    """
 
     title: str
     description: str
-    facts: list[tuple[str, str]]
-    findings: dict[str, list[Finding]]
+    overview: list[tuple[str, str]]
+    findings: dict[str, list[ClaimFinding]]
     shown: list[ShownFigure]
     lacking: list[tuple[Figure, str]]
     columns: tuple[str, ...]
@@ -107,11 +127,11 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 
     Args:
         folder: Results of ``study run``.
-        path: Where to; ``report.html`` in the folder by default. A name that ends in ``.pdf`` makes a PDF.
+        path: Where to write; by default ``report.html`` in the folder. A name that ends in ``.pdf`` makes a PDF.
 
     Raises:
         ConfigurationError: If there are no results.
-        MissingExtra: If a PDF is asked for and WeasyPrint is not installed.
+        MissingExtra: If a PDF is requested and WeasyPrint is not installed.
     """
     path = path or folder / "report.html"
     page = render_study_report(folder)
@@ -126,23 +146,23 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 
 
 def render_study_report(folder: Path) -> str:
-    """The page as text; see `write_study_report`."""
+    """The report on the results in a folder, as HTML. Raises `ConfigurationError` if there are no results."""
     page: str = environment().get_template("study.html").render(page=study_page(folder), css=css(), version=__version__)
     return page
 
 
 def study_page(folder: Path) -> StudyPage:
-    """Everything that the page says."""
-    subjects = list(StudyTargetStore(folder))
+    """The content of the page. Raises `ConfigurationError` if there are no results."""
+    targets = list(StudyTargetStore(folder))
     trials = list(TrialStore(folder))
-    if not subjects and not trials:
+    if not targets and not trials:
         raise ConfigurationError(
             f"There are no results of a study in {folder}.", hint="Run one: securitynet study run FILE --out FOLDER."
         )
     tidy = study_frames.from_study(folder, curves=True)
     shown, lacking = _figures(tidy)
     judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
-    named = _names(subjects)
+    named = _names(targets)
     columns, rows = _table(tidy[tidy["measure"] != study_frames.CURVE_MEASURE])
     status = inspect_study(locate_results(folder))
     text = _study_file(folder)
@@ -150,7 +170,7 @@ def study_page(folder: Path) -> StudyPage:
     return StudyPage(
         title=str(study.get("name") or folder.name),
         description=str(study.get("description") or ""),
-        facts=_facts(subjects, trials, status),
+        overview=_overview(targets, trials, status),
         unfinished=_unfinished(trials, status),
         findings={status: [f for f in judged if f.status == status] for status in _STATUSES},
         shown=shown,
@@ -159,10 +179,10 @@ def study_page(folder: Path) -> StudyPage:
         rows=rows[:MOST_ROWS],
         omitted=max(len(rows) - MOST_ROWS, 0),
         galleries=list(_galleries(folder, trials, named)),
-        failures=_failures(subjects, trials, named),
+        failures=_failures(targets, trials, named),
         skipped=_skipped(trials),
-        checks=_disagreements(subjects),
-        limits=_limits(subjects, trials),
+        checks=_disagreements(targets),
+        limits=_limits(targets, trials),
         settings=text,
         environments=_environments(trials),
     )
@@ -220,7 +240,7 @@ def _cell(value: object) -> str:
 def _galleries(
     folder: Path, trials: Sequence[TrialResult], named: dict[str, str]
 ) -> Iterator[tuple[str, ShownGallery]]:
-    """Pictures of the first trials of each method that have any."""
+    """Pictures of the first trials of each method that has any."""
     from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.reports.galleries import shown
 
@@ -250,30 +270,30 @@ def _has_pictures(output: type) -> bool:
     return getattr(output, "galleries", None) is not Output.galleries
 
 
-def _names(subjects: Sequence[StudyTargetRecord]) -> dict[str, str]:
-    return {subject.means.target.checksum: subject.label for subject in subjects if subject.means}
+def _names(targets: Sequence[StudyTargetRecord]) -> dict[str, str]:
+    return {target.means.target.checksum: target.label for target in targets if target.means}
 
 
 def _unfinished(trials: Sequence[TrialResult], status: Status) -> str:
-    """That more trials are to come, in a sentence; empty where a study is finished, or nothing tells what it plans."""
+    """A warning that trials are outstanding; empty if the study is finished, or its plan is unknown."""
     if status.state in ("finished", "not running"):
         return ""
     state = {"killed": "was killed", "stopped": "was stopped", "stopping": "is being stopped"}
     there = f"{len(trials):,} of {max(status.total, len(trials)):,} trials are here"
     return (
-        f"This study is not finished: it {state.get(status.state, 'still runs')}, and {there}. Everything on this page "
-        "may change when the others are. `securitynet study run` goes on where it was."
+        f"This study is not finished: it {state.get(status.state, 'is still running')}, and {there}. Everything on "
+        "this page may change once the others have run. `securitynet study run` continues it."
     )
 
 
-def _facts(
-    subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], status: Status
+def _overview(
+    targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], status: Status
 ) -> list[tuple[str, str]]:
     statuses = Counter(trial.status for trial in trials)
-    opened = sum(subject.status == "ok" for subject in subjects)
+    opened = sum(target.status == "ok" for target in targets)
     seconds = sum(sum(trial.seconds.values()) for trial in trials)
     finished = sorted(trial.finished for trial in trials)
-    closed = len(subjects) - opened
+    closed = len(targets) - opened
     counts = [f"{count:,} {name}" for name, count in sorted(statuses.items(), key=str)]
     unopened = status.failed - statuses["failed"]  # they have no files of their own
     counts += [f"{unopened:,} failed with their targets"] if unopened > 0 and closed else []
@@ -281,7 +301,7 @@ def _facts(
         ("Targets", f"{opened:,}" + (f", and {closed:,} that could not be opened" if closed else "")),
         ("Trials", ", ".join(counts) or "none"),
         ("Methods", f"{len({trial.spec.method for trial in trials}):,}"),
-        ("Images asked about", f"{sum(trial.queries.total for trial in trials):,}, repeats included"),
+        ("Images queried", f"{sum(trial.queries.total for trial in trials):,}, repeats included"),
         ("Time in trials", words.duration(seconds)),
         ("Trials ended", _between(finished[0], finished[-1]) if finished else "nothing yet"),
     ]  # fmt: skip
@@ -296,14 +316,14 @@ def _between(first: str, last: str) -> str:
 
 
 def _failures(
-    subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], named: dict[str, str]
+    targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], named: dict[str, str]
 ) -> list[Failure]:
-    found = [Failure("The target", s.label, s.reason or "", s.traceback) for s in subjects if s.status != "ok"]
+    failures = [Failure("The target", s.label, s.reason or "", s.traceback) for s in targets if s.status != "ok"]
     for trial in trials:
         if trial.status == "failed":
             on = named.get(trial.spec.target.checksum, trial.spec.target.reference)
-            found.append(Failure(trial.spec.method, on, trial.reason or "", trial.traceback))
-    return found
+            failures.append(Failure(trial.spec.method, on, trial.reason or "", trial.traceback))
+    return failures
 
 
 def _skipped(trials: Sequence[TrialResult]) -> list[tuple[str, str, int]]:
@@ -311,36 +331,38 @@ def _skipped(trials: Sequence[TrialResult]) -> list[tuple[str, str, int]]:
     return [(method, reason, count) for (method, reason), count in sorted(counts.items())]
 
 
-def _limits(subjects: Sequence[StudyTargetRecord], trials: Sequence[TrialResult]) -> list[str]:
+def _limits(targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult]) -> list[str]:
     """What a reader must keep in mind; each computed from the records."""
     said = []
-    assumed = sum(subject.membership == "assumed" for subject in subjects)
+    assumed = sum(target.membership == "assumed" for target in targets)
     if assumed:
         said.append(
-            f"Of {assumed:,} targets it is assumed, not known, who is a member: the dataset's own training part is "
-            "taken for it."
+            f"For {assumed:,} targets membership is assumed, not known: the members are taken to be the dataset's own "
+            "training part."
         )
     seeds = {trial.spec.seed for trial in trials if trial.status == "ok"}
     if len(seeds) == 1:
-        said.append("Each trial was run with one seed; intervals are over records, not over repetitions of an attack.")
+        said.append(
+            "Each trial was run with one seed; intervals cover the choice of records, not repetitions of an attack."
+        )
     unresolved = sum(m.value is None for trial in trials for m in trial.measurements)
     if unresolved:
         said.append(f"{unresolved:,} measurements can't be resolved with so few records, and have no value.")
     failed = sum(trial.status == "failed" for trial in trials)
     if failed:
-        said.append(f"{failed:,} trials failed; figures are without them.")
+        said.append(f"{failed:,} trials failed and are missing from the figures.")
     versions = {trial.environment.get("securitynet") for trial in trials if trial.status == "ok"}
     if len(versions) > 1:
         said.append(f"Trials were made by several versions of securitynet: {', '.join(sorted(map(str, versions)))}.")
-    said.append("Claims are tested on the models at hand, which are no sample of all models.")
+    said.append("Claims are tested on the models of this study, which are not a sample of all models.")
     return said
 
 
-def _disagreements(subjects: Sequence[StudyTargetRecord]) -> list[tuple[str, str]]:
+def _disagreements(targets: Sequence[StudyTargetRecord]) -> list[tuple[str, str]]:
     return [
-        (subject.label, check.note or f"{check.what}: said {check.said}, found {check.found}")
-        for subject in subjects
-        for check in subject.checks
+        (target.label, check.note or f"{check.what}: expected {check.said}, measured {check.found}")
+        for target in targets
+        for check in target.checks
         if not check.agrees
     ]
 
@@ -350,11 +372,11 @@ def _environments(trials: Sequence[TrialResult]) -> list[tuple[str, str]]:
     for trial in trials:
         for name, value in trial.environment.items():
             values.setdefault(name, set()).add(value)
-    return [(name, ", ".join(sorted(found))) for name, found in values.items()]
+    return [(name, ", ".join(sorted(versions))) for name, versions in values.items()]
 
 
 def _study_file(folder: Path) -> str:
-    """The study file as its runner kept it; empty if it did not."""
+    """The copy of the study file in the results folder; empty if there is none."""
     try:
         return (folder / "study.toml").read_text(encoding="utf-8")
     except OSError:

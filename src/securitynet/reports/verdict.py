@@ -8,7 +8,7 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 
 def measurements_of(document: ResultDocument, trial: TrialSummary) -> list[Measurement]:
-    """The measurements of a trial that finished, by its name before theirs."""
+    """The measurements of a finished trial: those whose names begin with the trial's name."""
     if trial.status != "ok":
         return []
     return [m for m in document.measurements if m.name.startswith(f"{trial.name}.")]
@@ -18,7 +18,7 @@ def opening(document: ResultDocument) -> str:
     """What was assessed, in one sentence."""
     target, dataset = document.target, document.dataset
     finished = sum(trial.status == "ok" for trial in document.trials)
-    membership = "known" if dataset.membership == "known" else "assumed from the dataset's own parts"
+    membership = "known" if dataset.membership == "known" else "assumed from the dataset's own split"
     return (
         f"A classifier of {words.plural(target.num_classes, 'class', 'classes')}, assessed with "
         f"{words.plural(finished, 'trial')} on {dataset.members:,} members of its training set and "
@@ -27,10 +27,10 @@ def opening(document: ResultDocument) -> str:
 
 
 def sentences(document: ResultDocument) -> list[str]:
-    """The verdict: a sentence or two for each family of which something finished."""
+    """The verdict: a sentence or two for each family with a finished trial."""
     if not any(trial.status == "ok" for trial in document.trials):
         return [
-            "No attack finished with a result, so nothing can be said about what can be inferred from this model. "
+            "No attack finished with a result, so nothing can be said about how vulnerable this model is. "
             "That is not evidence that it is safe."
         ]
     return [
@@ -44,22 +44,22 @@ def sentences(document: ResultDocument) -> list[str]:
 
 
 def doubt_sentences(document: ResultDocument) -> list[str]:
-    """What speaks against believing the numbers at all: the checks of the target that failed."""
+    """A warning for each check of the target that failed."""
     failed = [check for check in document.target.checks if not check.agrees]
     return [
-        f"Do not take the numbers below for this model's: {check.note or f'its {check.what} is {check.found}.'}"
+        f"The numbers below may not describe this model: {check.note or f'its {check.what} is {check.found}.'}"
         for check in failed
     ]
 
 
 def finished_of(document: ResultDocument, family: str) -> list[TrialSummary]:
     """The finished trials of a family."""
-    found = [trial for trial in document.trials if trial.status == "ok"]
-    return [trial for trial in found if trial.name.startswith(f"{family}.")]
+    finished = [trial for trial in document.trials if trial.status == "ok"]
+    return [trial for trial in finished if trial.name.startswith(f"{family}.")]
 
 
 def apart(first: Measurement, second: Measurement) -> bool | None:
-    """Whether two intervals do not overlap; None if one of them is missing, or is a bound without a second end."""
+    """Whether two intervals do not overlap; None if one of them is missing or one-sided."""
     if words.kind(first.name).one_sided:
         return None
     if first.low is None or first.high is None or second.low is None or second.high is None:
@@ -70,7 +70,7 @@ def apart(first: Measurement, second: Measurement) -> bool | None:
 def attack_title(name: str) -> str:
     """An attack's name as words: ``membership.modified-entropy`` becomes ``Modified entropy``.
 
-    What follows an ``@`` says which data the adversary holds, for attacks that are run with several kinds.
+    The part after ``@`` names the adversary's data, for attacks that are run with several kinds of data.
     """
     attack, _, auxiliary = name.rpartition(".")[2].partition("@")
     words_of_title = [_NAMES.get(word, word) for word in attack.split("-")]
@@ -88,4 +88,4 @@ _NAMES = {
     "fgsm": "FGSM",
     "pgd": "PGD",
 }
-"""Words of attacks' names that are written in their own way."""
+"""Words in attack names with a spelling of their own."""

@@ -1,4 +1,4 @@
-"""Measurements as people read them: what each is called, how its numbers are written, and what guessing would give."""
+"""Measurements as text: what each is called, how its numbers are written, and what guessing would give."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def score(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """A duration in words: ``3.20 s``, ``2 min 05 s``."""
     if seconds < 0.01:
         return "under 0.01 s"
     if seconds < 10:
@@ -144,7 +144,13 @@ def duration(seconds: float) -> str:
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:
-    """``1 attack``, ``2 attacks``."""
+    """A count with its noun: ``1 attack``, ``2 attacks``.
+
+    Args:
+        count: How many.
+        singular: The noun.
+        several: Its plural; by default the singular with an s.
+    """
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 

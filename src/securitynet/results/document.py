@@ -1,4 +1,4 @@
-"""``result.json``: the machine-readable outcome of an assessment, versioned, with a JSON schema.
+"""``result.json``: the machine-readable outcome of an assessment, with a version and a JSON schema.
 
 The schema file beside this module, ``result.schema.json``, is generated from these records (`schema_text`); a test
 keeps the two equal.
@@ -18,8 +18,22 @@ SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 
 
-class TargetFacts(Record):
-    """The model: which one it is, and what was found out while loading it."""
+class TargetDescription(Record):
+    """The assessed target, and what was learned while loading it.
+
+    Attributes:
+        reference: As the user writes it.
+        checksum: SHA-256 over what decides its outputs.
+        preprocessing: In words.
+        normalize: The preprocessing as ``--normalize`` takes it.
+        head: What the model emits, such as ``logits``.
+        num_classes: Number of classes.
+        access: The most that an adversary may see.
+        precision: Arithmetic of the target.
+        notes: Remarks from loading it.
+        checks: Whether its outputs are plausible and its accuracy is as stated.
+        training: Its model record, if there is one.
+    """
 
     reference: str
     checksum: str
@@ -31,13 +45,31 @@ class TargetFacts(Record):
     precision: str
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = Field(
-        default=(), description="Whether it answers as a model must, and is as accurate as it is said to be."
+        default=(), description="Whether its outputs are plausible and its accuracy is as stated."
     )
-    training: dict[str, Any] | None = Field(default=None, description="What its artefact file says of its training.")
+    training: dict[str, Any] | None = Field(default=None, description="Its model record, if there is one.")
 
 
-class DatasetFacts(Record):
-    """The images and who is a member among them."""
+class DatasetDescription(Record):
+    """The images, and which of them are members.
+
+    Attributes:
+        reference: As the user writes it.
+        fingerprint: Digest of images and labels.
+        records: Number of records.
+        classes: Names of the classes.
+        image_shape: Channels, height, width; None if there are outputs only.
+        split: Name of the split.
+        split_seed: Seed of the split.
+        split_fingerprint: Digest of the split.
+        membership: ``known`` or ``assumed``.
+        members: Number of members.
+        non_members: Number of non-members.
+        known_members: Members that an adversary with partial data knows.
+        known_non_members: Non-members that they know.
+        members_stated: Whether the user listed the members.
+        notes: How the images were read, where that matters.
+    """
 
     reference: str
     fingerprint: str
@@ -48,19 +80,32 @@ class DatasetFacts(Record):
     split_seed: int
     split_fingerprint: str
     membership: Literal["known", "assumed"] = Field(
-        description="known: from the file that training wrote, recorded, or stated; assumed: the dataset's own "
-        "training part."
+        description="known: from the model record, a recording or the user; assumed: the dataset's own training part."
     )
     members: int
     non_members: int
     known_members: int
     known_non_members: int
     members_stated: bool = Field(default=False, description="Whether the user listed the members.")
-    notes: tuple[str, ...] = Field(default=(), description="How the images were read, where that must be known.")
+    notes: tuple[str, ...] = Field(default=(), description="How the images were read, where that matters.")
 
 
 class TrialSummary(Record):
-    """One trial; its file holds the rest."""
+    """A trial in brief; its file holds the rest.
+
+    Attributes:
+        id: Of the trial.
+        name: Full name of the method, with the adversary's data where the method serves several.
+        status: ``ok``, ``failed`` or ``skipped``.
+        reason: Why it failed or was skipped.
+        threat_model: What the adversary sees and holds.
+        configuration: Settings of the method.
+        queries: Images that it sent to the target.
+        seconds: Wall-clock seconds by phase.
+        doubts: Reasons to distrust its measurements.
+        reused: Whether it finished in an earlier run.
+        headline: Names of its most informative measurements.
+    """
 
     id: str
     name: str
@@ -70,25 +115,42 @@ class TrialSummary(Record):
     configuration: dict[str, Any]
     queries: Queries
     seconds: dict[str, float]
-    doubts: tuple[str, ...] = Field(default=(), description="What speaks against believing it.")
+    doubts: tuple[str, ...] = Field(default=(), description="Reasons to distrust its measurements.")
     reused: bool = Field(default=False, description="Finished in an earlier run.")
-    headline: tuple[str, ...] = Field(default=(), description="Names of the measurements that say most.")
+    headline: tuple[str, ...] = Field(default=(), description="Names of its most informative measurements.")
 
 
 class ExposedMember(Record):
-    """A member that an attack is sure of."""
+    """A member with one of the highest scores of an attack.
 
-    record: int = Field(description="Its number in the dataset.")
-    file: str = Field(description="Relative to the folder that was named; or the part and the position there.")
+    Attributes:
+        record: Its index in the dataset.
+        file: Its file, or its part and position.
+        label: Its class.
+        prediction: The class that the target predicts.
+        score: Higher is more likely a member; None if it is infinite.
+        rank: 1 for the highest score among members.
+        non_members_as_high: Non-members that score at least as high.
+    """
+
+    record: int = Field(description="Its index in the dataset.")
+    file: str = Field(description="Relative to the dataset's folder; or the part and the position in it.")
     label: str = Field(description="Its class.")
-    prediction: str = Field(description="The class that the target answers with.")
+    prediction: str = Field(description="The class that the target predicts.")
     score: float | None = Field(description="Higher is more likely a member; null if it is infinite.")
-    rank: int = Field(description="1 for the highest score among members; those that tie share a rank.")
+    rank: int = Field(description="1 for the highest score among members; ties share a rank.")
     non_members_as_high: int = Field(description="Non-members that score at least as high.")
 
 
 class ExposedMembers(Record):
-    """The members that one attack is most sure of."""
+    """The members with the highest scores of one attack.
+
+    Attributes:
+        trial: Name of the attack's trial.
+        members: Highest score first.
+        tied: Further members with the score of the last one.
+        non_members: Non-members that were scored.
+    """
 
     trial: str
     members: tuple[ExposedMember, ...]
@@ -97,14 +159,26 @@ class ExposedMembers(Record):
 
 
 class NotAssessed(Record):
-    """Something that a reader may expect and will not find."""
+    """Something that a reader may expect and that was not assessed.
+
+    Attributes:
+        what: Such as a method or a threat model.
+        why: The reason.
+    """
 
     what: str
     why: str
 
 
 class Violation(Record):
-    """A bound of the policy that is not met."""
+    """A bound of the policy that is not met.
+
+    Attributes:
+        name: Of the measurement.
+        bound: In words.
+        value: What was measured; None if it was not, or can't be resolved.
+        why: In words.
+    """
 
     name: str
     bound: str
@@ -113,17 +187,39 @@ class Violation(Record):
 
 
 class PolicyOutcome(Record):
-    """Whether the bounds of a policy file are met."""
+    """Whether the bounds of a policy file are met.
+
+    Attributes:
+        met: Whether all of them are.
+        bounds: How many there are.
+        violations: Those that are not met.
+    """
 
     met: bool
     bounds: int
     violations: tuple[Violation, ...]
 
 
-class Tried(Record):
-    """What a defense did for this target, measured."""
+class DefenseEffect(Record):
+    """The measured effect of one defense on this target.
 
-    name: str = Field(description="Of the defense; none for the target as it is.")
+    Attributes:
+        name: Of the defense; ``none`` for the target without one.
+        stage: What it changes.
+        settings: Those that differ from its defaults.
+        accuracy: On non-members.
+        attack: Name of the trial whose AUC is farthest from 0.5.
+        auc: AUC of that attack.
+        same_attack_auc: AUC of the attack that is strongest without a defense.
+        against: The AUC that ``auc`` is compared with.
+        worked: Number of attacks that still worked.
+        denied: Attacks that the defense rules out.
+        epsilon: Spent by DP-SGD.
+        reason: Why it was not tried; None if it was.
+        seconds: How long it took.
+    """
+
+    name: str = Field(description="Of the defense; none for the target without one.")
     stage: Literal["none", "output", "training"]
     settings: dict[str, Any] = Field(default_factory=dict, description="Those that differ from its defaults.")
     accuracy: Measurement | None = Field(default=None, description="On non-members.")
@@ -134,44 +230,68 @@ class Tried(Record):
     )
     against: Measurement | None = Field(
         default=None,
-        description="What the AUC is compared with: of the strongest attack without a defense, among those that this "
-        "one had to stand (of defenses of the answers: those that need no more than answers).",
+        description="What the AUC is compared with: that of the strongest attack without a defense, among those that "
+        "were run against this one (for an output defense: those that need only outputs).",
     )
     worked: int = Field(default=0, description="Attacks that still worked.")
-    denied: tuple[str, ...] = Field(default=(), description="Attacks that were denied what they need.")
+    denied: tuple[str, ...] = Field(default=(), description="Attacks that the defense rules out.")
     epsilon: float | None = Field(default=None, description="Spent by DP-SGD.")
     reason: str | None = Field(default=None, description="Why it was not tried, if it was not.")
     seconds: float = 0.0
 
 
-class Remedies(Record):
-    """What would help, measured on the owner's data."""
+class DefenseEffects(Record):
+    """The measured effects of all defenses that were tried.
 
-    undefended: Tried
-    tried: tuple[Tried, ...]
-    attacks: tuple[str, ...] = Field(description="Membership attacks that each defense had to stand.")
+    Attributes:
+        undefended: The target without a defense.
+        tried: One for each setting of a defense.
+        attacks: Membership attacks that were run against each defense.
+        notes: Remarks on the comparison.
+    """
+
+    undefended: DefenseEffect
+    tried: tuple[DefenseEffect, ...]
+    attacks: tuple[str, ...] = Field(description="Membership attacks that were run against each defense.")
     notes: tuple[str, ...] = ()
 
 
 class ResultDocument(Record):
-    """Everything that an assessment found."""
+    """All results of an assessment.
+
+    Attributes:
+        schema_: Name and version of the format.
+        created: UTC time, ISO 8601.
+        target: The assessed target.
+        dataset: The images, and which of them are members.
+        measurements: All measurements, with dotted names.
+        trials: All trials.
+        not_assessed: What was not assessed, and why.
+        queries: Numbers of images that were queried.
+        seconds: Wall-clock seconds by phase.
+        environment: Package versions and device.
+        settings: The configuration.
+        exposed: The most exposed members, for each membership attack.
+        policy: Whether the policy is met; None without a policy.
+        remedies: Effects of defenses; None unless they were requested.
+    """
 
     schema_: Literal["securitynet/result/1"] = Field(default=SCHEMA, alias="schema")
     created: str = Field(description="UTC time, ISO 8601.")
-    target: TargetFacts
-    dataset: DatasetFacts
+    target: TargetDescription
+    dataset: DatasetDescription
     measurements: tuple[Measurement, ...]
     trials: tuple[TrialSummary, ...]
     not_assessed: tuple[NotAssessed, ...]
-    queries: dict[str, int] = Field(description="total, unique; sent: those sent in this run, the rest was cached.")
+    queries: dict[str, int] = Field(description="total; unique; sent: those of this run, the rest was cached.")
     seconds: dict[str, float]
     environment: dict[str, str]
-    settings: dict[str, Any] = Field(description="The configuration, as a TOML file for --config would give it.")
+    settings: dict[str, Any] = Field(description="The configuration, as in a TOML file for --config.")
     exposed: tuple[ExposedMembers, ...] = Field(
         default=(), description="The most exposed members, for each membership attack; exposed.csv has all records."
     )
     policy: PolicyOutcome | None = None
-    remedies: Remedies | None = Field(default=None, description="What would help; only if it was asked for.")
+    remedies: DefenseEffects | None = Field(default=None, description="Effects of defenses; only with --try-defenses.")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, with ``schema`` first."""

@@ -1,7 +1,7 @@
-"""Tidy tables of results: one row a measured value, with the target it was measured on, how, and at what cost.
+"""Tidy tables of results: one row per measured value, with its target, method, settings and cost.
 
-Trials that failed or were skipped, and targets that could not be opened, have a row each without a value: a table from
-which they were missing would look complete.
+Trials that failed or were skipped, and targets that could not be opened, have one row each, without a value:
+otherwise an incomplete table would look complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.index import Index
-from securitynet.results.subjects import StudyTargetRecord, target_key
+from securitynet.results.study_targets import StudyTargetRecord, target_key
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +30,7 @@ TARGET = (
     "num_classes", "members", "non_members", "architecture", "defense", "epochs", "seed",
     "target_train_accuracy", "target_test_accuracy", "target_overfitting", "as_said",
 )  # fmt: skip
-"""Columns about the target. ``case`` is the key of its subject file, ``seed`` that of its training."""
+"""Columns about the target. ``case`` is the key of its record, ``seed`` that of its training."""
 
 TRIAL = (
     "trial", "status", "reason", "kind", "attack", "method", "access", "auxiliary", "auxiliary_dataset", "settings",
@@ -44,7 +44,7 @@ VALUE = ("name", "measure", "at", "value", "low", "high", "level", "n", "directi
 COLUMNS = (*TARGET, *TRIAL, *VALUE)
 
 CHANGING = ("seconds", "version", "finished")
-"""Columns that another run of the same study may fill otherwise."""
+"""Columns that may differ in another run of the same study."""
 
 _WHOLE = (
     "num_classes", "members", "non_members", "epochs", "seed", "trial_seed", "queries_total", "queries_unique", "n",
@@ -54,14 +54,14 @@ _OWN = re.compile(r"(?P<measure>[^@]+?)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
 
 
 def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame:
-    """All results as a tidy table, in an order that only the results decide.
+    """All results as a tidy table, in an order that depends only on the results.
 
     Columns are `COLUMNS`, then the codes of the catalog (``catalog.family``), then one for each setting of any method
     (``setting.shadows.count``).
 
     Args:
-        index: Brought up to date.
-        defaults: Without it all settings count as set.
+        index: An index that is up to date.
+        defaults: The settings of a method when none are set; without it, all settings count as changed.
     """
     import pandas
 
@@ -79,15 +79,14 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
 
 def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, Any]]:
     """The rows of `to_frame`, in no particular order."""
-    subjects = list(index.target_records())
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
-    for subject in subjects:
-        about = _about_target(subject)
-        if subject.means is not None:
-            by_key.setdefault(subject.means.key, (subject, about))
-        if subject.status == "failed":
-            yield {**about, "status": "failed", "reason": f"the target could not be opened: {subject.reason}"}
-        for measurement in subject.measurements:
+    for record in list(index.target_records()):
+        about = _about_target(record)
+        if record.means is not None:
+            by_key.setdefault(record.means.key, (record, about))
+        if record.status == "failed":
+            yield {**about, "status": "failed", "reason": f"the target could not be opened: {record.reason}"}
+        for measurement in record.measurements:
             own = measurement.name.removeprefix("target.")
             yield {**about, "status": "ok", "attack": "target", "kind": "target", **_value(measurement, own)}
     for trial in index.trials():
@@ -102,7 +101,7 @@ def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, A
 
 
 def own_name(trial: TrialResult, name: str) -> str:
-    """A measurement's name without that of its trial: ``tpr@fpr=0.001``."""
+    """The name of a measurement without that of its trial: ``tpr@fpr=0.001``."""
     method = trial.spec.method if trial.spec.kind == "attack" else f"backdoor.{trial.spec.method}"
     if not name.startswith(method):
         return name
@@ -135,51 +134,51 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted names; lists as JSON."""
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            columns |= flat(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple | Mapping):
-            found[f"{prefix}{name}"] = json.dumps(value)
+            columns[f"{prefix}{name}"] = json.dumps(value)
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            columns[f"{prefix}{name}"] = value
+    return columns
 
 
-def _about_target(subject: StudyTargetRecord) -> dict[str, Any]:
-    training = subject.training or {}
+def _about_target(record: StudyTargetRecord) -> dict[str, Any]:
+    training = record.training or {}
     recipe = training.get("recipe") or {}
-    declared = subject.declared
+    declared = record.declared
     wanted = declared.get("train") or {}
-    measured = {m.name: m.value for m in subject.measurements}
-    means = subject.means
+    measured = {m.name: m.value for m in record.measurements}
+    capabilities = record.means
     return {
-        "case": subject.key,
-        "model": subject.label,
-        "reference": means.target.reference if means else declared.get("model"),
-        "checksum": means.target.checksum if means else None,
-        "dataset": means.dataset.reference if means else declared.get("dataset"),
-        "split": means.split.name if means else None,
-        "membership": subject.membership,
-        "precision": means.precision if means else None,
-        "catalog": subject.catalog,
-        "num_classes": subject.facts.get("num_classes"),
-        "members": subject.facts.get("members"),
-        "non_members": subject.facts.get("non_members"),
-        "architecture": training.get("architecture") or wanted.get("architecture") or subject.codes.get("architecture"),
+        "case": record.key,
+        "model": record.label,
+        "reference": capabilities.target.reference if capabilities else declared.get("model"),
+        "checksum": capabilities.target.checksum if capabilities else None,
+        "dataset": capabilities.dataset.reference if capabilities else declared.get("dataset"),
+        "split": capabilities.split.name if capabilities else None,
+        "membership": record.membership,
+        "precision": capabilities.precision if capabilities else None,
+        "catalog": record.catalog,
+        "num_classes": record.facts.get("num_classes"),
+        "members": record.facts.get("members"),
+        "non_members": record.facts.get("non_members"),
+        "architecture": training.get("architecture") or wanted.get("architecture") or record.codes.get("architecture"),
         "defense": _defense(training.get("defense") or wanted.get("defense"), declared.get("defense")),
         "epochs": recipe.get("epochs") or wanted.get("epochs"),
         "seed": recipe.get("seed", wanted.get("seed")),
         "target_train_accuracy": measured.get("target.train_accuracy"),
         "target_test_accuracy": measured.get("target.test_accuracy"),
         "target_overfitting": measured.get("target.overfitting"),
-        "as_said": all(check.agrees for check in subject.checks) if subject.checks else None,
-        **{f"catalog.{name}": _plain(value) for name, value in subject.codes.items()},
+        "as_said": all(check.agrees for check in record.checks) if record.checks else None,
+        **{f"catalog.{name}": _plain(value) for name, value in record.codes.items()},
     }
 
 
 def _about_spec(trial: TrialResult) -> dict[str, Any]:
-    """What a trial says of its target, where there is no subject file."""
+    """The columns about a target that a trial provides, if there is no record of the target."""
     spec = trial.spec
     return {
         "case": target_key(spec.target, spec.dataset, spec.split, spec.precision),
@@ -220,11 +219,11 @@ def _about_trial(trial: TrialResult, defaults: Defaults | None) -> dict[str, Any
 
 
 def _value(measurement: Measurement, own: str) -> dict[str, Any]:
-    found = _OWN.match(own)
+    match = _OWN.match(own)
     return {
         "name": measurement.name,
-        "measure": found["measure"] if found else own,
-        "at": found["at"] if found else None,
+        "measure": match["measure"] if match else own,
+        "at": match["at"] if match else None,
         "value": measurement.value,
         "low": measurement.low,
         "high": measurement.high,
@@ -236,9 +235,9 @@ def _value(measurement: Measurement, own: str) -> dict[str, Any]:
     }
 
 
-def _defense(trained: Any, answered: Any) -> str | None:
-    """Names of the defenses of training and of answers."""
-    names = [(value.get("name") if isinstance(value, Mapping) else value) for value in (trained, answered) if value]
+def _defense(training: Any, output: Any) -> str | None:
+    """Names of the training defense and the output defense."""
+    names = [(value.get("name") if isinstance(value, Mapping) else value) for value in (training, output) if value]
     return "+".join(str(name) for name in names) or None
 
 

@@ -1,6 +1,6 @@
-"""The index: a database of what trial and subject files say. **The files are the truth**; this can always be rebuilt.
+"""The index: a database of the content of trial and target files. **The files are the truth**; it can be rebuilt.
 
-It is brought up to date by comparing each file's stamp with the one that was read, so that only new and changed files
+It is refreshed by comparing the version of each file with the version that was read, so that only new and changed files
 are opened. One process writes it: the runner, or ``study reindex``.
 """
 
@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from securitynet.records import TrialResult
-from securitynet.results import store, subjects
+from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import StudyTargetRecord, parse_study_target, target_key
+from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +93,12 @@ targets = sa.Table(
 
 @dataclass
 class Refreshed:
-    """What bringing the index up to date did.
+    """The outcome of refreshing the index.
 
     Attributes:
         read: Files that were new or had changed.
         gone: Files that were no longer there.
-        damaged: Path of a file that can't be read -> why.
+        damaged: Path of an unreadable file -> reason.
     """
 
     read: int = 0
@@ -108,9 +108,13 @@ class Refreshed:
 
 @dataclass(frozen=True)
 class TrialState:
-    """What the index says of a trial file: enough to know whether the trial has to run.
+    """What the index holds of a trial, for the decision whether it has to run.
 
     Attributes:
+        status: ``ok``, ``failed`` or ``skipped``.
+        reason: Why it failed or was skipped.
+        version: Version of securitynet that ran it.
+        level: Confidence level of its intervals; None if it has no measurements.
         rates: False-positive rates in the names of its measurements, as written there.
     """
 
@@ -148,20 +152,20 @@ class Index:
     def refresh(self) -> Refreshed:
         """Read the files that are new or have changed, and forget those that are gone.
 
-        Damaged files are named in what is returned, and are not in the index.
+        Damaged files are listed in the result and are not in the index.
         """
-        found = Refreshed()
+        refreshed = Refreshed()
         with self._engine.begin() as connection:
             query = sa.select(files.c.path, files.c.stamp).where(files.c.root == self.name)
-            known = {path: stamp for path, stamp in connection.execute(query).tuples()}  # noqa: C416 (a result, not a dict)
-            seen = dict(self.root.files(store.FOLDER, ".json")) | dict(self.root.files(subjects.FOLDER, ".json"))
+            known = {path: version for path, version in connection.execute(query).tuples()}  # noqa: C416 (a result, not a dict)
+            seen = dict(self.root.files(store.FOLDER, ".json")) | dict(self.root.files(study_targets.FOLDER, ".json"))
             gone = [path for path in known if path not in seen]
-            changed = [path for path, stamp in seen.items() if known.get(path) != stamp]
+            changed = [path for path, version in seen.items() if known.get(path) != version]
             self._forget(connection, [*gone, *(path for path in changed if path in known)])
-            found.gone = len(gone)
+            refreshed.gone = len(gone)
             for part in _parts(changed):
-                found.read += self._read(connection, {path: seen[path] for path in part}, found.damaged)
-        return found
+                refreshed.read += self._read(connection, {path: seen[path] for path in part}, refreshed.damaged)
+        return refreshed
 
     def rebuild(self) -> Refreshed:
         """Forget everything about this root and read all files."""
@@ -171,7 +175,7 @@ class Index:
         return self.refresh()
 
     def trial_states(self) -> dict[str, TrialState]:
-        """Trial id -> what is there."""
+        """Trial id -> its state, for all trials in the index."""
         columns = trials.c.id, trials.c.status, trials.c.reason, trials.c.version, trials.c.level, trials.c.rates
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(*columns).where(trials.c.root == self.name)).tuples()
@@ -181,14 +185,14 @@ class Index:
             }
 
     def target_records(self) -> Iterator[StudyTargetRecord]:
-        """All subject records, by key."""
+        """All target records, by key."""
         query = sa.select(targets.c.record).where(targets.c.root == self.name).order_by(targets.c.key)
         with self._engine.connect() as connection:
             for (text,) in connection.execute(query):
                 yield StudyTargetRecord.model_validate_json(text)
 
     def trials(self, ids: Iterable[str] | None = None) -> Iterator[TrialResult]:
-        """Trial records by id; all, or those asked for that are there."""
+        """Trial records in the order of their ids: all, or those of ``ids`` that exist."""
         query = sa.select(trials.c.record).where(trials.c.root == self.name).order_by(trials.c.id)
         with self._engine.connect() as connection:
             if ids is None:
@@ -212,9 +216,9 @@ class Index:
     def _read(self, connection: Connection, part: Mapping[str, str], damaged: dict[str, str]) -> int:
         trial_rows: list[dict[str, Any]] = []
         measurement_rows: list[dict[str, Any]] = []
-        subject_rows: list[dict[str, Any]] = []
+        target_rows: list[dict[str, Any]] = []
         file_rows: list[dict[str, Any]] = []
-        for path, stamp in part.items():
+        for path, version in part.items():
             try:
                 text = self.root.read(path)
                 if path.startswith(f"{store.FOLDER}/"):
@@ -225,18 +229,18 @@ class Index:
                     measurement_rows += _measurement_rows(self.name, result)
                 else:
                     record = parse_study_target(text)
-                    subject_rows.append(_subject_row(self.name, record, text.decode("utf-8")))
+                    target_rows.append(_target_row(self.name, record, text.decode("utf-8")))
             except FileNotFoundError:
                 continue
             except (ValueError, OSError) as error:
                 damaged[path] = str(error)
                 continue
-            file_rows.append({"root": self.name, "path": path, "stamp": stamp})
+            file_rows.append({"root": self.name, "path": path, "stamp": version})
         for table, rows in (
             (files, file_rows),
             (trials, trial_rows),
             (measurements, measurement_rows),
-            (targets, subject_rows),
+            (targets, target_rows),
         ):
             if rows:
                 connection.execute(sa.insert(table), rows)
@@ -256,7 +260,7 @@ class Index:
 
 
 def _quick(connection: Any, _: Any) -> None:
-    # What a power cut takes from an index is read again from the files.
+    # An index that a power cut damages is made again from the files.
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = OFF")
     cursor.close()
@@ -305,7 +309,7 @@ def _measurement_rows(root: str, result: TrialResult) -> Iterator[dict[str, Any]
         }
 
 
-def _subject_row(root: str, record: StudyTargetRecord, text: str) -> dict[str, Any]:
+def _target_row(root: str, record: StudyTargetRecord, text: str) -> dict[str, Any]:
     return {
         "root": root,
         "key": record.key,

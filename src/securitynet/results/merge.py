@@ -5,92 +5,92 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from securitynet.results import store, subjects
+from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
-from securitynet.results.subjects import parse_study_target
+from securitynet.results.study_targets import parse_study_target
 
 _RANK = {"ok": 0, "failed": 1, "skipped": 2}
 
 
 @dataclass
 class Merged:
-    """What merging did.
+    """The outcome of merging results.
 
     Attributes:
-        trials: Trials that were taken over.
-        subjects: Subject files that were taken over.
-        present: Files that were there already, as good or better.
-        conflicts: Ids of trials that two sources finished with different numbers; the first is kept.
-        damaged: Path of a file that can't be read -> why; it is left out.
+        trials: Trials that were copied.
+        targets: Target records that were copied.
+        present: Files that were there already, with a status at least as good.
+        conflicts: Ids of trials that two sources finished with different numbers; the first result stays.
+        damaged: Path of an unreadable file, which is left out -> reason.
     """
 
     trials: int = 0
-    subjects: int = 0
+    targets: int = 0
     present: int = 0
     conflicts: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
 
 
 def merge(sources: Iterable[Root], into: Root) -> Merged:
-    """Copy results into a root. What finished is preferred to what failed, and that to what was skipped.
+    """Copy results into a root. A finished trial is preferred to a failed one, and that to a skipped one.
 
     Args:
-        sources: In the order of preference among equals.
-        into: What is there already comes before all of them.
+        sources: In order of preference, where the same trial has the same status in several.
+        into: Where results are copied to. What is there already is preferred to all sources.
     """
-    found = Merged()
+    merged = Merged()
     for source in sources:
         for path, _ in source.files(store.FOLDER, ".json"):
-            _merge_trial(source, path, into, found)
-        for path, _ in source.files(subjects.FOLDER, ".json"):
-            _merge_subject(source, path, into, found)
-    return found
+            _merge_trial(source, path, into, merged)
+        for path, _ in source.files(study_targets.FOLDER, ".json"):
+            _merge_target(source, path, into, merged)
+    return merged
 
 
-def _merge_trial(source: Root, path: str, into: Root, found: Merged) -> None:
+def _merge_trial(source: Root, path: str, into: Root, merged: Merged) -> None:
     try:
         text = source.read(path)
         given = parse_trial(text)
     except (ValueError, OSError) as error:
-        found.damaged[f"{source.name}/{path}"] = str(error)
+        merged.damaged[f"{source.name}/{path}"] = str(error)
         return
     try:
         present = parse_trial(into.read(path))
     except (FileNotFoundError, ValueError):
         present = None
     if present is not None and _RANK[present.status] <= _RANK[given.status]:
-        found.present += 1
+        merged.present += 1
         if present.status == given.status == "ok":
             ours = {m.name: (m.value, m.low, m.high) for m in present.measurements}
             theirs = {m.name: (m.value, m.low, m.high) for m in given.measurements}
             if any(ours[name] != theirs[name] for name in set(ours) & set(theirs)):
-                found.conflicts.append(given.id)
+                merged.conflicts.append(given.id)
         return
     if given.arrays:  # first: with its record a trial is complete
         arrays = f"{path.removesuffix('.json')}.npz"
         try:
             into.write(arrays, source.read(arrays))
         except FileNotFoundError:
-            found.damaged[f"{source.name}/{arrays}"] = "it is missing"
+            merged.damaged[f"{source.name}/{arrays}"] = "it is missing"
             return
     into.write(path, text)
-    found.trials += 1
+    merged.trials += 1
 
 
-def _merge_subject(source: Root, path: str, into: Root, found: Merged) -> None:
+def _merge_target(source: Root, path: str, into: Root, merged: Merged) -> None:
     try:
         text = source.read(path)
         given = parse_study_target(text)
     except (ValueError, OSError) as error:
-        found.damaged[f"{source.name}/{path}"] = str(error)
+        merged.damaged[f"{source.name}/{path}"] = str(error)
         return
     try:
         present = parse_study_target(into.read(path))
     except (FileNotFoundError, ValueError):
         present = None
     if present is not None and _RANK[present.status] <= _RANK[given.status]:
-        found.present += 1
+        merged.present += 1
         return
     into.write(path, text)
-    found.subjects += 1
+    merged.targets += 1

@@ -1,6 +1,6 @@
-"""Where results lie: a folder of this machine, or one that fsspec reaches (``s3://``, ``gs://``), behind one interface.
+"""Where results are stored: a local folder, or one that fsspec reaches (``s3://``, ``gs://``), behind one interface.
 
-Each file is whole or absent. On a folder that is a temporary name and ``os.replace``; object stores put whole objects.
+Each file is whole or absent: in a local folder by ``os.replace``, in an object store because objects are put whole.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import atomic_write
 
@@ -19,15 +21,15 @@ ASIDE = "set-aside"
 """Folder for files that could not be read."""
 
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "memory", "oci", "oss"}
-"""File systems on which a put shows the whole object or none."""
+"""File systems on which a write becomes visible as a whole."""
 
 
 class Root(ABC):
-    """Files by paths relative to one place, with ``/`` between their parts.
+    """Files under one folder, by relative paths with ``/`` between their parts.
 
     Attributes:
-        name: As the user wrote it.
-        folder: The place, if it is a folder of this machine; else None.
+        name: The folder or URL, as the user wrote it.
+        folder: Its path, if it is local; else None.
     """
 
     name: str
@@ -43,10 +45,10 @@ class Root(ABC):
 
     @abstractmethod
     def files(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
-        """(path, stamp) of the files in a folder and in its folders, by ending.
+        """(path, version) of the files with a suffix in a folder and its sub-folders.
 
-        A stamp changes whenever a file is replaced. It is compared for equality and never read as a time, so that a
-        clock that jumps does no harm.
+        The version changes whenever a file is replaced. It is only compared for equality, never read as a time, so that
+        a clock that jumps does no harm.
         """
 
     @abstractmethod
@@ -62,7 +64,7 @@ class Root(ABC):
         """Delete a file; nothing happens if there is none."""
 
     def set_aside(self, path: str) -> str:
-        """Move a file that can't be read out of the way, and keep it; returns its new path."""
+        """Move an unreadable file to the folder `ASIDE`; returns its new path."""
         flat = path.replace("/", "-")
         number, to = 0, f"{ASIDE}/{flat}"
         while self.exists(to):
@@ -72,7 +74,7 @@ class Root(ABC):
 
 
 class FolderRoot(Root):
-    """A folder of this machine."""
+    """A local folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -82,17 +84,17 @@ class FolderRoot(Root):
         assert self.folder is not None
         return self.folder / path
 
+    @override
     def read(self, path: str) -> bytes:
-        """See `Root.read`."""
         return self._at(path).read_bytes()
 
+    @override
     def write(self, path: str, content: bytes) -> None:
-        """See `Root.write`."""
         with atomic_write(self._at(path)) as stream:
             stream.write(content)
 
+    @override
     def files(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
-        """See `Root.files`."""
         waiting = [folder]
         while waiting:
             current = waiting.pop()
@@ -113,26 +115,26 @@ class FolderRoot(Root):
                         continue
                     yield path, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
+    @override
     def move(self, path: str, to: str) -> None:
-        """See `Root.move`."""
         self._at(to).parent.mkdir(parents=True, exist_ok=True)
         os.replace(self._at(path), self._at(to))
 
+    @override
     def exists(self, path: str) -> bool:
-        """See `Root.exists`."""
         return self._at(path).exists()
 
+    @override
     def remove(self, path: str) -> None:
-        """See `Root.remove`."""
         self._at(path).unlink(missing_ok=True)
 
     def remove_leftovers(self, folder: str) -> int:
-        """Delete what killed processes left half-written; how many files. Only for who knows that nobody writes."""
-        found = 0
+        """Delete the temporary files of killed processes, while nobody else writes; returns their number."""
+        removed = 0
         for leftover in self._at(folder).rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
-            found += 1
-        return found
+            removed += 1
+        return removed
 
 
 class RemoteRoot(Root):
@@ -147,9 +149,9 @@ class RemoteRoot(Root):
         except ImportError as error:
             protocol = url.partition("://")[0]
             package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}.get(protocol, protocol)
-            raise MissingExtra(package, "remote", f"{protocol}:// as a place for results") from error
+            raise MissingExtra(package, "remote", f"Storing results on {protocol}://") from error
         except ValueError as error:
-            raise ConfigurationError(f"{url} is no place for results: {error}.") from error
+            raise ConfigurationError(f"Results can't be stored at {url}: {error}.") from error
         self._path = str(path).rstrip("/")
         protocols = self._system.protocol
         names = {protocols} if isinstance(protocols, str) else set(protocols)
@@ -158,12 +160,12 @@ class RemoteRoot(Root):
     def _at(self, path: str) -> str:
         return f"{self._path}/{path}"
 
+    @override
     def read(self, path: str) -> bytes:
-        """See `Root.read`."""
         return bytes(self._system.cat_file(self._at(path)))
 
+    @override
     def write(self, path: str, content: bytes) -> None:
-        """See `Root.write`."""
         at = self._at(path)
         if self._whole:
             self._system.pipe_file(at, content)
@@ -174,33 +176,33 @@ class RemoteRoot(Root):
         self._system.pipe_file(temporary, content)
         self._system.mv(temporary, at)
 
+    @override
     def files(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
-        """See `Root.files`."""
         self._system.invalidate_cache()
         try:
-            found: dict[str, dict[str, Any]] = self._system.find(self._at(folder), detail=True)
+            entries: dict[str, dict[str, Any]] = self._system.find(self._at(folder), detail=True)
         except FileNotFoundError:
             return
-        for path in sorted(found):
+        for path in sorted(entries):
             name = path.rpartition("/")[2]
             if name.endswith(suffix) and not name.startswith("."):
-                info = found[path]
+                info = entries[path]
                 marks = [info.get(key) for key in ("size", "ETag", "etag", "mtime", "LastModified", "created", "ino")]
                 relative = path[path.index(f"{self._path}/") + len(self._path) + 1 :]
                 yield relative, ":".join(str(mark) for mark in marks if mark is not None)
 
+    @override
     def move(self, path: str, to: str) -> None:
-        """See `Root.move`."""
         folder = self._at(to).rpartition("/")[0]
         self._system.makedirs(folder, exist_ok=True)
         self._system.mv(self._at(path), self._at(to))
 
+    @override
     def exists(self, path: str) -> bool:
-        """See `Root.exists`."""
         return bool(self._system.exists(self._at(path)))
 
+    @override
     def remove(self, path: str) -> None:
-        """See `Root.remove`."""
         with contextlib.suppress(FileNotFoundError):
             self._system.rm_file(self._at(path))
 
@@ -210,7 +212,7 @@ def open_root(place: str | Path | Root) -> Root:
 
     Raises:
         MissingExtra: If a package is needed to reach it.
-        ConfigurationError: If it is no place at all.
+        ConfigurationError: If fsspec does not understand the URL.
     """
     if isinstance(place, Root):
         return place

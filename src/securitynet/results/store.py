@@ -1,7 +1,7 @@
 """Trial files: ``trials/ab/abcdef….json`` with the record, and ``….npz`` beside it with arrays.
 
-The arrays are written before the record, and each file is whole or absent, so a record whose arrays it names can be
-read with them, and a killed run leaves nothing that looks finished and is not.
+The arrays are written before the record, and each file is whole or absent: where a record exists, so do its arrays, and
+a killed run leaves nothing that looks finished and is not.
 
 The JSON schema beside this module, ``trial.schema.json``, is generated from the records (`schema_text`); a test keeps
 the two equal.
@@ -45,8 +45,8 @@ class TrialStore:
         return f"{FOLDER}/{trial_id[:2]}/{trial_id}{suffix}"
 
     def path(self, trial_id: str, suffix: str = ".json") -> Path:
-        """Where a trial's file is, whether it exists or not; for stores in a folder."""
-        assert self.files.folder is not None, f"{self.files.name} is no folder"
+        """Path of a trial's file, whether it exists or not; only for stores in a local folder."""
+        assert self.files.folder is not None, f"{self.files.name} is not a local folder"
         return self.files.folder / self.name(trial_id, suffix)
 
     def save(self, result: TrialResult, arrays: Mapping[str, NDArray[Any]] | None = None) -> TrialResult:
@@ -82,7 +82,9 @@ class TrialStore:
         try:
             with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
-        except Exception as error:  # numpy and zipfile raise many kinds on damaged files; each means "compute again"
+        except (
+            Exception
+        ) as error:  # numpy and zipfile raise many kinds on damaged files; all lead to computing them again
             logger.warning("The arrays of a trial can't be read: %s (%s)", name.rpartition("/")[2], error)
             return None
 

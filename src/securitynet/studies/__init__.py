@@ -1,1 +1,1 @@
-"""Studies and assessments: which trials to run, and running them so that nothing finished is lost."""
+"""Studies: the definition of sets of trials, and their resumable execution."""

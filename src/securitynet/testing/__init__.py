@@ -1,7 +1,7 @@
-"""The contract that every attack, detector, defense, backend and dataset must keep, for the tests of plug-ins.
+"""The contract that every attack, detector, defense, backend and dataset must satisfy, for the tests of plug-ins.
 
-Each ``check_…`` raises `ContractError` with the first thing that is wrong, and returns nothing. They need no download:
-the targets are small networks on scikit-learn's digits, trained in a few seconds and kept for the process.
+Each ``check_…`` raises `ContractError` at the first violation, and returns nothing. They need no download: the targets
+are small networks on scikit-learn's digits, trained in a few seconds and reused within the process.
 
     from securitynet.testing import check_attack
 
@@ -61,23 +61,23 @@ FPRS = (0.1, 0.01)
 
 
 class ContractError(AssertionError):
-    """The contract is not kept."""
+    """The contract is violated."""
 
 
 def check_attack(attack: Attack, *, case: Case | None = None, null_case: Case | None = None) -> None:
     """Check an attack under each of its threat models.
 
-    All attacks: the same result twice with one seed, whatever was drawn before; an output that survives being kept;
-    measurements with intervals; no more access and no more queries than stated. Membership inference besides: well
-    above chance on an overfitted target, and at chance where there is nothing to find.
+    All attacks must give the same result twice with one seed, whatever was drawn before; an output that can be stored
+    and restored; measurements with intervals; and must use no more access and no more queries than stated. Membership
+    inference must also be well above chance on an overfitted target, and at chance where there is nothing to infer.
 
     Args:
-        attack: Configured so that it is quick on 240 grey images of 8×8 pixels.
-        case: What it is tried on. Default: `make_overfitted_case`.
-        null_case: For membership inference: where the truth is chance. Default: `make_null_case`.
+        attack: The attack, configured to be quick on 240 grey images of 8×8 pixels.
+        case: Target and data to try it on. Default: `make_overfitted_case`.
+        null_case: For membership inference, a case whose truth is chance. Default: `make_null_case`.
 
     Raises:
-        ContractError: With the first thing that is wrong.
+        ContractError: At the first violation.
     """
     case = case or make_overfitted_case()
     with tempfile.TemporaryDirectory() as folder:
@@ -91,14 +91,14 @@ def check_attack(attack: Attack, *, case: Case | None = None, null_case: Case | 
 
 
 def check_detector(detector: Detector, *, case: Case | None = None) -> None:
-    """Check a backdoor detector under each of its threat models, as `check_attack` does all attacks.
+    """Check a backdoor detector under each of its threat models, as `check_attack` checks all attacks.
 
     Args:
-        detector: Configured so that it is quick on grey images of 8×8 pixels in ten classes.
-        case: What it is tried on. Default: `make_clean_case`.
+        detector: The detector, configured to be quick on grey images of 8×8 pixels in ten classes.
+        case: Target and data to try it on. Default: `make_clean_case`.
 
     Raises:
-        ContractError: With the first thing that is wrong.
+        ContractError: At the first violation.
     """
     case = case or make_clean_case()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,16 +110,16 @@ def check_detector(detector: Detector, *, case: Case | None = None) -> None:
 def check_defense(defense: OutputDefense | TrainingDefense, *, case: Case | None = None) -> None:
     """Check a defense.
 
-    Output defenses: every image is answered by itself, with finite numbers that are not negative, the predicted class
-    stays, and the network stays hidden. Training defenses: changing a recipe twice changes it once; a training works,
-    can be repeated exactly, and is recorded. Both: the settings survive being written as JSON.
+    Output defenses: the outputs for an image do not depend on its batch, are finite and not negative, and keep the
+    predicted class; and the network stays hidden. Training defenses: changing a recipe is idempotent; a training works,
+    can be repeated exactly, and is recorded. Both: the settings can be stored as JSON.
 
     Args:
-        defense: Configured so that it can be trained on 449 grey images of 8×8 pixels for two epochs.
-        case: For output defenses, what is defended. Default: `make_clean_case`.
+        defense: The defense, configured so that it can be trained on 449 grey images of 8×8 pixels for two epochs.
+        case: For output defenses, the target to defend. Default: `make_clean_case`.
 
     Raises:
-        ContractError: With the first thing that is wrong.
+        ContractError: At the first violation.
     """
     restored = type(defense).model_validate_json(defense.model_dump_json())
     _require(restored == defense, "its settings do not survive being written as JSON")
@@ -133,23 +133,23 @@ def check_backend(backend: Backend, images: torch.Tensor) -> None:
     """Check a backend on some inputs.
 
     Args:
-        backend: Ready to answer.
-        images: N×C×H×W float32 inputs that suit it, two at least and different from each other.
+        backend: The backend, ready for queries.
+        images: Suitable inputs, N×C×H×W float32, at least two and all different.
 
     Raises:
-        ContractError: With the first thing that is wrong.
+        ContractError: At the first violation.
     """
     _require(bool(backend.reference), "it has no reference")
     _require(len(backend.checksum) >= 16, "its checksum is too short to identify a model")
     outputs = backend.outputs(images)
-    _require(outputs.ndim == 2 and len(outputs) == len(images), f"it answered {tuple(outputs.shape)}, not N×K")
+    _require(outputs.ndim == 2 and len(outputs) == len(images), f"its outputs have shape {outputs.shape}, not N×K")
     _require(outputs.dtype == torch.float32 and outputs.device.type == "cpu", "outputs are not float32 on the CPU")
     _require(bool(outputs.isfinite().all()), "outputs are not finite")
     _require(backend.num_classes in (None, outputs.shape[1]), f"it claims {backend.num_classes} classes")
     _require(backend.channels in (None, images.shape[1]), f"it claims {backend.channels} channels")
-    _require(torch.equal(outputs, backend.outputs(images)), "the same images get other answers the second time")
+    _require(torch.equal(outputs, backend.outputs(images)), "the same images get other outputs the second time")
     alone = torch.cat([backend.outputs(image[None]) for image in images])
-    _require(torch.allclose(outputs, alone, rtol=1e-4, atol=1e-4), "an answer depends on the rest of its batch")
+    _require(torch.allclose(outputs, alone, rtol=1e-4, atol=1e-4), "an output depends on the rest of its batch")
     if backend.white_box:
         frozen = not any(parameter.requires_grad for parameter in backend.module.parameters())
         _require(frozen and not backend.module.training, "its module is not frozen in evaluation mode")
@@ -159,16 +159,16 @@ def check_backend(backend: Backend, images: torch.Tensor) -> None:
 
 
 def check_dataset(loader: Callable[[Request], Source], root: Path, *, name: str = "mine") -> None:
-    """Check a dataset's loader: what it loads makes sense, and is the same when it is loaded again.
+    """Check a dataset's loader: the dataset is valid, and the same when it is loaded again.
 
     Args:
-        loader: As it is registered.
-        root: Folder where its files are, or where it may put them.
-        name: The dataset's name in the registry.
+        loader: The loader, as it is registered.
+        root: Folder of its files.
+        name: Name of the dataset in the registry.
 
     Raises:
-        ContractError: With the first thing that is wrong.
-        DatasetError: If what was loaded makes no sense.
+        ContractError: At the first violation.
+        DatasetError: If the dataset is invalid.
     """
     request = Request(name, name, root)
     first, second = loader(request), loader(request)
@@ -192,13 +192,13 @@ def check_dataset(loader: Callable[[Request], Source], root: Path, *, name: str 
 
 
 def check_beats_chance(attack: Method, case: Case, threat_model: ThreatModel, *, cache: Path | None = None) -> None:
-    """Check that membership inference does well on a target that knows its members by heart.
+    """Check that membership inference succeeds on a target that has memorised its members.
 
     Args:
         attack: The attack.
         case: The target and its data.
-        threat_model: One of the attack's.
-        cache: Folder for signals and shadow models; None keeps nothing.
+        threat_model: One of the attack's threat models.
+        cache: Folder for signals and shadow models; None stores nothing.
     """
     measurements = _measure(_run(attack, case, threat_model, cache=cache))
     for name, least in (("auc", 0.6), ("balanced-accuracy", 0.55)):
@@ -207,9 +207,15 @@ def check_beats_chance(attack: Method, case: Case, threat_model: ThreatModel, *,
 
 
 def check_chance_on_null(attack: Method, case: Case, threat_model: ThreatModel, *, cache: Path | None = None) -> None:
-    """Check that membership inference finds nothing among records that the target never saw; arguments as above.
+    """Check that membership inference is at chance on records that the target never saw.
 
     The bound is 1.6 half-widths of a 95% interval, about three standard errors.
+
+    Args:
+        attack: The attack.
+        case: The target and its data.
+        threat_model: One of the attack's threat models.
+        cache: Folder for signals and shadow models; None stores nothing.
     """
     measurements = _measure(_run(attack, case, threat_model, cache=cache))
     for name in ("auc", "balanced-accuracy"):
@@ -229,8 +235,8 @@ def check_reproducible(
     Args:
         method: An attack or a detector.
         case: The target and its data.
-        threat_model: One of the method's.
-        caches: Two folders that hold no outputs of the target yet.
+        threat_model: One of the method's threat models.
+        caches: Two folders without any outputs of the target.
     """
     with _global_state(1):
         first = _run(method, case, threat_model, cache=caches[0]).arrays()
@@ -242,7 +248,7 @@ def check_reproducible(
 
 
 def check_output(output: Output) -> None:
-    """Check that an output survives being kept as arrays, and that its headline is among its measurements."""
+    """Check that an output can be stored as arrays and restored, and that its headline is among its measurements."""
     measurements = _measure(output)
     restored = _measure(type(output).from_arrays(output.arrays()))
     _require(restored == measurements, "measurements change when the output is written and read again")
@@ -250,7 +256,14 @@ def check_output(output: Output) -> None:
 
 
 def check_access(method: Method, case: Case, threat_model: ThreatModel, *, cache: Path | None = None) -> None:
-    """Check that a method needs no more than its access, and counts every image it asks about; arguments as above."""
+    """Check that a method needs no more than its access, and counts every image that it queries.
+
+    Args:
+        method: An attack or a detector.
+        case: The target and its data.
+        threat_model: One of the method's threat models.
+        cache: Folder for signals and shadow models; None stores nothing.
+    """
     backend = OutputsOnly(case.target.backend)
     sealed = _replace_backend(case.target, backend)
     context = Context(cache=cache)
@@ -261,12 +274,12 @@ def check_access(method: Method, case: Case, threat_model: ThreatModel, *, cache
         return
     method(sealed, case.data, context, threat_model)
     counted = context.queries()
-    _require(counted.total == backend.calls, f"it asked about {backend.calls} images and counted {counted.total}")
+    _require(counted.total == backend.calls, f"it queried {backend.calls} images and counted {counted.total}")
     _require(counted.unique <= counted.total, "more distinct images are counted than images")
 
 
 def check_foreign_threat_models(method: Method, case: Case) -> None:
-    """Check that a method refuses every threat model that it does not serve."""
+    """Check that a method refuses every threat model that it does not support."""
     for threat_model in (ThreatModel(access=access, auxiliary=data) for access in Access for data in Auxiliary):
         if threat_model in method.threat_models:
             continue
@@ -274,11 +287,11 @@ def check_foreign_threat_models(method: Method, case: Case) -> None:
             method(case.target, case.data, Context(), threat_model)
         except ConfigurationError:
             continue
-        raise ContractError(f"it does not refuse {threat_model}, which it does not serve")
+        raise ContractError(f"it does not refuse {threat_model}, which it does not support")
 
 
 def _check_method(method: Method, case: Case, threat_model: ThreatModel, folder: Path) -> None:
-    # A cache of its own for each run: outputs of an earlier one would hide that a second run asks for others.
+    # Each run has its own cache: cached outputs of the first would hide that the second queries other images.
     check_reproducible(method, case, threat_model, caches=(folder, folder / "again"))
     check_output(_run(method, case, threat_model, cache=folder))
     check_access(method, case, threat_model, cache=folder / "counted")
@@ -288,13 +301,13 @@ def _check_output_defense(defense: OutputDefense, case: Case) -> None:
     images = case.data.dataset.batch(case.data.judged[:24])
     context = Context(seed=0)
     defended = case.target.through(defense.interface(case.target, case.data, context))
-    answers = defended.raw_outputs(images)
-    _require(bool((answers >= 0).all()), "it answers with negative numbers")
-    _require(torch.equal(answers.argmax(1), case.target.labels(images)), "it changes the predicted class")
+    outputs = defended.raw_outputs(images)
+    _require(bool((outputs >= 0).all()), "some of its outputs are negative")
+    _require(torch.equal(outputs.argmax(1), case.target.labels(images)), "it changes the predicted class")
     alone = torch.cat([defended.raw_outputs(image[None]) for image in images])
-    _require(torch.allclose(answers, alone, atol=1e-5), "an answer depends on what else is asked")
+    _require(torch.allclose(outputs, alone, atol=1e-5), "an output depends on the rest of its batch")
     again = case.target.through(defense.interface(case.target, case.data, Context(seed=0)))
-    _require(again.identity == defended.identity, "the same defense with the same seed is another one the second time")
+    _require(again.identity == defended.identity, "the same defense with the same seed changes its identity")
     _require_denied(lambda: defended.module, "it does not hide the network")
 
 
@@ -326,7 +339,7 @@ def _measure(output: Output) -> dict[str, Measurement]:
 
 
 def _replace_backend(target: Target, backend: Backend) -> Target:
-    """The target with another backend, under black-box access, counting its queries anew."""
+    """Return the target with another backend, with black-box access and a new query count."""
     return Target(backend, head=target.head, preprocessing=target.preprocessing, access=Access.BLACK_BOX)
 
 
@@ -336,7 +349,7 @@ def _same(first: NDArray[np.generic], second: NDArray[np.generic]) -> bool:
 
 @contextmanager
 def _global_state(seed: int) -> Iterator[None]:
-    """Within, the global generators of NumPy and torch are seeded with ``seed``; their state is restored afterwards."""
+    """Seed the global generators of NumPy and torch within a block, and restore their state afterwards."""
     state = np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Small targets whose truth is known, on which the contract is checked. They are trained once a process."""
+"""Small targets with known truth for the contract checks, trained once per process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Case:
     """A target on which methods are tried, and its data.
 
     Attributes:
-        target: Under white-box access.
+        target: The target, with white-box access.
         data: Its dataset and splits.
     """
 
@@ -39,13 +39,13 @@ class Case:
 
 
 class OutputsOnly(Backend):
-    """Another backend's outputs, counted, and nothing else of it: what an endpoint shows of a network.
+    """Wraps a backend so that it gives outputs only, like an endpoint, and counts the images.
 
     Args:
-        inner: Where outputs come from.
+        inner: The backend that computes the outputs.
 
     Attributes:
-        calls: Images asked about so far.
+        calls: Number of images queried so far.
     """
 
     def __init__(self, inner: Backend) -> None:
@@ -60,10 +60,10 @@ class OutputsOnly(Backend):
 
 @cache
 def make_overfitted_case() -> Case:
-    """A small network that knows its 120 training digits by heart, and fails on half of the rest.
+    """Make a small network that has memorised its 120 training digits and misclassifies half of the others.
 
-    Every second member carries a wrong label, which can only be learnt by heart: membership shows clearly. The
-    adversary knows members of both kinds, and holds shadow data of which as many labels are wrong.
+    Every second member has a wrong label, which can only be memorised, so membership is clearly visible. The adversary
+    knows members of both kinds, and holds shadow data with the same share of wrong labels.
     """
     digits = securitynet.datasets.load("digits")
     generator = np.random.default_rng(0)
@@ -92,10 +92,10 @@ def make_overfitted_case() -> Case:
 
 @cache
 def make_null_case(seed: int = 1) -> Case:
-    """The target of `make_overfitted_case` with "members" that it never saw: the truth is chance.
+    """Make a case of the target of `make_overfitted_case` with "members" that it never saw, so the truth is chance.
 
     Args:
-        seed: Decides which records are called members.
+        seed: Seed of the choice of these members.
     """
     case = make_overfitted_case()
     seen = np.concatenate([case.data.splits.members, case.data.splits.non_members])
@@ -120,7 +120,7 @@ def make_null_case(seed: int = 1) -> Case:
 
 @cache
 def make_clean_case() -> Case:
-    """A network trained properly on half of the digits, without a backdoor: for detectors and defenses."""
+    """Make a network trained on half of the digits without a backdoor, for detectors and defenses."""
     digits = securitynet.datasets.load("digits")
     target = train_target("simple-cnn", digits, split="public", device="cpu", seed=1, epochs=8, learning_rate=0.05)
     return Case(target, TrialData(digits, securitynet.datasets.public(digits)))
@@ -129,14 +129,14 @@ def make_clean_case() -> Case:
 def _mislabel(
     labels: NDArray[np.int64], indices: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """A copy of ``labels``, of which those at ``indices`` are wrong."""
+    """Return a copy of ``labels`` in which those at ``indices`` are wrong."""
     wrong = labels.copy()
     wrong[indices] = (wrong[indices] + 1 + generator.integers(0, 9, len(indices))) % 10
     return wrong
 
 
 def _memorise(dataset: ImageDataset, members: NDArray[np.int64], labels: NDArray[np.int64]) -> Backend:
-    """A small network trained on ``members`` until it knows their ``labels`` by heart."""
+    """Train a small network on ``members`` until it has memorised their ``labels``."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build("simple-cnn", 10, channels=1, image_size=8)

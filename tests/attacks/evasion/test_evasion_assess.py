@@ -68,7 +68,7 @@ def test_an_onnx_file_gives_no_gradients_and_can_be_attacked_without(weights, da
     output = square(target, data, context, Square.threat_models[0])
     assert (output.perturbed != output.labels).mean() > 0.1
     surrogate = FgsmTransfer(samples=10, surrogates=f"onnx:{file}")
-    with pytest.raises(ConfigurationError, match="only answers"):
+    with pytest.raises(ConfigurationError, match="outputs only"):
         surrogate(target, data, context, FgsmTransfer.threat_models[0])
 
 

@@ -204,7 +204,7 @@ def test_clear_errors_before_any_work(target, data, context, digits):
     with pytest.raises(SplitError, match="no non-members"):
         run("fgsm", target, TrialData(digits, empty), context)
     recorded = TrialData(replace(digits, images=None, content_digest="x"), data.splits)
-    with pytest.raises(ConfigurationError, match="record of answers"):
+    with pytest.raises(ConfigurationError, match="recorded outputs"):
         run("fgsm", target, recorded, context)
     with pytest.raises(ValueError, match="positive"):
         make("fgsm", epsilons=(0.1, -0.1))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from inversion_targets import noise_data, wrapped
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion.fredrikson import Fredrikson, total_variation
 from securitynet.methods.context import Context
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -18,8 +18,8 @@ from securitynet.models.sources.preprocessing import Preprocessing
 
 def found(attack, target, data, cache=None, seed=0):
     """What the search ends with, without the judge."""
-    subject = Subject.of(target, data, attack.classes, attack.restarts)
-    with attack.search(subject, data, Context(seed=seed, cache=cache)).carried_out(Context(cache=cache)) as result:
+    attacked = AttackedClasses.of(target, data, attack.classes, attack.restarts)
+    with attack.search(attacked, data, Context(seed=seed, cache=cache)).carried_out(Context(cache=cache)) as result:
         return result
 
 

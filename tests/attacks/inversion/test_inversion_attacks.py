@@ -157,16 +157,16 @@ def test_galleries_hold_class_means_and_training_images(outputs, digits_data):
 def test_copies_are_told_from_class_imagery(digits_target, digits_data, inversion_cache):
     """The judge on images that are training images, and on images of the class that the target never saw."""
     from securitynet.attacks.inversion import _judge
-    from securitynet.attacks.inversion._subject import Subject
+    from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 
     training, context = EvaluatorTraining(**QUICK["fredrikson"]["evaluator"]), Context(cache=inversion_cache)
-    subject = Subject.of(digits_target, digits_data, None, 4)
+    attacked = AttackedClasses.of(digits_target, digits_data, None, 4)
     evaluator = obtain_evaluator(digits_target, digits_data, training, context)
     dataset, splits = digits_data.dataset, digits_data.splits
     for records, copied in ((splits.members, True), (splits.non_members, False)):
         chosen = np.concatenate([records[dataset.labels[records] == label][:4] for label in range(10)])
         images = dataset.batch(chosen).float() / 255
-        judged = _judge.judge(subject, digits_data, evaluator, images, 2000, 0)
+        judged = _judge.judge(attacked, digits_data, evaluator, images, 2000, 0)
         assert (judged.closer_to_member.mean() > 0.9) == copied
         assert (judged.rank == 0).mean() > 0.8
         assert (judged.nearest_distance.max() == 0) == copied

@@ -109,7 +109,7 @@ def test_black_box_access_is_all_it_gets(name, digit_target, all_data):
     seen = []
 
     class Spy(type(attack)):
-        def ask(self, target, data, context):
+        def query_images(self, target, data, context):
             seen.append(target)
             with pytest.raises(AccessDenied):
                 _ = target.module

@@ -94,8 +94,8 @@ def test_unknown_interfaces_are_refused(text):
 class Recorder(SecurityNetSurrogate):
     """Keeps what was answered."""
 
-    def ask(self, target, data, context):
-        self.__dict__["answered"] = super().ask(target, data, context)
+    def query_images(self, target, data, context):
+        self.__dict__["answered"] = super().query_images(target, data, context)
         return self.__dict__["answered"]
 
 
@@ -108,18 +108,18 @@ def answers(interface, target, data):
 def test_the_thief_learns_from_what_the_interface_tells_and_no_more(digit_target, all_data):
     full = answers("full", digit_target, all_data)
     np.testing.assert_allclose(
-        full.answers, digit_target.posteriors(all_data.dataset.batch(full.indices)).numpy(), atol=1e-6
+        full.outputs, digit_target.posteriors(all_data.dataset.batch(full.indices)).numpy(), atol=1e-6
     )
-    top = answers("top-2", digit_target, all_data).answers
-    order = np.argsort(-full.answers, axis=1)
-    best = np.take_along_axis(full.answers, order[:, :2], axis=1)
+    top = answers("top-2", digit_target, all_data).outputs
+    order = np.argsort(-full.outputs, axis=1)
+    best = np.take_along_axis(full.outputs, order[:, :2], axis=1)
     np.testing.assert_allclose(np.take_along_axis(top, order[:, :2], axis=1), best, atol=1e-6)
     hidden = np.take_along_axis(top, order[:, 2:], axis=1)
     np.testing.assert_allclose(hidden, np.repeat((1 - best.sum(axis=1, keepdims=True)) / 8, 8, axis=1), atol=1e-6)
-    rounded = answers("rounded-1", digit_target, all_data).answers
-    assert np.abs(rounded - full.answers).max() < 0.15 and len(np.unique(rounded)) < len(np.unique(full.answers))
-    labels = answers("labels", digit_target, all_data).answers
-    np.testing.assert_array_equal(labels, full.answers.argmax(axis=1))
+    rounded = answers("rounded-1", digit_target, all_data).outputs
+    assert np.abs(rounded - full.outputs).max() < 0.15 and len(np.unique(rounded)) < len(np.unique(full.outputs))
+    labels = answers("labels", digit_target, all_data).outputs
+    np.testing.assert_array_equal(labels, full.outputs.argmax(axis=1))
 
 
 def test_labels_are_learned_from_where_there_is_nothing_else(digit_target, all_data):
@@ -155,7 +155,7 @@ def test_bad_settings_are_refused():
         SecurityNetSurrogate(budgets=(0, 100))
     with pytest.raises(ConfigurationError, match="budget of -3"):
         SecurityNetSurrogate(budgets=-3)
-    with pytest.raises(ConfigurationError, match="no recipe"):
+    with pytest.raises(ConfigurationError, match="not a valid recipe"):
         SecurityNetSurrogate(recipe={"epoch": 3})
     with pytest.raises(ConfigurationError, match="seed"):
         SecurityNetSurrogate(recipe={"seed": 3})
@@ -180,7 +180,7 @@ def test_bad_data_is_refused_before_anything_is_asked(sealed, all_data, digits):
     )
     with pytest.raises(SplitError, match="no shadow data"):
         steal(sealed, public, SHADOW)
-    with pytest.raises(ConfigurationError, match="another kind"):
+    with pytest.raises(ConfigurationError, match="out-of-distribution"):
         steal(sealed, public, ELSEWHERE)
     with pytest.raises(UnknownName, match="architecture"):
         steal(sealed, all_data, architecture="resnet19")
@@ -201,7 +201,7 @@ def test_answers_of_one_class_teach_nothing(digit_target, all_data):
     known = all_data.splits.known_members
     same = known[digit_target.labels(all_data.dataset.batch(known)).numpy() == 4]
     data = dataclasses.replace(all_data, splits=dataclasses.replace(all_data.splits, known_members=same))
-    with pytest.raises(ConfigurationError, match="one class"):
+    with pytest.raises(ConfigurationError, match="same class"):
         steal(digit_target, data, budgets=len(same), interface="labels", missing_classes=True)
 
 
@@ -245,7 +245,7 @@ def test_copies_are_queries_of_their_own(sealed, all_data):
     kinds = [(row.numpy().tobytes() in originals, row.numpy().tobytes() in flipped) for row in images]
     assert all(any(kind) for kind in kinds)
     assert 20 < sum(not original for original, _ in kinds) < 45, "about half of the copies are mirrored"
-    np.testing.assert_allclose(answered.answers, sealed.posteriors(images).numpy(), atol=1e-6)
+    np.testing.assert_allclose(answered.outputs, sealed.posteriors(images).numpy(), atol=1e-6)
 
 
 def test_augmentation_that_asks_nothing_costs_nothing(sealed, all_data):

@@ -62,7 +62,7 @@ class Figure:
     check: Callable[[pandas.DataFrame], list[str]] | None = None
 
     def missing(self, tidy: pandas.DataFrame) -> list[str]:
-        """Labels of the quantities that no case has. Of several optional ones, one at least must be there."""
+        """Labels of the quantities that no case has. Of several optional ones, at least one is required."""
         absent = {
             name: quantity.label
             for name, quantity in self.quantities.items()
@@ -74,10 +74,10 @@ class Figure:
         return [*lacking, *(self.check(tidy) if self.check else [])]
 
     def make(self, tidy: pandas.DataFrame) -> Drawn:
-        """Draw it.
+        """Draw the figure.
 
         Raises:
-            MissingData: If a quantity it needs was measured on no case.
+            MissingData: If a required quantity was measured on no case.
         """
         lacking = self.missing(tidy)
         if lacking:
@@ -92,7 +92,7 @@ class Figure:
 
 
 def both_purposes(*quantities: Quantity) -> Callable[[pandas.DataFrame], list[str]]:
-    """Says what is lacking for a comparison of benchmark with security models, both with all quantities."""
+    """A check that there are both benchmark and security models with all quantities."""
 
     def check(tidy: pandas.DataFrame) -> list[str]:
         cases = set(tidy["case"])
@@ -112,7 +112,7 @@ class MissingData(ConfigurationError):
 
     def __init__(self, figure: str, lacking: list[str]) -> None:
         super().__init__(
-            f"{figure} needs what no model here has: {'; '.join(lacking)}.",
-            hint="Run a study that measures it, or take other data with --from.",
+            f"{figure} needs data that no model here has: {'; '.join(lacking)}.",
+            hint="Run a study that measures it, or use other data with --from.",
         )
         self.lacking = lacking

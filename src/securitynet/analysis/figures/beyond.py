@@ -1,4 +1,4 @@
-"""Figures that neither paper has, declared: what annotations tell, risks of all models, utility against risk."""
+"""Declarations of figures that are in neither paper: prediction from annotations, risks, utility against risk."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ NAMED = 8
 def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """Actual against predicted values; the models that deviate most are ringed, and named in the caption.
 
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+
     Raises:
         ConfigurationError: If there are too few models.
     """
@@ -28,8 +33,8 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
     result = prediction.predict(wide, name)
     if result is None:
         raise ConfigurationError(
-            f"{figure.name} needs {prediction.FEWEST} models of {prediction.FEWEST_FAMILIES} families at least.",
-            hint="Take more models with --from or --where.",
+            f"{figure.name} needs {prediction.FEWEST} models of {prediction.FEWEST_FAMILIES} families or more.",
+            hint="Include more models with --from or --where.",
         )
     data = points.grouped(result.table.assign(predicted_=result.table["predicted"]), "dataset")
     order = [group for group in data["dataset"].value_counts().index if group != points.OTHERS]
@@ -59,7 +64,7 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
 
 
 def few_to_predict(quantity: Quantity) -> Callable[[pandas.DataFrame], list[str]]:
-    """Says that there are too few models, or families of them, to predict some from the others."""
+    """A check that there are enough models and families to predict some from the others."""
 
     def check(tidy: pandas.DataFrame) -> list[str]:
         measured = frames.take(tidy, quantity)

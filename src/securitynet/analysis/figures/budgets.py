@@ -15,7 +15,13 @@ WIDTH, HEIGHT = 420, 300
 
 
 def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Stealing accuracy against the target's accuracy, one colour a budget (SecurityNet, Figure 19)."""
+    """Stealing accuracy against the target's accuracy, one colour per budget (SecurityNet, Figure 19).
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+    """
     long = by_budget(tidy, "accuracy", figure.name)
     target = figure.quantities["target"]
     accuracy = frames.take(tidy, target)["value"]
@@ -31,7 +37,13 @@ def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
 
 
 def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Mean agreement by budget, with a band for its interval over models, one line a method."""
+    """Mean agreement by budget, with a band for its interval over models, one line per method.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+    """
     long = points.grouped(by_budget(tidy, "agreement", figure.name), "method")
     table = groups.along(long, "method", "budget")
     order = sorted(table["method"].unique())
@@ -67,6 +79,11 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
 
 def by_budget(tidy: pandas.DataFrame, measure: str, figure: str) -> pandas.DataFrame:
     """Rows of stealing measured at a budget, with a column ``budget``.
+
+    Args:
+        tidy: Tidy frame.
+        measure: Name of the measure.
+        figure: Name of the figure, for the error.
 
     Raises:
         MissingData: If there are none.

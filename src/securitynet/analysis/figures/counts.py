@@ -15,7 +15,13 @@ WIDTH, ROW = 210, 15
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """One panel a code, bars by purpose; the rarest values are put together."""
+    """One panel per code, with bars by purpose; the rarest values are combined.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+    """
     models = tidy.drop_duplicates("case")
     models = models.assign(task_type="classification", countries=models["countries"].map(_listed))
     counted = statistics(models)

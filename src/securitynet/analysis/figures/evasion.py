@@ -1,4 +1,4 @@
-"""Accuracy over epsilon: how much of a model's accuracy is left at each budget of perturbation, one line an attack."""
+"""Accuracy over epsilon: the accuracy that remains at each perturbation budget, one line per attack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def points(measurements: Sequence[Measurement], line: str, measure: str = MEASUR
     """One row for each epsilon, ascending: ``line``, ``epsilon``, ``value``, ``low``, ``high``.
 
     Args:
-        measurements: Of one trial of evasion; those of single surrogates are passed over.
+        measurements: Of one trial of evasion; those of single surrogates are skipped.
         line: Its name in the figure.
         measure: Which is drawn.
     """
@@ -41,7 +41,7 @@ def chart(
     height: int = 280,
     legend: bool = True,
 ) -> alt.TopLevelMixin:
-    """The figure: a line an attack, with the interval as a band; epsilon in logarithmic scale.
+    """The figure: one line per attack, with the interval as a band; epsilon on a logarithmic scale.
 
     Args:
         trials: Measurements of each attack, by its name in the figure. Norms should be the same.
@@ -80,7 +80,12 @@ def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend:
 
 
 def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
-    """Mean accuracy under attack over models by epsilon, a line an attack, with a band for the mean's interval.
+    """Mean accuracy under attack over models by epsilon, one line per attack, with a band for the mean's interval.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
 
     Raises:
         MissingData: If no attack was measured at two epsilons.
@@ -120,6 +125,6 @@ def _robust(tidy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(ticks: Sequence[float]) -> str:
-    """Each tick as it stands in the names of measurements: the drawing library would round some away."""
+    """Labels of the ticks as in the names of measurements: the drawing library would round some of them."""
     cases = [f"datum.value == {tick!r} ? '{epsilon_text(tick)}'" for tick in ticks]
     return " : ".join([*cases, "''"])

@@ -18,15 +18,15 @@ def check_suffix(path: Path) -> None:
     """Raise `ConfigurationError` unless a file of this name can be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigurationError(
-            f"{path.name!r} does not say what kind of file to write.",
-            hint=f"Let it end in one of {', '.join(SUFFIXES)}.",
+            f"{path.name!r} has no suffix of a known format.",
+            hint=f"Use one of {', '.join(SUFFIXES)}.",
         )
 
 
 def check_folder(path: Path) -> None:
     """Raise `ConfigurationError` if a path cannot be the folder of several figures."""
     if path.is_file() or path.suffix.lower() in SUFFIXES:
-        raise ConfigurationError(f"{path} shall hold several figures, and is a file.", hint="Name a folder.")
+        raise ConfigurationError(f"{path} is a file, but several figures need a folder.", hint="Name a folder.")
 
 
 def write(figure: Figure, drawn: Drawn, path: Path) -> None:
@@ -35,8 +35,13 @@ def write(figure: Figure, drawn: Drawn, path: Path) -> None:
     ``.csv`` holds the data that is drawn, ``.json`` the Vega-Lite specification, ``.html`` a page of its own with the
     caption and, below it, what was computed.
 
+    Args:
+        figure: The declaration of the figure.
+        drawn: What to write.
+        path: The file; its suffix decides the format.
+
     Raises:
-        ConfigurationError: If the suffix is unknown, or a table shall be a picture.
+        ConfigurationError: If the suffix is unknown, or the format can't hold a table.
     """
     check_suffix(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""Utility against risk: one point a defense, the best ones joined, for each dataset and each kind of adversary."""
+"""Utility against risk: one point per defense, the best ones joined, for each dataset and kind of adversary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure
-from securitynet.analysis.figures.defended import named
+from securitynet.analysis.figures.defenses import named
 from securitynet.analysis.figures.points import axis
 from securitynet.analysis.figures.texts import estimate
 
@@ -22,29 +22,34 @@ WIDTH, HEIGHT = 460, 330
 MOST_NAMED = 8
 MOST_LABELS = 40
 _PIXELS, _LINE = 5.5, 12.0
-"""Width of a letter and height of a line of labels, about."""
+"""Approximate width of a letter and height of a line of labels, in pixels."""
 
-BOXES = {"black-box": "asking the model (black-box)", "white-box": "having its weights (white-box)"}
+BOXES = {"black-box": "querying the model (black-box)", "white-box": "with its weights (white-box)"}
 BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
 KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN: (style.TEXT, "diamond")}
 """Kind -> colour and shape: the shape identifies it where a page is printed in grey."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """A panel for each dataset and adversary; where nothing is defended, a panel for each dataset with its models.
+    """A panel for each dataset and adversary; without any defense, a panel for each dataset with its models.
 
     Risk is the largest AUC of any membership attack of that adversary. Scores that point the wrong way are
     reversed, as an adversary who knows of the defense would reverse them. Output defenses do not stop an adversary who
     has the weights, so they are not drawn for white-box access.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     utility = next(iter(figure.quantities))
-    defended = wide["defense"].notna()
-    cases = wide[wide["dataset"].isin(wide.loc[defended, "dataset"])] if defended.any() else wide
+    with_defense = wide["defense"].notna()
+    cases = wide[wide["dataset"].isin(wide.loc[with_defense, "dataset"])] if with_defense.any() else wide
     panels, tables = [], []
     for dataset, part in cases[cases[utility].notna()].groupby("dataset", sort=True):
         for box, words in BOXES.items():
-            data = points(part, risks(tidy, box), utility, by_defense=bool(defended.any()))
-            if data.empty or (box == "white-box" and not defended.any()):
+            data = points(part, risks(tidy, box), utility, by_defense=bool(with_defense.any()))
+            if data.empty or (box == "white-box" and not with_defense.any()):
                 continue
             data = data.assign(dataset=dataset, adversary=box)
             tables.append(data)
@@ -58,7 +63,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
 
 def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
-    """The largest AUC of any membership attack on each case, turned where below one half: value, low, high, method.
+    """The largest AUC of any membership attack on each case, reversed if below one half: value, low, high, method.
 
     Args:
         tidy: Tidy frame, as `securitynet.analysis.frames` defines it.
@@ -77,7 +82,13 @@ def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
 
 
 def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_defense: bool) -> pandas.DataFrame:
-    """One row a defense (with its settings and architecture): means over its targets, with intervals; or one a model.
+    """One row per defense with its settings and architecture (means over its targets, with intervals), or per model.
+
+    Args:
+        cases: One row per case.
+        risk: The result of `risks`.
+        utility: Name of the quantity that measures utility.
+        by_defense: Whether cases with the same defense are averaged.
 
     Returns:
         name, accuracy, accuracy_low, accuracy_high, risk, risk_low, risk_high, targets, attack, kind.
@@ -161,7 +172,7 @@ def _panel(table: pandas.DataFrame, title: str, figure: Figure, kinds: Sequence[
 
 
 def _domain(table: pandas.DataFrame, name: str, besides: Sequence[float], most: float) -> list[float]:
-    """From the lowest to the highest end of an interval, with some air."""
+    """From the lowest to the highest end of an interval, with a margin."""
     ends = np.array([*table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).ravel(), *besides])
     ends = ends[np.isfinite(ends)]
     air = max(0.06 * float(ends.max() - ends.min()), 0.01)
@@ -184,7 +195,7 @@ class _Box:
 def placed(
     places: Sequence[tuple[float, float]], widths: Sequence[float], best: Sequence[bool] = ()
 ) -> list[tuple[float, float, bool]]:
-    """Where labels of points go so that none covers another, a point or the line: x of the left end, y of the middle.
+    """Positions of labels so that none covers another label, a point or the line: x of the left end, y of the middle.
 
     Args:
         places: Of the points, in pixels from the top left of a panel.
@@ -255,7 +266,7 @@ def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> 
         targets = f"{count:,} target{'' if count == 1 else 's'}"
         sentences.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
     sentences.append(
-        "Risk is that of the strongest attack on each target, and those on the line are chosen after the fact: both "
-        "look clearer than they are, and where intervals meet, which is better is not shown."
+        "Risk is that of the strongest attack on each target, and the points on the line were chosen by the same "
+        "numbers, so both are optimistic. Where intervals overlap, no difference is shown."
     )
     return " ".join(sentences)

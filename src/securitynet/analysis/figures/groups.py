@@ -26,10 +26,15 @@ SHAPES = ("circle", "square", "triangle-up", "triangle-down")
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """A strip of points a group, beside it the distribution's density where there are enough, and the mean.
+    """A strip of points per group, with its mean and interval.
 
     Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
     and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     ((name, quantity),) = list(figure.quantities.items())[:1]
     by, split = str(figure.options["by"]), figure.options.get("split")
@@ -39,23 +44,29 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         raise MissingData(figure.name, [f"{by.replace('_', ' ')} of models with {quantity.label.lower()}"])
     rows = rows if ordered else grouped(rows, by)
     rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
-    table = means(rows, name, quantity.bounds)
+    table = summarise_groups(rows, name, quantity.bounds)
     random = np.random.default_rng(0)  # points that would lie on each other are moved aside, the same way each time
     rows = rows.assign(_aside=random.uniform(-1, 1, len(rows)))
     chart = _ordered(rows, table, name, quantity, by) if ordered else _strips(rows, table, name, quantity, bool(split))
     return Drawn(style.styled(chart), _caption(figure, rows, table, name, by, ordered, bool(split)), rows, table)
 
 
-def means(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
-    """Mean of each group with its interval, by families where they are known."""
-    found = []
+def summarise_groups(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:
+    """Mean of each group with its interval, by families where they are known.
+
+    Args:
+        rows: One row per case, with columns ``_group`` and ``_split``.
+        name: Column of the quantity.
+        bounds: The least and the largest possible value.
+    """
+    summaries = []
     for (group, split), part in rows.groupby(["_group", "_split"], sort=True):
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
         mean = statistics.mean(part[name].to_numpy(float), clusters=clusters, bounds=bounds)
-        found.append(
+        summaries.append(
             {"_group": group, "_split": split, "n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
-    return pandas.DataFrame(found)
+    return pandas.DataFrame(summaries)
 
 
 def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
@@ -63,16 +74,16 @@ def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
 
     Args:
         rows: One per model and point, with ``value``, ``low`` and ``high``.
-        line: Column that tells lines apart.
+        line: Column that identifies the lines.
         at: Column of the points.
     """
-    found = []
+    points = []
     for (name, point), part in rows.groupby([line, at], sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
         alone = len(part) == 1  # of one model, the interval is that of its own measurement
         low, high = (part["low"].iloc[0], part["high"].iloc[0]) if alone else (mean.low, mean.high)
-        found.append({line: name, at: point, "mean": mean.value, "low": low, "high": high, "n": mean.n})
-    return pandas.DataFrame(found)
+        points.append({line: name, at: point, "mean": mean.value, "low": low, "high": high, "n": mean.n})
+    return pandas.DataFrame(points)
 
 
 def _strips(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: object, split: bool) -> Chart:
@@ -140,7 +151,7 @@ def _caption(
         f"{estimate(row['mean'], row['low'], row['high'])}, n = {row['n']}"
         for _, row in table.iterrows()
     ]
-    parts.append(f"Diamonds: means with 95% intervals, by families where five or more are known ({'; '.join(named)}).")
+    parts.append(f"Diamonds: means with 95% intervals, by families where three or more are known ({'; '.join(named)}).")
     values = rows[name].to_numpy(float)
     if ordered:
         clusters = rows["family"].astype(str).to_numpy() if rows["family"].notna().all() else None

@@ -1,4 +1,4 @@
-"""Risks of models: a row a model, a column an attack, whatever attacks were run."""
+"""Risks of models: one row per model, one column per attack that was run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MEASURES: dict[str, tuple[str, ...]] = {
     "attribute": ("accuracy",),
     "evasion": ("accuracy-drop",),
 }
-"""What a column shows, higher being worse for the model's owner."""
+"""Measure of each family; higher is worse for the model's owner."""
 
 _EPSILON = "epsilon=0.03"
 """Where evasion is measured at several, the one that all papers' defaults share."""
@@ -58,7 +58,13 @@ _WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accur
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Models × attacks, for models of which half at least were measured; ranks, so that scales do not matter."""
+    """Models × attacks, for models with at least half of the measures; colours show ranks, so scales do not matter.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+    """
     quantities = columns(tidy)
     if not quantities:
         raise MissingData(figure.name, lacking(tidy))
@@ -112,6 +118,6 @@ def lacking(tidy: pandas.DataFrame) -> list[str]:
 
 
 def _name(row: Mapping[Hashable, object]) -> str:
-    """A model and its dataset, unless its name says it."""
+    """A model and its dataset, unless the name contains it."""
     model, dataset = str(row["model"]), str(row["dataset"])
     return model if dataset.casefold() in model.casefold() else f"{model} · {dataset}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import defended, performance, points, tables
+from securitynet.analysis.figures import defenses, performance, points, tables
 from securitynet.analysis.figures.base import Figure
 
 MEMBERSHIP = {
@@ -50,21 +50,21 @@ PAIRS = (
 )
 
 UNDEFENDED: dict[str, tuple[str | None, ...]] = {"defense": (None,)}
-"""What all but Tables 3 to 5 are about: where some targets are defended, those that are not."""
+"""Restriction of all figures but Tables 3 to 5: where some targets have a defense, those without."""
 
 
 def lacking(defense: str) -> Callable[[pandas.DataFrame], list[str]]:
     """Says that no target with a defense is there."""
 
     def check(tidy: pandas.DataFrame) -> list[str]:
-        return [] if (tidy["defense"] == defense).any() else [f"a target that is defended by {defense}"]
+        return [] if (tidy["defense"] == defense).any() else [f"a target with the defense {defense}"]
 
     return check
 
 
-def none_defended(tidy: pandas.DataFrame) -> list[str]:
+def check_defenses(tidy: pandas.DataFrame) -> list[str]:
     """Says that no target with any defense is there."""
-    return [] if tidy["defense"].notna().any() else ["a target that is defended"]
+    return [] if tidy["defense"].notna().any() else ["a target with a defense"]
 
 
 def several_epochs(tidy: pandas.DataFrame) -> list[str]:
@@ -96,11 +96,11 @@ FIGURES = [
     Figure("ml-doctor-table-2", "Accuracy of the targets", "ML-Doctor, Table 2",
            {"train": q.TRAIN_ACCURACY, "test": q.TARGET_ACCURACY}, tables.draw,
            options={"rows": ["architecture"], "columns": ["dataset", "condition"]}, restrict=UNDEFENDED),
-    Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", EVERY, defended.draw_attacks,
+    Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", EVERY, defenses.draw_attacks,
            optional=tuple(EVERY), options={"defense": "dp-sgd"}, check=lacking("dp-sgd")),
     Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", EVERY,
-           defended.draw_attacks, optional=tuple(EVERY), options={"defense": "distillation"},
+           defenses.draw_attacks, optional=tuple(EVERY), options={"defense": "distillation"},
            check=lacking("distillation")),
-    Figure("ml-doctor-table-5", "Utility of defended targets", "ML-Doctor, Table 5", {"test": q.TARGET_ACCURACY},
-           defended.draw_utility, check=none_defended),
+    Figure("ml-doctor-table-5", "Utility of targets with a defense", "ML-Doctor, Table 5", {"test": q.TARGET_ACCURACY},
+           defenses.draw_utility, check=check_defenses),
 ]  # fmt: skip

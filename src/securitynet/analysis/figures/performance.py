@@ -19,7 +19,12 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """Panels of points with intervals.
 
     Options: ``x`` (column; ``architecture`` by default), ``panel`` and ``colour`` (columns, or ``condition``, which
-    tells the quantities apart), ``ordered`` (whether x is a number, so that means are joined by lines).
+    distinguishes the quantities), ``ordered`` (whether x is a number, so that means are joined by lines).
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     x = str(figure.options.get("x", "architecture"))
     panel, colour = str(figure.options.get("panel", "dataset")), str(figure.options.get("colour", "condition"))
@@ -61,7 +66,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
 
 def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
-    """One row a case and quantity: ``value``, ``low``, ``high`` and, in words, ``condition``."""
+    """One row per case and quantity: ``value``, ``low``, ``high`` and, in words, ``condition``."""
     known = [c for c in wide.columns if not any(c in (n, f"{n}_low", f"{n}_high") for n in quantities)]
     parts = [
         wide[known].assign(
@@ -77,7 +82,13 @@ def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Da
 
 
 def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
-    """Mean of each group with the interval over its models, where there are several."""
+    """Mean of each group with the interval over its models, where there are several.
+
+    Args:
+        long: One row per measured value, with columns ``value`` and ``condition``.
+        by: Columns of the groups.
+        bounds: Condition -> the least and the largest possible value.
+    """
     rows = []
     for key, part in long.groupby(by, sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
@@ -139,7 +150,7 @@ def _panel(
 
 
 def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tuple[float, float]]) -> str:
-    """Means of each panel and colour over its models; of one model, what was measured on it."""
+    """Means of each panel and colour over its models; the measured value where there is only one model."""
     words = []
     for (where, what), part in long.groupby([panel, colour], sort=True):
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
@@ -151,6 +162,6 @@ def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tu
 
 
 def _rank(name: object, quantities: dict[str, Quantity], column: str) -> tuple[int, str]:
-    """Conditions in the order in which they are declared; other names by the alphabet."""
+    """Conditions in the order in which they are declared; other names in alphabetical order."""
     labels = [quantity.label for quantity in quantities.values()]
     return (labels.index(str(name)) if column == "condition" else 0, str(name))

@@ -18,7 +18,7 @@ MOST_GROUPS = 6
 OTHERS = "others"
 WIDTH, HEIGHT = 420, 300
 SMALL = (250, 210)
-"""Of a panel among several: three side by side are as wide as a page."""
+"""Width of a panel among several; three of them fill a page."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -27,6 +27,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     The first quantity is on the horizontal axis, and each further one has a panel of its own, unless ``pairs`` names
     the (x, y) of each panel. Options besides: ``colour``, a column (``dataset`` by default), and ``diagonal``, whether
     a line of equality is drawn.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     first, *rest = figure.quantities
     pairs = [pair for pair in figure.options.get("pairs", [(first, y) for y in rest]) if _both(wide, *pair)]
@@ -80,7 +85,16 @@ def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
 def correlations(
     rows: pandas.DataFrame, x: str, y: str, colour: str, order: list[str], panel_name: str
 ) -> list[dict[str, object]]:
-    """Pearson's and Spearman's correlation in each group and, with groups' means taken away, over all."""
+    """Pearson's and Spearman's correlation in each group and, after subtracting the groups' means, over all.
+
+    Args:
+        rows: One row per case.
+        x: Column of a quantity.
+        y: Column of a quantity.
+        colour: Column of the groups.
+        order: The groups, in the order of the legend.
+        panel_name: Title of the panel, for the result.
+    """
     estimates: list[dict[str, object]] = []
     groups: list[tuple[str, pandas.DataFrame, bool]] = [(name, rows[rows[colour] == name], False) for name in order]
     if len(order) > 1:
@@ -115,7 +129,17 @@ def panel(
     diagonal: bool = False,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Chart:
-    """One scatter plot; each group has its colour and its shape."""
+    """One scatter plot; each group has its colour and its shape.
+
+    Args:
+        rows: One row per case.
+        x: Column and quantity of the horizontal axis.
+        y: Column and quantity of the vertical axis.
+        colour: Column of the groups.
+        order: The groups, in the order of the legend.
+        diagonal: Whether to draw the line of equal values.
+        size: Width and height in pixels.
+    """
     scale = alt.Scale(zero=False, nice=False, padding=8)  # no point is cut by the edge
     axes = [
         alt.X(f"{x[0]}:Q", title=x[1].label, scale=scale, axis=axis(x[1], size[0] // 70)),
@@ -154,7 +178,7 @@ def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
 
 
 def caption(figure: Figure, table: pandas.DataFrame) -> str:
-    """What is shown, with each group's correlation."""
+    """The caption, with each group's correlation."""
     several = table["panel"].nunique() > 1
     parts = [f"{figure.title}." if several else f"{figure.title}: {lowered(str(table['panel'].iloc[0]))}."]
     for panel_name, rows in table.groupby("panel", sort=False):

@@ -20,7 +20,7 @@ def to_svg(chart: Chart) -> str:
 
 
 def to_png(chart: Chart, scale: float = PNG_SCALE) -> bytes:
-    """A PNG with ``scale`` pixels per unit, on white: a picture is seen by itself, also in a dark viewer."""
+    """A PNG with ``scale`` pixels per unit, on white, so that it can be read in a dark viewer."""
     specification = {**_specification(chart), "background": "white"}
     return bytes(vl_convert.vegalite_to_png(specification, scale=scale))
 
@@ -31,10 +31,10 @@ def to_pdf(chart: Chart) -> bytes:
 
 
 def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
-    """An SVG for the middle of an HTML page.
+    """An SVG to embed in an HTML page.
 
-    Its ids are renamed, because those of two figures on one page would clash; it takes the width it is given; and it
-    has a title and a description for those who do not see it.
+    Its ids are renamed, because those of two figures on one page would clash; it fills the available width; and it
+    has a title and a description for screen readers.
 
     Args:
         svg: From `to_svg`.
@@ -60,7 +60,7 @@ def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
 
 
 def _specification(chart: Chart) -> dict[str, Any]:
-    # Validation against Vega-Lite's schema costs a second and tells nothing about a specification that tests draw.
+    # Validation against Vega-Lite's schema costs a second and adds nothing for specifications that the tests draw.
     specification: dict[str, Any] = chart.to_dict(validate=False)
     return specification
 

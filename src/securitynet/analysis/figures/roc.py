@@ -1,8 +1,8 @@
 """ROC curves, in linear and in log-log scale, from the metrics' own curves.
 
 Between two thresholds a linear plot draws a straight line, which is what the AUC measures: it counts a tie as one half.
-The log-log plot draws steps, which is what TPR at a FPR means: the best threshold whose FPR does not exceed the bound
-(Carlini et al., 2022, section 3).
+The log-log plot draws steps, in line with the definition of TPR at an FPR: the best threshold whose FPR does not
+exceed the bound (Carlini et al., 2022, section 3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from securitynet.analysis.figures import style
 from securitynet.metrics.roc import Curve
 
 MOST_POINTS = 400
-"""Points that a drawn curve keeps at most. More can't be seen, and the page would grow with the dataset."""
+"""Most points of a drawn curve. More could not be seen, and the page would grow with the dataset."""
 
 Scale = Literal["linear", "log"]
 
@@ -93,6 +93,11 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) ->
     """The points of a log-log plot: each line from its own 1/n on, nothing below ``bottom``.
 
     A line begins with the step that holds at 1/n; a TPR of 0 is drawn at the lower edge.
+
+    Args:
+        points: From `frame`.
+        lines: The same lines.
+        bottom: Least true-positive rate that is drawn.
     """
     parts = []
     for name, line in lines.items():

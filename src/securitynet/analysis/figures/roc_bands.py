@@ -15,16 +15,21 @@ from securitynet.analysis.study_frames import CURVE_MEASURE
 
 WIDTH, HEIGHT = 420, 320
 FLOOR = 0.2
-"""A true-positive rate of 0 has no place on a logarithmic axis: rates below this part of the least false-positive rate
-are drawn there."""
+"""A logarithmic axis can't show a true-positive rate of 0: rates below this share of the least false-positive rate
+are drawn at it."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """One line a membership attack: the median over targets of its TPR at each FPR, with a band.
+    """One line per membership attack: the median over targets of its TPR at each FPR, with a band.
 
     From whole curves where the frame has them (`study_frames.from_study`), else from the rates that were measured.
     Rates that too few non-members resolve have no value, and are not there; nor are those that fewer than half of an
     attack's targets resolve, whose median would be of other targets.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     long = _rates(tidy)
     if long.empty:

@@ -1,4 +1,4 @@
-"""The figures of the SecurityNet paper that need no more than measured values, declared."""
+"""Declarations of the figures of the SecurityNet paper that need no more than measured values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLUSTERED = {**CIFAR10, **PURPOSES}
 
 
 def _drop(epsilon: str) -> str:
-    """A column's name; in that of a field, Vega takes a dot for a path."""
+    """Name of a column. It contains no dot, because Vega reads a dot in a field name as a path."""
     return f"drop_{epsilon.replace('.', '_')}"
 
 
@@ -34,7 +34,7 @@ FIGURES = [
            options={"diagonal": True}),
     Figure("securitynet-5", "Model stealing and the target's accuracy", "SecurityNet, Figure 5",
            {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_ACCURACY}, points.draw, BENCHMARK),
-    Figure("securitynet-6", "Model stealing with data of another kind", "SecurityNet, Figure 6",
+    Figure("securitynet-6", "Model stealing with out-of-distribution data", "SecurityNet, Figure 6",
            {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_OTHER_DATA}, points.draw, BENCHMARK),
     Figure("securitynet-7", "Model stealing with a larger surrogate", "SecurityNet, Figure 7",
            {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_LARGER}, points.draw, BENCHMARK),

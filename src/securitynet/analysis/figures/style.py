@@ -1,4 +1,4 @@
-"""One style for all figures: colours that the colour-blind can tell apart, dashes for those who print in grey.
+"""One style for all figures: colours that colour-blind readers can distinguish, and dashes for print in grey.
 
 Colours are named by role. A figure is drawn in the light colours; a page that is shown on a dark screen exchanges them
 (`exchange_rules`), because each role's light colour occurs for that role alone.
@@ -41,11 +41,11 @@ SERIES = (
 """After Okabe and Ito (2008), darkened so that thin lines keep a contrast of 4 to 1 on white."""
 
 DASHES: tuple[tuple[int, ...], ...] = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 2), (12, 4))
-"""With the series' colours, so that lines differ in grey too. The first is a whole line."""
+"""Dashes that go with the series' colours, so that lines also differ in grey. The first is a solid line."""
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-"""Three fonts of the same widths, none of them loaded: places are computed for the first, and a wider one (what is
-``sans-serif`` on many a Linux machine) would run over them."""
+"""Three fonts of the same widths, none of them loaded: the layout is computed for the first, and a wider one (such as
+``sans-serif`` on many Linux machines) would not fit."""
 
 
 def ink(number: int) -> Ink:
@@ -64,10 +64,10 @@ def inks() -> tuple[Ink, ...]:
 
 
 def exchange_rules(scope: str) -> str:
-    """CSS that shows a figure's light colours as dark ones; rules of style sheets outrank an SVG's attributes.
+    """CSS that replaces a figure's light colours by dark ones; style sheets take precedence over an SVG's attributes.
 
     Args:
-        scope: Selector of what holds the figure, such as ``.figure``.
+        scope: Selector of the element with the figure, such as ``.figure``.
     """
     rules = []
     for colour in inks():

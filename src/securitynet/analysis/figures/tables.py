@@ -21,6 +21,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
     A cell is a measurement with its interval; where several models fall into it, their mean with its interval. Where
     there would be more than `MOST_ROWS` rows, those with `LEAST_MODELS` models or more are listed, if there are any.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     rows, columns = list(figure.options["rows"]), list(figure.options["columns"])
     quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
@@ -55,7 +60,13 @@ def _listed(long: pandas.DataFrame, by: list[str]) -> tuple[pandas.DataFrame, st
 
 
 def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
-    """One row a cell: what it belongs to, its text ``cell``, its ``mean`` and how many values it is made of, ``n``."""
+    """One row per cell: its group, its text ``cell``, its ``mean``, and the number of values, ``n``.
+
+    Args:
+        long: One row per measured value.
+        rows: Columns whose values identify the rows of the table.
+        columns: Columns whose values identify its columns.
+    """
     entries = []
     for key, part in long.groupby([*rows, *columns], sort=True, dropna=False):
         where = dict(zip([*rows, *columns], key, strict=True))
@@ -70,7 +81,7 @@ def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas
 
 
 def caption(figure: Figure, long: pandas.DataFrame) -> str:
-    """What a table shows, and what its intervals are."""
+    """The caption of a table, with the meaning of its intervals."""
     count = long["case"].nunique()
     return (
         f"{figure.title}: {count:,} model{'' if count == 1 else 's'}. 95% intervals: each measurement's own, or of "
@@ -82,6 +93,11 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     """Share of models that each detector flags, by dataset, with the exact interval, and its median runtime.
 
     A quantity above its option ``thresholds`` (name -> value) flags a model; below, where the value is negative.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     thresholds = dict(figure.options["thresholds"])
     rows = []

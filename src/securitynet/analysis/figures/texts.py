@@ -12,14 +12,21 @@ def number(value: float, decimals: int = 3) -> str:
 
 
 def estimate(value: float, low: float, high: float, decimals: int = 3) -> str:
-    """A value with its interval."""
+    """A value with its interval.
+
+    Args:
+        value: The value.
+        low: Lower end; NaN if there is no interval.
+        high: Upper end; NaN if there is no interval.
+        decimals: Digits after the point.
+    """
     if low != low or high != high:
         return f"{number(value, decimals)} (no interval)"
     return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
 
 
 def lowered(text: str) -> str:
-    """Words for the middle of a sentence: lower-case, except for what is not a plain word (``AUC``, ``MLP``, ``ε``)."""
+    """Text for the middle of a sentence: lower-case, except for what is not a plain word (``AUC``, ``MLP``, ``ε``)."""
     first, space, rest = text.partition(" ")
     return (first if first[1:] != first[1:].lower() else first.lower()) + space + rest
 

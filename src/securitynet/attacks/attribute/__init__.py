@@ -1,1 +1,1 @@
-"""Attribute inference: what a target's embeddings say of a record beyond its class. One file, one attack."""
+"""Attribute inference: what a target's embeddings reveal about a record beyond its class; one file per attack."""

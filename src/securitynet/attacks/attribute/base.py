@@ -1,4 +1,4 @@
-"""What attribute inference attacks share: which attributes and records, and their output."""
+"""The base of attribute inference attacks: attributes, records and the output."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.datasets.base import Attribute, ImageDataset
 from securitynet.errors import ConfigurationError, SplitError, UnknownName
@@ -23,17 +24,17 @@ _UNSPEAKABLE = re.compile(r"[.@=\s]+")
 
 @dataclass(frozen=True, eq=False)
 class Inferred:
-    """What is said of one attribute of some records.
+    """The inferred values of one attribute.
 
     Attributes:
-        name: Of the attribute.
-        values: What its values are called, V.
+        name: Name of the attribute.
+        values: Names of its values, V.
         indices: Records whose attribute is annotated, N int64.
-        truth: Their values, N int64.
-        predicted: What the attack says, N int64.
-        baseline: What their labels and the majority say, N int64.
+        truth: Their true values, N int64.
+        predicted: Values predicted by the attack, N int64.
+        baseline: Values predicted from the class and the majority alone, N int64.
         labels: Their classes, N int64.
-        notes: What a reader must know to read the measures.
+        notes: Notes for the reader of the measurements.
     """
 
     name: str
@@ -48,25 +49,29 @@ class Inferred:
 
 @dataclass(frozen=True, eq=False)
 class InferredAttributes(Output):
-    """What is said of each attribute."""
+    """The inferred values of all attributes.
+
+    Attributes:
+        attributes: One item for each attribute.
+    """
 
     attributes: tuple[Inferred, ...]
 
     headline: ClassVar[tuple[str, ...]] = ("gain", "accuracy")
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`: those of the attributes in their order, each under its number."""
-        found: dict[str, NDArray[Any]] = {"names": np.asarray([one.name for one in self.attributes], dtype=np.str_)}
+        arrays: dict[str, NDArray[Any]] = {"names": np.asarray([one.name for one in self.attributes], dtype=np.str_)}
         for number, one in enumerate(self.attributes):
             for name in _COLUMNS:
-                found[f"{number}.{name}"] = getattr(one, name)
-            found[f"{number}.values"] = np.asarray(one.values, dtype=np.str_)
-            found[f"{number}.notes"] = np.asarray(one.notes, dtype=np.str_)
-        return found
+                arrays[f"{number}.{name}"] = getattr(one, name)
+            arrays[f"{number}.values"] = np.asarray(one.values, dtype=np.str_)
+            arrays[f"{number}.notes"] = np.asarray(one.notes, dtype=np.str_)
+        return arrays
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> InferredAttributes:
-        """See `Output.from_arrays`."""
         return cls(
             tuple(
                 Inferred(
@@ -80,16 +85,16 @@ class InferredAttributes(Output):
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """For each attribute the measures of `securitynet.metrics.attribute`, its name before theirs."""
-        found = []
+        """Compute the metrics of `securitynet.metrics.attribute`, prefixed with the name of each attribute."""
+        measurements = []
         for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
             measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
-            found += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
-        return found
+            measurements += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
+        return measurements
 
 
 def spoken(names: Sequence[str]) -> list[str]:
-    """Names of attributes as parts of dotted names, no two alike."""
+    """Turn names of attributes into unique parts of dotted names."""
     plain = [_UNSPEAKABLE.sub("-", name).strip("-") or "attribute" for name in names]
     return [
         name if plain.index(name) == number else f"{name}-{plain[:number].count(name) + 1}"
@@ -98,16 +103,16 @@ def spoken(names: Sequence[str]) -> list[str]:
 
 
 def chosen(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attribute]:
-    """The attributes of a dataset that are asked for; all by default.
+    """Return the requested attributes of a dataset; all by default.
 
     Raises:
-        ConfigurationError: If the dataset has none, or none is asked for.
-        UnknownName: If it has not one of those.
+        ConfigurationError: If the dataset has none, or none is requested.
+        UnknownName: If the dataset lacks one of them.
     """
     if not dataset.attributes:
         raise ConfigurationError(
-            f"{dataset.reference} has no attributes that could be inferred.",
-            hint="digits, celeba and utkface have some; a folder or Parquet files have those of their columns.",
+            f"{dataset.reference} has no attributes to infer.",
+            hint="digits, celeba and utkface have some; in folders and Parquet files, further columns are attributes.",
         )
     for name in names or ():
         if name not in dataset.attributes:
@@ -118,7 +123,9 @@ def chosen(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attr
 
 
 def known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
-    """Records whose attributes the adversary knows (ML-Doctor, section 5.1): known members, or the shadow-train part.
+    """Return the records whose attributes the adversary knows: known members, or the shadow-train part.
+
+    See ML-Doctor, section 5.1.
 
     Raises:
         SplitError: If there are none.
@@ -135,16 +142,22 @@ def known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
 
 
 def annotated(attribute: Attribute, records: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the records whose attribute is annotated."""
+    """Return the records whose attribute is annotated."""
     return records[attribute.values[records] >= 0]
 
 
 def one_value_only(name: str, attribute: Attribute, learned: NDArray[np.int64]) -> str | None:
-    """Why nothing of an attribute can be learned from records whose attribute is annotated, or None."""
+    """Return why an attribute cannot be learned from annotated records, or None if it can.
+
+    Args:
+        name: Name of the attribute.
+        attribute: The attribute.
+        learned: Records whose attribute is annotated.
+    """
     values = np.unique(attribute.values[learned])
     if len(values) == 0:
-        return f"The attribute {name!r} is annotated for none of the records that the adversary knows."
+        return f"The attribute {name!r} is not annotated for any record that the adversary knows."
     if len(values) == 1:
         where = "it has no other" if len(attribute.names) == 1 else "among the records that the adversary knows"
-        return f"The attribute {name!r} has one value only, {attribute.names[values[0]]!r}: {where}."
+        return f"The attribute {name!r} has only one value, {attribute.names[values[0]]!r}: {where}."
     return None

@@ -1,7 +1,7 @@
-"""Attribute inference from embeddings: a 2-layer network learns an attribute from what the second-to-last layer emits.
+"""Attribute inference from embeddings: a 2-layer network learns an attribute from the second-to-last layer's output.
 
 ML-Doctor, sections 3.3 and 5.2 (after Song and Shmatikov, 2020): cross-entropy, 50 epochs of Adam at 1e-3 on the known
-part of the training set, or on the shadow-train part. The width of the hidden layer is ours.
+part of the training set, or on the shadow-train part. The width of the hidden layer is our choice.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 _LARGEST_INPUT = 10.0
 _FOLDS = 5
 _HELD_BACK = 1000
-"""As many folds are held back in turn as together have this many records; all of them if they have fewer."""
+"""Number of records to hold back, fold by fold, for the weight of the networks; all records if there are fewer."""
 
 _HEAVIEST = 4.0
 _CHI_SQUARE = 2.706
-"""The 90% quantile with one degree of freedom: 5% on the one side that counts."""
+"""The 90% quantile of the chi-square distribution with one degree of freedom: a one-sided test at 5%."""
 
 
 class EmbeddingMLP(Attack):
-    """One network for each attribute; those of as many values are trained together.
+    """One network for each attribute; attributes with the same number of values are trained together.
 
-    Records of all values weigh the same in training, so that rare values are learned as well as frequent ones. For the
-    decision, the network's answer is put together with how frequent the values are among the records that the adversary
-    knows, and weighs as much as it was worth on records that it had not learned from (`_weight`): a network that knows
-    its own records by heart and nothing else is not believed. Records whose annotation is missing (-1) are neither
-    learned from nor judged.
+    All values have the same total weight in training, so that rare values are learned as well as frequent ones. For the
+    decision, the network's posterior is combined with the frequencies of the values among the records that the
+    adversary knows. Its weight is the one that works best on records held back from training (`_weight`), so that a
+    network that merely memorised its records is ignored. Records without annotation (-1) are neither used for training
+    nor evaluated.
 
     Attributes:
-        attributes: Which to infer; all that the dataset has by default. On the command line: ``slant+thickness``.
-        layer: Name of the layer whose output is the embedding, or ``NAME:input`` for what a layer receives; by default
-            what the final classifier receives, found by tracing.
-        judged: On whom the attack is judged: ``non-members``, as in the paper (the target's testing dataset), or
-            ``members`` of which the adversary knows nothing.
-        balanced: Whether values weigh the same in training.
-        neurons: Of the hidden layer.
-        epochs: Passes over the records.
-        batch_size: Records a batch.
-        learning_rate: Of Adam.
-        repeats: Networks with different seeds for each attribute, whose logits are averaged.
+        attributes: Attributes to infer; by default all of the dataset. On the command line: ``slant+thickness``.
+        layer: Name of the layer whose output is the embedding, or ``NAME:input`` for the input of a layer; by default
+            the input of the final classifier, located by tracing.
+        judged: Records on which the attack is evaluated: ``non-members``, as in the paper (the target's testing
+            dataset), or ``members`` whose attributes the adversary does not know.
+        balanced: Whether all values have the same total weight in training.
+        neurons: Width of the hidden layer.
+        epochs: Number of epochs.
+        batch_size: Records per batch.
+        learning_rate: Learning rate of Adam.
+        repeats: Number of networks with different seeds for each attribute, whose logits are averaged.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
@@ -94,13 +94,13 @@ class EmbeddingMLP(Attack):
         return tuple(value.split("+")) if isinstance(value, str) else value
 
     def run(self, target: Target, data: TrialData, context: Context) -> InferredAttributes:
-        """See `Attack.run`.
+        """Infer the attributes; arguments as for `Attack.run`.
 
         Raises:
-            ConfigurationError: If the dataset has no attributes, or one has one value only.
-            UnknownName: If the dataset has not one of those that are asked for.
-            SplitError: If there is nobody to learn from or to judge.
-            ModelError: If no embeddings are found.
+            ConfigurationError: If the dataset has no attributes, or one has only one value.
+            UnknownName: If the dataset lacks a requested attribute.
+            SplitError: If there are no records to learn from or to evaluate on.
+            ModelError: If the target has no embeddings.
         """
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         tasks = self._tasks(data, auxiliary)
@@ -109,14 +109,14 @@ class EmbeddingMLP(Attack):
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
         scale = _Scale(embeddings.values[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
         inputs = scale(embeddings.values)
-        said: dict[str, _Said] = {}
+        inferred: dict[str, _Inferred] = {}
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
-            said.update(self._learn(group, everyone, inputs, context))
-        return InferredAttributes(tuple(self._inferred(task, said[task.name], data) for task in tasks))
+            inferred.update(self._learn(group, everyone, inputs, context))
+        return InferredAttributes(tuple(self._inferred(task, inferred[task.name], data) for task in tasks))
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
-        """What is learned from whom, checked before anything is computed."""
+        """List the attributes with their records, and check them before anything is computed."""
         attributes = chosen(data.dataset, self.attributes)
         known = known_records(data, auxiliary)
         splits = data.splits
@@ -128,7 +128,7 @@ class EmbeddingMLP(Attack):
             problem = one_value_only(name, attribute, task.learned)
             if problem is None and len(task.judged) == 0:
                 raise SplitError(
-                    f"The attribute {name!r} is annotated for none of the {self.judged} that would be judged.",
+                    f"The attribute {name!r} is not annotated for any of the {self.judged} to evaluate on.",
                     hint="Lower --known." if self.judged == "members" else None,
                 )
             if problem is not None:
@@ -142,56 +142,60 @@ class EmbeddingMLP(Attack):
 
     def _learn(
         self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: torch.Tensor, context: Context
-    ) -> dict[str, _Said]:
-        """Posteriors of the values for the judged records of each attribute, by its name."""
+    ) -> dict[str, _Inferred]:
+        """Train the networks; return posteriors of the values for the evaluated records, by attribute."""
         size = len(tasks[0].attribute.names)
-        jobs = [job for task in tasks for job in self._jobs(task, context.seed)]
-        networks = [_network(inputs.shape[1], self.neurons, size, job.seed) for job in jobs]
-        labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job in jobs]
+        trainings = [training for task in tasks for training in self._trainings(task, context.seed)]
+        networks = [_network(inputs.shape[1], self.neurons, size, training.seed) for training in trainings]
+        labels = [torch.from_numpy(training.task.attribute.values[training.records]) for training in trainings]
         train_together(
             networks,
-            [(inputs,)] * len(jobs),
+            [(inputs,)] * len(trainings),
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[job.seed for job in jobs],
+            seeds=[training.seed for training in trainings],
             weights=[_balancing(values) for values in labels] if self.balanced else None,
-            rows=[_rows(everyone, job.records) for job in jobs],
+            rows=[_rows(everyone, training.records) for training in trainings],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
         )
-        made = list(zip(jobs, networks, strict=True))
-        found = {}
+        made = list(zip(trainings, networks, strict=True))
+        inferred = {}
         for task in tasks:
-            mine = [(job, network) for job, network in made if job.task is task]
+            mine = [(training, network) for training, network in made if training.task is task]
             counts = np.bincount(task.attribute.values[task.learned], minlength=size)
             with np.errstate(divide="ignore"):
-                frequent = np.log(counts / counts.sum())  # a value that nobody known has is never said
+                frequent = np.log(counts / counts.sum())  # a value that no known record has is never predicted
             shift = frequent if self.balanced else np.where(counts > 0, 0.0, -np.inf)
             held = [(j.held_back, _logits(net, inputs[_rows(everyone, j.held_back)])) for j, net in mine if j.checks]
             weight = _weight(held, task.attribute.values, frequent, shift)
-            full = [_logits(net, inputs[_rows(everyone, task.judged)]) for job, net in mine if not job.checks]
-            found[task.name] = _Said(weight, softmax(_weighed(np.mean(full, axis=0), weight, frequent, shift), axis=1))
-        return found
+            full = [_logits(net, inputs[_rows(everyone, task.judged)]) for training, net in mine if not training.checks]
+            inferred[task.name] = _Inferred(
+                weight, softmax(_weighed(np.mean(full, axis=0), weight, frequent, shift), axis=1)
+            )
+        return inferred
 
-    def _jobs(self, task: _Task, seed: int) -> list[_Job]:
-        """The networks of an attribute: those that answer, and those that show on held-back records what they know."""
-        jobs = [
-            _Job(task, derived_seed(seed, f"attribute network {task.name}", number), task.learned)
+    def _trainings(self, task: _Task, seed: int) -> list[_Training]:
+        """List the networks of an attribute: those for the prediction, and those for the check on held-back records."""
+        trainings = [
+            _Training(task, derived_seed(seed, f"attribute network {task.name}", number), task.learned)
             for number in range(self.repeats)
         ]
         count = len(task.learned)
         if count < _FOLDS * 2:
-            return jobs
+            return trainings
         order = generator(seed, f"attribute folds {task.name}")
         folds = np.array_split(task.learned[torch.randperm(count, generator=order).numpy()], _FOLDS)
         enough = min(_FOLDS, -(-_HELD_BACK // len(folds[0])))
         for number, fold in enumerate(folds[:enough]):
             rest = np.setdiff1d(task.learned, fold)
-            jobs.append(_Job(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold)))
-        return jobs
+            trainings.append(
+                _Training(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold))
+            )
+        return trainings
 
-    def _inferred(self, task: _Task, said: _Said, data: TrialData) -> Inferred:
+    def _inferred(self, task: _Task, inferred: _Inferred, data: TrialData) -> Inferred:
         values, labels = task.attribute.values, data.dataset.labels
         baseline = label_majority(values[task.learned], labels[task.learned], labels[task.judged])
         return Inferred(
@@ -199,10 +203,10 @@ class EmbeddingMLP(Attack):
             task.attribute.names,
             task.judged,
             values[task.judged],
-            np.asarray(said.posteriors.argmax(axis=1), dtype=np.int64),
+            np.asarray(inferred.posteriors.argmax(axis=1), dtype=np.int64),
             baseline,
             labels[task.judged],
-            (*task.notes, *task.unknown_values(), *said.notes()),
+            (*task.notes, *task.unknown_values(), *inferred.notes()),
         )
 
 
@@ -217,18 +221,18 @@ class _Task:
     notes: tuple[str, ...] = ()
 
     def unknown_values(self) -> tuple[str, ...]:
-        """A note on values that are judged and were never learned."""
+        """Return a note on values that occur in the evaluation but not in training."""
         values = self.attribute.values
         unknown = np.setdiff1d(values[self.judged], values[self.learned])
         if len(unknown) == 0:
             return ()
         names = ", ".join(repr(self.attribute.names[value]) for value in unknown[:3])
         count = int(np.isin(values[self.judged], unknown).sum())
-        return (f"{count} judged records have a value ({names}) that none of the known records has.",)
+        return (f"{count} evaluated records have a value ({names}) that no known record has.",)
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class _Training:
     """One network: its attribute, its seed, the records that it learns from, and those that it is checked on."""
 
     task: _Task
@@ -238,24 +242,24 @@ class _Job:
 
     @property
     def checks(self) -> bool:
-        """Whether it only shows what networks like it know."""
+        """Whether this network serves only for the check on held-back records."""
         return len(self.held_back) > 0
 
 
 @dataclass(frozen=True, eq=False)
-class _Said:
-    """Posteriors of the judged records, N×V, and what the network's answer weighed in them."""
+class _Inferred:
+    """Posteriors of the evaluated records, N×V, and the weight of the network in them."""
 
     weight: float
     posteriors: NDArray[np.float64]
 
     def notes(self) -> tuple[str, ...]:
-        """A note where the network was not believed."""
+        """Return a note if the network was ignored."""
         if self.weight > 0:
             return ()
         return (
-            "On records that it had not learned from, the network was no better than the frequencies of the values, so "
-            "the most frequent value is said of all.",
+            "On held-back records, the network was no better than the frequencies of the values, so "
+            "the most frequent value is predicted for all records.",
         )
 
 
@@ -265,21 +269,21 @@ def _weight(
     frequent: NDArray[np.float64],
     shift: NDArray[np.float64],
 ) -> float:
-    """How much a network's logits should weigh beside the frequencies: the weight with the highest likelihood.
+    """Return the weight of a network's logits relative to the frequencies: the one with the highest likelihood.
 
-    It is 0 unless the likelihood is higher than without the network beyond chance (a likelihood-ratio test at 5%,
-    one-sided). 1 if there are too few records to tell.
+    It is 0 unless the network increases the likelihood significantly (a one-sided likelihood-ratio test at 5%), and 1
+    if no records were held back.
 
     Args:
         held_back: Records, and the logits (n×V) of networks that did not learn from them.
         values: Of the attribute, for all records of the dataset.
         frequent: Logarithms of the frequencies of the values, V.
-        shift: What is added to logits before they weigh; see `_weighed`.
+        shift: Added to the logits before they are weighted; see `_weighed`.
     """
     if not held_back:
         return 1.0
     truth = values[np.concatenate([records for records, _ in held_back])]
-    logits = np.concatenate([found for _, found in held_back])
+    logits = np.concatenate([outputs for _, outputs in held_back])
     rows = np.arange(len(truth))
 
     def loss(weight: float) -> float:
@@ -292,9 +296,9 @@ def _weight(
 def _weighed(
     logits: NDArray[np.float64], weight: float, frequent: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Between the frequencies alone (weight 0) and the network's posterior (weight 1).
+    """Interpolate between the log-frequencies (weight 0) and the network's log-posterior (weight 1).
 
-    A network whose training was balanced leaves the frequencies out; the shift puts them in.
+    Balanced training removes the frequencies from the network's logits; the shift adds them.
     """
     present = np.isfinite(frequent)
     whole = np.where(present, logits + np.where(present, shift, 0.0), 0.0)
@@ -306,21 +310,21 @@ def _logits(network: nn.Module, inputs: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _rows(everyone: NDArray[np.int64], records: NDArray[np.int64]) -> torch.Tensor:
-    """Where records are among the sorted ones of which there are embeddings."""
+    """Return the positions of records among the sorted records with embeddings."""
     return torch.from_numpy(np.searchsorted(everyone, records))
 
 
 class _Scale:
-    """Brings each feature to mean 0 and deviation 1 on the records that are learned from, bounded by ±10.
+    """Standardises each feature on the training records and clips it to ±10.
 
     Args:
-        values: Embeddings of those records, N×D.
+        values: Embeddings of the training records, N×D.
     """
 
     def __init__(self, values: NDArray[np.float32]) -> None:
         self._mean = values.mean(axis=0, dtype=np.float64)
         deviation = values.std(axis=0, dtype=np.float64)
-        # Units that are the same for all records carry nothing; rounding must not be blown up to a deviation of 1.
+        # Units that are constant over all records carry no information; their rounding errors must not be amplified.
         self._constant = deviation <= 1e-6 * np.maximum(np.abs(self._mean), 1e-6)
         self._deviation = np.where(self._constant, 1.0, deviation)
 
@@ -337,7 +341,7 @@ def _network(width: int, neurons: int, values: int, seed: int) -> nn.Module:
 
 
 def _balancing(values: torch.Tensor) -> torch.Tensor:
-    """Weights of mean 1 with which all values that occur count the same."""
+    """Return weights of mean 1 that give all values that occur the same total weight."""
     counts = torch.bincount(values)
     present = int((counts > 0).sum())
     return (len(values) / (present * counts[values])).float()

@@ -1,1 +1,1 @@
-"""Evasion: small changes of an image that change what the target takes it for."""
+"""Evasion: small perturbations of an image that change the target's prediction."""

@@ -1,4 +1,4 @@
-"""`Batch`: images that an evasion attack is given to perturb."""
+"""`Batch`: the images that an evasion attack perturbs at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Batch:
     """Images to perturb.
 
     Attributes:
-        images: In [0, 1], n×C×H×W float32.
+        images: Images in [0, 1], n×C×H×W float32.
         labels: True classes, n int64.
         correct: Whether the target classifies them correctly, n.
-        indices: Which records they are, n int64.
-        number: Of the piece; with the seed, it decides the random numbers.
+        indices: Their records, n int64.
+        number: Number of the batch; with the seed, it determines the random numbers.
     """
 
     images: torch.Tensor

@@ -1,4 +1,4 @@
-"""What attacks that follow gradients share: signs, iterated steps, and the check that gradients lead anywhere."""
+"""The base of gradient attacks: signs, iterated steps, and the check for masked gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
 from securitynet.attacks.evasion.base import EvasionAttack
@@ -24,28 +25,28 @@ LOSSES: dict[LossName, Loss] = {"cross-entropy": cross_entropy, "log-odds": log_
 
 UNBOUNDED_STEP = 0.1
 UNBOUNDED_STEPS = 20
-"""Steps of the check without a bound: twice as many as lead from black to white."""
+"""Steps of the unbounded check: twice as many as lead from black to white."""
 
 
 class GradientAttack(EvasionAttack):
-    """An attack that has the target's own gradients.
+    """An attack that uses the target's own gradients.
 
     Attributes:
-        check: Images on which it is tried whether steps without a bound lead anywhere; 0 leaves the check out.
+        check: Number of images for the check that unbounded steps succeed; 0 skips it.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.NONE),)
 
-    check: int = Field(default=32, ge=0, description="Images on which it is checked that gradients lead anywhere.")
+    check: int = Field(default=32, ge=0, description="Images for the check that gradients are not masked.")
 
+    @override
     def unbounded_images(self) -> int:
-        """See `EvasionAttack.unbounded_images`."""
         return self.check
 
+    @override
     def unbounded(
         self, target: Target, images: torch.Tensor, labels: torch.Tensor, context: Context
     ) -> NDArray[np.bool_]:
-        """See `EvasionAttack.unbounded`."""
         _, evaded = iterate(
             InputGradients(target, loss=log_odds),
             images,
@@ -60,14 +61,14 @@ class GradientAttack(EvasionAttack):
 
 
 def signs(take: InputGradients, spare: InputGradients | None, images: torch.Tensor, labels: torch.Tensor) -> Signs:
-    """Signs of the gradients of a loss.
+    """Compute the signs of the gradients of a loss.
 
     Args:
-        take: Of the loss.
-        spare: Of a loss that does not saturate, for images whose gradient is 0 everywhere: on these the first would do
-            nothing at all. None leaves them.
-        images: n×C×H×W in [0, 1].
-        labels: n.
+        take: Gradients of the loss.
+        spare: Gradients of a loss that does not saturate, used for images on which the first gradient is 0 everywhere;
+            None leaves those at 0.
+        images: Images in [0, 1], n×C×H×W.
+        labels: True classes, n.
     """
     passed = take(images, labels)
     gradients, empty = passed.gradients, vanished(passed.gradients)
@@ -81,9 +82,9 @@ class Signs:
     """Signs of gradients.
 
     Attributes:
-        signs: n×C×H×W, each -1, 0 or 1.
-        vanished: Whether all of an image are 0, n.
-        predictions: What the network takes the images for, n int64.
+        signs: Signs, n×C×H×W, each -1, 0 or 1.
+        vanished: Whether the gradient of an image is 0 everywhere, n.
+        predictions: Predictions of the network for the images, n int64.
     """
 
     signs: torch.Tensor
@@ -92,12 +93,18 @@ class Signs:
 
 
 def vanished(gradients: torch.Tensor) -> torch.Tensor:
-    """Whether an image's gradient is 0 everywhere, n."""
+    """Return whether the gradient of each image is 0 everywhere, n."""
     return (gradients == 0).flatten(1).all(dim=1)
 
 
 def one_step(images: torch.Tensor, signs: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """FGSM's examples (Goodfellow, Shlens and Szegedy, 2015, section 4), clipped to [0, 1]."""
+    """Return the examples of FGSM (Goodfellow, Shlens and Szegedy, 2015, section 4), clipped to [0, 1].
+
+    Args:
+        images: Images in [0, 1], n×C×H×W.
+        signs: Signs of the gradients, n×C×H×W.
+        epsilon: Size of the step.
+    """
     return torch.add(images, signs, alpha=epsilon).clamp_(0, 1)
 
 
@@ -113,21 +120,21 @@ def iterate(
     start: torch.Tensor,
     stop_early: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Projected gradient ascent (Madry et al., 2018, section 2.1).
+    """Run projected gradient ascent (Madry et al., 2018, section 2.1).
 
     Args:
-        take: Gradients of the loss to be made large.
-        images: n×C×H×W in [0, 1].
-        labels: n.
+        take: Gradients of the loss to maximise.
+        images: Images in [0, 1], n×C×H×W.
+        labels: True classes, n.
         epsilon: Largest norm of a perturbation.
-        norm: Which one.
-        steps: How many.
-        step: Their size, in that norm.
-        start: Where each image starts, within ``epsilon`` of it.
-        stop_early: Whether an image is left alone as soon as it is misclassified. Otherwise all steps are taken.
+        norm: The norm.
+        steps: Number of steps.
+        step: Size of a step in that norm.
+        start: Starting point of each image, within ``epsilon`` of it.
+        stop_early: Whether to stop on an image as soon as it is misclassified.
 
     Returns:
-        Where each image ended, n×C×H×W; and whether it is misclassified there, n.
+        The final images, n×C×H×W, and whether each is misclassified, n.
     """
     current = start.clone()
     evaded = torch.zeros(len(images), dtype=torch.bool)
@@ -152,5 +159,14 @@ def iterate(
 def starting_points(
     images: torch.Tensor, epsilon: float, norm: Norm, seed: int, purpose: str, number: int
 ) -> torch.Tensor:
-    """Random starts that the seed, a purpose and the number of a piece decide."""
+    """Draw random starting points, determined by the seed, a purpose and the number of the batch.
+
+    Args:
+        images: Images in [0, 1], n×C×H×W.
+        epsilon: Largest norm of a perturbation.
+        norm: The norm.
+        seed: Seed of the run.
+        purpose: Name of the use, which separates the random numbers of different uses.
+        number: Number of the batch.
+    """
     return random_start(images, epsilon, norm, generator(seed, purpose, number))

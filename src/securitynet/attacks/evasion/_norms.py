@@ -1,4 +1,4 @@
-"""The two norms in which perturbations are measured, for N images at once."""
+"""The two norms of perturbations, for N images at once."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 Norm = Literal["linf", "l2"]
 
 ROUNDING = 1e-5
-"""What single precision may add to the size of a perturbation, in a norm."""
+"""Tolerance for rounding errors in the norm of a perturbation, in single precision."""
 
 
 def sizes(perturbations: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """Norm of each perturbation, N, for N×C×H×W."""
+    """Return the norm of each perturbation, N, for N×C×H×W."""
     flat = perturbations.flatten(1)
-    found: torch.Tensor = flat.abs().amax(dim=1) if norm == "linf" else flat.double().norm(dim=1).float()
-    return found
+    sizes_of: torch.Tensor = flat.abs().amax(dim=1) if norm == "linf" else flat.double().norm(dim=1).float()
+    return sizes_of
 
 
 def direction(gradients: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """The step of size 1 along which a linear loss grows most, N×C×H×W; 0 where the gradient is 0.
+    """Return the step of norm 1 that increases a linear loss most, N×C×H×W; 0 where the gradient is 0.
 
-    In L2 the gradient is scaled by its largest value first, so that the norm of a tiny one does not underflow.
+    In L2, the gradient is first divided by its largest value, so that the norm of a tiny gradient does not underflow.
     """
     if norm == "linf":
         return gradients.sign()
@@ -36,7 +36,14 @@ def direction(gradients: torch.Tensor, norm: Norm) -> torch.Tensor:
 
 
 def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: Norm) -> torch.Tensor:
-    """The nearest points within ``epsilon`` of ``images``, then clipped to [0, 1], N×C×H×W."""
+    """Project points to within ``epsilon`` of the images and clip them to [0, 1], N×C×H×W.
+
+    Args:
+        moved: Points to project.
+        images: Centres, in [0, 1].
+        epsilon: Largest distance.
+        norm: Norm of the distance.
+    """
     delta = moved - images
     if norm == "linf":
         return (images + delta.clamp(-epsilon, epsilon)).clamp(0, 1)
@@ -46,9 +53,15 @@ def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: Nor
 
 
 def random_start(images: torch.Tensor, epsilon: float, norm: Norm, generator: torch.Generator) -> torch.Tensor:
-    """Random points within ``epsilon`` of images, clipped to [0, 1].
+    """Draw random points within ``epsilon`` of images, clipped to [0, 1].
 
-    Uniform in the cube for L∞; in a uniform direction, at a uniform share of ``epsilon``, for L2.
+    For L∞ they are uniform in the cube; for L2 they have a uniform direction and a uniform distance up to ``epsilon``.
+
+    Args:
+        images: Images in [0, 1], N×C×H×W.
+        epsilon: Largest distance.
+        norm: Norm of the distance.
+        generator: Random numbers.
     """
     if norm == "linf":
         noise = torch.rand(images.shape, generator=generator) * 2 - 1

@@ -1,4 +1,4 @@
-"""What comes of an evasion attack: predictions for images as they are and perturbed, and some pictures."""
+"""The output of evasion attacks: predictions for images before and after perturbation, and example pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.evasion import _gallery
 from securitynet.methods.base import Gallery, Output
@@ -17,26 +18,26 @@ from securitynet.records import Direction, Measurement
 
 @dataclass(frozen=True, eq=False)
 class Evasion(Output):
-    """What the target takes N images for, as they are and perturbed.
+    """The target's predictions for N images before and after perturbation.
 
     Attributes:
         indices: Records, N int64.
         labels: True classes, N int64.
-        clean: Predictions for the images as they are, N int64.
+        clean: Predictions for the unperturbed images, N int64.
         epsilons: Budgets, ascending, E float64.
         perturbed: Predictions for the perturbed images, A×E×N int64, for A alternatives.
         sizes: Norms of the perturbations, A×E×N float32.
         norm: ``linf`` or ``l2``.
         alternatives: Names of the surrogates on which examples were made, A; empty for other attacks.
-        surrogate: What the surrogates take the images for, A×N int64; A×0 where there are none.
-        spent: Questions asked for each image, E×N int64; E×0 for attacks that ask none.
+        surrogate: Predictions of the surrogates for the unperturbed images, A×N int64; A×0 without surrogates.
+        spent: Number of queries for each image, E×N int64; E×0 for attacks without queries of their own.
         vanished: Whether the gradient of an image was 0 everywhere, N; empty for attacks without gradients.
-        unbounded: Whether steps without a bound got an image misclassified, for some correctly classified ones.
-        notes: What a reader must know.
-        shown: Pictures: the image, the perturbation made visible, the perturbed image; R×3×C×H×W uint8.
-        facts: Of each row of ``shown``: record, label, prediction, and position of its epsilon, R×4 int64.
-        class_names: Of all classes.
-        examples: Perturbed images, A×E×N×C×H×W float32, if they were to be kept.
+        unbounded: Whether unbounded steps made the target misclassify an image, for some correctly classified images.
+        notes: Notes for the reader of the results.
+        shown: Pictures of the image, the amplified perturbation and the perturbed image, R×3×C×H×W uint8.
+        facts: Record, label, prediction and position of the epsilon of each row of ``shown``, R×4 int64.
+        class_names: Names of all classes.
+        examples: Perturbed images, A×E×N×C×H×W float32, if they are to be stored.
     """
 
     indices: NDArray[np.int64]
@@ -59,56 +60,56 @@ class Evasion(Output):
 
     @property
     def headline(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The accuracy drop, the paper's measure, at each epsilon."""
+        """Names of the accuracy drops at each epsilon, which are the paper's measure."""
         return tuple(f"accuracy-drop@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons)
 
     @property
     def strongest(self) -> NDArray[np.int64]:
-        """Predictions for the alternative that evades, E×N: the first that does, or the first of all if none does."""
+        """Predictions for the first alternative that evades, or for the first one if none does, E×N."""
         evades = self.perturbed != self.labels
         first = evades.argmax(axis=0)
         chosen: NDArray[np.int64] = np.take_along_axis(self.perturbed, first[None], axis=0)[0]
         return chosen
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        found: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None:
-                found[item.name] = np.asarray(value, dtype=np.str_) if item.name in _TEXTS else np.asarray(value)
-        return found
+                arrays[item.name] = np.asarray(value, dtype=np.str_) if item.name in _TEXTS else np.asarray(value)
+        return arrays
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Evasion:
-        """See `Output.from_arrays`."""
         texts = {name: tuple(map(str, np.atleast_1d(arrays[name]))) for name in _TEXTS}
         rest: dict[str, Any] = {name: value for name, value in arrays.items() if name not in _TEXTS}
         return cls(**{**rest, **texts, "norm": texts["norm"][0]})
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Those of `securitynet.metrics.evasion`; of each surrogate as well, where there are several."""
+        """Compute the metrics of `securitynet.metrics.evasion`, also for each surrogate if there are several."""
         checks, warning = evasion.masking(
             int(self.vanished.sum()), len(self.vanished), int(self.unbounded.sum()), len(self.unbounded), level=level
         )
         notes = [*self.notes, *([warning] if warning else [])]
-        found = self._measured(self.strongest, level)
+        measurements = self._measured(self.strongest, level)
         for number in range(len(self.alternatives) if len(self.alternatives) > 1 else 0):
             own = self._measured(self.perturbed[number], level)[1:]
-            found += [m.renamed(f"surrogate-{number + 1}").with_notes(self.alternatives[number]) for m in own]
-        found += self._of_surrogates(level) + self._spent(level) + checks
-        told = ("accuracy-drop", "robust-accuracy", "success")
-        return [m.with_notes(*notes) if m.name.startswith(told) else m for m in found]
+            measurements += [m.renamed(f"surrogate-{number + 1}").with_notes(self.alternatives[number]) for m in own]
+        measurements += self._of_surrogates(level) + self._spent(level) + checks
+        headlines = ("accuracy-drop", "robust-accuracy", "success")
+        return [m.with_notes(*notes) if m.name.startswith(headlines) else m for m in measurements]
 
     def galleries(self) -> list[Gallery]:
-        """Some of the images that evade: as they are, the perturbation, and what is shown to the target."""
+        """Show some of the images that evade: the image, the amplified perturbation, and the perturbed image."""
         return _gallery.galleries(self.shown, self.facts, self.epsilons, self.class_names)
 
     def _measured(self, predictions: NDArray[np.int64], level: float) -> list[Measurement]:
         return evasion.measure(self.labels, self.clean, predictions, self.epsilons.tolist(), level=level)
 
     def _of_surrogates(self, level: float) -> list[Measurement]:
-        found = []
+        measurements = []
         for number, predictions in enumerate(self.surrogate if self.surrogate.shape[1] else ()):
             name = "surrogate-accuracy" if len(self.alternatives) == 1 else f"surrogate-{number + 1}.surrogate-accuracy"
             accuracy = evasion.share(
@@ -119,14 +120,14 @@ class Evasion(Output):
                 direction=Direction.LOWER,
                 level=level,
             )
-            found.append(accuracy.with_notes(self.alternatives[number]))
-        return found
+            measurements.append(accuracy.with_notes(self.alternatives[number]))
+        return measurements
 
     def _spent(self, level: float) -> list[Measurement]:
-        asked = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
+        spent = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
         names = [f"queries@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons]
         return [
-            evasion.median(name, row, level=level) for name, row in zip(names, asked, strict=bool(asked)) if len(row)
+            evasion.median(name, row, level=level) for name, row in zip(names, spent, strict=bool(spent)) if len(row)
         ]
 
 

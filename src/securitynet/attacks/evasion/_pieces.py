@@ -1,7 +1,7 @@
-"""Pieces of work: some images at a time, each kept until all are done; and a bill of the questions asked.
+"""Intermediate results of evasion attacks, stored until the attack is complete, and the oracle that counts queries.
 
-A piece is one file: a digest, then an ``.npz``. It is written whole or not at all, so a killed run goes on with the
-piece it was at; one whose digest does not match is made again.
+A piece is one file: a digest followed by an ``.npz``. It is written atomically, so an interrupted run resumes with the
+first missing piece; a piece whose digest does not match is computed again.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class Oracle:
-    """Asks the target about images that an attack makes up, and counts.
+    """Queries the target with the images that an attack generates, and counts the queries.
 
     Args:
-        target: Black-box access is enough.
-        known: Images that are on the bill already, N×C×H×W: they are not distinct from those asked before.
+        target: The target; black-box access suffices.
+        known: Images that were queried before, N×C×H×W, and do not count as distinct again.
     """
 
     def __init__(self, target: Target, known: torch.Tensor) -> None:
@@ -41,40 +41,40 @@ class Oracle:
         self._known = set(image_keys(known))
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
-        """Predicted classes of images in [0, 1], N int64 on the CPU."""
+        """Return the predicted classes of images in [0, 1], N int64 on the CPU."""
         return self._outputs(images).argmax(dim=1) if len(images) else torch.empty(0, dtype=torch.int64)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits up to a constant per row, N×K float32 on the CPU."""
+        """Return logits up to a constant per row, N×K float32 on the CPU."""
         return heads.to_logits(self._outputs(images), self._target.head)
 
     @property
     def queries(self) -> Queries:
-        """What was asked so far."""
+        """Return the query count so far."""
         return Queries(total=self._total, unique=len(self._keys - self._known))
 
     def _outputs(self, images: torch.Tensor) -> torch.Tensor:
-        answers = []
+        outputs = []
         for part in torch.split(images, self._target.batch_size):
             keys = image_keys(part)
-            answers.append(self._target.raw_outputs(part, keys=keys))
+            outputs.append(self._target.raw_outputs(part, keys=keys))
             self._total += len(keys)
             self._keys.update(keys)
-        return torch.cat(answers)
+        return torch.cat(outputs)
 
 
 class PieceStore:
-    """Arrays by name, in a folder.
+    """Named sets of arrays in a folder.
 
     Args:
-        folder: Whose name says what decides the arrays; None keeps nothing.
+        folder: Folder, whose name is a digest of everything that determines the arrays; None stores nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def read(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """The arrays of a piece, or None if it is absent or damaged (which is logged)."""
+        """Return the arrays of a piece, or None if it is absent or damaged; damage is logged."""
         if self._folder is None:
             return None
         path = self._folder / f"{name}.piece"
@@ -83,13 +83,13 @@ class PieceStore:
         except FileNotFoundError:
             return None
         if payload is None:
-            logger.warning("A piece of an evasion attack is damaged and is made again: %s", path.name)
+            logger.warning("A stored piece of an evasion attack is damaged and is computed again: %s", path.name)
             return None
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep the arrays of a piece."""
+        """Store the arrays of a piece."""
         if self._folder is None:
             return
         buffer = io.BytesIO()
@@ -97,6 +97,6 @@ class PieceStore:
         write_with_digest(self._folder / f"{name}.piece", buffer.getvalue())
 
     def remove(self) -> None:
-        """Delete all pieces: what they were kept for is done."""
+        """Delete all pieces after the attack is complete."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Surrogates on which transferable examples are made: given by reference, or trained on what the adversary holds."""
+"""Surrogates for transferable examples: given by reference, or trained on the adversary's data."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Record, ThreatModel
 
 STORE = "surrogates"
-"""Folder of the cache in which trained surrogates are kept; those of model stealing lie there too."""
+"""Cache folder of trained surrogates, shared with model stealing."""
 
 
 class GivenSurrogate(Record):
-    """A model that the adversary has already: a public one, or one that was stolen.
+    """A model that the adversary already has, such as a public or a stolen one.
 
     Attributes:
-        model: Reference, such as ``arch:resnet18``; a text in place of this record is taken for it.
-        weights: File of weights; the library's own if None.
-        checksum: SHA-256 of that file, filled in: the trial is about these weights and no others.
-        normalize: As for a target.
-        input_size: As for a target.
-        head: As for a target.
+        model: Reference, such as ``arch:resnet18``; a plain string instead of a table is taken as the reference.
+        weights: File of the weights; None for those of the library.
+        checksum: SHA-256 of that file; it is filled in, so that the trial's id depends on the weights.
+        normalize: Normalisation, as for a target.
+        input_size: Input size, as for a target.
+        head: Kind of output, as for a target.
     """
 
     model: str
@@ -51,22 +51,22 @@ class GivenSurrogate(Record):
         if isinstance(values, dict) and values.get("weights") is not None:
             path = Path(values["weights"])
             if not path.is_file():
-                raise ConfigurationError(f"There is no file {path} with weights of a surrogate.")
-            found = file_checksum(path)
-            if values.get("checksum") not in (None, found):
-                raise ConfigurationError(f"The weights in {path} are not those of the stated checksum.")
-            return {**values, "checksum": found}
+                raise ConfigurationError(f"The weights file {path} of a surrogate does not exist.")
+            checksum = file_checksum(path)
+            if values.get("checksum") not in (None, checksum):
+                raise ConfigurationError(f"The weights in {path} do not match the stated checksum.")
+            return {**values, "checksum": checksum}
         return values
 
     def load(self, data: TrialData, device: str) -> Target:
-        """The model under white-box access.
+        """Load the model with white-box access.
 
         Raises:
-            ConfigurationError: If it only answers.
+            ConfigurationError: If the model gives outputs only.
             ModelError: If it cannot be found or read.
-            TargetError: If it has other classes than the dataset.
+            TargetError: If its classes differ from those of the dataset.
         """
-        found = load_target(
+        surrogate = load_target(
             self.model,
             weights=self.weights,
             dataset=data.dataset,
@@ -75,16 +75,22 @@ class GivenSurrogate(Record):
             head=self.head,
             device=device,
         )
-        if not found.access.covers(Access.WHITE_BOX):
+        if not surrogate.access.covers(Access.WHITE_BOX):
             raise ConfigurationError(
-                f"{self.model} only answers; examples are made with gradients, which it does not give.",
+                f"{self.model} gives outputs only; making examples requires its gradients.",
                 hint="Name a network, with its weights.",
             )
-        return found
+        return surrogate
 
 
 def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Target:
-    """A model trained on what the adversary holds: from the store if it is there, else trained now.
+    """Train a surrogate on the adversary's data, or load it from the store.
+
+    Args:
+        architecture: Architecture of the surrogate.
+        recipe: Training recipe.
+        data: Data of the trial.
+        context: Seed, cache and device.
 
     Raises:
         SplitError: If the adversary holds too little.
@@ -93,15 +99,25 @@ def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, contex
     """
     spec = surrogate_spec(architecture, recipe, data, context)
 
-    def told(done: int) -> None:
+    def report_epoch(done: int) -> None:
         if context.progress:
             context.progress(done, recipe.epochs)
 
-    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=told).target
+    return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=report_epoch).target
 
 
 def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> ModelSpec:
-    """What is trained as a surrogate. Raises `SplitError` if the adversary holds too little."""
+    """Return the specification of the surrogate.
+
+    Args:
+        architecture: Architecture of the surrogate.
+        recipe: Training recipe.
+        data: Data of the trial.
+        context: Seed, cache and device.
+
+    Raises:
+        SplitError: If the adversary holds too little data.
+    """
     records = held_records(data, context.threat_model)
     return ModelSpec(
         data.dataset,
@@ -114,7 +130,7 @@ def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: 
 
 
 def held_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:
-    """The records that the adversary trains a surrogate on: shadow data, or the members that are known.
+    """Return the records that the adversary trains a surrogate on: shadow data, or the known members.
 
     Raises:
         SplitError: If there are fewer than two.
@@ -124,6 +140,6 @@ def held_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[n
     if len(records) < 2:
         raise SplitError(
             "The adversary holds too few records to train a surrogate on.",
-            hint="Let them know more of the training set (--known), or name surrogates.",
+            hint="Let the adversary know more of the training set (--known), or name surrogates.",
         )
     return records

@@ -1,6 +1,6 @@
-"""Attacks of the package torchattacks (Kim, 2020) on our targets: a network or an oracle in, examples out.
+"""Attacks of the package torchattacks (Kim, 2020), applied to networks or to the oracle of a target.
 
-They draw from torch's global random state; each call seeds it and gives it back as it was.
+They draw from torch's global random state; each call seeds it and restores it afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INSTALL_HINT = "Install it with: pip install --no-deps torchattacks (or pip inst
 
 
 def package() -> Any:
-    """The package, imported.
+    """Import the package and return it.
 
     Raises:
         MissingExtra: If it is not installed.
@@ -28,33 +28,33 @@ def package() -> Any:
         import torchattacks
     except ImportError as error:
         missing = MissingExtra("torchattacks", "evasion", "This attack")
-        missing.hint = f"{INSTALL_HINT} It asks for an old `requests`, which it never uses."
+        missing.hint = f"{INSTALL_HINT} It requires an old `requests`, which it never uses."
         raise missing from error
     return torchattacks
 
 
 class CountedModel(nn.Module):
-    """A function as a network: what the package calls.
+    """Wraps a function as a network for the package.
 
     Args:
-        answer: Images in, logits out.
-        device: Where it expects its images.
+        compute: Maps images to logits.
+        device: Device of the images.
     """
 
-    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> None:
+    def __init__(self, compute: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> None:
         super().__init__()
-        self._answer = answer
-        # The package looks at a parameter to learn the device.
+        self._answer = compute
+        # The package looks for a parameter to determine the device.
         self.place = nn.Parameter(torch.zeros((), device=device), requires_grad=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images, on the same device."""
+        """Compute the logits of images, on the same device."""
         return self._answer(images).to(self.place.device)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """A block in which the global random state follows from a seed; gradients are on."""
+    """Run a block with the global random state derived from a seed, and with gradients enabled."""
     with isolated(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         yield

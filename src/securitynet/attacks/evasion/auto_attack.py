@@ -1,4 +1,4 @@
-"""AutoAttack: four attacks without parameters to tune, one after the other on what still stands.
+"""AutoAttack: four parameter-free attacks in sequence, each on the images that withstood the previous ones.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks"
 (2020), the standard version: APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted FAB,
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
@@ -29,28 +30,28 @@ from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 
 MOST_TARGETS = 9
-"""Classes that targeted attacks aim at, at most: those next in the order of the logits."""
+"""Largest number of classes that targeted attacks aim at, in the order of the logits."""
 
 FEWEST_FOR_RATIO = 4
-"""Classes that the targeted ratio of logits needs."""
+"""Smallest number of classes for the targeted difference-of-logits ratio."""
 
 
 class AutoAttack(GradientAttack):
-    """Correctly classified images only are perturbed. What evades at an epsilon is kept for the larger ones.
+    """Perturbs correctly classified images only. An example that evades at one epsilon is reused for the larger ones.
 
-    With fewer than four classes targeted APGD is left out, and in L2 the square attack for images that are not square,
-    since the package's do not take those; the notes say so.
+    Targeted APGD is omitted with fewer than four classes, and the square attack in L2 for images that are not square,
+    because the package does not support them; the notes say so.
 
     Attributes:
-        norm: Of the perturbation.
+        norm: Norm of the perturbation.
         steps: Iterations of APGD and FAB.
         queries: Iterations of the square attack.
     """
 
-    costs: ClassVar[str | None] = "takes thousands of forward and backward passes for each image that stands"
+    costs: ClassVar[str | None] = "takes thousands of forward and backward passes for each image that withstands it"
     most_together: ClassVar[int] = 32
 
-    samples: int = Field(default=100, ge=1, description="How many non-members are perturbed.")
+    samples: int = Field(default=100, ge=1, description="Number of non-members to perturb.")
     epsilons: tuple[float, ...] = Field(
         default=(0.03,), min_length=1, description="Largest norms of a perturbation, for images in [0, 1]."
     )
@@ -66,44 +67,44 @@ class AutoAttack(GradientAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """See `EvasionAttack.sample`."""
         package()
         return super().sample(target, data, seed)
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take, network = InputGradients(target, loss=log_odds), target.module
         device, half = target.backend.device, target.precision == "bf16"
         classes, shape = data.dataset.num_classes, data.dataset.image_shape
 
-        def answer(images: torch.Tensor) -> torch.Tensor:
+        def compute_logits(images: torch.Tensor) -> torch.Tensor:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
                 logits: torch.Tensor = network(images)
             return logits.float()
 
-        asked = CountedModel(answer, device)
+        model = CountedModel(compute_logits, device)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             lost = vanished(take(batch.images, batch.labels).gradients).numpy()
-            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
                 seed = derived_seed(context.seed, f"auto-attack at {epsilon:g}", batch.number)
-                for attack in self._attacks(asked, epsilon, classes, shape, seed):
+                for attack in self._attacks(model, epsilon, classes, shape, seed):
                     if not len(rows):
                         break
                     with seeded(seed):
-                        found = attack(batch.images[rows].to(device), batch.labels[rows].to(device)).detach().cpu()
-                    wrong = take.logits(found).argmax(dim=1) != batch.labels[rows]
-                    wrong &= sizes(found - batch.images[rows], self.norm) <= epsilon * (1 + ROUNDING) + ROUNDING
-                    kept[rows[wrong]] = found[wrong].clamp(0, 1)
+                        perturbed = attack(batch.images[rows].to(device), batch.labels[rows].to(device)).detach().cpu()
+                    wrong = take.logits(perturbed).argmax(dim=1) != batch.labels[rows]
+                    wrong &= sizes(perturbed - batch.images[rows], self.norm) <= epsilon * (1 + ROUNDING) + ROUNDING
+                    best[rows[wrong]] = perturbed[wrong].clamp(0, 1)
                     rows = rows[~wrong]
-                examples.append(kept.clone())
+                examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], vanished=lost)
 
         return Perturber(perturb, notes=tuple(self._omissions(classes, shape)))
@@ -115,7 +116,7 @@ class AutoAttack(GradientAttack):
         common = {"eps": epsilon, "norm": {"linf": "Linf", "l2": "L2"}[self.norm], "seed": short}
         yield kit.APGD(network, steps=self.steps, loss="ce", **common)
         if classes >= FEWEST_FOR_RATIO:
-            # The package aims at so many targets as the class count says, one less, and nine at most.
+            # The package targets one class less than the number of classes, and at most nine.
             yield kit.APGDT(network, steps=self.steps, n_classes=min(classes, MOST_TARGETS + 1), **common)
         yield kit.FAB(
             network, steps=self.steps, multi_targeted=True, n_classes=min(classes, MOST_TARGETS + 1), **common

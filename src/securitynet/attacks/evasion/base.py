@@ -1,7 +1,7 @@
-"""What evasion attacks share: the sample they are judged on, and the loop over pieces of it.
+"""The base class of evasion attacks: the sample they are evaluated on, and the loop over batches of it.
 
-An attack makes perturbed images; this module checks that they stay within their budget, asks the target about them, and
-keeps what is needed to measure. The metrics judge (`securitynet.metrics.evasion`).
+An attack perturbs images; this module checks that they stay within their budget, queries the target with them, and
+stores what the metrics need (`securitynet.metrics.evasion`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
@@ -34,22 +35,22 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Queries
 
 NUMBERS_AT_ONCE = 1 << 24
-"""Numbers in the perturbed images that are held at once: 64 MiB of them."""
+"""Number of values in the perturbed images held in memory at once: 64 MiB."""
 
 VERSION = 1
-"""Of what pieces hold and how they are made; part of the name of their folder."""
+"""Version of the content of stored pieces; part of the name of their folder."""
 
 
 @dataclass(frozen=True, eq=False)
 class Perturbed:
-    """What an attack makes of n images.
+    """The perturbed versions of n images.
 
     Attributes:
         examples: Perturbed images in [0, 1], A×E×n×C×H×W float32 for A alternatives (surrogates; 1 for most attacks)
-            and E epsilons. Images that it leaves alone are as they were.
-        spent: Questions asked for each image and epsilon, E×n, for attacks that ask.
-        vanished: Whether the gradient of an image was 0 everywhere, n, for attacks that take gradients.
-        surrogate: What each alternative's surrogate takes the images for, A×n.
+            and E epsilons. Images that the attack does not perturb are unchanged.
+        spent: Number of queries for each image and epsilon, E×n, for attacks that query.
+        vanished: Whether the gradient of an image was 0 everywhere, n, for attacks that use gradients.
+        surrogate: Predictions of each alternative's surrogate for the unperturbed images, A×n.
     """
 
     examples: torch.Tensor
@@ -60,13 +61,13 @@ class Perturbed:
 
 @dataclass(frozen=True, eq=False)
 class Perturber:
-    """An attack that is ready to go.
+    """An attack that is ready to run.
 
     Attributes:
-        perturb: Makes examples for a batch; may ask the oracle.
+        perturb: Makes examples for a batch; may query the oracle.
         alternatives: Names of the surrogates, if examples are made on several models.
-        identity: What decides its examples beyond settings, seed, target and images.
-        notes: What a reader must know.
+        identity: What determines the examples besides settings, seed, target and images.
+        notes: Notes for the reader of the results.
     """
 
     perturb: Callable[[Batch, Oracle], Perturbed]
@@ -78,23 +79,23 @@ class Perturber:
 class EvasionAttack(Attack):
     """An attack that perturbs images so that the target misclassifies them.
 
-    It is judged on non-members: images of the target's kind that it was not trained on.
+    It is evaluated on non-members: images of the same dataset that the target was not trained on.
 
     Attributes:
-        samples: How many of them, chosen at random. With one seed all attacks take the same.
-        epsilons: Budgets, ascending: the largest norm of a perturbation, for images in [0, 1].
-        keep_examples: Whether the perturbed images are kept beside the trial, as array ``examples``: 4 bytes a number.
+        samples: Number of non-members, chosen at random; with the same seed, all attacks use the same ones.
+        epsilons: Budgets in ascending order: largest norms of a perturbation, for images in [0, 1].
+        keep_examples: Whether to store the perturbed images with the trial, as array ``examples``, 4 bytes per value.
     """
 
     output: ClassVar[type[Output]] = Evasion
     most_together: ClassVar[int] = 256
-    """Images that make a piece, at most: what is lost when a run is killed."""
+    """Largest number of images in a piece, which is what an interrupted run loses."""
 
-    samples: int = Field(default=1000, ge=1, description="How many non-members are perturbed.")
+    samples: int = Field(default=1000, ge=1, description="Number of non-members to perturb.")
     epsilons: tuple[float, ...] = Field(
         default=(0.01, 0.03, 0.1), min_length=1, description="Largest norms of a perturbation, for images in [0, 1]."
     )
-    keep_examples: bool = Field(default=False, description="Keep the perturbed images beside the trial.")
+    keep_examples: bool = Field(default=False, description="Store the perturbed images with the trial.")
 
     @field_validator("epsilons")
     @classmethod
@@ -105,32 +106,38 @@ class EvasionAttack(Attack):
 
     @property
     def measured_in(self) -> Norm:
-        """The norm of its perturbations."""
+        """Norm in which the perturbations are measured."""
         return "linf"
 
     @abstractmethod
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """Everything that is needed before the first image: gradients, surrogates. Errors are raised here."""
+        """Prepare everything that is needed before the first image, such as surrogates; errors are raised here.
+
+        Args:
+            target: The target.
+            data: Data of the trial.
+            context: Seed, cache and device.
+        """
 
     def unbounded(
         self, target: Target, images: torch.Tensor, labels: torch.Tensor, context: Context
     ) -> NDArray[np.bool_]:
-        """Whether steps without a bound get images misclassified, n; empty for attacks without gradients.
+        """Return whether unbounded steps make the target misclassify images, n; empty for attacks without gradients.
 
         Args:
-            target: As in `prepare`.
-            images: Correctly classified ones, n×C×H×W.
-            labels: n.
-            context: For the seed.
+            target: The target.
+            images: Correctly classified images, n×C×H×W.
+            labels: Their classes, n.
+            context: Seed.
         """
         return np.empty(0, dtype=bool)
 
     def unbounded_images(self) -> int:
-        """How many images `unbounded` wants."""
+        """Number of images for `unbounded`."""
         return 0
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Evasion:
-        """See `Attack.run`."""
         sample = self.sample(target, data, context.seed)
         signals = context.signals(target, data, sample)
         perturber = self.prepare(target, data, context)
@@ -157,7 +164,7 @@ class EvasionAttack(Attack):
             images = data.dataset.batch(sample[right]).float() / 255
             free = self.unbounded(target, images, torch.from_numpy(signals.labels[right]), context)
         joined = {name: np.concatenate([p[name] for p in pieces], axis=axis) for name, axis in _AXES.items()}
-        kept = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
+        examples = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
         shown = _gallery.choose(joined["facts"])
         store.remove()
         return Evasion(
@@ -177,19 +184,24 @@ class EvasionAttack(Attack):
             joined["shown"][shown],
             joined["facts"][shown],
             data.dataset.class_names,
-            kept,
+            examples,
         )
 
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """The records that are perturbed, sorted; what makes that impossible is told here.
+        """Return the records to perturb, sorted.
+
+        Args:
+            target: The target.
+            data: Data of the trial.
+            seed: Seed of the choice.
 
         Raises:
-            ConfigurationError: If there are no images, or only recorded answers.
+            ConfigurationError: If there are no images, or only recorded outputs.
             SplitError: If there are no non-members.
         """
         if isinstance(target.without_interface().backend, RecordedBackend) or data.dataset.images is None:
             raise ConfigurationError(
-                f"{target.reference} is a record of answers; it has none to perturbed images, which are new ones.",
+                f"{target.reference} is a file of recorded outputs; it has none for perturbed images, which are new.",
                 hint="Evasion needs the model itself, or an endpoint.",
             )
         pool = data.splits.non_members
@@ -214,12 +226,12 @@ class EvasionAttack(Attack):
                 norms[a, e] = sizes(examples[a, e] - batch.images, self.measured_in)
                 self._check(examples[a, e], float(norms[a, e].max()), epsilon)
                 moved = norms[a, e] > 0
-                if e:  # an attack may keep what evaded with less
+                if e:  # an example may be that of a smaller epsilon
                     same = (examples[a, e] == examples[a, e - 1]).flatten(1).all(dim=1)
                     predictions[a, e, same] = predictions[a, e - 1, same]
                     moved &= ~same
                 predictions[a, e, moved] = oracle.labels(examples[a, e, moved])
-        shown, facts = _gallery.pictures(batch, examples, predictions, self.epsilons)
+        shown, rows = _gallery.pictures(batch, examples, predictions, self.epsilons)
         queries = oracle.queries
         none = np.empty((budgets, 0), dtype=np.int64)
         return {
@@ -229,7 +241,7 @@ class EvasionAttack(Attack):
             "vanished": np.empty(0, dtype=bool) if made.vanished is None else made.vanished,
             "surrogate": np.empty((width, 0), dtype=np.int64) if made.surrogate is None else made.surrogate,
             "shown": shown,
-            "facts": facts,
+            "facts": rows,
             "queries": np.asarray([queries.total, queries.unique], dtype=np.int64),
             **({"examples": examples.numpy()} if self.keep_examples else {}),
         }
@@ -239,7 +251,7 @@ class EvasionAttack(Attack):
         if not inside or not size <= epsilon * (1 + ROUNDING) + ROUNDING:
             raise ConfigurationError(
                 f"{type(self).__name__} made an image that is not within {epsilon:g} of the original, or not in "
-                "[0, 1]; that is a fault of the attack."
+                "[0, 1]; this is an error in the attack."
             )
 
     def _folder(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
@@ -20,25 +21,25 @@ from securitynet.models.targets.target import Target
 
 
 class Fgsm(GradientAttack):
-    """All epsilons are served by one gradient. Misclassified images are perturbed too, as in the paper.
+    """One gradient serves all epsilons. Misclassified images are perturbed as well, as in the paper.
 
-    Where the gradient of the cross-entropy is 0 in every pixel, because single precision can't tell the posterior from
-    1, the step follows the log-odds, whose gradient has the same direction and does not vanish.
+    Where the gradient of the cross-entropy is 0 in every pixel, because the posterior rounds to 1 in single precision,
+    the step follows the log-odds, whose gradient has the same direction and does not vanish.
 
     Attributes:
-        loss: Which gradient is followed.
+        loss: Loss whose gradient is followed.
     """
 
-    loss: LossName = Field(default="cross-entropy", description="Whose gradient is followed.")
+    loss: LossName = Field(default="cross-entropy", description="Loss whose gradient is followed.")
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take = InputGradients(target, loss=LOSSES[self.loss])
         spare = InputGradients(target, loss=log_odds)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            found = signs(take, spare, batch.images, batch.labels)
-            examples = torch.stack([one_step(batch.images, found.signs, epsilon) for epsilon in self.epsilons])
-            return Perturbed(examples[None], vanished=found.vanished)
+            gradient_signs = signs(take, spare, batch.images, batch.labels)
+            examples = torch.stack([one_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons])
+            return Perturbed(examples[None], vanished=gradient_signs.vanished)
 
         return Perturber(perturb)

@@ -1,7 +1,7 @@
-"""FGSM by transfer: examples are made with the gradients of surrogates, and shown to the target.
+"""FGSM by transfer: examples are made with the gradients of surrogates and then tried on the target.
 
-SecurityNet, Appendix C: the adversary has no gradients of the target, and makes the noise on an auxiliary model, a
-ResNet-18 trained on the same data.
+SecurityNet, Appendix C: the adversary has no gradients of the target and computes the perturbation on an auxiliary
+model, a ResNet-18 trained on the same data.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
@@ -30,37 +31,37 @@ from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 RECIPE = Recipe(epochs=30, batch_size=128, learning_rate=0.1, schedule="cosine", augment="crop-flip")
-"""How a surrogate is trained, unless other settings are given."""
+"""Default training recipe of a surrogate."""
 
 EXAMPLES = "evasion-examples"
-"""Folder of the cache in which signs of surrogates' gradients are kept, a byte a pixel, for all targets."""
+"""Cache folder for the signs of surrogates' gradients, one byte per pixel, which serve all targets."""
 
 
 class FgsmTransfer(EvasionAttack):
-    """With several surrogates, an image counts as evaded where the example of any of them does it.
+    """FGSM on one or more surrogates; an image counts as evaded if the example of any surrogate evades the target.
 
-    By default one surrogate is trained, on the members that the adversary knows or on shadow data. The signs of its
-    gradients are kept in the cache, from which examples for all epsilons and all targets are made.
+    By default, one surrogate is trained on the members that the adversary knows or on shadow data. The signs of its
+    gradients are cached and provide the examples for all epsilons and all targets.
 
     Attributes:
-        surrogates: Models to make examples on, in place of a trained one.
-        architecture: Of the one that is trained.
-        recipe: How it is trained; fields that are left out are those of `RECIPE`.
-        loss: Whose gradient is followed.
+        surrogates: Models to make examples on, instead of a trained one.
+        architecture: Architecture of the trained surrogate.
+        recipe: Training recipe of the surrogate; omitted fields are those of `RECIPE`.
+        loss: Loss whose gradient is followed.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW),
     )
-    costs: ClassVar[str | None] = "trains a ResNet-18 on what the adversary holds, unless surrogates are given"
+    costs: ClassVar[str | None] = "trains a ResNet-18 on the adversary's data, unless surrogates are given"
 
     surrogates: tuple[GivenSurrogate, ...] = Field(
         default=(), description="Models to make examples on: references, or tables with model and weights."
     )
     architecture: str = Field(default="resnet18", description="Architecture of a surrogate that is trained.")
     recipe: Recipe = Field(default=RECIPE, description="How it is trained.")
-    loss: LossName = Field(default="cross-entropy", description="Whose gradient is followed.")
+    loss: LossName = Field(default="cross-entropy", description="Loss whose gradient is followed.")
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -73,19 +74,19 @@ class FgsmTransfer(EvasionAttack):
         return (value,) if isinstance(value, (str, dict, GivenSurrogate)) else value
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
-        """The surrogate, which does not depend on the target: its examples serve all targets."""
+        """List the surrogate; it does not depend on the target, so its examples serve all targets."""
         if self.surrogates:
             return ()
         spec = surrogate_spec(self.architecture, self.recipe, data, context)
         return [shared_model(spec, STORE, "the surrogate for transfer", context)]
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         models = [given.load(data, context.device) for given in self.surrogates]
         names = [given.model for given in self.surrogates]
         if not models:
             models = [trained_surrogate(self.architecture, self.recipe, data, context)]
-            names = [f"Examples are made on {self.architecture}, trained on what the adversary holds."]
+            names = [f"Examples are made on {self.architecture}, trained on the adversary's data."]
         else:
             names = [f"Examples are made on {name}." for name in names]
         makers = [_Maker(model, self.loss, data, context) for model in models]
@@ -93,13 +94,13 @@ class FgsmTransfer(EvasionAttack):
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             return _perturbed([maker.signs(batch) for maker in makers], batch, self.epsilons)
 
-        several = f"An image counts as evaded where the example of any of {len(models)} surrogates does it."
+        several = f"An image counts as evaded if the example of any of {len(models)} surrogates evades the target."
         notes = (several,) if len(models) > 1 else tuple(names)
         return Perturber(perturb, tuple(names), stable_hash([maker.key for maker in makers]), notes)
 
 
 class _Maker:
-    """Makes signs on one surrogate, each once."""
+    """Computes the signs of the gradients of one surrogate, once for each batch."""
 
     def __init__(self, surrogate: Target, loss: LossName, data: TrialData, context: Context) -> None:
         self._surrogate = surrogate
@@ -127,12 +128,16 @@ class _Maker:
                 InputGradients(self._surrogate, loss=losses[0]),
                 InputGradients(self._surrogate, loss=losses[1]),
             )
-        found = signs(*self._takes, batch.images, batch.labels)
-        as_bytes = found.signs.to(torch.int8).numpy()
-        self._store.write(name, {"signs": as_bytes, "vanished": found.vanished, "predictions": found.predictions})
-        return found
+        gradient_signs = signs(*self._takes, batch.images, batch.labels)
+        as_bytes = gradient_signs.signs.to(torch.int8).numpy()
+        self._store.write(
+            name, {"signs": as_bytes, "vanished": gradient_signs.vanished, "predictions": gradient_signs.predictions}
+        )
+        return gradient_signs
 
 
-def _perturbed(found: Sequence[Signs], batch: Batch, epsilons: Sequence[float]) -> Perturbed:
-    examples = [torch.stack([one_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in found]
-    return Perturbed(torch.stack(examples), surrogate=np.stack([own.predictions for own in found]))
+def _perturbed(gradient_signs: Sequence[Signs], batch: Batch, epsilons: Sequence[float]) -> Perturbed:
+    examples = [
+        torch.stack([one_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in gradient_signs
+    ]
+    return Perturbed(torch.stack(examples), surrogate=np.stack([own.predictions for own in gradient_signs]))

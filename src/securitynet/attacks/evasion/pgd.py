@@ -1,4 +1,4 @@
-"""PGD: many small steps along the gradient, each projected back into the budget; L∞ or L2, with random restarts.
+"""PGD: small steps along the gradient, each projected back into the budget, in L∞ or L2, with random restarts.
 
 Madry et al., "Towards deep learning models resistant to adversarial attacks" (2018), section 2.1.
 """
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import (
@@ -28,20 +29,22 @@ from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 
 L2_EPSILONS = (0.25, 0.5, 1.0)
-"""Budgets in L2 by default: those in use for 32×32 colour images."""
+"""Default budgets in L2, which are common for 32×32 colour images."""
 
 
 class Pgd(GradientAttack):
-    """Correctly classified images only are perturbed. What evades at an epsilon is kept for the larger ones.
+    """Perturbs correctly classified images only. An example that evades at one epsilon is reused for the larger ones.
 
     Attributes:
-        norm: Of the perturbation.
-        steps: Steps from each start.
-        step: Their size, times ``epsilon / steps``.
-        restarts: Starts, the first included.
-        random_start: Whether to start at random points of the budget, and not at the image. Restarts always do.
-        loss: What is made large. The log-odds have the direction of the cross-entropy and do not saturate.
-        stop_early: Whether an image is left alone once it evades; saves most of the passes.
+        norm: Norm of the perturbation.
+        steps: Number of steps from each start.
+        step: Size of a step, as a multiple of ``epsilon / steps``.
+        restarts: Number of starts, including the first.
+        random_start: Whether the first start is a random point within the budget instead of the image; restarts always
+            are.
+        loss: Loss to maximise. The gradient of the log-odds has the direction of the cross-entropy's and does not
+            saturate.
+        stop_early: Whether to stop on an image once it evades, which saves most of the passes.
     """
 
     costs: ClassVar[str | None] = "takes tens of forward and backward passes for each image"
@@ -50,9 +53,9 @@ class Pgd(GradientAttack):
     steps: int = Field(default=20, ge=1, description="Steps from each start.")
     step: float = Field(default=2.5, gt=0, allow_inf_nan=False, description="Size of a step, times epsilon / steps.")
     restarts: int = Field(default=1, ge=1, description="Starts for each image.")
-    random_start: bool = Field(default=True, description="Start at random, and not at the image itself.")
+    random_start: bool = Field(default=True, description="Start at a random point instead of the image.")
     loss: LossName = Field(default="log-odds", description="What is made large.")
-    stop_early: bool = Field(default=True, description="Leave an image alone once it evades.")
+    stop_early: bool = Field(default=True, description="Stop on an image once it evades.")
 
     @model_validator(mode="before")
     @classmethod
@@ -62,25 +65,25 @@ class Pgd(GradientAttack):
         return values
 
     @property
+    @override
     def measured_in(self) -> Norm:
-        """See `EvasionAttack.measured_in`."""
         return self.norm
 
+    @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        """See `EvasionAttack.prepare`."""
         take = InputGradients(target, loss=LOSSES[self.loss])
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             lost = vanished(take(batch.images, batch.labels).gradients).numpy()
-            kept, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
+            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
                 for restart in range(self.restarts):
                     if len(rows):
                         ended, evaded = self._from_one_start(take, batch, rows, epsilon, restart, context.seed)
-                        kept[rows] = ended
+                        best[rows] = ended
                         rows = rows[~evaded]
-                examples.append(kept.clone())
+                examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], vanished=lost)
 
         return Perturber(perturb)

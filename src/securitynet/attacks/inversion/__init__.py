@@ -1,1 +1,1 @@
-"""Model inversion: what the classes of a target look like, recovered from the model itself."""
+"""Model inversion: reconstruction of what the classes of a target look like from the model itself."""

@@ -1,8 +1,8 @@
-"""The evaluation classifier: another network, trained on data that the target never saw, which judges reconstructions.
+"""The evaluation classifier: a second network that judges reconstructions, trained on data that the target never saw.
 
-Zhang et al. (2020), section 4.1: an attack must not be judged by the network that it fooled. The classifier belongs to
-the auditor, so it may use records that no adversary has. It is trained on the shadow-test part and the target's
-non-members: neither the target nor the adversary's GAN (shadow-train) has seen any of them.
+Zhang et al. (2020), section 4.1: an attack must not be judged by the network that it optimised against. The classifier
+belongs to the auditor, so it may use records that no adversary has. It is trained on the shadow-test part and the
+target's non-members, which neither the target nor the adversary's GAN (shadow-train) has seen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from securitynet.randomness import derived_seed
 logger = logging.getLogger(__name__)
 
 ARCHITECTURES = ("cifar-resnet20", "vgg11")
-"""Of the evaluation classifier, where none is chosen: the first that is not the target's."""
+"""Architectures of the evaluation classifier by default: the first one that is not the target's is used."""
 
 RECIPE: dict[str, int | float | str | None] = {
     "epochs": 20,
@@ -40,7 +40,7 @@ RECIPE: dict[str, int | float | str | None] = {
     "schedule": "cosine",
     "weight_decay": 0.0,
 }
-"""Of the evaluation classifier; the other fields are as `Recipe` has them."""
+"""Recipe of the evaluation classifier; the other fields keep the defaults of `Recipe`."""
 
 _HELD_OUT = 0.2
 
@@ -51,7 +51,7 @@ class EvaluatorTraining(ShadowTraining):
     Attributes:
         architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the first of `ARCHITECTURES`
             that is not the target's.
-        recipe: Fields of the `Recipe` to change; the others are those of `RECIPE`.
+        recipe: Fields of the recipe to change; the others are those of `RECIPE`.
     """
 
     recipe: dict[str, int | float | str | None] = Field(
@@ -65,8 +65,8 @@ class Evaluator:
 
     Attributes:
         target: The network, in evaluation mode.
-        unseen: Real records that neither it nor the target was trained on, sorted.
-        recognised: (right answers, images) on those.
+        unseen: Real records that neither this classifier nor the target was trained on, sorted.
+        recognised: Number of these records that it classifies correctly, and number of these records.
     """
 
     target: Target
@@ -75,13 +75,26 @@ class Evaluator:
 
 
 def shared_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> SharedWork:
-    """The training of the evaluation classifier as shared work."""
+    """Describe the training of the evaluation classifier as shared work.
+
+    Args:
+        target: The target.
+        data: Data of the trial.
+        training: How the classifier is trained.
+        context: Seed, cache and device.
+    """
     spec, _ = _evaluator_spec(target, data, training, context)
     return shared_model(spec, "shadows", "the evaluation classifier", context)
 
 
 def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> Evaluator:
-    """Train it, or take it from the store of shadow models.
+    """Train the evaluation classifier, or load it from the store of shadow models.
+
+    Args:
+        target: The target.
+        data: Data of the trial.
+        training: How the classifier is trained.
+        context: Seed, cache and device.
 
     Raises:
         SplitError: If there are too few records that the target has not seen.
@@ -104,7 +117,7 @@ def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTrainin
 def _evaluator_spec(
     target: Target, data: TrialData, training: EvaluatorTraining, context: Context
 ) -> tuple[ModelSpec, NDArray[np.int64]]:
-    """The specification of the evaluation classifier, and the records that are left out of its training, sorted."""
+    """Return the specification of the evaluation classifier, and the records left out of its training, sorted."""
     splits, dataset = data.splits, data.dataset
     seen = np.union1d(splits.members, splits.shadow_train)
     pool = np.setdiff1d(np.union1d(splits.non_members, splits.shadow_test), seen)
@@ -124,7 +137,7 @@ def _evaluator_spec(
 
 
 def _named(training: EvaluatorTraining, target: Target, data: TrialData) -> EvaluatorTraining:
-    """With the architecture filled in, and the recipe complete though a user may have given a few fields of it."""
+    """Fill in the architecture and the fields of the recipe that the user did not set."""
     scheme, _, name = target.reference.partition(":")
     own = data.trained.architecture if data.trained else name if scheme == "arch" else None
     return training.model_copy(

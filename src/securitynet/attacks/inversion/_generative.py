@@ -1,4 +1,4 @@
-"""What the attacks with a GAN share: the GAN on the shadow-train part, its settings, and how its images are made."""
+"""The base class of attacks with a GAN: its settings, its training on the shadow-train part, and its images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.errors import SplitError
 from securitynet.methods.base import SharedWork
@@ -26,10 +26,10 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class GenerativeAttack(InversionAttack):
-    """An inversion attack that searches the noise of a GAN, trained on the shadow-train part.
+    """An inversion attack that searches the latent space of a GAN trained on the shadow-train part.
 
     Attributes:
-        gan: How it is trained.
+        gan: How the GAN is trained.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
@@ -39,7 +39,7 @@ class GenerativeAttack(InversionAttack):
     gan: GANTraining = Field(default=GANTraining(), description="How the GAN is trained.")
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
-        """The evaluation classifier, and the GAN: it does not depend on the target."""
+        """List the evaluation classifier and the GAN, which does not depend on the target."""
         record = gan_record(data.dataset, _shadow_records(data), self.gan, derived_seed(context.seed, "GAN"))
 
         def run(progress: Progress | None) -> None:
@@ -47,16 +47,21 @@ class GenerativeAttack(InversionAttack):
 
         return [*super().shared_work(target, data, context), SharedWork(f"gans/{record.key}", "the GAN", run)]
 
-    def obtain(self, subject: Subject, data: TrialData, context: Context) -> GAN:
-        """The GAN, on the target's device. It does not depend on the target: others on the same data share it.
+    def obtain(self, attacked: AttackedClasses, data: TrialData, context: Context) -> GAN:
+        """Return the GAN on the target's device; targets on the same data share it.
+
+        Args:
+            attacked: The target and the requested classes.
+            data: Data of the trial.
+            context: Seed, cache and device.
 
         Raises:
             SplitError: If the split has no shadow data.
             SecurityNetError: See `securitynet.models.gan.obtain_gan`.
         """
         gan = self._obtain(data, context)
-        gan.generator.to(subject.device)
-        gan.discriminator.to(subject.device)
+        gan.generator.to(attacked.device)
+        gan.discriminator.to(attacked.device)
         return gan
 
     def _obtain(self, data: TrialData, context: Context) -> GAN:
@@ -72,14 +77,20 @@ class GenerativeAttack(InversionAttack):
 
 
 def generate(gan: GAN, codes: torch.Tensor, part: int) -> torch.Tensor:
-    """Images of codes, N×C×H×W in [0, 1] on the CPU."""
+    """Generate images from latent vectors, N×C×H×W in [0, 1] on the CPU.
+
+    Args:
+        gan: The GAN.
+        codes: Latent vectors, N×D.
+        part: Number of images per batch.
+    """
     with torch.inference_mode():
         images = torch.cat([gan.generator(rows).cpu() for rows in torch.split(codes, part)])
     return images.clone()
 
 
 def _shadow_records(data: TrialData) -> NDArray[np.int64]:
-    """The records that a GAN is trained on. Raises `SplitError` if there are none."""
+    """Return the records that a GAN is trained on. Raises `SplitError` if there are none."""
     if not len(data.splits.shadow_train):
         raise SplitError(
             f"The {data.splits.name} split has no shadow data to train a GAN on.", hint="Use --split four-way."

@@ -1,4 +1,4 @@
-"""The comparison of reconstructions with the training data and with the evaluation classifier's answers."""
+"""The evaluation of reconstructions against the training data and with the evaluation classifier."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import Evaluator
-from securitynet.attacks.inversion._subject import Subject
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ModelError
@@ -20,8 +20,8 @@ from securitynet.models.targets.target import Target
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """Fields of `securitynet.attacks.inversion.base.Reconstructions` that come from the judge; see there."""
+class JudgedReconstructions:
+    """The fields of `securitynet.attacks.inversion.base.Reconstructions` that the evaluation determines; see there."""
 
     images: NDArray[np.uint8]
     posterior: NDArray[np.float64]
@@ -41,40 +41,40 @@ class Judged:
 
 
 def judge(
-    subject: Subject, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
-) -> Judged:
-    """Compare reconstructions with the truth. Nothing of this is asked of the target on the adversary's bill.
+    attacked: AttackedClasses, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
+) -> JudgedReconstructions:
+    """Compare reconstructions with the training data; the queries of this evaluation do not count as the adversary's.
 
-    They are judged as 8-bit images, which is what an adversary would have in hand.
+    Reconstructions are evaluated as 8-bit images, as an adversary would store them.
 
     Args:
-        subject: What was attacked.
-        data: The truth.
+        attacked: The target and the requested classes.
+        data: Data of the trial, with the true members.
         evaluator: The evaluation classifier.
-        images: Reconstructions in [0, 1], N×C×H×W, in the order of ``subject.classes``.
-        references: Real images of each class to compare with, at most.
-        seed: Decides which, where there are more.
+        images: Reconstructions in [0, 1], N×C×H×W, in the order of ``attacked.classes``.
+        references: Largest number of real images of each class to compare with.
+        seed: Seed of the choice among more images than that.
     """
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     exact = pixels.numpy().astype(np.float32) / 255
-    classes = subject.classes.numpy()
+    classes = attacked.classes.numpy()
     dataset, splits = data.dataset, data.splits
     scores = _answers(evaluator.target, pixels, embeddings=False)
-    means = _class_means(subject, data)
-    own, features = _embedded(subject.target, pixels), _answers(evaluator.target, pixels, embeddings=True)
+    means = _class_means(attacked, data)
+    own, features = _embedded(attacked.target, pixels), _answers(evaluator.target, pixels, embeddings=True)
     count = len(pixels)
     embedding, feature, near = (np.full(count, np.nan) for _ in range(3))
     to_member = np.zeros(count, dtype=bool)
-    shown = np.zeros((len(subject.labels), *subject.shape), dtype=np.uint8)
-    mean_of = np.repeat(means[: len(subject.labels)], subject.restarts, axis=0)
-    for number, label in enumerate(subject.labels):
+    shown = np.zeros((len(attacked.labels), *attacked.shape), dtype=np.uint8)
+    mean_of = np.repeat(means[: len(attacked.labels)], attacked.restarts, axis=0)
+    for number, label in enumerate(attacked.labels):
         rows = classes == label
         members = _some(dataset, splits.members, label, references, seed)
         others = _some(dataset, np.union1d(splits.non_members, splits.shadow_test), label, references, seed)
         unseen = _some(dataset, evaluator.unseen, label, references, seed)
         known = dataset.batch(members)
         if own is not None:
-            of_members = _embedded(subject.target, known)
+            of_members = _embedded(attacked.target, known)
             assert of_members is not None  # the target has embeddings, or had none before
             embedding[rows] = inversion.centroid_distance(own[rows], of_members)
         of_members = _answers(evaluator.target, known, embeddings=True)
@@ -86,10 +86,10 @@ def judge(
         flat = exact[rows].reshape(int(rows.sum()), -1)
         shown[number] = known[int(inversion.nearest(flat[:1], _flat(known))[1][0])].numpy()
         to_member[rows] = _nearer_to_member(flat, dataset, members, others)
-    labels = slice(0, len(subject.labels))
-    return Judged(
+    labels = slice(0, len(attacked.labels))
+    return JudgedReconstructions(
         images=pixels.numpy(),
-        posterior=_posteriors(subject, pixels),
+        posterior=_posteriors(attacked, pixels),
         rank=inversion.ranks(scores, classes),
         mse=inversion.mse(exact, mean_of),
         ssim=inversion.ssim(exact, mean_of),
@@ -102,17 +102,17 @@ def judge(
         other_class_mse=inversion.other_class_mse(means)[labels],
         means=(means[labels] * 255).round().astype(np.uint8),
         nearest=shown,
-        notes=() if own is not None else ("The target has no linear layer before which an embedding could be taken.",),
+        notes=() if own is not None else ("The target has no linear layer whose input could serve as an embedding.",),
     )
 
 
-def _class_means(subject: Subject, data: TrialData) -> NDArray[np.float64]:
-    """Mean training image of each requested class, then of one more where only one is requested; in [0, 1]."""
-    labels = list(subject.labels)
+def _class_means(attacked: AttackedClasses, data: TrialData) -> NDArray[np.float64]:
+    """Return the mean training image of each requested class (and of a second one if one is requested), in [0, 1]."""
+    labels = list(attacked.labels)
     held = data.dataset.labels[data.splits.members]
     if len(labels) == 1:
         labels += [label for label in np.unique(held).tolist() if label != labels[0]][:1]
-    means = np.zeros((len(labels), *subject.shape))
+    means = np.zeros((len(labels), *attacked.shape))
     for number, label in enumerate(labels):
         records = data.splits.members[held == label]
         for _, images in data.dataset.batches(records, 1024):
@@ -122,7 +122,7 @@ def _class_means(subject: Subject, data: TrialData) -> NDArray[np.float64]:
 
 
 def _some(dataset: ImageDataset, records: NDArray[np.int64], label: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Records of one class, at most so many, chosen at random."""
+    """Choose at most ``count`` records of one class at random."""
     own = records[dataset.labels[records] == label]
     return own if len(own) <= count else np.sort(own[shuffled(len(own), "references", seed)[:count]])
 
@@ -130,11 +130,14 @@ def _some(dataset: ImageDataset, records: NDArray[np.int64], label: int, count: 
 def _nearer_to_member(
     flat: NDArray[np.float32], dataset: ImageDataset, members: NDArray[np.int64], others: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the nearest of equally many members and others is a member; a draw where there are no others."""
+    """Return whether the nearest of equal numbers of members and others is a member, N.
+
+    Without others, true and false alternate.
+    """
     size = min(len(members), len(others))
     if size == 0:
         return np.asarray(np.arange(len(flat)) % 2 == 0)
-    # Evenly spaced ones: both are sorted samples, and the first ones could be of one kind.
+    # Evenly spaced, because both are sorted samples and the first records could be of one kind.
     first, second = (pool[np.linspace(0, len(pool) - 1, size).astype(np.int64)] for pool in (members, others))
     to_members, _ = inversion.nearest(flat, _flat(dataset.batch(first)))
     to_others, _ = inversion.nearest(flat, _flat(dataset.batch(second)))
@@ -145,11 +148,13 @@ def _flat(images: torch.Tensor) -> NDArray[np.float32]:
     return np.asarray(images.flatten(1).numpy().astype(np.float32) / 255)
 
 
-def _posteriors(subject: Subject, pixels: torch.Tensor) -> NDArray[np.float64]:
+def _posteriors(attacked: AttackedClasses, pixels: torch.Tensor) -> NDArray[np.float64]:
     with torch.inference_mode():
-        logits = torch.cat([subject.module(part.to(subject.device)).float().cpu() for part in torch.split(pixels, 256)])
+        logits = torch.cat(
+            [attacked.module(part.to(attacked.device)).float().cpu() for part in torch.split(pixels, 256)]
+        )
     rows = torch.arange(len(pixels))
-    return logits.double().softmax(dim=1)[rows, subject.classes].numpy()
+    return logits.double().softmax(dim=1)[rows, attacked.classes].numpy()
 
 
 def _embedded(target: Target, images: torch.Tensor) -> NDArray[np.float32] | None:
@@ -160,7 +165,7 @@ def _embedded(target: Target, images: torch.Tensor) -> NDArray[np.float32] | Non
 
 
 def _answers(target: Target, images: torch.Tensor, *, embeddings: bool) -> NDArray[np.float32]:
-    """Logits or embeddings straight from the backend: the auditor's look at a model is no query of the adversary's."""
+    """Compute logits or embeddings directly with the backend, so that the evaluation does not count as queries."""
     backend = target.backend
     rows = []
     for part in torch.split(images, backend.batch_size):

@@ -1,4 +1,4 @@
-"""The loop that all inversion attacks run: many images or codes optimised at once, resumable at any step."""
+"""The optimisation loop of inversion attacks: many images or latent vectors at once, resumable at any step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.datasets.locks import exclusive
 from securitynet.devices import deterministic_kernels
 from securitynet.files import stable_hash
@@ -26,12 +26,12 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class SearchResult:
-    """What a search ends with.
+class InversionResult:
+    """The result of a search.
 
     Attributes:
         images: N×C×H×W float32 in [0, 1] on the CPU.
-        iterations: Spent on each, N.
+        iterations: Number of iterations spent on each image, N.
     """
 
     images: torch.Tensor
@@ -39,28 +39,29 @@ class SearchResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
-    """An optimisation, ready to start or to go on.
+class InversionSearch:
+    """An optimisation that is ready to start or to resume.
 
     Attributes:
-        identity: JSON values that decide its result; its checkpoint is kept under their digest.
-        start: Makes all that changes from step to step, as tensors by name.
-        advance: Does the step of the given number on them in place; False if there is nothing left to do.
-        steps: At most.
-        finish: Makes the images of them.
+        identity: JSON values that determine the result; their digest names the checkpoint.
+        start: Creates the state, named tensors.
+        advance: Performs the step of the given number on the state in place; returns False if nothing is left to do.
+        steps: Largest number of steps.
+        finish: Creates the images from the state.
     """
 
     identity: dict[str, object]
     start: Callable[[], Tensors]
     advance: Callable[[Tensors, int], bool]
     steps: int
-    finish: Callable[[Tensors], SearchResult]
+    finish: Callable[[Tensors], InversionResult]
 
     @contextlib.contextmanager
-    def carried_out(self, context: Context) -> Iterator[SearchResult]:
-        """Run it, or what a killed run has left of it. The checkpoint is removed when the block ends well.
+    def carried_out(self, context: Context) -> Iterator[InversionResult]:
+        """Run the search, or resume an interrupted one, and yield its result.
 
-        Killed in it, the search is not repeated.
+        The checkpoint is removed when the block ends without an error, so an interruption inside the block does not
+        repeat the search.
         """
         key = stable_hash({"version": _VERSION, **self.identity})
         folder = None if context.cache is None else context.cache / "inversion" / key
@@ -76,7 +77,7 @@ class Search:
         if saved is None:
             tensors = self.start()
         else:
-            # Tensors know no device here: those of the start say where each belongs.
+            # The file does not record devices; each tensor goes to the device of its counterpart in the initial state.
             tensors = {name: saved.module[name].to(value.device) for name, value in self.start().items()}
             done, more = saved.epochs_done, bool(saved.optimizer["more"])
             logger.info("Resumed after step %d of %d.", done, self.steps)
@@ -92,15 +93,22 @@ class Search:
         return tensors
 
 
-def identity(subject: Subject, name: str, configuration: dict[str, object], seed: int) -> dict[str, object]:
-    """What decides the search of an attack besides the models that it trains."""
+def identity(attacked: AttackedClasses, name: str, configuration: dict[str, object], seed: int) -> dict[str, object]:
+    """Return what determines the search of an attack, besides the models that it trains.
+
+    Args:
+        attacked: The target and the requested classes.
+        name: Name of the attack.
+        configuration: Its fields.
+        seed: Seed of the run.
+    """
     return {
         "attack": name,
         "configuration": configuration,
-        "target": subject.target.identity.model_dump(mode="json"),
-        "precision": subject.target.precision,
-        "shape": list(subject.shape),
-        "labels": list(subject.labels),
+        "target": attacked.target.identity.model_dump(mode="json"),
+        "precision": attacked.target.precision,
+        "shape": list(attacked.shape),
+        "labels": list(attacked.labels),
         "seed": seed,
     }
 
@@ -108,29 +116,31 @@ def identity(subject: Subject, name: str, configuration: dict[str, object], seed
 def gradients(
     cost: Callable[[torch.Tensor, slice], tuple[torch.Tensor, ...]], values: torch.Tensor, part: int
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Gradient of each row's own cost, and what the cost function says of each row.
+    """Compute the gradient of each row's own cost, and the results of the cost function.
 
     Args:
-        cost: Takes rows and their positions; its first result is their costs, one each; others are kept too.
+        cost: Takes rows and their positions; its first result is one cost per row, and further results are returned.
         values: N×….
-        part: Rows at once.
+        part: Number of rows per batch.
 
     Returns:
-        The gradient, as ``values``; all results of ``cost``, detached.
+        The gradient, in the shape of ``values``, and all results of ``cost``, detached.
     """
-    found, told = [], []
+    parts, signals = [], []
     with torch.enable_grad():
         for first in range(0, max(1, len(values)), part):
-            positions = slice(first, first + part)  # a view: on small images, copies take longer than they do
+            positions = slice(
+                first, first + part
+            )  # a slice is a view; for small images, copying would dominate the time
             leaf = values[positions].detach().requires_grad_()
             results = cost(leaf, positions)
-            # The sum, not the mean: no row's step may depend on how many others there are.
+            # The sum, not the mean, so that the step of a row does not depend on the number of rows.
             (gradient,) = torch.autograd.grad(results[0].sum(), leaf)
-            found.append(gradient)
-            told.append(tuple(result.detach() for result in results))
-    if len(found) == 1:
-        return found[0], told[0]
-    return torch.cat(found), tuple(torch.cat(column) for column in zip(*told, strict=True))
+            parts.append(gradient)
+            signals.append(tuple(result.detach() for result in results))
+    if len(parts) == 1:
+        return parts[0], signals[0]
+    return torch.cat(parts), tuple(torch.cat(column) for column in zip(*signals, strict=True))
 
 
 def adam(
@@ -141,7 +151,16 @@ def adam(
     rate: float,
     betas: tuple[float, float],
 ) -> torch.Tensor:
-    """The values after one step of Adam (Kingma and Ba, 2015, algorithm 1); the moments are changed in place."""
+    """Return the values after one step of Adam (Kingma and Ba, 2015, algorithm 1), and update the moments in place.
+
+    Args:
+        values: Parameters, N×….
+        gradient: Their gradient.
+        moments: First and second moments, in the same shape.
+        step: Number of the step, from 0.
+        rate: Learning rate.
+        betas: Decay rates of the two moments.
+    """
     mean, square = moments
     mean.lerp_(gradient, 1 - betas[0])
     square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])

@@ -1,4 +1,4 @@
-"""What inversion attacks share: their configuration, their output, and the judge who compares it with the truth."""
+"""The base class of inversion attacks, and their output."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
+from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
-from securitynet.attacks.inversion._search import Search, SearchResult
-from securitynet.attacks.inversion._subject import Subject
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch
 from securitynet.methods.base import Gallery, Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -27,43 +28,45 @@ from securitynet.records import Access, Direction, Measurement
 logger = logging.getLogger(__name__)
 
 SHOWN = 4
-"""Reconstructions of a class that a gallery shows."""
+"""Number of reconstructions of each class that a gallery shows."""
 
 WORTH_LISTING = 50
-"""Up to so many classes, each has a measurement of its own; the arrays hold all."""
+"""Up to this many classes, each class gets measurements of its own; the stored arrays contain all classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reconstructions(Output):
-    """Reconstructed images and what the judge found of each.
+    """Reconstructed images and their comparison with the training data.
 
-    There are N = L × Q of them: Q restarts of each of L requested classes, those of a class side by side.
+    There are N = L × Q of them, with Q restarts for each of L requested classes; those of one class are consecutive.
 
     Attributes:
-        images: N×C×H×W uint8, as they were judged.
+        images: The reconstructions as they were evaluated, N×C×H×W uint8.
         classes: The requested class of each, N int64.
         posterior: The target's posterior of that class, N.
-        iterations: Iterations spent on each, N.
-        rank: Classes that the evaluation classifier prefers to the requested one, N; 0 if it recognises it.
-        mse: To the mean training image of the class, N.
-        ssim: Likewise.
-        embedding_distance: To the centroid of the class in the target's embedding, in units of real images' mean
-            distance to it, N; NaN if the target has none.
-        feature_distance: The same in the evaluation classifier's embedding, N.
-        nearest_distance: To the nearest training image of the class in that embedding, in units of the mean distance
-            of real images that neither network was trained on, N.
-        closer_to_member: Whether its nearest real image, in pixels, is one that the target was trained on, of equally
-            many that it was and was not trained on, N.
+        iterations: Number of iterations spent on each, N.
+        rank: Number of classes that the evaluation classifier prefers to the requested one, N; 0 if it agrees.
+        mse: Mean squared error to the mean training image of the class, N.
+        ssim: Structural similarity to the mean training image of the class, N.
+        embedding_distance: Distance to the centroid of the class in the target's embedding, relative to the mean
+            distance of real images, N; NaN if the target has no embedding.
+        feature_distance: The same in the embedding of the evaluation classifier, N.
+        nearest_distance: Distance to the nearest training image of the class in that embedding, relative to the mean
+            distance of real images that neither network was trained on, N.
+        closer_to_member: Whether the nearest real image, in pixels, is one that the target was trained on, among equal
+            numbers of images that it was and was not trained on, N.
         labels: The requested classes, L.
         names: Their names, L.
-        blank_mse: Of the mean training image of each and the nearest of black, grey and white, L.
-        mean_colour_mse: The same for an image in the mean colour of all, L.
-        other_class_mse: The same for another class's mean image, averaged over those, L.
+        blank_mse: Mean squared error between the mean training image of each class and the nearest of black, grey and
+            white, L.
+        mean_colour_mse: The same for an image in the mean colour of all images, L.
+        other_class_mse: The same for the mean image of another class, averaged over the other classes, L.
         means: Mean training images, L×C×H×W uint8.
         nearest: The training image nearest in pixels to the first reconstruction of each class, L×C×H×W uint8.
-        num_classes: Classes of the target.
-        recognised: (right answers, images) of the evaluation classifier on real images that it was not trained on, 2.
-        notes: What a reader must know; they go to the note of each accuracy.
+        num_classes: Number of classes of the target.
+        recognised: Number of real images that the evaluation classifier, which was not trained on them, recognises,
+            and number of those images, 2.
+        notes: Notes for the reader; they are added to the note of each accuracy.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "top5-accuracy", "mse", "mse-mean-colour", "closer-to-member")
@@ -90,16 +93,16 @@ class Reconstructions(Output):
     recognised: tuple[int, int]
     notes: tuple[str, ...] = ()
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("names", "notes"):
-            found[name] = np.asarray(found[name], dtype=np.str_)
-        return {name: np.asarray(value) for name, value in found.items()}
+            arrays[name] = np.asarray(arrays[name], dtype=np.str_)
+        return {name: np.asarray(value) for name, value in arrays.items()}
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reconstructions:
-        """See `Output.from_arrays`."""
         values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
         for name in ("names", "notes"):
             values[name] = tuple(str(text) for text in values[name])
@@ -108,11 +111,11 @@ class Reconstructions(Output):
         return cls(**values)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Accuracies of the evaluation classifier, then distances to the classes (`securitynet.metrics.inversion`)."""
+        """Compute accuracies of the evaluation classifier, then distances to the classes; see `metrics.inversion`."""
         lower = {"direction": Direction.LOWER, "level": level}
         higher = {"direction": Direction.HIGHER, "level": level}
-        right, asked = self.recognised
-        judge = f"The evaluation classifier recognises {right} of {asked} real images that it was not trained on."
+        right, judged = self.recognised
+        judge = f"The evaluation classifier recognises {right} of {judged} real images that it was not trained on."
         measured = [inversion.clustered_rate("accuracy", self.rank == 0, self.classes, **lower)]  # type: ignore[arg-type]
         if self.num_classes > 5:
             measured.append(inversion.clustered_rate("top5-accuracy", self.rank < 5, self.classes, **lower))  # type: ignore[arg-type]
@@ -132,7 +135,7 @@ class Reconstructions(Output):
             self._mean("embedding-distance", self.embedding_distance, **higher),
             self._mean("feature-distance", self.feature_distance, **higher),
             self._mean("knn-distance", self.nearest_distance, **higher),
-            # A plain image of a class is the nearest one to many reconstructions of it: each class counts once.
+            # One plain image of a class is often the nearest to many of its reconstructions, so each class counts once.
             inversion.clustered_rate(
                 "closer-to-member",
                 self.closer_to_member,
@@ -147,7 +150,7 @@ class Reconstructions(Output):
         return measured
 
     def galleries(self) -> list[Gallery]:
-        """The first reconstructions of each class beside its mean and the nearest training image."""
+        """Show the first reconstructions of each class beside its mean and the nearest training image."""
         restarts = min(SHOWN, len(self.images) // len(self.labels))
         rows = []
         for number, label in enumerate(self.labels):
@@ -166,13 +169,13 @@ class Reconstructions(Output):
 
 
 class InversionAttack(Attack):
-    """An attack that reconstructs images of chosen classes, all classes and restarts at once.
+    """An attack that reconstructs images of chosen classes; all classes and restarts are optimised together.
 
     Attributes:
-        classes: Which; all by default.
-        restarts: Reconstructions of each class.
-        evaluator: How the classifier that judges them is trained.
-        references: Real images of each class that they are compared with, at most.
+        classes: Classes to reconstruct; all by default.
+        restarts: Number of reconstructions of each class.
+        evaluator: How the evaluation classifier is trained.
+        references: Largest number of real images of each class to compare with.
     """
 
     output: ClassVar[type[Output]] = Reconstructions
@@ -192,32 +195,42 @@ class InversionAttack(Attack):
         return value
 
     @abstractmethod
-    def search(self, subject: Subject, data: TrialData, context: Context) -> Search:
-        """Everything that is optimised, ready to start. Models of the adversary's are trained here."""
+    def search(self, attacked: AttackedClasses, data: TrialData, context: Context) -> InversionSearch:
+        """Prepare the optimisation; models of the adversary are trained here.
+
+        Args:
+            attacked: The target and the requested classes.
+            data: Data of the trial.
+            context: Seed, cache and device.
+        """
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
-        """The evaluation classifier, by which attacks on one target, and on others of its architecture, are judged."""
+        """List the evaluation classifier, which serves all attacks on targets of this architecture."""
         return [shared_evaluator(target, data, self.evaluator, context)]
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
-        """See `Attack.run`."""
         target.require(Access.WHITE_BOX, "gradients to the input")
-        subject = Subject.of(target, data, self.classes, self.restarts)
+        attacked = AttackedClasses.of(target, data, self.classes, self.restarts)
         evaluator = obtain_evaluator(target, data, self.evaluator, context)
-        search = self.search(subject, data, context)
-        with search.carried_out(context) as found:
-            judged = _judge.judge(subject, data, evaluator, found.images, self.references, context.seed)
-            return self._output(subject, found, judged, evaluator.recognised)
+        search = self.search(attacked, data, context)
+        with search.carried_out(context) as result:
+            judged = _judge.judge(attacked, data, evaluator, result.images, self.references, context.seed)
+            return self._output(attacked, result, judged, evaluator.recognised)
 
     def _output(
-        self, subject: Subject, found: SearchResult, judged: _judge.Judged, recognised: tuple[int, int]
+        self,
+        attacked: AttackedClasses,
+        result: InversionResult,
+        judged: _judge.JudgedReconstructions,
+        recognised: tuple[int, int],
     ) -> Reconstructions:
         return Reconstructions(
-            classes=subject.classes.numpy(),
-            iterations=found.iterations,
-            labels=np.asarray(subject.labels, dtype=np.int64),
-            names=subject.names,
-            num_classes=subject.num_classes,
+            classes=attacked.classes.numpy(),
+            iterations=result.iterations,
+            labels=np.asarray(attacked.labels, dtype=np.int64),
+            names=attacked.names,
+            num_classes=attacked.num_classes,
             recognised=recognised,
             **vars(judged),
         )

@@ -19,21 +19,20 @@ def attack_together(
 ) -> list[MembershipScores]:
     """Run one learned attack on several targets, training the attack networks of all of them at once.
 
-    What comes out is what the attack gives on each target alone, but for rounding. Where targets differ in the number
-    of their classes, those of one number are trained together. The device, the cache of checkpoints and the progress
-    are those of the first context.
+    The results are those of the attack on each target alone, up to rounding. Targets with the same number of classes
+    are trained together. Device, checkpoint cache and progress are those of the first context.
 
     Args:
-        attack: One that trains networks, such as ``mlp-posteriors``.
-        cases: Targets with their data and context; one target may come with several data.
-        threat_model: The one that is played out.
+        attack: An attack that trains networks, such as ``mlp-posteriors``.
+        cases: Targets with their data and context; a target may occur several times with different data.
+        threat_model: The threat model to assume.
 
     Returns:
         The scores of each case, in order.
 
     Raises:
         AccessDenied: If a target gives less access than the threat model assumes.
-        ConfigurationError: If the attack does not serve the threat model, or there are no cases.
+        ConfigurationError: If the attack does not support the threat model, or there are no cases.
     """
     from securitynet.errors import ConfigurationError
 

@@ -1,8 +1,8 @@
-"""Distance to the decision boundary, from predicted classes alone: many records at once, each within a budget.
+"""Distance to the decision boundary from predicted classes alone, for many records at once, within a query budget.
 
-A decision-based search in the manner of HopSkipJump (Chen, Jordan and Wainwright, 2020), in the Euclidean norm: from a
-point on the other side, bisect to the boundary; estimate its normal from the answers to small random steps; move along
-it, and bisect again.
+A decision-based search like HopSkipJump (Chen, Jordan and Wainwright, 2020) in the Euclidean norm: from a point on the
+other side, bisect to the boundary; estimate its normal from the predicted classes at small random steps; move along the
+normal, and bisect again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from securitynet.attacks.membership._label_only import Oracle
 
 BISECTIONS = 8
-"""Questions of a bisection: the fraction of the way is then known to 1/256."""
+"""Queries per bisection, which locate the boundary to 1/256 of the segment."""
 
 STEP_TRIES = 5
-"""Most questions until a step along the normal, halved each time, stays on the other side."""
+"""Largest number of times a step along the normal is halved until it stays on the other side."""
 
 FIRST_DIRECTIONS = 16
-"""Random steps for the first estimate of the normal; the t-th has the square root of t times as many."""
+"""Number of random steps for the first estimate of the normal; the t-th estimate uses √t times as many."""
 
 FEWEST_DIRECTIONS = 8
 
@@ -39,15 +39,15 @@ def distances(
     queries: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """An upper bound on the Euclidean distance from each image to the nearest one of another class, N float32.
+    """Return an upper bound of the Euclidean distance from each image to the nearest one of another class, N float32.
 
     Args:
-        oracle: Predicted classes.
-        images: N×C×H×W in [0, 1], which the oracle puts into ``labels``.
-        labels: N.
-        starts: Images that it puts into other classes, N×C×H×W.
-        queries: Most questions for each image, at least `BISECTIONS`.
-        generator: Of the random steps.
+        oracle: Returns predicted classes.
+        images: Images in [0, 1], N×C×H×W, which the oracle assigns to ``labels``.
+        labels: Their classes, N.
+        starts: Images that it assigns to other classes, N×C×H×W.
+        queries: Largest number of queries per image, at least `BISECTIONS`.
+        generator: Random numbers of the steps.
     """
     origin, shape = images.flatten(1), images.shape[1:]
 
@@ -71,7 +71,7 @@ def distances(
 
 
 def _bisect(wrong: Wrong, origin: torch.Tensor, beyond: torch.Tensor) -> torch.Tensor:
-    """Points just on the other side, on the segments from ``origin`` to ``beyond``, which is on the other side."""
+    """Return points just across the boundary, on the segments from ``origin`` to ``beyond`` on the other side."""
     rows = torch.arange(len(origin))
     low, high = torch.zeros(len(origin), 1), torch.ones(len(origin), 1)
     for _ in range(BISECTIONS):
@@ -84,17 +84,17 @@ def _bisect(wrong: Wrong, origin: torch.Tensor, beyond: torch.Tensor) -> torch.T
 def _normal(
     wrong: Wrong, origin: torch.Tensor, beyond: torch.Tensor, directions: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Unit vectors that point to the other side, estimated from ``directions`` questions each."""
+    """Estimate unit normals that point to the other side, from ``directions`` queries each."""
     count, size = origin.shape
     # A step must cross the boundary about half the time; this is HopSkipJump's choice for the Euclidean norm.
     length = ((beyond - origin).norm(dim=1) / math.sqrt(size)).clamp_min(1e-4)[:, None, None]
     steps = torch.randn((count, directions, size), generator=generator)
     steps /= steps.norm(dim=2, keepdim=True)
     points = (beyond[:, None] + length * steps).clamp(0, 1)
-    steps = (points - beyond[:, None]) / length  # what the limits of the image left of them
+    steps = (points - beyond[:, None]) / length  # the steps that remain after clipping to [0, 1]
     rows = torch.arange(count).repeat_interleave(directions)
     signs = wrong(points.flatten(0, 1), rows).view(count, directions).float() * 2 - 1
-    # Centring lowers the variance; where all answers agree there is nothing to centre.
+    # Centring lowers the variance; if all predictions agree, there is nothing to centre.
     mean = signs.mean(dim=1, keepdim=True)
     weights = torch.where(mean.abs() == 1, signs, signs - mean)
     estimate = (weights[:, :, None] * steps).mean(dim=1)
@@ -104,7 +104,7 @@ def _normal(
 def _step(
     wrong: Wrong, origin: torch.Tensor, beyond: torch.Tensor, normal: torch.Tensor, iteration: int
 ) -> torch.Tensor:
-    """Along the normal, by a step halved until it stays on the other side; points for which none does stay put."""
+    """Step along the normal, halving the step until it stays on the other side; a point without such a step stays."""
     size = ((beyond - origin).norm(dim=1) / math.sqrt(iteration))[:, None]
     moved, rows = beyond.clone(), torch.arange(len(origin))
     for _ in range(STEP_TRIES):

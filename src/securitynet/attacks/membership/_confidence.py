@@ -1,8 +1,8 @@
-"""Functions of a target's outputs from which membership scores are made, without the loss of digits near certainty.
+"""Functions of a target's outputs for membership scores, computed without loss of precision near certainty.
 
-An overfitted model's posteriors are so close to 1 that their float32 form, and often their float64 form, is 1: all such
-records would tie, and TPR at a low FPR would be decided by rounding. So everything here is computed in double precision
-from logits, with 1 − p taken as the sum of the other posteriors.
+The posteriors of an overfitted model are so close to 1 that they round to 1 in float32 and often in float64: all such
+records would tie, and rounding would decide TPR at a low FPR. Everything here is therefore computed in double precision
+from logits, with 1 − p computed as the sum of the other posteriors.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from securitynet.errors import TargetError
 
 
 def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The logits in double precision.
+    """Check outputs and return the logits in double precision.
 
     Args:
-        logits: N×K, or M×N×K for several models.
-        labels: N.
+        logits: Logits, N×K, or M×N×K for several models.
+        labels: True classes, N.
 
     Raises:
         TargetError: If shapes do not fit, there are fewer than two classes, a label is outside [0, K), or a value is
@@ -28,13 +28,13 @@ def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> ND
     values = np.asarray(logits, dtype=np.float64)
     if values.ndim not in (2, 3) or labels.ndim != 1 or values.shape[-2] != len(labels):
         raise TargetError(
-            f"Outputs of shape {np.shape(logits)} do not fit {labels.shape} labels; N×K and N are expected."
+            f"Outputs of shape {np.shape(logits)} do not match labels of shape {labels.shape}; expected N×K and N."
         )
     classes = values.shape[-1]
     if classes < 2:
-        raise TargetError("Outputs of a single class say nothing about membership: all posteriors are 1.")
+        raise TargetError("Outputs with a single class say nothing about membership: all posteriors are 1.")
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
-        raise TargetError(f"Labels range from {labels.min()} to {labels.max()}; the outputs are of {classes} classes.")
+        raise TargetError(f"Labels range from {labels.min()} to {labels.max()}; the outputs have {classes} classes.")
     if np.isfinite(values).all():
         return values
     bad = (np.isnan(values) | np.isposinf(values) | np.isneginf(values).all(axis=-1, keepdims=True)).any(axis=-1)
@@ -47,16 +47,16 @@ def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> ND
 
 
 def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """φ = log(p_y / (1 − p_y)), the logit of the posterior of the true class (Carlini et al., 2022, section 4).
+    """Return φ = log(p_y / (1 − p_y)), the logit of the posterior of the true class (Carlini et al., 2022, section 4).
 
-    Close to normally distributed over retrainings, which is what LiRA relies on.
+    It is approximately normally distributed over retrainings, which LiRA relies on.
 
     Args:
-        logits: N×K or M×N×K, up to a constant per row.
-        labels: N.
+        logits: Logits, N×K or M×N×K, up to a constant per row.
+        labels: True classes, N.
 
     Returns:
-        N or M×N; finite where no posterior is exactly 0.
+        N or M×N; finite unless a posterior is exactly 0.
 
     Raises:
         TargetError: See `check_outputs`.
@@ -70,7 +70,7 @@ def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Along the last axis; in a third of the time that SciPy's takes on rows of few classes."""
+    """Log-sum-exp along the last axis; on rows of few classes it takes a third of the time of SciPy's."""
     peak = values.max(axis=-1)
     peak = np.where(np.isfinite(peak), peak, 0.0)
     with np.errstate(divide="ignore"):  # nothing but zeros: the logarithm is minus infinity
@@ -78,12 +78,12 @@ def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def log_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logarithm of p_y, in nats: minus the cross-entropy loss. Shapes and errors as for `scaled_confidence`."""
+    """Return the logarithm of p_y in nats, minus the cross-entropy loss; arguments as for `scaled_confidence`."""
     return np.asarray(-np.logaddexp(0.0, -scaled_confidence(logits, labels)), dtype=np.float64)
 
 
 def margin(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logit of the true class minus the largest other, N; positive if the prediction is right."""
+    """Return the logit of the true class minus the largest other logit, N; positive if the prediction is correct."""
     values = check_outputs(logits, labels)
     rows = np.arange(len(labels))
     others = values.copy()
@@ -92,12 +92,12 @@ def margin(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[n
 
 
 def top_confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logit of the largest posterior, N."""
+    """Return the logit of the largest posterior, N."""
     return scaled_confidence(logits, np.asarray(np.argmax(logits, axis=1), dtype=np.int64))
 
 
 def entropy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Shannon entropy of the posteriors, N, in nats, in [0, log K]."""
+    """Return the Shannon entropy of the posteriors, N, in nats, in [0, log K]."""
     top = np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
     values = check_outputs(logits, top)
     log_p = np.asarray(log_softmax(values, axis=1))
@@ -108,17 +108,17 @@ def entropy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def check_evidence(observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]) -> None:
-    """Raise `TargetError` unless a signal of N records, that of M shadow models, and who was trained on what fit.
+    """Raise `TargetError` if the shapes do not match or a signal is NaN.
 
     Args:
-        observed: N.
-        shadows: M×N.
-        included: M×N.
+        observed: Signal under the target, N.
+        shadows: Signal under the shadow models, M×N.
+        included: Whether shadow model m was trained on record n, M×N.
     """
     if shadows.ndim != 2 or shadows.shape != included.shape or observed.shape != shadows.shape[1:]:
         raise TargetError(
             f"Signals of shapes {observed.shape} (target) and {shadows.shape} (shadow models) and inclusion of shape "
-            f"{included.shape} do not fit; N, M×N and M×N are expected."
+            f"{included.shape} do not match; expected N, M×N and M×N."
         )
     if np.isnan(observed).any() or np.isnan(shadows).any():
-        raise TargetError("A signal is NaN: the target's or a shadow model's outputs mean nothing.")
+        raise TargetError("A signal is NaN: the outputs of the target or of a shadow model are unusable.")

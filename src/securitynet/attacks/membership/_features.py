@@ -1,8 +1,8 @@
-"""What attack networks are fed: pure functions of logits, labels and gradients.
+"""Inputs of attack networks: pure functions of logits, labels and gradients.
 
-Posteriors of an overfitted target differ from 0 and 1 by less than float32 can hold, and losses and gradients of its
-members span twenty orders of magnitude. Each is therefore given on a scale on which members and non-members lie apart
-by a few units; all scales are one-to-one, so nothing is lost or added.
+Posteriors of an overfitted target differ from 0 and 1 by less than float32 resolves, and the losses and gradients of
+its members span twenty orders of magnitude. Each input is therefore transformed to a scale on which members and
+non-members differ by a few units. All transformations are one-to-one, so no information is lost or added.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _LARGEST_INPUT = 10.0
 
 
 def logit_scaled(logits: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The values log p − log(1 − p) of each posterior p, N×K, in double precision inside, bounded by ±100.
+    """Return log p − log(1 − p) of each posterior p, N×K, computed in double precision and bounded by ±100.
 
     Args:
-        logits: N×K, up to a constant per row, K at least 2.
+        logits: Logits, N×K, up to a constant per row, K at least 2.
     """
     log_p = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
-    # Of all but the largest, 1 - p is at least a half; of the largest it is the sum of the others.
+    # For all posteriors but the largest, 1 - p is at least one half; for the largest it is the sum of the others.
     rows, top = np.arange(len(log_p)), log_p.argmax(axis=1)
     others = log_p.copy()
     others[rows, top] = -np.inf
@@ -35,22 +35,27 @@ def logit_scaled(logits: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def ranked(values: NDArray[np.float32], count: int | None = None) -> NDArray[np.float32]:
-    """Each row in descending order, its first ``count`` values (all by default)."""
+    """Return the ``count`` largest values of each row in descending order (all by default)."""
     return np.ascontiguousarray(-np.sort(-values, axis=1)[:, :count])
 
 
 def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """N×K."""
+    """Return labels in one-hot encoding, N×K."""
     return np.eye(classes, dtype=np.float32)[labels]
 
 
 def ranked_gradients(layer: LastLayer, labels: NDArray[np.int64], limit: int) -> NDArray[np.float32]:
-    """Gradients of the last layer in an order that is the same for all models, N×F with F at most ``limit``.
+    """Return gradients of the last layer in an order that is comparable between models, N×F, F at most ``limit``.
 
-    The gradient is the outer product of the residuals (K) and the layer's inputs (D, with a 1 for the bias). Which
-    unit of a layer does what is an accident of training: an attack network that learned from the gradients of a shadow
-    model, unit by unit, could not read those of the target. So the residual of the label comes first and the others
-    by falling size, and the inputs by falling magnitude. What exceeds the limit is cut off where it is smallest.
+    The gradient is the outer product of the residuals (K) and the layer's inputs (D, with a 1 for the bias). The role
+    of each unit is an accident of training, so an attack network that learned from the gradients of a shadow model unit
+    by unit could not interpret those of the target. Therefore the residual of the label comes first and the others in
+    descending order, and the inputs are ordered by descending magnitude. The smallest values beyond the limit are cut.
+
+    Args:
+        layer: Residuals and inputs of the last layer.
+        labels: True classes, N.
+        limit: Largest number of values per record.
     """
     residuals = layer.residuals.numpy()
     rows = np.arange(len(labels))
@@ -68,10 +73,15 @@ def ranked_gradients(layer: LastLayer, labels: NDArray[np.int64], limit: int) ->
 
 
 def projected_gradients(layer: LastLayer, limit: int, generator: torch.Generator) -> NDArray[np.float32]:
-    """Gradients of the last layer as they are, N×F; projected at random where they have more than ``limit`` values.
+    """Return unsorted gradients of the last layer, N×F, randomly projected if they have more than ``limit`` values.
 
-    The projection is (A·residual) ⊗ (B·input) with Gaussian A and B, which keeps inner products of gradients in
-    expectation and never makes a whole gradient.
+    The projection is (A·residual) ⊗ (B·input) with Gaussian A and B. It preserves inner products of gradients in
+    expectation and never computes a full gradient.
+
+    Args:
+        layer: Residuals and inputs of the last layer.
+        limit: Largest number of values per record.
+        generator: Random numbers of the projection.
     """
     left, right = layer.residuals, layer.embeddings
     if layer.bias:
@@ -85,7 +95,7 @@ def projected_gradients(layer: LastLayer, limit: int, generator: torch.Generator
 
 
 def _shape(classes: int, inputs: int, limit: int) -> tuple[int, int]:
-    """Sizes of the two factors whose product has at most ``limit`` values; classes give way after inputs."""
+    """Return the sizes of two factors whose product is at most ``limit``; inputs are cut before classes."""
     if classes * inputs <= limit:
         return classes, inputs
     height = min(classes, max(1, int(limit**0.5)))
@@ -97,14 +107,14 @@ def _outer(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.
 
 
 class Scale:
-    """Brings each input to mean 0 and one deviation on the records that train the attack network.
+    """Standardises each input on the records that train the attack network.
 
     Args:
-        values: Of those records, N×F.
-        compress: First pass through asinh(x / s), with s the median magnitude of what is not zero: linear for small
-            values and logarithmic for large ones, for inputs that span orders of magnitude on both sides of zero.
-        unit_norm: The deviation is 1 / √F instead of 1, so that a record's inputs have a norm of about 1 however many
-            they are.
+        values: Inputs of those records, N×F.
+        compress: Whether to apply asinh(x / s) first, where s is the median magnitude of the non-zero values. It is
+            linear for small values and logarithmic for large ones, for inputs that span orders of magnitude.
+        unit_norm: Whether to scale to a standard deviation of 1 / √F instead of 1, so that the inputs of a record have
+            a norm of about 1.
     """
 
     def __init__(self, values: NDArray[np.float32], *, compress: bool = False, unit_norm: bool = False) -> None:
@@ -118,7 +128,7 @@ class Scale:
         self._factor = values.shape[1] ** -0.5 if unit_norm else 1.0
 
     def __call__(self, values: NDArray[np.float32]) -> torch.Tensor:
-        """Scaled values, N×F float32, bounded by ±10 deviations: another model's may lie far outside."""
+        """Scale values, N×F float32, and clip them to ±10: those of another model may lie far outside."""
         scaled = (self._squeezed(values) - self._mean) / self._deviation
         bounded = np.clip(scaled, -_LARGEST_INPUT, _LARGEST_INPUT) * self._factor
         return torch.from_numpy(bounded.astype(np.float32))

@@ -1,7 +1,7 @@
-"""What label-only attacks share: a sample of the records, and an oracle that gives labels and counts questions.
+"""The base of label-only attacks: a sample of the records, and an oracle that returns labels and counts queries.
 
-These attacks see predicted classes and nothing else: neither posteriors nor logits (Choquette-Choo et al., "Label-only
-membership inference attacks", 2021).
+These attacks see predicted classes only, neither posteriors nor logits (Choquette-Choo et al., "Label-only membership
+inference attacks", 2021).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
@@ -26,18 +27,19 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel
 
 Oracle = Callable[[torch.Tensor], torch.Tensor]
-"""Images in [0, 1], N×C×H×W, in; predicted classes, N int64, out."""
+"""Maps images in [0, 1], N×C×H×W, to predicted classes, N int64."""
 
 NUMBERS_AT_ONCE = 1 << 24
-"""Numbers in the images that are made up at once: 64 MiB of them."""
+"""Number of values in the images generated at once: 64 MiB."""
 
 
 class LabelOnlyAttack(Attack):
-    """An attack that asks for the predicted classes of images it makes from each record.
+    """An attack that queries the predicted classes of images derived from each record.
 
     Attributes:
-        records: It is expensive, so it is run on a random sample of each of four groups, members and non-members that
-            the adversary knows (to tune the threshold) and does not know (to be judged): this many of each at most.
+        records: Largest sample size. Because the attack is expensive, it runs on a random sample of at most this many
+            records from each of four groups: members and non-members that the adversary knows (to tune the threshold)
+            and does not know (for the evaluation).
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
@@ -45,37 +47,37 @@ class LabelOnlyAttack(Attack):
     )
     output: ClassVar[type[Output]] = MembershipScores
 
-    records: int = Field(default=250, ge=1, description="Most records of each of the four groups.")
+    records: int = Field(default=250, ge=1, description="Largest number of records of each of the four groups.")
 
     @abstractmethod
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        """One score per record of ``signals``, higher meaning "more likely a member".
+        """Return one score per record; a higher score means "more likely a member".
 
         Args:
-            oracle: The target.
-            signals: Of the sample. Only their labels and predictions may be looked at.
-            helpers: Likewise, of the records that `helping` names.
-            data: For the images.
-            context: For seed and progress.
+            oracle: Queries the target.
+            signals: Outputs for the sample; only labels and predictions may be used.
+            helpers: The same for the records that `helping` returns.
+            data: Data of the trial, for the images.
+            context: Seed and progress.
         """
 
     def helping(self, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """Records besides the sample whose predicted classes the attack needs, sorted; none by default."""
+        """Return records besides the sample whose predicted classes the attack needs, sorted; none by default."""
         return np.empty(0, np.int64)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
-        asked = context.signals(target, data, union(sample, helping))
-        signals = asked.select(sample)
+        queried = context.signals(target, data, union(sample, helping))
+        signals = queried.select(sample)
         before = target.query_counter.snapshot()
 
         def oracle(images: torch.Tensor) -> torch.Tensor:
             return torch.cat([target.labels(batch) for batch in torch.split(images, target.batch_size)])
 
-        scores = self.scores(oracle, signals, asked.select(helping), data, context)
+        scores = self.scores(oracle, signals, queried.select(helping), data, context)
         after = target.query_counter.snapshot()
         context.extra_queries.append(Queries(total=after.total - before.total, unique=after.unique - before.unique))
         known = known_records(signals.indices, data)
@@ -99,5 +101,5 @@ class LabelOnlyAttack(Attack):
 
 
 def as_floats(data: TrialData, indices: NDArray[np.int64]) -> torch.Tensor:
-    """Images in [0, 1], N×C×H×W float32."""
+    """Return images in [0, 1], N×C×H×W float32."""
     return data.dataset.batch(indices).float() / 255

@@ -1,4 +1,4 @@
-"""What learned membership attacks share: who trains the attack network, who is scored, and how they are kept apart."""
+"""The base of learned membership attacks, which keeps training records and scored records apart."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_model
 from securitynet.attacks.base import Attack
@@ -33,10 +34,10 @@ from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Auxiliary
 
 Features = tuple[NDArray[np.float32], ...]
-"""Inputs of an attack network, each N×F."""
+"""Inputs of an attack network, each of shape N×F."""
 
 LEAST_PER_CLASS = 8
-"""Members, and non-members, of a class that a network of its own needs."""
+"""Smallest number of members, and of non-members, with which a class gets its own network."""
 
 _LEAST_MOVED = 0.02
 _LEAST_SPREAD = 1e-6
@@ -44,12 +45,12 @@ _LEAST_SPREAD = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What the adversary sees of records on one model.
+    """What the adversary observes about records on one model.
 
     Attributes:
-        features: One row per record.
+        features: Inputs of the attack network, one row per record.
         classes: True classes, N.
-        is_member: Of that model, N.
+        is_member: Whether that model was trained on each record, N.
     """
 
     features: Features
@@ -58,16 +59,16 @@ class Observed:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedCase:
     """An attack on one target before its networks are trained.
 
     Attributes:
-        known: What is learned from.
-        wanted: What is scored.
+        known: Observations that the networks learn from.
+        wanted: Observations to be scored.
         scored: Outputs of the target for the scored records.
-        data: Of the trial.
-        context: Of the trial.
-        notes: For the measurements.
+        data: Data of the trial.
+        context: Context of the trial.
+        notes: Notes for the measurements.
     """
 
     known: Observed
@@ -79,10 +80,10 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """One network: of which case, for which class (None: all), and what it learns from."""
+class _Training:
+    """The training of one network: its case, its class (None: all classes), and the records it learns from."""
 
-    case: Prepared
+    case: PreparedCase
     label: int | None
     network: nn.Module
     inputs: Inputs
@@ -92,21 +93,20 @@ class _Job:
 
 
 class LearnedAttack(Attack):
-    """An attack that trains networks to tell members from non-members.
+    """An attack that trains networks to distinguish members from non-members.
 
-    Under ``partial`` auxiliary data they learn from the members and non-members that the adversary knows, and score
-    the others; under ``shadow`` data they learn from a shadow model on the shadow parts, and score all members and
-    non-members. No record is both learned from and scored, so all that is scored is held out. Members and non-members
-    weigh the same in training, however many of each there are; the score is the log-odds of being a member, and the
-    decision is at 0.
+    Under ``partial`` auxiliary data, they learn from the members and non-members that the adversary knows and score
+    the others; under ``shadow`` data, they learn from a shadow model on the shadow parts and score all members and
+    non-members. No record is both learned from and scored, so every scored record is held out. Members and non-members
+    have the same total weight in training. The score is the log-odds of membership, and the threshold is 0.
 
     Attributes:
-        epochs: Passes of the attack network over its training records.
-        batch_size: Records a batch.
-        learning_rate: Of Adam.
-        repeats: Attack networks with different seeds, trained at once, whose log-odds are averaged.
-        per_class: Train a network for each class, all at once. A class of which the adversary has fewer than
-            `LEAST_PER_CLASS` members or non-members uses one that was trained on all classes.
+        epochs: Number of epochs of the attack network.
+        batch_size: Records per batch.
+        learning_rate: Learning rate of Adam.
+        repeats: Number of attack networks with different seeds, trained together, whose log-odds are averaged.
+        per_class: Whether each class has its own network. A class of which the adversary has fewer than
+            `LEAST_PER_CLASS` members or non-members uses a network that was trained on all classes.
     """
 
     output: ClassVar[type[Output]] = MembershipScores
@@ -120,57 +120,64 @@ class LearnedAttack(Attack):
 
     @abstractmethod
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """Inputs of the attack network for the records of ``signals``, which are outputs of ``model``."""
+        """Compute the inputs of the attack network.
+
+        Args:
+            model: The target or a shadow model.
+            signals: Outputs of ``model`` for the records.
+            data: Data of the trial.
+            context: Seed, cache and device.
+        """
 
     @abstractmethod
     def network(self, widths: Sequence[int]) -> nn.Module:
-        """A fresh attack network for inputs of these widths, from rows of each to two logits."""
+        """Create an attack network that maps inputs of these widths to two logits."""
 
     def scales(self, features: Features) -> list[Scale]:
-        """How the inputs are scaled, from those of the training records."""
+        """Fit the scaling of each input to the training records."""
         return [Scale(values) for values in features]
 
     def shadow(self) -> ShadowTraining:
-        """How a shadow model is trained."""
+        """Return how the shadow model is trained."""
         return ShadowTraining()
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
-        """The shadow model, where the adversary has shadow data."""
+        """List the shadow model, if the adversary has shadow data."""
         shadow = context.threat_model is not None and context.threat_model.auxiliary is Auxiliary.SHADOW
         return shared_shadow(target, data, self.shadow(), context) if shadow else ()
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         return self.run_together([(target, data, context)])[0]
 
     def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[MembershipScores]:
-        """Run on several targets, whose attack networks are trained at once; see `attack_together`."""
+        """Run on several targets whose attack networks are trained together; see `attack_together`."""
         prepared = [self._prepared(*case) for case in cases]
         shapes = [tuple(values.shape[1] for values in one.known.features) for one in prepared]
-        found: dict[int, MembershipScores] = {}
-        for shape in dict.fromkeys(shapes):  # networks of other inputs have other layers
+        results: dict[int, MembershipScores] = {}
+        for shape in dict.fromkeys(shapes):  # only networks of one shape can be trained together
             numbers = [number for number, own in enumerate(shapes) if own == shape]
             scores = self._learn([prepared[number] for number in numbers])
             for number, values in zip(numbers, scores, strict=True):
-                found[number] = self._judged(prepared[number], values)
-        return [found[number] for number in range(len(cases))]
+                results[number] = self._judged(prepared[number], values)
+        return [results[number] for number in range(len(cases))]
 
-    def _judged(self, prepared: Prepared, scores: NDArray[np.float64]) -> MembershipScores:
+    def _judged(self, prepared: PreparedCase, scores: NDArray[np.float64]) -> MembershipScores:
         records = len(prepared.known.is_member)
         notes = (*prepared.notes, *self._hardly_trained(records), *_says_nothing(scores))
         return MembershipScores.of(prepared.scored, prepared.data, scores, 0.0, notes=notes)
 
-    def _prepared(self, target: Target, data: TrialData, context: Context) -> Prepared:
-        """All that is known before networks are trained."""
+    def _prepared(self, target: Target, data: TrialData, context: Context) -> PreparedCase:
+        """Collect everything that is known before networks are trained."""
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         signals = context.signals(target, data)
         notes: tuple[str, ...] = ()
         if auxiliary is Auxiliary.SHADOW:
-            found = shadow_model(target, data, self.shadow(), context)
-            records = union(found.shadow.members, found.non_members)
-            answers = collect(found.shadow.target, data.dataset, records, cache=context.cache)
-            known = self._observed(found.shadow.target, answers, found.shadow.members, data, context)
-            scored, notes = signals, found.fidelity
+            trained = shadow_model(target, data, self.shadow(), context)
+            records = union(trained.shadow.members, trained.non_members)
+            outputs = collect(trained.shadow.target, data.dataset, records, cache=context.cache)
+            known = self._observed(trained.shadow.target, outputs, trained.shadow.members, data, context)
+            scored, notes = signals, trained.fidelity
         else:
             splits = data.splits
             taught = union(splits.known_members, splits.known_non_members)
@@ -185,7 +192,7 @@ class LearnedAttack(Attack):
                     hint="Change the share that the adversary knows with --known.",
                 )
         _check_widths(known.features, wanted.features)
-        return Prepared(known, wanted, scored, data, context, notes)
+        return PreparedCase(known, wanted, scored, data, context, notes)
 
     def _observed(
         self, model: Target, signals: Signals, members: NDArray[np.int64], data: TrialData, context: Context
@@ -193,9 +200,9 @@ class LearnedAttack(Attack):
         features = self.features(model, signals, data, context)
         return Observed(features, signals.labels, np.isin(signals.indices, members))
 
-    def _learn(self, cases: Sequence[Prepared]) -> list[NDArray[np.float64]]:
-        """Train all networks of all cases at once, and score each record with those that answer for its class."""
-        jobs: list[_Job] = []
+    def _learn(self, cases: Sequence[PreparedCase]) -> list[NDArray[np.float64]]:
+        """Train all networks of all cases together, and score each record with those of its class."""
+        trainings: list[_Training] = []
         scales = [self.scales(one.known.features) for one in cases]
         for one, scale in zip(cases, scales, strict=True):
             inputs = _scaled(scale, one.known.features)
@@ -205,45 +212,47 @@ class LearnedAttack(Attack):
                 for number in range(self.repeats):
                     seed = derived_seed(one.context.seed, f"attack network {number}")
                     network = self._fresh([values.shape[1] for values in inputs], seed)
-                    jobs.append(_Job(one, label, network, inputs, rows, members[rows], seed))
+                    trainings.append(_Training(one, label, network, inputs, rows, members[rows], seed))
         context = cases[0].context
         train_together(
-            [job.network for job in jobs],
-            [job.inputs for job in jobs],
-            [job.members.long() for job in jobs],
+            [training.network for training in trainings],
+            [training.inputs for training in trainings],
+            [training.members.long() for training in trainings],
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[job.seed for job in jobs],
-            weights=[_balancing(job.members) for job in jobs],
-            rows=[job.rows for job in jobs],
+            seeds=[training.seed for training in trainings],
+            weights=[_balancing(training.members) for training in trainings],
+            rows=[training.rows for training in trainings],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
         )
         return [
-            self._scores(one, _scaled(scale, one.wanted.features), [job for job in jobs if job.case is one])
+            self._scores(
+                one, _scaled(scale, one.wanted.features), [training for training in trainings if training.case is one]
+            )
             for one, scale in zip(cases, scales, strict=True)
         ]
 
-    def _scores(self, case: Prepared, asked: Inputs, jobs: Sequence[_Job]) -> NDArray[np.float64]:
-        """Log-odds of the scored records, by the networks of their class, or else by those of all."""
+    def _scores(self, case: PreparedCase, inputs: Inputs, trainings: Sequence[_Training]) -> NDArray[np.float64]:
+        """Return the log-odds of the scored records from the networks of their class, or else of all classes."""
         scores = np.empty(len(case.wanted.classes))
-        own = {job.label for job in jobs}
+        own = {training.label for training in trainings}
         answering = np.array([label if label in own else -1 for label in case.wanted.classes])
         for label in np.unique(answering):
             part = np.flatnonzero(answering == label)
-            rows = tuple(values[torch.from_numpy(part)] for values in asked)
-            mine = [job for job in jobs if job.label == (None if label < 0 else label)]
-            scores[part] = np.mean([_log_odds(job.network, rows) for job in mine], axis=0)
+            rows = tuple(values[torch.from_numpy(part)] for values in inputs)
+            mine = [training for training in trainings if training.label == (None if label < 0 else label)]
+            scores[part] = np.mean([_log_odds(training.network, rows) for training in mine], axis=0)
         return scores
 
-    def _groups(self, known: Observed, asked: NDArray[np.int64]) -> list[tuple[int | None, NDArray[np.bool_]]]:
-        """Class and records of each network: of each class that has enough, and of all classes if another is asked."""
+    def _groups(self, known: Observed, labels: NDArray[np.int64]) -> list[tuple[int | None, NDArray[np.bool_]]]:
+        """List class and training records of each network: one per class with enough records, and one for the rest."""
         groups: list[tuple[int | None, NDArray[np.bool_]]] = []
-        for label in np.unique(asked) if self.per_class else ():
+        for label in np.unique(labels) if self.per_class else ():
             mask = known.classes == label
             if min((mask & known.is_member).sum(), (mask & ~known.is_member).sum()) >= LEAST_PER_CLASS:
                 groups.append((int(label), mask))
-        if len(groups) < len(np.unique(asked)) or not self.per_class:
+        if len(groups) < len(np.unique(labels)) or not self.per_class:
             groups.append((None, np.ones(len(known.classes), dtype=bool)))
         return groups
 
@@ -253,13 +262,13 @@ class LearnedAttack(Attack):
             return self.network(widths)
 
     def _hardly_trained(self, records: int) -> tuple[str, ...]:
-        """A note where Adam, which moves a weight by about the learning rate a step, can't have got anywhere."""
+        """Return a warning if training was too short: Adam moves a weight by about the learning rate per step."""
         steps = self.epochs * -(-records // self.batch_size)
         if steps * self.learning_rate >= _LEAST_MOVED:
             return ()
         return (
             f"WARNING: the attack network took {steps} steps at a learning rate of {self.learning_rate:g}, which is "
-            "too few to learn much; give it a higher learning rate or more epochs on so little data.",
+            "too few to learn much; on so few records, use a higher learning rate or more epochs.",
         )
 
 
@@ -267,8 +276,8 @@ class MLP(nn.Sequential):
     """Linear layers with ReLU between them.
 
     Args:
-        widths: Of the input, of each hidden layer, and of the output; at least two.
-        last: Whether a ReLU follows the last layer too.
+        widths: Widths of the input, of each hidden layer, and of the output; at least two.
+        last: Whether a ReLU follows the last layer as well.
     """
 
     def __init__(self, *widths: int, last: bool = False) -> None:
@@ -279,7 +288,7 @@ class MLP(nn.Sequential):
 
 
 class Joined(nn.Module):
-    """A network of its own for each input, whose outputs are joined and fed to another."""
+    """One network per input, whose concatenated outputs are the input of another network."""
 
     def __init__(self, branches: Sequence[nn.Module], head: nn.Module) -> None:
         super().__init__()
@@ -287,7 +296,7 @@ class Joined(nn.Module):
         self.head = head
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Logits, N×2."""
+        """Compute logits, N×2."""
         parts = [branch(values) for branch, values in zip(self.branches, inputs, strict=True)]
         logits: torch.Tensor = self.head(torch.cat(parts, dim=-1))
         return logits
@@ -298,7 +307,7 @@ def _scaled(scales: Sequence[Scale], features: Features) -> Inputs:
 
 
 def _check_widths(known: Features, wanted: Features) -> None:
-    """Raise an error if the shadow model and the target differ in the length of what they show."""
+    """Raise an error if an input differs in width between the shadow model and the target."""
     for of_shadow, of_target in zip(known, wanted, strict=True):
         if of_shadow.shape[1] != of_target.shape[1]:
             raise ConfigurationError(
@@ -309,17 +318,17 @@ def _check_widths(known: Features, wanted: Features) -> None:
 
 
 def _says_nothing(scores: NDArray[np.float64]) -> tuple[str, ...]:
-    """A note where all scores are the same but for rounding."""
+    """Return a warning if all scores are equal up to rounding."""
     if np.ptp(scores) > _LEAST_SPREAD:
         return ()
     return (
-        "WARNING: the attack network gives all records the same score, as one does whose units have all died; give it "
+        "WARNING: the attack network gives all records the same score, as it does if all its units are dead; give it "
         "a lower learning rate.",
     )
 
 
 def _balancing(is_member: torch.Tensor) -> torch.Tensor:
-    """Weights of mean 1 with which members and non-members count the same."""
+    """Return weights of mean 1 with which members and non-members count the same."""
     share = is_member.float().mean()
     return torch.where(is_member, 0.5 / share, 0.5 / (1 - share)).float()
 

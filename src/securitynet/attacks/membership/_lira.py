@@ -1,7 +1,7 @@
-"""The likelihood-ratio attack on arrays: from signals of a target and of shadow models to scores, without any model.
+"""The likelihood-ratio attack on arrays: scores from the signals of a target and of shadow models.
 
-Carlini et al., "Membership inference attacks from first principles" (2022), sections 4 and 5. The signal of a record
-under shadow models that were trained on it, and under those that were not, is taken to be normal.
+Carlini et al., "Membership inference attacks from first principles" (2022), sections 4 and 5. The signals of a record
+under shadow models that were trained on it, and under those that were not, are modelled as normal distributions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from securitynet.errors import ConfigurationError, TargetError
 Variance = Literal["fixed", "per-record"]
 
 SMALLEST_SPREAD = 1e-6
-"""Standard deviations are at least this: shadow models that agree to the last digit must not divide by 0."""
+"""Lower bound of standard deviations; without it, shadow models that agree to the last digit divide by 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,37 +26,37 @@ class Normals:
     """One normal distribution per record.
 
     Attributes:
-        mean: N; NaN for records without a shadow model in this group.
-        spread: Standard deviation, N.
+        mean: Means, N; NaN for records without a shadow model in this group.
+        spread: Standard deviations, N.
     """
 
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
 
     def log_density(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Logarithm of the density at each record's value, up to one constant for all, N."""
+        """Return the logarithm of the density at each record's value, N, up to a common constant."""
         return np.asarray(-0.5 * ((values - self.mean) / self.spread) ** 2 - np.log(self.spread), dtype=np.float64)
 
 
 def fit(signals: NDArray[np.float64], chosen: NDArray[np.bool_], variance: Variance) -> Normals:
-    """A normal for each record, from the chosen shadow models.
+    """Fit a normal distribution for each record to the chosen shadow models.
 
-    The ``fixed`` variance is one for all records, pooled after the records' own means are taken out: the spread between
-    records is no part of it. ``per-record`` variances are the records' own where they have two shadow models or
-    more; others get the fixed one.
+    The ``fixed`` variance is common to all records and is pooled after subtracting each record's own mean, so the
+    spread between records is not part of it. ``per-record`` variances are those of each record where it has at least
+    two shadow models; other records get the fixed variance.
 
     Args:
-        signals: M×N.
+        signals: Signals under the shadow models, M×N.
         chosen: Which shadow models count for which record, M×N.
-        variance: See above.
+        variance: Kind of variance, see above.
 
     Raises:
-        ConfigurationError: If no record has two chosen shadow models, so that no spread can be told.
+        ConfigurationError: If no record has two chosen shadow models, so that the variance cannot be estimated.
     """
     counts = chosen.sum(axis=0)
     if not (counts > 1).any():
         raise ConfigurationError(
-            "The spread of a signal can't be told: no record has two shadow models that were trained on it, "
+            "The variance cannot be estimated: no record has two shadow models that were trained on it, "
             "or two that were not.",
             hint="Train more shadow models.",
         )
@@ -78,23 +78,23 @@ def online(
     *,
     variance: Variance = "fixed",
 ) -> NDArray[np.float64]:
-    """Logarithm of the likelihood ratio of "trained on it" over "not trained on it" (algorithm 1).
+    """Return the log-likelihood ratio of "trained on the record" to "not trained on it" (algorithm 1).
 
-    A record that is in the training sets of all shadow models, or of none, lacks one of its two means. It gets the
-    other plus or minus the average gap between the two, over the records that have both.
+    A record in the training sets of all shadow models, or of none, lacks one of its two means. The missing mean is set
+    to the other plus or minus the average gap between the two, over the records that have both.
 
     Args:
-        observed: Signal of the target, N; `scaled_confidence` is the one that is close to normal.
-        shadows: The same signal of the shadow models, M×N.
+        observed: Signal under the target, N; `scaled_confidence` is approximately normal.
+        shadows: The same signal under the shadow models, M×N.
         included: Whether shadow model m was trained on record n, M×N.
-        variance: ``fixed`` is better below some 64 shadow models (section 6.3).
+        variance: See `fit`; ``fixed`` is better with fewer than about 64 shadow models (section 6.3).
 
     Returns:
-        N, higher meaning "more likely a member"; 0 where both are as likely.
+        Scores, N; higher means "more likely a member", and 0 that both are equally likely.
 
     Raises:
         TargetError: If shapes do not fit or a signal is not finite.
-        ConfigurationError: If there are too few shadow models for a spread.
+        ConfigurationError: If there are too few shadow models to estimate a variance.
     """
     _check(observed, shadows, included)
     inside, outside = fit(shadows, included, variance), fit(shadows, ~included, variance)
@@ -114,23 +114,23 @@ def offline(
     *,
     variance: Variance = "fixed",
 ) -> NDArray[np.float64]:
-    """One-sided: by how many standard deviations the signal is above what models without the record give (section 5.2).
+    """Return by how many standard deviations the signal exceeds that of models without the record (section 5.2).
 
-    The paper's score is the normal distribution function of this; the number of deviations ranks alike and does not
-    round to 1.
+    The score is one-sided. The paper applies the normal distribution function to it; the number of deviations has the
+    same ranking and does not round to 1.
 
     Args:
-        observed: Signal of the target, N.
-        shadows: M×N.
-        included: M×N; only shadow models that were not trained on a record count for it.
+        observed: Signal under the target, N.
+        shadows: The same signal under the shadow models, M×N.
+        included: Whether shadow model m was trained on record n, M×N; only models not trained on it are used.
         variance: See `fit`.
 
     Returns:
-        N; NaN for records that all shadow models were trained on.
+        Scores, N; NaN for records that all shadow models were trained on.
 
     Raises:
         TargetError: If shapes do not fit or a signal is not finite.
-        ConfigurationError: If there are too few shadow models for a spread.
+        ConfigurationError: If there are too few shadow models to estimate a variance.
     """
     _check(observed, shadows, included)
     outside = fit(shadows, ~included, variance)
@@ -140,4 +140,4 @@ def offline(
 def _check(observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]) -> None:
     check_evidence(observed, shadows, included)
     if not (np.isfinite(observed).all() and np.isfinite(shadows).all()):
-        raise TargetError("A signal is not finite: the target or a shadow model gives a posterior of exactly 0 or 1.")
+        raise TargetError("A signal is not finite: the target or a shadow model outputs a posterior of exactly 0 or 1.")

@@ -1,7 +1,7 @@
-"""Quantile regression of a score, on arrays: how unusual a value is for a record like this one that is not a member.
+"""Quantile regression of a score on arrays: how unusual a score is for a similar record that is not a member.
 
 Bertran et al., "Scalable membership inference attacks via quantile regression" (2023), section 3. Instead of many
-shadow models, one regression, learned from non-members, says what scores to expect of a record by its features.
+shadow models, one regression on non-members predicts the distribution of a record's score from its features.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from securitynet.errors import SplitError
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
-"""Levels of the regressed quantiles. Between and beyond them a normal distribution's shape is taken."""
+"""Levels of the regressed quantiles. Between and beyond them, a normal shape is assumed."""
 
 FEWEST = 20
-"""Non-members that a regression can be learned from."""
+"""Smallest number of non-members for a regression."""
 
 _SMALLEST_SPREAD = 1e-6
 
 
 class QuantileRegressor:
-    """Conditional quantiles by gradient-boosted trees with the pinball loss, one ensemble per level.
+    """Estimates conditional quantiles with gradient-boosted trees and the pinball loss, one ensemble per level.
 
     Args:
-        features: Of records that are no members, N×F.
+        features: Features of non-members, N×F.
         values: Their scores, N.
-        levels: Increasing, in (0, 1).
-        trees: Boosting rounds at most.
-        seed: Of early stopping, which holds out a tenth where there are 500 records or more.
+        levels: Levels of the quantiles, increasing, in (0, 1).
+        trees: Largest number of boosting rounds.
+        seed: Seed of early stopping, which holds out a tenth if there are at least 500 records.
 
     Raises:
         SplitError: If there are fewer than `FEWEST` records.
@@ -54,7 +54,7 @@ class QuantileRegressor:
                 hint="Let the adversary know more records with --known, or assess more records.",
             )
         self.levels = tuple(levels)
-        # Trees put a value into every leaf; scores far out would be rounded against each other without a common scale.
+        # Scaled to a common range, so that outlying scores do not lose precision in the values of the leaves.
         self._centre, self._scale = float(np.median(values)), max(float(np.std(values)), _SMALLEST_SPREAD)
         scaled = (values - self._centre) / self._scale
         self._models = [
@@ -71,19 +71,19 @@ class QuantileRegressor:
         ]
 
     def quantiles(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The quantiles of each record, N×levels, increasing along the levels.
+        """Predict the quantiles of each record, N×levels, increasing along the levels.
 
-        Regressions that were learned apart can cross; sorting mends that, and brings them no farther from the truth
-        (Chernozhukov, Fernández-Val and Galichon, 2010).
+        Separately fitted regressions can cross; sorting fixes that and never increases the error (Chernozhukov,
+        Fernández-Val and Galichon, 2010).
         """
         rows = np.stack([model.predict(features) for model in self._models], axis=1)
         return np.sort(rows, axis=1) * self._scale + self._centre
 
     def normal_scores(self, features: NDArray[np.floating], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How high each value is among those to be expected of a non-member with such features, N.
+        """Return the position of each value in the predicted distribution of non-members, as a normal deviate, N.
 
-        On the scale of standard normal deviates: 1.28 is the 90% quantile. Linear between the regressed quantiles, and
-        beyond them with the slope between the outer ones and the middle.
+        For example, 1.28 is the 90% quantile. The scale is linear between the regressed quantiles; beyond them it
+        continues with the slope between the outermost quantile and the middle one.
         """
         return normal_scores(self.quantiles(features), values, self.levels)
 
@@ -91,21 +91,21 @@ class QuantileRegressor:
 def normal_scores(
     quantiles: NDArray[np.float64], values: NDArray[np.float64], levels: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Values on the scale of standard normal deviates, by quantiles of their own; see `QuantileRegressor`.
+    """Convert values to standard normal deviates by their own quantiles; see `QuantileRegressor.normal_scores`.
 
     Args:
-        quantiles: N×levels, not decreasing along the levels.
-        values: N.
-        levels: Increasing, in (0, 1); three or more.
+        quantiles: Quantiles of each record, N×levels, not decreasing along the levels.
+        values: Values, N.
+        levels: Levels of the quantiles, increasing, in (0, 1); at least three.
     """
     deviates = stats.norm.ppf(levels)
     rows = np.arange(len(values))
-    # Equal quantiles would make a step of no width, and the deviate of a value on it ambiguous.
+    # Equal quantiles would give a step of zero width, on which the deviate of a value is ambiguous.
     spread = np.maximum(quantiles[:, -1] - quantiles[:, 0], _SMALLEST_SPREAD)
     apart = quantiles + spread[:, None] * 1e-6 * np.arange(len(levels))
     right = (values[:, None] > apart).sum(axis=1).clip(1, len(levels) - 1)
     left = right - 1
-    # Outside, the wider span to the middle level is less noisy than the last gap.
+    # Outside, the slope over the wider span to the middle level is less noisy than that of the last gap.
     middle = len(levels) // 2
     below, above = values < apart[:, 0], values > apart[:, -1]
     left, right = np.where(above, middle, left), np.where(above, len(levels) - 1, right)
@@ -124,21 +124,21 @@ def describe(
     components: int = 32,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """What a regression may know of a record: its class, and its image in a few principal components.
+    """Return the features of the regression: the class of a record and a few principal components of its image.
 
     The target's outputs and embeddings are left out on purpose: the score is a function of them, and a regression that
-    sees them learns that function instead of what to expect.
+    sees them would learn that function instead of the distribution of non-members.
 
     Args:
-        images: N×P flattened; None if there are none (recorded outputs): then the class alone.
-        labels: N.
-        learned_from: Records that the components are computed from, N.
-        classes: Classes in all.
-        components: Principal components at most.
-        seed: Of the randomised decomposition.
+        images: Flattened images, N×P; None if there are none (recorded outputs), which leaves the class alone.
+        labels: Classes, N.
+        learned_from: Whether each record is used to compute the components, N.
+        classes: Number of classes.
+        components: Largest number of principal components.
+        seed: Seed of the randomised decomposition.
 
     Returns:
-        N×(classes + components).
+        Features, N×(classes + components).
     """
     one_hot = np.eye(classes)[labels]
     if images is None:

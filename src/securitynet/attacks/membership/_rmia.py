@@ -1,7 +1,7 @@
-"""The relative attack on arrays: how often a record's likelihood ratio beats that of records of the population.
+"""RMIA on arrays: how often the likelihood ratio of a record exceeds that of records from the population.
 
-Zarifzadeh, Liu and Shokri, "Low-cost high-power membership inference attacks" (2024), section 3. All in logarithms,
-so that posteriors near 0 and near 1 lose nothing.
+Zarifzadeh, Liu and Shokri, "Low-cost high-power membership inference attacks" (2024), section 3. Everything is computed
+in logarithms, so that posteriors near 0 and 1 lose no precision.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from securitynet.errors import ConfigurationError
 def log_ratio_online(
     observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Logarithm of Pr(x | θ) / Pr(x), with Pr(x) half the mean over models with and half that over models without x.
+    """Return the logarithm of Pr(x | θ) / Pr(x), where Pr(x) averages the means over models with x and without x.
 
-    A record with shadow models on one side only has the mean of those.
+    For a record whose shadow models are all of one kind, Pr(x) is the mean over those.
 
     Args:
         observed: Log-posterior of the true class under the target, N.
@@ -27,7 +27,7 @@ def log_ratio_online(
         included: Whether shadow model m was trained on record n, M×N.
 
     Returns:
-        N.
+        Log-ratios, N.
 
     Raises:
         TargetError: If shapes do not fit or a signal is NaN.
@@ -42,9 +42,9 @@ def log_ratio_online(
 def log_ratio_offline(
     observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_], a: float
 ) -> NDArray[np.float64]:
-    """Logarithm of Pr(x | θ) / Pr(x), with Pr(x) ≈ ((1 + a)·Pr(x)_out + (1 − a)) / 2.
+    """Return the logarithm of Pr(x | θ) / Pr(x), with Pr(x) ≈ ((1 + a)·Pr(x)_out + (1 − a)) / 2.
 
-    Only models without x are needed: Pr(x)_in is taken to be a·Pr(x)_out + 1 − a. With a = 1, Pr(x) is Pr(x)_out.
+    Only models without x are needed: Pr(x)_in is approximated by a·Pr(x)_out + 1 − a. With a = 1, Pr(x) is Pr(x)_out.
 
     Args:
         observed: Log-posterior of the true class under the target, N.
@@ -66,23 +66,23 @@ def log_ratio_offline(
 
 
 def counts(ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: float = 1.0) -> NDArray[np.int64]:
-    """For each record, how many z of the population it beats: those with ratio(x) / ratio(z) ≥ γ.
+    """Count, for each record x, the records z of the population with ratio(x) / ratio(z) ≥ γ.
 
-    One sort of the population and one binary search per record, instead of comparing each pair.
+    This takes one sort of the population and one binary search per record, instead of N×Z comparisons.
 
     Args:
         ratios: Log-ratios of the records, N.
         population: Log-ratios of records that the target was not trained on, Z.
-        gamma: At least 1 in the paper; it moves all scores and leaves their order.
+        gamma: At least 1 in the paper; it shifts all scores and keeps their order.
 
     Raises:
         ConfigurationError: If the population is empty.
     """
     if len(population) == 0:
-        raise ConfigurationError("The relative attack needs records of the population to compare with; there are none.")
-    # ratio(x) / ratio(z) ≥ γ means log ratio(z) ≤ log ratio(x) − log γ: the rank of the right-hand side in the sorted
-    # population. side="right" counts equality, as the paper's ≥ does, so duplicates of x in the population are beaten
-    # at γ = 1.
+        raise ConfigurationError("RMIA needs records from the population to compare with; there are none.")
+    # ratio(x) / ratio(z) ≥ γ is equivalent to log ratio(z) ≤ log ratio(x) − log γ. The number of such z is the rank of
+    # the right-hand side in the sorted population. side="right" counts equality, as the paper's ≥ does, so with γ = 1 a
+    # record exceeds its own duplicates in the population.
     beaten = np.searchsorted(np.sort(population), ratios - np.log(gamma), side="right")
     return np.asarray(beaten, dtype=np.int64)
 
@@ -90,22 +90,28 @@ def counts(ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: 
 def scores(
     ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: float = 1.0, *, break_ties: bool = True
 ) -> NDArray[np.float64]:
-    """The share of the population that each record beats, N in [0, 1] (equation 3).
+    """Return the share of the population that each record exceeds, N in [0, 1] (equation 3).
 
-    A count is one of Z + 1 numbers, and the records that beat all of the population are the ones that matter at a low
-    FPR: with ``break_ties`` records of one count are put in the order of their ratios, which is the order that a larger
-    population would show. Counts keep their order.
+    A count takes one of Z + 1 values, and the records that exceed the whole population are the ones that matter at
+    a low FPR. With ``break_ties``, records with equal counts are ordered by their ratios, which is the order that a
+    larger population would show; records with different counts keep their order.
+
+    Args:
+        ratios: Log-ratios of the records, N.
+        population: Log-ratios of records that the target was not trained on, Z.
+        gamma: Factor by which a ratio must exceed another.
+        break_ties: Whether to order records with equal counts by their ratios.
     """
     beaten = counts(ratios, population, gamma)
     if not break_ties:
         return beaten / len(population)
-    # expit lies in [0, 1] and rises with the ratio, so it orders records within one count and never carries one past
-    # the next count; dividing by Z + 1 keeps the score in [0, 1].
+    # expit maps the ratio monotonically to [0, 1], so adding it orders records with equal counts and never lifts one
+    # above the next count. Dividing by Z + 1 keeps the score in [0, 1].
     return np.asarray((beaten + expit(ratios)) / (len(population) + 1), dtype=np.float64)
 
 
 def _log_mean(shadows: NDArray[np.float64], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Logarithm of the mean of the chosen posteriors of each record, N; NaN where none is chosen."""
+    """Return the logarithm of the mean of the chosen posteriors of each record, N; NaN if none is chosen."""
     numbers = chosen.sum(axis=0)
     total = logsumexp(np.where(chosen, shadows, -np.inf), axis=0)
     return np.where(numbers > 0, total - np.log(np.maximum(numbers, 1)), np.nan)

@@ -1,7 +1,7 @@
-"""Label-only, agreement under changes: a member keeps its class when noise is added or the image is moved.
+"""Label-only, agreement under augmentation: members keep their class when noise is added or the image is shifted.
 
 Choquette-Choo et al., "Label-only membership inference attacks" (2021), sections 3.3 and 3.4: translations and noise.
-Cheaper than the distance to the boundary, which the share of agreeing answers stands for.
+The share of copies that keep their class is a cheap proxy for the distance to the boundary.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
 from securitynet.methods.context import Context
@@ -22,25 +23,25 @@ from securitynet.randomness import generator
 
 
 class AugmentationAgreement(LabelOnlyAttack):
-    """Score is the share of changed copies of a record, and itself, that the target puts into the true class.
+    """The score is the share of a record and its altered copies that the target assigns to the true class.
 
     Attributes:
         sigmas: Standard deviations of the noise, for pixels in [0, 1].
-        repeats: Noisy copies for each of them.
-        shift: Pixels by which copies are moved left, right, up and down; 0 for none.
+        repeats: Number of noisy copies per standard deviation.
+        shift: Pixels by which copies are shifted left, right, up and down; 0 for no shifted copies.
     """
 
-    costs: ClassVar[str | None] = "asks the target dozens of questions for each of a sample of records"
+    costs: ClassVar[str | None] = "queries the target dozens of times for each record of a sample"
 
-    records: int = Field(default=500, ge=1, description="Most records of each of the four groups.")
+    records: int = Field(default=500, ge=1, description="Largest number of records of each of the four groups.")
     sigmas: tuple[float, ...] = Field(default=(0.05, 0.1, 0.2), description="Standard deviations of the noise.")
     repeats: int = Field(default=10, ge=1, description="Noisy copies for each standard deviation.")
-    shift: int = Field(default=1, ge=0, description="Pixels by which copies are moved.")
+    shift: int = Field(default=1, ge=0, description="Pixels by which copies are shifted.")
 
+    @override
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        """See `LabelOnlyAttack.scores`."""
         random = generator(context.seed, "noise")
         agreed = signals.correct.astype(np.float64)
         copies = 1
@@ -57,7 +58,7 @@ class AugmentationAgreement(LabelOnlyAttack):
         return agreed / copies
 
     def changes(self, images: torch.Tensor, random: torch.Generator) -> Iterator[torch.Tensor]:
-        """The changed copies, each N×C×H×W in [0, 1]."""
+        """Yield the altered copies, each N×C×H×W in [0, 1]."""
         for sigma in self.sigmas:
             for _ in range(self.repeats):
                 yield (images + sigma * torch.randn(images.shape, generator=random)).clamp(0, 1)
@@ -67,7 +68,13 @@ class AugmentationAgreement(LabelOnlyAttack):
 
 
 def moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """Images moved by whole pixels; the nearest row or column fills what comes in."""
+    """Shift images by whole pixels; the nearest row or column fills the gap.
+
+    Args:
+        images: N×C×H×W.
+        down: Pixels to shift down; negative values shift up.
+        right: Pixels to shift right; negative values shift left.
+    """
     height, width = images.shape[2:]
     rows = (torch.arange(height) - down).clamp(0, height - 1)
     columns = (torch.arange(width) - right).clamp(0, width - 1)

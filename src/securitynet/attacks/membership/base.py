@@ -1,4 +1,4 @@
-"""What membership attacks share: their output, and the base for those that score one record from its outputs."""
+"""The output of membership attacks, and the base classes of attacks that score each record by itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import margin
@@ -24,23 +25,24 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Measurement
 
 FEWEST_PER_CLASS = 10
-"""Known members, and known non-members, that a class needs for a threshold of its own."""
+"""Smallest number of known members, and of known non-members, with which a class gets its own threshold."""
 
 
 @dataclass(frozen=True, eq=False)
 class MembershipScores(Output):
-    """Scores of records, higher meaning "more likely a member".
+    """Scores of records; a higher score means "more likely a member".
 
     Attributes:
         indices: Records, N int64.
-        scores: N float64.
-        is_member: The truth, N.
-        threshold: From which on the adversary says "member": one number, or N where it depends on the record.
-        held_out: Records that tuned nothing, N: those on which decisions at the threshold are judged.
-        notes: What a reader must know to read the scores; they go to the note of each measurement.
-        labels: True classes, N; for the breakdown by class, as the next two are for theirs.
-        correct: Whether the target's prediction is the label, N.
-        margin: Logit of the true class minus the largest other, N; None where the target answers with labels only.
+        scores: Scores, N float64.
+        is_member: True membership, N.
+        threshold: Score from which on the adversary decides "member": one number, or N if it depends on the record.
+        held_out: Whether each record was held out of all tuning, N; decisions at the threshold are evaluated on these.
+        notes: Notes for the reader; they are added to the note of each measurement.
+        labels: True classes, N, for the breakdown by class.
+        correct: Whether the target's prediction is the label, N, for the breakdown by correctness.
+        margin: Logit of the true class minus the largest other logit, N, for the breakdown by margin; None if the
+            target returns labels only.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("auc",)
@@ -65,14 +67,14 @@ class MembershipScores(Output):
         held_out: NDArray[np.bool_] | None = None,
         notes: tuple[str, ...] = (),
     ) -> MembershipScores:
-        """Scores of the records of ``signals``, with the truth and the facts for breakdowns.
+        """Combine scores with the true membership and the columns of the breakdowns.
 
         Args:
-            signals: Of N records that are members or non-members.
-            data: Says which.
-            scores: N.
-            threshold: One, or N.
-            held_out: N; all by default.
+            signals: Outputs for N records, each a member or a non-member.
+            data: Data of the trial, which determines the members.
+            scores: Scores, N.
+            threshold: Threshold, one or N.
+            held_out: Whether each record was held out, N; all by default.
             notes: See the attribute.
 
         Raises:
@@ -91,22 +93,22 @@ class MembershipScores(Output):
             None if signals.head == "labels" else margin(signals.logits, signals.labels),
         )
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
-        facts = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
+        columns = {"labels": self.labels, "correct": self.correct, "margin": self.margin}
         return {
             "indices": self.indices,
             "scores": self.scores,
             "is_member": self.is_member,
             "threshold": np.asarray(self.threshold),
             "held_out": self.held_out,
-            **{name: values for name, values in facts.items() if values is not None},
+            **{name: values for name, values in columns.items() if values is not None},
             **({"notes": np.asarray(self.notes, dtype=np.str_)} if self.notes else {}),
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MembershipScores:
-        """See `Output.from_arrays`."""
         threshold = arrays["threshold"]
         return cls(
             arrays["indices"],
@@ -121,7 +123,7 @@ class MembershipScores(Output):
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """AUC, balanced accuracy, advantage, TPR at each FPR, bound on epsilon (`securitynet.metrics.membership`)."""
+        """Compute AUC, balanced accuracy, advantage, TPR at each FPR and epsilon; see `metrics.membership.measure`."""
         measured = membership.measure(
             self.scores,
             self.is_member,
@@ -134,20 +136,20 @@ class MembershipScores(Output):
         return [measurement.with_notes(*self.notes) for measurement in measured]
 
     def breakdown(self, *, level: float = 0.95, class_names: Sequence[str] | None = None) -> list[Slice]:
-        """The attack by correctness, margin and class, on the held-out records (`securitynet.metrics.slices`)."""
-        kept = self.held_out
+        """Break the attack down by correctness, margin and class, on the held-out records; see `metrics.slices`."""
+        held_out = self.held_out
 
         def part(values: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if values is None else values[kept]
+            return None if values is None else values[held_out]
 
         return slices(
-            self.scores[kept],
-            self.is_member[kept],
+            self.scores[held_out],
+            self.is_member[held_out],
             labels=part(self.labels),
             correct=part(self.correct),
             margin=part(self.margin),
             class_names=class_names,
-            called=(self.scores >= self.threshold)[kept],
+            called=(self.scores >= self.threshold)[held_out],
             level=level,
         )
 
@@ -155,13 +157,13 @@ class MembershipScores(Output):
 class TunedThreshold(Attack):
     """An attack that scores each record by itself and compares the score with a threshold.
 
-    Unless a subclass fixes its threshold, the one with the best balanced accuracy on the records that the adversary
-    knows is used, and judged on the others.
+    Unless a subclass fixes the threshold, it is the one with the best balanced accuracy on the records that the
+    adversary knows, and it is evaluated on the others.
 
     Attributes:
-        per_class: A threshold for each class (Song and Mittal, 2021, section 4.1). A class of which the adversary knows
-            fewer than `FEWEST_PER_CLASS` members or non-members keeps the common one. AUC and TPR at FPR rank records
-            by their scores and do not depend on it.
+        per_class: Whether each class has its own threshold (Song and Mittal, 2021, section 4.1). A class of which the
+            adversary knows fewer than `FEWEST_PER_CLASS` members or non-members keeps the common one. AUC and TPR at
+            FPR do not depend on it, because they rank all records by their scores.
     """
 
     output: ClassVar[type[Output]] = MembershipScores
@@ -180,10 +182,17 @@ class TunedThreshold(Attack):
 
     @abstractmethod
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
-        """One score per record of ``signals``, higher meaning "more likely a member"."""
+        """Return one score per record; a higher score means "more likely a member".
 
+        Args:
+            target: The target.
+            data: Data of the trial.
+            signals: Outputs of the target for the records.
+            context: Seed, cache and device.
+        """
+
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         signals = context.signals(target, data)
         scores = self.scores(target, data, signals, context)
         if self.fixed_threshold is not None:
@@ -200,15 +209,15 @@ class ThresholdAttack(TunedThreshold):
 
     @abstractmethod
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """One score per record, higher meaning "more likely a member"."""
+        """Return one score per record; a higher score means "more likely a member"."""
 
+    @override
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
-        """See `TunedThreshold.scores`: outputs are all that it takes."""
         return self.score(signals)
 
 
 def known_records(indices: NDArray[np.int64], data: TrialData) -> NDArray[np.bool_]:
-    """Whether the adversary with partial data knows each record's membership, N."""
+    """Return whether an adversary with partial data knows the membership of each record, N."""
     return np.isin(indices, data.splits.known_members) | np.isin(indices, data.splits.known_non_members)
 
 
@@ -218,16 +227,16 @@ def tuned_threshold(
     known: NDArray[np.bool_],
     labels: NDArray[np.int64] | None = None,
 ) -> float | NDArray[np.float64]:
-    """The threshold with the best balanced accuracy on the known records, for all or by class.
+    """Return the threshold with the best balanced accuracy on the known records, common or by class.
 
     Args:
-        scores: N, higher meaning "more likely a member".
-        is_member: N; looked at for known records only.
-        known: N.
-        labels: True classes, N, for thresholds by class.
+        scores: Scores, N; higher means "more likely a member".
+        is_member: True membership, N; used for known records only.
+        known: Whether the adversary knows the membership of each record, N.
+        labels: True classes, N, for thresholds by class; None for a common threshold.
 
     Returns:
-        One number; N with ``labels``.
+        One threshold, or N with ``labels``.
 
     Raises:
         SplitError: If no members or no non-members are known.
@@ -236,8 +245,8 @@ def tuned_threshold(
     check_scores(scores)
     if not (known & is_member).any() or not (known & ~is_member).any():
         raise SplitError(
-            "A threshold can only be tuned where the adversary knows members and non-members; here one group is empty.",
-            hint="Give them a share of the records with --known.",
+            "Tuning a threshold needs known members and known non-members; here one group is empty.",
+            hint="Let the adversary know a share of the records with --known.",
         )
     common = roc.best_threshold(scores[known & is_member], scores[known & ~is_member])
     if labels is None:
@@ -252,10 +261,10 @@ def tuned_threshold(
 
 
 def check_scores(scores: NDArray[np.float64]) -> None:
-    """Raise `ConfigurationError` if a score is NaN: it could be ranked nowhere."""
+    """Raise `ConfigurationError` if a score is NaN, because NaN cannot be ranked."""
     missing = int(np.isnan(scores).sum())
     if missing:
         raise ConfigurationError(
-            f"The attack gives no score to {missing} of {len(scores)} records (NaN).",
-            hint="Check the target's outputs and, for attacks with shadow models, how many there are.",
+            f"The attack gives {missing} of {len(scores)} records no score (NaN).",
+            hint="Check the outputs of the target and, for attacks with shadow models, the number of shadow models.",
         )

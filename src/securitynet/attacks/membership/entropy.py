@@ -1,7 +1,7 @@
 """Entropy: a record is called a member if the entropy of its posterior is low.
 
-Salem et al., "ML-Leaks" (2019), section 5; Song and Mittal (2021), equation 7. It looks at no label, so a confident
-wrong prediction counts like a confident right one; modified entropy mends that.
+Salem et al., "ML-Leaks" (2019), section 5; Song and Mittal (2021), equation 7. It ignores the label, so a confident
+wrong prediction counts the same as a confident correct one; modified entropy corrects that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import entropy
 from securitynet.attacks.membership.base import ThresholdAttack
@@ -18,12 +19,12 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class Entropy(ThresholdAttack):
-    """Score is minus the Shannon entropy of the posterior."""
+    """The score is minus the Shannon entropy of the posteriors."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         return -entropy(signals.logits)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.membership.base import TunedThreshold
 from securitynet.methods.context import Context
@@ -20,13 +21,13 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SMALLEST = 1e-100
-"""Norms are taken to be at least this, so that the logarithm of 0 does not arise."""
+"""Lower bound of the norms, so that their logarithm is finite."""
 
 
 class GradientNorm(TunedThreshold):
-    """Score is minus the logarithm of the gradient's norm, in closed form: ‖p − y‖ · ‖(h, 1)‖ for a layer with input h.
+    """The score is minus the log of the gradient norm, in closed form ‖p − y‖ · ‖(h, 1)‖ for a layer with input h.
 
-    The network must end in a linear layer. One more forward pass, and no backward pass.
+    The network must end in a linear layer. The attack takes one more forward pass and no backward pass.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
@@ -34,15 +35,15 @@ class GradientNorm(TunedThreshold):
     )
     costs: ClassVar[str | None] = "runs the network over all records once more"
 
+    @override
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
-        """See `TunedThreshold.scores`."""
         return -log_norms(last_layer(target, data.dataset, signals.indices, progress=context.progress))
 
 
 def log_norms(layer: LastLayer) -> NDArray[np.float64]:
-    """Logarithms of the norms of the gradients of the last layer's weights and bias, N, in double precision.
+    """Return the logarithms of the norms of the last layer's gradients (weights and bias), N, in double precision.
 
-    The squares of residuals near 1e-20, which members of overfitted targets have, would be 0 in single precision.
+    Members of overfitted targets have residuals near 1e-20, whose squares underflow in single precision.
     """
     residuals, embeddings = layer.residuals.double(), layer.embeddings.double()
     squares = embeddings.square().sum(dim=1) + float(layer.bias)

@@ -1,7 +1,7 @@
-"""Label-only, distance to the boundary: a member lies farther from where the predicted class changes.
+"""Label-only, distance to the boundary: members lie farther from the decision boundary.
 
 Choquette-Choo et al., "Label-only membership inference attacks" (2021), section 3.4; Li and Zhang, "Membership leakage
-in label-only exposures" (2021). Misclassified records are at distance 0.
+in label-only exposures" (2021). Misclassified records have distance 0.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
@@ -23,30 +24,30 @@ from securitynet.models.targets.signals import Signals
 from securitynet.randomness import generator
 
 MOST_STARTS = 1000
-"""Known records among which a start of another class is looked for."""
+"""Number of known records among which a starting point of another class is searched."""
 
 
 class LabelOnlyBoundary(LabelOnlyAttack):
-    """Score is the Euclidean distance to the nearest image of another class that a budget of questions can find.
+    """The score is the Euclidean distance to the nearest image of another class found within a query budget.
 
     Attributes:
-        queries: Questions for each record, at most.
+        queries: Largest number of queries per record.
     """
 
-    costs: ClassVar[str | None] = "asks the target hundreds of questions for each of a sample of records"
+    costs: ClassVar[str | None] = "queries the target hundreds of times for each record of a sample"
 
-    queries: int = Field(default=250, ge=_boundary.LEAST_QUERIES, description="Most questions for each record.")
+    queries: int = Field(default=250, ge=_boundary.LEAST_QUERIES, description="Largest number of queries per record.")
 
     def helping(self, data: TrialData, seed: int) -> NDArray[np.int64]:
-        """See `LabelOnlyAttack.helping`: known records, as starts of another class."""
+        """Return known records, which provide starting points of another class; see `LabelOnlyAttack.helping`."""
         pool = union(data.splits.known_members, data.splits.known_non_members)
         return np.sort(pool[shuffled(len(pool), "starts", seed)[:MOST_STARTS]])
 
+    @override
     def scores(
         self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        """See `LabelOnlyAttack.scores`."""
-        found = np.zeros(len(signals))
+        scores = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)
         others = as_floats(data, helpers.indices)
         random = generator(context.seed, "boundary")
@@ -55,34 +56,34 @@ class LabelOnlyBoundary(LabelOnlyAttack):
             rows = correct[start : start + size]
             images, labels = as_floats(data, signals.indices[rows]), torch.from_numpy(signals.labels[rows])
             starts = nearest_of_another_class(images, labels, others, torch.from_numpy(helpers.predictions))
-            found[rows] = _boundary.distances(
+            scores[rows] = _boundary.distances(
                 oracle, images, labels, starts, queries=self.queries, generator=random
             ).numpy()
             if context.progress:
                 context.progress(min(start + size, len(correct)), len(correct))
-        return found
+        return scores
 
 
 def nearest_of_another_class(
     images: torch.Tensor, labels: torch.Tensor, others: torch.Tensor, predictions: torch.Tensor
 ) -> torch.Tensor:
-    """For each image the nearest of ``others`` that is predicted to be of another class, N×C×H×W.
+    """Return, for each image, the nearest of ``others`` with another predicted class, N×C×H×W.
 
     Args:
-        images: N×C×H×W.
+        images: Images, N×C×H×W.
         labels: Their classes, N.
-        others: M×C×H×W.
+        others: Candidates, M×C×H×W.
         predictions: Their predicted classes, M.
 
     Raises:
-        TargetError: If all others are of the class of an image: then no boundary is known.
+        TargetError: If all candidates have the class of an image, so that no point beyond the boundary is known.
     """
     gaps = torch.cdist(images.flatten(1), others.flatten(1))
     gaps[labels[:, None] == predictions[None, :]] = torch.inf
     nearest, at = gaps.min(dim=1)
     if torch.isinf(nearest).any():
         raise TargetError(
-            "The target puts all records that the adversary knows into one class; there is no boundary to go to.",
+            "The target assigns all records that the adversary knows to one class; no boundary can be found.",
             hint="Let the adversary know more records (--known), or check the target.",
         )
     return others[at]

@@ -1,4 +1,4 @@
-"""LiRA: the likelihood ratio between shadow models that were trained on the record and others that were not.
+"""LiRA: the likelihood ratio of shadow models that were trained on the record to others that were not.
 
 Carlini et al., "Membership inference attacks from first principles" (2022), section 5.1. Online: each judged record is
 in the training sets of about half of the shadow models.
@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
@@ -19,17 +20,19 @@ from securitynet.records import ThreatModel
 
 
 class LiRA(ReferenceAttack):
-    """Score is the log-likelihood ratio of the scaled confidence."""
+    """The score is the log-likelihood ratio of the scaled confidence."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "online"
 
-    variance: _lira.Variance = Field(default="fixed", description="One variance for all records, or each its own.")
+    variance: _lira.Variance = Field(
+        default="fixed", description="A common variance for all records, or one per record."
+    )
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return scaled_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         return _lira.online(records.observed, records.shadows, records.included, variance=self.variance)

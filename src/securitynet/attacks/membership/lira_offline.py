@@ -1,7 +1,7 @@
-"""LiRA offline: how far the record's confidence is above what shadow models of other data give.
+"""Offline LiRA: how far the confidence on a record exceeds that of shadow models trained on other data.
 
 Carlini et al., "Membership inference attacks from first principles" (2022), section 5.2. No shadow model is trained on
-a judged record, so the same shadow models serve for any number of them.
+an evaluated record, so the same shadow models serve any number of records.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
@@ -20,7 +21,7 @@ from securitynet.records import ThreatModel
 
 
 class LiRAOffline(ReferenceAttack):
-    """Score is the number of standard deviations above the shadow models' mean scaled confidence: one-sided."""
+    """The score is the number of standard deviations above the shadow models' mean scaled confidence (one-sided)."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "offline"
@@ -28,12 +29,14 @@ class LiRAOffline(ReferenceAttack):
     shadows: ShadowPlan = Field(
         default=ShadowPlan(pool="offline"), description="Number and training of the shadow models."
     )
-    variance: _lira.Variance = Field(default="fixed", description="One variance for all records, or each its own.")
+    variance: _lira.Variance = Field(
+        default="fixed", description="A common variance for all records, or one per record."
+    )
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return scaled_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         return _lira.offline(records.observed, records.shadows, records.included, variance=self.variance)

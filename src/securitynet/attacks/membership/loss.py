@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
 from securitynet.attacks.membership.base import ThresholdAttack
@@ -18,12 +19,12 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class Loss(ThresholdAttack):
-    """Score is minus the loss, the logarithm of the posterior of the true class."""
+    """The score is minus the loss, which is the logarithm of the posterior of the true class."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         return log_confidence(signals.logits, signals.labels)

@@ -1,7 +1,7 @@
 """ML-Doctor, black-box: a network learns from ranked posteriors and from whether the prediction is correct.
 
-ML-Doctor, sections 3.1 and 5.2 (after Salem et al., ML-Leaks, 2019): each of the two inputs goes through a 2-layer MLP,
-and both together through a 4-layer one; batches of 64, 50 epochs of Adam at 1e-5. The widths of the layers are ours.
+ML-Doctor, sections 3.1 and 5.2 (after Salem et al., ML-Leaks, 2019): each of the two inputs is processed by a 2-layer
+MLP, and their joined outputs by a 4-layer MLP; batches of 64, 50 epochs of Adam at 1e-5. The layer widths are ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import logit_scaled, ranked
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
@@ -24,11 +25,11 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLDoctorBlackBox(LearnedAttack):
-    """Inputs: the posteriors in descending order, as log p − log(1 − p), and 1 for a correct prediction.
+    """The inputs are the posteriors in descending order, as log p − log(1 − p), and 1 for a correct prediction.
 
     Attributes:
-        learning_rate: The paper's 1e-5 suits its tens of thousands of records; on a few hundred the network hardly
-            moves in 50 epochs, and the result says so.
+        learning_rate: Learning rate of Adam. The paper's 1e-5 suits tens of thousands of records; on a few hundred, the
+            network hardly changes in 50 epochs, and a note of the result says so.
         shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data.
     """
 
@@ -43,15 +44,15 @@ class MLDoctorBlackBox(LearnedAttack):
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         return ranked(logit_scaled(signals.logits)), signals.correct[:, None].astype(np.float32)
 
+    @override
     def network(self, widths: Sequence[int]) -> nn.Module:
-        """See `LearnedAttack.network`."""
         branches = [MLP(width, 128, 64, last=True) for width in widths]
         return Joined(branches, MLP(64 * len(branches), 256, 128, 64, 2))
 
+    @override
     def shadow(self) -> ShadowTraining:
-        """See `LearnedAttack.shadow`."""
         return self.shadow_training

@@ -1,7 +1,7 @@
 """ML-Doctor, white-box: a network learns from posteriors, loss, label, and the gradient of the last layer.
 
-ML-Doctor, sections 3.1 and 5.2 (after Nasr et al., 2019): each of the four inputs goes through a network of its own,
-and all together through a 4-layer MLP; batches of 64, 50 epochs of Adam at 1e-5. The networks' shapes are ours.
+ML-Doctor, sections 3.1 and 5.2 (after Nasr et al., 2019): each of the four inputs is processed by its own network, and
+their joined outputs by a 4-layer MLP; batches of 64, 50 epochs of Adam at 1e-5. The layer sizes are our choice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import (
     Scale,
@@ -32,15 +33,15 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLDoctorWhiteBox(LearnedAttack):
-    """Inputs: posteriors as log p − log(1 − p), the loss on the same scale, gradients of the last layer, one-hot label.
+    """The inputs are the posteriors as log p − log(1 − p), the loss, the last layer's gradients and the one-hot label.
 
     Attributes:
         learning_rate: See `MLDoctorBlackBox`.
-        gradients: ``ranked``: in an order that all models share (`ranked_gradients`); ``raw``: as they are, or randomly
-            projected (`projected_gradients`).
-        gradient_inputs: Most values of a gradient that the attack network is fed; each takes 4 bytes a record.
-        shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data. With ``raw`` gradients its
-            last layer must have the shape of the target's.
+        gradients: ``ranked``: sorted in an order that is comparable between models (`ranked_gradients`); ``raw``:
+            unsorted, or randomly projected (`projected_gradients`).
+        gradient_inputs: Largest number of gradient values given to the attack network; each takes 4 bytes per record.
+        shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data. With ``raw`` gradients, its
+            last layer must have the same shape as the target's.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
@@ -56,8 +57,8 @@ class MLDoctorWhiteBox(LearnedAttack):
     gradient_inputs: int = Field(default=256, ge=1)
     shadow_training: ShadowTraining = ShadowTraining()
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         posteriors = logit_scaled(signals.logits)
         loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]
         layer = last_layer(model, data.dataset, signals.indices, progress=context.progress)
@@ -67,15 +68,15 @@ class MLDoctorWhiteBox(LearnedAttack):
             gradients = projected_gradients(layer, self.gradient_inputs, generator(context.seed, "gradient projection"))
         return posteriors, loss, gradients, one_hot(signals.labels, posteriors.shape[1])
 
+    @override
     def scales(self, features: Features) -> list[Scale]:
-        """See `LearnedAttack.scales`."""
         return [Scale(values, compress=number == 2) for number, values in enumerate(features)]
 
+    @override
     def network(self, widths: Sequence[int]) -> nn.Module:
-        """See `LearnedAttack.network`."""
         branches = [MLP(width, 128, 64, last=True) for width in widths]
         return Joined(branches, MLP(64 * len(branches), 256, 128, 64, 2))
 
+    @override
     def shadow(self) -> ShadowTraining:
-        """See `LearnedAttack.shadow`."""
         return self.shadow_training

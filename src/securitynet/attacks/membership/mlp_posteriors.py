@@ -1,12 +1,14 @@
-"""MLP on full posteriors: a network of 64 and 32 neurons learns from the records that the adversary knows.
+"""MLP on full posteriors: a network with 64 and 32 neurons learns from the records that the adversary knows.
 
-SecurityNet, section 3.2: 50 epochs of Adam at 1e-2, under the public-model protocol. The posteriors come in the order
-of the classes, and the label is not told.
+SecurityNet, section 3.2: 50 epochs of Adam at 1e-2, under the public-model protocol. The posteriors are in the order
+of the classes, and the label is not an input.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from typing_extensions import override
 
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
@@ -18,12 +20,12 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLPPosteriors(PosteriorMLP):
-    """Input: all K posteriors."""
+    """The input is all K posteriors."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         return (self.scaled(signals),)

@@ -1,6 +1,6 @@
-"""MLP on the largest posteriors: a network of 64 and 32 neurons is fed the three largest ones, in descending order.
+"""MLP on the largest posteriors: a network with 64 and 32 neurons receives the three largest, in descending order.
 
-SecurityNet, sections 3.2 and 4.2: where classes are many, it does better than on all posteriors.
+SecurityNet, sections 3.2 and 4.2: with many classes, it performs better than the network on all posteriors.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._features import ranked
 from securitynet.attacks.membership._learned import Features
@@ -20,7 +21,7 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLPTop3(PosteriorMLP):
-    """Input: the ``k`` largest posteriors (all of them for targets with fewer classes)."""
+    """The input is the ``k`` largest posteriors (all of them for targets with fewer classes)."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
@@ -28,6 +29,6 @@ class MLPTop3(PosteriorMLP):
 
     k: int = Field(default=3, ge=1)
 
+    @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        """See `LearnedAttack.features`."""
         return (ranked(self.scaled(signals), self.k),)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
+from typing_extensions import override
 
 from securitynet.attacks.membership.base import ThresholdAttack
 from securitynet.models.targets.signals import Signals
@@ -18,36 +19,36 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class ModifiedEntropy(ThresholdAttack):
-    """Score is minus the modified entropy; the threshold is tuned on the records that the adversary knows."""
+    """The score is minus the modified entropy; the threshold is tuned on the records that the adversary knows."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
 
+    @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        """See `ThresholdAttack.score`."""
         return -modified_entropy(signals.logits, signals.labels)
 
 
 def modified_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mentr(F(x), y) = −(1 − F(x)_y) log F(x)_y − Σ_{i≠y} F(x)_i log(1 − F(x)_i).
+    """Compute Mentr(F(x), y) = −(1 − F(x)_y) log F(x)_y − Σ_{i≠y} F(x)_i log(1 − F(x)_i).
 
-    Computed from logits in double precision: for overfitted models most posteriors are so close to 1 that their
-    float32 form is 1, and all of them would tie.
+    It is computed from logits in double precision: most posteriors of overfitted models round to 1 in float32, so all
+    of them would tie.
 
     Args:
         logits: N×K, up to a constant per row, K at least 2.
-        labels: N, each in [0, K).
+        labels: True classes, N, each in [0, K).
 
     Returns:
-        N values, non-negative, in nats.
+        Modified entropies, N, non-negative, in nats.
     """
     rows = np.arange(len(labels))
     log_p = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     top = log_p.argmax(axis=1)
     others = log_p.copy()
     others[rows, top] = -np.inf
-    # Of the largest posterior, 1 − p is the sum of the others: a subtraction would lose it when p is near 1.
+    # For the largest posterior p, 1 − p is computed as the sum of the others: a subtraction loses it when p is near 1.
     log_rest_of_top = logsumexp(others, axis=1)
     log_p[rows, top] = np.log1p(-np.exp(log_rest_of_top))
     p = np.exp(log_p)

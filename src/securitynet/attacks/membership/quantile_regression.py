@@ -1,4 +1,4 @@
-"""Quantile regression: a record is called a member if its confidence is unusual for a non-member that looks like it.
+"""Quantile regression: a record is called a member if its confidence is unusual for a similar non-member.
 
 Bertran et al., "Scalable membership inference attacks via quantile regression" (2023). It needs no shadow model: a
 regression on the non-members that the adversary knows predicts quantiles of the scaled confidence from class and image.
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch.nn import functional
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership import _quantiles
@@ -27,33 +28,33 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SIDE = 16
-"""Most pixels a side of the images that the regression sees."""
+"""Largest side, in pixels, of the images that the regression sees."""
 
 
 class QuantileRegression(Attack):
-    """Score is the scaled confidence on the scale of normal deviates, by the record's own predicted quantiles.
+    """The score is the scaled confidence as a normal deviate, by the predicted quantiles of the record.
 
-    Known non-members teach the regression, so they are not judged. To tune the threshold they get scores from
-    regressions on the other folds of them.
+    The regression learns from the known non-members, so these are not evaluated. To tune the threshold, they are scored
+    by regressions on the other folds.
 
     Attributes:
-        components: Principal components of the images that the regression sees.
-        trees: Boosting rounds at most.
-        folds: Folds that the known non-members are divided into, to score them for the threshold.
+        components: Number of principal components of the images that the regression sees.
+        trees: Largest number of boosting rounds.
+        folds: Number of folds of the known non-members, to score them for the threshold.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
     output: ClassVar[type[Output]] = MembershipScores
-    costs: ClassVar[str | None] = "learns many regressions from images"
+    costs: ClassVar[str | None] = "fits many regressions to images"
 
     components: int = Field(default=32, ge=1, description="Principal components of the images.")
     trees: int = Field(default=100, ge=1, description="Boosting rounds at most.")
     folds: int = Field(default=3, ge=2, description="Folds of the known non-members, to tune the threshold.")
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """See `Attack.run`."""
         signals = context.signals(target, data)
         values = scaled_confidence(signals.logits, signals.labels)
         is_member = np.isin(signals.indices, data.splits.members)
@@ -84,7 +85,7 @@ class QuantileRegression(Attack):
     def _by_folds(
         self, features: NDArray[np.float64], values: NDArray[np.float64], context: Context
     ) -> NDArray[np.float64]:
-        """Scores of the teachers, each from a regression that did not learn from it."""
+        """Return scores of the known non-members, each from a regression that did not learn from the record."""
         scores = np.empty(len(values))
         for fold in np.array_split(shuffled(len(values), "folds", context.seed), self.folds):
             rest = np.ones(len(values), dtype=bool)
@@ -95,7 +96,7 @@ class QuantileRegression(Attack):
 
 
 def _thumbnails(images: torch.Tensor) -> NDArray[np.float32]:
-    """Images of at most `SIDE` pixels a side, flattened, in [0, 1]: what principal components need, and no more."""
+    """Return images in [0, 1] reduced to at most `SIDE` pixels a side and flattened, for the principal components."""
     height, width = images.shape[2:]
     small = functional.adaptive_avg_pool2d(images.float() / 255, (min(height, SIDE), min(width, SIDE)))
     return np.asarray(small.flatten(1).numpy(), dtype=np.float32)

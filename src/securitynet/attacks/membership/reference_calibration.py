@@ -1,4 +1,4 @@
-"""Reference calibration: a record's loss, less the mean loss that models of other data have on it.
+"""Reference calibration: the loss of a record minus the mean loss of models trained on other data.
 
 Watson et al., "On the importance of difficulty calibration in membership inference attacks" (2022), section 3.
 """
@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
 from securitynet.attacks.membership._reference import OFFLINE, Evidence, ReferenceAttack
@@ -18,7 +19,7 @@ from securitynet.records import ThreatModel
 
 
 class ReferenceCalibration(ReferenceAttack):
-    """Score is the mean loss under shadow models of other data, less the loss under the target."""
+    """The score is the mean loss under shadow models trained on other data minus the loss under the target."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "offline"
@@ -27,27 +28,27 @@ class ReferenceCalibration(ReferenceAttack):
         default=ShadowPlan(pool="offline"), description="Number and training of the shadow models."
     )
 
+    @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `ReferenceAttack.signal`."""
         return log_confidence(logits, labels)
 
+    @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        """See `ReferenceAttack.score`."""
         return calibrated(records.observed, records.shadows, records.included)
 
 
 def calibrated(
     observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """A signal less its mean over the shadow models that were not trained on the record.
+    """Subtract from a signal its mean over the shadow models that were not trained on the record.
 
     Args:
-        observed: N.
-        shadows: M×N.
-        included: M×N.
+        observed: Signal under the target, N.
+        shadows: The same signal under the shadow models, M×N.
+        included: Whether shadow model m was trained on record n, M×N.
 
     Returns:
-        N; NaN for records that all shadow models were trained on.
+        Calibrated signal, N; NaN for records that all shadow models were trained on.
     """
     outside = (~included).sum(axis=0)
     total = np.where(included, 0.0, shadows).sum(axis=0)

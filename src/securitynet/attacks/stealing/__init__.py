@@ -1,1 +1,1 @@
-"""Model stealing: a surrogate learns from the target's answers (SecurityNet, section 3.1; ML-Doctor, section 3.4)."""
+"""Model stealing: a surrogate learns from the target's outputs (SecurityNet, section 3.1; ML-Doctor, section 3.4)."""

@@ -1,9 +1,9 @@
-"""Images made up to steal with: a generator looks for inputs on which two students of the target disagree.
+"""Generated queries: a generator searches for inputs on which two students of the target disagree.
 
 After Beetham et al., "Dual student networks for data-free model stealing" (2023). Where two students of the same
-answers differ, at least one of them differs from the target, so their disagreement stands for the gradient that a
-black box does not give; and **every image that is asked about teaches**, where an estimate of the gradient by finite
-differences (Truong et al., 2021) spends most questions on the generator alone.
+target disagree, at least one of them is wrong, so their disagreement replaces the gradient that a black-box target
+does not give. Every query therefore also trains the students, whereas estimating the gradient by finite differences
+(Truong et al., 2021) spends most queries on the generator alone.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Search:
-    """How images are made up.
+class GeneratorSettings:
+    """Settings of the search for images.
 
     Attributes:
-        queries: How many.
-        batch: Images a round.
+        queries: Number of images to generate and query.
+        batch: Images per round.
         student: Architecture of the two students.
-        student_steps: Steps of the students a round; each on new and on earlier images, half and half.
-        generator_steps: Steps of the generator a round.
-        balance: Weight of the entropy of the mean posterior, which keeps the generator from one class.
-        learning_rate: Of Adam, for all three networks.
+        student_steps: Steps of the students per round; half of each batch is new images, half earlier ones.
+        generator_steps: Steps of the generator per round.
+        balance: Weight of the entropy of the mean posterior, which keeps the generator from collapsing to one class.
+        learning_rate: Learning rate of Adam, for all three networks.
     """
 
     queries: int
@@ -54,11 +54,11 @@ class Search:
     learning_rate: float
 
 
-class Generator(nn.Module):
-    """Latent vectors in, images in [0, 1] out.
+class QueryGenerator(nn.Module):
+    """The generator: maps latent vectors to images in [0, 1].
 
     Args:
-        shape: (C, H, W) of the images.
+        shape: Shape (C, H, W) of the images.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -82,7 +82,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """N×C×H×W in [0, 1] for N×64."""
+        """Return images, N×C×H×W in [0, 1], for latent vectors, N×64."""
         maps = self.start(latent).view(-1, _WIDTH, self.rows, self.columns)
         images: torch.Tensor = self.grow(maps)
         return images[..., : self.shape[1], : self.shape[2]]
@@ -90,44 +90,44 @@ class Generator(nn.Module):
 
 @dataclass(eq=False)
 class QueriedImages:
-    """What was made up and answered so far.
+    """The images generated so far, and the target's outputs for them.
 
     Attributes:
         images: N×C×H×W uint8, all different.
-        answers: Posteriors, N×K float32, or classes, N int64.
-        classes: K.
+        outputs: Posteriors, N×K float32, or classes, N int64.
+        classes: Number of classes, K.
     """
 
     images: torch.Tensor
-    answers: torch.Tensor
+    outputs: torch.Tensor
     classes: int
 
 
 class Searcher:
-    """Makes up images, asks about them and learns, round by round.
+    """Generates images, queries the target with them and trains on the outputs, round by round.
 
     Args:
-        target: Behind the declared interface.
-        shape: Of the target's images.
-        search: How.
-        seed: Of everything random.
-        device: Where the three networks are trained.
-        folder: Where a checkpoint is kept; None keeps nothing.
-        fingerprint: Of all that decides the search.
-        bill: Queries are appended to it.
-        progress: Told how many images were asked about.
+        target: The target behind the declared interface.
+        shape: Shape (C, H, W) of the target's images.
+        search: Settings of the search.
+        seed: Seed of all randomness.
+        device: Device on which the three networks are trained.
+        folder: Folder of the checkpoint; None stores none.
+        fingerprint: Digest of everything that determines the search.
+        query_counts: List to which the query counts are appended.
+        progress: Called with the number of images queried so far and the total.
     """
 
     def __init__(
         self,
         target: Target,
         shape: tuple[int, int, int],
-        search: Search,
+        search: GeneratorSettings,
         seed: int,
         device: str,
         folder: Path | None,
         fingerprint: str,
-        bill: list[Queries],
+        query_counts: list[Queries],
         progress: Progress | None,
     ) -> None:
         self.target = target
@@ -137,20 +137,20 @@ class Searcher:
         self.device = resolve_device(device)
         self.file = None if folder is None else CheckpointFile(folder / "checkpoint", lambda _note: None)
         self.fingerprint = fingerprint
-        self.bill = bill
+        self.query_counts = query_counts
         self.progress = progress
         self.round = 0
         self.seen: set[bytes] = set()
 
     def run(self) -> QueriedImages:
-        """Search until all queries are spent; a search that was killed goes on from its last checkpoint."""
+        """Search until all queries are spent; an interrupted search resumes from its last checkpoint."""
         with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(self.device):
             torch.manual_seed(derived_seed(self.seed, "generator"))
-            self.generator = Generator(self.shape).to(self.device)
+            self.generator = QueryGenerator(self.shape).to(self.device)
             queried = self._restored() or self._begin()
             while len(queried.images) < self.search.queries:
                 self._learn(queried)
-                self._ask(queried)
+                self._query_next(queried)
                 self.round += 1
                 done = len(queried.images) >= self.search.queries
                 if self.file and (done or self.file.due()):
@@ -158,11 +158,11 @@ class Searcher:
             return queried
 
     def _begin(self) -> QueriedImages:
-        """The first batch, which shows how many classes there are."""
+        """Query the first batch, which reveals the number of classes."""
         shape = torch.empty((0, *self.shape), dtype=torch.uint8)
         images = self._fresh(min(self.search.batch, self.search.queries), shape)
-        answers = self._answers(images)
-        queried = QueriedImages(images, answers, self.target.num_classes or answers.shape[1])
+        outputs = self._query(images)
+        queried = QueriedImages(images, outputs, self.target.num_classes or outputs.shape[1])
         self._make_students(queried.classes)
         return queried
 
@@ -176,7 +176,7 @@ class Searcher:
         self.seek = torch.optim.Adam(self.generator.parameters(), rate, betas=(0.5, 0.999))
 
     def _learn(self, queried: QueriedImages) -> None:
-        """One round of the students on new and earlier answers, then of the generator on their disagreement."""
+        """Train the students on new and earlier outputs, then the generator on their disagreement."""
         torch.manual_seed(derived_seed(self.seed, "dropout", self.round))
         draws = generator(self.seed, "replay", self.round)
         size = self.search.batch
@@ -187,8 +187,8 @@ class Searcher:
             earlier = torch.randint(0, len(queried.images), (len(newest),), generator=draws)
             rows = torch.cat([newest, earlier])
             inputs = _scaled(queried.images[rows].to(self.device).float() / 255)
-            answers = queried.answers[rows].to(self.device)
-            loss = torch.stack([functional.cross_entropy(student(inputs), answers) for student in self.students]).sum()
+            outputs = queried.outputs[rows].to(self.device)
+            loss = torch.stack([functional.cross_entropy(student(inputs), outputs) for student in self.students]).sum()
             self.learn.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.learn.step()
@@ -206,20 +206,20 @@ class Searcher:
             loss.backward()
             self.seek.step()
 
-    def _ask(self, queried: QueriedImages) -> None:
+    def _query_next(self, queried: QueriedImages) -> None:
         images = self._fresh(min(self.search.batch, self.search.queries - len(queried.images)), queried.images)
-        queried.answers = torch.cat([queried.answers, self._answers(images)])
+        queried.outputs = torch.cat([queried.outputs, self._query(images)])
         queried.images = torch.cat([queried.images, images])
         if self.progress:
             self.progress(len(queried.images), self.search.queries)
 
     def _fresh(self, count: int, earlier: torch.Tensor) -> torch.Tensor:
-        """New images of the generator, as bytes; one that was asked about already gives way to random pixels."""
+        """Generate new images, uint8; an image that was queried before is replaced by random pixels."""
         draws = generator(self.seed, "latent", len(earlier))
         latent = torch.randn(self.search.batch, _LATENT, generator=draws).to(self.device)
         with torch.no_grad():
-            # Batch statistics, as in training: the generator moves on faster than running means follow. Always a whole
-            # batch, so that a smaller budget's images are the first of a larger one's.
+            # Batch statistics, as in training, because the generator changes faster than running means follow. Always a
+            # whole batch, so that the images of a smaller budget are a prefix of those of a larger one.
             made: torch.Tensor = self.generator.train()(latent)
             images = (made[:count] * 255).round().to(torch.uint8).cpu()
         for row, key in enumerate(image_keys(images)):
@@ -229,14 +229,14 @@ class Searcher:
             self.seen.add(key)
         return images
 
-    def _answers(self, images: torch.Tensor) -> torch.Tensor:
+    def _query(self, images: torch.Tensor) -> torch.Tensor:
         parts = []
         for part in torch.split(images, self.target.batch_size):
             if self.target.head == "labels":
                 parts.append(self.target.labels(part))
             else:
                 parts.append(torch.from_numpy(completed(self.target.posteriors(part).numpy())))
-        self.bill.append(Queries(total=len(images), unique=len(images)))
+        self.query_counts.append(Queries(total=len(images), unique=len(images)))
         return torch.cat(parts)
 
     def _state(self, queried: QueriedImages) -> State:
@@ -246,8 +246,8 @@ class Searcher:
         }
         optimizers = {"learn": self.learn.state_dict(), "seek": self.seek.state_dict()}
         history = json.dumps({"classes": queried.classes})
-        kept = {"images": queried.images, "answers": queried.answers}
-        return State(self.fingerprint, self.round, module, optimizers, history, kept)
+        state = {"images": queried.images, "answers": queried.outputs}
+        return State(self.fingerprint, self.round, module, optimizers, history, state)
 
     def _restored(self) -> QueriedImages | None:
         state = self.file.read(self.fingerprint) if self.file else None
@@ -264,10 +264,10 @@ class Searcher:
         self.seek.load_state_dict(state.optimizer["seek"])
         self.round = state.epochs_done
         self.seen.update(image_keys(queried.images))
-        self.bill.append(Queries(total=len(queried.images), unique=len(queried.images)))
+        self.query_counts.append(Queries(total=len(queried.images), unique=len(queried.images)))
         return queried
 
 
 def _scaled(images: torch.Tensor) -> torch.Tensor:
-    """Images in [0, 1] to about mean 0 and deviation 1."""
+    """Scale images from [0, 1] to about mean 0 and standard deviation 1."""
     return (images - 0.5) * 4

@@ -1,4 +1,4 @@
-"""The declared interface: what the target's API tells the thief, and how its answers become something to learn from."""
+"""The declared interface: what the target's API returns, and how its outputs become training targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORM = re.compile(r"(top|rounded)-(\d+)")
 
 
 def declared(text: str) -> Interface | None:
-    """The interface for ``full`` (None), ``top-K``, ``rounded-D`` or ``labels``.
+    """Return the interface for ``full`` (None), ``top-K``, ``rounded-D`` or ``labels``.
 
     Raises:
         ConfigurationError: If it is none of these.
@@ -27,11 +27,11 @@ def declared(text: str) -> Interface | None:
         return None
     if text in (LABELS, "label-only", "labels-only"):
         return LabelsOnly()
-    found = _FORM.fullmatch(text)
-    number = int(found[2]) if found else 0
-    if found and found[1] == "top" and number >= 1:
+    match = _FORM.fullmatch(text)
+    number = int(match[2]) if match else 0
+    if match and match[1] == "top" and number >= 1:
         return TopK(k=number)
-    if found and found[1] == "rounded" and number <= 7:
+    if match and match[1] == "rounded" and number <= 7:
         return Rounded(digits=number)
     raise ConfigurationError(
         f"The interface {text!r} is not understood.",
@@ -40,23 +40,23 @@ def declared(text: str) -> Interface | None:
 
 
 def learnable(signals: Signals) -> NDArray[np.float32] | NDArray[np.int64]:
-    """What a surrogate is trained on: posteriors, N×K float32, or classes, N int64, where only those are answered."""
+    """Return what a surrogate is trained on: posteriors, N×K float32, or classes, N int64, if nothing else is known."""
     return signals.predictions if signals.head == "labels" else completed(signals.posteriors)
 
 
-def completed(answers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Posteriors from answers of which something is missing: rows that sum to 1.
+def completed(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Complete truncated or rounded posteriors so that their rows sum to 1.
 
-    What a row lacks to 1 is shared equally among the classes that it says nothing of (0): those below the top k, and
-    those rounded down to 0. Rows that sum to more than 1, by rounding, are divided by their sum.
+    The mass that a row lacks is spread evenly over the classes whose posterior is 0: those below the top k, and those
+    rounded down to 0. Rows that sum to more than 1 because of rounding are divided by their sum.
 
     Args:
-        answers: N×K, not negative.
+        outputs: N×K, not negative.
 
     Returns:
-        N×K. Complete posteriors come out as they are, but for rounding.
+        N×K. Complete posteriors are unchanged, up to rounding.
     """
-    values = answers.astype(np.float64)
+    values = outputs.astype(np.float64)
     hidden = values == 0
     missing = np.clip(1 - values.sum(axis=1, keepdims=True), 0, None)
     shares = missing / np.maximum(hidden.sum(axis=1, keepdims=True), 1)

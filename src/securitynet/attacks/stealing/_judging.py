@@ -1,4 +1,4 @@
-"""How surrogates are judged: by the auditor, whose questions are not on the thief's bill."""
+"""The evaluation of surrogates by the auditor, whose queries do not count as the adversary's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from securitynet.records import Access
 
 
 def auditors_view(target: Target) -> Target:
-    """The target itself, with a query counter of its own: judging a surrogate costs the thief no queries."""
+    """Return the target with a query counter of its own: the evaluation costs the adversary no queries."""
     plain = target.without_interface()
     return Target(
         plain.backend,
@@ -39,17 +39,18 @@ def judge(
     posteriors: NDArray[np.float32] | None,
     cache: Path | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """A surrogate's predictions on N records, its posteriors of these, and their distances from the target's.
+    """Return a surrogate's predictions, their posteriors, and the distances of its posteriors from the target's.
 
     Args:
-        surrogate: The model.
-        dataset: Where the records are.
-        records: N.
-        posteriors: The target's, N×K; None if they are hidden.
-        cache: For signals.
+        surrogate: The surrogate.
+        dataset: Dataset that contains the records.
+        records: Records to evaluate on, N.
+        posteriors: Posteriors of the target, N×K; None if they are hidden.
+        cache: Folder for signals; None stores none.
 
     Returns:
-        N int64; N float32; N float32 total-variation distances in [0, 1], NaN where the target's posteriors are hidden.
+        Predictions, N int64; their posteriors, N float32; total-variation distances in [0, 1], N float32, NaN if the
+        target's posteriors are hidden.
     """
     signals = collect(surrogate, dataset, records, cache=cache)
     own = signals.posteriors
@@ -69,24 +70,24 @@ def try_transfer(
     epsilon: float,
     seed: int,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether adversarial examples made on B surrogates, and noise, make the target err on M records.
+    """Test whether adversarial examples made on B surrogates, and noise, fool the target on M records.
 
     The examples are those of FGSM (Goodfellow et al., 2015): one step of size ``epsilon`` along the sign of the
-    gradient of the cross-entropy of the true class (of its log-odds, which do not vanish where the surrogate is sure).
-    Noise moves each pixel by ``epsilon`` up or down at random. All are rounded to whole byte values, as an image file
-    would be.
+    gradient of the cross-entropy of the true class, or of its log-odds, whose gradient does not vanish where the
+    surrogate is confident. The noise moves each pixel up or down by ``epsilon`` at random. All images are rounded to
+    8 bits, as in an image file.
 
     Args:
-        target: Black-box access is enough; the auditor's view.
-        truth: Its outputs for records with known labels.
-        surrogates: B models.
-        dataset: Where the records are.
-        most: Take at most so many of the records that the target classifies correctly; 0 for none.
-        epsilon: In [0, 1].
-        seed: Of the choice of records, and of the noise.
+        target: The auditor's view of the target; black-box access suffices.
+        truth: Outputs of the target for records with known labels.
+        surrogates: The surrogates, B.
+        dataset: Dataset that contains the records.
+        most: Largest number of correctly classified records to use; 0 for none.
+        epsilon: Size of the perturbation, in [0, 1].
+        seed: Seed of the choice of records and of the noise.
 
     Returns:
-        B×M, and M.
+        Whether the target misclassifies each example, B×M, and each noisy image, M.
     """
     right = np.flatnonzero(truth.correct)
     chosen = np.sort(right[shuffled(len(right), "transfer", seed)[:most]])

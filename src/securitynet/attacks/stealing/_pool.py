@@ -1,4 +1,4 @@
-"""What the thief may ask about: the images of the auxiliary data, in the order of a seed, each of them once."""
+"""The images that an adversary may query: the auxiliary data in a seeded random order, each image once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Images that may be asked about.
+    """Images that may be queried.
 
     Attributes:
         dataset: Where they are, in the shape of the target's images.
@@ -41,17 +41,17 @@ class Pool:
 
 
 def pool_of(data: TrialData, context: Context, most: int | None, *, missing_classes: bool) -> Pool:
-    """The auxiliary data of the threat model that is played out.
+    """Return the auxiliary data of the threat model in use.
 
     Args:
-        data: Of the trial.
+        data: Data of the trial.
         context: Names the threat model and the seed of the order.
-        most: How many images are wanted; None for all. The first so many of a longer pool are the same.
+        most: Number of images wanted; None for all. A shorter pool is a prefix of a longer one.
         missing_classes: Whether partial and shadow data may lack classes of the target.
 
     Raises:
-        ConfigurationError: If there are fewer, or a class is missing.
-        SplitError: If there are none.
+        ConfigurationError: If there are fewer images than wanted, or a class is missing.
+        SplitError: If there are no images.
     """
     assert context.threat_model is not None  # `Method.__call__` sets it
     auxiliary = context.threat_model.auxiliary
@@ -59,7 +59,7 @@ def pool_of(data: TrialData, context: Context, most: int | None, *, missing_clas
     check_images(dataset)
     if len(records) == 0:
         raise SplitError(
-            f"The {data.splits.name} split has no {auxiliary.value} data to ask about.",
+            f"The {data.splits.name} split has no {auxiliary.value} data to query.",
             hint="Use --split four-way." if auxiliary is Auxiliary.SHADOW else "Give the adversary some with --known.",
         )
     if labelled and not missing_classes:
@@ -74,7 +74,7 @@ def pool_of(data: TrialData, context: Context, most: int | None, *, missing_clas
 
 
 def too_few(budget: int, available: int, auxiliary: Auxiliary) -> ConfigurationError:
-    """The error for a budget above the pool."""
+    """Create the error for a budget larger than the pool."""
     return ConfigurationError(
         f"A budget of {budget:,} queries is more than the {available:,} distinct images of the {auxiliary.value} data.",
         hint="Lower the budget, or let the adversary know more (--known).",
@@ -82,18 +82,18 @@ def too_few(budget: int, available: int, auxiliary: Auxiliary) -> ConfigurationE
 
 
 def with_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, seed: int) -> Pool:
-    """A pool of images each followed by changed copies of it, which are asked about too.
+    """Return a pool in which each image is followed by altered copies of it.
 
     Args:
-        pool: Of originals.
-        copies: For each image.
-        kind: How they are changed.
-        most: How many images are wanted in all; None for all.
-        seed: Of the changes.
+        pool: The originals.
+        copies: Number of copies of each image.
+        kind: Kind of augmentation.
+        most: Total number of images wanted; None for all.
+        seed: Seed of the augmentation.
     """
     group = 1 + copies
     originals = len(pool.records) if most is None else min(len(pool.records), -(-2 * most // group))
-    kept: list[torch.Tensor] = []
+    copies_kept: list[torch.Tensor] = []
     seen: set[bytes] = set()
     count = 0
     for number in range(originals):
@@ -103,22 +103,22 @@ def with_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, se
         keys = image_keys(rows)
         fresh = [at for at, key in enumerate(keys) if key not in seen and keys.index(key) == at]
         seen.update(keys)
-        kept.append(rows[fresh])
+        copies_kept.append(rows[fresh])
         count += len(fresh)
         if most is not None and count >= most:
             break
-    images = torch.cat(kept)[:most]
+    images = torch.cat(copies_kept)[:most]
     made = made_dataset(images, f"changed copies of {pool.dataset.reference}")
     return Pool(made, np.arange(len(images), dtype=np.int64), False)
 
 
 def made_dataset(images: torch.Tensor, name: str) -> ImageDataset:
-    """Images without classes as a dataset: N×C×H×W uint8."""
+    """Wrap generated images, N×C×H×W uint8, as a dataset without classes."""
     return ImageDataset(name, images, np.zeros(len(images), dtype=np.int64), ("image",), {})
 
 
 class Reshaped:
-    """Images brought to another shape as they are fetched: resized (antialiased), grey to colour or back (Rec. 601)."""
+    """Images converted to another shape on access: resized with antialiasing, grey to colour or back (Rec. 601)."""
 
     def __init__(self, inner: Images, channels: int, height: int, width: int) -> None:
         self._inner = inner
@@ -135,7 +135,7 @@ class Reshaped:
 
 
 def in_shape_of(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset:
-    """A dataset with its images in the shape of another's."""
+    """Return the auxiliary dataset with its images in the shape of those of ``dataset``."""
     check_images(auxiliary)
     channels, height, width = dataset.image_shape
     if auxiliary.image_shape == (channels, height, width):
@@ -152,7 +152,7 @@ def _source(data: TrialData, auxiliary: Auxiliary) -> tuple[ImageDataset, NDArra
         return data.dataset, data.splits.shadow_train, True
     if data.auxiliary is None:
         raise ConfigurationError(
-            "There is no dataset of another kind to ask about.", hint="Name one with --auxiliary-dataset."
+            "There is no out-of-distribution dataset to query.", hint="Name one with --auxiliary-dataset."
         )
     other = in_shape_of(data.auxiliary, data.dataset)
     return other, np.arange(len(other), dtype=np.int64), False
@@ -170,15 +170,15 @@ def _check_classes(dataset: ImageDataset, records: NDArray[np.int64], auxiliary:
 
 
 def _distinct(dataset: ImageDataset, order: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
-    """The records in their order without those whose image came before: an image asked twice would be a query lost."""
+    """Return the records in order, without repeated images: querying an image twice would waste a query."""
     seen: set[bytes] = set()
-    kept: list[int] = []
+    distinct: list[int] = []
     for start in range(0, len(order), _CHUNK):
         chosen = order[start : start + _CHUNK]
         for record, key in zip(chosen.tolist(), image_keys(dataset.batch(chosen)), strict=True):
             if key not in seen:
                 seen.add(key)
-                kept.append(record)
-        if most is not None and len(kept) >= most:
+                distinct.append(record)
+        if most is not None and len(distinct) >= most:
             break
-    return np.asarray(kept[:most], dtype=np.int64)
+    return np.asarray(distinct[:most], dtype=np.int64)

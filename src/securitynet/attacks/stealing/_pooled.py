@@ -1,13 +1,14 @@
-"""Stealing with images that the thief has: which of them to ask about is what such attacks differ in."""
+"""Stealing with images that the adversary already holds, which are queried in random order."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.stealing._pool import pool_of, with_copies
-from securitynet.attacks.stealing.base import POOLS, Answered, StealingAttack, ask_about, surrogate_recipe
+from securitynet.attacks.stealing.base import POOLS, QueryResult, StealingAttack, query_records, surrogate_recipe
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -17,11 +18,11 @@ from securitynet.records import ThreatModel
 
 
 class PlainStealing(StealingAttack):
-    """Ask about auxiliary images in random order.
+    """Query the target with auxiliary images in random order.
 
-    A recipe with augmentation shows changed images to the surrogate. By default the answer for the original stands for
-    them, at no cost. With ``copies``, fixed changed copies are asked about themselves, each a query of the budget, and
-    the surrogate sees originals and copies as they were asked.
+    With augmentation, the surrogate is trained on altered images. By default, the target's output for the original is
+    used for its altered versions as well, at no cost. With ``copies``, the target is queried with a fixed number of
+    altered copies; each copy counts against the budget, and the surrogate is trained on exactly the images queried.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = POOLS
@@ -29,8 +30,8 @@ class PlainStealing(StealingAttack):
     copies: int = Field(
         default=0,
         ge=0,
-        description="Changed copies of each image to ask about too, each a query of its own; recipe.augment says how "
-        "they are changed. With 0, the answer for the original stands for its changed copies.",
+        description="Altered copies of each image to query as well, each counted as a query; recipe.augment says how "
+        "they are altered. With 0, the output for the original is used for its altered copies.",
     )
 
     @model_validator(mode="after")
@@ -42,12 +43,12 @@ class PlainStealing(StealingAttack):
         return self
 
     def training(self, seen: Target, context: Context) -> Recipe:
-        """See `StealingAttack.training`: copies that were asked about are not changed again."""
+        """Return the recipe of the surrogates, without augmentation if the copies were altered before the queries."""
         recipe = super().training(seen, context)
         return recipe.model_copy(update={"augment": "none"}) if self.copies else recipe
 
-    def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
+    @override
+    def query_images(self, target: Target, data: TrialData, context: Context) -> QueryResult:
         most = max(self.budgets, default=None)
         recipe = surrogate_recipe(self.protocol, self.recipe)
         if not self.copies:
@@ -60,5 +61,5 @@ class PlainStealing(StealingAttack):
                     f"A budget of {most:,} queries is more than the {len(pool.records):,} distinct images and copies.",
                     hint="Lower the budget.",
                 )
-        answers, classes = ask_about(target, pool, pool.records, context)
-        return Answered(pool.dataset, pool.records, answers, classes)
+        outputs, classes = query_records(target, pool, pool.records, context)
+        return QueryResult(pool.dataset, pool.records, outputs, classes)

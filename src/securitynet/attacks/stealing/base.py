@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
+from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
@@ -31,42 +32,42 @@ from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
 OWN = "own"
-"""The architecture of the target itself, where it is known."""
+"""Stands for the architecture of the target itself, if known."""
 
 STORE = "surrogates"
-"""Folder of surrogates in the store of models."""
+"""Folder of the surrogates in the model store."""
 
 POOLS = tuple(
     ThreatModel(access=Access.BLACK_BOX, auxiliary=auxiliary)
     for auxiliary in (Auxiliary.PARTIAL, Auxiliary.SHADOW, Auxiliary.OUT_OF_DISTRIBUTION)
 )
 
-Answers = NDArray[np.float32] | NDArray[np.int64]
-"""Posteriors, N×K; or predicted classes, N, where the interface tells no more."""
+TargetOutputs = NDArray[np.float32] | NDArray[np.int64]
+"""Posteriors, N×K, or predicted classes, N, if the interface returns nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
-    """Images in the order in which they were asked about, and what was answered.
+class QueryResult:
+    """The images that the target was queried with, in order, and its outputs.
 
     Attributes:
-        dataset: Where the images are.
-        indices: Records in it, N, distinct.
-        answers: What was answered.
-        classes: K.
-        notes: What a reader must know.
+        dataset: Dataset that contains the images.
+        indices: Their records in it, N, distinct.
+        outputs: Outputs of the target for them.
+        classes: Number of classes, K.
+        notes: Notes for the reader of the results.
     """
 
     dataset: ImageDataset
     indices: NDArray[np.int64]
-    answers: Answers
+    outputs: TargetOutputs
     classes: int
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class StolenModels(Output):
-    """Predictions of surrogates, one for each of B budgets, on N records that no surrogate was trained on.
+    """Predictions of B surrogates, one per query budget, on N records that no surrogate was trained on.
 
     Attributes:
         indices: The records, N int64: the split's non-members.
@@ -74,14 +75,14 @@ class StolenModels(Output):
         target: The target's predictions, N int64.
         budgets: Queries that each surrogate was trained on, ascending, B int64.
         surrogate: The surrogates' predictions, B×N int64.
-        confidence: Their posteriors of these, B×N float32.
+        confidence: Their posteriors of these predictions, B×N float32.
         distances: Total-variation distance of their posteriors from the target's, B×N float32.
-        saved: Where each surrogate lies in the cache folder, B; empty strings if nothing is kept.
-        architecture: Of the surrogates.
-        notes: What a reader must know.
+        saved: Path of each surrogate in the cache folder, B; empty strings without a cache.
+        architecture: Architecture of the surrogates.
+        notes: Notes for the reader of the results.
         fooled: Whether the target misclassifies adversarial examples made on each surrogate, B×M; M may be 0.
         fooled_by_noise: Whether it misclassifies the same records under noise of that size, M.
-        asked: Some of the images that were asked about where the attack made them up, R×Q×C×H×W uint8; else empty.
+        asked: Examples of generated query images, R×Q×C×H×W uint8; empty for attacks that generate none.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("agreement", "accuracy")
@@ -100,16 +101,16 @@ class StolenModels(Output):
     fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
     asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
             **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> StolenModels:
-        """See `Output.from_arrays`."""
         return cls(
             **{name: arrays[name] for name in _ARRAYS},
             saved=tuple(map(str, arrays["saved"])),
@@ -118,27 +119,32 @@ class StolenModels(Output):
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Those of `securitynet.metrics.stealing` for the largest budget; with ``@budget=N`` for each of several."""
+        """Compute the metrics of `securitynet.metrics.stealing` for the largest budget.
+
+        With several budgets, agreement and the like are added for each of them, named ``...@budget=N``.
+        """
         last = len(self.budgets) - 1
-        found = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        measurements = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
                     m.model_copy(update={"name": f"{m.name}@budget={budget}"}) for m in self._measured(number, level)
                 )
-                found += [m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named]
-        return found
+                measurements += [
+                    m.with_notes(*self._notes(number)) if m.name.startswith("agreement@") else m for m in named
+                ]
+        return measurements
 
     def galleries(self) -> list[Gallery]:
-        """Images that a data-free attack made up."""
+        """Return a gallery of the images that a data-free attack generated."""
         if not self.asked.size:
             return []
         rows, columns = self.asked.shape[:2]
         return [
             Gallery(
                 title="What was asked",
-                caption="Images that the generator made up, from its first queries (top) to its last (bottom). They "
-                "need not look like anything: they only have to make the target say what a copy can learn from.",
+                caption="Generated query images, from the first queries (top) to the last (bottom). They "
+                "need not resemble real images: their purpose is to elicit outputs that a surrogate can learn from.",
                 images=self.asked,
                 rows=tuple(f"after {share:.0%}" for share in np.linspace(0, 1, rows)),
                 columns=tuple(str(number + 1) for number in range(columns)),
@@ -146,7 +152,7 @@ class StolenModels(Output):
         ]
 
     def _measured(self, number: int, level: float) -> list[Measurement]:
-        found = stealing.measure(
+        measurements = stealing.measure(
             self.labels,
             self.target,
             self.surrogate[number],
@@ -155,14 +161,14 @@ class StolenModels(Output):
             level=level,
         )
         if self.fooled.shape[1]:
-            found += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
-        return found
+            measurements += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
+        return measurements
 
     def _notes(self, number: int) -> tuple[str, ...]:
         queries = f"The surrogate is a {self.architecture} trained on {int(self.budgets[number]):,} queries"
         where = self.saved[number]
-        kept = f", kept in the cache folder as {where}." if where else ", and was not kept."
-        return (queries + kept, *self.notes)
+        storage = f", kept in the cache folder as {where}." if where else ", and was not kept."
+        return (queries + storage, *self.notes)
 
 
 _ARRAYS = (
@@ -180,13 +186,13 @@ _ARRAYS = (
 
 
 class StealingAttack(Attack):
-    """An attack that asks about images and trains a surrogate on the answers, from fresh weights for each budget.
+    """An attack that queries the target and trains a surrogate on its outputs, from fresh weights for each budget.
 
-    Each image is asked about once. The records of a smaller budget are the first of a larger one's, so that a curve
+    Each image is queried once. The images of a smaller budget are a prefix of those of a larger one, so that a curve
     over budgets costs no more queries than its last point.
 
     Class attributes:
-        protocol: The recipe of surrogates; ``recipe`` changes its fields.
+        protocol: Training recipe of the surrogates; ``recipe`` overrides some of its fields.
     """
 
     output: ClassVar[type[Output]] = StolenModels
@@ -207,7 +213,7 @@ class StealingAttack(Attack):
     )
     interface: str = Field(
         default=_interface.FULL,
-        description="What the target's API tells: full posteriors, top-K of them, rounded-D to D digits, or labels.",
+        description="What the target's API returns: full posteriors, top-K of them, rounded-D to D digits, or labels.",
     )
     missing_classes: bool = Field(
         default=False, description="Go on where partial or shadow data lacks classes of the target."
@@ -243,32 +249,38 @@ class StealingAttack(Attack):
         return self
 
     @abstractmethod
-    def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """Ask the target, which answers as the declared interface does, about images; bill each query."""
+    def query_images(self, target: Target, data: TrialData, context: Context) -> QueryResult:
+        """Query the target with images and count each query.
 
-    def pictures(self, answered: Answered) -> NDArray[np.uint8]:
-        """See `StolenModels`; none by default."""
+        Args:
+            target: The target behind the declared interface.
+            data: Data of the trial.
+            context: Seed, cache and query count.
+        """
+
+    def pictures(self, queried: QueryResult) -> NDArray[np.uint8]:
+        """Return example images for `StolenModels.asked`; none by default."""
         return np.empty((0, 0, 1, 1, 1), dtype=np.uint8)
 
+    @override
     def run(self, target: Target, data: TrialData, context: Context) -> StolenModels:
-        """See `Attack.run`."""
         check_images(data.dataset)
         interface = _interface.declared(self.interface)
         seen = target if interface is None else target.through(interface)
         recipe = self.training(seen, context)
         architecture, size, notes = self.blueprint(target, data.trained)
-        # Built once now, so that a surrogate that cannot be built costs no queries.
+        # Built once now, so that an architecture that cannot be built is reported before any query is spent.
         nothing = np.empty(0, dtype=np.int64)
         fresh_network(ModelSpec(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
-        answered = self.ask(seen, data, context)
-        check_variety(answered)
-        budgets = self.budgets or (len(answered.indices),)
+        queried = self.query_images(seen, data, context)
+        check_variety(queried)
+        budgets = self.budgets or (len(queried.indices),)
         specs = [
             ModelSpec(
-                answered.dataset,
-                answered.indices[:budget],
-                answered.answers[:budget],
-                answered.classes,
+                queried.dataset,
+                queried.indices[:budget],
+                queried.outputs[:budget],
+                queried.classes,
                 architecture,
                 recipe,
                 size,
@@ -276,25 +288,25 @@ class StealingAttack(Attack):
             for budget in budgets
         ]
         models = obtain_models(specs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
-        return self._judge(target, data, context, budgets, models, answered, architecture, notes)
+        return self._judge(target, data, context, budgets, models, queried, architecture, notes)
 
     def training(self, seen: Target, context: Context) -> Recipe:
-        """The recipe of surrogates that learn from a target's answers.
+        """Return the recipe of the surrogates.
 
         Raises:
-            AccessDenied: If its loss compares posteriors and the interface tells labels only.
+            AccessDenied: If its loss compares posteriors and the interface returns labels only.
         """
         recipe = surrogate_recipe(self.protocol, self.recipe)
         if seen.head == "labels" and recipe.loss != "cross-entropy":
             raise AccessDenied(
-                f"The loss {recipe.loss} compares posteriors, and this interface tells labels only.",
+                f"The loss {recipe.loss} compares posteriors, and this interface returns labels only.",
                 hint="Set recipe.loss=cross-entropy, which learns from labels too.",
             )
         # One seed for all budgets and losses: they start from the same weights, so that curves compare like with like.
         return recipe.model_copy(update={"seed": derived_seed(context.seed, "surrogate")})
 
     def blueprint(self, target: Target, trained: TargetRecord | None) -> tuple[str, int | None, tuple[str, ...]]:
-        """Architecture of the surrogates, the size that their images are resized to (None leaves it), and notes.
+        """Return the architecture of the surrogates, the image size they need (None: unchanged), and notes.
 
         Raises:
             UnknownName: If there is no such architecture.
@@ -317,7 +329,7 @@ class StealingAttack(Attack):
         context: Context,
         budgets: Sequence[int],
         models: Sequence[StoredModel],
-        answered: Answered,
+        queried: QueryResult,
         architecture: str,
         notes: tuple[str, ...],
     ) -> StolenModels:
@@ -325,7 +337,7 @@ class StealingAttack(Attack):
         view = _judging.auditors_view(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
-        found = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
+        judgements = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
         fooled, by_noise = _judging.try_transfer(
             view, truth, [model.target for model in models], data.dataset, self.transfer, self.epsilon, context.seed
         )
@@ -334,22 +346,30 @@ class StealingAttack(Attack):
             truth.labels,
             truth.predictions,
             np.asarray(budgets, dtype=np.int64),
-            np.stack([predictions for predictions, _, _ in found]),
-            np.stack([confidence for _, confidence, _ in found]),
-            np.stack([distances for _, _, distances in found]),
+            np.stack([predictions for predictions, _, _ in judgements]),
+            np.stack([confidence for _, confidence, _ in judgements]),
+            np.stack([distances for _, _, distances in judgements]),
             tuple("" if m.weights is None else f"{STORE}/{m.key}/{m.weights.name}" for m in models),
             architecture,
-            (*notes, *answered.notes),
+            (*notes, *queried.notes),
             fooled,
             by_noise,
-            self.pictures(answered),
+            self.pictures(queried),
         )
 
 
-def ask_about(target: Target, pool: Pool, records: NDArray[np.int64], context: Context) -> tuple[Answers, int]:
-    """What the target answers for records of a pool that it was not asked about before, and its number of classes.
+def query_records(
+    target: Target, pool: Pool, records: NDArray[np.int64], context: Context
+) -> tuple[TargetOutputs, int]:
+    """Query the target with new records of a pool; return its outputs and its number of classes.
 
-    They go to the bill; what an earlier run was told comes from the cache.
+    All of them count as queries, although outputs that an earlier run collected come from the cache.
+
+    Args:
+        target: The target behind the declared interface.
+        pool: The pool that contains the records.
+        records: Records that were not queried before, N.
+        context: Cache and query count.
     """
     signals = collect(
         target, pool.dataset, records, cache=context.cache, progress=context.progress, same_classes=pool.labelled
@@ -358,26 +378,26 @@ def ask_about(target: Target, pool: Pool, records: NDArray[np.int64], context: C
     return _interface.learnable(signals), signals.outputs.shape[1]
 
 
-def check_variety(answered: Answered) -> None:
-    """Raise `ConfigurationError` where all answers are one and the same class: there is nothing to learn."""
-    classes = answered.answers if answered.answers.ndim == 1 else answered.answers.argmax(axis=1)
-    if answered.answers.ndim == 1 and len(np.unique(classes)) < 2:
+def check_variety(queried: QueryResult) -> None:
+    """Raise `ConfigurationError` if all outputs are the same class, so that there is nothing to learn."""
+    classes = queried.outputs if queried.outputs.ndim == 1 else queried.outputs.argmax(axis=1)
+    if queried.outputs.ndim == 1 and len(np.unique(classes)) < 2:
         raise ConfigurationError(
-            f"The target answered all {len(classes):,} queries with one class, so there is nothing to learn from its "
+            f"The target predicted the same class for all {len(classes):,} queries, so nothing can be learned from its "
             "labels.",
-            hint="Ask more, or about other images.",
+            hint="Use more queries, or other images.",
         )
 
 
 def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str | None]) -> Recipe:
-    """A protocol's recipe with some fields changed.
+    """Return the recipe of a protocol with some fields changed.
 
     Raises:
-        ConfigurationError: If they make no recipe.
+        ConfigurationError: If the result is not a valid recipe.
     """
     if {"seed", "version"} & changes.keys():
         raise ConfigurationError(
-            "The seed of surrogates follows from that of the attack, and versions can't be chosen."
+            "The seed of surrogates is derived from the seed of the attack, and the version is fixed."
         )
     try:
         return Recipe(**{**protocol.model_dump(), **changes})
@@ -385,7 +405,7 @@ def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str |
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "recipe"
         raise ConfigurationError(
-            f"This is no recipe for surrogates: {where}: {problem['msg'].removeprefix('Value error, ')}.",
+            f"This is not a valid recipe for surrogates: {where}: {problem['msg'].removeprefix('Value error, ')}.",
             hint=f"Its fields: {', '.join(Recipe.model_fields)}.",
         ) from error
 

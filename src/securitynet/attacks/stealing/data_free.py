@@ -1,7 +1,7 @@
-"""Without data: a generator makes up the images that are asked about.
+"""Data-free stealing: a generator creates the images that the target is queried with.
 
-After Beetham et al., "Dual student networks for data-free model stealing" (2023): it looks for images on which two
-students of the target's answers disagree. The surrogate then learns from all questions, from fresh weights.
+After Beetham et al., "Dual student networks for data-free model stealing" (2023): the generator searches for images on
+which two students of the target disagree. The surrogate is then trained on all queries, from fresh weights.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
-from securitynet.attacks.stealing._generator import Search, Searcher
+from securitynet.attacks.stealing._generator import GeneratorSettings, Searcher
 from securitynet.attacks.stealing._pool import made_dataset
-from securitynet.attacks.stealing.base import Answered, StealingAttack
+from securitynet.attacks.stealing.base import QueryResult, StealingAttack
 from securitynet.files import stable_hash
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -29,27 +30,27 @@ _SHOWN = 8
 
 
 class DataFreeStealing(StealingAttack):
-    """The adversary knows the shape of the images, and nothing else."""
+    """Stealing by an adversary who knows only the shape of the images."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.NONE),)
     costs: ClassVar[str | None] = "trains a generator and surrogate networks, with many queries"
     protocol: ClassVar[Recipe] = Recipe(epochs=30, learning_rate=1e-2, schedule="constant")
 
-    students: str = Field(default="simple-cnn", description="Architecture of the two students; cheap ones do.")
-    batch: int = Field(default=128, ge=2, description="Images that are asked about at once.")
+    students: str = Field(default="simple-cnn", description="Architecture of the two students; small ones suffice.")
+    batch: int = Field(default=128, ge=2, description="Images queried per round.")
     student_steps: int = Field(default=10, ge=1, description="Steps of the students between two batches.")
     generator_steps: int = Field(default=3, ge=1, description="Steps of the generator between two batches.")
     balance: float = Field(
-        default=1.0, ge=0, description="Weight of the balance of classes in what the generator looks for."
+        default=1.0, ge=0, description="Weight of the balance of classes in the generator's objective."
     )
     learning_rate: float = Field(
-        default=1e-3, gt=0, allow_inf_nan=False, description="Of generator and students (Adam)."
+        default=1e-3, gt=0, allow_inf_nan=False, description="Learning rate of generator and students (Adam)."
     )
 
-    def ask(self, target: Target, data: TrialData, context: Context) -> Answered:
-        """See `StealingAttack.ask`."""
+    @override
+    def query_images(self, target: Target, data: TrialData, context: Context) -> QueryResult:
         student = ARCHITECTURES.resolve(self.students).name
-        search = Search(
+        search = GeneratorSettings(
             max(self.budgets, default=DEFAULT_QUERIES),
             self.batch,
             student,
@@ -81,17 +82,17 @@ class DataFreeStealing(StealingAttack):
             context.extra_queries,
             context.progress,
         )
-        found = searcher.run()
-        indices = np.arange(len(found.images), dtype=np.int64)
-        dataset = made_dataset(found.images, "made-up images")
-        return Answered(dataset, indices, found.answers.numpy(), found.classes)
+        result = searcher.run()
+        indices = np.arange(len(result.images), dtype=np.int64)
+        dataset = made_dataset(result.images, "made-up images")
+        return QueryResult(dataset, indices, result.outputs.numpy(), result.classes)
 
-    def pictures(self, answered: Answered) -> NDArray[np.uint8]:
-        """See `StealingAttack.pictures`: some of each eighth of the questions."""
-        rows = min(_SHOWN, len(answered.indices) // _SHOWN)
+    def pictures(self, queried: QueryResult) -> NDArray[np.uint8]:
+        """Return some of the generated images from each eighth of the queries."""
+        rows = min(_SHOWN, len(queried.indices) // _SHOWN)
         if rows == 0:
-            return super().pictures(answered)
-        starts = np.linspace(0, len(answered.indices) - _SHOWN, rows).round().astype(np.int64)
+            return super().pictures(queried)
+        starts = np.linspace(0, len(queried.indices) - _SHOWN, rows).round().astype(np.int64)
         chosen = (starts[:, None] + np.arange(_SHOWN)).ravel()
-        images = answered.dataset.batch(chosen).numpy()
+        images = queried.dataset.batch(chosen).numpy()
         return np.asarray(images.reshape(rows, _SHOWN, *images.shape[1:]), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""k-center: ask about images that together cover the pool, as the surrogate sees it.
+"""k-center: query images that together cover the pool in the surrogate's embedding.
 
 Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach" (2018), algorithm 1; for
 model stealing: Pal et al., "ActiveThief" (2020), section 4.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, embeddings_of
 from securitynet.models.targets.target import Target
@@ -17,26 +18,26 @@ _CHUNK = 2048
 
 
 class KCenterStealing(ActiveStealing):
-    """Greedy k-center on the surrogate's embeddings: each next image is the one farthest from all that were asked."""
+    """Greedy k-center on the surrogate's embeddings: the next image is the one farthest from all queried ones."""
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
-        asked = np.concatenate(known.records)
-        centres = embeddings_of(selector, known.pool, asked)
-        known.ask(rest[greedy_k_center(embeddings_of(selector, known.pool, rest), centres, number)])
+        queried = np.concatenate(known.records)
+        centres = embeddings_of(selector, known.pool, queried)
+        known.query(rest[greedy_k_center(embeddings_of(selector, known.pool, rest), centres, number)])
 
 
 def greedy_k_center(points: torch.Tensor, centres: torch.Tensor, number: int) -> NDArray[np.int64]:
-    """Positions of points, each the farthest from the centres and from the points chosen before it.
+    """Choose points greedily, each the farthest from the centres and from the points chosen before it.
 
     Args:
         points: N×D float32.
         centres: M×D float32, at least one.
-        number: How many to choose, at most N. Fewer would be the first of these.
+        number: How many to choose, at most N. A smaller number gives a prefix.
 
     Returns:
-        int64; of points equally far, the first is taken.
+        Positions of the chosen points, int64; ties go to the first point.
     """
     squares = points.square().sum(dim=1)
     nearest = torch.full((len(points),), torch.inf)
@@ -46,7 +47,7 @@ def greedy_k_center(points: torch.Tensor, centres: torch.Tensor, number: int) ->
     for place in range(number):
         farthest = int(nearest.argmax())
         chosen[place] = farthest
-        # |x - c|² = |x|² - 2 x·c + |c|²: one product, where differences would need a copy of all points.
+        # |x - c|² = |x|² - 2 x·c + |c|² takes one matrix product and no copy of all points.
         distances = torch.addmv(squares + squares[farthest], points, points[farthest], alpha=-2)
         nearest = torch.minimum(nearest, distances.clamp_min_(0))
         nearest[farthest] = -1.0

@@ -1,8 +1,8 @@
-"""Knockoff Nets: learn from rewards which classes of auxiliary images are worth asking about.
+"""Knockoff Nets: learn from rewards which classes of auxiliary images are worth querying.
 
 Orekondy et al., "Knockoff Nets: stealing functionality of black-box models" (2019), section 5.1.2: a gradient bandit
-whose actions are the auxiliary data's own classes, rewarded for answers that are certain, diverse, and surprising to
-the surrogate.
+whose actions are the classes of the auxiliary data. Outputs of the target are rewarded if they are confident, diverse,
+and poorly predicted by the surrogate.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -24,18 +25,18 @@ Reward = Literal["certainty", "diversity", "loss"]
 REWARDS: tuple[Reward, ...] = ("certainty", "diversity", "loss")
 
 WINDOW = 25
-"""Questions whose rewards, and answers, the next ones are compared with (the paper's Δ)."""
+"""Number of recent queries with whose rewards and outputs the next ones are compared (the paper's Δ)."""
 
 
 class KnockoffStealing(ActiveStealing):
-    """The adaptive strategy; other than in the paper, the surrogate is trained anew after each round of questions."""
+    """The adaptive strategy. Unlike in the paper, the surrogate is trained from fresh weights after each round."""
 
     rewards: tuple[Reward, ...] = Field(
         default=REWARDS,
-        description="Summed: certainty (margin of the answer), diversity (answers unlike the last ones), loss (the "
-        "surrogate's, on the answer).",
+        description="Summed: certainty (margin of the output), diversity (outputs unlike the last ones), loss (the "
+        "surrogate's, on the output).",
     )
-    batch: int = Field(default=16, ge=1, description="Questions between two updates of the policy.")
+    batch: int = Field(default=16, ge=1, description="Queries between two updates of the policy.")
 
     @field_validator("rewards", mode="before")
     @classmethod
@@ -51,16 +52,16 @@ class KnockoffStealing(ActiveStealing):
             )
         return tuple(dict.fromkeys(value))
 
-    def check_answers(self, target: Target) -> None:
-        """See `ActiveStealing.check_answers`: a margin is no reward where only labels are answered."""
+    def check_interface(self, target: Target) -> None:
+        """Raise `AccessDenied` if the certainty reward is used and the interface returns labels only."""
         if target.head == "labels" and "certainty" in self.rewards:
             raise AccessDenied(
-                "The certainty reward needs posteriors, and this interface tells labels only.",
+                "The certainty reward needs posteriors, and this interface returns labels only.",
                 hint="Set rewards='diversity loss'.",
             )
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
         labels = known.pool.dataset.labels[rest]
         bandit, history = self._learned(known)
@@ -73,17 +74,17 @@ class KnockoffStealing(ActiveStealing):
                 actions.append(bandit.draw(left, draws))
                 drawn.append(left[actions[-1]].popleft())
             records = np.asarray(drawn, dtype=np.int64)
-            answers = as_posteriors(known.ask(records), known.classes)
+            posteriors = as_posteriors(known.query(records), known.classes)
             predicted = outputs_of(selector, known.pool, records).logits
-            for action, answer, logits in zip(actions, answers, predicted, strict=True):
-                bandit.update(action, *history.reward(answer, logits))
+            for action, posterior, logits in zip(actions, posteriors, predicted, strict=True):
+                bandit.update(action, *history.reward(posterior, logits))
             number -= size
 
     def _learned(self, known: Known) -> tuple[GradientBandit, RewardHistory]:
-        """The policy and the rewards as earlier rounds left them."""
+        """Return the policy and the rewards as the earlier rounds left them."""
         if not known.memory:
             history = RewardHistory(self.rewards)
-            for row in as_posteriors(joined(known.answers), known.classes)[-WINDOW:]:
+            for row in as_posteriors(joined(known.outputs), known.classes)[-WINDOW:]:
                 history.note(row)
             known.memory["bandit"] = GradientBandit(int(known.pool.dataset.labels.max()) + 1)
             known.memory["history"] = history
@@ -103,7 +104,7 @@ class GradientBandit:
         return np.asarray(weights / weights.sum())
 
     def draw(self, left: dict[int, deque[int]], draws: torch.Generator) -> int:
-        """An action of the policy, among those that have images left."""
+        """Draw an action from the policy, among those that have images left."""
         policy = self.policy() * [bool(left.get(action)) for action in range(len(self.preferences))]
         if policy.sum() <= 0:
             policy = np.asarray([float(len(left.get(action, ()))) for action in range(len(self.preferences))])
@@ -122,27 +123,27 @@ class GradientBandit:
 
 
 class RewardHistory:
-    """Rewards of answers, each kind scaled to [0, 1] by what was seen so far, and their recent mean."""
+    """Rewards of the target's outputs, each kind scaled to [0, 1] by the range seen so far, and their recent mean."""
 
     def __init__(self, kinds: tuple[Reward, ...]) -> None:
         self.kinds = kinds
-        self._answers: deque[NDArray[np.float64]] = deque(maxlen=WINDOW)
+        self._query: deque[NDArray[np.float64]] = deque(maxlen=WINDOW)
         self._rewards: deque[float] = deque(maxlen=WINDOW)
         self._low = np.full(len(kinds), np.inf)
         self._high = np.full(len(kinds), -np.inf)
 
-    def note(self, answer: NDArray[np.floating]) -> None:
-        """Remember an answer for which there is no reward."""
-        self._answers.append(answer.astype(np.float64))
+    def note(self, posterior: NDArray[np.floating]) -> None:
+        """Remember an output for which no reward is computed."""
+        self._query.append(posterior.astype(np.float64))
 
-    def reward(self, answer: NDArray[np.floating], logits: NDArray[np.floating]) -> tuple[float, float]:
-        """The reward of an answer, in [0, number of kinds], and the mean of the rewards before it.
+    def reward(self, posterior: NDArray[np.floating], logits: NDArray[np.floating]) -> tuple[float, float]:
+        """Return the reward of an output, in [0, number of kinds], and the mean of the rewards before it.
 
         Args:
-            answer: The target's posteriors, K.
+            posterior: The target's posteriors, K.
             logits: The surrogate's logits for the same image, K.
         """
-        exact = np.asarray(answer, dtype=np.float64)
+        exact = np.asarray(posterior, dtype=np.float64)
         raw = np.asarray([self._raw(kind, exact, logits) for kind in self.kinds])
         self._low, self._high = np.minimum(self._low, raw), np.maximum(self._high, raw)
         span = self._high - self._low
@@ -153,18 +154,18 @@ class RewardHistory:
         self.note(exact)
         return total, baseline
 
-    def _raw(self, kind: Reward, answer: NDArray[np.float64], logits: NDArray[np.floating]) -> float:
+    def _raw(self, kind: Reward, posterior: NDArray[np.float64], logits: NDArray[np.floating]) -> float:
         if kind == "certainty":
-            second, first = np.sort(answer)[-2:]
+            second, first = np.sort(posterior)[-2:]
             return float(first - second)
         if kind == "diversity":
-            mean = np.mean(self._answers, axis=0) if self._answers else answer
-            return float(np.maximum(answer - mean, 0).sum())
+            mean = np.mean(self._query, axis=0) if self._query else posterior
+            return float(np.maximum(posterior - mean, 0).sum())
         shifted = logits.astype(np.float64) - float(logits.max())
         log_posteriors = shifted - np.log(np.exp(shifted).sum())
-        return float(-(answer * log_posteriors).sum())
+        return float(-(posterior * log_posteriors).sum())
 
 
-def as_posteriors(answers: NDArray[np.float32] | NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Answers as rows of posteriors: labels become rows with a single 1."""
-    return answers.astype(np.float64) if answers.ndim == 2 else np.eye(classes)[answers]
+def as_posteriors(outputs: NDArray[np.float32] | NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return outputs as rows of posteriors, N×K; labels become rows with a single 1."""
+    return outputs.astype(np.float64) if outputs.ndim == 2 else np.eye(classes)[outputs]

@@ -17,7 +17,7 @@ from securitynet.records import ThreatModel
 
 
 class MLDoctorSurrogate(PlainStealing):
-    """Mean squared error on posteriors."""
+    """Trains with the squared error between posteriors."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = POOLS[:2]
     imitates: ClassVar[bool] = True

@@ -13,6 +13,6 @@ from securitynet.models.training.recipe import Recipe
 
 
 class SecurityNetSurrogate(PlainStealing):
-    """Cross-entropy on posteriors; ``architecture=wrn-50-2`` is the paper's larger surrogate."""
+    """Trains with cross-entropy on posteriors; ``architecture=wrn-50-2`` is the paper's larger surrogate."""
 
     protocol: ClassVar[Recipe] = Recipe(epochs=30, learning_rate=1e-2, schedule="constant")

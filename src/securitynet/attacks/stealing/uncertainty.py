@@ -1,4 +1,4 @@
-"""Uncertainty sampling: ask about the images of which the surrogate is least sure.
+"""Uncertainty sampling: query the images of which the surrogate is least certain.
 
 Lewis and Gale (1994); for model stealing: Pal et al., "ActiveThief" (2020), section 4.
 """
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.stealing._active import ActiveStealing, Known, outputs_of
 from securitynet.models.targets.target import Target
@@ -18,22 +19,22 @@ Measure = Literal["entropy", "margin", "confidence"]
 
 
 class UncertaintyStealing(ActiveStealing):
-    """The surrogate's posteriors tell how sure it is."""
+    """Active stealing with the images whose posteriors under the surrogate are least certain."""
 
     measure: Measure = Field(
         default="entropy",
         description="Of the surrogate's posteriors: their entropy, the margin between the two largest, or the largest.",
     )
 
+    @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
-        """See `ActiveStealing.choose`."""
         rest = known.rest()
         doubt = uncertainty(outputs_of(selector, known.pool, rest).posteriors, self.measure)
-        known.ask(rest[np.argsort(-doubt, kind="stable")[:number]])
+        known.query(rest[np.argsort(-doubt, kind="stable")[:number]])
 
 
 def uncertainty(posteriors: NDArray[np.floating], measure: Measure) -> NDArray[np.float64]:
-    """How unsure each row of posteriors (N×K) is, N; higher is less sure."""
+    """Return the uncertainty of each row of posteriors (N×K), N; higher is less certain."""
     values = posteriors.astype(np.float64)
     if measure == "entropy":
         return np.asarray(-(values * np.log(np.maximum(values, 1e-300))).sum(axis=1))

@@ -1,1 +1,1 @@
-"""What activation clustering alone needs."""
+"""Parts of activation clustering."""

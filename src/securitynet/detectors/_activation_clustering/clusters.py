@@ -1,4 +1,4 @@
-"""Two clusters of the activations of each class, and what they say."""
+"""Two clusters of the activations of each class, and the verdicts based on them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
+from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import clusters
@@ -21,19 +22,19 @@ from securitynet.records import Measurement
 Reduction = Literal["ica", "pca"]
 
 MOST_COMPARED = 2000
-"""Records of a class whose distances to all others the silhouette is computed from."""
+"""Number of records of a class from which the silhouette is computed."""
 
 _INTEGER = 2**32 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """A class in two.
+    """A class divided into two clusters.
 
     Attributes:
         owner: Cluster of each training record, N, 0 or 1.
         clean: Cluster of each clean image, M.
-        silhouette: Of the training records.
+        silhouette: Mean silhouette of the training records.
     """
 
     owner: NDArray[np.int64]
@@ -44,30 +45,30 @@ class Division:
 def divide(
     training: NDArray[np.float32], clean: NDArray[np.float32], *, reduction: Reduction, dims: int, seed: int
 ) -> Division:
-    """Reduce activations, learned on training records alone, and divide them by k-means (Chen et al., algorithm 2).
+    """Reduce activations and divide them with k-means, both fitted to the training records (Chen et al., algorithm 2).
 
     Args:
-        training: N×D.
-        clean: M×D, put into the cluster with the nearer centre.
+        training: Activations of training records, N×D.
+        clean: Activations of clean images, M×D, which are assigned to the nearer centre.
         reduction: Independent or principal components.
-        dims: How many.
-        seed: Of both steps.
+        dims: Number of components.
+        seed: Seed of both steps.
     """
     state = seed & _INTEGER
-    varying = training.std(axis=0) > 0  # units that are dead on this class say nothing, and have no inverse
-    kept = min(dims, int(varying.sum()), len(training) - 1)
-    if kept < 1:
+    varying = training.std(axis=0) > 0  # constant units carry no information and cannot be whitened
+    components = min(dims, int(varying.sum()), len(training) - 1)
+    if components < 1:
         return Division(np.zeros(len(training), np.int64), np.zeros(len(clean), np.int64), -1.0)
     first, second = training[:, varying].astype(np.float64), clean[:, varying].astype(np.float64)
-    # Directions in which next to nothing varies would be blown up to the size of the others by whitening.
+    # Whitening would amplify directions with almost no variance to the size of the others.
     spread = np.linalg.svd(first - first.mean(axis=0), compute_uv=False)
-    kept = max(1, min(kept, int((spread > 1e-4 * spread[0]).sum())))
+    components = max(1, min(components, int((spread > 1e-4 * spread[0]).sum())))
     if reduction == "ica":
-        reducer = FastICA(n_components=kept, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=state)
+        reducer = FastICA(n_components=components, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=state)
     else:
-        reducer = PCA(n_components=kept, random_state=state)
+        reducer = PCA(n_components=components, random_state=state)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # components that still turn a little divide as well
+        warnings.simplefilter("ignore", ConvergenceWarning)  # components that have not fully converged serve as well
         reduced = reducer.fit_transform(first)
         model = KMeans(n_clusters=2, n_init=10, random_state=state).fit(reduced)
     owner = model.labels_.astype(np.int64)
@@ -77,28 +78,28 @@ def divide(
     size = MOST_COMPARED if len(reduced) > MOST_COMPARED else None
     try:
         silhouette = float(silhouette_score(reduced, owner, sample_size=size, random_state=state))
-    except ValueError:  # the sample missed one of the clusters
+    except ValueError:  # the sample contains only one of the clusters
         silhouette = float(silhouette_score(reduced, owner))
     return Division(owner, put, silhouette)
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters(Output):
-    """What clustering the activations of training records found.
+    """The clusters of the activations of the training records.
 
     Attributes:
         indices: Training records, N int64.
-        labels: The classes they were trained as, N.
-        owner: Cluster of each within its class, N: 0, 1, or -1 where the class was not divided.
-        classes: K int64.
-        names: Of the classes, K.
-        silhouettes: K; NaN where a class was not divided.
-        training: Training records in each class's clusters, K×2.
-        clean: Clean images there, K×2.
-        poisoned: The truth, N; None if it is not known.
-        pictures: R×Q×C×H×W uint8.
-        rows: What each row of pictures shows, R.
-        notes: Go to the note of each measurement.
+        labels: Classes that they were trained with, N.
+        owner: Cluster of each record within its class, N: 0, 1, or -1 if the class was not clustered.
+        classes: The classes, K int64.
+        names: Their names, K.
+        silhouettes: Mean silhouettes, K; NaN for classes that were not clustered.
+        training: Number of training records in both clusters of each class, K×2.
+        clean: Number of clean images in them, K×2.
+        poisoned: Whether each record is poisoned, N; None if unknown.
+        pictures: Pictures, R×Q×C×H×W uint8.
+        rows: Description of each row of pictures, R.
+        notes: Notes, which are added to each measurement.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("foreign-p-value", "foreign-classes", "detection-rate", "suspect-records")
@@ -117,15 +118,15 @@ class Clusters(Output):
     notes: tuple[str, ...] = ()
 
     def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-        """Of each class the foreign cluster and its adjusted p-value, K; and whether each record is suspect, N."""
+        """Return the foreign cluster of each class, its adjusted p-value, K, and whether each record is suspect, N."""
         which, raw = clusters.foreign(self.training, self.clean)
         p_values = clusters.adjusted(raw, int((~np.isnan(self.silhouettes)).sum()))
         at = np.searchsorted(self.classes, self.labels)
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)
 
+    @override
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """See `Output.arrays`."""
         optional = {"poisoned": self.poisoned, "pictures": self.pictures}
         texts = {"names": self.names, "rows": self.rows, "notes": self.notes}
         return {
@@ -141,8 +142,8 @@ class Clusters(Output):
         }
 
     @classmethod
+    @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Clusters:
-        """See `Output.from_arrays`."""
         texts = {name: tuple(str(word) for word in arrays.get(name, ())) for name in ("names", "rows", "notes")}
         return cls(
             arrays["indices"],
@@ -160,14 +161,14 @@ class Clusters(Output):
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Both verdicts on classes, and the share of suspect records; with the truth, how many are found."""
+        """Compute both verdicts on classes and the share of suspect records, and detection rates if poison is known."""
         _, p_values, suspect = self.judged()
         return clusters.measure(
             self.silhouettes, p_values, self.training, suspect, self.poisoned, level=level, notes=self.notes
         )
 
     def galleries(self) -> list[Gallery]:
-        """Records of both clusters of the most suspicious classes."""
+        """Show records of both clusters of the most suspicious classes."""
         if self.pictures is None or not len(self.pictures):
             return []
         caption = "Training records of the most suspicious classes: those of the cluster that clean images avoid, "

@@ -1,1 +1,1 @@
-"""What NEO alone needs."""
+"""Parts of NEO."""

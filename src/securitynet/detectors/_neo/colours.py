@@ -1,34 +1,34 @@
-"""The dominant colour of images: k-means on the pixels of many images at once."""
+"""The dominant colours of images, by k-means on the pixels of many images at once."""
 
 from __future__ import annotations
 
 import torch
 
 MOST_PIXELS = 4096
-"""Pixels of an image that are clustered; of larger ones an even sample."""
+"""Largest number of pixels of an image to cluster; larger images are sampled evenly."""
 
 MOST_ROUNDS = 50
-"""Of Lloyd's algorithm; it ends as soon as no pixel changes its cluster."""
+"""Largest number of iterations of Lloyd's algorithm, which ends once no pixel changes its cluster."""
 
 RESTARTS = 3
-"""Random starts; the tightest clusters of all are taken."""
+"""Number of random starts, of which the tightest clustering is used."""
 
 
 def dominant_colours(images: torch.Tensor, clusters: int, streams: list[torch.Generator]) -> torch.Tensor:
-    """Centre of the largest cluster of each image's pixels, N×C uint8, rounded.
+    """Return the rounded centre of the largest cluster of each image's pixels, N×C uint8.
 
     Args:
-        images: N×C×H×W uint8.
-        clusters: How many (Udeshi et al. 2019: 3).
-        streams: One for each image, N, so that a colour does not depend on what else is computed.
+        images: Images, N×C×H×W uint8.
+        clusters: Number of clusters (Udeshi et al. 2019: 3).
+        streams: Random numbers, one generator per image, N, so that a colour does not depend on the batch.
     """
     pixels = images.flatten(2).transpose(1, 2).float()
     if pixels.shape[1] > MOST_PIXELS:
         at = torch.linspace(0, pixels.shape[1] - 1, MOST_PIXELS, dtype=torch.float64).round().long()
         pixels = pixels[:, at]
     draws = torch.stack([torch.rand(RESTARTS, clusters, generator=stream, dtype=torch.float64) for stream in streams])
-    found = [_cluster(pixels, draws[:, restart]) for restart in range(RESTARTS)]
-    centres, shares, spread = (torch.stack(values) for values in zip(*found, strict=True))
+    clusterings = [_cluster(pixels, draws[:, restart]) for restart in range(RESTARTS)]
+    centres, shares, spread = (torch.stack(values) for values in zip(*clusterings, strict=True))
     rows = torch.arange(len(images))
     best = spread.argmin(dim=0)
     largest = shares[best, rows].argmax(dim=1)
@@ -36,14 +36,14 @@ def dominant_colours(images: torch.Tensor, clusters: int, streams: list[torch.Ge
 
 
 def _cluster(pixels: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Lloyd's algorithm from k-means++ centres.
+    """Run Lloyd's algorithm from k-means++ centres.
 
     Args:
-        pixels: N×P×C float32.
-        draws: N×K in [0, 1), one for each centre.
+        pixels: Pixels, N×P×C float32.
+        draws: Random numbers in [0, 1), one per centre, N×K.
 
     Returns:
-        Centres N×K×C, their shares of the pixels N×K, and the sum of squared distances N.
+        Centres, N×K×C; their shares of the pixels, N×K; and the sums of squared distances, N.
     """
     clusters = draws.shape[1]
     centres = _starts(pixels, draws)
@@ -65,7 +65,7 @@ def _cluster(pixels: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def _starts(pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """k-means++ (Arthur and Vassilvitskii, 2007): each centre a pixel, drawn by its squared distance to the others."""
+    """Choose starts by k-means++ (Arthur and Vassilvitskii, 2007): pixels drawn by squared distance to earlier ones."""
     rows = torch.arange(len(pixels))
     weights = torch.ones(pixels.shape[:2], dtype=torch.float64)
     chosen: list[torch.Tensor] = []
@@ -75,10 +75,10 @@ def _starts(pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         at = torch.searchsorted(steps, wanted, right=True)[:, 0].clamp(max=pixels.shape[1] - 1)
         chosen.append(pixels[rows, at])
         nearest = _squares(pixels, torch.stack(chosen, dim=1)).min(dim=2).values
-        weights = nearest.double()  # all 0 where there are fewer colours than clusters: any pixel will do
+        weights = nearest.double()  # all 0 if there are fewer colours than clusters; then any pixel will do
     return torch.stack(chosen, dim=1)
 
 
 def _squares(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Squared distances, N×P×K; by differences, as products would lose digits."""
+    """Return squared distances, N×P×K, computed from differences, because products would lose precision."""
     return torch.stack([(pixels - centre[:, None]).square().sum(dim=2) for centre in centres.unbind(dim=1)], dim=2)

@@ -1,4 +1,4 @@
-"""Whether a region changes the predictions of other images too: many regions at once, none asked longer than needed."""
+"""Tests whether regions change the predictions of other images: many at once, with no more queries than needed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from securitynet.detectors._neo.regions import Grid
 from securitynet.detectors._queries import QueryClient
 
 TOGETHER = 48
-"""Held-out images on which all regions of an image are tried side by side; then one region, the most successful first.
-"""
+"""Number of held-out images on which all regions of an image are tried in parallel, before only the most successful."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +19,8 @@ class CandidateRegions:
     """Regions whose covering changed a prediction.
 
     Attributes:
-        rows: Which image each is of, S.
-        places: Where it is, S.
+        rows: Position of the image of each region, S.
+        places: Place of each region, S.
         images: All images, N×C×H×W uint8.
         labels: Their predictions, N.
     """
@@ -33,18 +32,18 @@ class CandidateRegions:
 
 
 class Confirmation:
-    """Lays regions over held-out images until it is sure on which side of the bound the share of changes lies.
+    """Pastes regions on held-out images until it is certain whether the share of changed predictions exceeds a bound.
 
-    The verdict, share above ``bound`` or not, is that of trying all held-out images. Once one region of an image is
-    above, the others are left as they are.
+    The verdict is the same as with all held-out images. Once one region of an image exceeds the bound, its other
+    regions are not tried further.
 
     Args:
-        client: To the target.
-        held_out: M×C×H×W uint8.
-        predictions: Theirs, M.
-        grid: Of the regions.
-        bound: In (0, 1).
-        others_only: Whether held-out images with the prediction of the region's image are left out.
+        client: Client that queries the target.
+        held_out: Held-out images, M×C×H×W uint8.
+        predictions: Their predictions, M.
+        grid: Places of the regions.
+        bound: The bound, in (0, 1).
+        others_only: Whether to leave out held-out images with the prediction of the region's image.
         margin: See `QueryClient.decided`.
     """
 
@@ -68,9 +67,9 @@ class Confirmation:
         self._orders: dict[int, torch.Tensor] = {}
 
     def shares(self, candidates: CandidateRegions) -> torch.Tensor:
-        """Share of the held-out images tried whose predictions each region changed, S float64.
+        """Return the share of tried held-out images whose predictions each region changed, S float64.
 
-        It is above the bound exactly where the share of all of them is, and 0 where none was tried.
+        It exceeds the bound if and only if the share over all held-out images does; it is 0 if none was tried.
         """
         count = len(candidates.rows)
         orders = [self._order(int(label)) for label in candidates.labels[candidates.rows]]
@@ -80,11 +79,11 @@ class Confirmation:
         limits = self.bound * sizes
         while not done.all():
             chosen = self._next(candidates, done, tried, changed)
-            # As many as it takes to decide at least: the shares don't depend on what is tried side by side.
+            # The smallest number that can decide, so that the shares do not depend on the batch.
             steps = torch.minimum((sizes - limits - 1e-9).ceil() - tried + changed, limits.floor() + 1 - changed)
             steps = steps.long().clamp(min=1)
-            jobs = [(at, int(i)) for at in chosen for i in orders[at][tried[at] : tried[at] + steps[at]]]
-            owner, image = (torch.tensor(column) for column in zip(*jobs, strict=True))
+            pairs = [(at, int(i)) for at in chosen for i in orders[at][tried[at] : tried[at] + steps[at]]]
+            owner, image = (torch.tensor(column) for column in zip(*pairs, strict=True))
             flips = self._flips(candidates, owner, image)
             changed.index_add_(0, owner, flips.long())
             tried.index_add_(0, owner, torch.ones_like(owner))
@@ -98,7 +97,7 @@ class Confirmation:
     def _next(
         self, candidates: CandidateRegions, done: torch.Tensor, tried: torch.Tensor, changed: torch.Tensor
     ) -> list[int]:
-        """Regions that take the next step: those at the start, and of each image's others the most successful."""
+        """Choose the regions to try next: new ones, and the most successful of the others of each image."""
         fresh: list[int] = []
         best: dict[int, int] = {}
         for at in torch.nonzero(~done).flatten().tolist():
@@ -111,23 +110,23 @@ class Confirmation:
         return fresh + list(best.values())
 
     def _flips(self, candidates: CandidateRegions, owner: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """Whether each region changes the prediction of a held-out image, J bool."""
-        found = torch.zeros(len(owner), dtype=torch.bool)
+        """Return whether each region changes the prediction of a held-out image, J bool."""
+        flips = torch.zeros(len(owner), dtype=torch.bool)
         for part in torch.split(torch.arange(len(owner)), self.client.together):
             at, onto = owner[part], self.held_out[image[part]]
             masks = self.grid.masks(candidates.places[at])
             pasted = _regions.moved(candidates.images[candidates.rows[at]], masks, onto)
-            asked = (pasted != onto).flatten(1).any(dim=1)  # where it looks the same there already, nothing changes
-            if asked.any():
-                labels = self.client.decided(pasted[asked], self.margin).argmax(dim=1)
-                found[part[asked]] = labels != self.predictions[image[part][asked]]
-        return found
+            differs = (pasted != onto).flatten(1).any(dim=1)  # identical images need no query
+            if differs.any():
+                labels = self.client.decided(pasted[differs], self.margin).argmax(dim=1)
+                flips[part[differs]] = labels != self.predictions[image[part][differs]]
+        return flips
 
     def _order(self, label: int) -> torch.Tensor:
-        """Held-out images on which regions of images with this prediction are tried, in their order."""
+        """Return the held-out images for regions of images with this prediction, in the order of the trials."""
         if label not in self._orders:
-            kept = (
+            order = (
                 self.predictions != label if self.others_only else torch.ones_like(self.predictions, dtype=torch.bool)
             )
-            self._orders[label] = torch.nonzero(kept).flatten()
+            self._orders[label] = torch.nonzero(order).flatten()
         return self._orders[label]

@@ -1,4 +1,4 @@
-"""Square regions of images: where they may lie, covering them, moving them to other images, choosing where to look."""
+"""Square regions of images: their places, covering them, pasting them on other images, and choosing places."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch.nn import functional
 
 
 class Grid:
-    """All places of a region of one size in images of one size.
+    """All places of regions of a fixed size in images of a fixed size.
 
     Args:
         shape: Height and width of the images.
         share: Side of a region as a share of the side of an image: 1/8 gives 4×4 in 32×32.
 
     Attributes:
-        height: Of a region, in pixels.
-        width: Of a region.
+        height: Height of a region in pixels.
+        width: Width of a region in pixels.
         rows: Number of places from top to bottom; the last one touches the border.
         columns: Number of places from left to right.
     """
@@ -29,11 +29,11 @@ class Grid:
         return self.rows * self.columns
 
     def corners(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Top and left pixel of places, which are numbered row by row."""
+        """Return the top and left pixels of places, which are numbered row by row."""
         return places // self.columns, places % self.columns
 
     def masks(self, places: torch.Tensor) -> torch.Tensor:
-        """The pixels of each place, N×1×H×W."""
+        """Return the pixels of each place as masks, N×1×H×W."""
         top, left = self.corners(places)
         down, across = (torch.arange(side) for side in self.shape)
         vertical = (down >= top[:, None]) & (down < top[:, None] + self.height)
@@ -42,39 +42,51 @@ class Grid:
 
 
 def covered(images: torch.Tensor, masks: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    """Images whose region has one colour: N×C×H×W, from N×C×H×W, N×1×H×W and N×C."""
+    """Cover a region of each image with one colour.
+
+    Args:
+        images: N×C×H×W.
+        masks: Pixels of the regions, N×1×H×W.
+        colours: N×C.
+    """
     return torch.where(masks, colours[:, :, None, None], images)
 
 
 def moved(source: torch.Tensor, masks: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
-    """Images that show another image's region at its place, N×C×H×W each."""
+    """Paste a region of each source image on another image at the same place.
+
+    Args:
+        source: Images that contain the regions, N×C×H×W.
+        masks: Pixels of the regions, N×1×H×W.
+        onto: Images to paste on, N×C×H×W.
+    """
     return torch.where(masks, source, onto)
 
 
 def random_places(grid: Grid, count: int, taken: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
-    """Different places that are not taken, all equally likely: ``count``, or as many as there are, int64.
+    """Draw ``count`` different free places uniformly, or as many as there are, int64.
 
     Args:
         grid: All places.
-        count: How many are wanted.
-        taken: Places that were drawn already, G bool.
-        stream: Of this image.
+        count: Number of places.
+        taken: Whether each place was drawn before, G.
+        stream: Random numbers of this image.
     """
     order = torch.randperm(len(grid), generator=stream)
     return order[~taken[order]][:count]
 
 
 def promising_places(grid: Grid, count: int, taken: torch.Tensor, doubts: torch.Tensor) -> torch.Tensor:
-    """Places near to those whose covering made the target doubt its prediction most, N×count int64.
+    """Choose places near those whose covering lowered the log-odds of the prediction most, N×count int64.
 
-    The doubt at a place is estimated from places nearby, weighted by a Gaussian whose deviation is a third of the
-    region's side.
+    The decrease at a place is estimated from nearby places with Gaussian weights whose standard deviation is a third of
+    the region's side.
 
     Args:
         grid: All places.
-        count: How many are wanted for each image, at most as many as are free in all of them.
-        taken: Places that were examined, N×G bool.
-        doubts: What covering each of them did, N×G; looked at where they were examined.
+        count: Number of places per image, at most the number that is free in every image.
+        taken: Whether each place was examined, N×G.
+        doubts: Decrease of the log-odds at examined places, N×G.
     """
     known = taken.float()
     mean = (doubts * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp_min(1)
@@ -88,5 +100,5 @@ def promising_places(grid: Grid, count: int, taken: torch.Tensor, doubts: torch.
             values = functional.conv2d(values, kernel, padding="same")
         return values.flatten(1)
 
-    estimate = smooth(surplus) / (smooth(known) + 0.1)  # far from all that is known, nothing is promised
+    estimate = smooth(surplus) / (smooth(known) + 0.1)  # far from all examined places, the estimate is 0
     return estimate.masked_fill(taken, -torch.inf).topk(count, dim=1).indices

@@ -1,1 +1,1 @@
-"""What STRIP alone needs."""
+"""Parts of STRIP."""

@@ -1,8 +1,8 @@
-"""What the overlays seen say about the others: a prediction for STRIP, with a margin measured on clean images.
+"""Prediction of the remaining overlays of STRIP from the first ones, with a margin measured on clean images.
 
-Mean entropies of superpositions are positive and skewed, much as gamma variables are, which cube roots make nearly
-normal (Wilson and Hilferty, 1931). So the cube root of the mean of the overlays left is regressed on that of those
-seen, once for each number of overlays, and all margins are in cube roots.
+Mean entropies of superpositions are positive and skewed like gamma variables, whose cube roots are nearly normal
+(Wilson and Hilferty, 1931). So the cube root of the mean over the remaining overlays is regressed on that over the
+first ones, once for each number of overlays, and all margins are in cube roots.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 from scipy import stats
 
 FEWEST_KNOWN = 20
-"""Clean images without which nothing is predicted."""
+"""Smallest number of clean images for predictions."""
 
 FEWEST_SEEN = 4
-"""Overlays that an image must have shown before anything is predicted about the others."""
+"""Smallest number of overlays from which the others are predicted."""
 
 DEVIATIONS = 4.0
-"""Of the margin; what is as rare as so many deviations of a normal variable, where few images are known."""
+"""Size of the margin in normal standard deviations; with few images, the Student quantile of the same probability."""
 
 BEYOND = 1.25
-"""The margin is at least so many times the largest shortfall of a clean image that the fit did not see."""
+"""The margin is at least this multiple of the largest shortfall of a clean image left out of the fit."""
 
 
 @dataclass(frozen=True, eq=False)
 class EarlyStopPredictor:
-    """Lower bounds, nearly certain, for the mean entropy under the overlays that an image has not been seen under.
+    """Nearly certain lower bounds for the mean entropy under the remaining overlays of an image.
 
     Attributes:
-        intercepts: Of the regressions, by the number of overlays seen, from 0 to K.
-        slopes: Likewise.
-        margins: Likewise, in cube roots of bits; infinite where nothing is predicted.
-        known: Clean images that they come from.
+        intercepts: Intercepts of the regressions, by the number of overlays used, from 0 to K.
+        slopes: Slopes of the regressions.
+        margins: Margins in cube roots of bits; infinite where nothing is predicted.
+        known: Number of clean images that they are fitted to.
     """
 
     intercepts: torch.Tensor
@@ -45,10 +45,10 @@ class EarlyStopPredictor:
 
     @classmethod
     def measured(cls, entropies: NDArray[np.float64]) -> EarlyStopPredictor | None:
-        """Regressions and their margins, or None where nothing can be predicted.
+        """Fit the regressions and their margins; None if nothing can be predicted.
 
         Args:
-            entropies: Of clean images under all their overlays, in the order in which those are asked about, N×K.
+            entropies: Entropies of clean images under all their overlays, in the order of the queries, N×K.
         """
         known, count = entropies.shape
         intercepts, slopes = np.zeros(count + 1), np.zeros(count + 1)
@@ -63,10 +63,10 @@ class EarlyStopPredictor:
             centred = x - x.mean()
             spread = float((centred**2).sum())
             if spread < 1e-9 * known:
-                continue  # images that are all alike tell nothing about others
+                continue  # without variation there is nothing to regress on
             slope = max(float((centred * y).sum()) / spread, 0.0)
             intercept = float(y.mean()) - slope * float(x.mean())
-            # Each image as the fit to the others would miss it.
+            # Leave-one-out residuals.
             errors = (y - intercept - slope * x) / (1 - 1 / known - centred**2 / spread).clip(1e-3)
             deviation = float(np.sqrt((errors**2).sum() / (known - 2)))
             if deviation > 1e-6:
@@ -77,13 +77,13 @@ class EarlyStopPredictor:
         return cls(torch.from_numpy(intercepts), torch.from_numpy(slopes), torch.from_numpy(margins), known)
 
     def totals(self, seen: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums over all overlays: as predicted, and such as an image's own is nearly sure to reach, both N×S.
+        """Return sums over all overlays: the prediction, and a bound that is nearly certain to be reached, N×S each.
 
-        Where nothing is predicted both are what was seen.
+        Where nothing is predicted, both are the sums so far.
 
         Args:
-            seen: Sums of the entropies seen, N×S.
-            numbers: Of the overlays in each column of sums, S, from 1 to K.
+            seen: Sums of the entropies so far, N×S.
+            numbers: Number of overlays in each column of sums, S, from 1 to K.
         """
         means, margins = seen / numbers, self.margins[numbers]
         roots = self.intercepts[numbers] + self.slopes[numbers] * means.clamp(min=0) ** (1 / 3)

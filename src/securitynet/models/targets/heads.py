@@ -22,6 +22,7 @@ HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigm
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 _TOLERANCE = 2e-2  # bfloat16 rounds a log-probability of -7 by 1.6%, the same way for all classes at worst
+_NEAR_END = 0.2  # a trained sigmoid is surer than this of some class and of the absence of another
 
 
 def detect(outputs: torch.Tensor) -> Head:
@@ -48,8 +49,13 @@ def detect(outputs: torch.Tensor) -> Head:
 
 
 def looks_like_sigmoid(outputs: torch.Tensor) -> bool:
-    """Whether outputs that `detect` takes for logits, N×K, all lie in [0, 1] and differ, as after a sigmoid."""
-    return bool(((outputs >= 0) & (outputs <= 1)).all()) and bool((outputs != outputs[:1, :1]).any())
+    """Whether outputs that `detect` takes for logits, N×K, are those of a trained network that ends in sigmoids.
+
+    All lie in [0, 1] and reach near both ends. Small logits can lie in [0, 1] by chance, as those of a small untrained
+    network do, but they do not fill it.
+    """
+    unit = bool(((outputs >= 0) & (outputs <= 1)).all())
+    return unit and bool(outputs.min() < _NEAR_END) and bool(outputs.max() > 1 - _NEAR_END)
 
 
 def check_finite(outputs: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a report says of detectors that filter inputs, and of activation clustering; part of ``backdoor``."""
+"""What a report says about input filters and activation clustering; part of ``backdoor``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ KINDS: dict[str, Kind] = {
     "false-rejection-rate": Kind("Clean images that are stopped", "share"),
     "trigger-success-rate": Kind("Images whose prediction the trigger changes", "share"),
     "detection-rate": Kind("Of those, stopped", "share"),
-    "localisation": Kind("Overlap of the found region with the trigger", "share"),
+    "localisation": Kind("Overlap of the located region with the trigger", "share"),
     "suspects-flagged": Kind("Suspect images that are stopped", "share"),
     "suspects-excess": Kind("Suspect images stopped, beyond the share of clean ones", "points", chance=0.0),
     "foreign-p-value": Kind("p-value of the most suspicious class"),
-    "foreign-classes": Kind("Classes of which clean images know a part only", "share"),
+    "foreign-classes": Kind("Classes with a part that clean images avoid", "share"),
     "rule-flagged-classes": Kind("Classes flagged by silhouette and size (Chen et al.)", "share"),
     "suspect-records": Kind("Training records that look poisoned", "share"),
 }
@@ -28,7 +28,7 @@ ALPHA = 0.05
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What each filter stops, and whether activation clustering found poison."""
+    """What each filter stops, and whether activation clustering shows poisoned records."""
     said: list[str] = []
     for trial in trials:
         name = trial.name.partition(".")[2].partition("@")[0]
@@ -44,21 +44,21 @@ def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
     rejected = measured.get("false-rejection-rate")
     if rejected is None:
         return []
-    said = [f"As a filter of inputs, {title} stops {_share(rejected)} of {rejected.n:,} clean images."]
+    said = [f"As an input filter, {title} stops {_share(rejected)} of {rejected.n:,} clean images."]
     caught, success = measured.get("detection-rate"), measured.get("trigger-success-rate")
     if caught is not None and success is not None:
         if caught.value is None:
-            said.append("The known trigger changes the prediction of no image, so there is nothing for it to catch.")
+            said.append("The known trigger changes no prediction, so there is nothing for the filter to stop.")
         else:
             better = "" if (caught.low or 0.0) > (rejected.high or 1.0) else ", no more often than clean ones"
             said.append(
                 f"The known trigger changes the prediction of {_share(success)} of the images that "
-                f"carry it; {title} stops {_share(caught)} of those{better}."
+                f"carry it; {title} stops {_share(caught)} of these{better}."
             )
     excess, flagged = measured.get("suspects-excess"), measured.get("suspects-flagged")
     if excess is not None and flagged is not None:
         if (excess.low or 0.0) > 0:
-            meaning = "more often than clean images, as it would if they carried a trigger of this model"
+            meaning = "more often than clean images, as would be the case if they carried a trigger of this model"
         else:
             meaning = "which is not distinguishable from clean images"
         said.append(f"Of {flagged.n:,} suspect images {title} stops {_share(flagged)}, {meaning}.")
@@ -72,7 +72,7 @@ def _of_clusters(measured: dict[str, Measurement]) -> list[str]:
     if p_value.value >= ALPHA:
         return [
             "The activations of the training records show no part of a class that clean images avoid (adjusted "
-            f"p\u00a0=\u00a0{p_value.value:.2g}); a few poisoned records could go unseen."
+            f"p\u00a0=\u00a0{p_value.value:.2g}); a small number of poisoned records could go unnoticed."
         ]
     number = "p\u00a0<\u00a01e-6" if p_value.value < 1e-6 else f"p\u00a0=\u00a0{p_value.value:.2g}"
     return [

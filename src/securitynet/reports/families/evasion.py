@@ -1,4 +1,4 @@
-"""What a report says of evasion: how many images evade at which budget, and whether gradients can be trusted."""
+"""What a report says about evasion: how many images evade at which budget, and whether gradients can be trusted."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from securitynet.reports.kinds import Kind
 from securitynet.results.document import ResultDocument, TrialSummary
 
 KINDS: dict[str, Kind] = {
-    "clean-accuracy": Kind("Accuracy on the images as they are", "share"),
+    "clean-accuracy": Kind("Accuracy on the unperturbed images", "share"),
     "accuracy-drop@epsilon": Kind("Accuracy drop at ε = {value}", "points", chance=0.0),
     "robust-accuracy@epsilon": Kind("Robust accuracy up to ε = {value}", "share"),
     "success@epsilon": Kind("Correctly classified images that evade, up to ε = {value}", "share"),
     "surrogate-accuracy": Kind("Accuracy of the surrogate", "share"),
-    "queries@epsilon": Kind("Questions for an image at ε = {value}, median"),
-    "vanished-gradients": Kind("Images without a gradient", "share"),
-    "unbounded-success": Kind("Images that evade by steps without a bound", "share"),
+    "queries@epsilon": Kind("Queries per image at ε = {value}, median"),
+    "vanished-gradients": Kind("Images with a zero gradient", "share"),
+    "unbounded-success": Kind("Images that evade when steps are unbounded", "share"),
 }
 
 ITERATED = {"pgd", "auto-attack"}
-"""Attacks whose many steps no attack that sees less should beat."""
+"""Iterated white-box attacks, which no black-box attack should beat."""
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
@@ -38,11 +38,11 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
 def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: str) -> str | None:
     """The attack with the highest success at the smallest budget that was tried, by the lower end of the interval."""
-    found = [(epsilon, trial, m) for trial in trials for epsilon, m in _successes(document, trial).items()]
-    if not found:
+    successes = [(epsilon, trial, m) for trial in trials for epsilon, m in _successes(document, trial).items()]
+    if not successes:
         return None
-    smallest = min(epsilon for epsilon, _, _ in found)
-    of_smallest = [(trial, m) for epsilon, trial, m in found if epsilon == smallest]
+    smallest = min(epsilon for epsilon, _, _ in successes)
+    of_smallest = [(trial, m) for epsilon, trial, m in successes if epsilon == smallest]
     trial, success = max(of_smallest, key=lambda pair: (pair[1].low or 0.0, pair[1].value or 0.0))
     numbers = words.numbers(success)
     assert numbers is not None  # `_successes` takes only those with a value
@@ -50,8 +50,8 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     each = "each pixel by at most" if norm == "linf" else "an image by at most"
     size = f"{words.percent(smallest)} of its range" if norm == "linf" else f"{smallest:g} in the Euclidean norm"
     result = (
-        f"An adversary who {who}, and changes {each} {size}, gets {numbers.value} of the correctly classified images "
-        f"misclassified ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
+        f"An adversary who {who}, and changes {each} {size}, makes the model misclassify {numbers.value} of the images "
+        f"that it classifies correctly ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
         f"{verdict.attack_title(trial.name)}"
     )
     more = _successes(document, trial)
@@ -64,7 +64,7 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
 
 
 def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """Signs of masked gradients: those that an attack found itself, and attacks that see less and do better."""
+    """Signs of masked gradients: warnings of the attacks themselves, and black-box attacks that beat white-box ones."""
     said = []
     for trial in trials:
         notes = {m.note for m in verdict.measurements_of(document, trial) if m.note and evasion.WARNING in m.note}
@@ -86,7 +86,7 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
 
 def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
-    """Whether the first should do at least as well: one step against one step, or many steps against anything."""
+    """Whether the white-box attack should do at least as well: one step against one step, or many against anything."""
     return _method(white) in ITERATED or (_method(white), _method(black)) == ("fgsm", "fgsm-transfer")
 
 

@@ -1,4 +1,4 @@
-"""Model inversion in reports: do reconstructions show the requested class, are they near it, and do they copy?"""
+"""What a report says about model inversion: whether reconstructions show the class, approach it, or copy records."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ KINDS = {
     "embedding-distance": Kind("Distance to the class in the target's embedding"),
     "feature-distance": Kind("Distance to the class in the judge's embedding"),
     "knn-distance": Kind("Distance to the nearest training image"),
-    "closer-to-member": Kind("Nearest real image was trained on", "share", chance=0.5),
+    "closer-to-member": Kind("Nearest real image is a member", "share", chance=0.5),
     "posterior": Kind("Target's posterior of the requested class", "share"),
 }
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What the attack does whose images are recognised most surely, what comes nearest to the classes, and copying."""
+    """Sentences on the most recognisable reconstructions, those nearest to the class means, and copied records."""
     measured = {m.name: m for m in document.measurements if m.low is not None}
 
     def of(measure: str) -> list[tuple[TrialSummary, Measurement]]:
-        found = [(trial, measured.get(f"{trial.name}.{measure}")) for trial in trials]
-        return sorted(((t, m) for t, m in found if m is not None), key=lambda pair: pair[1].low or 0.0, reverse=True)
+        measurements = [(trial, measured.get(f"{trial.name}.{measure}")) for trial in trials]
+        return sorted(
+            ((t, m) for t, m in measurements if m is not None), key=lambda pair: pair[1].low or 0.0, reverse=True
+        )
 
     said = []
     if recognised := of("accuracy"):
@@ -47,7 +49,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
 def _recognised(document: ResultDocument, trial: TrialSummary, accuracy: Measurement) -> str:
     numbers = words.numbers(accuracy)
-    assert numbers is not None and accuracy.low is not None  # only measured ones are asked about
+    assert numbers is not None and accuracy.low is not None  # only measurements with a value are passed
     chance = 1 / document.target.num_classes
     images = words.plural(accuracy.n, "reconstruction")
     verdict = "more than guessing would give" if accuracy.low > chance else "which guessing could give too"
@@ -59,7 +61,7 @@ def _recognised(document: ResultDocument, trial: TrialSummary, accuracy: Measure
 
 
 def _near(trial: TrialSummary, gain: Measurement, measured: dict[str, Measurement]) -> str:
-    assert gain.low is not None and gain.high is not None  # only measured ones are asked about
+    assert gain.low is not None and gain.high is not None  # only measurements with a value are passed
     own, plain = (words.numbers(measured[f"{trial.name}.{name}"]) for name in ("mse", "mse-mean-colour"))
     values = f"MSE {own.value} against {plain.value}" if own and plain else "by MSE"
     if gain.low > 0:
@@ -67,22 +69,22 @@ def _near(trial: TrialSummary, gain: Measurement, measured: dict[str, Measuremen
     elif gain.high < 0:
         where = "farther from the mean training images of their classes than"
     else:
-        where = "neither surely nearer to the mean training images of their classes nor surely farther than"
+        where = "not shown to be nearer to the mean training images of their classes, nor farther from them, than"
     return f"The images of {_short(trial)} are {where} an image in the data's mean colour ({values})."
 
 
 def _copied(trial: TrialSummary, share: Measurement) -> str:
     numbers = words.numbers(share)
-    assert numbers is not None and share.low is not None  # only measured ones are asked about
+    assert numbers is not None and share.low is not None  # only measurements with a value are passed
     if share.low > 0.5:
         return (
             f"In {numbers.value} ({words.level(share)} interval {numbers.interval}) of the images of {_short(trial)} "
-            "the nearest real image is one that the model was trained on, out of equally many of both kinds: they show "
-            "more than what the classes look like."
+            "the nearest real image is a member, among equally many members and non-members: they show more than "
+            "what the classes look like."
         )
     return (
-        "No attack's images are surely nearer to images that the model was trained on than to others of their class: "
-        "what was recovered is what classes look like, as far as this can tell."
+        "No attack's images are shown to be nearer to members than to non-members of their class: as far as this "
+        "measure shows, they reveal what the classes look like, not single records."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a report says of membership inference: the strongest attack, and the members identified at a low FPR."""
+"""What a report says about membership inference: the strongest attack, and the members identified at a low FPR."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ SLIGHT = 0.55
 
 
 MARGIN = 10
-"""Non-members that are expected above the threshold of a FPR, for a verdict to speak of it."""
+"""A verdict mentions an FPR only if at least this many non-members are expected above its threshold."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How well one membership attack did.
+    """The result of one membership attack.
 
     Attributes:
         trial: The attack.
         auc: Its AUC.
-        tpr: Its TPR at the lowest FPR that is resolved with margin; None if none is.
+        tpr: Its TPR at the lowest FPR that has at least `MARGIN` non-members; None if there is none.
     """
 
     trial: TrialSummary
@@ -54,7 +54,7 @@ class Strength:
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What the strongest membership attack achieves, and what is achieved at the lowest FPR; nothing if none ran."""
+    """What the strongest membership attack achieves, and the best TPR at the lowest FPR; nothing if none ran."""
     ranked = by_strength(document)
     if not ranked:
         return []
@@ -62,21 +62,26 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     auc = words.numbers(best.auc)
     assert auc is not None  # `by_strength` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
-    found = [
-        f"An adversary who {who}, tells members from non-members with AUC\u00a0{auc.value} ({words.level(best.auc)} "
-        f"interval {words.unbroken(auc.interval)}): {auc_in_words(best.auc, len(ranked))}."
+    said = [
+        f"An adversary who {who} can distinguish members from non-members with an AUC of {auc.value} "
+        f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {describe_auc(best.auc, len(ranked))}."
     ]
     quietest = lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None:
         same = quietest.trial.id == best.trial.id
-        found.append(
-            tpr_in_words(quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked))
+        said.append(
+            describe_tpr(quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked))
         )
-    return found
+    return said
 
 
-def auc_in_words(auc: Measurement, among: int = 1) -> str:
-    """How an AUC compares with guessing, by its interval; ``among`` how many attacks it is the strongest."""
+def describe_auc(auc: Measurement, among: int = 1) -> str:
+    """How an AUC compares with guessing, by its interval.
+
+    Args:
+        auc: Of the strongest attack.
+        among: How many attacks it is the strongest of.
+    """
     assert auc.low is not None and auc.high is not None
     if auc.low <= 0.5 <= auc.high:
         return "not distinguishable from guessing, as 0.5 lies in the interval"
@@ -84,19 +89,19 @@ def auc_in_words(auc: Measurement, among: int = 1) -> str:
         return "worse than guessing, as members score below non-members"
     low = lower_end(auc, among)
     if low <= 0.5:
-        return f"not distinguishable from guessing, as the strongest of {among} attacks that only guess may do as well"
+        return f"not distinguishable from guessing, as the best of {among} attacks that only guess may reach this value"
     for least, degree in DEGREES:
         if low >= least:
             return degree
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1) -> str:
-    """A TPR at a FPR as a sentence, compared with guessing by its interval.
+def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1) -> str:
+    """A sentence on a TPR at an FPR, compared with guessing by its interval.
 
     Args:
         tpr: The rate.
-        attack: The attack, if it is to be named.
+        attack: Title of the attack; None if the sentence before has named it.
         among: How many attacks it is the best of.
     """
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
@@ -115,8 +120,8 @@ def tpr_in_words(tpr: Measurement, attack: str | None = None, among: int = 1) ->
     )
 
 
-def choice(document: ResultDocument) -> str | None:
-    """How the attack of the verdict was chosen, where there was a choice."""
+def describe_choice(document: ResultDocument) -> str | None:
+    """How the attack of the verdict was chosen; None if there was only one."""
     ranked = by_strength(document)
     if len(ranked) < 2:
         return None
@@ -127,26 +132,26 @@ def choice(document: ResultDocument) -> str | None:
     )
 
 
-def unresolved(document: ResultDocument) -> str | None:
-    """A sentence on rates that were asked for and that take more non-members, or None."""
-    asked = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
-    rates = sorted(fpr for fpr in asked if fpr is not None)
+def describe_unresolved(document: ResultDocument) -> str | None:
+    """A sentence on requested false-positive rates that need more non-members; None if there are none."""
+    unresolved = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
+    rates = sorted(fpr for fpr in unresolved if fpr is not None)
     if not rates:
         return None
     n = document.dataset.non_members
     return (
-        f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; nothing is said about "
-        f"{words.listed([words.percent(fpr) for fpr in rates])}."
+        f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; "
+        f"nothing can be said about {words.listed([words.percent(fpr) for fpr in rates])}."
     )
 
 
 def by_strength(document: ResultDocument) -> list[Strength]:
     """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
 
-    The lower end is what an attack is sure to achieve. TPRs could not order attacks: those that train on a part of the
-    records are judged on fewer, and resolve other FPRs.
+    The lower end is what an attack achieves at least. TPRs could not order the attacks: those that train on some of the
+    records are evaluated on fewer, and resolve other FPRs.
     """
-    found = []
+    strengths = []
     for trial in verdict.finished_of(document, "membership"):
         measured = verdict.measurements_of(document, trial)
         aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
@@ -156,12 +161,12 @@ def by_strength(document: ResultDocument) -> list[Strength]:
             key=lambda pair: pair[0],
         )
         if aucs:
-            found.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
-    return sorted(found, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+            strengths.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
+    return sorted(strengths, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
 
 
 def _non_members(document: ResultDocument, measurement: Measurement) -> float:
-    """Non-members behind a measurement: an attack that knows some of the records is judged on the others."""
+    """Number of non-members behind a measurement: an attack that knows some records is evaluated on the others."""
     dataset = document.dataset
     return measurement.n * dataset.non_members / max(dataset.members + dataset.non_members, 1)
 
@@ -173,7 +178,7 @@ def lower_end(measurement: Measurement, among: int) -> float:
 
     Args:
         measurement: A rate, or an AUC.
-        among: Attacks that it was picked from.
+        among: Number of attacks that it was chosen from.
     """
     assert measurement.value is not None and measurement.low is not None
     if among <= 1 or measurement.low <= 0:
@@ -185,10 +190,10 @@ def lower_end(measurement: Measurement, among: int) -> float:
 
 
 def lowest_rate(ranked: list[Strength]) -> Strength | None:
-    """The attack that identifies most members at the lowest FPR that any resolves; None if none resolves one.
+    """The attack that identifies most members at the lowest FPR that any attack resolves; None if none does.
 
-    It need not be the one with the strongest AUC: an attack with two scores, such as correctness, may have that and
-    yet identify nobody at a low FPR. The lower end of the interval decides here too.
+    It need not be the one with the highest AUC: an attack with only two scores, such as correctness, may have that and
+    yet identify nobody at a low FPR. The lower end of the interval decides here as well.
     """
     resolved = [strength for strength in ranked if strength.fpr is not None]
     if not resolved:
@@ -199,8 +204,8 @@ def lowest_rate(ranked: list[Strength]) -> Strength | None:
 
 
 def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
-    """Which target leaks most, for each attack that all of them have an AUC for."""
-    found = []
+    """Which target leaks most, for each attack that has an AUC on all targets."""
+    said = []
     per_target = [{s.trial.name: s.auc for s in by_strength(document)} for document in documents]
     for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
         order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
@@ -213,12 +218,12 @@ def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
         else:
             how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
             why = "the intervals overlap"
-        found.append(
+        said.append(
             f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
             f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
             f"({words.unbroken(numbers[1].interval)}); {why}."
         )
-    return found
+    return said
 
 
 def _value(measurement: Measurement | None) -> float:

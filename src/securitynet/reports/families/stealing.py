@@ -1,4 +1,4 @@
-"""What a report says of model stealing."""
+"""What a report says about model stealing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from securitynet.results.document import ResultDocument, TrialSummary
 _MEASURES = {
     "accuracy": Kind("Accuracy of the surrogate", "share"),
     "agreement": Kind("Agreement with the target", "share"),
-    "accuracy-ratio": Kind("Its accuracy over the target's"),
+    "accuracy-ratio": Kind("Accuracy relative to the target's"),
     "agreement-on-errors": Kind("Agreement on the target's errors", "share"),
-    "calibration-gap": Kind("Mean confidence against accuracy", "points", chance=0.0),
+    "calibration-gap": Kind("Mean confidence minus accuracy", "points", chance=0.0),
     "posterior-distance": Kind("Distance from the target's posteriors"),
-    "constant-agreement": Kind("Agreement of a constant answer", "share"),
+    "constant-agreement": Kind("Agreement of a constant prediction", "share"),
     "transfer": Kind("Adversarial examples of the surrogate that fool the target", "share"),
-    "transfer-gain": Kind("The same, beyond noise of that size", "points", chance=0.0),
+    "transfer-gain": Kind("The same, minus noise of that size", "points", chance=0.0),
 }
 
 KINDS: dict[str, Kind] = {
@@ -29,9 +29,9 @@ KINDS: dict[str, Kind] = {
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """How like the target the best surrogate is, what it took, and whether more queries helped."""
-    found = [(trial, _by_name(document, trial)) for trial in trials]
-    able = [(trial, measured) for trial, measured in found if "agreement" in measured]
+    """How closely the best surrogate matches the target, with how many queries, and whether more queries helped."""
+    measured_trials = [(trial, _by_name(document, trial)) for trial in trials]
+    able = [(trial, measured) for trial, measured in measured_trials if "agreement" in measured]
     if not able:
         return []
     trial, measured = max(able, key=lambda pair: (pair[1]["agreement"].low or 0.0, pair[1]["agreement"].value or 0.0))
@@ -41,9 +41,9 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     said = [
         f"An adversary who {who}, and queries the model with {words.plural(trial.queries.unique, 'image')}, "
-        f"gets a surrogate that predicts what the model predicts on {numbers.value} of the images "
-        f"that neither was trained on "
-        f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): {in_words(agreement, constant)}."
+        f"obtains a surrogate that agrees with the model on {numbers.value} of the images that neither was trained on "
+        f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): "
+        f"{describe_agreement(agreement, constant)}."
     ]
     ratio = measured.get("accuracy-ratio")
     written = words.numbers(ratio) if ratio is not None else None
@@ -56,14 +56,14 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     return [*said, growth] if growth else said
 
 
-def in_words(agreement: Measurement, constant: Measurement) -> str:
-    """How an agreement compares with that of a constant answer, by its interval."""
-    guess = f"answering always the same would agree on {words.rate(constant.value or 0.0)}"
+def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
+    """How an agreement compares with that of a constant prediction, by its interval."""
+    guess = f"always predicting the same class would agree on {words.rate(constant.value or 0.0)}"
     low, high, least = agreement.low or 0.0, agreement.high or 0.0, constant.value or 0.0
     if low <= least <= high:
-        return f"not distinguishable from a constant answer, as {guess}"
+        return f"not distinguishable from a constant prediction, as {guess}"
     if high < least:
-        return f"less than a constant answer, as {guess}"
+        return f"less than a constant prediction, as {guess}"
     return guess
 
 
@@ -81,10 +81,10 @@ def _growth(measured: dict[str, Measurement]) -> str | None:
     first, last = words.numbers(curve[few]), words.numbers(curve[many])
     assert first is not None and last is not None
     pair = (
-        f"{first.value} ({words.unbroken(first.interval)}) with {few:,} questions and {last.value} "
+        f"{first.value} ({words.unbroken(first.interval)}) with {few:,} queries and {last.value} "
         f"({words.unbroken(last.interval)}) with {many:,}"
     )
     if not verdict.apart(curve[few], curve[many]):
-        return f"More questions are not shown to help: {pair}; the intervals overlap."
+        return f"More queries are not shown to help: {pair}; the intervals overlap."
     helped = (curve[many].value or 0.0) > (curve[few].value or 0.0)
-    return f"More questions {'help' if helped else 'do harm'}: the agreement is {pair}."
+    return f"More queries {'help' if helped else 'reduce the agreement'}: it is {pair}."

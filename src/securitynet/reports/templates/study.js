@@ -1,5 +1,5 @@
 "use strict";
-/* Tables of a study's report sort by a click on a heading, and show the rows that hold what is typed. */
+/* Tables in a study's report can be sorted by clicking a heading and filtered by typing. */
 const asNumber = (text) => {
   const number = parseFloat(text.replace(/[−]/g, "-").replace(/,/g, ""));
   return Number.isNaN(number) ? null : number;

@@ -1,1 +1,1 @@
-"""What a study consists of: its file, its targets, its trials."""
+"""The definition of a study: its file, its targets and its trials."""

@@ -1,9 +1,9 @@
-"""`StudyConfig`: what a study file says. This module imports no torch.
+"""`StudyConfig`: the content of a study file. This module imports no torch.
 
-A study is: which targets (`ModelSource`, `TrainSource`), on which data (``[data]``), under which attacks and detectors
-(`MethodSource`), with which seeds. What says which model and which images is not declared again here: the tables of
-models take the fields of `AssessConfig`, and those of trained models the fields of `TrainConfig`. In both, a list where
-one value is expected means each of them in turn.
+A study declares its targets (`ModelSource`, `TrainSource`), their data (``[data]``), attacks and detectors
+(`MethodSource`), and seeds. The options of models and data are not declared again here: tables of existing models take
+the fields of `AssessConfig`, and tables of models to train the fields of `TrainConfig`. In both, a list where a single
+value is expected stands for each of its values in turn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from securitynet.records import ThreatModel
 TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
 }  # fmt: skip
-"""Fields of `AssessConfig` that say which target and which data. (Of ``configure`` that is what sets a defense.)"""
+"""Fields of `AssessConfig` that determine target and data. (Of ``configure``, only settings of a defense do.)"""
 
 TRAIN_FIELDS = frozenset({*TrainConfig.model_fields, "implant"}) - {
     "out",
@@ -37,9 +37,7 @@ TRAIN_FIELDS = frozenset({*TrainConfig.model_fields, "implant"}) - {
 Several = tuple[str, ...]
 
 
-_TAGS = (
-    "Words by which attacks can be restricted to these targets; `benchmark` and `security` also say what they are for."
-)
+_TAGS = "Tags to restrict attacks to these targets; `benchmark` and `security` also state the purpose of the models."
 
 
 class _Table(BaseModel):
@@ -51,7 +49,7 @@ def _listed(value: Any) -> Any:
 
 
 class MeasurementSettings(_Table):
-    """What is asked of the metrics."""
+    """Options of the metrics."""
 
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
     fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Once] = Field(
@@ -60,24 +58,24 @@ class MeasurementSettings(_Table):
 
 
 class ModelSource(BaseModel):
-    """Targets that exist: by reference, by query of the catalog, or from a list that ``catalog select`` wrote.
+    """Existing models: by reference, by query of the catalog, or from a list written by ``catalog select``.
 
-    Any field of `AssessConfig` that says which target and data can be given besides.
+    All fields of `AssessConfig` that determine target and data are allowed as well.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     reference: str | Several | None = Field(default=None, description="Model references (or several).")
-    catalog: str | None = Field(default=None, description="Entry of the catalog that this is: its id or key.")
+    catalog: str | None = Field(default=None, description="Entry of the catalog: its id or key.")
     query: str | None = Field(default=None, description="Words to search the catalog for; '' for all entries.")
-    filters: dict[str, Any] = Field(default_factory=dict, description="Code -> filter, as `catalog search` takes them.")
-    count: int | None = Field(default=None, ge=1, description="Choose so many of the query's, covering the range.")
+    filters: dict[str, Any] = Field(default_factory=dict, description="Code -> filter, as for `catalog search`.")
+    count: int | None = Field(default=None, ge=1, description="Number of entries to choose, covering the range.")
     select_seed: int = Field(default=0, ge=0, description="Seed of that choice.")
     list: Path | None = Field(default=None, description="File that `catalog select --out` wrote.")
-    label: str | None = Field(default=None, description="How to call the target in tables.")
+    label: str | None = Field(default=None, description="Name of the target in tables.")
     tags: Several = Field(default=(), description=_TAGS)
     accuracy: float | None = Field(
-        default=None, ge=0, le=1, description="Expected test accuracy; default: what the catalog says."
+        default=None, ge=0, le=1, description="Expected test accuracy; default: that in the catalog."
     )
     checksum: str | None = Field(default=None, description="Expected SHA-256 of the weights file, or its beginning.")
 
@@ -93,14 +91,14 @@ class ModelSource(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Fields of `AssessConfig`; lists are alternatives."""
+        """Return the fields of `AssessConfig`; lists are alternatives."""
         return dict(self.model_extra or {})
 
 
 class TrainSource(BaseModel):
-    """Targets to be trained: architecture × dataset × defense × recipe.
+    """Models to train: architecture × dataset × defense × recipe.
 
-    Takes the fields of `TrainConfig`; fields of `AssessConfig` that it lacks say how the target is then assessed.
+    It takes the fields of `TrainConfig`, and further fields of `AssessConfig` for the assessment of the trained model.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -108,7 +106,7 @@ class TrainSource(BaseModel):
     architecture: str | Several = Field(description="Architectures; see `securitynet list architectures`.")
     dataset: str | Several | None = Field(default=None, description="Datasets; default: that of [data].")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Training seeds.")
-    label: str | None = Field(default=None, description="How to call the targets in tables.")
+    label: str | None = Field(default=None, description="Name of the targets in tables.")
     tags: Several = Field(default=(), description=_TAGS)
 
     @model_validator(mode="after")
@@ -118,7 +116,7 @@ class TrainSource(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Fields of `TrainConfig` and `AssessConfig`; lists are alternatives."""
+        """Return the fields of `TrainConfig` and `AssessConfig`; lists are alternatives."""
         return dict(self.model_extra or {})
 
 
@@ -133,7 +131,7 @@ class MethodSource(_Table):
         default_factory=dict, description="Field (with dots where nested) -> values; every combination is a trial."
     )
     threat_models: Several = Field(
-        default=(), description="Only these, such as black-box/shadow. Default: all that can be played out."
+        default=(), description="Threat models, such as black-box/shadow. Default: all that apply."
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, description="Seeds of these trials; default: the study's."
@@ -160,27 +158,25 @@ class MethodSource(_Table):
 
 
 class RunSettings(_Table):
-    """How a study is run. None of this changes a result."""
+    """Options of a run; none of them changes a result."""
 
     executor: Literal["local", "ray"] = Field(default="local", description="Where trials run.")
     workers: int | None = Field(
-        default=None, ge=1, description="Trials at a time. Default: one a GPU, or one for two cores."
+        default=None, ge=1, description="Trials to run in parallel. Default: one per GPU, or one per two cores."
     )
     threads: int | None = Field(default=None, ge=1, description="Threads of a worker. Default: its share of the cores.")
     pin: bool = Field(default=False, description="Bind each worker to cores of its own.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
-    gpus: Annotated[tuple[int, ...], Once] = Field(
-        default=(), description="GPUs to spread workers over. Default: all that there are."
-    )
-    time_limit: float | None = Field(default=None, gt=0, description="Seconds a trial may take; it fails then.")
+    gpus: Annotated[tuple[int, ...], Once] = Field(default=(), description="GPUs to spread workers over. Default: all.")
+    time_limit: float | None = Field(default=None, gt=0, description="Time limit of a trial in seconds.")
     setup_time_limit: float | None = Field(
-        default=None, gt=0, description="Seconds that loading a target, training one, or shared work may take."
+        default=None, gt=0, description="Time limit in seconds for opening, training and shared work."
     )
     memory_limit: float | None = Field(
-        default=None, gt=0, description="GiB of memory a worker may take; its trial fails then."
+        default=None, gt=0, description="Memory limit of a worker in GiB, above which its trial fails."
     )
     attempts: int = Field(
-        default=3, ge=1, description="How often a trial is begun whose worker dies, before it counts as failed."
+        default=3, ge=1, description="Number of attempts at a trial whose worker dies, before it counts as failed."
     )
     address: str | None = Field(default=None, description="Ray: address of the cluster; default: one on this machine.")
     cpus_per_worker: float | None = Field(default=None, gt=0, description="Ray: CPUs that a worker reserves.")
@@ -199,13 +195,13 @@ class StudyConfig(_Table):
     catalog: str | None = Field(default=None, description="Database of the catalog; default: the user's own.")
     data: dict[str, Any] = Field(default_factory=dict, description="Fields of AssessConfig for all targets.")
     datasets: dict[str, str] = Field(
-        default_factory=dict, description="Dataset as the catalog calls it -> reference by which it is loaded."
+        default_factory=dict, description="Name of a dataset in the catalog -> reference to load it."
     )
     accuracy_tolerance: float = Field(
-        default=0.02, ge=0, le=1, description="How far a target's accuracy may lie from what is said of it."
+        default=0.02, ge=0, le=1, description="Largest difference of a target's accuracy from its stated one."
     )
     on_mismatch: Literal["note", "fail"] = Field(
-        default="note", description="What to do with a target that is not as accurate as said."
+        default="note", description="What to do with a target that differs from its stated accuracy."
     )
     measures: MeasurementSettings = Field(
         default=MeasurementSettings(), description="Confidence level and false-positive rates."
@@ -214,40 +210,40 @@ class StudyConfig(_Table):
     train: tuple[TrainSource, ...] = Field(default=(), description="Targets to be trained.")
     attacks: tuple[MethodSource, ...] = Field(default=(), description="Attacks.")
     detectors: tuple[MethodSource, ...] = Field(default=(), description="Backdoor detectors.")
-    run: RunSettings = Field(default=RunSettings(), description="How it is run, where the command line is silent.")
+    run: RunSettings = Field(default=RunSettings(), description="Options of runs that the command line does not set.")
 
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
         if not self.models and not self.train:
             raise ValueError("there are no targets: give [[models]] or [[train]]")
         if not self.attacks and not self.detectors:
-            raise ValueError("there is nothing to do to the targets: give [[attacks]] or [[detectors]]")
+            raise ValueError("there is nothing to run on the targets: give [[attacks]] or [[detectors]]")
         _check_names(self.data, TARGET_FIELDS)
         return self
 
 
 def parse_threat_model(text: str) -> ThreatModel:
-    """A threat model as ``black-box/shadow``. Raises ``ValueError`` if it is none."""
+    """Parse a threat model such as ``black-box/shadow``. Raises ``ValueError`` if it is invalid."""
     access, _, auxiliary = text.partition("/")
     try:
         return ThreatModel.model_validate({"access": access, "auxiliary": auxiliary})
     except ValidationError as error:
         raise ValueError(
-            f"{text!r} is no threat model; write ACCESS/AUXILIARY, such as black-box/partial or white-box/shadow"
+            f"{text!r} is not a threat model; write ACCESS/AUXILIARY, such as black-box/partial or white-box/shadow"
         ) from error
 
 
 def read_study(path: Path) -> StudyConfig:
-    """The study in a TOML file.
+    """Read the study in a TOML file.
 
     Raises:
-        ConfigurationError: If it can't be read or something in it makes no sense; everything wrong is named.
+        ConfigurationError: If it cannot be read or is invalid; the message names all problems.
     """
     return parse_study(read_toml(path), str(path))
 
 
 def parse_study(content: dict[str, Any], name: str = "the study") -> StudyConfig:
-    """A study from the content of a TOML file; see `read_study`."""
+    """Parse the content of a TOML file to a study; see `read_study`."""
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Digests of the files and folders that a study names, each computed once as long as it does not change."""
+"""Digests of the files and folders that a study names, computed once as long as these do not change."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from securitynet.files import file_checksum, write_json
 class FileDigests:
     """Digests by path, stored in a file of the cache.
 
-    A file's digest is the SHA-256 of its content; it is computed again when size, time of change or inode differ. A
-    folder's is made of the names and sizes in it: reading a large dataset to say what a plan holds would take too long,
-    and its content is read when it is loaded.
+    The digest of a file is the SHA-256 of its content; it is computed again if size, modification time or inode differ.
+    The digest of a folder covers the names and sizes in it: reading a large dataset for a plan would take too long, and
+    its content is read when it is loaded.
 
     Args:
-        cache: Folder of the cache; None: they are forgotten with this object.
+        cache: Folder of the cache; None stores nothing.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -32,7 +32,7 @@ class FileDigests:
                 self._known = dict(json.loads(self._path.read_text(encoding="utf-8")))
 
     def compute(self, path: Path) -> str | None:
-        """The digest of a file or folder; None if it does not exist."""
+        """Return the digest of a file or folder; None if it does not exist."""
         try:
             status = path.stat()
         except OSError:
@@ -50,7 +50,7 @@ class FileDigests:
         return known[1]
 
     def save(self) -> None:
-        """Write the digests to the cache; a cache that can't be written is no error."""
+        """Write the digests to the cache; a cache that cannot be written is not an error."""
         if self._changed and self._path is not None:
             with contextlib.suppress(OSError):
                 write_json(self._path, self._known)

@@ -1,4 +1,4 @@
-"""Paths in study files: relative ones start from the file's folder, and none of them is part of a target's identity.
+"""Paths in study files: relative ones are resolved against the file's folder; none is part of a target's identity.
 
 This module imports no torch.
 """
@@ -19,13 +19,13 @@ LISTS_OF_RECORDS = ("members", "non_members")
 
 
 def resolve_path(text: str, base: Path) -> Path:
-    """A path of the study file as an absolute one; ``~`` and environment variables are expanded."""
+    """Make a path of the study file absolute; ``~`` and environment variables are expanded."""
     path = Path(os.path.expandvars(text)).expanduser()
     return path if path.is_absolute() else (base / path).resolve()
 
 
 def resolve_reference(text: str, base: Path) -> str:
-    """A model reference whose file, if it names one, has an absolute path."""
+    """Make the path in a model reference absolute, if it names a file."""
     if ":" not in text and resolve_path(text, base).exists():
         text = str(resolve_path(text, base))  # a model file without its scheme
     reference = parse_reference(text)
@@ -35,13 +35,19 @@ def resolve_reference(text: str, base: Path) -> str:
 
 
 def resolve_dataset(text: str, base: Path, root: str | None) -> str:
-    """A dataset reference with an absolute path, if it names a folder and no ``data_root`` (``root``) is given."""
+    """Make the path in a dataset reference absolute, if it names a folder and no ``data_root`` (``root``) is given.
+
+    Args:
+        text: The reference.
+        base: Folder of the study file.
+        root: The option ``data_root``.
+    """
     scheme, colon, path = str(text).partition(":")
     return f"{scheme}:{resolve_path(path, base)}" if colon and scheme in _FOLDERS and root is None else str(text)
 
 
 def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """(option, path) of the files and folders that options name."""
+    """List (option, path) of the files and folders that options name."""
     for name in ("weights", *LISTS_OF_RECORDS):
         if name in options:
             yield name, Path(options[name])
@@ -55,7 +61,7 @@ def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def strip_folder(name: str, value: Any) -> Any:
-    """The value of an option without the folders of this machine, as JSON types."""
+    """Return the value of an option without folders of this machine, as JSON types."""
     if name in ("weights", *LISTS_OF_RECORDS):
         return Path(str(value)).name
     if name == "model":
@@ -67,5 +73,5 @@ def strip_folder(name: str, value: Any) -> Any:
 
 
 def strip_folders(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """All options without the folders of this machine; those called ``names`` are left out."""
+    """Return options without folders of this machine; options that only name such folders are left out."""
     return {name: strip_folder(name, value) for name, value in values.items() if name not in names}

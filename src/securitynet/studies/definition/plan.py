@@ -1,7 +1,7 @@
-"""The plan of a study: which trials it consists of, which are there already, and which can't be run and why.
+"""The plan of a study: its trials, and the reasons why some of them cannot be run.
 
-A trial's id follows from what is found in its target and its data (checksums, fingerprints). So a trial has one only
-when its target has been opened once; until then the plan says what is to be expected.
+The id of a trial depends on the content of its target and its data (checksums, fingerprints), so it is known only once
+the target has been opened. Until then, the plan contains the expected trials.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from securitynet.records import (
     ThreatModel,
     TrialSpec,
 )
-from securitynet.results.subjects import Means, StudyTargetRecord
+from securitynet.results.study_targets import Capabilities, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.targets import TargetPlan, expand_targets
@@ -42,13 +42,13 @@ class MethodPlan:
     """An attack or a detector with one set of settings.
 
     Attributes:
-        kind: Which of the two.
+        kind: ``attack`` or ``detector``.
         name: Full name.
-        settings: As the study file gives them.
-        method: Configured.
-        wanted: Threat models to keep to; none for all.
-        seeds: One trial for each.
-        only: Tags of the targets that it is for; none for all.
+        settings: Settings as in the study file.
+        method: The configured method.
+        wanted: Threat models to restrict the trials to; empty for all.
+        seeds: Seeds, one trial for each.
+        only: Tags of the targets to run on; empty for all.
     """
 
     kind: Kind
@@ -61,11 +61,11 @@ class MethodPlan:
 
     @property
     def shares_work(self) -> bool:
-        """Whether its trials may need work that others need as well."""
+        """Whether its trials may depend on shared work."""
         return type(self.method).shared_work is not Method.shared_work
 
     def concerns(self, target: TargetPlan) -> bool:
-        """Whether it is to be run on a target."""
+        """Return whether the method is to be run on a target."""
         return not self.only or bool(self.only & target.tags)
 
 
@@ -74,10 +74,10 @@ class StudyTrial:
     """A trial of a study.
 
     Attributes:
-        name: Which its measurements carry.
+        name: Prefix of its measurements.
         plan: Its method.
-        spec: What is to be measured; of an unopened target, without its checksums.
-        obstacle: Why it can't be run; None if it can.
+        spec: Its specification; for a target that has not been opened, without checksums.
+        obstacle: Why it cannot be run; None if it can.
     """
 
     name: str
@@ -87,18 +87,18 @@ class StudyTrial:
 
     @functools.cached_property
     def id(self) -> str:
-        """Of the trial, if its target has been opened."""
+        """Id of the trial, if its target has been opened."""
         return self.spec.id
 
     @property
     def words(self) -> str:
-        """Its name and its settings, for people."""
+        """Name and settings, for people."""
         settings = ", ".join(f"{name}={value}" for name, value in list_leaves(self.plan.settings))
         seed = f", seed {self.spec.seed}" if len(self.plan.seeds) > 1 else ""
         return f"{self.name}{f' ({settings})' if settings else ''}{seed}"
 
     def request(self) -> TrialRequest:
-        """What a worker needs to run it."""
+        """Return what a worker needs to run the trial."""
         return TrialRequest(
             name=self.name,
             kind=self.plan.kind,
@@ -112,14 +112,14 @@ class StudyTrial:
 
 @dataclass
 class StudyPlan:
-    """A study, ready to be run.
+    """A study that is ready to run.
 
     Attributes:
-        study: As the file says.
+        study: Content of the study file.
         base: Folder of the file.
-        text: Of the file.
-        targets: Its targets with their data.
-        methods: Its attacks and detectors.
+        text: Text of the file.
+        targets: Targets with their data.
+        methods: Attacks and detectors.
     """
 
     study: StudyConfig
@@ -128,12 +128,12 @@ class StudyPlan:
     targets: list[TargetPlan]
     methods: list[MethodPlan] = field(default_factory=list)
 
-    def trials(self, target: TargetPlan, means: Means) -> list[StudyTrial]:
-        """The trials on a target, each once.
+    def trials(self, target: TargetPlan, capabilities: Capabilities) -> list[StudyTrial]:
+        """List the trials on a target, each once.
 
         Args:
-            target: Which.
-            means: What it offers, from its record or by `expected_means`.
+            target: The target.
+            capabilities: Its capabilities, from its record or from `predict_capabilities`.
         """
         held = target.options.get("auxiliary")
         holds = None if held is None else tuple(Auxiliary(kind) for kind in held)
@@ -143,27 +143,27 @@ class StudyPlan:
             if not plan.concerns(target):
                 continue
             for seed in plan.seeds:
-                for planned in plan_trials(plan.name, plan.method, means, holds, seed, plan.wanted):
+                for planned in plan_trials(plan.name, plan.method, capabilities, holds, seed, plan.wanted):
                     trial = StudyTrial(planned.name, plan, planned.spec, planned.obstacle)
                     if trial.id not in seen:
                         seen.add(trial.id)
                         trials.append(trial)
         return trials
 
-    def means(self, target: TargetPlan, record: StudyTargetRecord | None) -> Means:
-        """What a target offers: as found when it was opened, else what is to be expected."""
-        return record.means if record is not None and record.means is not None else expected_means(target)
+    def capabilities(self, target: TargetPlan, record: StudyTargetRecord | None) -> Capabilities:
+        """Return the capabilities of a target: those recorded when it was opened, else the expected ones."""
+        return record.means if record is not None and record.means is not None else predict_capabilities(target)
 
 
 def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
-    """Read a study file and expand it. Nothing is loaded, trained or asked.
+    """Read a study file and expand it; nothing is loaded, trained or queried.
 
     Args:
-        path: The file.
-        cache: Folder where digests of files are remembered.
+        path: The study file.
+        cache: Folder that stores digests of files.
 
     Raises:
-        SecurityNetError: If anything in it makes no sense.
+        SecurityNetError: If something in the file is invalid.
     """
     study = read_study(path)
     text = path.read_text(encoding="utf-8")
@@ -177,12 +177,20 @@ def expand(
     digests: FileDigests | None = None,
     targets: list[TargetPlan] | None = None,
 ) -> StudyPlan:
-    """The plan of a study; see `plan_study`."""
+    """Expand a study to its plan; see `plan_study`.
+
+    Args:
+        study: The study.
+        base: Folder of the study file.
+        text: Text of the study file.
+        digests: Digests of the files that the study names.
+        targets: The targets, if they are expanded already.
+    """
     digests = digests or FileDigests()
     plan = StudyPlan(study, base, text, expand_targets(study, base, digests) if targets is None else targets)
     digests.save()
     for train in {target.train_key: target.train for target in plan.targets}.values():
-        if train is not None:  # a wrong setting of a defense or a backdoor shows now
+        if train is not None:  # wrong settings of a defense or a backdoor are reported now
             prepared_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),
@@ -231,7 +239,7 @@ def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def list_leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of nested settings."""
+    """Yield (dotted name, value) of nested settings."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from list_leaves(value, f"{prefix}{name}.")
@@ -239,14 +247,14 @@ def list_leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{name}", value
 
 
-def expected_means(target: TargetPlan) -> Means:
-    """What a target that has not been opened is expected to offer. Its checksums and fingerprints are not known."""
+def predict_capabilities(target: TargetPlan) -> Capabilities:
+    """Predict the capabilities of a target that has not been opened; its checksums and fingerprints are unknown."""
     options = target.options
     network = parse_reference(options["model"]).is_network
     access = options.get("access") or (Access.WHITE_BOX if network else Access.BLACK_BOX)
     protocol = _protocol(target)
     elsewhere = options.get("auxiliary_dataset")
-    return Means(
+    return Capabilities(
         target=TargetIdentity(reference=options["model"], checksum=target.key, preprocessing={}, head="logits"),
         dataset=DatasetIdentity(reference=options.get("dataset") or "", fingerprint=""),
         split=SplitIdentity(name=protocol, fingerprint=""),
@@ -258,7 +266,7 @@ def expected_means(target: TargetPlan) -> Means:
 
 
 def _protocol(target: TargetPlan) -> str:
-    """Name of the split that will be made."""
+    """Return the name of the expected split."""
     stated = target.options.get("split", "auto")
     if stated != "auto":
         return str(stated)
@@ -266,8 +274,8 @@ def _protocol(target: TargetPlan) -> str:
         return str(target.train.get("split", "four-way"))
     if "weights" in target.options:
         try:
-            facts = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
-            return str(facts["split"]["protocol"])
+            record = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
+            return str(record["split"]["protocol"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
     return "public"

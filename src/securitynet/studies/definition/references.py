@@ -1,4 +1,4 @@
-"""Which models the tables of a study name: by reference, by query of the catalog, or in a list.
+"""The models that the tables of a study name: by reference, by query of the catalog, or in a list.
 
 This module imports no torch.
 """
@@ -21,11 +21,17 @@ CATALOG_DATASETS = {
     "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "STL-10": "stl10", "Fashion-MNIST": "fmnist",
     "CelebA": "celeba", "UTKFace": "utkface", "CUB-200-2011": "cub200", "ImageNet-1k": "imagenet",
 }  # fmt: skip
-"""What the catalog calls the datasets that can be loaded by name."""
+"""Names in the catalog of the datasets that can be loaded by name."""
 
 
 def list_references(study: StudyConfig, source: ModelSource, base: Path) -> Iterator[tuple[str, CatalogEntry | None]]:
-    """(reference, entry of the catalog) of the models that a table names."""
+    """List (reference, entry of the catalog) of the models that a table names.
+
+    Args:
+        study: The study.
+        source: The table.
+        base: Folder of the study file.
+    """
     if source.list is not None:
         yield from _read_list(study, resolve_path(str(source.list), base))
     elif source.query is not None:
@@ -47,14 +53,14 @@ def _read_list(study: StudyConfig, path: Path) -> Iterator[tuple[str, CatalogEnt
     rows = content.get("models")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "reference" in row for row in rows):
         raise ConfigurationError(
-            f"{path} is no list of models.", hint="Write one with `securitynet catalog select N --out FILE`."
+            f"{path} is not a list of models.", hint="Write one with `securitynet catalog select N --out FILE`."
         )
     for row in rows:
         yield str(row["reference"]), _find_entry(study, row.get("catalog"))
 
 
 def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[str, CatalogEntry | None]]:
-    # As `catalog select`: what can be loaded, and classifies.
+    # As in `catalog select`: classifiers that can be loaded.
     filters = {"reference": "any", "head": "classifier", "task_type": "classification", **source.filters}
     with _open_catalog(study) as catalog:
         query = catalog.query(source.query or "", filters=filters)
@@ -78,7 +84,7 @@ def _reference_of_entry(study: StudyConfig, identifier: str) -> tuple[str, Catal
     entry = _find_entry(study, identifier)
     assert entry is not None  # an identifier was given
     if entry.reference is None:
-        raise ConfigurationError(f"The catalog's entry {entry.key} does not say how to load its model.")
+        raise ConfigurationError(f"The entry {entry.key} of the catalog does not state how to load its model.")
     return entry.reference, entry
 
 
@@ -96,7 +102,7 @@ def _open_catalog(study: StudyConfig) -> Catalog:
 
 
 def choose_dataset(study: StudyConfig, entry: CatalogEntry | None) -> str | None:
-    """The dataset on which a model of the catalog is assessed: the one it was trained on."""
+    """Return the dataset to assess a model of the catalog on: the one that it was trained on."""
     if entry is None or entry.dataset is None:
         return None
     from securitynet.catalog.known import dataset_name
@@ -104,7 +110,7 @@ def choose_dataset(study: StudyConfig, entry: CatalogEntry | None) -> str | None
     known = {**CATALOG_DATASETS, **{dataset_name(name): reference for name, reference in study.datasets.items()}}
     if entry.dataset not in known:
         raise ConfigurationError(
-            f"{entry.key} was trained on {entry.dataset}, and it is not said how to load that.",
+            f"{entry.key} was trained on {entry.dataset}, and no reference to load it is given.",
             hint=f'Write [datasets] with "{entry.dataset}" = "folder:PATH" or another reference.',
         )
     return known[entry.dataset]

@@ -1,4 +1,4 @@
-"""The targets of a study: its tables of models, expanded into one `TargetPlan` each. This module imports no torch."""
+"""The targets of a study: its tables of models, expanded to one `TargetPlan` each. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ _OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root", *ImageOpti
 
 
 class TargetPlan(Record):
-    """A target with its data, as declared: nothing of it has been loaded. It goes to workers as it is.
+    """A declared target with its data, of which nothing has been loaded yet; it is sent to workers unchanged.
 
     Attributes:
-        key: Digest of what is declared, with that of the files it names.
-        label: How people call it.
-        options: Fields of `AssessConfig`, as JSON.
-        train: Those fields of `TrainConfig` that are given, as JSON, if it is to be trained.
-        tags: Words by which attacks are restricted.
-        catalog: Id of its entry.
-        codes: What the catalog says of it.
+        key: Digest of the declaration, including those of the files it names.
+        label: Name for people.
+        options: Fields of `AssessConfig`, as JSON types.
+        train: The given fields of `TrainConfig`, as JSON types, if the target is to be trained; else None.
+        tags: Tags by which attacks are restricted.
+        catalog: Id of its entry in the catalog.
+        codes: Codes of that entry.
         accuracy: Expected test accuracy.
         checksum: Expected digest of the weights file.
-        obstacle: Why it can't be opened, if that is plain now.
+        obstacle: Why it cannot be opened, if that is known already.
     """
 
     key: str
@@ -68,26 +68,26 @@ class TargetPlan(Record):
 
     @property
     def train_key(self) -> str | None:
-        """Digest of what decides the trained weights."""
+        """Digest of everything that determines the trained weights."""
         return None if self.train is None else stable_hash(self.train, 16)
 
     def declared(self) -> dict[str, Any]:
-        """What is declared, without the folders of this machine."""
+        """The declaration, without folders of this machine."""
         named = {name: strip_folder(name, value) for name, value in self.options.items() if name != "data_root"}
         return named if self.train is None else {**named, "train": strip_folders(self.train, "data_root")}
 
 
 def expand_targets(study: StudyConfig, base: Path, digests: FileDigests) -> list[TargetPlan]:
-    """All targets of a study, each once, in the order of the file.
+    """List all targets of a study, each once, in the order of the file.
 
     Args:
         study: The study.
-        base: Folder that relative paths start from: the study file's.
-        digests: Digests of the files that are named.
+        base: Folder of the study file, which relative paths start from.
+        digests: Digests of the files that the study names.
 
     Raises:
-        ConfigurationError: If a table makes no sense; it is named.
-        SecurityNetError: If the catalog is asked for and cannot be read.
+        ConfigurationError: If a table is invalid; the message names it.
+        SecurityNetError: If the catalog is needed and cannot be read.
     """
     targets: dict[str, TargetPlan] = {}
     for number, source in enumerate(study.models, start=1):
@@ -138,7 +138,7 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
     varied = sorted(name for name, value in options.items() if isinstance(value, list | tuple) and len(value) > 1)
     for chosen in expand_alternatives(options):
         if chosen.get("dataset") is None:
-            raise ConfigurationError("Which dataset should be trained on?", hint="Give dataset, here or under [data].")
+            raise ConfigurationError("No dataset is given to train on.", hint="Give dataset, here or under [data].")
         chosen["dataset"] = resolve_dataset(chosen["dataset"], base, chosen.get("data_root"))
         training = {name: value for name, value in chosen.items() if name in TRAIN_FIELDS | {"architecture", "dataset"}}
         rest = {n: v for n, v in chosen.items() if n in TARGET_FIELDS and (n not in TRAIN_FIELDS or n in _OF_BOTH)}
@@ -148,7 +148,7 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
             rest |= {name: training.pop(name) for name in ("defense", "configure") if name in training}
         if training.get("split") == "auto":
             training.pop("split")
-        # Only what is given: a field that a later version adds must not make another target of this one.
+        # Only the given fields, so that a field added by a later version does not change the key of this target.
         train = _validate(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
         words = [str(chosen[name]) for name in ("architecture", "dataset") if name not in varied]
         words += [_describe_option(name, chosen.get(name)) for name in varied]
@@ -174,7 +174,7 @@ def _plan_target(
     accuracy: float | None = None,
     checksum: str | None = None,
 ) -> TargetPlan:
-    """The plan of one target: paths made absolute, files checked, and the key derived from all that is declared."""
+    """Plan one target: make paths absolute, check files, and derive the key from the declaration."""
     obstacle = None
     options = {name: value for name, value in options.items() if value is not None}
     for name in ("dataset", "auxiliary_dataset"):
@@ -188,7 +188,7 @@ def _plan_target(
     )
     if "dataset" not in config and not parse_reference(config["model"]).declaration.recorded:
         raise ConfigurationError(
-            f"Which images should {label} be assessed on?", hint="Give dataset, in its table or under [data]."
+            f"No dataset is given to assess {label} on.", hint="Give dataset, in its table or under [data]."
         )
     file_digests = {}
     for what, path in list_paths(config):
@@ -220,13 +220,13 @@ def _plan_target(
 
 
 def _read_purpose(tags: Iterable[str]) -> dict[str, Any]:
-    """What the models are for, where their tags say it."""
+    """Return the purpose of the models, if their tags state it."""
     named = sorted({"benchmark", "security"}.intersection(tags))
     return {"purpose": named[0]} if len(named) == 1 else {}
 
 
 def expand_alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the values where a list is given."""
+    """Yield every combination of the values that are given as lists."""
     names = list(options)
     values = [
         list(value) if isinstance(value, list | tuple) and name not in _LISTS else [value]
@@ -237,7 +237,7 @@ def expand_alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _changes_answers(defense: str) -> bool:
-    """Whether a defense is one of what a model answers, and not one to train with."""
+    """Return whether a defense is an output defense, not a training defense."""
     from securitynet.defenses import DEFENSES
 
     return bool(DEFENSES.get(defense).stage == "output")
@@ -255,7 +255,7 @@ def _describe_option(name: str, value: Any) -> str:
 
 
 def _validate(model: type[Any], values: dict[str, Any]) -> BaseModel:
-    """The settings as ``model`` reads them; raises `ConfigurationError` that names everything wrong."""
+    """Validate settings with ``model``; the `ConfigurationError` names all problems."""
     try:
         validated: BaseModel = model.model_validate(values)
         return validated

@@ -1,4 +1,4 @@
-"""`TrialRequest`: what says which trial to run on a target. This module imports no torch."""
+"""`TrialRequest`: the description of a trial for a worker. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from securitynet.records import Record, ThreatModel
 
 
 class TrialRequest(Record):
-    """A trial as a worker needs it; the target comes with the task.
+    """A trial as a worker needs it; the target is part of the task.
 
     Attributes:
-        name: Which its measurements carry.
-        kind: Attack or detector.
+        name: Prefix of its measurements.
+        kind: ``attack`` or ``detector``.
         method: Full name of the method.
-        settings: Of the method, as the study file gives them.
-        threat_model: Under which it runs.
-        seed: Of the trial.
-        id: Which the runner expects. A worker that derives another one from what it has opened refuses the trial.
+        settings: Settings of the method as in the study file.
+        threat_model: Its threat model.
+        seed: Its seed.
+        id: Expected id. A worker refuses the trial if it derives another id from the opened target.
     """
 
     name: str

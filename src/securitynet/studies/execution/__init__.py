@@ -1,1 +1,1 @@
-"""Running a study so that nothing finished is lost: scheduler, workers, progress, lock."""
+"""The resumable execution of studies: scheduler, workers, progress, lock."""

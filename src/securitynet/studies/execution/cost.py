@@ -1,4 +1,4 @@
-"""What running a study would cost, from a short calibration on this machine. No result of the study is touched."""
+"""Estimates the cost of running a study with a short calibration on this machine; it writes no results of the study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from securitynet.assessments.run_trial import ReportProgress
 from securitynet.datasets.options import load_options
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord
+from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.plan import StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.execution.executors.base import ExecutorConfig, TaskCompletion, WorkerDeath
@@ -27,26 +27,26 @@ from securitynet.studies.execution.status import describe_duration
 from securitynet.studies.execution.task_records import TaskOutcome, WorkerConfig, WorkerTask
 
 RECORDS = 200
-"""Records of each part on which methods are tried for an estimate."""
+"""Number of records of each part in the calibration."""
 
 TRY_SECONDS = 60.0
-"""Longest trial of a calibration; what takes longer is reported as a lower bound."""
+"""Time limit of a trial of the calibration in seconds; longer trials give lower bounds."""
 
 
 @dataclass
 class CostEstimate:
-    """What a run would cost, from a short calibration on this machine.
+    """The estimated cost of a run.
 
     Attributes:
-        seconds: Wall-clock seconds with so many workers.
-        workers: How many.
-        memory: Bytes of the largest worker, on the calibration's few records.
+        seconds: Wall-clock seconds with ``workers`` workers.
+        workers: Number of workers.
+        memory: Bytes of the largest worker, on the few records of the calibration.
         disk: Bytes of results.
-        queries: Images that would be sent to targets, caches left out.
+        queries: Number of images sent to targets, not counting caches.
         methods: Method -> seconds of a trial.
-        bounds: Methods that took too long to be tried whole: their seconds are the least.
+        bounds: Methods that exceeded the time limit, whose seconds are lower bounds.
         failed: Method -> why it could not be tried.
-        on: Label of the target that was tried.
+        on: Label of the target of the calibration.
     """
 
     seconds: float = 0.0
@@ -60,19 +60,19 @@ class CostEstimate:
     on: str = "nothing"
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Convert to JSON types."""
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Return lines of text for people."""
         least = "at least " if self.bounds else "about "
         yield f"Estimated from {RECORDS} records a part on {self.on}:"
         yield f"  time: {least}{describe_duration(self.seconds)} with {self.workers} workers"
-        yield f"  memory: {self.memory / 2**30:.1f} GiB a worker, and what larger data take"
+        yield f"  memory: {self.memory / 2**30:.1f} GiB per worker, more for larger data"
         yield f"  disk: {self.disk / 2**20:,.0f} MiB of results"
         yield f"  queries: {self.queries:,} images"
         for name in self.bounds:
-            yield f"  {name} took over {TRY_SECONDS:.0f} s even so, and may take much longer"
+            yield f"  {name} took over {TRY_SECONDS:.0f} s even on these, and may take much longer"
         for name, why in self.failed.items():
             yield f"  {name} could not be tried: {why}"
 
@@ -84,15 +84,15 @@ def estimate_cost(
     report_progress: ReportProgress | None = None,
     note: Note = print,
 ) -> CostEstimate:
-    """Try each method once on a few records of one target, and multiply.
+    """Try each method once on a few records of one target, and extrapolate.
 
-    Time and queries are taken to grow with the number of records. Training is tried for one epoch.
+    Time and queries are assumed to be proportional to the number of records. Training is tried for one epoch.
 
     Args:
         preview: What would be run.
-        workers: For how many; as many as `study run` would start by default.
-        report_progress: Told each trial.
-        note: Told what could not be tried.
+        workers: Number of workers; by default, as many as `study run` would start.
+        report_progress: Called after each trial.
+        note: Called with messages about what could not be tried.
     """
     folder = Path(tempfile.mkdtemp(prefix="securitynet-calibration-"))
     try:
@@ -136,7 +136,7 @@ class _Calibration:
         return cost
 
     def _try_target(self, target: TargetPlan, cost: CostEstimate) -> bool:
-        """Try everything on one target; False if it can't be opened."""
+        """Try everything on one target; return False if it cannot be opened."""
         small = _shrink_target(target)
         training = 0.0
         if small.train is not None:
@@ -164,9 +164,9 @@ class _Calibration:
         return True
 
     def _try_methods(self, small: TargetPlan, record: StudyTargetRecord, cost: CostEstimate) -> dict[str, list[float]]:
-        """Method -> seconds of its trials, one for each threat model."""
+        """Return the seconds of the trials of each method, one for each threat model."""
         trials: dict[tuple[str, str], StudyTrial] = {}
-        for trial in self.plan.trials(small, self.plan.means(small, record)):
+        for trial in self.plan.trials(small, self.plan.capabilities(small, record)):
             if trial.obstacle is None and trial.plan.name in self.preview.run:
                 trials.setdefault((trial.plan.name, str(trial.spec.threat_model)), trial)
         seconds: dict[str, list[float]] = {}
@@ -185,7 +185,7 @@ class _Calibration:
         return seconds
 
     def _measure_results(self, cost: CostEstimate, scale: float) -> None:
-        """Size of the results and number of queries, from the trials that were tried."""
+        """Measure the size of the results and the number of queries of the trials."""
         results = list(TrialStore(self.folder / "results"))
         queries = {r.spec.method: r.queries.total * scale for r in results if r.status == "ok"}
         size = sum(path.stat().st_size for path in (self.folder / "results").rglob("*.*") if path.is_file())
@@ -194,11 +194,11 @@ class _Calibration:
         cost.queries = round(sum(number * queries.get(name, 0.0) for name, number in runs.items()))
 
     def _compute_scale(self, target: TargetPlan, tried: int) -> float:
-        """How many times as many records the study has."""
+        """Return the ratio of the study's number of records to the calibration's."""
         config = AssessConfig.model_validate(target.options)
-        assert config.dataset is not None  # targets without one are not tried
+        assert config.dataset is not None  # targets without a dataset are not tried
         dataset = securitynet.datasets.load(config.dataset, **load_options(config), cache=self.preview.cache)
-        parts = 2 if self.plan.means(target, None).split.name == "four-way" else 1
+        parts = 2 if self.plan.capabilities(target, None).split.name == "four-way" else 1
         return max(1.0, len(dataset) / parts / max(tried, 1))
 
     def _complete(self, task: WorkerTask) -> TaskOutcome:
@@ -207,7 +207,7 @@ class _Calibration:
         return outcome
 
     def _run_task(self, task: WorkerTask, limit: float | None = None) -> TaskOutcome | None:
-        """The outcome of a task; None if it took longer than ``limit`` seconds."""
+        """Run a task and return its outcome; None if it took longer than ``limit`` seconds."""
         started = time.monotonic()
         self.executor.submit(0, task)
         while True:
@@ -228,12 +228,12 @@ def _count_epochs(target: TargetPlan) -> int:
 
 
 def _shrink_target(target: TargetPlan) -> TargetPlan:
-    """A target on few records, trained for one epoch."""
+    """Return the target on few records and trained for one epoch."""
     limit = min(RECORDS, target.options.get("limit") or RECORDS)
     train = None if target.train is None else {**target.train, "epochs": 1, "limit": limit, "patience": 0}
     options = {**target.options, "limit": limit}
     key = f"calibration-{target.key}"
-    # What is claimed holds for all records, not for a few.
+    # The stated accuracy holds for all records, not for a few.
     return target.model_copy(
         update={"options": options, "train": train, "key": key, "accuracy": None, "checksum": None}
     )

@@ -1,9 +1,8 @@
-"""The marker of a run that left nothing to do: if nothing has changed since, there is nothing to plan either.
+"""The marker of a complete study, which makes it fast to see that nothing is left to do.
 
-A study that is complete is often run again, to be sure. Planning it means importing every method with all that it
-needs. Comparing a digest of the study, of this package and of the versions of the result files is enough to see that
-nothing would be found to do, and needs no torch. The marker holds digests only; what the run came to is in
-``status.json``.
+A complete study is often run again to make sure. Planning it imports every method with all its dependencies. Comparing
+a digest of the study, of this package and of the result files suffices to see that nothing is left to do, and needs no
+torch. The marker contains digests only; the status is in ``status.json``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.files import file_checksum, stable_hash, write_json
-from securitynet.results import store, subjects
+from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import StudyConfig
 from securitynet.studies.definition.targets import TargetPlan
@@ -31,15 +30,15 @@ FILE = "nothing-left.json"
 
 
 def read(state: Path, digest: str) -> Status | None:
-    """How the last run ended, if it left nothing to do and nothing has changed since.
+    """Return the final status of the last run, if it left nothing to do and nothing has changed since.
 
     Args:
-        state: Folder of this machine for lock, logs and status.
-        digest: See `compute_digest`; as it is now.
+        state: Folder on this machine for lock, logs and status.
+        digest: Current digest; see `compute_digest`.
     """
     try:
         marker = json.loads((state / FILE).read_text(encoding="utf-8"))
-        # The status may be that of a later run, which was stopped: then it is not what the marker stands for.
+        # The status may be that of a later run that was stopped; the marker does not refer to that one.
         if marker != {"digest": digest, "status": file_checksum(state / study_status.FILE)}:
             return None
     except (OSError, ValueError):
@@ -49,22 +48,22 @@ def read(state: Path, digest: str) -> Status | None:
 
 
 def write(state: Path, digest: str) -> None:
-    """Note that nothing is left; a folder that can't be written is no error."""
+    """Write the marker; a folder that cannot be written is not an error."""
     with contextlib.suppress(OSError):
         write_json(state / FILE, {"digest": digest, "status": file_checksum(state / study_status.FILE)})
 
 
 def compute_digest(study: StudyConfig, targets: Iterable[TargetPlan], root: Root, options: Mapping[str, Any]) -> str:
-    """Digest of everything that decides whether something is left to do.
+    """Compute a digest of everything that determines whether something is left to do.
 
     Args:
-        study: As the file says.
+        study: Content of the study file.
         targets: Its targets.
-        root: Where the results are.
-        options: Of the run, as JSON types.
+        root: Root of the results.
+        options: Options of the run, as JSON types.
     """
     results = hashlib.sha256()
-    for folder in (store.FOLDER, subjects.FOLDER):
+    for folder in (store.FOLDER, study_targets.FOLDER):
         for path, version in sorted(root.files(folder, ".json")):
             results.update(f"{path}={version}\n".encode())
     return stable_hash(
@@ -79,7 +78,7 @@ def compute_digest(study: StudyConfig, targets: Iterable[TargetPlan], root: Root
 
 
 def _digest_code() -> str:
-    """Digest of this package's files and of the plug-ins that are installed, by names, sizes and times."""
+    """Compute a digest of the names, sizes and times of this package's files and of the installed plug-ins."""
     digest = hashlib.sha256(__version__.encode())
     for folder, folders, names in os.walk(Path(__file__).parents[2]):
         folders.sort()

@@ -1,4 +1,4 @@
-"""Looking at a study from outside: how far it is, and its index. While a runner is at work nothing is written."""
+"""Inspects a study from outside: its status and its index. Nothing is written while a runner is working."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from securitynet.results.index import Index, Refreshed
 from securitynet.results.merge import Merged
 from securitynet.results.merge import merge as merge_roots
 from securitynet.results.store import FOLDER, parse_trial
-from securitynet.results.subjects import StudyTargetStore
+from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.lock import Note
 from securitynet.studies.execution.run import StudyLocation, find_results, locate_results
@@ -20,9 +20,9 @@ from securitynet.studies.execution.status import Status, read_status
 
 
 def inspect_study(location: StudyLocation) -> Status:
-    """How far a study is: by what its runner wrote, or, where none has run, by its files.
+    """Return the status of a study: as written by its runner or, without one, as counted from its files.
 
-    A runner that was killed can't say so; that nobody holds the lock tells it.
+    A killed runner cannot report its end, so a running status without a holder of the lock counts as killed.
     """
     status = read_status(location.state)
     if status is None:
@@ -53,17 +53,17 @@ def _count_files(location: StudyLocation) -> Status:
 
 @contextmanager
 def open_index(location: StudyLocation, note: Note) -> Iterator[Index]:
-    """The index of a study's results, brought up to date.
+    """Open the up-to-date index of a study's results.
 
-    Where nothing can be written beside the results, or a runner is at work and keeps the index itself, one in memory
-    serves. Files that can't be read are named and left out.
+    If the folder cannot be written, or a runner is working and maintains the index itself, an index in memory is used.
+    Unreadable files are reported and left out.
     """
     busy = study_lock.find_holder(location.state) is not None
     usable = "://" in location.index or (not busy and _is_writable(Path(location.index).parent))
     index = Index(location.index if usable else "sqlite://", location.root)
     try:
         for path, why in index.refresh().damaged.items():
-            note(f"{path} can't be read and is left out: {why}")
+            note(f"{path} cannot be read and is left out: {why}")
         yield index
     finally:
         index.close()
@@ -73,11 +73,11 @@ def reindex(location: StudyLocation, note: Note) -> Refreshed:
     """Rebuild the index from the files.
 
     Raises:
-        StudyRuns: If a runner is at work: it keeps the index.
+        StudyRuns: If a runner is working, because it maintains the index.
     """
     with study_lock.hold_lock(location.state, location.root, note):
         if "://" not in location.index:
-            Path(location.index).unlink(missing_ok=True)  # it may be damaged itself
+            Path(location.index).unlink(missing_ok=True)  # the old index may be damaged
         index = Index(location.index, location.root)
         try:
             refreshed = index.rebuild()
@@ -91,8 +91,13 @@ def reindex(location: StudyLocation, note: Note) -> Refreshed:
 def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
     """Merge results into a folder or URL.
 
+    Args:
+        sources: Folders or URLs of results.
+        out: Folder or URL to merge into.
+        note: Called with messages for the user.
+
     Raises:
-        StudyRuns: If a runner is at work there.
+        StudyRuns: If a runner is working there.
     """
     location = locate_results(out)
     with study_lock.hold_lock(location.state, location.root, note):

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a run."""
+"""The handling of Ctrl-C and SIGTERM during a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def handle_interrupts(stop: Callable[[], bool]) -> Iterator[None]:
     """Let the first Ctrl-C stop a run gently; the second, or SIGTERM, stops it at once.
 
     Args:
-        stop: Called at each Ctrl-C; whether it is to be ended at once.
+        stop: Called at each Ctrl-C; returns whether the run must end at once.
 
     Raises:
-        KeyboardInterrupt: At a Ctrl-C for which ``stop`` says so.
-        SystemExit: At SIGTERM.
+        KeyboardInterrupt: On a Ctrl-C for which ``stop`` returns true.
+        SystemExit: On SIGTERM.
     """
 
     def interrupt(_: int, __: FrameType | None) -> None:
@@ -31,7 +31,7 @@ def handle_interrupts(stop: Callable[[], bool]) -> Iterator[None]:
     try:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
         before[signal.SIGTERM] = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # not in the main thread: whoever started this one handles signals
+    except ValueError:  # outside the main thread, the caller handles signals
         pass
     try:
         yield

@@ -1,9 +1,9 @@
-"""One runner at a time on one study.
+"""The lock of a study, which allows one runner at a time.
 
-In a folder the lock is the operating system's (``flock``): it ends with the last process that holds it, so that a dead
-runner's lock needs no judgement. Workers hold it with their runner: as long as one of them may still write, nobody else
-begins. Where results are in an object store, a runner leaves a mark that it renews; a mark that does not change is a
-dead runner's. Nobody's clock is compared with anybody's.
+In a folder, the lock is that of the operating system (``flock``): it ends with the last process that holds it, so the
+lock of a dead runner needs no special treatment. Workers hold it together with their runner, so no other runner starts
+while one of them may still write. In an object store, a runner leaves a mark that it keeps renewing; a mark that stops
+changing belongs to a dead runner. Clocks of different machines are never compared.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MARK = "runner.json"
 BEAT_SECONDS = 5.0
 PATIENCE = 3 * BEAT_SECONDS
 ORPHANS = 10.0
-"""Seconds that the workers of a killed runner may take to die."""
+"""Seconds to wait for the workers of a killed runner to end."""
 
 Note = Callable[[str], None]
 
 
 class StudyRuns(SecurityNetError):
-    """Another runner is at work on this study."""
+    """Another runner is working on this study."""
 
 
 @contextlib.contextmanager
@@ -39,15 +39,15 @@ def hold_lock(state: Path, root: Root, note: Note) -> Iterator[int]:
     """Hold the lock of a study.
 
     Args:
-        state: Folder of this machine for logs and locks.
-        root: Where results go.
-        note: Told when a dead runner's lock is taken over.
+        state: Folder on this machine for logs and locks.
+        root: Root of the results.
+        note: Called with a message when the lock of a dead runner is taken over.
 
     Yields:
-        Descriptor of the lock, for workers to hold as well.
+        File descriptor of the lock, for workers to hold as well.
 
     Raises:
-        StudyRuns: If another runner has it.
+        StudyRuns: If another runner holds the lock.
     """
     state.mkdir(parents=True, exist_ok=True)
     path = state / "lock"
@@ -67,7 +67,7 @@ def hold_lock(state: Path, root: Root, note: Note) -> Iterator[int]:
 
 
 def find_holder(state: Path) -> dict[str, Any] | None:
-    """Who holds the lock of a study on this machine; None if nobody does."""
+    """Return who holds the lock of a study on this machine; None if nobody does."""
     try:
         import fcntl
 
@@ -102,27 +102,27 @@ def _lock(stream: BinaryIO, note: Note) -> None:
             if time.monotonic() > patience or not here or _alive(other.get("pid")):
                 who = f" (process {other['pid']} on {other['host']})" if other else ""
                 raise StudyRuns(
-                    f"Another runner is at work on this study{who}.",
+                    f"Another runner is working on this study{who}.",
                     hint="See `securitynet study status`; wait for it, or stop it with Ctrl-C.",
                 ) from None
             if not noted:
-                note("The runner before this one was killed; its workers are ending.")
+                note("The previous runner was killed; waiting for its workers to end.")
                 noted = True
             time.sleep(0.05)
         except OSError:  # a file system without locks
-            note("This file system has no locks: see to it that no other runner works on this study.")
+            note("This file system has no locks: make sure that no other runner works on this study.")
             return
 
 
 @contextlib.contextmanager
 def _marked(root: Root, note: Note) -> Iterator[None]:
-    """A mark in an object store, renewed by a thread."""
+    """Hold a mark in an object store that a thread keeps renewing."""
     try:
         before = root.read(MARK)
     except FileNotFoundError:
         before = b""
     if before:
-        note(f"A runner's mark is in {root.name}; waiting whether it is alive.")
+        note(f"Found the mark of a runner in {root.name}; waiting to see whether it is alive.")
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             time.sleep(0.5)
@@ -133,7 +133,7 @@ def _marked(root: Root, note: Note) -> Iterator[None]:
             if now != before:
                 other = _read(now) or {}
                 raise StudyRuns(
-                    f"Another runner is at work on this study (on {other.get('host', 'another machine')}).",
+                    f"Another runner is working on this study (on {other.get('host', 'another machine')}).",
                     hint="Wait for it, or stop it with Ctrl-C.",
                 )
     mine = {**_me(), "token": os.urandom(8).hex()}
@@ -142,7 +142,7 @@ def _marked(root: Root, note: Note) -> Iterator[None]:
     def beat() -> None:
         number = 0
         while True:
-            with contextlib.suppress(Exception):  # a store that is away for a moment
+            with contextlib.suppress(Exception):  # the store may be unavailable for a moment
                 root.write(MARK, json.dumps({**mine, "beat": number}).encode())
             number += 1
             if stop.wait(BEAT_SECONDS):
@@ -179,7 +179,7 @@ def _alive(pid: Any) -> bool:
         return False
     except PermissionError:
         return True
-    # A killed process stays in the table until its parent looks: it is dead all the same.
+    # A zombie stays in the process table until its parent collects it, but it is dead.
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

@@ -1,4 +1,4 @@
-"""What running a study would do. Nothing of the study's own results is written."""
+"""A preview of what running a study would do; it writes no results of the study."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class StudyPreview:
 
     Attributes:
         plan: The study.
-        location: Where its results are, or will be.
+        location: Location of its results.
         cache: Folder for what can be recomputed.
-        counts: Trials in all, ok, failed, skipped.
-        run: Method -> trials that would be run.
-        skipped: Method and reason -> trials that can't be run.
-        unopened: Targets that have not been opened yet: of their trials it is expected which can be run.
-        obstacles: Label of a target that can't be opened -> why.
+        counts: Numbers of trials by state.
+        run: Method -> number of trials that would be run.
+        skipped: Method and reason -> number of trials that cannot be run.
+        unopened: Number of targets that have not been opened yet, whose trials are estimates.
+        obstacles: Label of a target that cannot be opened -> reason.
         train: Targets that would be trained.
     """
 
@@ -46,7 +46,7 @@ class StudyPreview:
     train: list[TargetPlan] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Convert to JSON types."""
         return {
             "name": self.plan.study.name,
             "results": self.location.root.name,
@@ -60,7 +60,7 @@ class StudyPreview:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Return lines of text for people."""
         counts = self.counts
         yield f"{self.plan.study.name}: {counts.total:,} trials on {len(self.plan.targets):,} targets"
         if self.plan.study.description:
@@ -74,7 +74,7 @@ class StudyPreview:
         if self.train:
             yield f"To train first: {len(self.train):,} targets"
         if self.unopened:
-            yield f"Targets not opened yet: {self.unopened:,} (which of their trials can run is expected, not known)"
+            yield f"Targets not opened yet: {self.unopened:,} (the numbers of their trials are estimates)"
         if self.skipped:
             yield f"Will be skipped: {sum(self.skipped.values()):,}"
             yield from (f"  {number:>6,} × {reason}" for reason, number in sorted(self.skipped.items()))
@@ -86,17 +86,17 @@ class StudyPreview:
 def preview_study(
     file: Path, *, out: str | None = None, cache: Path | None = None, retry_failed: bool = False, refresh: bool = False
 ) -> StudyPreview:
-    """What running a study would do; see `StudyPreview`.
+    """Preview what running a study would do.
 
     Args:
         file: The study file.
-        out: Folder or URL of the results; None as the file says.
-        cache: Folder for what can be recomputed; None for the user's own.
-        retry_failed: As for a run.
-        refresh: As for a run.
+        out: Folder or URL of the results; None for that of the file.
+        cache: Folder for what can be recomputed; None for the user's cache folder.
+        retry_failed: Whether failed trials would be run again.
+        refresh: Whether trials of other versions of this package would be run again.
 
     Raises:
-        SecurityNetError: If something in the study file makes no sense.
+        SecurityNetError: If something in the study file is invalid.
     """
     cache = (cache or cache_folder()).absolute()
     plan = plan_study(file, cache)
@@ -112,7 +112,7 @@ def preview_study(
         record = progress.records.get(target.key)
         opened = record is not None and record.status == "ok"
         preview.unopened += not opened
-        trials = plan.trials(target, plan.means(target, record))
+        trials = plan.trials(target, plan.capabilities(target, record))
         if opened:
             assert record is not None
             preview.run.update(trial.plan.name for trial in progress.find_pending(target, record).run)
@@ -130,5 +130,5 @@ def preview_study(
 
 
 def _is_trained(train: dict[str, Any], cache: Path) -> bool:
-    """Whether the weights of a recipe are in the cache."""
+    """Return whether the weights of a recipe are in the cache."""
     return locate_weights(defended_training(TrainConfig.model_validate(train))[0], cache).exists()

@@ -1,4 +1,4 @@
-"""The progress of a study: of its trials, which are there, which are to be run, and which can't be."""
+"""The progress of a study: its finished trials, its pending trials, and the trials that cannot be run."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 from securitynet.assessments.environment import version
 from securitynet.results.index import Index, TrialState
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 
 
 @dataclass
 class PendingTrials:
-    """The trials of one target that ask for something to be done.
+    """The pending trials of one target.
 
     Attributes:
-        run: To be run.
-        recompute: Finished, but measured at other levels or rates than are asked for now.
-        skip: That can't be run, and of which that is not on record yet.
+        run: Trials to run.
+        recompute: Finished trials whose metrics were computed with other levels or rates than are requested now.
+        skip: Trials that cannot be run and are not recorded as skipped yet.
     """
 
     run: list[StudyTrial] = field(default_factory=list)
@@ -29,7 +29,15 @@ class PendingTrials:
 
 @dataclass
 class Counts:
-    """Of all trials of a study."""
+    """Numbers of the trials of a study by state.
+
+    Attributes:
+        total: All trials.
+        ok: Successful trials.
+        failed: Failed trials, including those whose target could not be opened.
+        skipped: Trials that cannot be run.
+        other_version: Successful trials of another version of this package.
+    """
 
     total: int = 0
     ok: int = 0
@@ -39,13 +47,13 @@ class Counts:
 
 
 class StudyProgress:
-    """What there is of a study, and what is left.
+    """The finished and the pending trials of a study.
 
     Args:
         plan: The study.
-        index: Of its results, up to date.
-        retry_failed: Whether failed trials are to be run again.
-        refresh: Whether those of other versions are.
+        index: Up-to-date index of its results.
+        retry_failed: Whether to run failed trials again.
+        refresh: Whether to run trials of other versions of this package again.
     """
 
     def __init__(
@@ -81,14 +89,14 @@ class StudyProgress:
                     self.fail_target(target)
 
     def drop_stale(self, store: StudyTargetStore) -> None:
-        """Delete the records of failures to open what has been mended since: the file that was missing is there."""
+        """Delete records of targets that could not be opened and now can, such as after a missing file was added."""
         for key in self._stale:
             store.files.remove(store.name(key))
 
     def find_pending(self, target: TargetPlan, record: StudyTargetRecord) -> PendingTrials:
-        """What is to be done of a target that has been opened.
+        """Return the pending trials of a target that has been opened.
 
-        Trials that two targets share (two names of the same weights) belong to the first.
+        Trials that two targets share (two names of the same weights) belong to the first target.
         """
         assert record.means is not None
         pending, counts, waiting = PendingTrials(), Counter[str](), Counter[str]()
@@ -117,7 +125,7 @@ class StudyProgress:
         return pending
 
     def record_outcome(self, trial: StudyTrial, status: str) -> None:
-        """A trial has ended with this status."""
+        """Record that a trial has ended with this status."""
         key, before = self._state[trial.id]
         if before == "waiting":
             self._waiting[key][trial.plan.name] -= 1
@@ -127,14 +135,14 @@ class StudyProgress:
         self._state[trial.id] = (key, status)
 
     def fail_target(self, target: TargetPlan) -> None:
-        """A target can't be opened: so many trials are lost."""
-        expected = self.plan.trials(target, self.plan.means(target, None))
+        """Record that a target cannot be opened, so that its trials count as failed."""
+        expected = self.plan.trials(target, self.plan.capabilities(target, None))
         lost = sum(trial.obstacle is None for trial in expected)
         self._counts[target.key] = Counter(failed=lost, skipped=len(expected) - lost)
         self._waiting[target.key] = Counter()
 
     def count_all(self) -> Counts:
-        """Of all trials."""
+        """Count all trials by state."""
         total: Counter[str] = Counter()
         for counts in self._counts.values():
             total.update(counts)
@@ -143,7 +151,7 @@ class StudyProgress:
         return Counts(ok + failed + skipped + waiting, ok, failed, skipped, total["other_version"])
 
     def count_waiting(self) -> Counter[str]:
-        """Method -> trials to be run."""
+        """Count the trials to run, by method."""
         total: Counter[str] = Counter()
         for waiting in self._waiting.values():
             total.update(waiting)
@@ -151,7 +159,7 @@ class StudyProgress:
 
     def _expect(self, target: TargetPlan) -> None:
         counts, waiting = Counter[str](), Counter[str]()
-        for trial in self.plan.trials(target, self.plan.means(target, None)):
+        for trial in self.plan.trials(target, self.plan.capabilities(target, None)):
             if trial.obstacle is None:
                 waiting[trial.plan.name] += 1
             else:
@@ -162,13 +170,13 @@ class StudyProgress:
         if summary is None:
             return True
         if summary.status == "skipped" and summary.version is None:
-            return True  # something stood in its way that no longer does; it has not been tried
+            return True  # it was skipped for a reason that no longer applies
         if summary.status == "failed":
             return self.retry_failed
         return self.refresh and summary.version != version()
 
     def _is_measured(self, summary: TrialState) -> bool:
-        """Whether a trial was measured as is asked now."""
+        """Return whether a trial was measured with the levels and rates requested now."""
         measures = self.plan.study.measures
         if summary.level is not None and summary.level != measures.level:
             return False

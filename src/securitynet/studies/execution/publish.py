@@ -1,4 +1,4 @@
-"""Publishing results back to the catalog: measured values of its entries, each with the trial it comes from."""
+"""Publishes results to the catalog: measured values of its entries, each with the trial it comes from."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from securitynet.catalog import Catalog
 from securitynet.catalog.store import Measured
 from securitynet.records import Measurement
 from securitynet.results.index import Index
-from securitynet.results.subjects import target_key
+from securitynet.results.study_targets import target_key
 
 
 @dataclass
 class PublishSummary:
-    """What publishing did.
+    """The effect of publishing.
 
     Attributes:
-        entries: Entries of the catalog that have values now.
-        values: Values that are new or different.
-        without: Targets that are no entry of the catalog.
+        entries: Number of catalog entries that have values now.
+        values: Number of values that are new or different.
+        without: Number of targets that are not in the catalog.
     """
 
     entries: int = 0
@@ -28,9 +28,9 @@ class PublishSummary:
 
 
 def publish(index: Index, catalog: Catalog) -> PublishSummary:
-    """Record all values of targets that are entries of the catalog. Doing it twice changes nothing.
+    """Record all values of targets that are entries of the catalog; repeating it changes nothing.
 
-    A value's source is its trial's id; that of a target's accuracy is the key of its target file, after ``subject:``.
+    The source of a value is the id of its trial; that of a target's accuracy is the key of its file after ``subject:``.
     """
     summary = PublishSummary()
     by_entry: defaultdict[str, list[Measured]] = defaultdict(list)

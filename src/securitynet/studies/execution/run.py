@@ -1,4 +1,4 @@
-"""`StudyRunConfig` and `run_study`: from a study file to its results."""
+"""`StudyRunConfig` and `run_study`: running a study file."""
 
 from __future__ import annotations
 
@@ -24,32 +24,30 @@ if TYPE_CHECKING:
 
 
 class StudyRunConfig(RunSettings):
-    """What ``study run`` takes: a file, and how to run it."""
+    """The configuration of ``study run``: a study file and the options of the run."""
 
     study: Path = Field(description="Study file (TOML).")
     out: str | None = Field(
-        default=None, description="Folder or URL for the results. Default: what the file says, else the data folder."
+        default=None, description="Folder or URL for the results. Default: that of the file, else the data folder."
     )
     db: str | None = Field(default=None, description="Database of the index. Default: index.sqlite beside the results.")
     cache: Path | None = Field(default=None, description="Folder for what can be recomputed ($SECURITYNET_CACHE).")
-    retry_failed: bool = Field(
-        default=False, description="Run trials again that failed, and targets that could not be opened."
-    )
-    refresh: bool = Field(default=False, description="Run trials again that another version of securitynet made.")
+    retry_failed: bool = Field(default=False, description="Retry failed trials, and targets that could not be opened.")
+    refresh: bool = Field(default=False, description="Run trials of other versions of securitynet again.")
 
     def settings(self, study: StudyConfig) -> RunSettings:
-        """How to run: what was given here, on top of what the file says."""
+        """Return the options of the run: those of the command line override those of the file."""
         given = {name: getattr(self, name) for name in self.model_fields_set & set(RunSettings.model_fields)}
         return study.run.model_copy(update=given)
 
 
 @dataclass(frozen=True)
 class StudyLocation:
-    """Where a study's results are.
+    """The location of a study's results.
 
     Attributes:
-        root: The files.
-        state: Folder of this machine for lock, logs and status.
+        root: Root of the result files.
+        state: Folder on this machine for lock, logs and status.
         index: URL or path of the index.
     """
 
@@ -59,7 +57,7 @@ class StudyLocation:
 
 
 def locate_results(out: str | Path, db: str | None = None) -> StudyLocation:
-    """Where everything of a study is whose results are in this folder or at this URL."""
+    """Return the location of the results in this folder or at this URL."""
     root = open_root(out)
     if root.folder is not None:
         home = root.folder
@@ -69,7 +67,13 @@ def locate_results(out: str | Path, db: str | None = None) -> StudyLocation:
 
 
 def choose_results_root(study: StudyConfig, base: Path, out: str | None = None) -> str:
-    """Folder or URL of a study's results."""
+    """Return the folder or URL of a study's results.
+
+    Args:
+        study: The study.
+        base: Folder of the study file.
+        out: Folder or URL given by the user, if any.
+    """
     if out is not None:
         return out
     if study.out is None:
@@ -78,10 +82,15 @@ def choose_results_root(study: StudyConfig, base: Path, out: str | None = None) 
 
 
 def find_results(what: str, out: str | None = None, db: str | None = None) -> StudyLocation:
-    """The results that a user means: of a study file, or in a folder or at a URL.
+    """Locate the results that a user names by a study file, a folder or a URL.
+
+    Args:
+        what: Study file, folder or URL.
+        out: Folder or URL of the results, if ``what`` is a study file.
+        db: URL or path of the index, if it is not beside the results.
 
     Raises:
-        ConfigurationError: If there are none.
+        ConfigurationError: If there are no results.
     """
     if what.endswith(".toml") and Path(what).is_file():
         path = Path(what)
@@ -101,18 +110,18 @@ def run_study(
     on_status: Callable[[Status], None] | None = None,
     note: Callable[[str], None] = print,
 ) -> tuple[Status, StudyLocation]:
-    """Run a study: whatever is not there yet.
+    """Run all pending trials of a study.
 
     Args:
-        config: The file, and how to run it.
-        on_status: Told how far it is, a few times a second.
-        note: Told what the user should know.
+        config: The study file and the options of the run.
+        on_status: Called with the status a few times a second.
+        note: Called with messages for the user.
 
     Returns:
-        How it ended, and where the results are.
+        The final status, and the location of the results.
 
     Raises:
-        SecurityNetError: If something in the file makes no sense, another runner is at work, or nothing can be written.
+        SecurityNetError: If something in the file is invalid, another runner is working, or nothing can be written.
     """
     cache = (config.cache or cache_folder()).absolute()
     study, base = read_study(config.study), config.study.absolute().parent
@@ -148,10 +157,10 @@ def run_study(
 
 
 def choose_executor(settings: RunSettings) -> Callable[[ExecutorConfig], Executor]:
-    """The executor that is asked for; called with its configuration, it makes one.
+    """Return the class of the requested executor.
 
     Raises:
-        MissingExtra: If Ray is asked for and not installed.
+        MissingExtra: If Ray is requested and not installed.
     """
     if settings.executor == "local":
         from securitynet.studies.execution.executors.local import LocalExecutor

@@ -1,4 +1,4 @@
-"""Options of one run of a study, and what it writes beside the trials."""
+"""Options of one run of a study, and the files that it writes besides the trials."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from securitynet.studies.execution.lock import Note
 
 
 class StudyStopped(SecurityNetError):
-    """A study can't go on; what is finished is kept."""
+    """A study cannot continue; finished trials are kept."""
 
 
 @dataclass
 class RunOptions:
-    """What one run of a study is to do.
+    """Options of one run of a study.
 
     Attributes:
-        settings: How it is run.
-        retry_failed: Whether trials that failed, and targets that could not be opened, are tried again.
-        refresh: Whether trials that another version of this package made are run again.
+        settings: Workers and limits.
+        retry_failed: Whether to retry failed trials, and targets that could not be opened.
+        refresh: Whether to run trials of other versions of this package again.
         cache: Folder for what can be recomputed.
-        state: Folder of this machine for the lock, logs and status.
+        state: Folder on this machine for the lock, logs and status.
         index: URL or path of the index.
     """
 
@@ -39,22 +39,22 @@ class RunOptions:
 
 
 def make_storage_error(reason: str) -> StudyStopped:
-    """The error for a place that can't be written."""
+    """Create the error for a location that cannot be written."""
     return StudyStopped(
         f"The study was stopped, because nothing can be written: {reason}.",
-        hint="What is finished is kept. Free some space or permit writing, and run it again.",
+        hint="Finished trials are kept. Free some space or permit writing, and run the study again.",
     )
 
 
 def refresh_index(index: Index, note: Note) -> None:
-    """Bring the index up to date; files that can't be read are named, set aside, and made again."""
+    """Update the index; unreadable files are reported and renamed, and their trials will run again."""
     for path, why in index.refresh().damaged.items():
         aside = index.root.set_aside(path)
         note(f"{path} can't be read ({why}); it is kept as {aside}, and its trial will run again.")
 
 
 def write_study(root: Root, plan: StudyPlan) -> None:
-    """Keep the study file with its results, so that they can be understood, and run again, on their own."""
+    """Store the study file with its results, so that the results can be understood and reproduced on their own."""
     text = plan.text.encode("utf-8")
     if not text:
         return

@@ -1,7 +1,7 @@
-"""The runner: gives workers their tasks, records what is lost with them, keeps the index, and tells how far it is.
+"""The runner: gives tasks to workers, records the trials lost with a worker, maintains the index, and reports status.
 
-Whatever becomes of a task is written before the next thing happens, so that the runner can be killed at any moment: the
-files say what is done, and the next run does the rest.
+The outcome of a task is written before anything else happens, so the runner can be killed at any moment: the files
+record what is done, and the next run does the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from securitynet.records import TrialResult
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot, Root
 from securitynet.results.store import FOLDER, TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.executors.base import (
@@ -55,11 +55,11 @@ class Runner:
 
     Args:
         plan: The study.
-        root: Where results go.
-        options: See `RunOptions`.
-        make_executor: Makes the executor.
-        on_status: Told how far it is, a few times a second.
-        note: Told what the user should know.
+        root: Root of the results.
+        options: Options of the run.
+        make_executor: Creates the executor.
+        on_status: Called with the status a few times a second.
+        note: Called with messages for the user.
     """
 
     plan: StudyPlan
@@ -70,12 +70,12 @@ class Runner:
     note: Note = print
 
     def run(self) -> Status:
-        """Run what is not there yet; returns how it ended.
+        """Run all pending trials, and return the final status.
 
         Raises:
-            StudyRuns: If another runner is at work on this study.
-            StudyStopped: If nothing can be written any more, or workers can't start.
-            KeyboardInterrupt: At the second Ctrl-C.
+            StudyRuns: If another runner is working on this study.
+            StudyStopped: If nothing can be written any more, or workers cannot start.
+            KeyboardInterrupt: On the second Ctrl-C.
         """
         with study_lock.hold_lock(self.options.state, self.root, self.note) as lock:
             if isinstance(self.root, FolderRoot):
@@ -126,7 +126,7 @@ class Runner:
         return self._end("stopped" if self._stopping and not schedule.finished else "finished")
 
     def _begin_term(self, lock: int) -> ExecutorConfig:
-        """Leave the mark of this run, so that workers of an earlier one write nothing more."""
+        """Write the mark of this run, so that workers of earlier runs stop writing."""
         measures, options = self.plan.study.measures, self.options
         term = os.urandom(12).hex()
         self.root.write(TERM, term.encode())
@@ -140,7 +140,7 @@ class Runner:
         return ExecutorConfig(worker, options.state, options.settings, lock)
 
     def _stop(self) -> bool:
-        """What Ctrl-C does: the first lets what runs be finished; whether this is a later one."""
+        """Handle Ctrl-C: after the first, running tasks are finished; return whether this is a later one."""
         if self._stopping:
             return True
         self._stopping = True
@@ -159,14 +159,14 @@ class Runner:
             if not self._running:
                 if self._stopping:
                     return
-                raise StudyStopped("Work is left that no worker can take; this is a bug of securitynet.")
+                raise StudyStopped("Some work is left that no worker can do; this is a bug in securitynet.")
             for event in executor.wait(SHOW_EVERY):
                 self._handle(event)
             self._end_late(executor)
             self._report("stopping" if self._stopping else "running")
 
     def _list_targets(self) -> Iterator[TargetTasks]:
-        """Targets of which something is to be done; what can be recorded without workers is recorded."""
+        """List the targets with pending work, and record everything that needs no workers."""
         for target in self.plan.targets:
             record = self.progress.records.get(target.key)
             if target.obstacle is not None:
@@ -203,7 +203,7 @@ class Runner:
             self._false_starts += 1
             if self._false_starts > _MOST_FALSE_STARTS:
                 raise StudyStopped(
-                    f"Workers can't start: {event.why}.", hint=event.output[-500:] or "See the logs of the study."
+                    f"Workers cannot start: {event.why}.", hint=event.output[-500:] or "See the logs of the study."
                 )
         if running is None:
             self._schedule.release(event.slot)
@@ -242,7 +242,7 @@ class Runner:
     def _open(self, target: TargetTasks, record: StudyTargetRecord) -> None:
         for check in record.checks:
             if not check.agrees:
-                what = check.note or f"the {check.what} is {check.found}, where {check.said} is said."
+                what = check.note or f"the {check.what} is {check.found}, but {check.said} is stated."
                 self.note(f"{target.plan.label}: {what}")
         pending = self.progress.find_pending(target.plan, record)
         self._record_skipped(pending)
@@ -251,7 +251,7 @@ class Runner:
         self._schedule.open_target(target, [*pending.recompute, *pending.run], list_dependencies=shares_work)
 
     def _lose(self, task: Task, death: WorkerDeath) -> None:
-        """A worker died with this task."""
+        """Handle the death of a worker with this task."""
         self._attempts[task.identity] += death.began and not death.blameless
         attempts = self._attempts[task.identity]
         if not death.final and attempts < self.options.settings.attempts:
@@ -279,7 +279,7 @@ class Runner:
             self._fail_blocked()
 
     def _fail_blocked(self) -> None:
-        """Record as failed the trials that depend on shared work which failed."""
+        """Record trials as failed that depend on failed shared work."""
         for target in self._schedule.targets:
             for trial, key in self._schedule.take_blocked(target):
                 what = self._schedule.descriptions.get(key, "shared work")
@@ -287,10 +287,10 @@ class Runner:
                 self._record_failure(trial, f"{what} that it needs failed: {reason}", traceback)
 
     def _end_late(self, executor: Executor) -> None:
-        """End tasks that have passed their time limit."""
+        """End tasks that have exceeded their time limit."""
         settings = self.options.settings
         for slot, running in list(self._running.items()):
-            # The limit of a trial does not count what it takes to load the target.
+            # The limit of a trial does not include the time to load the target.
             setup = running.task.kind not in TRIAL_KINDS or running.trial_started is None
             limit = settings.setup_time_limit if setup else settings.time_limit
             if limit is not None and time.monotonic() - (running.trial_started or running.started) > limit:
@@ -320,7 +320,7 @@ class Runner:
         self._reporter.status.finished_now += 1
 
     def _record_unopened(self, key: str, reason: str, traceback: str | None) -> None:
-        """Record that a target can't be opened."""
+        """Record that a target cannot be opened."""
         target = next(target for target in self.plan.targets if target.key == key)
         record = StudyTargetRecord(
             key=key,

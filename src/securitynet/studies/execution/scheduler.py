@@ -1,10 +1,11 @@
-"""The order of a study's work: which task a free worker gets next. Pure bookkeeping: nothing here reads or writes.
+"""The scheduler of a study: chooses the next task of a free worker. It only keeps track of tasks and does no I/O.
 
-The graph: a recipe is trained; then its target can be opened (loaded, checked, queried); then its trials can run, each
-once the shared work that it depends on is done.
+The tasks depend on each other as follows: a recipe is trained; then its target can be opened (loaded, checked,
+queried); then its trials can run, each once the shared work that it depends on is done.
 
-What the order is for: opening a target is dear and fills a worker's memory, so a worker stays with the target that it
-holds open until that has nothing left for it, and every target is opened by as few workers as keep all of them busy.
+The order minimises the number of times that targets are opened, which is slow and fills a worker's memory: a worker
+stays with its open target until nothing is left to do there, and a target is opened by further workers only if they
+would otherwise be idle.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ WorkState = Literal["todo", "running", "done", "failed"]
 
 @dataclass(eq=False)
 class TargetTasks:
-    """A target with work to do.
+    """A target with pending tasks.
 
     Attributes:
-        plan: What is declared.
-        state: ``closed``: to be opened; ``opening``; ``open``; ``failed``; ``done``: nothing is left.
-        trials: To be run; those that run or have run are no longer among them.
-        dependencies_known: Whether it is known which shared work the trials depend on.
+        plan: The declared target.
+        state: ``closed`` (to be opened), ``opening``, ``open``, ``failed``, or ``done`` (nothing is left).
+        trials: Trials that have not been started.
+        dependencies_known: Whether the dependencies of the trials on shared work are known.
         dependencies: Trial id -> keys of shared work.
-        workers: Slots that hold it open.
-        running: How many of its tasks run.
+        workers: Slots that hold the target open.
+        running: Number of its running tasks.
     """
 
     plan: TargetPlan
@@ -45,19 +46,19 @@ class TargetTasks:
 
     @property
     def divisible(self) -> bool:
-        """Whether several workers may query the target: not if its queries are capped, for each counts its own."""
+        """Whether several workers may open the target: not with a query budget, because each counts its own queries."""
         return "max_queries" not in self.plan.options
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Something for a worker to do.
+    """A task for a worker.
 
     Attributes:
-        kind: What.
-        target: For which target.
-        trial: Which trial; for shared work one that depends on it.
-        key: Of shared work, or of a recipe.
+        kind: Kind of the task.
+        target: The target.
+        trial: The trial; for shared work, a trial that depends on it.
+        key: Key of the shared work or of the recipe.
     """
 
     kind: TaskKind
@@ -67,13 +68,13 @@ class Task:
 
     @property
     def identity(self) -> str:
-        """For counting attempts."""
+        """Key for counting attempts."""
         trial = self.trial if self.kind in TRIAL_KINDS else None
         return f"{self.kind}:{trial.id if trial else self.key or self.target.plan.key}"
 
     @property
     def words(self) -> str:
-        """For people."""
+        """Description for people."""
         if self.kind in TRIAL_KINDS and self.trial is not None:
             return f"{self.trial.words} on {self.target.plan.label}"
         verbs = {"train": "training", "run_dependency": "shared work for"}
@@ -81,19 +82,19 @@ class Task:
 
 
 class Schedule:
-    """What is to be done, and what a free slot does next.
+    """The pending tasks of a study.
 
     Args:
-        targets: In the order of the study; those with nothing to do may be left out.
+        targets: Targets with pending tasks, in the order of the study.
     """
 
     def __init__(self, targets: Iterable[TargetTasks]) -> None:
         self.targets = list(targets)
-        # Keyed by the recipe, not by the target: targets that differ only in how they are assessed share one training.
+        # Keyed by the recipe, not by the target: targets that differ only in their assessment share one training.
         self.recipes: dict[str, WorkState] = {
             target.plan.train_key: "todo" for target in self.targets if target.plan.train_key
         }
-        # Keyed by the work itself, so that trials of several methods, and of several targets, share it.
+        # Keyed by the work itself, so that trials of several methods and of several targets share it.
         self.shared_work: dict[str, WorkState] = {}
         self.descriptions: dict[str, str] = {}
         self._recomputed: set[str] = set()
@@ -102,21 +103,21 @@ class Schedule:
         self._open: list[TargetTasks] = []
 
     def mark_recomputed(self, ids: Iterable[str]) -> None:
-        """These trials are finished: only their metrics are computed again."""
+        """Mark trials as finished, so that only their metrics are computed again."""
         self._recomputed |= set(ids)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left, and nothing runs."""
+        """Whether nothing is left and nothing is running."""
         return all(target.state in ("done", "failed") and not target.running for target in self.targets)
 
     def next(self, slot: int) -> Task | None:
-        """The next task of a free slot; it counts as running. None if there is nothing it could do now.
+        """Return the next task of a free slot and mark it as running; None if there is none now.
 
-        In this order of preference: what the slot's own target still needs, because nothing has to be loaded for it;
-        another target to open, because each one opened is work that nobody else holds; a recipe to train, because that
-        makes another target ready to be opened; and at last another worker's target. That comes last because the slot
-        must open the target as well, which is wasted unless it would idle otherwise.
+        In order of preference: a task of the slot's own open target, which needs no loading; another target to open,
+        which no other worker holds; a recipe to train, which makes another target ready to be opened; and last, a task
+        of a target that another worker holds. The latter comes last because the slot has to open that target as well,
+        which only pays if it would otherwise be idle.
         """
         held = self._held.get(slot)
         task = (
@@ -131,7 +132,7 @@ class Schedule:
         elif task.kind in TRIAL_KINDS:
             assert task.trial is not None
             task.target.trials.remove(task.trial)
-        # A worker that trains keeps the target that it holds open: training opens none.
+        # Training opens no target, so the worker keeps its open target.
         if task.kind != "train" and held is not task.target:
             self.release(slot)
             self._held[slot] = task.target
@@ -139,35 +140,35 @@ class Schedule:
         return task
 
     def release(self, slot: int) -> None:
-        """A slot holds nothing open any more: its worker died, or turns to another target."""
+        """Record that a slot holds no target open any more: its worker died or moves to another target."""
         held = self._held.pop(slot, None)
         if held is not None:
             held.workers.discard(slot)
 
     def end(self, task: Task, ok: bool) -> None:
-        """A task has ended. What follows is for the caller: `open_target`, `set_dependencies` or `fail_target`."""
+        """Record the end of a task; the caller then calls `open_target`, `set_dependencies` or `fail_target`."""
         task.target.running -= 1
         self._set_state(task, "done" if ok else "failed")
         self._settle(task.target)
 
     def requeue(self, task: Task) -> None:
-        """A task was lost with its worker, and is to be begun again."""
+        """Put back a task that was lost with its worker."""
         task.target.running -= 1
         self._set_state(task, "todo")
         if task.kind == "open":
             task.target.state = "closed"
             self._unopened.appendleft(task.target)
         elif task.trial is not None and task.kind in TRIAL_KINDS:
-            # At the end of the line: a trial that kills its worker must not hold up the others at each attempt.
+            # At the end of the queue, so that a trial that kills its worker does not delay the others at each attempt.
             task.target.trials.append(task.trial)
 
     def open_target(self, target: TargetTasks, trials: Iterable[StudyTrial], *, list_dependencies: bool) -> None:
-        """A target is open; these of its trials are to be run.
+        """Record that a target is open, and add its pending trials.
 
         Args:
-            target: Which.
-            trials: To be run, in this order.
-            list_dependencies: Whether a worker has to find out first which shared work they depend on.
+            target: The target.
+            trials: Pending trials, in the order in which they are to run.
+            list_dependencies: Whether a worker must first list the shared work that they depend on.
         """
         target.trials = deque(trials)
         target.dependencies_known = not list_dependencies
@@ -179,27 +180,27 @@ class Schedule:
     def set_dependencies(
         self, target: TargetTasks, dependencies: Mapping[str, Sequence[str]], descriptions: Mapping[str, str]
     ) -> None:
-        """It is known which shared work a target's trials depend on.
+        """Set the shared work that the trials of a target depend on.
 
         Args:
-            target: Which.
+            target: The target.
             dependencies: Trial id -> keys of shared work.
-            descriptions: Key -> what the work is, for people.
+            descriptions: Key of shared work -> description for people.
         """
         target.dependencies, target.dependencies_known = dependencies, True
         for keys in dependencies.values():
             for key in keys:
-                self.shared_work.setdefault(key, "todo")  # another target may have brought it, or had it done
+                self.shared_work.setdefault(key, "todo")  # another target may have added it already, or it may be done
         self.descriptions.update(descriptions)
 
     def fail_target(self, target: TargetTasks) -> list[StudyTrial]:
-        """A target can't be opened; its trials are given up and returned."""
+        """Record that a target cannot be opened; remove and return its trials."""
         given_up, target.trials = list(target.trials), deque()
         target.state = "failed"
         return given_up
 
     def take_blocked(self, target: TargetTasks) -> list[tuple[StudyTrial, str]]:
-        """Trials whose shared work failed, taken from the target: (trial, key of the work)."""
+        """Remove and return the trials whose shared work failed, as (trial, key of the work)."""
         blocked = []
         for trial in list(target.trials):
             failed = [key for key in target.dependencies.get(trial.id, ()) if self.shared_work.get(key) == "failed"]
@@ -210,36 +211,36 @@ class Schedule:
         return blocked
 
     def list_unopened(self) -> list[TargetTasks]:
-        """Targets that are not opened yet."""
+        """List the targets that have not been opened yet."""
         return [target for target in self.targets if target.state in ("closed", "opening")]
 
     def _set_state(self, task: Task, state: WorkState) -> None:
-        """Note the state of the recipe or the shared work that a task does; other tasks do neither."""
+        """Set the state of the recipe or shared work of a task; other tasks have none."""
         if task.key is not None and task.kind == "train":
             self.recipes[task.key] = state
         elif task.key is not None and task.kind == "run_dependency":
             self.shared_work[task.key] = state
 
     def _settle(self, target: TargetTasks) -> None:
-        """An open target with no trials left is done, but not before its last task has ended: that may come back."""
+        """Mark an open target without trials as done once its last task has ended, which might be put back before."""
         if target.state == "open" and not target.trials and not target.running:
             target.state = "done"
             if target in self._open:
                 self._open.remove(target)
 
     def _choose_task(self, target: TargetTasks) -> Task | None:
-        """A task of an open target: a trial that can run now, else shared work that one is waiting for."""
+        """Choose a task of an open target: a trial that is ready, else shared work that a trial is waiting for."""
         if target.state != "open":
             return None
         if not target.dependencies_known:
-            # One worker lists them, and nothing of the target runs meanwhile: until the list is there, nobody can tell
+            # One worker lists the dependencies, and nothing else of the target runs meanwhile, because it is not known
             # which trials are ready.
             return None if target.running else Task("list_dependencies", target)
         for trial in target.trials:
             if all(self.shared_work.get(key) == "done" for key in target.dependencies.get(trial.id, ())):
                 return Task("recompute_metrics" if trial.id in self._recomputed else "run_trial", target, trial)
-        # Only when no trial is ready: while trials run, the results come in early, and the pieces of shared work that
-        # are left are spread over the workers that turn up.
+        # Shared work only when no trial is ready: results then arrive early, and the remaining pieces of shared work
+        # are spread over the workers that become free.
         for trial in target.trials:
             for key in target.dependencies.get(trial.id, ()):
                 if self.shared_work.get(key) == "todo":
@@ -247,11 +248,11 @@ class Schedule:
         return None
 
     def _choose_closed(self) -> Task | None:
-        """The first target in the order of the study that can be opened; those without their weights go to the end."""
+        """Choose the first target in the order of the study that can be opened; targets to be trained go to the end."""
         for _ in range(len(self._unopened)):
             target = self._unopened.popleft()
             if target.state != "closed":
-                continue  # it failed with its recipe; it leaves the queue
+                continue  # its recipe failed, so it leaves the queue
             recipe = target.plan.train_key
             if recipe is None or self.recipes[recipe] == "done":
                 return Task("open", target)
@@ -266,7 +267,7 @@ class Schedule:
         return None
 
     def _choose_help(self) -> Task | None:
-        """A task of a target that other workers hold: of the one with the most trials left."""
+        """Choose a task of a target that other workers hold: of the one with the most trials left."""
         for target in sorted(self._open, key=lambda target: -len(target.trials)):
             if target.divisible or not target.workers:
                 task = self._choose_task(target)

@@ -1,4 +1,4 @@
-"""How far a study is: what the runner writes once a second, and what anybody can read."""
+"""The status of a study, which the runner writes once a second."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ FILE = "status.json"
 
 @dataclass
 class Status:
-    """How far a study is.
+    """The status of a study.
 
     Attributes:
-        name: Of the study.
-        state: ``running``, ``stopping``, ``finished``, ``stopped``, or ``killed``: it was running, and is no more.
-        total: Trials in all, as far as is known; subjects that are not opened yet count as expected.
-        ok: Trials that are there and ok.
-        failed: Trials that failed, or whose target could not be opened.
-        skipped: Trials that can't be run.
-        finished_now: Trials that were finished in this run.
-        waiting: Trials still to be run.
-        running: What runs now: words, done, total.
+        name: Name of the study.
+        state: ``running``, ``stopping``, ``finished``, ``stopped``, or ``killed`` (its runner ended without a report).
+        total: Number of trials; for targets that have not been opened yet, the expected number.
+        ok: Number of successful trials.
+        failed: Number of trials that failed, or whose target could not be opened.
+        skipped: Number of trials that cannot be run.
+        finished_now: Number of trials finished in this run.
+        waiting: Number of pending trials.
+        running: Running tasks: description, done, total.
         elapsed: Seconds since the runner started.
-        rate: Trials a minute in this run.
-        left: Seconds that are left, if that can be told.
-        subjects: Of them: ``total``, ``opened``, ``failed``.
-        workers: How many.
-        other_version: Of the ok trials, those that another version of this package made.
-        failures: The last reasons: (trial, reason).
+        rate: Trials per minute in this run.
+        left: Estimated remaining seconds, if known.
+        subjects: Numbers of assessed targets: ``total``, ``opened``, ``failed``.
+        workers: Number of workers.
+        other_version: Number of successful trials of another version of this package.
+        failures: The most recent failures: (trial, reason).
     """
 
     name: str = ""
@@ -51,12 +51,12 @@ class Status:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Convert to JSON types."""
         return asdict(self)
 
 
 def read_status(state: Path) -> Status | None:
-    """What the runner wrote last; None if there is nothing readable."""
+    """Read the status that the runner wrote last; None if there is none."""
     try:
         content = json.loads((state / FILE).read_text(encoding="utf-8"))
         content["failures"] = [(name, reason) for name, reason in content.get("failures", [])]
@@ -66,7 +66,7 @@ def read_status(state: Path) -> Status | None:
 
 
 def describe_duration(seconds: float | None) -> str:
-    """A duration for people: ``3 h 20 min``, ``4 min``, ``12 s``."""
+    """Describe a duration: ``3 h 20 min``, ``4 min``, ``12 s``."""
     if seconds is None:
         return "unknown"
     if seconds >= 86400:

@@ -1,4 +1,4 @@
-"""Tells how far a run is: the caller, a few times a second; ``status.json``, once a second; the index, now and then."""
+"""Reports the status of a run: to the caller, to ``status.json`` and to the index, each at its own interval."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _INDEX_EVERY = 30.0
 
 @dataclass
 class RunningTask:
-    """A task that a worker has, and how far it is.
+    """A running task and its progress.
 
     Attributes:
-        task: Which.
-        started: When the worker got it (monotonic seconds).
-        trial_started: When its trial itself began: the target was open by then. None before, and for other tasks.
-        what: What it is at.
-        done: How many of ``total`` are done.
-        total: Of how many; 0 if that is not known.
+        task: The task.
+        started: When the worker received it (monotonic seconds).
+        trial_started: When the trial itself began, after its target was opened (monotonic seconds); None before, and
+            for other tasks.
+        what: Description of the current phase.
+        done: Units of the phase that are done.
+        total: Units of the phase in total; 0 if unknown.
     """
 
     task: Task
@@ -45,16 +46,16 @@ class RunningTask:
 
 @dataclass
 class StatusReporter:
-    """Keeps the status of a run up to date, and tells it.
+    """Updates and reports the status of a run.
 
     Args:
-        name: Of the study.
-        progress: Of its trials.
-        index: Of its results.
-        options: See `RunOptions`.
+        name: Name of the study.
+        progress: Progress of its trials.
+        index: Index of its results.
+        options: Options of the run.
         started: When the run began (monotonic seconds).
-        on_status: Told how far it is, a few times a second.
-        note: Told what the user should know.
+        on_status: Called with the status a few times a second.
+        note: Called with messages for the user.
     """
 
     name: str
@@ -72,22 +73,22 @@ class StatusReporter:
         self._earlier = {name: mean for name, (_, mean) in self.index.timings().items()}
 
     def add_seconds(self, name: str, seconds: float) -> None:
-        """A trial of a method, or ``open``, took so long."""
+        """Record how long a trial of a method, or ``open``, took."""
         self._seconds[name].append(seconds)
 
     def report_failure(self, what: str, reason: str) -> None:
-        """Tell what failed, and why."""
+        """Report what failed, and why."""
         self.status.failures = [*self.status.failures[-9:], (what, reason)]
         self.note(f"{what} failed: {reason}")
 
     def report(self, state: str, running: Iterable[RunningTask], unopened: int, *, force: bool = False) -> None:
-        """Bring the status up to date, and tell it where it is due.
+        """Update the status, and report it where a report is due.
 
         Args:
             state: See `Status`.
-            running: What runs.
-            unopened: How many targets are to be opened.
-            force: Whether it is due everywhere.
+            running: Running tasks.
+            unopened: Number of targets still to be opened.
+            force: Whether to report everywhere now.
         """
         now = time.monotonic()
         if not force and now - self._shown < SHOW_EVERY:
@@ -98,7 +99,7 @@ class StatusReporter:
             self.on_status(self.status)
         if force or now - self._written >= _WRITE_EVERY:
             self._written = now
-            with suppress(OSError):  # a full disk stops the study where results are written
+            with suppress(OSError):  # a full disk stops the study when results are written, not here
                 write_json(self.options.state / study_status.FILE, self.status.to_json())
         if now - self._indexed >= _INDEX_EVERY:
             self._indexed = now
@@ -128,14 +129,14 @@ class StatusReporter:
         status.subjects = {"total": len(self.progress.plan.targets), "opened": opened, "failed": failed}
 
     def _estimate_left(self, unopened: int) -> float | None:
-        """Seconds that are left: the mean of each method, over the workers.
+        """Estimate the remaining seconds from the mean duration of each method and the number of workers.
 
-        The means of this run come first: it may have another machine, or more workers, than those before it.
+        Durations of this run take precedence over those of earlier runs, which may have used other machines.
         """
-        means = self._earlier | {name: sum(seconds) / len(seconds) for name, seconds in self._seconds.items()}
-        if not means:
+        averages = self._earlier | {name: sum(seconds) / len(seconds) for name, seconds in self._seconds.items()}
+        if not averages:
             return None
-        usual = sum(means.values()) / len(means)
-        seconds = sum(count * means.get(name, usual) for name, count in self.progress.count_waiting().items())
-        seconds += unopened * means.get("open", 0.0)
+        usual = sum(averages.values()) / len(averages)
+        seconds = sum(count * averages.get(name, usual) for name, count in self.progress.count_waiting().items())
+        seconds += unopened * averages.get("open", 0.0)
         return seconds / max(self.status.workers, 1)

@@ -1,6 +1,6 @@
-"""What the runner and its workers exchange: configuration, tasks, outcomes. This module imports no torch.
+"""The messages between the runner and its workers: configuration, tasks, outcomes. This module imports no torch.
 
-All are Pydantic records, so that they can go through any pipe: ``record.model_dump_json()`` on one side,
+All are Pydantic records that can be sent as text: ``record.model_dump_json()`` on one side,
 ``Class.model_validate_json(text)`` on the other.
 """
 
@@ -12,14 +12,14 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from securitynet.records import Record
-from securitynet.results.subjects import StudyTargetRecord
+from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 
 TaskKind = Literal["train", "open", "list_dependencies", "run_dependency", "run_trial", "recompute_metrics"]
 
 TRIAL_KINDS = frozenset({"run_trial", "recompute_metrics"})
-"""Kinds of tasks that end with a result of their trial."""
+"""Kinds of tasks that produce a result of their trial."""
 
 
 class _Message(Record):
@@ -28,12 +28,12 @@ class _Message(Record):
 
 
 class WorkerPlacement(_Message):
-    """What one worker may use of its machine.
+    """The resources of one worker.
 
     Attributes:
-        device: As the user writes it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Device as the user writes it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads of one operation.
-        cores: Cores that it is bound to; empty to let it roam.
+        cores: Cores that the worker is bound to; empty for all.
         environment: Environment variables of its process.
     """
 
@@ -51,9 +51,9 @@ class WorkerConfig(_Message):
         cache: Folder for what can be recomputed.
         level: Confidence level of the intervals.
         fprs: False-positive rates at which the true-positive rate is reported.
-        term: Mark of this run; None to write unconditionally. A worker that outlives its runner writes nothing once
-            another run has begun, because that run has left a mark of its own.
-        placement: What it may use.
+        term: Mark of this run; None to write unconditionally. A worker that outlives its runner stops writing once
+            another run has written its own mark.
+        placement: Resources of the worker.
     """
 
     root: str
@@ -65,17 +65,17 @@ class WorkerConfig(_Message):
 
 
 class WorkerTask(_Message):
-    """One thing for a worker to do.
+    """A task for a worker.
 
     Attributes:
         kind: ``train`` a target; ``open`` one: load it, check it, collect its signals; ``list_dependencies``: find out
             which shared work trials need; ``run_dependency``: do one piece of it; ``run_trial``; ``recompute_metrics``
             of a finished trial from its raw output.
-        target: Which target.
-        trials: Of which trials the dependencies are listed; else the one that is run, or one that needs the dependency.
-        dependency: Key of the shared work that is to be done.
-        accuracy_tolerance: How far the accuracy of the target may lie from what is said of it.
-        on_mismatch: What to do with a target that is not as accurate as said.
+        target: The target.
+        trials: Trials whose dependencies are listed; else the trial to run, or one that needs the dependency.
+        dependency: Key of the shared work to do.
+        accuracy_tolerance: Largest difference of the target's accuracy from its stated one.
+        on_mismatch: What to do with a target that differs from its stated accuracy.
     """
 
     kind: TaskKind
@@ -87,23 +87,23 @@ class WorkerTask(_Message):
 
     @property
     def trial(self) -> TrialRequest:
-        """The only trial of a task that concerns one."""
+        """The trial of a task that concerns a single one."""
         (trial,) = self.trials
         return trial
 
 
 class TaskOutcome(_Message):
-    """What became of a task.
+    """The outcome of a task.
 
     Attributes:
-        status: ``ok``; ``failed``, with reason and traceback; ``storage``: nothing can be written any more.
-        seconds: Wall-clock time.
-        reason: Why it failed, in one line; or why the trial did.
-        traceback: Of the failure.
-        record: What was found out about the target that was opened.
+        status: ``ok``; ``failed``, with reason and traceback; or ``storage`` if nothing can be written any more.
+        seconds: Wall-clock seconds.
+        reason: Why the task or its trial failed, in one line.
+        traceback: Traceback of the failure.
+        record: Record of the target that was opened.
         dependencies: Trial id -> keys of the shared work that the trial needs.
-        descriptions: Key of shared work -> what it is, for people.
-        trial_status: How the trial ended.
+        descriptions: Key of shared work -> description for people.
+        trial_status: Status of the trial.
     """
 
     status: Literal["ok", "failed", "storage"] = "ok"
@@ -117,13 +117,13 @@ class TaskOutcome(_Message):
 
 
 class WorkerMessage(_Message):
-    """A line from a worker process: what it is at, or the outcome of its task. The first, empty one says it is ready.
+    """A message from a worker process: progress, or the outcome of its task. The first, empty one means it is ready.
 
     Attributes:
-        what: What it is at; `securitynet.studies.execution.worker_tasks.BEGAN` when the trial itself begins.
-        done: How many of ``total`` are done.
-        total: Of how many.
-        outcome: Of the task, when it has ended.
+        what: Current phase; `securitynet.studies.execution.worker_tasks.BEGAN` when the trial itself begins.
+        done: Units of the phase that are done.
+        total: Units of the phase in total.
+        outcome: Outcome of the task, when it has ended.
     """
 
     what: str | None = None

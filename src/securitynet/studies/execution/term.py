@@ -1,4 +1,4 @@
-"""The term of a run: workers of an earlier run of a study write nothing once another run has begun."""
+"""The term of a run: workers of an earlier run stop writing once another run has begun."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
 
 TERM = "term"
-"""File that holds the mark of the last run that has begun."""
+"""File with the mark of the run that began last."""
 
 
 class TermOver(Exception):
-    """Another run of the study has begun, and this worker's trial is that run's business now."""
+    """Another run of the study has begun and takes over the trial of this worker."""
 
 
 class FencedStore(TrialStore):
-    """Trial files, as long as the run that this belongs to is the last one.
+    """A store of trial files that refuses to write once another run has begun.
 
-    A worker may outlive its runner for a moment, or for long on a machine that was cut off. What it finishes then is
-    run again by the next runner's workers, and must not be finished twice.
+    A worker may outlive its runner, briefly or, on a machine that was cut off, for long. The workers of the next runner
+    run its trial again, so it must not be written twice.
+
+    Args:
+        root: Root of the results.
+        term: Mark of the run that this store belongs to.
     """
 
     def __init__(self, root: Root, term: str) -> None:
@@ -38,7 +42,7 @@ class FencedStore(TrialStore):
 
 
 def check_term(root: Root, term: str) -> None:
-    """Raise `TermOver` unless this is the last run of a study that has begun."""
+    """Raise `TermOver` if another run of the study has begun."""
     try:
         current = root.read(TERM).decode("utf-8", errors="replace")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""What a worker does: train a target, open it, do shared work, run a trial. Executors differ only in where.
+"""The tasks of a worker: train a target, open it, do shared work, run a trial. All executors run these.
 
-What is opened for one task stays open for the next: a target is loaded once for all its trials that this worker runs.
+A target stays open between tasks, so it is loaded once for all its trials that a worker runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from securitynet.assessments.run_trial import (
     reuse,
     run_trial,
 )
-from securitynet.assessments.trial_plan import PlannedTrial, make_specification, means_of
+from securitynet.assessments.trial_plan import PlannedTrial, describe_capabilities, make_specification
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import exclusive
 from securitynet.datasets.options import load_options
@@ -45,17 +45,17 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.records import Check, Measurement
 from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.subjects import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
 from securitynet.studies.execution.term import FencedStore
 
 BEGAN = "began"
-"""What progress reports when the target is open and the trial itself begins: its time limit counts from there."""
+"""Progress message for the moment when the target is open and the trial begins, at which its time limit starts."""
 
 _DATASETS = 2
-"""Datasets that stay loaded: consecutive targets often share theirs."""
+"""Number of datasets that stay loaded, because consecutive targets often share one."""
 
 
 @dataclass(eq=False)
@@ -70,7 +70,7 @@ class TaskRunner:
     """Runs a worker's tasks, one at a time.
 
     Args:
-        config: Of the worker.
+        config: Configuration of the worker.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
@@ -82,7 +82,7 @@ class TaskRunner:
         self._datasets: dict[str, ImageDataset] = {}
 
     def run(self, task: WorkerTask, report_progress: ReportProgress | None = None) -> TaskOutcome:
-        """Run a task. What goes wrong comes back as an outcome: a worker outlives its tasks."""
+        """Run a task; errors are returned as its outcome, so that the worker continues."""
         started = time.perf_counter()
         actions: dict[TaskKind, Callable[[WorkerTask, ReportProgress | None], TaskOutcome]] = {
             "train": self._train,
@@ -110,11 +110,11 @@ class TaskRunner:
         return TaskOutcome()
 
     def _get_open(self, target: TargetPlan, report_progress: ReportProgress | None = None) -> _OpenTarget:
-        """The target, opened unless it is open already."""
+        """Return the target, and open it if it is not open."""
         if self._open is not None and self._open.key == target.key:
             return self._open
         self._open = None
-        gc.collect()  # the last target may be large, and be in a cycle
+        gc.collect()  # the previous target may be large and part of a reference cycle
         options = dict(target.options)
         if target.train is not None:
             recipe = TrainConfig.model_validate(target.train)
@@ -133,7 +133,7 @@ class TaskRunner:
                 self._datasets.pop(next(iter(self._datasets)))
             assert config.dataset is not None
             self._datasets[key] = securitynet.datasets.load(config.dataset, **options, cache=self.cache)
-        self._datasets[key] = self._datasets.pop(key)  # the last used stays longest
+        self._datasets[key] = self._datasets.pop(key)  # the most recently used dataset stays longest
         return self._datasets[key]
 
     def _open_target(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
@@ -162,11 +162,13 @@ class TaskRunner:
 
     def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
         method = make_method(trial.kind, trial.method, trial.settings)
-        spec = make_specification(trial.method, method, trial.threat_model, means_of(opened.assessed), trial.seed)
+        spec = make_specification(
+            trial.method, method, trial.threat_model, describe_capabilities(opened.assessed), trial.seed
+        )
         if spec.id != trial.id:
             raise ConfigurationError(
-                f"{opened.assessed.target.reference} is not what it was when the study opened it.",
-                hint="Its weights or data have been replaced meanwhile; run the study again.",
+                f"{opened.assessed.target.reference} has changed since the study opened it.",
+                hint="Its weights or data have been replaced; run the study again.",
             )
         return PlannedTrial(trial.name, method, spec)
 
@@ -182,7 +184,7 @@ class TaskRunner:
         )
 
     def _find_dependencies(self, opened: _OpenTarget, trials: Sequence[TrialRequest]) -> dict[str, list[str]]:
-        """Trial id -> keys of the shared work that it needs; the work itself is kept with the open target."""
+        """Return the keys of the shared work of each trial, and store the work itself with the open target."""
         keys: dict[str, list[str]] = {}
         for trial in trials:
             planned = self._plan_trial(opened, trial)
@@ -192,7 +194,7 @@ class TaskRunner:
             try:
                 work = planned.method.shared_work(target, opened.data, context)
             except SecurityNetError:
-                continue  # the trial itself will meet the same error, and record it
+                continue  # the trial will raise the same error and record it
             opened.dependencies.update({piece.key: piece for piece in work})
             keys[trial.id] = [piece.key for piece in work]
         return keys
@@ -200,7 +202,7 @@ class TaskRunner:
     def _run_dependency(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
         opened = self._get_open(task.target, report_progress)
         assert task.dependency is not None
-        if task.dependency not in opened.dependencies:  # another worker has listed them
+        if task.dependency not in opened.dependencies:  # another worker listed the dependencies
             self._find_dependencies(opened, task.trials)
         work = opened.dependencies[task.dependency]
         work.run(name_phase(report_progress, work.what))
@@ -217,7 +219,7 @@ class TaskRunner:
         return TaskOutcome(trial_status=trial.result.status, reason=trial.result.reason)
 
     def _recompute_metrics(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
-        """Compute the metrics of a finished trial's stored output again, at other levels or rates."""
+        """Recompute the metrics of a finished trial from its stored output, with other levels or rates."""
         trial = task.trial
         earlier = self.store.load(trial.id)
         if earlier is not None:
@@ -234,14 +236,14 @@ class TaskRunner:
 def train_weights(
     config: TrainConfig, root: Root, cache: Path, device: str, report_progress: ReportProgress | None = None
 ) -> Path:
-    """The weights of a recipe: from the cache, else from the results, else trained now.
+    """Return the path of the weights of a recipe: from the cache, else from the results, else trained now.
 
     Args:
         config: The recipe.
-        root: Where results go. In an object store it also holds the weights, for the other machines.
+        root: Root of the results; an object store also holds the weights for other machines.
         cache: Folder for what can be recomputed.
-        device: To train on.
-        report_progress: Told each epoch.
+        device: Device to train on.
+        report_progress: Called after each epoch.
     """
     config, defense, backdoor = prepared_training(config)
     path = locate_weights(config, cache)
@@ -257,31 +259,31 @@ def train_weights(
             progress=_report_epochs(report_progress),
         )
         if root.folder is None and not root.exists(shared):
-            # Another machine that opens this target need not train it again.
+            # Other machines that open this target then need not train it.
             for part in (model_record_path(path), path):
                 root.write(f"models/{part.name}", part.read_bytes())
     return path
 
 
 def locate_weights(config: TrainConfig, cache: Path) -> Path:
-    """Where the weights of a recipe are kept: under a name made of all its settings."""
+    """Return the path of the weights of a recipe, whose name is derived from all its settings."""
     return cache / "models" / config.model_copy(update={"out": None}).weights_file.name
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line, for people."""
+    """Describe an error in one line."""
     if isinstance(error, SecurityNetError):
         return str(error)
     if is_full_disk(error) or isinstance(error, PermissionError):
         assert isinstance(error, OSError)
-        return f"{error.strerror or error}: {error.filename or 'the place of results or cache'}"
+        return f"{error.strerror or error}: {error.filename or 'the folder of results or cache'}"
     return f"{type(error).__name__}: {error}"
 
 
 def _check_claims(target: TargetPlan, measurements: Sequence[Measurement], tolerance: float) -> list[Check]:
-    """Whether the target is as accurate as the catalog or the study file says."""
+    """Check whether the target has the accuracy that the catalog or the study file states."""
     checks = []
-    if target.checksum is not None:  # compared when the study was planned, and wrong ones are never opened
+    if target.checksum is not None:  # checked when the study was planned; mismatches are never opened
         checks.append(Check(what="checksum", said=target.checksum, found=target.checksum, agrees=True))
     claimed = target.accuracy
     measured = next(m.value for m in measurements if m.name == "target.test_accuracy")
@@ -299,14 +301,14 @@ def _describe_target(
     measurements: Sequence[Measurement],
     seconds: dict[str, float],
 ) -> StudyTargetRecord:
-    """The record of a target that has been opened."""
+    """Make the record of an opened target."""
     dataset, splits = assessed.dataset, assessed.splits
     return StudyTargetRecord(
         key=plan.key,
         label=plan.label,
         status="ok",
         declared=plan.declared(),
-        means=means_of(assessed),
+        means=describe_capabilities(assessed),
         membership=assessed.membership,
         facts={
             "num_classes": signals.outputs.shape[1],
@@ -333,7 +335,7 @@ def _describe_target(
 
 
 def _lasting(record: StudyTargetRecord) -> dict[str, Any]:
-    """What another opening of the same target must find as well."""
+    """Return what must be the same whenever this target is opened."""
     return record.model_dump(mode="json", exclude={"seconds", "environment", "finished"})
 
 

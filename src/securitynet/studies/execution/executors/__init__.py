@@ -1,1 +1,1 @@
-"""Where the jobs of a study run: worker processes of this machine, or a Ray cluster. One interface: `base.Executor`."""
+"""Where the tasks of a study run: worker processes on this machine, or a Ray cluster, with one interface."""

@@ -1,4 +1,4 @@
-"""`Executor`: slots that take one task at a time, and events that say what became of it."""
+"""`Executor`: slots that run one task at a time, and events about the tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from securitynet.studies.execution.task_records import TaskOutcome, WorkerConfig
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """A task goes on: ``done`` of ``total`` of ``what``."""
+    """Progress of a task.
+
+    Attributes:
+        slot: Slot of the task.
+        what: Description of the current phase.
+        done: Units of the phase that are done.
+        total: Units of the phase in total.
+    """
 
     slot: int
     what: str
@@ -22,7 +29,12 @@ class TaskProgress:
 
 @dataclass(frozen=True)
 class TaskCompletion:
-    """A task has come to its end, well or not."""
+    """The end of a task, successful or not.
+
+    Attributes:
+        slot: Slot of the task.
+        outcome: Its outcome.
+    """
 
     slot: int
     outcome: TaskOutcome
@@ -30,14 +42,15 @@ class TaskCompletion:
 
 @dataclass(frozen=True)
 class WorkerDeath:
-    """The worker of a slot is gone, with its task.
+    """The death of a worker, with its task.
 
     Attributes:
-        why: In words: which signal, which exit code, which node.
-        output: The end of what it printed.
-        began: Whether it had come so far as to take tasks.
-        final: Whether trying again would be useless: a limit was passed.
-        blameless: Whether the task can't have caused it: a machine went away.
+        slot: Slot of the worker.
+        why: Reason in words: signal, exit code or node.
+        output: The last lines that the worker printed.
+        began: Whether the worker had been ready to take tasks.
+        final: Whether another attempt would be useless, because a limit was exceeded.
+        blameless: Whether the task cannot have caused the death, because a machine was lost.
     """
 
     slot: int
@@ -56,11 +69,11 @@ class ExecutorConfig:
     """The configuration of an executor.
 
     Attributes:
-        worker: Configuration of every worker; the executor adds each one's placement.
-        state: Folder of this machine for logs.
-        settings: How many workers there are, and what they may use.
-        lock: Descriptor of the study's lock. Workers hold it too, so that no other runner starts while one of them is
-            still at work.
+        worker: Configuration of all workers; the executor adds the placement of each.
+        state: Folder on this machine for logs.
+        settings: Number of workers, and their limits.
+        lock: File descriptor of the study's lock. Workers hold it too, so that no other runner starts while one of them
+            is still working.
     """
 
     worker: WorkerConfig
@@ -70,25 +83,25 @@ class ExecutorConfig:
 
 
 class Executor(ABC):
-    """Slots for tasks. A slot takes one task at a time; workers are started when they are needed.
+    """Slots for tasks. A slot runs one task at a time; workers are started on demand.
 
     Attributes:
-        slots: How many.
+        slots: Number of slots.
     """
 
     slots: int
 
     @abstractmethod
     def submit(self, slot: int, task: WorkerTask) -> None:
-        """Give a free slot a task."""
+        """Give a task to a free slot."""
 
     @abstractmethod
     def wait(self, seconds: float) -> list[Event]:
-        """What has happened; waits for something to happen, but no longer than this."""
+        """Return the events that have occurred, waiting for at most this many seconds for the first."""
 
     @abstractmethod
     def kill(self, slot: int) -> None:
-        """End the worker of a slot and its task, at once. No event reports it."""
+        """End the worker of a slot and its task at once, without an event."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""`LocalExecutor`: worker processes of this machine. Whatever a task does to its process, the others go on.
+"""`LocalExecutor`: worker processes on this machine; a crash of one does not affect the others.
 
-A worker is a fresh interpreter, not a fork: it shares no thread and no lock with the runner. Both talk in lines of JSON
-over a pair of sockets, so that what a model's code prints can't get in between. A worker dies with its runner.
+A worker is a new interpreter, not a fork, so it shares no threads and no locks with the runner. They exchange lines of
+JSON over a pair of sockets, so that the output of a model's code cannot interfere. A worker dies with its runner.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class _Worker:
 
 
 class LocalExecutor(Executor):
-    """Worker processes; see the module.
+    """Runs tasks in worker processes; see the module.
 
     Args:
-        config: How many there are, and what each is given.
+        config: Number, configuration and limits of the workers.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
@@ -62,7 +62,7 @@ class LocalExecutor(Executor):
     @override
     def submit(self, slot: int, task: WorkerTask) -> None:
         worker = self._workers.get(slot) or self._start(slot)
-        with contextlib.suppress(OSError):  # it has died; `wait` will say so
+        with contextlib.suppress(OSError):  # the worker has died, which `wait` reports
             worker.link.sendall(task.model_dump_json().encode() + b"\n")
 
     @override
@@ -91,7 +91,7 @@ class LocalExecutor(Executor):
         self._selector.close()
 
     def list_processes(self) -> list[int]:
-        """Process ids of the workers."""
+        """Return the process ids of the workers."""
         return [worker.process.pid for worker in self._workers.values()]
 
     def _start(self, slot: int) -> _Worker:
@@ -101,7 +101,7 @@ class LocalExecutor(Executor):
         log = folder / f"worker-{slot}.log"
         placement = self.placements[slot]
         inherited = [theirs.fileno(), *([self.config.lock] if self.config.lock is not None else [])]
-        # `-m` would put the current folder first on the path, where any file could be taken for a module.
+        # `-m` would put the current folder first on the path, and any file in it could shadow a module.
         environment = {**os.environ, "PYTHONSAFEPATH": "1", **placement.environment}
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -160,19 +160,19 @@ class LocalExecutor(Executor):
         return WorkerDeath(slot, _describe_exit(code), _read_tail(worker.log), began=worker.ready)
 
     def _end_over_memory(self, limit: float) -> list[Event]:
-        """End workers that take more memory than they may."""
+        """Kill workers that exceed the memory limit."""
         events: list[Event] = []
         for slot, worker in list(self._workers.items()):
             used = _read_memory(worker.process.pid)
             if used > limit * 2**30:
                 self.kill(slot)
-                why = f"it took {used / 2**30:.2f} GiB of memory, and {limit:g} GiB are allowed"
+                why = f"it used {used / 2**30:.2f} GiB of memory, above the limit of {limit:g} GiB"
                 events.append(WorkerDeath(slot, why, _read_tail(worker.log), final=True))
         return events
 
 
 def plan_placements(settings: RunSettings) -> list[WorkerPlacement]:
-    """The slots of this machine: how many, and which cores and GPU each may use."""
+    """Plan the slots of this machine: how many, and the cores and the GPU of each."""
     cores = available_cores()
     gpus = _gpus(settings)
     count = settings.workers or (len(gpus) or max(1, len(cores) // 2))
@@ -194,7 +194,7 @@ def plan_placements(settings: RunSettings) -> list[WorkerPlacement]:
 
 
 def available_cores() -> list[int]:
-    """Cores that this process may run on."""
+    """Return the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -212,7 +212,7 @@ def _gpus(settings: RunSettings) -> tuple[int, ...]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     try:
-        os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
+        os.killpg(process.pid, signal.SIGKILL)  # including its child processes
     except (ProcessLookupError, PermissionError):
         process.kill()
     process.wait()
@@ -232,7 +232,7 @@ def _describe_exit(code: int | None) -> str:
 
 
 def _read_tail(path: Path) -> str:
-    """What a worker printed last; of a crash of the interpreter, what it says of that."""
+    """Return the last lines that a worker printed, or the report of an interpreter crash."""
     try:
         text = path.read_bytes().decode("utf-8", errors="replace").strip()
     except OSError:
@@ -242,7 +242,7 @@ def _read_tail(path: Path) -> str:
 
 
 def _read_memory(pid: int) -> int:
-    """Resident bytes of a process; 0 where the system does not say."""
+    """Return the resident bytes of a process; 0 if the system does not report them."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
@@ -250,7 +250,7 @@ def _read_memory(pid: int) -> int:
 
 
 def read_memory_peak(pid: int) -> int:
-    """Bytes that a process took at most; 0 where the system does not say."""
+    """Return the peak resident bytes of a process; 0 if the system does not report them."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,8 +1,8 @@
-"""`RayExecutor`: workers on a Ray cluster. Ray decides on which machine a worker runs, and how many fit; we do not.
+"""`RayExecutor`: workers on a Ray cluster. Ray decides on which machine a worker runs, and how many fit.
 
-A worker is an actor, so that what it has opened stays open. Tasks and outcomes are small JSON; arrays and weights go to
-the place of the results and come from there, never through Ray. So that workers need no shared disk, that place
-can be a URL; where it is a folder, each machine must see it, which is checked.
+A worker is an actor, so that its target stays open between tasks. Tasks and outcomes are small JSON texts; arrays and
+weights are exchanged through the root of the results, never through Ray. The root can be a URL, so that no shared disk
+is needed; if it is a folder, every machine must see it, which is checked.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LOST_MACHINE = ("node has died", "node was terminated", "node is dead", "node f
 
 
 class RayWorker:
-    """An actor: a `TaskRunner`, and how far it is. Two threads: one works, one answers how far.
+    """An actor with a `TaskRunner`; one thread runs tasks and another reports progress.
 
-    What goes to it and comes from it is JSON text, so that nothing depends on how Ray pickles.
+    All messages are JSON texts, so that nothing depends on Ray's serialisation.
 
     Args:
-        text: A `WorkerConfig`.
+        text: A `WorkerConfig` as JSON.
     """
 
     def __init__(self, text: str) -> None:
@@ -56,11 +56,11 @@ class RayWorker:
 
         keep_freed_memory()
         torch.set_num_threads(config.placement.threads)
-        assert config.term is not None  # the runner has just begun one
+        assert config.term is not None  # the runner has just written its mark
         check_term_is_seen(open_root(config.root), config.term)
         with contextlib.suppress(OSError):
             config.cache.mkdir(parents=True, exist_ok=True)
-        if not os.access(config.cache, os.W_OK):  # another machine than the runner's
+        if not os.access(config.cache, os.W_OK):  # a machine other than the runner's
             config = config.model_copy(update={"cache": cache_folder()})
         self._runner = TaskRunner(config)
         gc.freeze()
@@ -68,12 +68,12 @@ class RayWorker:
         self._began = False
 
     def run(self, text: str) -> str:
-        """Run a `WorkerTask`; returns the `TaskOutcome`."""
+        """Run a `WorkerTask` given as JSON, and return the `TaskOutcome` as JSON."""
         self._progress, self._began = ("", 0, 0), False
         return self._runner.run(WorkerTask.model_validate_json(text), self._report_progress).model_dump_json()
 
     def get_progress(self) -> tuple[bool, str, int, int]:
-        """Whether the trial itself has begun, and how far what is at work."""
+        """Return whether the trial itself has begun, and the progress of the current phase."""
         return (self._began, *self._progress)
 
     def _report_progress(self, what: str, done: int, total: int) -> None:
@@ -84,7 +84,7 @@ class RayWorker:
 
 
 def check_term_is_seen(root: Root, term: str) -> None:
-    """Raise `ConfigurationError` unless this machine sees the place where the runner has just left its mark."""
+    """Raise `ConfigurationError` unless this machine sees the mark that the runner has just written to the root."""
     if not root.exists(TERM):
         raise ConfigurationError(
             f"A machine of the cluster does not see {root.name}.",
@@ -94,16 +94,16 @@ def check_term_is_seen(root: Root, term: str) -> None:
 
 
 class RayExecutor(Executor):
-    """Actors on a Ray cluster; see the module.
+    """Runs tasks in actors on a Ray cluster; see the module.
 
     Args:
-        config: How many there are, and what each is given.
+        config: Number, configuration and resources of the workers.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
         settings = config.settings
         self._ours = not ray.is_initialized()
-        # Ray tells of every worker that dies on stdout, which is for results.
+        # Ray reports every dead worker on stdout, which is reserved for results.
         self._quiet = contextlib.redirect_stdout(sys.stderr)
         self._quiet.__enter__()
         if self._ours:
@@ -196,7 +196,7 @@ class RayExecutor(Executor):
         events: list[Event] = []
         for reference in answered:
             slot = self._requests.pop(reference)
-            with contextlib.suppress(ray.exceptions.RayError):  # the task's own reference tells of it
+            with contextlib.suppress(ray.exceptions.RayError):  # the reference of the task reports the error
                 began, what, done, total = ray.get(reference)
                 self._alive.add(slot)
                 if began and slot not in self._began:
@@ -214,7 +214,7 @@ class RayExecutor(Executor):
         self._forget(slot)
         text = str(error)
         cause = getattr(error, "cause", None)
-        if isinstance(cause, ConfigurationError):  # the machine does not see the results
+        if isinstance(cause, ConfigurationError):  # raised if the machine does not see the results
             raise cause
         blameless = any(mark in text.lower() for mark in _LOST_MACHINE)
         why = "its machine went away" if blameless else f"Ray lost it ({type(error).__name__})"

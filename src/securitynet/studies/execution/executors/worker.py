@@ -1,4 +1,4 @@
-"""The worker process of `LocalExecutor`: takes tasks from a socket, one at a time, until the runner is gone."""
+"""The worker process of `LocalExecutor`: runs tasks from a socket, one at a time, until the runner ends."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pathlib import Path
 from securitynet.studies.execution.task_records import WorkerConfig, WorkerMessage, WorkerTask
 
 _REPORT_EVERY = 0.2
-"""Seconds between two messages about progress."""
+"""Smallest interval between progress messages, in seconds."""
 
 
 def main() -> None:
-    """Work until the socket is closed. Arguments: descriptor of the socket, process id of the runner."""
-    faulthandler.enable()  # what a crash of the interpreter leaves in the log
+    """Run tasks until the socket is closed. Command-line arguments: socket descriptor, process id of the runner."""
+    faulthandler.enable()  # writes a traceback to the log if the interpreter crashes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = socket.socket(fileno=int(sys.argv[1]))
     die_with(int(sys.argv[2]))
     lines = link.makefile("rb")
     config = WorkerConfig.model_validate_json(lines.readline())
-    with contextlib.suppress(OSError):  # out of memory, the system should end a worker rather than the runner
+    with contextlib.suppress(OSError):  # if memory runs out, the system should kill a worker rather than the runner
         Path("/proc/self/oom_score_adj").write_text("500")
     if config.placement.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, config.placement.cores)
@@ -40,7 +40,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(config.placement.threads)
     runner = TaskRunner(config)
-    gc.freeze()  # what was imported stays: looking through it again after each target would take 0.15 s
+    gc.freeze()  # exempts imported modules from garbage collection, which would take 0.15 s after each target
     _send(link, WorkerMessage())
     last_report = 0.0
 
@@ -56,16 +56,16 @@ def main() -> None:
 
 
 def die_with(parent: int) -> None:
-    """See to it that this process ends when its parent does, however that ends.
+    """Make this process end when its parent does, for whatever reason.
 
-    Otherwise a worker whose runner was killed would finish its trial beside the next runner's worker.
+    Otherwise, a worker of a killed runner would finish its trial alongside the workers of the next runner.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, on Linux
     if os.getppid() != parent:
         os._exit(1)
 
-    def watch() -> None:  # where there is no such call
+    def watch() -> None:  # for systems without such a call
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Defended targets beside those without: Tables 3 to 5 of ML-Doctor, and which cases are compared with which."""
+"""Targets with and without a defense: Tables 3 to 5 of ML-Doctor, and which cases are compared with which."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from securitynet.analysis.figures.performance import melted
 
 NONE = tables.NONE
 ABSENT = "–"
-"""What a cell holds where nothing was measured."""
+"""Text of a cell without a measurement."""
 
 
 def named(cases: pandas.DataFrame) -> pandas.Series:
-    """What each case's defense is called: with its settings, or with the epsilon that it spent, in words."""
+    """Name of each case's defense, with its settings or the epsilon that it spent."""
 
     def name(case: pandas.Series) -> str:
         if pandas.isna(case["defense"]):
@@ -54,7 +54,13 @@ def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
 
 
 def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Attacks on targets with the defense ``defense`` beside the same targets without; a column for each setting."""
+    """Attacks on targets with the defense ``defense`` beside the same targets without; a column for each setting.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
+    """
     cases = compared(wide, str(figure.options["defense"]))
     cases = cases.assign(_defense=named(cases))
     quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
@@ -75,12 +81,17 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     """Test accuracy by defense with its settings, and architecture; a column for each dataset.
 
     Epsilons differ between datasets; DP-SGD settings are distinguished by the requested epsilon, not the one spent.
+
+    Args:
+        wide: One row per case, with a column for each quantity and each annotation.
+        tidy: The tidy frame that ``wide`` was made from.
+        figure: The declaration of the figure.
     """
     spent = wide["epsilon"].notna() & wide["setting"].notna()
     cases = wide.assign(epsilon=wide["epsilon"].mask(spent))
     cases["_defense"] = named(cases)
-    long = melted(cases, dict(figure.quantities)).rename(columns={"_defense": "defended by"})
-    rows = ["defended by", "architecture"]
+    long = melted(cases, dict(figure.quantities)).rename(columns={"_defense": "defense in use"})
+    rows = ["defense in use", "architecture"]
     table = tables.cells(long, rows, ["dataset"])
     return Drawn(None, tables.caption(figure, long), _crossed(table, rows, ["dataset"], {}), table)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from securitynet.analysis import claims, findings, frames
-from securitynet.analysis.figures import defended, frontier
+from securitynet.analysis.figures import defenses, frontier
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import figures
 from securitynet.analysis.study_frames import _condition
-from securitynet.results.subjects import StudyTargetRecord
+from securitynet.results.study_targets import StudyTargetRecord
 
 
 def case(name, architecture="simple-cnn", dataset="digits", defense=None, accuracy=0.9, aucs=(), balanced=None, **more):
@@ -87,7 +87,7 @@ def test_utility_by_defense_and_its_settings_where_epsilons_differ_between_datas
     found = table(drawn)
     assert list(found) == ["no defense", "dp-sgd, setting 1", "top-k, k 1"]
     assert [text[:5] for text in found["dp-sgd, setting 1"].iloc[2:]] == ["0.700", "0.600"]
-    assert found["top-k, k 1"].iloc[3] == defended.ABSENT
+    assert found["top-k, k 1"].iloc[3] == defenses.ABSENT
 
 
 def test_other_figures_leave_defended_targets_out():

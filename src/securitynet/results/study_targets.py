@@ -1,7 +1,7 @@
-"""Subject files: ``subjects/KEY.json``, what a study found out about one target with its data.
+"""Target files of a study: ``subjects/KEY.json``, the record of one target with its data.
 
-A subject is opened once: loaded, checked, asked. What decides the ids of its trials is kept here, so that a study knows
-without loading anything which of its trials are there already; and so is what tables need to know of a target.
+Each target is loaded, checked and queried once. Its record holds what determines the ids of its trials, so that a study
+knows which trials are finished without loading anything, and what tables need to know about the target.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SCHEMA_FILE = Path(__file__).with_name("subject.schema.json")
 FOLDER = "subjects"
 
 
-class Means(Record):
-    """What of a subject decides which threat models can be played out, and the ids of its trials.
+class Capabilities(Record):
+    """What determines which threat models a target supports, and the ids of its trials.
 
     Attributes:
         target: Which model.
         dataset: Which images.
         split: Who is a member.
         access: The most that an adversary may see.
-        shadow_data: Whether the split has shadow data.
+        shadow_data: Whether the split has shadow parts.
         auxiliary: The other dataset that an adversary may hold.
         training: Digest of how the target was trained, if that is known.
         precision: Arithmetic of the target.
@@ -59,29 +59,34 @@ class Means(Record):
 
     @property
     def key(self) -> str:
-        """Digest of what the subject's trials have in common; see `TrialSpec.id`."""
+        """Digest of what the trials of this target have in common."""
         return target_key(self.target, self.dataset, self.split, self.precision)
 
 
 class StudyTargetRecord(Record):
-    """What was found out about a target with its data; or why it could not be opened.
+    """The record of a target with its data, or the reason why it could not be opened.
 
     Attributes:
-        key: Digest of what the study file declares about it; the name of its file.
-        label: How people call it.
+        version: Of the record's format.
+        key: Digest of what the study file declares about the target; the name of the file.
+        label: Its name for readers.
         status: ``ok``, or ``failed``: then none of its trials could run.
-        reason: Of the failure.
-        declared: What the study file says, without folders.
-        means: What decides which trials there are, and their ids; None if it failed.
-        membership: How well it is known who is a member.
-        facts: Of target and data: number of classes, of members, ...
+        reason: Why it failed.
+        traceback: Of the failure.
+        declared: Its declaration in the study file, without folders.
+        means: What determines its trials and their ids; None if it failed.
+        membership: ``known`` or ``assumed``.
+        facts: Counts: classes, members, non-members, ...
         training: How it was trained, where that is known.
         catalog: Id of its entry in the catalog.
-        codes: What the catalog says of it.
-        checks: Of checksum and accuracy.
+        codes: Its annotations in the catalog.
+        checks: Of its outputs, checksum and accuracy.
         measurements: Accuracies, and the overfitting level.
-        queries: What its signals cost.
-        notes: What was found out while it was loaded.
+        queries: Images that were sent to it for its outputs.
+        notes: Remarks from loading it.
+        seconds: Wall-clock seconds by phase.
+        environment: Package versions and device of the run.
+        finished: UTC time in ISO 8601.
     """
 
     version: Literal[1] = 1
@@ -91,7 +96,7 @@ class StudyTargetRecord(Record):
     reason: str | None = None
     traceback: str | None = None
     declared: dict[str, Any] = Field(default_factory=dict)
-    means: Means | None = None
+    means: Capabilities | None = None
     membership: Literal["known", "assumed"] | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] | None = None
@@ -107,12 +112,19 @@ class StudyTargetRecord(Record):
 
     @property
     def doubtful(self) -> bool:
-        """Whether a check of it failed: then it is in no figure and no finding, unless that is asked for."""
+        """Whether a check failed. Figures and findings leave such targets out by default."""
         return any(not check.agrees for check in self.checks)
 
 
 def target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:
-    """Digest that a trial's specification and its subject share."""
+    """The digest that connects trials with the record of their target.
+
+    Args:
+        target: Which model.
+        dataset: Which images and labels.
+        split: Who is a member.
+        precision: Arithmetic of the target.
+    """
     return stable_hash(
         [
             target.checksum,
@@ -127,14 +139,18 @@ def target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIde
 
 
 class StudyTargetStore:
-    """The subject files under one root."""
+    """The target files under one root.
+
+    Args:
+        root: A folder, or a URL that fsspec understands.
+    """
 
     def __init__(self, root: Path | str | Root) -> None:
         self.files = open_root(root)
 
     @staticmethod
     def name(key: str) -> str:
-        """Path of a subject's file below the root."""
+        """Path of a target's file below the root."""
         return f"{FOLDER}/{key}.json"
 
     def save(self, record: StudyTargetRecord) -> None:
@@ -149,7 +165,7 @@ class StudyTargetStore:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            logger.warning("A subject file can't be read and is made again: %s.json (%s)", key, error)
+            logger.warning("A target file can't be read and will be written again: %s.json (%s)", key, error)
             return None
 
     def __iter__(self) -> Iterator[StudyTargetRecord]:
@@ -161,15 +177,18 @@ class StudyTargetStore:
 
 
 def parse_study_target(text: str | bytes) -> StudyTargetRecord:
-    """A record from its JSON text. Raises ``ValueError`` if it is none."""
+    """A record from its JSON text. Raises ``ValueError`` if it is not one."""
     try:
         return StudyTargetRecord.model_validate_json(text)
     except ValidationError as error:
-        raise ValueError(f"not a subject: {error.error_count()} fields are wrong") from error
+        raise ValueError(f"not a target record: {error.error_count()} fields are wrong") from error
 
 
 def schema_text() -> str:
-    """The JSON schema of a subject file, as text."""
+    """The JSON schema of a target file, as text."""
     schema = StudyTargetRecord.model_json_schema(mode="serialization")
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A subject file, version 1"}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The record of a target in a study, version 1",
+    }
     return json.dumps({**schema, **head}, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What is to be reconstructed: the target's differentiable network, the image's shape, the requested classes."""
+"""What is to be reconstructed: the target's differentiable network, the shape of the images, the requested classes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from securitynet.models.targets.signals import check_classes
 from securitynet.models.targets.target import Target
 
 _PROBES = 4
-"""Random images on which a network must have some gradient."""
+"""Number of random images on which the network must have a non-zero gradient."""
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A target under inversion.
+class AttackedClasses:
+    """The target of an inversion attack, and the classes to reconstruct.
 
     Attributes:
-        target: Under white-box access.
-        module: Images in [0, 1] in, logits out, with gradients to the images.
-        shape: (channels, height, width) of the images.
+        target: The target, under white-box access.
+        module: Maps images in [0, 1] to logits and propagates gradients to the images.
+        shape: Shape (channels, height, width) of the images.
         labels: The requested classes, L.
         names: Their names.
-        classes: The requested class of each reconstruction, L·Q int64 on the CPU: Q times the first, and so on.
-        restarts: Q.
-        num_classes: Of the target.
-        device: Where the target is.
-        part: Images that are computed at once; it follows from their size, not from the machine.
+        classes: The requested class of each reconstruction, L·Q int64 on the CPU, Q in a row for each class.
+        restarts: Number of reconstructions of each class, Q.
+        num_classes: Number of classes of the target.
+        device: Device of the target.
+        part: Number of images per batch; it depends on their size, not on the machine.
     """
 
     target: Target
@@ -46,11 +46,17 @@ class Subject:
     part: int
 
     @classmethod
-    def of(cls, target: Target, data: TrialData, labels: tuple[int, ...] | None, restarts: int) -> Subject:
-        """Check all that can be checked before long work.
+    def of(cls, target: Target, data: TrialData, labels: tuple[int, ...] | None, restarts: int) -> AttackedClasses:
+        """Check everything that can be checked before long work.
+
+        Args:
+            target: The target.
+            data: Data of the trial.
+            labels: The requested classes; None for all.
+            restarts: Number of reconstructions of each class.
 
         Raises:
-            AccessDenied: If there is no network behind the target, or it may not be seen.
+            AccessDenied: If the target is not a network, or its access does not permit using the network.
             ConfigurationError: If there are no images, or a class does not exist or has no training images.
             TargetError: If the network does not take images of this shape, has another number of classes than the
                 dataset, or lets no gradient through.
@@ -59,7 +65,7 @@ class Subject:
         module = target.module
         if dataset.images is None:
             raise ConfigurationError(
-                f"{dataset.reference} holds recorded outputs and no images, with which reconstructions are compared.",
+                f"{dataset.reference} has recorded outputs but no images to compare reconstructions with.",
                 hint="Give the images with --dataset.",
             )
         chosen = tuple(range(dataset.num_classes)) if labels is None else labels
@@ -70,8 +76,8 @@ class Subject:
         trained = set(dataset.labels[data.splits.members].tolist())
         if missing := [label for label in chosen if label not in trained]:
             raise ConfigurationError(
-                f"The target was trained on no image of class {dataset.class_names[missing[0]]!r} that is known here.",
-                hint="Choose the classes to reconstruct by `classes`.",
+                f"No training image of class {dataset.class_names[missing[0]]!r} is known.",
+                hint="Choose the classes to reconstruct with `classes`.",
             )
         device = target.backend.device
         _check_gradient(target, module, dataset.image_shape, device, data)
@@ -110,6 +116,6 @@ def _check_gradient(
     check_classes(target, logits.shape[1], data.dataset)
     if not logits.requires_grad or not torch.autograd.grad(logits[:, 0].sum(), probe)[0].any():
         raise TargetError(
-            f"{target.reference} lets no gradient through to its input, which inversion follows.",
+            f"{target.reference} propagates no gradient to its input, which inversion needs.",
             hint="Check for operations that cut it off, such as rounding or `detach`.",
         )
