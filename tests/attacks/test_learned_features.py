@@ -16,7 +16,7 @@ from securitynet.attacks.membership._features import (
     ranked,
     ranked_gradients,
 )
-from securitynet.models.targets.gradients import LastLayer, residuals_of
+from securitynet.models.targets.gradients import LastLayer, compute_residuals
 
 
 def layer(count=6, classes=4, inputs=5, bias=True, seed=0):
@@ -24,7 +24,7 @@ def layer(count=6, classes=4, inputs=5, bias=True, seed=0):
     logits = torch.randn(count, classes, generator=made)
     labels = torch.randint(0, classes, (count,), generator=made)
     embeddings = torch.randn(count, inputs, generator=made)
-    return LastLayer(np.arange(count), embeddings, residuals_of(logits, labels), bias), labels.numpy()
+    return LastLayer(np.arange(count), embeddings, compute_residuals(logits, labels), bias), labels.numpy()
 
 
 def test_logit_scaled_by_definition_in_fifty_digits():

@@ -184,5 +184,5 @@ def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch
     assert train_model(config, backdoor=backdoor)[1] == trained
     with pytest.raises(ConfigurationError, match="backdoor"):
         train_model(config, backdoor=Badnets(target=5, rate=0.15))
-    with pytest.raises(ConfigurationError, match="handed over"):
+    with pytest.raises(ConfigurationError, match="not passed"):
         train_model(config)

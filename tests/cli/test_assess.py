@@ -298,7 +298,7 @@ def test_what_is_skipped_is_said_on_the_terminal_too(invoke, weights, tmp_path):
     code, stdout, _ = invoke(*arguments, *attacks, "--defense", "label-only")
     text = " ".join(stdout.split())
     assert code == 0 and "membership.correctness" in text
-    assert "skipped membership.loss: This target answers with labels only" in text
+    assert "skipped membership.loss: This target reveals labels only" in text
     assert "skipped membership.ml-doctor-white-box: it needs white-box access" in text
 
 

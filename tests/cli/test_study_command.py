@@ -74,7 +74,7 @@ def test_from_a_file_to_the_catalog(invoke, tmp_path):
     assert code == 0, stderr
     status = json.loads(stdout)
     assert (status["ok"], status["failed"], status["subjects"]["opened"]) == (9, 0, 3)
-    assert "the accuracy is" in stderr and "0.9700 is said" in stderr  # an untrained network is not what was claimed
+    assert "the accuracy is" in stderr and "0.9700 was stated" in stderr  # an untrained network is not what was claimed
     assert "9 of 9 trials ok" in invoke("status", study, "--out", out)[1]
     code, _, _ = invoke("export", out, tmp_path / "table.parquet")
     frame = pandas.read_parquet(tmp_path / "table.parquet")

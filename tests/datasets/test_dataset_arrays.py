@@ -183,7 +183,7 @@ def test_medmnist(name: str, classes: int, shape: tuple[int, ...], tmp_path: Pat
 
 def test_medmnist_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("medmnist")
-    with pytest.raises(DatasetError, match="several labels an image"):
+    with pytest.raises(DatasetError, match="several labels per image"):
         load("medmnist-chestmnist", root=tmp_path)
     (tmp_path / "bloodmnist.npz").write_bytes(b"PK junk")
     with pytest.raises(DatasetError, match=r"bloodmnist.npz: train_labels cannot be read"):

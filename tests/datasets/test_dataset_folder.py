@@ -86,7 +86,7 @@ def test_other_files_are_passed_over_and_counted(tmp_path: Path, caplog: pytest.
     (tmp_path / "train/.ipynb_checkpoints").mkdir()
     with caplog.at_level(logging.WARNING):
         assert len(load(f"folder:{tmp_path}")) == 12
-    assert "1 files are no images" in caplog.text
+    assert "Skipped 1 file without the suffix" in caplog.text
 
 
 def test_images_in_deeper_folders_and_behind_links(tmp_path: Path) -> None:

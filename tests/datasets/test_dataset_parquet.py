@@ -93,7 +93,7 @@ NULL_STRUCT = pa.array(
         (parquet_table(IMAGES, ["a", "b", "a", "b"], kind=pa.string()), "holds string; labels must be integers"),
         (
             parquet_table(IMAGES, [0, 1, 0, 2**63], kind=pa.uint64()),
-            "holds 9223372036854775808, which is no class number",
+            "holds 9223372036854775808, which is not a class number",
         ),
         (parquet_table([], []), "train part of .* has no rows"),
         (parquet_table(IMAGES, [0, 1, 0, 1]).drop_columns("label"), "no column 'label'; it has 'image'"),

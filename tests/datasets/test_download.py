@@ -152,13 +152,13 @@ def test_errors_of_the_server(server: Server, tmp_path: Path) -> None:
     server.statuses = [503, 429]
     assert fetch(file, tmp_path / "a").read_bytes() == CONTENT
     server.statuses = [500] * 10
-    with pytest.raises(DatasetError, match="answered 500"):
+    with pytest.raises(DatasetError, match="returned status 500"):
         fetch(file, tmp_path / "b")
     assert len(server.statuses) == 10 - download.ATTEMPTS
     server.statuses = []
     server.files.clear()
     server.requests.clear()
-    with pytest.raises(DatasetError, match=r"answered 404 .*put it at .*data.bin"):
+    with pytest.raises(DatasetError, match=r"returned status 404 .*put it at .*data.bin"):
         fetch(file, tmp_path / "c")
     assert len(server.requests) == 1
 

@@ -268,7 +268,7 @@ class Broken(Photos):
         ((np.full((2, 3, 4, 4), np.nan), [0, 1]), "not finite"),
         (([], []), "empty"),
         (Broken(noise(4, 3, 4, 4)), "Item 0 of train can't be read: KeyError"),
-        ("cifar10", "str, which is no dataset"),
+        ("cifar10", "str, which is not a dataset"),
         (iter([1]), "stream without a length"),
         ([1, 2, 3], "int and no pair"),
     ],

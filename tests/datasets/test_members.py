@@ -82,11 +82,11 @@ def test_numbers_that_may_be_names_of_files(tmp_path: Path) -> None:
         ("", "is empty"),
         ("train/cat/0.png\nval/cat/0.png\n", r"1 of 2 entries name no record.*'val/cat/0.png' \(line 2\).*called like"),
         ("99\n", "no record 99; d has the records 0 to 11"),
-        ("record\nx\n", "line 2: 'x' is no number"),
+        ("record\nx\n", "line 2: 'x' is not the number"),
         ("a,b\n1,2\n", "has the columns 'a', 'b': none says which record"),
         ("file,member\ntrain/cat/0.png,perhaps\n", "'perhaps' does not say who is a member"),
         ("file,member\ntrain/cat/0.png\n", "line 2: 1 cells, and 2 columns"),
-        (b"\x00\x01\x02", "is no text file"),
+        (b"\x00\x01\x02", "is not a text file"),
     ],
 )
 def test_lists_that_make_no_sense(text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -173,5 +173,5 @@ def test_a_loaded_dataset_takes_members() -> None:
 
 def test_non_members_alone_are_not_enough(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    with pytest.raises(ConfigurationError, match="--members must say"):
+    with pytest.raises(ConfigurationError, match="--members must state"):
         load(f"folder:{tmp_path}", non_members=[0])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_files import noise, png
-from securitynet.datasets.rendering import Rendering, UnexpectedColour, natural_shape, render
+from securitynet.datasets.rendering import Rendering, UnexpectedColour, read_natural_shape, render
 from securitynet.errors import DatasetError
 
 COLOUR = Rendering(3, 4, 4, resize=False)
@@ -26,7 +26,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 def test_lossless_images_come_back_as_they_were(channels: int) -> None:
     array = noise(1, channels, 4, 4)[0]
     rendering = Rendering(channels, 4, 4, resize=False)
-    assert natural_shape(png(array), "x") == (channels, 4, 4)
+    assert read_natural_shape(png(array), "x") == (channels, 4, 4)
     assert np.array_equal(render(png(array), "x", rendering), array)
     assert render(array, "x", rendering) is array
 
@@ -76,7 +76,7 @@ def test_transparent_palette_sixteen_bit_and_print_images() -> None:
     printed = encoded(rgb.convert("CMYK"), "JPEG", quality=100)
     assert np.abs(render(printed, "x", COLOUR)[:, 0, 0].astype(int) - [10, 200, 30]).max() <= 4
     deep = Image.fromarray(np.full((4, 4), 257 * 100, np.uint16))
-    assert natural_shape(encoded(deep), "x")[0] == 1
+    assert read_natural_shape(encoded(deep), "x")[0] == 1
     assert (render(encoded(deep), "x", GREY) == 100).all()
     assert (render(encoded(Image.new("1", (4, 4), 1)), "x", GREY) == 255).all()
     assert (render(encoded(Image.new("LA", (4, 4), (7, 9))), "x", GREY) == 7).all()
@@ -103,7 +103,7 @@ def test_decompression_bombs_are_refused_unread(side: int) -> None:
     with pytest.raises(DatasetError, match="claims to have more than"):
         render(bomb(side), "x", COLOUR)
     with pytest.raises(DatasetError, match="claims to have more than"):
-        natural_shape(bomb(side), "x")
+        read_natural_shape(bomb(side), "x")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])

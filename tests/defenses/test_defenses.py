@@ -332,5 +332,5 @@ def test_memguard_brings_its_classifier_to_doubt_within_the_budget(overfitted):
     assert again.canonical() == interface.canonical()
     assert target.through(again).identity == target.through(interface).identity
     torch.testing.assert_close(target.through(again).posteriors(images), answers, atol=0, rtol=0)
-    alone = torch.cat([interface.answers(row.unsqueeze(0)) for row in posteriors[:5]])
+    alone = torch.cat([interface.apply(row.unsqueeze(0)) for row in posteriors[:5]])
     torch.testing.assert_close(alone, answers[:5], atol=1e-5, rtol=0)  # asking one by one tells nothing more

@@ -25,7 +25,7 @@ from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training import dp_sgd as private
 from securitynet.models.training.config import TrainConfig
-from securitynet.models.training.dp_sgd import PrivateSteps, noise_for, plan_steps, spent
+from securitynet.models.training.dp_sgd import PrivateSteps, find_noise, plan_steps, spent
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import Fitting
@@ -144,7 +144,7 @@ def test_opacus_own_accountant_confirms_epsilon(digits, accountant):
 @pytest.mark.parametrize("accountant", ["rdp", "prv", "zcdp"])
 def test_noise_for_an_epsilon_spends_that_and_hardly_less(accountant):
     rate, steps = plan_steps(450, 64, 20)
-    noise = noise_for(accountant, 5.0, rate, steps * 20, 1e-5)
+    noise = find_noise(accountant, 5.0, rate, steps * 20, 1e-5)
     assert 4.98 < spent(accountant, noise, rate, steps * 20, 1e-5) <= 5.0 + 1e-9
 
 

@@ -69,7 +69,13 @@ print(kills)
 
 def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
-    command = [sys.executable, "-c", SCRIPT.replace("EPOCHS", str(EPOCHS)).replace("KILLS", str(KILLS)), str(whole), str(killed)]
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT.replace("EPOCHS", str(EPOCHS)).replace("KILLS", str(KILLS)),
+        str(whole),
+        str(killed),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
     log = killed.with_suffix(".log").read_text()

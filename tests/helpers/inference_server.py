@@ -140,7 +140,7 @@ def backend_of(server, path=None, *, url=None, waits=None, **options):
     return HttpBackend(
         url or server.url,
         reference="http://toy",
-        ledger_path=path,
+        store_path=path,
         cap=options.pop("cap", None),
         sleep=sleep,
         **options,

@@ -206,7 +206,7 @@ def test_the_split_of_a_model_is_found_again_or_refused(made):
     with pytest.raises(SplitError, match="another version"):
         trained_splits(trained, load("digits", size=9))
     other = trained.model_copy(update={"split": trained.split.model_copy(update={"seed": 1})})
-    with pytest.raises(SplitError, match="does not come out as it was"):
+    with pytest.raises(SplitError, match="cannot be reproduced"):
         trained_splits(other, DIGITS)
 
 
@@ -227,7 +227,7 @@ def test_settings_of_split_and_seed_are_used(tmp_path):
     ("changes", "error", "message"),
     [
         ({"architecture": "simple-cn"}, UnknownName, "simple-cnn"),
-        ({"defense": "dp-sgd"}, ConfigurationError, "not handed over"),
+        ({"defense": "dp-sgd"}, ConfigurationError, "not passed"),
         ({"out": "model.pth"}, ModelError, "safetensors"),
         ({"device": "cuda:99"}, ConfigurationError, "not there"),
         ({"image_size": 4}, ModelError, "too small"),

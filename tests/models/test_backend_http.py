@@ -112,7 +112,7 @@ def test_names_are_checked_against_the_description(server):
 @pytest.mark.parametrize("url", ["ftp://host/x", "host:80/x", "http://", "http://host:notaport/x", "predict"])
 def test_addresses_that_are_none(url):
     with pytest.raises(ConfigurationError, match="address"):
-        HttpBackend(url, reference="x", ledger_path=None, cap=None)
+        HttpBackend(url, reference="x", store_path=None, cap=None)
 
 
 def test_the_batch_shrinks_to_what_the_server_takes(serve, images):
@@ -190,7 +190,7 @@ def test_refusals_are_not_repeated(server, images, monkeypatch, caplog):
         (401, "SECURITYNET_HTTP_TOKEN"),
         (403, "rights"),
         (404, "address"),
-        (422, "kept"),
+        (422, "stored"),
         (302, "redirects"),
     ):
         server.misbehave((status, {"error": "you sent s3cret-token " + "x" * 500}, [("Location", "http://elsewhere/")]))
@@ -214,11 +214,11 @@ def change(**fields):
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        ((200, b'{"outputs": [', ()), "not JSON"),
-        ((200, b"<html>hello</html>", ()), "not JSON.*html"),
-        ((200, b"[]", ()), "without 'outputs'"),
+        ((200, b'{"outputs": [', ()), "did not return JSON"),
+        ((200, b"<html>hello</html>", ()), "did not return JSON.*html"),
+        ((200, b"[]", ()), "returned no 'outputs'"),
         ((200, {"outputs": []}, ()), "no float output"),
-        (change(shape=[19, CLASSES]), r"answered 20 images with an output of shape \[19, 4\]"),
+        (change(shape=[19, CLASSES]), r"returned an output of shape \[19, 4\] for 20 images"),
         (change(shape=[20, CLASSES, 2, 2]), "one row of class scores each"),
         (change(shape=[20, 5]), "80 numbers for an output of shape"),
         (change(data=["many"] * 80), "not numbers"),

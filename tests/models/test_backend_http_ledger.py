@@ -14,7 +14,7 @@ import torch
 
 from inference_server import SHAPE, backend_of, check
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.models.targets.backends.http import HttpBackend, input_keys
+from securitynet.models.targets.backends.http import HttpBackend, hash_inputs
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_without_a_file_answers_are_remembered_by_the_backend(server, images, tm
 
 def test_keys_tell_normalised_inputs_apart():
     inputs = np.array([1, 2, 255, -1, 1.0000001], dtype=np.float32).reshape(5, 1, 1, 1)
-    assert len(set(input_keys(inputs))) == 5
-    assert input_keys(np.zeros((1, 1, 2, 3), np.float32)) != input_keys(np.zeros((1, 1, 3, 2), np.float32))
+    assert len(set(hash_inputs(inputs))) == 5
+    assert hash_inputs(np.zeros((1, 1, 2, 3), np.float32)) != hash_inputs(np.zeros((1, 1, 3, 2), np.float32))
 
 
 def test_the_cap_counts_all_runs(server, images, tmp_path):
@@ -76,7 +76,7 @@ def test_a_model_that_changes_under_its_name_is_noticed(server, images, tmp_path
     backend = backend_of(server, tmp_path / "l.db")
     backend.outputs(images[:5])
     server.version = "2"
-    with pytest.raises(TargetError, match=r"serves version 2; the answers so far are of version 1.*versions/2"):
+    with pytest.raises(TargetError, match=r"serves version 2; the outputs so far are of version 1.*versions/2"):
         backend.outputs(images)
     server.version, server.classes = "1", 3
     with pytest.raises(TargetError, match="3 class scores; it used to be 4"):
@@ -109,7 +109,7 @@ def test_secrets_reach_the_server_and_nothing_else(server, images, tmp_path, mon
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("SECURITYNET_HTTP_TOKEN", "s3cret-token")
     url = f"{server.url}?key=s3cret-key"
-    backend = HttpBackend(url, reference=url, ledger_path=tmp_path / "l.db", cap=None, headers={"X-Team": "red"})
+    backend = HttpBackend(url, reference=url, store_path=tmp_path / "l.db", cap=None, headers={"X-Team": "red"})
     check(backend.outputs(images), images)
     assert server.headers[-1]["X-Team"] == "red"
     assert server.headers[-1]["Authorization"] == "Bearer s3cret-token"
@@ -135,7 +135,7 @@ CLIENT = """
     from pathlib import Path
     from securitynet.models.targets.backends.http import HttpBackend
     images = torch.rand((20, 3, 4, 4), generator=torch.Generator().manual_seed(0))
-    backend = HttpBackend({url!r}, reference="x", ledger_path=Path({path!r}), cap={cap}, batch_size=2)
+    backend = HttpBackend({url!r}, reference="x", store_path=Path({path!r}), cap={cap}, batch_size=2)
     print("ready", flush=True)
     sys.stdin.readline()
     backend.outputs(images)

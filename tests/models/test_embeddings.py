@@ -203,9 +203,9 @@ def test_what_cannot_be_found_is_an_error_and_a_name_helps():
     with pytest.raises(ModelError, match="in one piece"):
         embed(opaque, pictures())
     assert embed(opaque, pictures(), "attention").shape == (5, 64)
-    with pytest.raises(ModelError, match="no layer that makes scores of classes"):
+    with pytest.raises(ModelError, match="no layer that computes class scores"):
         embed(nothing, pictures())
-    with pytest.raises(ModelError, match="no layer that makes scores of classes"):
+    with pytest.raises(ModelError, match="no layer that computes class scores"):
         embed(ready(Encoder()), pictures())
 
 

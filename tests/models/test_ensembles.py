@@ -10,7 +10,7 @@ from torch import nn
 
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.training import ensembles
-from securitynet.models.training.batched import flattened, stacked
+from securitynet.models.training.batched import flatten_parameters, stack_networks
 from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
 from securitynet.randomness import generator
 
@@ -140,8 +140,8 @@ def test_networks_are_run_as_products_where_that_gives_the_same(kind, batched):
     made = fresh_ones(kind, 4)
     inputs, _, _ = problem((6,) * 4)
     rows = tuple(torch.stack(values) for values in zip(*inputs, strict=True))[: 1 if kind is Bare else 2]
-    weights = flattened(made)
-    stack = stacked(made, weights, tuple(values[:, :1] for values in rows))
+    weights = flatten_parameters(made)
+    stack = stack_networks(made, weights, tuple(values[:, :1] for values in rows))
     assert (type(stack).__name__ == "_Products") == batched
     for count in (4, 2, 4):  # those that are done wait for the others
         some = tuple(values[:count] for values in rows)
@@ -172,7 +172,7 @@ class Twice(nn.Module):
 def test_gradients_of_a_layer_that_is_used_twice_are_added():
     made = fresh_ones(Twice, 3)
     rows = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1))
-    stack = stacked(made, flattened(made), (rows[:, :1],))
+    stack = stack_networks(made, flatten_parameters(made), (rows[:, :1],))
     assert type(stack).__name__ == "_Products"
     for _ in range(2):
         _, gradient = stack.gradient(3, (rows,), lambda logits: logits.square().sum())

@@ -131,7 +131,7 @@ def test_torch_export_is_a_white_box(network, images, tmp_path):
         ("m/data/aotinductor/model/x.so", b"x", "compiled code"),
         ("m/data/sample_inputs/other.pt", b"cos\nsystem\n.", "more than tensors"),
         ("m/models/other.json", b'{"expr_str": "__import__(\'os\')"}', "expression"),
-        ("m/models/other.json", b'{"target": "torch.ops.mine.op.default"}', "no operator of torch"),
+        ("m/models/other.json", b'{"target": "torch.ops.mine.op.default"}', "not an operator of torch"),
     ],
 )
 def test_torch_export_with_code_is_refused(network, tmp_path, name, content, said):

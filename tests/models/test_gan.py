@@ -17,7 +17,7 @@ from PIL import Image
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, DatasetError, ModelError
 from securitynet.models.gan import GANTraining, obtain_gan
-from securitynet.models.gan.networks import Discriminator, Generator, layout
+from securitynet.models.gan.networks import Discriminator, GANGenerator, layout
 
 TINY = GANTraining(steps=6, width=4, batch_size=16, previews=2)
 RECORDS = np.arange(0, 200, 2, dtype=np.int64)
@@ -45,7 +45,7 @@ def colour(side, count=32):
 def test_any_size_comes_out_and_goes_in(channels, size):
     doublings, side = layout(size)
     assert 4 <= side <= 8 and side * 2**doublings >= size
-    made = Generator(100, channels, size, 4)
+    made = GANGenerator(100, channels, size, 4)
     images = made(torch.randn(3, 100))
     assert images.shape == (3, channels, size, size)
     assert float(images.detach().min()) >= 0 and float(images.detach().max()) <= 1
@@ -53,14 +53,14 @@ def test_any_size_comes_out_and_goes_in(channels, size):
 
 
 def test_gradients_reach_the_noise_through_both_networks():
-    made, judge = Generator(10, 1, 30, 4).folded(), Discriminator(1, 30, 4).eval()
+    made, judge = GANGenerator(10, 1, 30, 4).folded(), Discriminator(1, 30, 4).eval()
     noise = torch.randn(2, 10, requires_grad=True)
     judge(made(noise)).sum().backward()
     assert (noise.grad.abs().sum(dim=1) > 0).all()
 
 
 def test_folding_changes_nothing():
-    made = Generator(20, 3, 32, 8)
+    made = GANGenerator(20, 3, 32, 8)
     made.train()
     with torch.no_grad():
         for _ in range(5):
@@ -73,7 +73,7 @@ def test_folding_changes_nothing():
 @pytest.mark.parametrize("channels, size, words", [(4, 32, "channels"), (3, 7, "too small")])
 def test_what_cannot_be_built_is_said(channels, size, words):
     with pytest.raises(ModelError, match=words):
-        Generator(100, channels, size, 8)
+        GANGenerator(100, channels, size, 8)
     with pytest.raises(ModelError, match=words):
         Discriminator(channels, size, 8)
 

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from securitynet.errors import AccessDenied, ModelError
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.gradients import last_layer, per_sample_last_layer_gradients, residuals_of
+from securitynet.models.targets.gradients import compute_residuals, last_layer, per_sample_last_layer_gradients
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
@@ -69,7 +69,7 @@ def test_heads_that_emit_probabilities_have_the_same_gradients(digits):
 
 
 def test_residuals_keep_what_a_subtraction_loses():
-    found = residuals_of(torch.tensor([[40.0, 0.0, 0.0]]), torch.tensor([0]))
+    found = compute_residuals(torch.tensor([[40.0, 0.0, 0.0]]), torch.tensor([0]))
     np.testing.assert_allclose(found, [[-2 * np.exp(-40.0), np.exp(-40.0), np.exp(-40.0)]], rtol=1e-5)
 
 

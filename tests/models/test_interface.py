@@ -25,28 +25,28 @@ ALL = [TopK(k=1), TopK(k=3, renormalise=True), Rounded(digits=0), Rounded(digits
 
 
 def test_values_worked_out_by_hand():
-    assert torch.equal(TopK(k=2).answers(P), torch.tensor([[0.5, 0.25, 0, 0], [0, 0.45, 0.46, 0]]))
+    assert torch.equal(TopK(k=2).apply(P), torch.tensor([[0.5, 0.25, 0, 0], [0, 0.45, 0.46, 0]]))
     expected = torch.tensor([[2 / 3, 1 / 3, 0, 0], [0, 45 / 91, 46 / 91, 0]])
-    torch.testing.assert_close(TopK(k=2, renormalise=True).answers(P), expected)
-    assert Rounded(digits=2).answers(P)[1].tolist() == pytest.approx([0.04, 0.45, 0.46, 0.05])
+    torch.testing.assert_close(TopK(k=2, renormalise=True).apply(P), expected)
+    assert Rounded(digits=2).apply(P)[1].tolist() == pytest.approx([0.04, 0.45, 0.46, 0.05])
     by_hand = P.sqrt() / P.sqrt().sum(dim=1, keepdim=True)  # a temperature of 2 is the square root, normalised
-    torch.testing.assert_close(Temperature(temperature=2).answers(P), by_hand)
-    assert LabelsOnly().answers(P).tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
+    torch.testing.assert_close(Temperature(temperature=2).apply(P), by_hand)
+    assert LabelsOnly().apply(P).tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
     chained = TopK(k=1).then(Rounded(digits=0))
-    assert torch.equal(chained.answers(P)[0], torch.tensor([2.0**-20, 0, 0, 0]))  # half is rounded to even: to 0
+    assert torch.equal(chained.apply(P)[0], torch.tensor([2.0**-20, 0, 0, 0]))  # half is rounded to even: to 0
 
 
 @pytest.mark.parametrize("interface", ALL, ids=lambda i: i.describe())
 def test_the_highest_answer_is_the_predicted_class(interface):
     posteriors = torch.rand(500, 7, generator=torch.Generator().manual_seed(0)).mul(3).softmax(dim=1)
-    answers = interface.answers(posteriors)
+    answers = interface.apply(posteriors)
     assert torch.equal(answers.argmax(dim=1), posteriors.argmax(dim=1))
     assert bool((answers >= 0).all()) and bool(torch.isfinite(answers).all())
-    assert torch.equal(answers[100:200], interface.answers(posteriors[100:200]))  # no answer depends on other rows
+    assert torch.equal(answers[100:200], interface.apply(posteriors[100:200]))  # no answer depends on other rows
 
 
 def test_a_tie_between_rounded_posteriors_is_told_apart_by_a_millionth_only():
-    answers = Rounded(digits=1).answers(torch.tensor([[0.1, 0.43, 0.44, 0.03]]))[0]
+    answers = Rounded(digits=1).apply(torch.tensor([[0.1, 0.43, 0.44, 0.03]]))[0]
     assert int(answers.argmax()) == 2 and answers[1:3].tolist() == pytest.approx([0.4, 0.4], abs=2e-6)
 
 

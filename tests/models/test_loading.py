@@ -346,7 +346,7 @@ def test_recorded_outputs(tmp_path):
     assert (target.head, target.access, target.num_classes) == ("probabilities", Access.BLACK_BOX, CLASSES)
     assert load_target(f"outputs:{tmp_path / 'r.npz'}", head="logits").head == "logits"
     reference = f"outputs:{tmp_path / 'r.npz'}"
-    errors(AccessDenied, "only answers", reference=reference, access=Access.WHITE_BOX, normalize=None)
+    errors(AccessDenied, "gives outputs only", reference=reference, access=Access.WHITE_BOX, normalize=None)
     errors(ConfigurationError, "--normalize", reference=reference)
     errors(ConfigurationError, "--weights", reference=reference, normalize=None, weights=tmp_path / "w.pth")
     errors(TargetError, "4 classes", reference=reference, normalize=None, dataset=dataset_of(7))

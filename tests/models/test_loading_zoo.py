@@ -354,6 +354,6 @@ def test_downloads_are_whole_and_checked_or_absent(files):
     served["/short.pth"] = b"cut"
     with pytest.raises(ModelError, match="could not be downloaded"):
         fetch(f"{address}/short.pth", reference="r")
-    with pytest.raises(ModelError, match="answers 404"):
+    with pytest.raises(ModelError, match="returned status 404"):
         fetch(f"{address}/absent.pth", reference="r")
     assert [file.name for file in models_folder().iterdir()] == ["net.pth"]

@@ -19,7 +19,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.shared_models import shared_model
 from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANRecord
-from securitynet.models.gan.training import initial_networks
+from securitynet.models.gan.training import build_networks
 from securitynet.models.store.cached_model import ModelSpec, TrainingRun, fresh_network, obtain_model
 from securitynet.models.store.model_record import CachedModelRecord, read_model_record, read_target_record
 from securitynet.models.store.train_target import train_model
@@ -110,7 +110,7 @@ def test_a_model_stored_by_an_earlier_version_is_found(tmp_path, name, file):
 
 def test_keys_of_gans_are_what_they_were_and_stored_ones_are_found(tmp_path):
     assert GANRecord.model_validate(RECORDS["gan.json"]).key == GAN_KEY
-    generator, discriminator = initial_networks(GAN_TRAINING, 1, 8, 5)
+    generator, discriminator = build_networks(GAN_TRAINING, 1, 8, 5)
     state = {f"generator.{key}": value for key, value in generator.state_dict().items()}
     state |= {f"discriminator.{key}": value for key, value in discriminator.state_dict().items()}
     write(tmp_path / "gans" / GAN_KEY, state, RECORDS["gan.json"], "gan.json")

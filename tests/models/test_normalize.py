@@ -14,11 +14,11 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.loading.normalization import (
     choose_normalization,
-    fitting_conventions,
+    list_conventions,
     mixed_indices,
     p_value,
     sample_indices,
-    tempered_losses,
+    temper_losses,
 )
 from securitynet.models.sources.preprocessing import CONVENTIONS, Normalization, Preprocessing, parse_normalization
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -54,8 +54,8 @@ def test_the_right_convention_is_found(network, digits):
     assert choice.normalization.constants == CONVENTIONS["mnist"]
     assert choice.table[0].name == "mnist"
     assert choice.table[0].accuracy > 0.9
-    assert {candidate.name for candidate in choice.table} == set(fitting_conventions(1))
-    assert "found mnist, which fits best" in choice.note
+    assert {candidate.name for candidate in choice.table} == set(list_conventions(1))
+    assert "chose mnist, which fits best" in choice.note
     assert not choice.equals
     assert f"{choice.table[0].accuracy:.1%}" in choice.note
     assert "WARNING" not in choice.note
@@ -109,8 +109,8 @@ def test_what_images_cannot_tell_apart_is_said_and_a_fixed_order_decides(network
     choice = choose_normalization(target_of(Insensitive(network)), digits, size=size)
     assert choice.name == "half"  # the first for grey images
     assert {"none", "mnist", "fmnist"} <= set(choice.equals)
-    assert "cannot tell it from none" in choice.note
-    assert "found" not in choice.note
+    assert "do not distinguish it from none" in choice.note
+    assert "chose" not in choice.note
 
 
 @pytest.mark.parametrize("gain", [1, 30])
@@ -129,10 +129,10 @@ def test_one_temperature_by_hand():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(400, 3, generator=generator)
     labels = torch.distributions.Categorical(logits=logits / 2.5).sample()
-    losses = tempered_losses(logits * 40, labels)
+    losses = temper_losses(logits * 40, labels)
     grid = [nn.functional.cross_entropy(logits * 40 / t, labels).item() for t in np.geomspace(20, 500, 2000)]
     assert losses.mean() == pytest.approx(min(grid), abs=1e-4)
-    assert tempered_losses(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)).mean() == pytest.approx(np.log(3))
+    assert temper_losses(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)).mean() == pytest.approx(np.log(3))
 
 
 def colourful(digits):
@@ -230,10 +230,10 @@ def test_a_normalisation_that_overflows_is_passed_over(network, digits):
 
 
 def test_conventions_fit_the_channels():
-    grey, colour = fitting_conventions(1), fitting_conventions(3)
+    grey, colour = list_conventions(1), list_conventions(3)
     assert list(grey) == ["half", "none", "mnist", "fmnist", "bytes"]
     assert {"imagenet-bgr", "caffe", "caffe-bgr"} <= set(colour)
-    assert not any(name.endswith("-bgr") for name in fitting_conventions(3, bgr=False))
+    assert not any(name.endswith("-bgr") for name in list_conventions(3, bgr=False))
     assert {"none", "half", "imagenet", "cifar10", "cifar100", "svhn", "clip", "bytes"} <= set(colour)
     assert "inception" not in colour  # the same as half
 
@@ -279,7 +279,7 @@ def test_priorities(weights, digits):
 
     auto = loaded(dataset=digits)  # nothing is stated, and labels are at hand
     assert auto.preprocessing.describe() == "normalised by mnist"
-    assert any("found mnist, which fits best" in note for note in auto.notes)
+    assert any("chose mnist, which fits best" in note for note in auto.notes)
     assert auto.query_counter.total == 0  # looking for it is no adversary's query
     explicit = loaded(dataset=digits, normalize="half")
     assert explicit.preprocessing.describe() == "normalised by half"

@@ -10,7 +10,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
 from securitynet.models.loading.examination import doubts, examine, require_constant
 from securitynet.models.loading.load import load_target
-from securitynet.models.loading.sanity_checks import check_answers, compare
+from securitynet.models.loading.sanity_checks import check_constancy, compare
 from securitynet.models.targets.backends.averaged import REPEATS, AveragedBackend
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -87,7 +87,7 @@ class OneDimensional(nn.Module):
     ],
 )
 def test_kinds(network, kind, word):
-    constancy = check_answers(target_of(network), images())
+    constancy = check_constancy(target_of(network), images())
     assert constancy.kind == kind
     check = constancy.check()
     assert check.agrees == (kind == "same")
@@ -103,12 +103,12 @@ def test_a_network_that_squeezes_is_no_liar():
         def forward(self, x):
             return self.inner(x).squeeze()
 
-    assert check_answers(target_of(Squeezing()), images()).kind == "same"
+    assert check_constancy(target_of(Squeezing()), images()).kind == "same"
 
 
 def test_half_precision_may_round():
     target = target_of(body(nn.BatchNorm2d(8)))
-    assert check_answers(target.in_half(), images()).kind == "same"
+    assert check_constancy(target.in_half(), images()).kind == "same"
 
 
 def test_compare_by_hand():
@@ -148,7 +148,7 @@ class Endpoint(Backend):
 def test_an_endpoint_is_asked_little(options, kind):
     backend = Endpoint(**options)
     target = Target(backend)
-    assert check_answers(target, images(), paid=True).kind == kind
+    assert check_constancy(target, images(), paid=True).kind == kind
     assert backend.asked <= 10
     assert target.query_counter.unique == 8
 
@@ -234,7 +234,7 @@ def test_assess_stops_before_work(tmp_path, run_cli):
     command += ["--attacks", "membership.loss", "--detectors", "none", "--out", tmp_path / "out"]
     stopped = run_cli(*command)
     assert stopped.returncode == 1
-    assert "answers differently" in stopped.stderr
+    assert "gives different outputs" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not (tmp_path / "out" / "result.json").exists()
     marked = run_cli(*command, "--allow-random")

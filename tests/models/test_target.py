@@ -226,7 +226,7 @@ def test_embeddings_are_what_the_layer_called_last_receives(images):
     embeddings = target_of(net, access=Access.WHITE_BOX, shape=None).embeddings(images)
     assert torch.allclose(embeddings, net.hidden((images.float() / 255).flatten(1)), atol=1e-5)
     nothing = target_of(nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), access=Access.WHITE_BOX)
-    with pytest.raises(ModelError, match="no layer that makes scores of classes"):
+    with pytest.raises(ModelError, match="no layer that computes class scores"):
         nothing.embeddings(images)
 
 

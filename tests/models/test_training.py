@@ -361,8 +361,8 @@ def test_divergence_is_an_error_that_names_the_epoch():
     [
         (torch.zeros(3, dtype=torch.int64), {}, "3 training targets for 4"),
         (torch.tensor([0, 1, -1, 0]), {}, "at least 0"),
-        (torch.tensor([0, 1, 2, 0]), {}, "tells 2 classes apart"),
-        (torch.full((4, 3), 1 / 3), {}, "tells 2 classes apart"),
+        (torch.tensor([0, 1, 2, 0]), {}, "The network has 2 classes"),
+        (torch.full((4, 3), 1 / 3), {}, "The network has 2 classes"),
         (torch.tensor([[2.0, -1.0]] * 4), {"loss": "mse"}, "posteriors"),
         (torch.tensor([[0.2, 0.2]] * 4), {"loss": "kl"}, "sum to 1"),
         (torch.full((4, 2), torch.nan), {"loss": "kl"}, "posteriors"),

@@ -17,7 +17,7 @@ from torch import nn
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ModelError
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.models.training.fit import History, fit
 from securitynet.models.training.recipe import Recipe
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_used(tmp_path):
     notes = []
     file = CheckpointFile(tmp_path / "c", notes.append)
     for epoch in (1, 2):
-        file.write(State("run", epoch, {"w": torch.ones(100)}, {}, "{}"))
+        file.write(TrainingState("run", epoch, {"w": torch.ones(100)}, {}, "{}"))
     content = bytearray(file.path.read_bytes())
     content[len(content) // 2] ^= 1
     file.path.write_bytes(content)
@@ -175,7 +175,7 @@ def test_writing_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
         now[0] += 2.0
 
     monkeypatch.setattr("securitynet.models.training.checkpoints.torch.save", slow_save)
-    file.write(State("f", 1, {}, {}, "{}"))
+    file.write(TrainingState("f", 1, {}, {}, "{}"))
     now[0] += 39
     assert not file.due()
     now[0] += 2

@@ -119,7 +119,7 @@ def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits
     found = prepare(AssessConfig(dataset="digits", **options))
     assert (found.membership, found.split_seed, found.splits.name) == ("known", 3, "four-way")
     assert len(found.splits.known_members) == round(0.6 * len(found.splits.members))
-    with pytest.raises(SplitError, match="can't be told"):
+    with pytest.raises(SplitError, match="members are unknown"):
         prepare(AssessConfig(dataset="digits", limit=300, **options))
     chosen = prepare(AssessConfig(dataset="digits", split="public", **options))
     assert (chosen.membership, chosen.splits.name) == ("assumed", "public")

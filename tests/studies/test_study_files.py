@@ -95,7 +95,10 @@ name = ["gradient-norm", "lira-offline", "correctness"]
         ('[[models]]\nreference = "timm:x"\nlr = 1\n[[attacks]]\nname = "correctness"', "no setting lr"),
         ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "corectness"', "Did you mean correctness"),
         ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nsettings = { count = 1 }', "count"),
-        ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nthreat_models = ["grey"]', "not a threat model"),
+        (
+            '[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "lira"\nthreat_models = ["grey"]',
+            "not a threat model",
+        ),
         ('[[models]]\nreference = "tim:x"\n[[attacks]]\nname = "correctness"', "tim"),
         ('[[train]]\narchitecture = "simple-cnn"\nepochs = 0\n[[attacks]]\nname = "correctness"', "epochs"),
         ('[[train]]\narchitecture = "simple-cnn"\ndefense = "dp"\n[[attacks]]\nname = "correctness"', "defense"),

@@ -68,7 +68,7 @@ def test_a_defense_this_version_does_not_know_fails_what_imitates_it(trained, tm
     copy.with_suffix(".json").write_text(json.dumps(facts))
     trial, shadows = run(copy, tmp_path / "out")
     assert trial.result.status == "failed" and shadows == []
-    assert "of-another-package, which is not at hand" in trial.result.reason
+    assert "of-another-package, which is not available" in trial.result.reason
 
 
 def test_the_id_of_a_trial_covers_the_defense_and_that_it_is_imitated(trained):

@@ -1,6 +1,6 @@
-"""Labelled images: loading, caching as uint8, splitting by seed. `load` is the way in.
+"""Labelled images: loading, caching as uint8, seeded splits. `load` is the entry point.
 
-Importing this package loads no torch; its names are imported when they are first used.
+Importing this package loads no torch; its names are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Datasets whose files hold raw arrays: CIFAR-10, CIFAR-100, SVHN, STL-10, MNIST, Fashion-MNIST.
 
-The CIFAR sets exist as Python pickles too; those would have to be executed to be read, so the binary versions are used.
+The CIFAR datasets also exist as Python pickles, which cannot be read without executing them, so the binary versions are
+used.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def cifar10(request: Request) -> Source:
 
 
 def cifar100(request: Request) -> Source:
-    """CIFAR-100, binary version, with its fine labels: records of a coarse and a fine label and 3×32×32 values."""
+    """CIFAR-100, binary version, with its fine labels: records of a coarse label, a fine label and 3×32×32 values."""
     folder = _unpacked(request, FILES["cifar100"], "cifar-100-binary", "train.bin")
     names = _lines(folder / "fine_label_names.txt", 100)
     return _cifar({"train": [folder / "train.bin"], "test": [folder / "test.bin"]}, label_bytes=2, names=names)
@@ -126,7 +127,7 @@ def svhn(request: Request) -> Source:
 
 
 def stl10(request: Request) -> Source:
-    """STL-10, its labelled images: 3×96×96 values each, column by column; labels from 1."""
+    """STL-10, its labelled images: 3×96×96 values each, in column order; labels start at 1."""
     folder = _unpacked(request, FILES["stl10"], "stl10_binary", "train_X.bin")
     labels = {part: _raw(folder / f"{part}_y.bin").astype(np.int64) - 1 for part in ("train", "test")}
     images = {part: folder / f"{part}_X.bin" for part in labels}
@@ -152,7 +153,7 @@ def mnist(request: Request) -> Source:
 
 
 def fmnist(request: Request) -> Source:
-    """Fashion-MNIST: gzipped IDX files, as MNIST's."""
+    """Fashion-MNIST: gzipped IDX files, as for MNIST."""
     return _idx_dataset(request, "fmnist", CLOTHING)
 
 
@@ -180,7 +181,7 @@ def _idx_dataset(request: Request, name: str, classes: tuple[str, ...]) -> Sourc
 
 
 def _unpacked(request: Request, file: RemoteFile, inner: str, marker: str) -> Path:
-    """The folder with the dataset's files: the root itself, or what its archive holds."""
+    """The folder with the dataset's files: the root itself, or the unpacked archive."""
     return request.root if (request.root / marker).is_file() else fetch_unpacked(file, request.root, inner)
 
 
@@ -244,7 +245,7 @@ def _unreadable(path: Path, error: OSError) -> DatasetError:
 
 
 def _lines(path: Path, count: int) -> tuple[str, ...]:
-    """Class names, one a line."""
+    """Class names, one per line."""
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except OSError as error:
@@ -259,7 +260,7 @@ def _matlab(path: Path, variable: str) -> NDArray[np.uint8]:
 
     try:
         values = loadmat(path, variable_names=[variable])[variable]
-    except Exception as error:  # the reader meets arbitrary bytes, and raises arbitrary errors
+    except Exception as error:  # the reader gets arbitrary bytes, and raises arbitrary errors
         raise DatasetError(
             f"{path} is not a readable MATLAB file: {error}.", hint="Delete it to get it again."
         ) from error

@@ -18,7 +18,7 @@ from securitynet.errors import DatasetError
 class Images(Protocol):
     """N images of one shape that can be fetched by index.
 
-    A uint8 tensor (in memory or memory-mapped) and `LazyImages` both are.
+    A uint8 tensor (in memory or memory-mapped) and `LazyImages` are examples.
     """
 
     @property
@@ -31,11 +31,11 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Attribute:
-    """A second label of each record, such as gender for a dataset whose task is race.
+    """A second label of each record, such as gender in a dataset whose task is race.
 
     Attributes:
-        values: int64, one per record, in [0, len(names)); -1 where it is not annotated.
-        names: What the values mean.
+        values: int64, one per record, in [0, len(names)); -1 if the record is not annotated.
+        names: Names of the values.
     """
 
     values: NDArray[np.int64]
@@ -44,26 +44,26 @@ class Attribute:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Labelled images, all parts of the dataset in one sequence.
+    """Labelled images; all parts of the dataset are in one sequence.
 
     Attributes:
-        reference: As the user writes it (``digits``, ``folder:photos``).
-        images: uint8, N×C×H×W, in any `Images` form; None when only outputs were recorded.
+        reference: Reference as the user writes it (``digits``, ``folder:photos``).
+        images: uint8, N×C×H×W, in any `Images` form; None if only outputs were recorded.
         labels: int64, N, each in [0, number of classes).
         class_names: One per class.
         parts: The dataset's own division, such as ``train`` and ``test``: part -> int64 indices, disjoint.
         attributes: Further labels by name.
-        fingerprint: Hexadecimal digest of everything above that decides a result.
+        fingerprint: Hexadecimal digest of everything above that affects results.
         content_digest: Stands for the images in the fingerprint; if None, they are hashed on first use.
-        record_names: What people call each record: its file, relative to the folder that the user named, or its part
-            and its position there (``train/17``). None: by its number. Never a path of this machine.
-        notes: What a reader of results must know about how the images were read.
-        members_stated: Whether the user said who is a member; ``train`` are the members then, ``test`` the
-            non-members, and not every class needs a member.
+        record_names: Name of each record: its file, relative to the folder that the user named, or its part and
+            position there (``train/17``). None uses its number. Never a path of this machine.
+        notes: Remarks for the reader of results, on how the images were read.
+        members_stated: Whether the user stated the members; ``train`` are then the members and ``test`` the
+            non-members, and a class may have no member.
 
     Raises:
         DatasetError: On construction, if lengths disagree, a label is out of range, a class of the training part is
-            empty, or there is nothing in it.
+            empty, or there are no records.
     """
 
     reference: str
@@ -85,7 +85,7 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
@@ -101,7 +101,7 @@ class ImageDataset:
         return channels, height, width
 
     def get_record_name(self, index: int) -> str:
-        """What people call a record; see ``record_names``."""
+        """Name of a record; see ``record_names``."""
         return f"record {index}" if self.record_names is None else self.record_names[index]
 
     def batch(self, indices: NDArray[np.int64]) -> torch.Tensor:
@@ -111,7 +111,7 @@ class ImageDataset:
         return self.images[torch.as_tensor(indices, dtype=torch.int64)]
 
     def batches(self, indices: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-        """Successive (indices, images) of at most ``size`` images."""
+        """Yield successive (indices, images) of at most ``size`` images."""
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
             yield chosen, self.batch(chosen)
@@ -144,7 +144,7 @@ class ImageDataset:
 
 
 def validate(dataset: ImageDataset) -> None:
-    """Check what every later step relies on; see `ImageDataset` for what is raised."""
+    """Check the assumptions of all later steps; errors are those of `ImageDataset`."""
     name, labels = dataset.reference, dataset.labels
     if labels.dtype != np.int64 or labels.ndim != 1:
         raise DatasetError(f"{name} has labels of type {labels.dtype} and shape {labels.shape}; int64, N are expected.")
@@ -185,9 +185,9 @@ def validate(dataset: ImageDataset) -> None:
 
 
 def check_classes(dataset: ImageDataset) -> None:
-    """Raise `DatasetError` if there are no images of a class: a model could not have learnt it."""
+    """Raise `DatasetError` if a class has no images, since a model could not have learned it."""
     if dataset.images is None or dataset.members_stated:
-        return  # a recording or a list of members may hold a few rows of a model with many classes
+        return  # a recording or a list of members may have few rows of a model with many classes
     name, labels = dataset.reference, dataset.labels
     training = dataset.parts.get("train")
     present = np.bincount(labels if training is None else labels[training], minlength=dataset.num_classes)

@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered while a file's size, times and inode stay as they were."""
+"""SHA-256 of files, cached for as long as a file's size, times and inode do not change."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from securitynet.datasets.store import unwritable_cache
+from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.errors import DatasetError
 from securitynet.files import file_checksum, printable, write_json
 
 _VERSION = 1
-# A file changed twice within the clock's resolution keeps its times; one this fresh is hashed again (as git does).
+# A file changed twice within the clock's resolution keeps its times, so files this recent are hashed again (as in git).
 _RACY_NANOSECONDS = 2_000_000_000
 
 
 class Checksums:
-    """Checksums of the files under one folder, with a memory in the cache.
+    """Checksums of the files under one folder, cached on disk.
 
-    Hashing 200,000 photographs takes many seconds, looking at their directory entries takes two.
+    Hashing 200,000 photographs takes many seconds; reading their directory entries takes two.
 
     Args:
-        folder: Where the memories are stored.
-        root: The folder whose files are hashed; each folder has its own memory.
+        folder: Folder of the caches.
+        root: The folder whose files are hashed; each has its own cache.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -34,7 +34,7 @@ class Checksums:
         self._memory = folder / f"{place}.json"
 
     def of(self, paths: Sequence[Path]) -> list[str]:
-        """SHA-256 of each file, in hexadecimal.
+        """Compute the SHA-256 of each file, in hexadecimal.
 
         Raises:
             DatasetError: If a file cannot be read.
@@ -65,7 +65,7 @@ class Checksums:
             if value["version"] == _VERSION and all(len(entry) == 6 for entry in value["files"].values()):
                 return dict(value["files"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # No memory, or a damaged one: everything is hashed again, which is always right.
+            # No cache, or a damaged one: everything is hashed again, which is always correct.
             return {}
         return {}
 
@@ -73,11 +73,11 @@ class Checksums:
         try:
             write_json(self._memory, {"version": _VERSION, "files": files})
         except OSError as error:
-            raise unwritable_cache(self._memory.parent, error) from error
+            raise explain_unwritable_cache(self._memory.parent, error) from error
 
 
 def _key(path: Path) -> str:
-    """The path as JSON can hold it. Paths hold no NUL, so one that is not UTF-8 cannot collide with another."""
+    """The path in a form that JSON can hold. Paths contain no NUL, so paths that are not UTF-8 cannot collide."""
     text = os.fspath(path)
     return text if printable(text) == text else f"\0{os.fsencode(path).hex()}"
 

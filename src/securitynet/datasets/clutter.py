@@ -1,4 +1,4 @@
-"""What programs and operating systems leave beside images: thumbnails, checkpoints of notebooks, indices of folders."""
+"""Files that programs and operating systems leave beside images: thumbnails, notebook checkpoints, folder indices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BEGINNINGS = (".", "@ea", "@tmp", "@recycle", "@__", "#recycle", "#snapshot", "
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name is nobody's image and no class."""
+    """Whether a file or folder of this name is neither an image nor a class."""
     lowered = name.lower()
     return lowered in _NAMES or lowered.startswith(_BEGINNINGS)
 
@@ -38,7 +38,7 @@ def count_files(path: Path) -> int:
 
 
 def describe_clutter(counts: Counter[str]) -> str:
-    """A sentence on what was skipped: name of the clutter -> files."""
+    """A sentence on the files that were skipped, from name of the clutter -> number of files."""
     total = sum(counts.values())
     names = sorted(counts)
     words = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -27,12 +27,12 @@ _LAYOUT = f"{TABLE} holds a column `file` with paths such as train/CLASS/image.p
 
 
 def attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = None) -> Attribute | None:
-    """The attribute that a column holds, its values in order; None if it tells records apart rather than groups.
+    """Make the attribute of a column, its values in order; None if it identifies records rather than groups.
 
     Args:
-        name: Of the column, for the log.
-        cells: One per record; None where it is not annotated.
-        names: What the integers from 0 mean, where that is known; an integer outside is not annotated then.
+        name: Name of the column, for the log.
+        cells: One per record; None if it is not annotated.
+        names: Names of the integers from 0, if known; an integer outside is then not annotated.
     """
     if names is not None:
         values = np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64)
@@ -50,16 +50,16 @@ def attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = No
 
 
 def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribute]:
-    """What ``attributes.csv`` says of the images of a folder; nothing if there is none.
+    """Read the attributes of the images of a folder from ``attributes.csv``; empty if there is no such file.
 
-    An empty cell is not annotated, and neither is an image without a row.
+    An image is not annotated if its cell is empty or it has no row.
 
     Args:
-        root: The folder; the file's paths start from it.
+        root: The folder; paths in the file are relative to it.
         paths: The images.
 
     Raises:
-        DatasetError: If the file makes no sense, or names an image twice, or one that is not there.
+        DatasetError: If the file is invalid, names an image twice, or names one that does not exist.
     """
     table = root / TABLE
     if not table.is_file():
@@ -92,7 +92,7 @@ def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribu
 
 
 def _as_numbers(cells: list[Cell]) -> list[Cell]:
-    """Integers where all that is annotated is written as one, so that 2 comes before 10."""
+    """Integers if all annotated cells are integers, so that 2 comes before 10."""
     try:
         return [None if cell is None else int(cell) for cell in cells]
     except ValueError:

@@ -1,8 +1,8 @@
-"""Images of more than eight bits a channel, whose files do not say which value is white.
+"""Images with more than eight bits per channel, whose files do not state which value is white.
 
-Cameras, scanners and medical devices give 10, 12 or 14 bits, which are kept in files of 16: read as 16 bits, all of
-them are nearly black. What white is follows from the largest value in the whole dataset, never from one image: a dark
-image must stay dark.
+Cameras, scanners and medical devices produce 10, 12 or 14 bits, which are stored in 16-bit files: read as 16 bits, all
+of them are nearly black. The value of white follows from the largest value in the whole dataset, never from one image:
+a dark image must stay dark.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class UnexpectedDepth(Exception):
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image that has just been opened holds more than eight bits a channel."""
+    """Whether an image that has just been opened has more than eight bits per channel."""
     return image.mode.startswith("I") or _raw_mode(image) is not None
 
 
 def read_bits(image: Image.Image) -> int:
-    """Bits that the largest value of a deep image takes; 0 if it is black."""
+    """Number of bits in the largest value of a deep image; 0 if it is black."""
     deep = _raw_mode(image)
     values = np.asarray(image).astype(np.int64)
     if deep is None:
@@ -48,30 +48,30 @@ def read_bits(image: Image.Image) -> int:
 
 
 def choose_white(bits: int) -> int:
-    """The value that is white where the largest one takes so many bits: the next of 8, 10, 12, 14, 16 bits."""
+    """The value of white for a number of bits in the largest value: that of the next of 8, 10, 12, 14, 16 bits."""
     return WHITE if bits == 0 else (1 << next((usual for usual in (8, 10, 12, 14) if bits <= usual), 16)) - 1
 
 
 def find_bits(openers: list[Opener], pool: ThreadPoolExecutor) -> int:
-    """Bits that the largest value of deep images takes; 0 if there are none. Broken images are left to rendering."""
+    """Number of bits in the largest value of deep images; 0 if there are none. Rendering reports broken images."""
 
     def look(open_image: Opener) -> int:
         try:
             with open_image() as image:
                 return read_bits(image) if is_deep(image) else 0
-        except Exception:  # decoders meet arbitrary bytes, and raise arbitrary errors
+        except Exception:  # decoders read arbitrary bytes, and raise arbitrary errors
             return 0
 
     return max(pool.map(look, openers), default=0)
 
 
 def scale(open_image: Opener, white: int) -> Image.Image:
-    """A deep image with eight bits a channel, in mode L or RGB.
+    """Convert a deep image to eight bits per channel, in mode L or RGB.
 
-    Colour of full depth is left to Pillow, which keeps the upper byte.
+    Pillow converts colour of full depth; it uses the upper byte.
 
     Raises:
-        ValueError: If it holds values that more than 16 bits, or more than ``white``, would take.
+        ValueError: If a value needs more than 16 bits, or exceeds ``white``.
     """
     with open_image() as image:
         deep = _raw_mode(image)
@@ -93,7 +93,7 @@ def scale(open_image: Opener, white: int) -> Image.Image:
 
 
 def describe_white(white: int) -> str | None:
-    """A note on the depth, where it is not that of the files."""
+    """A note on the depth, if it differs from that of the files."""
     if white == WHITE:
         return None
     bits = white.bit_length()
@@ -101,7 +101,7 @@ def describe_white(white: int) -> str | None:
 
 
 def _raw_mode(image: Image.Image) -> str | None:
-    """How the file holds 16 bits a channel of colour, in Pillow's words; None if it does not."""
+    """Pillow's name for the way the file stores colour with 16 bits per channel; None if it does not."""
     for tile in getattr(image, "tile", ()):
         arguments = tile[3]
         raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
@@ -111,7 +111,7 @@ def _raw_mode(image: Image.Image) -> str | None:
 
 
 def _join(high: Values, open_image: Opener, raw: str) -> Values:
-    """Both bytes of each value. Pillow gives one byte of two; with the other byte order, it gives the other byte."""
+    """Combine both bytes of each value. Pillow reads one of two bytes; with the other byte order, the other one."""
     with open_image() as image:
         opened: Any = image
         if raw.startswith("LA"):  # upper and lower byte of grey, then of transparency, as if four channels
@@ -125,6 +125,6 @@ def _join(high: Values, open_image: Opener, raw: str) -> Values:
 
 
 def _in_mode(tile: Any, mode: str) -> Any:
-    """A tile of a Pillow image with another word for how the file holds its values."""
+    """Copy a tile of a Pillow image with another raw mode."""
     arguments = (mode, *tile[3][1:]) if isinstance(tile[3], tuple) else mode
     return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)

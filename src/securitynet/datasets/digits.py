@@ -15,8 +15,9 @@ from securitynet.datasets.source import ArrayPixels, Request, Source
 def digits(request: Request) -> Source:
     """The 1,797 test images of the UCI handwritten digits, 8×8, as scikit-learn ships them.
 
-    Values 0 to 16 are scaled to 0 to 255. The set has no division of its own: here, 1,437 records are ``train`` and 360
-    are ``test``, chosen once and for all with equal class shares (20%). Attributes, each divided at the median:
+    Values 0 to 16 are scaled to 0 to 255. The dataset has no division of its own: 1,437 records are ``train`` and 360
+    are
+    ``test``, a fixed choice with equal class shares (20%). There are two attributes, each divided at the median:
 
     - ``slant``: ``leftward`` or ``rightward``, see `slant`;
     - ``stroke-thickness``: ``thin`` or ``thick``, see `stroke_thickness`.
@@ -45,15 +46,15 @@ def digits(request: Request) -> Source:
 def slant(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shear of each image's ink from the vertical: horizontal shift per unit of height.
 
-    With ink as mass, x to the right and y upwards from the centroid, it is μ11 / μ02: the slope of the regression of
-    x on y, and the shear by which deslanting is commonly done. A vertical stroke has 0, one that leans right, like
-    ``/``, a positive value.
+    With ink as mass, x to the right and y upwards from the centroid, it is μ11 / μ02: the slope of the regression of x
+    on y, and the shear by which images are commonly deslanted. It is 0 for a vertical stroke and positive for one that
+    leans right, like ``/``.
 
     Args:
-        images: N×H×W, at least 0, 0 for paper.
+        images: N×H×W, non-negative, 0 for paper.
 
     Returns:
-        N values; 0 where no ink spans two rows.
+        N values; 0 if no ink spans two rows.
     """
     _, height, width = images.shape
     mass = images.sum(axis=(1, 2))
@@ -72,15 +73,15 @@ def stroke_thickness(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean width of the strokes of each image, in pixels: twice the ink's area over the length of its edge.
 
     A stroke of length L and width w has area L·w and an edge of about 2·L. The length of the edge is the total
-    variation of the image, which for a black-and-white image is its perimeter and, unlike a count of edge pixels,
-    stays right where grey levels smooth it; both it and the area are linear in the ink, so its darkness does not
+    variation of the image. For a black-and-white image that is its perimeter and, unlike a count of edge pixels, it
+    remains correct if grey levels smooth the edge. Both it and the area are linear in the ink, so its darkness does not
     matter.
 
     Args:
-        images: N×H×W, at least 0, 0 for paper.
+        images: N×H×W, non-negative, 0 for paper.
 
     Returns:
-        N values; 0 where there is no ink.
+        N values; 0 if there is no ink.
     """
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
     across = np.diff(padded, axis=2)[:, :-1, :]
@@ -90,6 +91,6 @@ def stroke_thickness(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _halves(values: NDArray[np.float64], names: tuple[str, str]) -> Attribute:
-    # Rounded, so that the last bit of a sum does not put a record on the other side on another machine.
+    # Rounded, so that the last bit of a sum does not change a record's side on another machine.
     rounded = np.round(values, 9)
     return Attribute((rounded > np.median(rounded)).astype(np.int64), names)

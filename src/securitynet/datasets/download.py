@@ -1,4 +1,4 @@
-"""Downloading what may be downloaded, and unpacking it: resumed where it stopped, verified, and whole or absent."""
+"""Downloads and unpacks published files: resumable, verified, and stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from securitynet.datasets.progress import progress_bar
 from securitynet.errors import DatasetError
 
 ATTEMPTS = 4
-"""Connections tried for one file before giving up; each goes on where the last one broke off."""
+"""Connections tried for one file before giving up; each resumes where the last one broke off."""
 
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 _TIMEOUT = httpx.Timeout(60.0, connect=20.0)
@@ -30,13 +30,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that its authors publish.
+    """A published file.
 
     Attributes:
-        url: Where.
-        name: What it is called on the disk.
-        checksum: ``md5:`` or ``sha256:`` and the published digest in hexadecimal. An MD5 shows that the transfer went
-            well; it does not show who made the file.
+        url: Its address.
+        name: Its name on disk.
+        checksum: ``md5:`` or ``sha256:`` and the published digest in hexadecimal. An MD5 shows that the transfer was
+            correct; it does not show who made the file.
     """
 
     url: str
@@ -45,25 +45,25 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:
-    """The file under ``folder``, downloaded if it is not there.
+    """Return the file under ``folder``, downloading it if it is not there.
 
-    It is written to ``NAME.part``, from which a later call goes on, and gets its name once its checksum is right.
+    It is written to ``NAME.part``, from which a later call resumes, and renamed once its checksum is correct.
 
     Raises:
-        DatasetError: If it cannot be downloaded, or is not what was published.
+        DatasetError: If it cannot be downloaded, or is not the published file.
     """
     path = folder / file.name
     if path.is_file():
         return path
     try:
         with exclusive(folder / f".{file.name}.lock"):
-            if path.is_file():  # another process has been faster
+            if path.is_file():  # another process was faster
                 return path
             part = folder / f"{file.name}.part"
             resumed = part.is_file() and part.stat().st_size > 0
             _download(file, part, path)
             if not matches(file, part) and resumed:
-                # What an earlier run left may have been another version of the file.
+                # An earlier run may have left part of another version of the file.
                 part.unlink()
                 _download(file, part, path)
             if not matches(file, part):
@@ -79,10 +79,16 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
 
 def fetch_unpacked(file: RemoteFile, folder: Path, inner: str) -> Path:
-    """The folder ``inner`` that a published tar archive holds, under ``folder``; unpacked once.
+    """Return the folder ``inner`` of a published tar archive, unpacking it once under ``folder``.
+
+    Args:
+        file: The archive.
+        folder: Where it is downloaded and unpacked.
+        inner: Name of a folder in the archive.
 
     Raises:
-        DatasetError: See `fetch`; also if the archive is damaged or unsafe, or holds no such folder.
+        DatasetError: If the archive cannot be downloaded, is not the published file, is damaged or unsafe, or contains
+            no such folder.
     """
     place = folder / inner
     if place.is_dir():
@@ -109,10 +115,15 @@ def fetch_unpacked(file: RemoteFile, folder: Path, inner: str) -> Path:
 def unpack(archive: Path, folder: Path, inner: str) -> None:
     """Unpack a tar archive beside its final place, then move the folder ``inner`` there in one step.
 
-    Members that would land outside, links that lead outside and devices are refused (PEP 706).
+    Members and links that point outside, and devices, are refused (PEP 706).
+
+    Args:
+        archive: The archive.
+        folder: Where the folder is moved to.
+        inner: Name of a folder in the archive.
 
     Raises:
-        DatasetError: If the archive is damaged or unsafe, or holds no such folder.
+        DatasetError: If the archive is damaged or unsafe, or contains no such folder.
     """
     if not hasattr(tarfile, "data_filter"):
         raise DatasetError(
@@ -146,14 +157,14 @@ def matches(file: RemoteFile, path: Path) -> bool:
 
 
 def _download(file: RemoteFile, part: Path, path: Path) -> None:
-    """Bring ``part`` to its full length."""
+    """Download until ``part`` has its full length."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _transfer(file, part)
             return
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            reason = f"the server answered {status} {error.response.reason_phrase}"
+            reason = f"the server returned status {status} {error.response.reason_phrase}"
             if status < 500 and status not in (408, 429):
                 raise _unavailable(file, path, reason) from error
             cause: Exception = error
@@ -167,15 +178,15 @@ def _download(file: RemoteFile, part: Path, path: Path) -> None:
 
 
 def _transfer(file: RemoteFile, part: Path) -> None:
-    """One connection: append what is missing, or start over where the server does not resume."""
+    """One connection: append what is missing, or start over if the server cannot resume."""
     start = part.stat().st_size if part.is_file() else 0
-    # Without compression in between, for ranges count the bytes of the file itself.
+    # Without compression in transfer, because ranges count the bytes of the file itself.
     headers = {"User-Agent": "securitynet", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     with httpx.stream("GET", file.url, headers=headers, follow_redirects=True, timeout=_TIMEOUT) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is missing; the checksum will tell
+            return  # nothing is missing; the checksum verifies it
         response.raise_for_status()
         resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
         length = response.headers.get("Content-Length")
@@ -183,8 +194,8 @@ def _transfer(file: RemoteFile, part: Path) -> None:
             part.open("ab" if resumes else "wb") as stream,
             progress_bar(f"Downloading {file.name}", int(length) if length else None, in_bytes=True) as advance,
         ):
-            # Raw and as they come: fixed-size blocks would lose the last one when the connection breaks, and some
-            # servers declare a .gz file's own compression as one of the transfer, which must not be undone.
+            # Raw, in pieces of any size: fixed-size blocks would lose the last one if the connection breaks, and some
+            # servers declare a .gz file's own compression as a transfer encoding, which must not be undone.
             for block in response.iter_raw():
                 stream.write(block)
                 advance(len(block))

@@ -1,4 +1,4 @@
-"""Faces: CelebA and UTKFace. Their hosts ask for a login or a form, so their files must be put in place by hand."""
+"""Faces: CelebA and UTKFace. Their hosts require a login or a form, so the user must download the files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _UTKFACE_NAME = re.compile(r"(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\
 def celeba(request: Request) -> Source:
     """CelebA, aligned and cropped: the 8-class task of Heavy_Makeup × Mouth_Slightly_Open × Smiling.
 
-    The label is 4·Heavy_Makeup + 2·Mouth_Slightly_Open + Smiling (ML-Doctor, section 5.1). Attributes: ``Male``,
+    The label is 4·Heavy_Makeup + 2·Mouth_Slightly_Open + Smiling (ML-Doctor, section 5.1). Attributes are ``Male`` and
     ``Young``. Parts are those of ``list_eval_partition.txt``.
 
     Raises:
-        DatasetError: If a file is absent, or a list makes no sense.
+        DatasetError: If a file is missing, or a list is invalid.
     """
     root = request.root
     images, archive = root / "img_align_celeba", root / "img_align_celeba.zip"
@@ -72,10 +72,11 @@ def celeba(request: Request) -> Source:
 
 
 def utkface(request: Request) -> Source:
-    """UTKFace: race of the four largest groups as label, gender as attribute, both from ``age_gender_race_date.jpg``.
+    """UTKFace: race (the four largest groups) as label, gender as attribute, both from ``age_gender_race_date.jpg``.
 
-    It has no division of its own: its only part is ``all``. Files whose names say something else (two of the original
-    ones lack the race) are left out and counted in a warning.
+    It has no division of its own: its only part is ``all``. Files with other names (two of the original ones lack the
+        race)
+    are left out and counted in a warning.
 
     Raises:
         DatasetError: If there are no images with such names.
@@ -98,7 +99,7 @@ def utkface(request: Request) -> Source:
         elif int(match["race"]) >= len(RACES):
             others += 1
         elif path.name in seen:
-            # Copies of the set circulate that hold every face several times: a member would be a non-member as well.
+            # Some copies in circulation contain every face several times: a member would also be a non-member.
             repeated += 1
         else:
             seen.add(path.name)
@@ -132,7 +133,7 @@ def _celeba_class(number: int) -> str:
 
 
 def _celeba_attributes(path: Path, wanted: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of images, and the wanted attributes as 0 and 1: N×len(wanted)."""
+    """Names of images, and the requested attributes as 0 and 1: N×len(wanted)."""
     lines = read_lines(path)
     if len(lines) < 3 or not lines[0].strip().isdigit():
         raise DatasetError(f"{path} does not start with a number of images and the attributes' names.")

@@ -1,6 +1,6 @@
-"""What is found out about images while they are decoded: whether they have colour, and which value is white.
+"""Properties of images that show only when they are decoded: whether they have colour, and which value is white.
 
-It is kept in the cache, so that the next load need not decode everything to learn it again.
+They are cached, so that the next load need not decode everything to determine them again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from securitynet.datasets.depth import choose_white, find_bits
 from securitynet.datasets.lazy import workers
 from securitynet.datasets.rendering import open_later
 from securitynet.datasets.source import Pixels
-from securitynet.datasets.store import unwritable_cache
+from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.files import write_json
 
 DEPTH_SAMPLE = 20_000
@@ -27,34 +27,34 @@ _DARK = 24
 _DARK_SAMPLE = 128
 
 
-class Findings:
-    """What the cache knows about images of one content.
+class ImageProperties:
+    """Cached properties of the images of one content.
 
     Args:
-        folder: Of cached datasets.
+        folder: Folder of cached datasets.
         content: Digest of the images before rendering.
     """
 
     def __init__(self, folder: Path, content: str) -> None:
         self.content = content
         self._folder = folder
-        # In the folder of an earlier version, which kept there that a dataset which begins in grey has colour.
+        # Earlier versions stored in this folder that a dataset whose first images are grey has colour.
         self._path = folder / "colour" / f"{content[:32]}.json"
         self._values = self._read()
 
     @property
     def colour(self) -> bool:
-        """Whether there is a colour image among images that began as grey."""
+        """Whether there is a colour image among images that start with a grey one."""
         return self._values.get("channels") == 3
 
     @property
     def white(self) -> int | None:
-        """The value that is white in images of more than eight bits; None if that is not known."""
+        """The value of white in images with more than eight bits; None if unknown."""
         value = self._values.get("white")
         return value if isinstance(value, int) and 255 <= value <= 65535 else None
 
     def remember(self, **values: int) -> None:
-        """Keep further findings.
+        """Store further properties.
 
         Raises:
             DatasetError: If the cache cannot be written to.
@@ -63,7 +63,7 @@ class Findings:
         try:
             write_json(self._path, self._values)
         except OSError as error:
-            raise unwritable_cache(self._folder, error) from error
+            raise explain_unwritable_cache(self._folder, error) from error
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -74,9 +74,9 @@ class Findings:
 
 
 def find_white_of(pixels: Pixels) -> int:
-    """The value that is white among images of more than eight bits.
+    """Determine the value of white in images with more than eight bits.
 
-    All of a dataset is looked at, whatever part of it is loaded: the same image must not be brighter under a limit.
+    The whole dataset is examined, whichever part of it is loaded: an image must not be brighter under a limit.
 
     Raises:
         DatasetError: If an image cannot be read.
@@ -98,7 +98,7 @@ def find_white_of(pixels: Pixels) -> int:
 
 
 def note_dark(images: Images) -> list[str]:
-    """A warning if all of some images are nearly black, as they are where a file's values do not reach its white."""
+    """A warning if all of some images are nearly black, as they are if a file's values do not reach its white."""
     count = images.shape[0]
     chosen = torch.from_numpy(np.unique(np.linspace(0, count - 1, min(count, _DARK_SAMPLE)).astype(np.int64)))
     brightest = int(images[chosen].max())

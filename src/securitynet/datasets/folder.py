@@ -1,4 +1,4 @@
-"""``folder:PATH``: image files in one folder a class."""
+"""``folder:PATH``: image files in one folder per class."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from securitynet.files import printable
 def folder(request: Request) -> Source:
     """List images under ``train/CLASS`` and ``test/CLASS``, or under ``CLASS`` as one part called ``all``.
 
-    Parts may have the names that people give them (``Training``, ``test_set``), and lie one folder deeper; see
-    `securitynet.datasets.layout`. ``val``, ``valid`` or ``validation`` stands in for a missing ``test``. Classes are
-    the folders' names, sorted. Files that are no images by their ending, and what programs leave beside images, are
-    skipped and counted. Attributes come from ``attributes.csv`` beside the folders, where there is one
-    (`securitynet.datasets.columns`).
+    Parts may have other common names (``Training``, ``test_set``), and lie one folder deeper; see
+    `securitynet.datasets.layout`. ``val``, ``valid`` or ``validation`` replaces a missing ``test``. Classes are the
+    names of the folders, sorted. Files without the suffix of an image, and clutter of programs, are skipped and
+    counted. Attributes come from ``attributes.csv`` beside the folders, if it exists (`securitynet.datasets.columns`).
 
     Raises:
-        DatasetError: If there is nothing of the kind, a class is empty, a folder may be a part or a class, or a
-            symbolic link leads back.
+        DatasetError: If there are no such images, a class is empty, a folder may be a part or a class, or a symbolic
+            link leads back.
     """
     layout = find_layout(request.root)
     class_names = sorted({name for places in layout.parts.values() for name, _ in places})
@@ -57,7 +56,7 @@ def folder(request: Request) -> Source:
         parts[part] = np.arange(start, len(paths), dtype=np.int64)
     notes = list(layout.notes)
     if whole.others:
-        notes.append(f"{whole.others} files are no images by their ending, and were passed over.")
+        notes.append(f"Skipped {whole.others} file{'s' if whole.others > 1 else ''} without the suffix of an image.")
     if whole.clutter:
         notes.append(describe_clutter(whole.clutter))
     return Source(
@@ -72,12 +71,12 @@ def folder(request: Request) -> Source:
 
 @dataclass
 class Listing:
-    """What is under a folder.
+    """The files under a folder.
 
     Attributes:
         images: Image files, sorted.
-        others: Files that are no images by their ending.
-        clutter: What programs left there: name -> files.
+        others: Number of files without the suffix of an image.
+        clutter: Clutter of programs: name -> number of files.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -86,10 +85,10 @@ class Listing:
 
 
 def list_images(place: Path) -> Listing:
-    """Image files under a folder at any depth, following links.
+    """List the image files under a folder at any depth, following links.
 
     Raises:
-        DatasetError: If a symbolic link leads nowhere or to a folder that holds it, or a folder cannot be read.
+        DatasetError: If a symbolic link leads nowhere or to a folder that contains it, or a folder cannot be read.
     """
     listing = Listing()
     for path in _walk(place, (), listing.clutter):

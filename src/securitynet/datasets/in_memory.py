@@ -1,7 +1,7 @@
-"""Datasets that are given as objects: torch datasets, pairs of arrays, datasets of Hugging Face's library.
+"""Datasets given as objects: torch datasets, pairs of arrays, Hugging Face datasets.
 
-Images become uint8 once, as from files, and are identified by their content: what was computed for the same images is
-found again, whatever object brought them.
+Images become uint8 once, as from files, and are identified by their content: cached results for the same images are
+reused, whatever object supplied them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Pair = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, eq=False)
 class ObjectData:
-    """What came of objects.
+    """A dataset made from objects.
 
     Attributes:
         dataset: The images, train first, with parts.
-        transform: What the objects' transforms say stands between an image in [0, 1] and the model, for the target's
-            preprocessing; None if they say nothing, as those of plain arrays.
+        transform: Preprocessing before the model according to the objects' transforms; None if they state none, as for
+            plain arrays.
     """
 
     dataset: ImageDataset
@@ -52,23 +52,25 @@ def dataset_from_objects(
     class_names: Sequence[str] | None = None,
     name: str | None = None,
 ) -> ObjectData:
-    """Turn objects into a dataset, and their transforms into what belongs before the target.
+    """Convert objects to a dataset, and their transforms to the preprocessing of the target.
 
-    Transforms of torchvision are read and not run: Normalize goes into ``transform``, random augmentation is left out,
-    and Resize and CenterCrop go into ``transform`` where they enlarge images of one shape, else are done to the images.
-    The transform of ``test`` says how the model is tested; that of ``train`` does where there is no test.
+    Transforms of torchvision are read, not run: Normalize becomes part of ``transform``, random augmentation is left
+        out,
+    and Resize and CenterCrop become part of ``transform`` if they enlarge images of one shape; otherwise they are
+    applied to the images. The transform of ``test`` states how the model is tested; that of ``train`` is used if there
+    is no test.
 
     Args:
-        train: A torch dataset (or loader) of (image, label), a pair (images, labels) of arrays or tensors, or a dataset
-            of Hugging Face. Images are Pillow images, uint8, or floating point in [0, 1]; N×H×W, N×H×W×C or N×C×H×W.
-        test: Likewise; None if there is but one part, called ``train`` where ``members`` are stated, else ``all``.
+        train: A torch dataset (or loader) of (image, label), a pair (images, labels) of arrays or tensors, or a Hugging
+            Face dataset. Images are Pillow images, uint8, or floating point in [0, 1]; N×H×W, N×H×W×C or N×C×H×W.
+        test: Likewise; None if there is only one part, called ``train`` if ``members`` are stated, else ``all``.
         members: Numbers of records, or a boolean mask, over train and test in that order, or a file that lists them.
-            Default: all of ``train``, where there is a test.
+            Default: all of ``train``, if there is a test.
         non_members: Likewise; default: all others.
-        mean: Where images come normalised: the mean that was subtracted, one or one a channel.
+        mean: For normalised images: the mean that was subtracted, one or one per channel.
         std: The deviation by which they were divided.
-        class_names: One per class; default: what the objects say, else numbers.
-        name: What to call the dataset.
+        class_names: One per class; default: what the objects state, else numbers.
+        name: Name of the dataset.
 
     Returns:
         The dataset, whose fingerprint follows from images, labels and parts, and the transform.
@@ -76,7 +78,7 @@ def dataset_from_objects(
     Raises:
         DatasetError: If there are no such items, the images are normalised already, differ in shape, or the two objects
             disagree.
-        ConfigurationError: If mean and deviation make no sense.
+        ConfigurationError: If mean and deviation are invalid.
     """
     if isinstance(train, ImageDataset) and test is None:
         return ObjectData(_stated(train, members, non_members), None)
@@ -102,7 +104,7 @@ def dataset_from_objects(
         parts=parts if test is not None else {"all": train_records},
         record_names=[record for items in opened for record in items.record_names()],
         notes=(*notes, *values.notes),
-        members_stated=members is not None,  # until they are known, not every class need be among them
+        members_stated=members is not None,  # before they are known, a class may have no member
     )
     return ObjectData(_stated(dataset, members, non_members), transform)
 
@@ -110,7 +112,7 @@ def dataset_from_objects(
 def _stated(dataset: ImageDataset, members: Stated | None, non_members: Stated | None) -> ImageDataset:
     if members is None:
         if non_members is not None:
-            raise ConfigurationError("non_members says who is no member; members must say who is one.")
+            raise ConfigurationError("non_members states the non-members; members must state the members too.")
         return dataset
     return with_members(dataset, members, non_members)
 
@@ -130,7 +132,7 @@ def _undone(mean: float | Sequence[float] | None, std: float | Sequence[float] |
 
 
 def _choose_pipeline(opened: Sequence[Items], undo: bool) -> tuple[Pipeline | None, list[str]]:
-    """The transform by which all images are read, and notes; None where items must be taken as they come."""
+    """The transform with which all images are read, and notes; None if items must be used as they are."""
     pipelines = [items.pipeline for items in opened]
     if all(pipeline is None for pipeline in pipelines):
         return None, []
@@ -170,7 +172,7 @@ def _choose_pipeline(opened: Sequence[Items], undo: bool) -> tuple[Pipeline | No
 def _read(
     raw: Sequence[Items], values: Values, pipeline: Pipeline | None
 ) -> tuple[Images, list[Any], InputTransform | None]:
-    """Images, labels as they came, and the transform for the target."""
+    """Images, original labels, and the transform for the target."""
     transform = None
     if pipeline is not None:
         height, width = values.shape[1:]
@@ -181,7 +183,7 @@ def _read(
                 _check_random_size(pipeline, images)
                 return images, raw_labels, _normalised(transform, pipeline)
             except ShapeChanged:
-                pass  # not of one shape: they are shaped one by one
+                pass  # of several shapes: each is shaped by itself
         transform = _normalised(InputTransform(), pipeline)
     try:
         images, raw_labels = _collect(raw, Shaper(values, [] if pipeline is None else pipeline.shaping))
@@ -235,7 +237,7 @@ class ObjectImages:
 
     Args:
         raw: The objects, one after another.
-        shape: Makes uint8 images of one shape of their items.
+        shape: Converts their items to uint8 images of one shape.
     """
 
     def __init__(self, raw: Sequence[Items], shape: Shaper) -> None:
@@ -254,7 +256,7 @@ class ObjectImages:
 def _number(
     raw_labels: list[Any], opened: Sequence[Items], stated: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels as numbers, and the classes' names."""
+    """Labels as numbers, and the names of the classes."""
     named = [items.class_names for items in opened if items.class_names is not None]
     if len(named) > 1 and named[0] != named[1]:
         raise DatasetError(
@@ -293,5 +295,5 @@ def _label(label: Any, where: str) -> int:
     except (TypeError, ValueError):
         number = float("nan")
     if not number.is_integer():
-        raise DatasetError(f"{where} has the label {str(label)[:60]!r}; one class number an image is expected.")
+        raise DatasetError(f"{where} has the label {str(label)[:60]!r}; one class number per image is expected.")
     return int(number)

@@ -1,8 +1,9 @@
-"""How a folder of images is laid out: which folders are parts, which are classes, and which only hold the others.
+"""The layout of a folder of images: which folders are parts, which are classes, and which only contain the others.
 
-Understood are ``train/CLASS`` and ``test/CLASS``, ``CLASS`` alone, and ``CLASS/train`` with ``CLASS/test``. Archives
-are often unpacked into a folder of their own, or hold one more of the same name (``training_set/training_set/cats``):
-a folder that holds nothing but another one is looked through. What could be either a part or a class is an error.
+Accepted layouts are ``train/CLASS`` and ``test/CLASS``, ``CLASS`` alone, and ``CLASS/train`` with ``CLASS/test``.
+Archives are often unpacked into a folder of their own, or contain another one of the same name
+(``training_set/training_set/cats``): a folder that contains nothing but another one is skipped. A folder that could be
+either a part or a class is an error.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ Classes = list[tuple[str, Path]]
 
 
 @dataclass
-class Layout:
-    """Where the images of each part are.
+class FolderLayout:
+    """The location of the images of each part.
 
     Attributes:
-        root: The folder that holds the parts, or the classes.
-        folders: Part -> its folder; all of them the root where classes hold the parts.
+        root: The folder that contains the parts, or the classes.
+        folders: Part -> its folder; all of them the root if classes contain the parts.
         parts: Part -> (class, folder of its images).
-        notes: What was decided on the way.
-        clutter: What programs left between the folders: name -> files.
+        notes: Decisions that were made.
+        clutter: Clutter of programs between the folders: name -> number of files.
     """
 
     root: Path
@@ -56,24 +57,24 @@ class _Entries:
     images: int
 
 
-def find_layout(root: Path) -> Layout:
-    """The layout of a folder of images.
+def find_layout(root: Path) -> FolderLayout:
+    """Determine the layout of a folder of images.
 
     Raises:
-        DatasetError: If there is none that is understood, or more than one.
+        DatasetError: If there is no accepted layout, or more than one.
     """
     if not root.is_dir():
         words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
         raise DatasetError(printable(words), hint=HINT)
-    layout = Layout(root)
+    layout = FolderLayout(root)
     _find_parts(layout, 0)
     if not layout.parts:
         _find_classes(layout)
     return layout
 
 
-def subfolders(place: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; clutter is left out."""
+def list_subfolders(place: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without clutter."""
     return _list(place).folders
 
 
@@ -94,13 +95,13 @@ def _list(place: Path, clutter: Counter[str] | None = None) -> _Entries:
     return _Entries(sorted(folders), images)
 
 
-def _find_parts(layout: Layout, depth: int) -> None:
-    """Fill in the folders of parts, or the parts where they lie inside the classes; go deeper where that leads on."""
+def _find_parts(layout: FolderLayout, depth: int) -> None:
+    """Fill in the folders of parts, or the parts inside the classes; descend if that leads further."""
     root = layout.root
     entries = _list(root, layout.clutter)
     names = entries.folders
-    if len(names) == 1 and len(assign_parts(subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
-        layout.root = root / names[0]  # whatever it is called: it holds the parts
+    if len(names) == 1 and len(assign_parts(list_subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
+        layout.root = root / names[0]  # whatever its name: it contains the parts
         _find_parts(layout, depth + 1)
         return
     chosen = _choose_exact(names) or _choose(root, names)
@@ -108,13 +109,13 @@ def _find_parts(layout: Layout, depth: int) -> None:
         layout.folders = {part: root / name for part, name in chosen.items()}
         _note_parts(layout, chosen, names)
         return
-    inside = {name: assign_parts(subfolders(root / name)) for name in names}
+    inside = {name: assign_parts(list_subfolders(root / name)) for name in names}
     with_parts = [name for name, parts in inside.items() if TRAIN in parts and len(parts) > 1]
     if len(names) > 1 and with_parts == names and all(_are_leaves(root / name, inside[name]) for name in names):
         _take_parts_of_classes(layout, inside)
         return
-    suspects = [name for name in names if looks_like_part(name, holds_folders=bool(subfolders(root / name)))]
-    if len(names) == 1 and not entries.images and depth < _DEEPEST and subfolders(root / names[0]):
+    suspects = [name for name in names if looks_like_part(name, holds_folders=bool(list_subfolders(root / name)))]
+    if len(names) == 1 and not entries.images and depth < _DEEPEST and list_subfolders(root / names[0]):
         layout.root = root / names[0]
         _find_parts(layout, depth + 1)
     elif len(with_parts) == 1 and depth < _DEEPEST and not suspects and not _hold_images(root, names, with_parts[0]):
@@ -133,7 +134,7 @@ def _find_parts(layout: Layout, depth: int) -> None:
 
 
 def _choose_exact(names: Sequence[str]) -> dict[str, str]:
-    """The usual names as they are; others beside them have no say."""
+    """The usual names as they are; other names beside them are ignored."""
     if TRAIN not in names:
         return {}
     chosen = {TRAIN: TRAIN, **({TEST: TEST} if TEST in names else {})}
@@ -144,7 +145,7 @@ def _choose_exact(names: Sequence[str]) -> dict[str, str]:
 
 
 def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Part -> folder, by the names that people give them; nothing if there is no training part."""
+    """Part -> folder, by common names; empty if there is no training part."""
     assigned = assign_parts(names)
     if not assigned:
         return {}
@@ -172,7 +173,7 @@ def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
     return {part: chosen[part] for part in _ORDER if part in chosen}
 
 
-def _note_parts(layout: Layout, chosen: Mapping[str, str], names: Sequence[str]) -> None:
+def _note_parts(layout: FolderLayout, chosen: Mapping[str, str], names: Sequence[str]) -> None:
     if read_part(chosen[TEST]) != TEST:
         layout.notes.append(f"There is no folder test; {printable(chosen[TEST])} is used as such.")
     others = sorted(set(names) - set(chosen.values()))
@@ -182,13 +183,13 @@ def _note_parts(layout: Layout, chosen: Mapping[str, str], names: Sequence[str])
 
 
 def _are_leaves(place: Path, parts: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the parts in a folder hold images and no folders, so that the folder is a class."""
+    """Whether the parts in a folder contain images and no folders, so that the folder is a class."""
     names = [name for candidates in parts.values() for name in candidates]
     listings = [_list(place / name) for name in names]
     return len(names) == len(parts) and all(entries.images and not entries.folders for entries in listings)
 
 
-def _take_parts_of_classes(layout: Layout, inside: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+def _take_parts_of_classes(layout: FolderLayout, inside: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     folders = {
         part: [(name, layout.root / name / parts[part][0]) for name, parts in inside.items() if part in parts]
         for part in _ORDER
@@ -215,12 +216,12 @@ def _ambiguous(root: Path, suspects: Sequence[str], names: Sequence[str]) -> Dat
     others = [name for name in names if name not in suspects]
     beside = f" beside {', '.join(map(printable, others[:3]))}{', ...' if len(others) > 3 else ''}" if others else ""
     return DatasetError(
-        f"{printable(str(root))} holds {words}{beside}: it cannot be told whether that is a part or a class.",
+        f"{printable(str(root))} holds {words}{beside}: it is unclear whether that is a part or a class.",
         hint="Name the parts train and test. If all of these are classes, put them into train/CLASS and test/CLASS.",
     )
 
 
-def _find_classes(layout: Layout) -> None:
+def _find_classes(layout: FolderLayout) -> None:
     """Fill in the classes of each part."""
     strays = 0
     of_training: set[str] = set()
@@ -233,12 +234,12 @@ def _find_classes(layout: Layout) -> None:
         if not entries.folders:
             hint = suggest_other_scheme(layout.root, "folder") or HINT
             raise DatasetError(f"{printable(str(place))} holds no folders of classes.", hint=hint)
-        # A class may well be called train; one that holds the classes is none.
+        # A class may be called train, but a folder that contains the classes is not a class.
         suspects = [
             name
             for name in entries.folders
             if looks_like_part(name, holds_folders=True)
-            and not set(subfolders(place / name)).isdisjoint(entries.folders)
+            and not set(list_subfolders(place / name)).isdisjoint(entries.folders)
         ]
         if suspects:
             raise _ambiguous(place, suspects, entries.folders)
@@ -255,10 +256,10 @@ def _find_classes(layout: Layout) -> None:
         )
 
 
-def _doubt_classes(layout: Layout, place: Path, names: Sequence[str]) -> None:
-    """Say so where what is taken for classes may be parts under names that nobody knows."""
-    first = subfolders(place / names[0])
-    if len(names) > 1 and len(first) > 1 and all(subfolders(place / name) == first for name in names[1:]):
+def _doubt_classes(layout: FolderLayout, place: Path, names: Sequence[str]) -> None:
+    """Add a note if the supposed classes may be parts with unknown names."""
+    first = list_subfolders(place / names[0])
+    if len(names) > 1 and len(first) > 1 and all(list_subfolders(place / name) == first for name in names[1:]):
         words = [printable(name) for name in (*names[:2], *first[:2])]
         layout.notes.append(
             f"WARNING: {words[0]}, {words[1]}, ... are taken for classes, and each holds the same folders ({words[2]}, "

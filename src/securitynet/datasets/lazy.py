@@ -18,12 +18,12 @@ _STRETCH = 32
 
 
 class LazyImages:
-    """Images of one shape, read and decoded at each access and not cached.
+    """Images of one shape that are read and decoded at each access, without a cache.
 
     Args:
-        pixels: The images as stored.
-        chosen: Which of them these are, in order; None: all.
-        rendering: What each becomes.
+        pixels: The stored images.
+        chosen: The selected images, in order; None for all.
+        rendering: How each image is rendered.
     """
 
     def __init__(self, pixels: Pixels, chosen: Indices | None, rendering: Rendering) -> None:
@@ -51,12 +51,19 @@ class LazyImages:
 
 
 def workers() -> ThreadPoolExecutor:
-    """Threads for decoding; Pillow leaves the interpreter's lock while it decodes and resizes."""
+    """Number of decoding threads; Pillow releases the interpreter's lock while it decodes and resizes."""
     return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="securitynet-decode")
 
 
 def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rendering: Rendering) -> NDArray[np.uint8]:
-    """The images at ``indices``, rendered: uint8, len(indices)×C×H×W."""
+    """Render the images at ``indices``: uint8, len(indices)×C×H×W.
+
+    Args:
+        pool: Threads to use.
+        pixels: The stored images.
+        indices: The selected images, int64.
+        rendering: How each image is rendered.
+    """
     items = pixels.fetch(indices)
     images = np.empty((len(items), *rendering.shape), dtype=np.uint8)
 
@@ -65,7 +72,7 @@ def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rende
             item: Item = items[position]
             images[position] = render(item, pixels.name(int(indices[position])), rendering)
 
-    # Consumed in order, so that of several broken images the first is reported, whichever thread met one first.
+    # Consumed in order, so that the first of several broken images is reported, whichever thread is faster.
     for _ in pool.map(stretch, range(0, len(items), _STRETCH)):
         continue
     return images
@@ -74,7 +81,14 @@ def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rende
 def rendered_chunks(
     pixels: Pixels, indices: Indices, rendering: Rendering, advance: Callable[[int], None]
 ) -> Iterator[NDArray[np.uint8]]:
-    """All images at ``indices`` in stretches of about 4 MiB, in order; ``advance`` is called with the number read."""
+    """Yield all images at ``indices`` in chunks of about 4 MiB, in order.
+
+    Args:
+        pixels: The stored images.
+        indices: The selected images, int64.
+        rendering: How each image is rendered.
+        advance: Called with the number of images of each chunk.
+    """
     size = int(np.clip((4 << 20) // int(np.prod(rendering.shape)), 16, 1024))
     with workers() as pool:
         for start in range(0, len(indices), size):

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.depth import UnexpectedDepth, describe_white
-from securitynet.datasets.findings import Findings, find_white_of, note_dark
+from securitynet.datasets.findings import ImageProperties, find_white_of, note_dark
 from securitynet.datasets.lazy import LazyImages, rendered_chunks
 from securitynet.datasets.members import Stated, resolve_members
 from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
 from securitynet.datasets.references import suggest_reference
 from securitynet.datasets.registry import DATASETS
-from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, natural_shape
+from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, read_natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
 from securitynet.datasets.store import FORMAT, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
@@ -55,33 +55,33 @@ def load(
     limit: int | None = None,
     cache: Path | None = None,
 ) -> ImageDataset:
-    """Load a dataset, downloading it first if that is needed and possible.
+    """Load a dataset, downloading it first if that is necessary and possible.
 
-    Images are decoded once, to uint8, and kept in the cache folder under a name made of the content of the source files
-    and of the options here; later calls map that file into memory.
+    Images are decoded once, to uint8, and cached under a key made from the content of the source files and the options
+    below; later calls map that file into memory.
 
     Args:
         reference: A name (see ``securitynet list datasets``), ``folder:PATH`` or ``parquet:PATH``.
-        channels: 1 turns colour into luma (Rec. 601), 3 repeats grey; None leaves the dataset's own.
-        size: Side in pixels of the square that all images are stretched to; None leaves them.
-        resize: Side in pixels that the shorter side of each image is brought to, in proportion; not beside ``size``.
+        channels: 1 converts colour to luma (Rec. 601), 3 repeats grey; None keeps the dataset's own channels.
+        size: Side in pixels of the square to which all images are resized; None keeps their size.
+        resize: Pixels to which the shorter side of each image is resized, in proportion; not together with ``size``.
         crop: Side in pixels of the square that is then cut out of the centre; likewise.
         interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``, antialiased; default bilinear.
-        image_column: Column of the images in a ``parquet:`` dataset, where it has another name than usual.
+        image_column: Column of the images in a ``parquet:`` dataset, if it has an unusual name.
         label_column: Column of the labels, likewise.
-        members: Who is a member, instead of the dataset's own parts: a file (see `securitynet.datasets.members`), names
-            or numbers of records, or a boolean mask over the dataset in its own order.
-        non_members: Who is not; default: all others. Records that are neither are left out of both parts.
+        members: The members, instead of the dataset's own parts: a file (see `securitynet.datasets.members`), names or
+            numbers of records, or a boolean mask over the dataset in its own order.
+        non_members: The non-members; default: all others. Records in neither list are left out of both parts.
         root: Folder of the dataset's files; default ``$SECURITYNET_DATA/datasets/NAME``. A relative PATH starts
             from it.
-        limit: Keep at most this many records of each part: a fixed random choice that keeps the class shares.
+        limit: Largest number of records in each part: a fixed random choice that keeps the class shares.
         cache: Folder to use instead of `securitynet.files.cache_folder`.
 
     Returns:
-        The dataset, checked.
+        The dataset, validated.
 
     Raises:
-        ConfigurationError: If an option makes no sense.
+        ConfigurationError: If an option is invalid.
         UnknownName: If there is no such dataset.
         MissingExtra: If its optional package is not installed.
         DatasetError: If its files are absent and cannot be downloaded, or their content is unusable.
@@ -94,7 +94,7 @@ def load(
     source: Source = DATASETS.get(request.name)(request)
     names = RecordNames(source.pixels, source.parts)
     source = _with_members(reference, source, names, request.root, (members, non_members))
-    # Labels, classes and parts are judged before any work goes into the images.
+    # Labels, classes and parts are validated before any work on the images.
     ImageDataset(
         reference,
         _Undecoded(len(source.labels)),
@@ -127,7 +127,7 @@ def load(
 
 @dataclass(frozen=True)
 class _View:
-    """How the user wants the images: see `load`."""
+    """The requested form of the images: see `load`."""
 
     channels: int | None
     size: int | None
@@ -166,7 +166,7 @@ def _request(reference: str, root: Path | None) -> Request:
     if separator and name in DATASETS:
         raise ConfigurationError(
             f"The dataset {name} takes no path.",
-            hint=f"Write {name}; the folder of its files is a setting of its own (root=... in Python).",
+            hint=f"Write {name}; the folder of its files is a separate setting (root=... in Python).",
         )
     if name.startswith("medmnist-") and name not in DATASETS and f"{name}mnist" in DATASETS:
         name = f"{name}mnist"
@@ -177,7 +177,7 @@ def _request(reference: str, root: Path | None) -> Request:
 
 
 class _Undecoded:
-    """Stands for images while everything else about a dataset is checked."""
+    """Placeholder for the images while the rest of a dataset is validated."""
 
     def __init__(self, count: int) -> None:
         self.shape: tuple[int, ...] = (count, 3, 1, 1)
@@ -193,7 +193,7 @@ def _with_members(
     members, non_members = stated
     if members is None:
         if non_members is not None:
-            raise ConfigurationError("--non-members says who is no member; --members must say who is one.")
+            raise ConfigurationError("--non-members states the non-members; --members must state the members too.")
         return source
     membership = resolve_members(members, non_members, names, reference, folder)
     return replace(
@@ -204,7 +204,7 @@ def _with_members(
 
 
 def _limited(reference: str, source: Source, limit: int) -> Indices | None:
-    """Sorted indices of the records that stay; None if all do."""
+    """Sorted indices of the records to use; None for all."""
     selected = []
     for part, unsorted in source.parts.items():
         indices = np.sort(unsorted)
@@ -239,12 +239,12 @@ def _subset(source: Source, chosen: Indices) -> Source:
 def _images(
     request: Request, source: Source, chosen: Indices | None, view: _View, folder: Path
 ) -> tuple[Images, str, tuple[str, ...]]:
-    """The rendered images, a digest of them, and what a reader must know about them."""
+    """The rendered images, a digest of them, and remarks for the reader."""
     pixels = source.pixels
     indices = np.arange(len(pixels), dtype=np.int64) if chosen is None else chosen
     first = pixels.fetch(indices[:1])[0]
     name = pixels.name(int(indices[0]))
-    natural = natural_shape(first, name)
+    natural = read_natural_shape(first, name)
     rendering = _rendering(view, source, natural)
     notes = list(_describe_view(view, rendering, natural))
     total = len(indices) * int(np.prod(rendering.shape))
@@ -259,22 +259,22 @@ def _images(
         checksums = None
     else:
         checksums = Checksums(folder / "checksums", request.root)
-    # Reading hundreds of gigabytes for a fingerprint would outlast most trials: names and sizes stand for content.
+    # Hashing hundreds of gigabytes would take longer than most trials, so names and sizes stand for the content.
     content = pixels.digest(chosen, checksums)
-    findings = Findings(folder, content)
+    findings = ImageProperties(folder, content)
     if rendering.grey_only and findings.colour:
         rendering = replace(rendering, channels=3, grey_only=False)
     if findings.white is not None or holds_deep(first, name):
         rendering = _with_white(rendering, pixels, findings)
     if lazy:
         if rendering.grey_only:
-            # Whether all of them are grey is not known without opening all of them.
+            # Whether all of them are grey shows only once all have been opened.
             rendering = replace(rendering, channels=view.channels or 3, grey_only=False)
         rendering = replace(rendering, shallow_only=False)
         images: Images = LazyImages(pixels, chosen, rendering)
         key = _key(content, rendering)
     else:
-        images, key, rendering = _rendered_as_found(request, pixels, indices, rendering, findings, folder)
+        images, key, rendering = _render_by_content(request, pixels, indices, rendering, findings, folder)
         notes += note_dark(images)
     white = describe_white(rendering.white)
     return images, key, (*notes, white) if white else tuple(notes)
@@ -292,7 +292,7 @@ def _rendering(view: _View, source: Source, natural: tuple[int, int, int]) -> Re
         width=width,
         resize=view.size is not None,
         crop=source.crop if view.size is not None else None,
-        # A folder may start with a grey image and go on in colour; then all of it is colour.
+        # If a folder starts with a grey image and also has colour images, all of it is colour.
         grey_only=view.channels is None and natural[0] == 1 and not isinstance(source.pixels, ArrayPixels),
         shorter_side=view.resize,
         centre=view.crop,
@@ -316,8 +316,8 @@ def _describe_view(view: _View, rendering: Rendering, natural: tuple[int, int, i
         )
 
 
-def _with_white(rendering: Rendering, pixels: Pixels, findings: Findings) -> Rendering:
-    """The rendering with what is white in images of more than eight bits, looked up or found out."""
+def _with_white(rendering: Rendering, pixels: Pixels, findings: ImageProperties) -> Rendering:
+    """The rendering with the value of white in images with more than eight bits, cached or determined now."""
     white = findings.white
     if white is None:
         white = find_white_of(pixels)
@@ -325,10 +325,10 @@ def _with_white(rendering: Rendering, pixels: Pixels, findings: Findings) -> Ren
     return replace(rendering, white=white, shallow_only=False)
 
 
-def _rendered_as_found(
-    request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, findings: Findings, folder: Path
+def _render_by_content(
+    request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, findings: ImageProperties, folder: Path
 ) -> tuple[torch.Tensor, str, Rendering]:
-    """The images, their key, and how they were rendered after all: what they are like shows while they are decoded."""
+    """Render the images; return them, their key, and the final rendering, which decoding may have changed."""
     while True:
         try:
             return *_rendered(request, pixels, indices, rendering, findings.content, folder), rendering
@@ -355,5 +355,5 @@ def _rendered(
 
 
 def _key(content: str, rendering: Rendering) -> str:
-    """Digest of rendered images. Options that leave every image as it is do not change it."""
+    """Digest of rendered images. Options that change no image do not change it."""
     return stable_hash({"format": FORMAT, "content": content, "rendering": rendering.options()}, 64)

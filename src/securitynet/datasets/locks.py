@@ -1,4 +1,4 @@
-"""One process at a time, where the system has file locks."""
+"""File locks that admit one process at a time, on systems that have them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
-    """Hold a lock on the file ``path``, made if absent; it ends with the block or with the process.
+    """Hold a lock on the file ``path``, created if absent; it ends with the block or with the process.
 
     Yields:
-        Whether the lock is held. Windows and some network file systems have none: there two processes may do the same
-        work, which is safe, because what they write takes its place whole.
+        Whether the lock is held. Windows and some network file systems have no such locks. Two processes may then do
+        the same work, which is safe, because their files are replaced as a whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""MedMNIST (Yang et al., 2023) through its package, which knows names, addresses and checksums."""
+"""MedMNIST (Yang et al., 2023) through its package, which has the names, addresses and checksums."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PARTS = {"train": "train", "test": "test", "val": "validation"}
 
 
 def medmnist(request: Request) -> Source:
-    """One two-dimensional MedMNIST set, 28×28, with its three parts.
+    """One two-dimensional MedMNIST dataset, 28×28, with its three parts.
 
     Raises:
         MissingExtra: If the package ``medmnist`` is not installed.
-        DatasetError: If the set has several labels an image, or its file is unusable.
+        DatasetError: If the dataset has several labels per image, or its file is unusable.
     """
     try:
         from medmnist.info import INFO
@@ -31,8 +31,8 @@ def medmnist(request: Request) -> Source:
     info = INFO[flag]
     if "multi-label" in info["task"]:
         raise DatasetError(
-            f"{request.name} has several labels an image ({len(info['label'])} findings, any of them at once); a "
-            "target answers with one class.",
+            f"{request.name} has several labels per image ({len(info['label'])} findings, any of them at once); a "
+            "target predicts one class per image.",
             hint="Use a MedMNIST set with one label, such as medmnist-pathmnist.",
         )
     path = fetch(RemoteFile(info["url"], f"{flag}.npz", f"md5:{info['MD5']}"), request.root)
@@ -64,7 +64,7 @@ def _labels(path: Path, name: str) -> NDArray[np.int64]:
     values = _array(path, name)
     if values.dtype.kind not in "iu" or values.size != len(values):
         raise DatasetError(
-            f"{path}: {name} has shape {values.shape} and type {values.dtype}, not one integer an image."
+            f"{path}: {name} has shape {values.shape} and type {values.dtype}, not one integer per image."
         )
     return values.reshape(-1).astype(np.int64)
 
@@ -78,7 +78,7 @@ def _array(path: Path, name: str) -> NDArray[np.uint8]:
 
 
 def _image_shape(path: Path, name: str, count: int) -> tuple[int, int, int]:
-    """(H, W, C) from the header alone: the array itself may have hundreds of megabytes."""
+    """(H, W, C) from the header only, as the array itself may take hundreds of megabytes."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
             version = np.lib.format.read_magic(stream)

@@ -1,9 +1,9 @@
-"""Who is a member, as the user states it: a list of files or numbers of records, or a mask.
+"""The members as the user states them: a list of files or numbers of records, or a mask.
 
-A list is a text file with one record a line, or a table with a column ``file`` (also ``path``, ``image``, ``id``) or
-``record`` (also ``index``), and perhaps a column ``member`` of 1 and 0. Files are written as results write them:
-relative to the folder of the dataset, or with that folder before them; a part of the path will do where it is unique,
-and so will a name without its ending. Numbers count the dataset's records from 0, in its own order.
+A list is a text file with one record per line, or a table with a column ``file`` (also ``path``, ``image``, ``id``) or
+``record`` (also ``index``), and optionally a column ``member`` of 1 and 0. Files are written as in results: relative to
+the folder of the dataset, or with that folder before them; a unique part of the path is enough, and so is a name
+without its suffix. Numbers count the dataset's records from 0, in its own order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.text import Table, decode
+from securitynet.datasets.text import TextTable, decode
 from securitynet.errors import DatasetError, SplitError
 from securitynet.files import expand_home, printable
 
@@ -41,12 +41,12 @@ _LAYOUT = (
 
 @dataclass(frozen=True)
 class Membership:
-    """Who is a member of a dataset.
+    """The members of a dataset.
 
     Attributes:
         members: Sorted numbers of records.
         non_members: Likewise; disjoint.
-        notes: What a reader of results must know about it.
+        notes: Remarks for the reader of results.
     """
 
     members: Indices
@@ -57,14 +57,14 @@ class Membership:
 def resolve_members(
     members: Stated, non_members: Stated | None, names: Sequence[str], reference: str, folder: Path | None = None
 ) -> Membership:
-    """Find the records that are stated to be members, and those that are stated not to be.
+    """Find the records that are stated to be members and non-members.
 
     Args:
-        members: Who is a member.
-        non_members: Who is not; None: all others, or where a table says so of some, those.
-        names: Of the records, as results give them.
-        reference: What to call the dataset.
-        folder: That names of files start from; None if they start from none.
+        members: The members.
+        non_members: The non-members; None: all others or, if a table marks some records as non-members, those.
+        names: Names of the records, as in results.
+        reference: Reference of the dataset, for messages.
+        folder: Folder to which names of files are relative; None if there is none.
 
     Raises:
         DatasetError: If a list cannot be read, or an entry names no record or more than one.
@@ -97,11 +97,16 @@ def resolve_members(
 
 
 def with_members(dataset: ImageDataset, members: Stated, non_members: Stated | None = None) -> ImageDataset:
-    """The dataset with the stated members as its training part, and the stated non-members as its test part.
+    """Copy a dataset with the stated members as its training part and the stated non-members as its test part.
+
+    Args:
+        dataset: The dataset.
+        members: The members.
+        non_members: The non-members; None for all others.
 
     Raises:
         DatasetError: If a list cannot be read, or an entry names no record or more than one.
-        SplitError: Likewise.
+        SplitError: If a record is listed as both, or there are no members, or no non-members.
     """
     names = dataset.record_names
     if names is None:
@@ -116,7 +121,7 @@ def with_members(dataset: ImageDataset, members: Stated, non_members: Stated | N
 
 
 def _resolve(stated: Stated, what: str, lookup: _Lookup) -> tuple[Indices, Indices | None]:
-    """The records that are stated, and those that a column says are none."""
+    """The stated records, and those that a column marks as the opposite."""
     if isinstance(stated, str | Path):
         return _from_file(expand_home(stated), lookup)
     values = stated.tolist() if hasattr(stated, "tolist") else list(stated)
@@ -141,13 +146,13 @@ def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
     shown = printable(str(path))
     try:
         text = decode(path.read_bytes(), errors="surrogateescape")
-        table = Table(text)
+        table = TextTable(text)
     except FileNotFoundError as error:
         raise DatasetError(f"There is no list of members {shown}.") from error
     except OSError as error:
         raise DatasetError(f"{shown} cannot be read: {error.strerror}.", hint=_LAYOUT) from error
     except ValueError as error:
-        raise DatasetError(f"{shown} is no text file: {error}.", hint=_LAYOUT) from error
+        raise DatasetError(f"{shown} is not a text file: {error}.", hint=_LAYOUT) from error
     header = [name.casefold() for name in table.header]
     column = next((header.index(name) for name in (*_FILES, *_NUMBERS) if name in header), None)
     if column is None:
@@ -167,7 +172,7 @@ def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
     return chosen, lookup.find_all(no, shown, "line", numbered=numbered) if no else None
 
 
-def _from_lines(text: str, table: Table, shown: str, lookup: _Lookup) -> Indices:
+def _from_lines(text: str, table: TextTable, shown: str, lookup: _Lookup) -> Indices:
     lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
     entries = [(number, line.strip("\"'")) for number, line in lines if line]
     if not entries:
@@ -180,7 +185,7 @@ def _from_lines(text: str, table: Table, shown: str, lookup: _Lookup) -> Indices
 
 
 class _Lookup:
-    """From what the user writes to numbers of records."""
+    """Finds the numbers of records for entries of the user."""
 
     def __init__(self, names: Sequence[str], reference: str, folder: Path | None) -> None:
         self.count = len(names)
@@ -194,7 +199,7 @@ class _Lookup:
 
     @cached_property
     def _ends(self) -> dict[str, int]:
-        """End of a name, with and without the ending of the file -> record; -1 where it is not unique."""
+        """End of a name, with and without the suffix of the file -> record; -1 if it is not unique."""
         records: dict[str, int] = {}
         for name, number in self._exact.items():
             start = 0
@@ -209,11 +214,11 @@ class _Lookup:
         return records
 
     def holds(self, text: str) -> bool:
-        """Whether a record is called so."""
+        """Whether a record has this name."""
         return self._find(_normal(text)) is not None
 
     def check_numbers(self, values: Iterable[int], where: str) -> Indices:
-        """The numbers of records, as an array.
+        """Convert numbers of records to an array.
 
         Raises:
             DatasetError: If there is no such record.
@@ -228,12 +233,12 @@ class _Lookup:
         return indices.astype(np.int64)
 
     def find_all(self, entries: list[tuple[int, str]], where: str, unit: str, *, numbered: bool = False) -> Indices:
-        """Sorted numbers of the records that entries name; naming one twice does no harm.
+        """Sorted numbers of the records that entries name; naming one twice is harmless.
 
         Args:
-            entries: Number of the line, and what it says.
-            where: What to call the list in a message.
-            unit: What to call an entry.
+            entries: Number of the line, and its text.
+            where: Name of the list, for messages.
+            unit: Name of an entry, for messages.
             numbered: Whether the entries are known to be numbers of records.
 
         Raises:
@@ -242,7 +247,7 @@ class _Lookup:
         if numbered:
             for line, text in entries:
                 if not _is_number(text):
-                    raise DatasetError(f"{where}, {unit} {line}: {text!r} is no number of a record.", hint=_LAYOUT)
+                    raise DatasetError(f"{where}, {unit} {line}: {text!r} is not the number of a record.", hint=_LAYOUT)
             return np.unique(self.check_numbers((int(float(text)) for _, text in entries), where))
         records = [self._find(_normal(text)) for _, text in entries]
         if entries and all(text.isdigit() for _, text in entries):
@@ -264,7 +269,7 @@ class _Lookup:
         return np.unique(np.array(records, dtype=np.int64))
 
     def _choose(self, numbers: list[int], records: list[int | None], where: str) -> Indices:
-        """What a list of whole numbers means: names of files without their ending, or numbers of records."""
+        """Interpret a list of whole numbers: names of files without their suffix, or numbers of records."""
         named = (
             None if any(record is None or record < 0 for record in records) else np.unique(np.array(records, np.int64))
         )
@@ -278,7 +283,7 @@ class _Lookup:
         return named
 
     def _find(self, text: str) -> int | None:
-        """The record of a name; None if there is none, -1 if there are several."""
+        """The record with a name; None if there is none, -1 if there are several."""
         if text in self._exact:
             return self._exact[text]
         if self._folder is not None and f"/{self._folder}/" in f"/{text}":
@@ -289,12 +294,12 @@ class _Lookup:
                     return self._exact[inner]
         record = self._ends.get(text)
         if record is not None and text.isdigit() and record >= 0 and "." not in self._names[record].rpartition("/")[2]:
-            return None  # train/17 is no file called 17
+            return None  # train/17 is not a file called 17
         return record
 
 
 def _normal(name: str) -> str:
-    """A name as it is compared: one form of accents, slashes, no ``./``."""
+    """The form in which names are compared: normalised accents and slashes, without ``./``."""
     text = unicodedata.normalize("NFC", printable(name.strip())).replace("\\", "/")
     while text.startswith("./"):
         text = text[2:]

@@ -1,4 +1,4 @@
-"""Items of datasets that are given as objects, one reader for all kinds: torch, arrays, Hugging Face."""
+"""Items of datasets that are given as objects, with one reader for all kinds: torch, arrays, Hugging Face."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Items:
 
     Attributes:
         part: ``train`` or ``test``, for messages and names of records.
-        name: What to call the object.
-        get: The item of a number, as (image, label).
-        count: How many there are.
-        pipeline: Its transform, taken apart; None if it has none that is known of.
-        without: The same items before that transform; None if they cannot be had.
-        class_names: In the order of the labels; None if the object does not say.
+        name: Name of the object.
+        get: Returns the item with a number, as (image, label).
+        count: Number of items.
+        pipeline: Its transform, decomposed; None if it has no known transform.
+        without: The same items before that transform; None if they are not accessible.
+        class_names: In the order of the labels; None if the object does not state them.
         files: Names of the records; None if they have none.
     """
 
@@ -57,18 +57,18 @@ class Items:
         return self if self.without is None else replace(self, get=self.without)
 
     def describe(self, index: int) -> str:
-        """What to call an item in a message."""
+        """Name of an item, for messages."""
         return f"Item {index} of {self.part}"
 
     def record_names(self) -> Iterable[str]:
-        """What results call the records."""
+        """Names of the records in results."""
         return self.files or (f"{self.part}/{index}" for index in range(self.count))
 
     def read(self, index: int) -> tuple[Any, Any]:
         """Image and label of an item.
 
         Raises:
-            DatasetError: If the object fails to give it.
+            DatasetError: If the object fails to return it.
         """
         try:
             return self.get(index)
@@ -82,7 +82,7 @@ def open_items(value: Any, part: str) -> Items:
     """Make a reader for an object.
 
     Raises:
-        DatasetError: If it is nothing of the kind, or empty.
+        DatasetError: If it is of no accepted kind, or empty.
     """
     if isinstance(value, torch.utils.data.DataLoader):
         value = value.dataset
@@ -96,7 +96,7 @@ def open_items(value: Any, part: str) -> Items:
         items = _open_torch(value, part)
     else:
         kind = "a stream without a length" if hasattr(value, "__next__") else type(value).__name__
-        raise DatasetError(f"{part} is {kind}, which is no dataset of images.", hint=_HINT)
+        raise DatasetError(f"{part} is {kind}, which is not a dataset of images.", hint=_HINT)
     if not len(items):
         raise DatasetError(f"{part} is empty.")
     return items
@@ -138,7 +138,7 @@ def _open_hugging_face(dataset: Any, part: str) -> Items:
     label = _column(features, "ClassLabel", _LABELS, part)
     names = getattr(features[label], "names", None)
     if hasattr(dataset, "with_format"):
-        dataset = dataset.with_format(None)  # the images themselves, whatever form or transform was set
+        dataset = dataset.with_format(None)  # the images themselves, whatever format or transform was set
 
     def get(index: int) -> tuple[Any, Any]:
         row = dataset[index]
@@ -156,7 +156,7 @@ def _column(features: Mapping[str, Any], kind: str, usual: tuple[str, ...], part
         candidates = []
     if not candidates:
         raise DatasetError(
-            f"{part} has the columns {', '.join(features)}: which are the {usual[0]}s cannot be told.",
+            f"{part} has the columns {', '.join(features)}: which of them are the {usual[0]}s is unclear.",
             hint=f"Rename one to {usual[0]} with rename_column.",
         )
     return candidates[0]
@@ -197,7 +197,7 @@ def _pair(item: Any, part: str) -> tuple[Any, Any]:
 
 
 def _strip(dataset: Any) -> tuple[Any, list[Any]]:
-    """A dataset without its transforms of images, and those; nothing that the user holds is changed."""
+    """A copy of a dataset without its image transforms, and these transforms; the user's object is not changed."""
     if isinstance(dataset, torch.utils.data.Subset):
         inner, transforms = _strip(dataset.dataset)
         return torch.utils.data.Subset(inner, dataset.indices), transforms
@@ -234,7 +234,7 @@ def _classes(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _files(dataset: Any) -> tuple[str, ...] | None:
-    """Paths of the images below the folder of an `ImageFolder` and its like, with the name of that folder before."""
+    """Paths of the images below the folder of an `ImageFolder` or similar, preceded by the name of that folder."""
     if isinstance(dataset, torch.utils.data.Subset):
         inner = _files(dataset.dataset)
         return None if inner is None else tuple(inner[int(index)] for index in dataset.indices)

@@ -1,4 +1,4 @@
-"""How a dataset is read, as options of the command line and of study files. This module imports no torch."""
+"""How a dataset is read, as options of the command line and of study files. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class ImageOptions(BaseModel):
-    """What of a dataset's files is used, and what its images become."""
+    """Which files of a dataset are used, and how images are rendered. The description of each field is its help text.
+
+    Attributes:
+        resize: Pixels to which the shorter side of each image is resized.
+        crop: Side in pixels of the square cut out of the centre.
+        interpolation: Method of resizing.
+        image_column: Column of the images in a ``parquet:`` dataset.
+        label_column: Column of the labels in a ``parquet:`` dataset.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +42,7 @@ class ImageOptions(BaseModel):
 
 
 def _listed(value: Any) -> Any:
-    """Masks and indices as arrays and tensors become lists; text is a path."""
+    """Convert masks and indices in arrays and tensors to lists; text is a path."""
     if isinstance(value, str):
         return Path(value)
     return value.tolist() if hasattr(value, "tolist") else value

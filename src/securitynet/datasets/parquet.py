@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.columns import attribute
-from securitynet.datasets.parquet_columns import Columns, choose_columns, feature_of, no_column
+from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, feature_of
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
@@ -32,10 +32,10 @@ _LAYOUT = "It should hold train.parquet and test.parquet (or train-*.parquet, te
 def parquet(request: Request) -> Source:
     """Read labels and class names; images are left in their files.
 
-    Column ``image`` is a struct with ``bytes`` (or plain binary), column ``label`` integers; where they have other
-    names, the request says which, or there is only one that can be meant. Class names come from the
-    schema's Hugging Face metadata where it has them; else classes are named by their numbers. Further columns of
-    integers, booleans or strings with few different values are attributes; null is not annotated.
+    Column ``image`` is a struct with ``bytes`` (or plain binary), and column ``label`` holds integers; if they have
+    other names, the request states them, or only one column is possible. Class names come from the schema's Hugging
+    Face metadata if it has them; otherwise classes are named by their numbers. Further columns of integers, booleans or
+    strings with few different values are attributes; null means that a record is not annotated.
 
     Raises:
         DatasetError: If files, columns or labels are missing or of the wrong type.
@@ -70,7 +70,7 @@ def parquet(request: Request) -> Source:
 class ParquetPixels:
     """The images of several Parquet files, one after another.
 
-    The row group that was read last is kept: reading in order decodes each once.
+    The row group that was read last stays in memory: reading in order decodes each once.
 
     Args:
         files: Path and opened file, in the order of the records.
@@ -104,14 +104,14 @@ class ParquetPixels:
         return f"{self._files[number][0].name}/{index - int(self._file_starts[number])}"
 
     def fetch(self, indices: Indices) -> list[Item]:
-        """Encoded images; each row group that is touched is read once."""
+        """Encoded images; each row group that contains one is read once."""
         items: list[Item] = [b""] * len(indices)
         groups = np.searchsorted(self._starts, indices, side="right") - 1
         for group in np.unique(groups):
             positions = np.flatnonzero(groups == group)
             rows = indices[positions] - self._starts[group]
             column = self._column(int(group))
-            # One image is looked at for its shape; take() would import more for it than that takes.
+            # One image is read for its shape; take() would import more than that needs.
             taken = [column[int(rows[0])].as_py()] if len(rows) == 1 else column.take(pa.array(rows)).to_pylist()
             for position, encoded in zip(positions, taken, strict=True):
                 if not encoded:
@@ -124,7 +124,7 @@ class ParquetPixels:
         return items
 
     def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
-        """Over the files, and the indices."""
+        """Digest of the files and the indices."""
         paths = [path for path, _ in self._files]
         if checksums is None:
             marks = [f"{path.name} {path.stat().st_size}" for path in paths]
@@ -136,7 +136,7 @@ class ParquetPixels:
     def _column(self, group: int) -> pa.ChunkedArray:
         with self._lock:
             if self._held is None or self._held[0] != group:
-                self._held = None  # the old one is let go before the new one is read
+                self._held = None  # the old one is released before the new one is read
                 number, inside = self._groups[group]
                 path, file = self._files[number]
                 try:
@@ -145,7 +145,7 @@ class ParquetPixels:
                     raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
                 if pa.types.is_struct(column.type):
                     field = column.type.get_field_index("bytes")
-                    # flatten, unlike field, carries a struct that is null over to its fields.
+                    # flatten, unlike field, makes the fields of a null struct null.
                     column = pa.chunked_array([chunk.flatten()[field] for chunk in column.chunks])
                 self._held = (group, column)
             return self._held[1]
@@ -174,7 +174,7 @@ def _files(root: Path) -> dict[str, list[Path]]:
 
 
 def _part_files(root: Path, part: str) -> Iterator[Path]:
-    # Hub repositories keep the shards in a folder called data.
+    # Hub repositories store the shards in a folder called data.
     for folder in (root, root / "data"):
         if (folder / f"{part}.parquet").is_file():
             yield folder / f"{part}.parquet"
@@ -192,10 +192,10 @@ def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
         raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
 
 
-def _check_image_column(path: Path, schema: pa.Schema, columns: Columns) -> None:
+def _check_image_column(path: Path, schema: pa.Schema, columns: ParquetColumns) -> None:
     for column in (columns.image, columns.label):
         if column not in schema.names:
-            raise no_column(path, schema, column)
+            raise explain_no_column(path, schema, column)
     kind = schema.field(columns.image).type
     if pa.types.is_struct(kind):
         position = kind.get_field_index("bytes")
@@ -220,15 +220,15 @@ def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DatasetError(f"{path}, row {row} has no label ({column.null_count} rows have none).")
-    # Not column.to_numpy(), which imports pandas: that would take longer than all the rest.
+    # Not column.to_numpy(), which imports pandas; that import would take longer than everything else.
     values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(np.from_dlpack(chunk) for chunk in column.chunks)])
     if values.size and values.max() > np.iinfo(np.int64).max:
-        raise DatasetError(f"{path}: column {name!r} holds {values.max()}, which is no class number.")
+        raise DatasetError(f"{path}: column {name!r} holds {values.max()}, which is not a class number.")
     return values.astype(np.int64)
 
 
-def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: Columns) -> dict[str, Attribute]:
-    """Columns of the first file that hold attributes; records of files that lack one are not annotated."""
+def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: ParquetColumns) -> dict[str, Attribute]:
+    """Columns of the first file that hold attributes; records of files without such a column are not annotated."""
     schema: pa.Schema = files[0][1].schema_arrow
     names = [
         name

@@ -1,4 +1,4 @@
-"""Which column of a Parquet file holds the images, and which the labels."""
+"""Which column of a Parquet file holds the images, and which one the labels."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ from securitynet.errors import DatasetError
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Names of the two columns."""
+class ParquetColumns:
+    """Names of the two columns.
+
+    Attributes:
+        image: Column of the images.
+        label: Column of the labels.
+    """
 
     image: str = "image"
     label: str = "label"
 
 
-def choose_columns(request: Request, first: tuple[Path, pq.ParquetFile]) -> Columns:
-    """The columns that the request names; else ``image`` and ``label``; else the only ones that can be meant.
+def choose_columns(request: Request, first: tuple[Path, pq.ParquetFile]) -> ParquetColumns:
+    """Choose the columns: those that the request names, else ``image`` and ``label``, else the only possible ones.
 
     Args:
-        request: May name them.
+        request: The request, which may name them.
         first: Path and opened file of the training part.
 
     Raises:
-        DatasetError: If a column that was named is missing, or none or several can be meant.
+        DatasetError: If a named column is missing, or if there is no possible column or more than one.
     """
     path, file = first
     schema = file.schema_arrow
-    return Columns(
+    return ParquetColumns(
         image=_choose(path, schema, request.image_column, "image", "Image", _may_hold_images),
         label=_choose(path, schema, request.label_column, "label", "ClassLabel", _may_hold_labels),
     )
@@ -46,17 +51,17 @@ def _choose(
 ) -> str:
     if stated is not None:
         if stated not in schema.names:
-            raise no_column(path, schema, stated)
+            raise explain_no_column(path, schema, stated)
         return stated
     if usual in schema.names:
         return usual
-    # Hugging Face's metadata say what a column is for; where there are none, its type must.
+    # Hugging Face's metadata state the use of a column; without them, its type decides.
     declared = [name for name in schema.names if feature_of(schema, name).get("_type") == kind]
     suitable = [name for name in schema.names if suits(schema.field(name).type)]
     candidates = declared or ([name for name in suitable if name.lower() in _USUAL[usual]] or suitable)
     if len(candidates) == 1:
         return str(candidates[0])
-    raise no_column(path, schema, usual, candidates)
+    raise explain_no_column(path, schema, usual, candidates)
 
 
 _USUAL = {
@@ -65,8 +70,15 @@ _USUAL = {
 }
 
 
-def no_column(path: Path, schema: pa.Schema, name: str, candidates: list[str] | None = None) -> DatasetError:
-    """The error for a column that is not there, naming those that are."""
+def explain_no_column(path: Path, schema: pa.Schema, name: str, candidates: list[str] | None = None) -> DatasetError:
+    """Make the error for a missing column, which lists the existing ones.
+
+    Args:
+        path: The file.
+        schema: Its schema.
+        name: Name of the missing column.
+        candidates: Columns that could be meant.
+    """
     option = "--image-column" if name == "image" else "--label-column"
     hint = "Name the columns with --image-column and --label-column."
     if candidates:
@@ -77,7 +89,7 @@ def no_column(path: Path, schema: pa.Schema, name: str, candidates: list[str] | 
 
 
 def feature_of(schema: pa.Schema, column: str) -> dict[str, Any]:
-    """What Hugging Face's metadata in a schema say about a column; empty if they say nothing."""
+    """Hugging Face's metadata on a column; empty if there are none."""
     raw: bytes = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         feature = json.loads(raw)["info"]["features"][column]

@@ -1,6 +1,6 @@
 """Names of parts: ``train``, ``training_set``, ``Test``, ``valid`` and the like, distinguished from names of classes.
 
-A part that is taken for a class turns a classifier of cats and dogs into one of ``training_set`` and ``test_set``.
+If parts were taken for classes, a classifier of cats and dogs would become one of ``training_set`` and ``test_set``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _GLUED = re.compile(rf"({'|'.join(_PARTS)})({'|'.join(sorted(_FILLERS, key=len, 
 
 
 def _tokens(name: str) -> list[str]:
-    """``trainingSet_2`` -> training, set, 2; ``testset`` -> test, set."""
+    """Split a name: ``trainingSet_2`` -> training, set, 2; ``testset`` -> test, set."""
     words: list[str] = []
     for token in _TOKEN.findall(name):
         glued = _GLUED.fullmatch(token.lower())
@@ -62,24 +62,24 @@ def _tokens(name: str) -> list[str]:
 
 
 def read_part(name: str) -> str | None:
-    """The part that a name stands for, or None: ``Training``, ``training_set``, ``trainImages`` are ``train``."""
+    """The part that a name denotes, or None: ``Training``, ``training_set``, ``trainImages`` are ``train``."""
     tokens = _tokens(name)
     words = [token for token in tokens if token not in _FILLERS]
     return _PARTS.get(words[0]) if len(words) == 1 else None
 
 
 def stands_for_validation(name: str) -> bool:
-    """Whether a name beside a training part is that of a validation part by another word (``dev``, ``holdout``)."""
+    """Whether a name beside a training part is another word for a validation part (``dev``, ``holdout``)."""
     words = [token for token in _tokens(name) if token not in _FILLERS]
     return "".join(words) in _LIKE_VALIDATION
 
 
 def looks_like_part(name: str, *, holds_folders: bool) -> bool:
-    """Whether a name is so like that of a part that it should not be taken for a class without a word.
+    """Whether a name resembles that of a part so closely that it should not silently be taken for a class.
 
     Args:
-        name: Of a folder.
-        holds_folders: Whether there are folders in it, as there are in parts. Names that may well be those of a class
+        name: Name of a folder.
+        holds_folders: Whether it contains folders, as parts do. Names that may well be those of a class
             (``train_station``, ``valid`` beside ``invalid``, ``split``) count only then.
     """
     tokens = _tokens(name)
@@ -91,7 +91,7 @@ def looks_like_part(name: str, *, holds_folders: bool) -> bool:
 
 
 def assign_parts(names: Sequence[str]) -> Mapping[str, list[str]]:
-    """Part -> the names that stand for it, where names of one kind carry a common word (``seg_train``, ``seg_test``).
+    """Part -> the names that denote it, if names of one kind share a common word (``seg_train``, ``seg_test``).
 
     Empty unless there is a training part.
     """
@@ -109,6 +109,6 @@ def assign_parts(names: Sequence[str]) -> Mapping[str, list[str]]:
         rest = tuple(word for word in words if word not in _PARTS)
         if len(kinds) == 1:
             groups.setdefault(rest, {}).setdefault(kinds[0], []).append(name)
-    # Two groups are classes with parts of their own (cat_train, dog_train), which nothing here understands.
+    # Two groups are classes with parts of their own (cat_train, dog_train), a layout that is not supported.
     alone = next(iter(groups.values())) if len(groups) == 1 else {}
     return alone if TRAIN in alone and len(alone) > 1 else {}

@@ -58,8 +58,8 @@ def cub200(request: Request) -> Source:
 def imagenet(request: Request) -> Source:
     """ImageNet (ILSVRC 2012): ``train`` is the training set, ``test`` the validation set, whose labels are public.
 
-    Classes are numbered in the sorted order of their WordNet identifiers, as everywhere. Either part may be absent.
-    With an image size, the shorter side is brought to size/0.875 and the centre is cut out, as these models are tested.
+    Classes are numbered in the sorted order of their WordNet identifiers, as is usual. Either part may be absent. With
+    an image size, the shorter side is resized to size/0.875 and the centre is cut out, as these models are tested.
 
     Raises:
         DatasetError: If neither part is there, or labels of the validation set are missing.
@@ -111,7 +111,7 @@ def _synsets(root: Path) -> dict[str, str]:
 
 
 def _flat(root: Path, folder: Path, wnids: list[str]) -> dict[str, list[Path]]:
-    """Images of a validation folder without subfolders, by wnid."""
+    """Images of a validation folder without list_subfolders, by WordNet identifier."""
     images = list_images(folder).images
     truth = _truth(root, images, wnids)
     by_wnid: dict[str, list[Path]] = {}
@@ -124,7 +124,7 @@ def _flat(root: Path, folder: Path, wnids: list[str]) -> dict[str, list[Path]]:
 
 
 def _truth(root: Path, images: list[Path], wnids: list[str]) -> dict[str, str]:
-    """Stem of an image's name -> wnid."""
+    """Name of an image without suffix -> WordNet identifier."""
     solution = root / "LOC_val_solution.csv"
     if solution.is_file():
         rows = list(csv.DictReader(read_lines(solution)))
@@ -143,7 +143,7 @@ def _truth(root: Path, images: list[Path], wnids: list[str]) -> dict[str, str]:
             if len(numbers) != len(images):
                 raise DatasetError(f"{truth} has {len(numbers)} labels for {len(images)} images.", hint=_IMAGENET_HINT)
             by_number = _devkit(meta)
-            # The kit's own numbering is not the sorted order of the identifiers; meta.mat translates.
+            # The kit's own numbering is not the sorted order of the identifiers; meta.mat maps one to the other.
             return {path.stem: by_number.get(number.strip(), "") for path, number in zip(images, numbers, strict=True)}
     raise DatasetError(
         f"The images in {root / 'val'} are not sorted into classes, and no labels lie beside them.", hint=_IMAGENET_HINT
@@ -162,11 +162,11 @@ def _wnid(label: str, wnids: list[str], listing: Path) -> str:
 
 
 def _devkit(path: Path) -> dict[str, str]:
-    """ILSVRC2012 number -> wnid, from the development kit."""
+    """ILSVRC2012 number -> WordNet identifier, from the development kit."""
     from scipy.io import loadmat
 
     try:
         synsets = loadmat(path, squeeze_me=True)["synsets"]
         return {str(int(entry["ILSVRC2012_ID"])): str(entry["WNID"]) for entry in np.atleast_1d(synsets)}
-    except Exception as error:  # the reader meets arbitrary bytes, and raises arbitrary errors
+    except Exception as error:  # the reader gets arbitrary bytes, and raises arbitrary errors
         raise DatasetError(f"{path} is not the development kit's meta.mat: {error}.") from error

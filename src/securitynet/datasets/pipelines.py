@@ -1,7 +1,7 @@
-"""Transforms of torchvision datasets, read instead of run: what shapes an image, what normalises it, what is random.
+"""Transforms of torchvision datasets, read instead of run: shaping, normalisation, random augmentation.
 
-An assessment needs the images as they are, in [0, 1]: what normalises them belongs to the target, where an adversary's
-queries pass through it too, and random augmentation belongs to training alone.
+An assessment needs the images as they are, in [0, 1]. Normalisation belongs to the target, where an adversary's queries
+pass through it too, and random augmentation belongs to training only.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _RANDOM = {
 
 
 class InputTransform(Record):
-    """What stands between an image in [0, 1] and a model; the fields of `securitynet.models`' preprocessing.
+    """Preprocessing between an image in [0, 1] and a model; the fields are those of the models' `Preprocessing`.
 
     Attributes:
-        mean: Per channel; empty for none.
+        mean: One value per channel; empty for none.
         std: Likewise.
         input_size: Height and width; None for the images' own.
-        crop_share: Share of the shorter side that the input shows; None: all of the image.
-        interpolation: Of the resizing.
+        crop_share: Share of the shorter side that the input shows; None for the whole image.
+        interpolation: Method of resizing.
     """
 
     mean: tuple[float, ...] = ()
@@ -50,14 +50,14 @@ class InputTransform(Record):
 
 @dataclass
 class Pipeline:
-    """A transform, taken apart.
+    """A transform, decomposed.
 
     Attributes:
         shaping: Resizing, cropping and the like, in order; each takes a Pillow image.
         normalisation: (mean, deviation) per channel; None for none.
         random: Names of random transforms, which are left out.
-        random_sizes: (height, width) to which they bring images.
-        unread: Name of a transform that is not understood; None if all are.
+        random_sizes: (height, width) to which they resize images.
+        unread: Name of a transform that is not recognised; None if all are.
     """
 
     shaping: list[Step] = field(default_factory=list)
@@ -67,12 +67,12 @@ class Pipeline:
     unread: str | None = None
 
     def describe_shaping(self) -> str:
-        """The shaping in torchvision's words; equal texts do equal things."""
+        """The shaping in torchvision's notation; equal texts have equal effects."""
         return ", ".join(str(step) for step in self.shaping)
 
 
 def read_pipeline(transform: Any) -> Pipeline:
-    """Take a transform apart. Nothing of it is called."""
+    """Decompose a transform. None of it is called."""
     pipeline = Pipeline()
     for step in _flatten(transform):
         name, known = type(step).__name__, type(step).__module__.startswith(_LIBRARIES)
@@ -92,9 +92,14 @@ def read_pipeline(transform: Any) -> Pipeline:
 
 
 def move_to_input(pipeline: Pipeline, height: int, width: int) -> InputTransform | None:
-    """The shaping as part of the target, for images of one shape; None if it must be done to the images beforehand.
+    """Express the shaping as part of the target, for images of one shape; None if it must be applied to the images.
 
-    Shrinking is done beforehand: the images take less room, and come out exactly as the pipeline makes them.
+    Images are shrunk beforehand: they then take less memory, and are exactly as the pipeline makes them.
+
+    Args:
+        pipeline: The decomposed transform.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
     """
     names = [type(step).__name__ for step in pipeline.shaping]
     if not names:
@@ -134,7 +139,7 @@ def _flatten(transform: Any) -> Iterator[Any]:
     elif name in _GROUPS:
         for step in getattr(transform, "transforms", transform):
             yield from _flatten(step)
-    elif name == "ImageClassification":  # what torchvision's weights give
+    elif name == "ImageClassification":  # the attribute of torchvision's weights
         kinds: Any = import_torchvision("torchvision.transforms")
         yield kinds.Resize(transform.resize_size, interpolation=transform.interpolation)
         yield kinds.CenterCrop(transform.crop_size)

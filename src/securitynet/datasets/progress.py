@@ -1,4 +1,4 @@
-"""Progress bars on stderr, only where a person watches."""
+"""Progress bars on stderr, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int | None, *, in_bytes: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yield a function that moves the bar on by a number of steps.
+    """Yield a function that advances the bar by a number of steps.
 
     Args:
-        description: What is being done.
-        total: How many steps there are; None if not known.
+        description: The task.
+        total: Number of steps; None if unknown.
         in_bytes: Whether steps are bytes.
     """
     from rich.console import Console

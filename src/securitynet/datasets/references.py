@@ -1,4 +1,4 @@
-"""What the user may have meant by a dataset reference that names none."""
+"""Suggestions for a dataset reference that names no dataset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 def suggest_reference(text: str) -> None:
-    """Raise an error that says how to write it if ``text`` is the path of something; else do nothing.
+    """Raise an error that shows the correct form if ``text`` is the path of a dataset; else do nothing.
 
     Raises:
-        DatasetError: If it is the path of a folder or a file, or looks like one that is absent.
+        DatasetError: If it is the path of a folder or a file, or looks like a path that does not exist.
         ConfigurationError: If it starts with ``~`` and a user that does not exist.
     """
     path = expand_home(text)
@@ -32,7 +32,7 @@ def suggest_reference(text: str) -> None:
 
 
 def suggest_other_scheme(root: Path, scheme: str) -> str | None:
-    """A hint for a folder that was given as ``folder:`` and holds tables, or as ``parquet:`` and holds none."""
+    """A hint for a folder that was given as ``folder:`` and contains tables, or as ``parquet:`` and contains none."""
     try:
         likely = _scheme(root) if root.is_dir() else scheme
     except (OSError, ConfigurationError):

@@ -1,4 +1,4 @@
-"""The datasets that can be referred to, by name. Nothing heavy is imported here."""
+"""The available datasets, by name. Importing this module loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from securitynet.registry import Registry
 
 MEDMNIST = {
     "pathmnist": "colon pathology, 9 tissue types, colour 28×28",
-    "chestmnist": "chest X-ray, several findings an image: cannot be a target's dataset",
+    "chestmnist": "chest X-ray, several findings per image: cannot be a target's dataset",
     "dermamnist": "dermatoscope, 7 skin lesions, colour 28×28",
     "octmnist": "retinal OCT, 4 diagnoses, grey 28×28",
     "pneumoniamnist": "chest X-ray, pneumonia or not, grey 28×28",

@@ -1,8 +1,8 @@
 """From one encoded image, or array, to uint8 of the requested shape.
 
-Pillow does all of it, for files and for arrays, so that the same options give the same pixels whatever the container.
-Following what models are commonly trained with: transparency is dropped, not composited, and the EXIF orientation is
-ignored. Resizing and cropping are those of `torchvision.transforms` on Pillow images, to the pixel.
+Pillow does all of it, for files and for arrays, so that the same options give the same pixels in any format. As is
+common in training, transparency is dropped, not composited, and the EXIF orientation is ignored. Resizing and cropping
+equal those of `torchvision.transforms` on Pillow images, to the pixel.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class UnexpectedColour(Exception):
 
 @dataclass(frozen=True)
 class Rendering:
-    """What every image becomes.
+    """How every image is rendered.
 
     Attributes:
         channels: 1 (luma by Rec. 601) or 3.
-        height: In pixels.
-        width: In pixels.
-        resize: Whether images of other shapes are resized or refused.
-        crop: See `Source`.
-        grey_only: Raise `UnexpectedColour` at a colour image instead of reducing it to luma.
-        shorter_side: Pixels that the shorter side is brought to before anything else, the longer one in proportion.
-        centre: Side of the square that is then cut out of the centre, with black around an image that is smaller.
-        interpolation: Used in resizing, always antialiased but for ``nearest``.
-        white: The value that is white in images of more than eight bits.
-        shallow_only: Raise `UnexpectedDepth` at such an image.
+        height: Height in pixels.
+        width: Width in pixels.
+        resize: Whether images of other shapes are resized; otherwise they are refused.
+        crop: Share of the shorter side that a centred square crop takes; None resizes the whole image.
+        grey_only: Whether a colour image raises `UnexpectedColour` instead of being converted to luma.
+        shorter_side: Pixels to which the shorter side is resized first, the longer one in proportion.
+        centre: Side of the square that is then cut out of the centre, with black around a smaller image.
+        interpolation: Method of resizing, always antialiased except for ``nearest``.
+        white: The value of white in images with more than eight bits.
+        shallow_only: Whether such an image raises `UnexpectedDepth`.
     """
 
     channels: int
@@ -84,7 +84,7 @@ class Rendering:
         return self.shorter_side is not None or self.centre is not None
 
     def options(self) -> dict[str, object]:
-        """What decides the pixels, as JSON; what changes nothing is left out, so that it changes no identity."""
+        """Everything that determines the pixels, as JSON; options without effect are left out of identities."""
         stated: dict[str, object] = {"shape": list(self.shape), "crop": self.crop}
         if self.transforms:
             stated |= {"shorter_side": self.shorter_side, "centre": self.centre}
@@ -95,8 +95,8 @@ class Rendering:
         return stated
 
 
-def natural_shape(item: Item, name: str) -> tuple[int, int, int]:
-    """(C, H, W) of an image as it is, from its header.
+def read_natural_shape(item: Item, name: str) -> tuple[int, int, int]:
+    """(C, H, W) of an image as stored, from its header.
 
     Raises:
         DatasetError: If it is not a readable image.
@@ -109,7 +109,7 @@ def natural_shape(item: Item, name: str) -> tuple[int, int, int]:
 
 
 def holds_deep(item: Item, name: str) -> bool:
-    """Whether an image has more than eight bits a channel, from its header; `DatasetError` if it is unreadable."""
+    """Whether an image has more than eight bits per channel, from its header; `DatasetError` if it is unreadable."""
     if isinstance(item, np.ndarray):
         return False
     with open_image(item, name) as image:
@@ -117,12 +117,12 @@ def holds_deep(item: Item, name: str) -> bool:
 
 
 def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
-    """One image as uint8, C×H×W.
+    """Render one image as uint8, C×H×W.
 
     Args:
-        item: What `Pixels.fetch` gave.
-        name: What to call it in a message.
-        rendering: What it is to become.
+        item: An image as `Pixels.fetch` returns it.
+        name: Its name, for messages.
+        rendering: How it is rendered.
 
     Raises:
         DatasetError: If it is broken, too large, or of another shape while resizing is off.
@@ -172,12 +172,12 @@ def _transformed(image: Image.Image, name: str, rendering: Rendering) -> Image.I
     if rendering.centre is not None:
         side = rendering.centre
         left, top = _centred(image.width, side), _centred(image.height, side)
-        image = image.crop((left, top, left + side, top + side))  # what lies outside is black
+        image = image.crop((left, top, left + side, top + side))  # the outside is black
     return image
 
 
 def _centred(length: int, side: int) -> int:
-    """Where a crop begins. A smaller image is padded first, the larger half of the margin behind it."""
+    """Start of a crop. A smaller image is padded first, with the larger half of the margin behind it."""
     return -((side - length) // 2) if length < side else round((length - side) / 2)
 
 
@@ -193,7 +193,7 @@ def _resized(image: Image.Image, rendering: Rendering) -> Image.Image:
 
 
 def open_image(item: bytes | Path, name: str) -> Image.Image:
-    """An image before its pixels are decoded.
+    """Open an image without decoding its pixels.
 
     Raises:
         DatasetError: If it is broken or too large.
@@ -202,7 +202,7 @@ def open_image(item: bytes | Path, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
-    except Exception as error:  # decoders meet arbitrary bytes, and raise arbitrary errors
+    except Exception as error:  # decoders read arbitrary bytes, and raise arbitrary errors
         raise _broken(name, error) from error
     if math.prod(image.size) > MAX_PIXELS:
         image.close()
@@ -236,7 +236,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def convert_plain(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, transparency dropped.
+    """Convert an image to mode L or RGB, without transparency.
 
     Raises:
         ValueError: If it holds floating-point values.

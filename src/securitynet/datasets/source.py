@@ -1,4 +1,4 @@
-"""What a loader hands over: labels and parts, and pixels that have not been decoded yet."""
+"""What a loader returns: labels and parts, and pixels that have not been decoded yet."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Pixels(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call an image in a message."""
+        """Name of an image, for messages."""
 
     def record_name(self, index: int) -> str | None:
-        """What to call it in results: see `securitynet.datasets.base.ImageDataset`; None if it has no name."""
+        """Its name in results: see `securitynet.datasets.base.ImageDataset`; None if it has no name."""
 
     def fetch(self, indices: Indices) -> list[Item]:
         """The images at ``indices``, in that order."""
@@ -50,9 +50,9 @@ class Request:
     """A request to a loader.
 
     Attributes:
-        reference: As the user wrote it.
+        reference: Reference as the user wrote it.
         name: The dataset's name in the registry.
-        root: Folder where its files are, or are to be put.
+        root: Folder of its files, existing or to be downloaded.
         image_column: Column of a table that holds the images; None for the usual names.
         label_column: Column that holds the labels; likewise.
     """
@@ -74,9 +74,9 @@ class Source:
         parts: Name of part -> int64 indices.
         pixels: N images.
         attributes: Further labels.
-        notes: What a reader of results must know about how the images were located.
-        crop: None: resizing stretches the whole image to the requested square. Else the share that a centred
-            square of that size takes of the shorter side, as is customary where models are trained on crops.
+        notes: Remarks for the reader of results, on how the images were located.
+        crop: None: the whole image is resized to the requested square. Else the share of the shorter side that a
+            centred square crop takes, as is usual for models that are trained on crops.
     """
 
     labels: NDArray[np.int64]
@@ -89,14 +89,14 @@ class Source:
 
 
 class RecordNames(Sequence[str]):
-    """Names of the records of a source, made on first use.
+    """Names of the records of a source, created on first use.
 
-    A record without a file is called after its part and its position there, as `torchvision` counts them.
+    A record without a file is named after its part and its position there, as `torchvision` counts them.
 
     Args:
         pixels: The images.
         parts: The source's own parts.
-        chosen: Which records there are, in order; None: all.
+        chosen: The selected records, in order; None for all.
     """
 
     def __init__(self, pixels: Pixels, parts: Mapping[str, Indices], chosen: Indices | None = None) -> None:
@@ -127,7 +127,7 @@ class RecordNames(Sequence[str]):
         return self._places.get(record, f"record {record}") if name is None else name
 
     def select(self, chosen: Indices) -> RecordNames:
-        """The names of the records at ``chosen``, of all records of the source."""
+        """The names of the records at ``chosen``, out of all records of the source."""
         return RecordNames(self._pixels, self._parts, chosen)
 
 
@@ -155,11 +155,11 @@ class FilePixels:
         return printable(self._paths[index].relative_to(self._root).as_posix())
 
     def fetch(self, indices: Indices) -> list[Item]:
-        """Paths; reading is left to the threads that decode."""
+        """Paths of the files; the decoding threads read them."""
         return [self._paths[index] for index in indices]
 
     def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
-        """Over relative paths with checksums, or with sizes."""
+        """Digest of relative paths with checksums, or with sizes."""
         paths = self._paths if indices is None else [self._paths[index] for index in indices]
         if checksums is None:
             marks = [str(_size(path)) for path in paths]
@@ -179,7 +179,7 @@ class ZipPixels:
         members: Names of its files, in the order of the records.
 
     Raises:
-        DatasetError: If it is not a zip archive, or lacks a member.
+        DatasetError: If it is not a zip archive, or a member is missing.
     """
 
     def __init__(self, archive: Path, members: Sequence[str]) -> None:
@@ -216,7 +216,7 @@ class ZipPixels:
         return items
 
     def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
-        """Over members with their CRC-32 and size, which the archive's directory states and reading verifies."""
+        """Digest of members with their CRC-32 and size, which the archive's directory states and reading verifies."""
         chosen = self._members if indices is None else [self._members[index] for index in indices]
         digest = hashlib.sha256(b"zip")
         for member in chosen:
@@ -226,13 +226,13 @@ class ZipPixels:
 
 
 class ArrayPixels:
-    """Images that are stored as one array, read when first needed.
+    """Images that are stored as one array, read on first use.
 
     Args:
         read: Returns uint8, N×C×H×W.
-        shape: (N, C, H, W) of what ``read`` returns.
-        files: The files that it reads, whose checksums make the digest; or
-        content: a digest of the array, where there is no file.
+        shape: (N, C, H, W) of the array that ``read`` returns.
+        files: The files that it reads, whose checksums make the digest.
+        content: A digest of the array, if there are no files.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class ArrayPixels:
         return f"record {index}"
 
     def record_name(self, index: int) -> None:
-        """Nothing: a row of an array has no name."""
+        """None: a row of an array has no name."""
         return
 
     def fetch(self, indices: Indices) -> list[Item]:
@@ -275,7 +275,7 @@ class ArrayPixels:
         return [array[index] for index in indices]
 
     def digest(self, indices: Indices | None, checksums: Checksums | None) -> str:
-        """Over the whole files, and the indices."""
+        """Digest of the whole files, and the indices."""
         digest = hashlib.sha256(repr(self.shape).encode())
         if self._content is not None:
             digest.update(self._content.encode())
@@ -287,7 +287,7 @@ class ArrayPixels:
 
 
 def digest_with(digest: str, indices: Indices | None) -> str:
-    """``digest`` itself for all records, or one that also covers which were chosen."""
+    """``digest`` itself for all records, or one that also covers the selection."""
     if indices is None:
         return digest
     return hashlib.sha256(digest.encode() + indices.astype("<i8").tobytes()).hexdigest()

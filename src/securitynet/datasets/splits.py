@@ -1,7 +1,7 @@
-"""Named index sets: who is a member, what the adversary knows, and what is left to score on.
+"""Named index sets: the members, the records that the adversary knows, and those left to score on.
 
-Two protocols. Both depend on the dataset's size and parts, a seed and the stated shares, and on
-nothing else: no global random state, no architecture, no order of calls.
+There are two protocols. Both depend only on the dataset's size and parts, a seed and the stated shares: not on global
+random state, the architecture, or the order of calls.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Splits:
     Attributes:
         name: The protocol, ``public`` or ``four-way``.
         members: Training set of the target.
-        non_members: Records that it never saw in training.
-        known_members: Members that the adversary knows to be such (the ``partial`` auxiliary data).
-        known_non_members: Non-members that the adversary knows to be such.
+        non_members: Records on which the target was not trained.
+        known_members: Members that the adversary knows as such (the ``partial`` auxiliary data).
+        known_non_members: Non-members that the adversary knows as such.
         shadow_train: Data for shadow models; empty under ``public``.
         shadow_test: Non-members of the shadow models; empty under ``public``.
     """
@@ -48,12 +48,12 @@ class Splits:
 
     @property
     def scored_members(self) -> Indices:
-        """Members that trained nothing of the adversary's."""
+        """Members that the adversary did not use for training."""
         return np.setdiff1d(self.members, self.known_members, assume_unique=True)
 
     @property
     def scored_non_members(self) -> Indices:
-        """Non-members that trained nothing of the adversary's."""
+        """Non-members that the adversary did not use for training."""
         return np.setdiff1d(self.non_members, self.known_non_members, assume_unique=True)
 
     def sets(self) -> Mapping[str, Indices]:
@@ -71,7 +71,7 @@ class Splits:
 
     @property
     def identity(self) -> SplitIdentity:
-        """What a trial records of it."""
+        """The part of a trial's record that describes the splits."""
         return SplitIdentity(name=self.name, fingerprint=self.fingerprint)
 
 
@@ -79,8 +79,8 @@ def public(dataset: ImageDataset, *, seed: int = 0, known: float = 0.5) -> Split
     """The public-model protocol (SecurityNet, section 3.2): members are the dataset's own training part.
 
     Args:
-        dataset: One with parts ``train`` and ``test``.
-        seed: Decides which records the adversary knows.
+        dataset: A dataset with parts ``train`` and ``test``.
+        seed: Determines which records the adversary knows.
         known: Share of members, and of non-members, that the adversary knows, in (0, 1).
 
     Raises:
@@ -115,8 +115,8 @@ def four_way(dataset: ImageDataset, *, seed: int = 0, known: float = 0.7) -> Spl
     dataset knows 70% of target-train by default, and the same share of target-test.
 
     Args:
-        dataset: All its records are pooled, whatever parts it has.
-        seed: Decides the permutation.
+        dataset: A dataset; all its records are pooled, whatever parts it has.
+        seed: Determines the permutation.
         known: Share that the adversary with partial data knows, in (0, 1).
 
     Raises:
@@ -147,11 +147,17 @@ def four_way(dataset: ImageDataset, *, seed: int = 0, known: float = 0.7) -> Spl
 
 
 def make(protocol: str, dataset: ImageDataset, *, seed: int = 0, known: float | None = None) -> Splits:
-    """The splits of a named protocol; ``known`` defaults to what its paper used.
+    """Make the splits of a named protocol.
+
+    Args:
+        protocol: ``public`` or ``four-way``.
+        dataset: The dataset.
+        seed: Seed of the split.
+        known: Share that the adversary with partial data knows, in (0, 1); None for the value of the protocol's paper.
 
     Raises:
         ConfigurationError: If there is no such protocol.
-        SplitError: See `public` and `four_way`.
+        SplitError: If a part is missing or too small, or a class would be absent from the members.
     """
     if protocol not in PROTOCOLS:
         raise ConfigurationError(f"There is no split protocol {protocol!r}.", hint=f"Known: {', '.join(PROTOCOLS)}.")
@@ -171,5 +177,5 @@ def _sample(indices: Indices, share: float, seed: int, purpose: str) -> Indices:
             f"{len(indices)} records cannot be divided into {share * 100:.3g}% that the adversary knows and a rest to "
             "score."
         )
-    # An order of its own for each purpose, so that drawing one more set changes no other.
+    # A separate order for each purpose, so that drawing one more set changes no other set.
     return np.sort(indices[shuffled(len(indices), purpose, seed)[:count]])

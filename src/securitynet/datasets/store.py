@@ -1,7 +1,7 @@
 """Decoded images in a memory-mapped ``.npy`` file, which is used only if it is complete.
 
-An entry is a folder with ``images.npy`` and ``index.json``, which holds the CRC-32 of each stretch of images. All of
-it is checked at every opening (0.02 to 0.04 s for CIFAR-10), so that a damaged or truncated file is built again.
+An entry is a folder with ``images.npy`` and ``index.json``, which holds the CRC-32 of each chunk of images. All chunks
+are checked at every opening (0.02 to 0.04 s for CIFAR-10), so a damaged or truncated file is built again.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _log = logging.getLogger(__name__)
 def load_or_build(
     folder: Path, shape: tuple[int, int, int, int], chunks: Callable[[], Iterator[NDArray[np.uint8]]]
 ) -> torch.Tensor:
-    """The images of an entry, memory-mapped; made first if the entry is absent or damaged.
+    """Map the images of an entry into memory, building the entry first if it is absent or damaged.
 
     Args:
-        folder: The entry, whose name says everything that decides its content.
-        shape: (N, C, H, W) that the images must have.
-        chunks: Yields the images in order, uint8, in stretches of any length.
+        folder: The entry, whose name includes everything that determines its content.
+        shape: Required (N, C, H, W) of the images.
+        chunks: Yields the images in order, uint8, in chunks of any length.
 
     Returns:
         uint8, N×C×H×W. Writing to it changes this process's pages and never the file.
@@ -50,7 +50,7 @@ def load_or_build(
     if images is None:
         try:
             with exclusive(folder / "lock") as alone:
-                # Whoever waited for another process to build it finds it built.
+                # After waiting for another process, the entry may be complete.
                 images = _open(folder, shape)
                 if images is None:
                     if alone:
@@ -58,7 +58,7 @@ def load_or_build(
                     _build(folder, shape, chunks())
                     images = _open(folder, shape)
         except OSError as error:
-            raise unwritable_cache(folder, error) from error
+            raise explain_unwritable_cache(folder, error) from error
     if images is None:
         raise DatasetError(
             f"The cache entry {folder} does not read back as it was written.",
@@ -67,8 +67,8 @@ def load_or_build(
     return images
 
 
-def unwritable_cache(folder: Path, error: OSError) -> DatasetError:
-    """What to raise when nothing can be written into a cache folder."""
+def explain_unwritable_cache(folder: Path, error: OSError) -> DatasetError:
+    """Make the error for a cache folder that cannot be written to."""
     return DatasetError(
         f"The cache folder {folder} cannot be written to: {error.strerror or error}.",
         hint="Free some space there, or set SECURITYNET_CACHE to another folder.",
@@ -76,13 +76,13 @@ def unwritable_cache(folder: Path, error: OSError) -> DatasetError:
 
 
 def _open(folder: Path, shape: tuple[int, int, int, int]) -> torch.Tensor | None:
-    """The images if the entry is whole, else None."""
+    """The images if the entry is complete, else None."""
     path = folder / "images.npy"
     try:
         index = json.loads((folder / "index.json").read_bytes())
         if index["format"] != FORMAT or tuple(index["shape"]) != shape or path.stat().st_size != index["bytes"]:
             raise ValueError("its index does not fit")
-        # Copy-on-write: torch wants memory that it may write to, and the file must not change.
+        # Copy-on-write: torch requires writable memory, and the file must not change.
         images = np.load(path, mmap_mode="c", allow_pickle=False)
         if images.shape != shape or images.dtype != np.uint8:
             raise ValueError("its header does not fit")
@@ -108,7 +108,7 @@ def _check(images: NDArray[np.uint8], chunks: list[list[int]]) -> None:
 
 def _build(folder: Path, shape: tuple[int, int, int, int], chunks: Iterator[NDArray[np.uint8]]) -> None:
     index: list[list[int]] = []
-    # Written in sequence, not through a memory map: there a full disk kills the process instead of raising an error.
+    # Written in sequence: with a memory map, a full disk kills the process instead of raising an error.
     with atomic_write(folder / "images.npy") as stream:
         header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
@@ -121,6 +121,6 @@ def _build(folder: Path, shape: tuple[int, int, int, int], chunks: Iterator[NDAr
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed left behind; only safe under the lock."""
+    """Remove what killed processes left behind; safe only under the lock."""
     for leftover in folder.glob(".images.npy.*.tmp"):
         leftover.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Small text files of two columns, in which several datasets keep their lists."""
+"""Small text files with two columns, in which several datasets store their lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from securitynet.errors import DatasetError
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file.
+    """Read the lines of a text file.
 
     Raises:
         DatasetError: If it cannot be read.
@@ -21,14 +21,14 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_pairs(path: Path, what: str) -> Iterator[tuple[str, str]]:
-    """First and second field of each line that is not empty; the second holds all that follows the first blank.
+    """First and second field of each non-empty line; the second is everything after the first blank.
 
     Args:
         path: The file.
-        what: What a line should hold, for the message.
+        what: What a line should contain, for the message.
 
     Raises:
-        DatasetError: If it cannot be read, or a line has one field only.
+        DatasetError: If it cannot be read, or a line has only one field.
     """
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.strip().split(maxsplit=1)

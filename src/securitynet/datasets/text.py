@@ -1,4 +1,4 @@
-"""Tables that people write by hand or with a spreadsheet: any Unicode encoding, commas, semicolons or tabs, blanks."""
+"""Tables written by hand or with a spreadsheet: any Unicode encoding; commas, semicolons, tabs or blanks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DECIMAL_COMMA = re.compile(r"\s*\"?-?\d+,\d+\"?\s*")
 
 
 def decode(data: bytes, *, errors: str = "strict") -> str:
-    """Text in UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
+    """Decode text in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
 
     Args:
-        data: The content of a file.
-        errors: What to do with bytes that are not UTF-8, as `bytes.decode` takes it.
+        data: Content of a file.
+        errors: Handling of bytes that are not UTF-8, as for `bytes.decode`.
 
     Raises:
-        ValueError: If it is no text.
+        ValueError: If it is not text.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     if encoding is None and len(data) >= 4 and not len(data) % 2:
@@ -45,13 +45,13 @@ def decode(data: bytes, *, errors: str = "strict") -> str:
     return text
 
 
-class Table:
-    """Rows of text, divided.
+class TextTable:
+    """Rows of text, split into cells.
 
     Attributes:
-        delimiter: What stands between cells.
+        delimiter: Separator of cells.
         decimal_comma: Whether numbers are written like ``0,5``.
-        rows: Cells without the blanks around them, and the number of their line, from 1; empty lines left out.
+        rows: Cells without surrounding blanks, and the number of their line, from 1; without empty lines.
         header: The first row; empty if there is none.
     """
 
@@ -71,14 +71,14 @@ class Table:
             if any(stripped):
                 self.rows.append((first + reader.line_num, stripped))
         self.header: list[str] = self.rows[0][1] if self.rows else []
-        if self.header and self.header[0].startswith("#"):  # as numpy.savetxt writes it
+        if self.header and self.header[0].startswith("#"):  # as written by numpy.savetxt
             self.header[0] = self.header[0].lstrip("# ")
         self.decimal_comma = self.delimiter != "," and any(
             _DECIMAL_COMMA.fullmatch(cell) for _, cells in self.rows[1:3] for cell in cells
         )
 
     def to_csv(self) -> str:
-        """The same as plain CSV: commas, points, lower-case names, no blanks."""
+        """The table as plain CSV: commas, decimal points, lower-case names, no blanks."""
         stream = io.StringIO(newline="")
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([name.casefold() for name in self.header])
@@ -87,14 +87,14 @@ class Table:
         return stream.getvalue()
 
 
-def read_table(data: bytes, *, errors: str = "strict") -> Table:
-    """The table in a file's content.
+def read_table(data: bytes, *, errors: str = "strict") -> TextTable:
+    """Read the table in a file's content.
 
     Raises:
-        ValueError: If it is no text, or cannot be divided into cells.
+        ValueError: If it is not text, or cannot be split into cells.
     """
     try:
-        return Table(decode(data, errors=errors))
+        return TextTable(decode(data, errors=errors))
     except csv.Error as error:
         raise ValueError(str(error)) from error
 

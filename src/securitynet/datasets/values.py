@@ -27,18 +27,18 @@ Pair = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class ShapeChanged(Exception):
-    """An image of another shape than those before it; internal."""
+    """An image whose shape differs from that of earlier ones; internal."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """How numbers become brightness.
+    """How numbers are converted to brightness.
 
     Attributes:
         kind: ``bytes`` for 0 to 255, ``unit`` for 0 to 1.
         undo: Mean and deviation to undo first; None for none.
         shape: (C, H, W) of the first image.
-        notes: What a reader must know about it.
+        notes: Remarks for the reader of results.
     """
 
     kind: Literal["bytes", "unit"]
@@ -48,10 +48,10 @@ class Values:
 
 
 def choose_values(raw: Sequence[Items], undo: Pair | None) -> Values:
-    """What the values of the images mean, from a sample of them.
+    """Determine the meaning of the images' values from a sample.
 
     Raises:
-        DatasetError: If they are normalised already, and ``undo`` does not undo it, or are no images.
+        DatasetError: If they are normalised already and ``undo`` does not undo it, or they are not images.
     """
     low, high, whole, steps, inexact = np.inf, -np.inf, True, True, 0.0
     shape: tuple[int, ...] | None = None
@@ -67,7 +67,7 @@ def choose_values(raw: Sequence[Items], undo: Pair | None) -> Values:
             inexact = max(inexact, float(np.abs(values * 255 - np.round(values * 255)).max()))
             if array.dtype != np.uint8 and not np.isfinite(values).all():
                 raise DatasetError(f"{items.describe(int(index))} holds values that are not finite.")
-    assert shape is not None  # nothing empty is opened
+    assert shape is not None  # no empty object is opened
     stated = (shape[0], shape[1], shape[2])
     if not steps and undo is None:
         return Values("bytes", None, stated)
@@ -80,7 +80,14 @@ def choose_values(raw: Sequence[Items], undo: Pair | None) -> Values:
 
 
 def normalised(what: str, low: float, high: float, *, undone: bool) -> DatasetError:
-    """The error for images outside [0, 1]."""
+    """Make the error for images outside [0, 1].
+
+    Args:
+        what: Name of the images.
+        low: Smallest value.
+        high: Largest value.
+        undone: Whether a normalisation was undone.
+    """
     span = f"values from {low:.3g} to {high:.3g}, where images lie in [0, 1]"
     if undone:
         return DatasetError(
@@ -94,7 +101,7 @@ class Shaper:
     """Makes uint8 images of one shape.
 
     Args:
-        values: What the numbers mean.
+        values: Meaning of the numbers.
         steps: Transforms of Pillow images to apply, in order.
     """
 
@@ -104,11 +111,11 @@ class Shaper:
         self.shape: tuple[int, ...] | None = None
 
     def __call__(self, image: Any, where: str) -> NDArray[np.uint8]:
-        """uint8, C×H×W.
+        """Convert an image to uint8, C×H×W.
 
         Raises:
-            DatasetError: If it is no image, or its values are out of range.
-            ShapeChanged: If its shape is not that of the images before it.
+            DatasetError: If it is not an image, or its values are out of range.
+            ShapeChanged: If its shape differs from that of earlier images.
         """
         array = self._to_bytes(to_array(image, where), where)
         if self._steps:
@@ -151,7 +158,7 @@ def to_array(image: Any, where: str) -> NDArray[Any]:
     """An image as numbers, C×H×W with one channel or three.
 
     Raises:
-        DatasetError: If it is none.
+        DatasetError: If it is not an image.
     """
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):
@@ -165,7 +172,7 @@ def to_array(image: Any, where: str) -> NDArray[Any]:
         array = array[None]
     if array.ndim != 3 or array.dtype.kind not in "uif" or not array.size:
         kind = f"{type(image).__name__} of shape {array.shape}" if array.dtype.kind in "uif" else type(image).__name__
-        raise DatasetError(f"{where} is no image, but {kind}.", hint="Items are (image, label).")
+        raise DatasetError(f"{where} is not an image but {kind}.", hint="Items are (image, label).")
     first, last = array.shape[0] in (1, 3), array.shape[2] in (1, 3)
     if first and (is_tensor or not last):
         return array

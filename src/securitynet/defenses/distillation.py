@@ -18,7 +18,7 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weights import state_checksum
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
-from securitynet.models.training.evaluation import main_output
+from securitynet.models.training.evaluation import take_main_output
 from securitynet.models.training.fit import History, evaluate
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
@@ -184,7 +184,7 @@ def _logits(network: nn.Module, fitting: Fitting, indices: NDArray[np.int64]) ->
     feed = Feed(fitting.images, indices, device)
     with torch.inference_mode():
         parts = [
-            main_output(network(fitting.preprocessing(images))).cpu()
+            take_main_output(network(fitting.preprocessing(images))).cpu()
             for _, images in feed.batches(torch.split(torch.arange(len(feed)), _BATCH))
         ]
     return torch.cat(parts)

@@ -19,7 +19,7 @@ from securitynet.models.training.dp_sgd import (
     AccountantName,
     ClippingName,
     PrivateSteps,
-    noise_for,
+    find_noise,
     plan_steps,
     unsupported_layers,
     with_group_norms,
@@ -127,7 +127,7 @@ class DpSgd(TrainingDefense):
             return self.noise_multiplier
         rate, steps = plan_steps(records, recipe.batch_size, recipe.epochs)
         assert self.target_epsilon is not None  # given where the noise is not
-        return noise_for(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
+        return find_noise(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
     @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
@@ -170,7 +170,7 @@ class DpSgd(TrainingDefense):
         return Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
 
     @override
-    def imitate(self, record: DefenseRecord) -> DpSgd:
+    def match_record(self, record: DefenseRecord) -> DpSgd:
         """Use the noise of the target, whatever epsilon that spends on other records, and no secret seed."""
         changes: dict[str, Any] = {"secret_noise": False}
         if record.privacy is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.shadows.outputs import part_spec, plan_specs
+from securitynet.models.shadows.outputs import make_part_spec, plan_specs
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.shadows.store import check_shadow
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
@@ -66,6 +66,6 @@ def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, con
         context: Names the seed, the store and the device.
     """
     resolved = resolve_training(training, target, data.trained, data.defense)
-    spec = part_spec(data.dataset, data.splits, resolved, context.seed)
+    spec = make_part_spec(data.dataset, data.splits, resolved, context.seed)
     check_shadow(spec)
     return [shared_model(spec, "shadows", "the shadow model", context)]

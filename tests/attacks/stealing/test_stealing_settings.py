@@ -155,7 +155,7 @@ def test_bad_settings_are_refused():
         SecurityNetSurrogate(budgets=(0, 100))
     with pytest.raises(ConfigurationError, match="budget of -3"):
         SecurityNetSurrogate(budgets=-3)
-    with pytest.raises(ConfigurationError, match="not a valid recipe"):
+    with pytest.raises(ConfigurationError, match="Invalid recipe for surrogates"):
         SecurityNetSurrogate(recipe={"epoch": 3})
     with pytest.raises(ConfigurationError, match="seed"):
         SecurityNetSurrogate(recipe={"seed": 3})

@@ -149,7 +149,7 @@ def test_what_is_imitated(digits, tmp_path):
     bare = resolve_training(ShadowTraining(defense="none"), target, trained, handed)
     assert bare.defense is None and "dp-sgd, and they were not" in bare.assumptions[0]
     for missing in (None, make_defense("dropout")):
-        with pytest.raises(ConfigurationError, match="dp-sgd, which is not at hand"):
+        with pytest.raises(ConfigurationError, match="dp-sgd, which is not available"):
             resolve_training(ShadowTraining(), target, trained, missing)
     plain = trained.model_copy(update={"defense": None})
     assert resolve_training(ShadowTraining(), target, plain).defense is None

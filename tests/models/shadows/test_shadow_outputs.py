@@ -206,7 +206,7 @@ def test_training_is_the_targets_where_it_is_known(target):
     assert (chosen.architecture, chosen.recipe.epochs, chosen.recipe.momentum) == ("vgg11", 7, 0.9)
     with pytest.raises(UnknownName):
         resolve_training(ShadowTraining(architecture="resnet19"), target, None)
-    with pytest.raises(ConfigurationError, match="no recipe for shadow models: epochs"):
+    with pytest.raises(ConfigurationError, match="Invalid recipe for shadow models: epochs"):
         resolve_training(ShadowTraining(recipe={"epochs": 0}), target, None)
     for wrong in ({"seed": 3}, {"epoch": 3}):
         with pytest.raises(ValidationError):

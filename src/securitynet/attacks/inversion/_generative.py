@@ -18,7 +18,7 @@ from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
-from securitynet.models.gan.store import gan_record
+from securitynet.models.gan.store import make_gan_record
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
@@ -40,7 +40,7 @@ class GenerativeAttack(InversionAttack):
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the evaluation classifier and the GAN, which does not depend on the target."""
-        record = gan_record(data.dataset, _shadow_records(data), self.gan, derived_seed(context.seed, "GAN"))
+        record = make_gan_record(data.dataset, _shadow_records(data), self.gan, derived_seed(context.seed, "GAN"))
 
         def run(progress: Progress | None) -> None:
             self._obtain(data, replace(context, progress=progress))

@@ -16,7 +16,7 @@ from securitynet.datasets.locks import exclusive
 from securitynet.devices import deterministic_kernels
 from securitynet.files import stable_hash
 from securitynet.methods.context import Context
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class InversionSearch:
                 more = self.advance(tensors, done)
                 done += 1
                 if file and (not more or done == self.steps or file.due()):
-                    file.write(State(key, done, dict(tensors), {"more": more}, ""))
+                    file.write(TrainingState(key, done, dict(tensors), {"more": more}, ""))
                 if context.progress:
                     context.progress(done if more else self.steps, self.steps)
         return tensors

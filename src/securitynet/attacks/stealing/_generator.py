@@ -23,7 +23,7 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Queries
 
@@ -239,7 +239,7 @@ class Searcher:
         self.query_counts.append(Queries(total=len(images), unique=len(images)))
         return torch.cat(parts)
 
-    def _state(self, queried: QueriedImages) -> State:
+    def _state(self, queried: QueriedImages) -> TrainingState:
         module = {
             **{f"generator.{name}": value for name, value in self.generator.state_dict().items()},
             **{f"students.{name}": value for name, value in self.students.state_dict().items()},
@@ -247,7 +247,7 @@ class Searcher:
         optimizers = {"learn": self.learn.state_dict(), "seek": self.seek.state_dict()}
         history = json.dumps({"classes": queried.classes})
         state = {"images": queried.images, "answers": queried.outputs}
-        return State(self.fingerprint, self.round, module, optimizers, history, state)
+        return TrainingState(self.fingerprint, self.round, module, optimizers, history, state)
 
     def _restored(self) -> QueriedImages | None:
         state = self.file.read(self.fingerprint) if self.file else None

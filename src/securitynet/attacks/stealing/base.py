@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
@@ -27,7 +27,7 @@ from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
-from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
@@ -393,21 +393,13 @@ def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str |
     """Return the recipe of a protocol with some fields changed.
 
     Raises:
-        ConfigurationError: If the result is not a valid recipe.
+        ConfigurationError: If a field cannot be changed, does not exist, or its value is invalid.
     """
     if {"seed", "version"} & changes.keys():
         raise ConfigurationError(
             "The seed of surrogates is derived from the seed of the attack, and the version is fixed."
         )
-    try:
-        return Recipe(**{**protocol.model_dump(), **changes})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "recipe"
-        raise ConfigurationError(
-            f"This is not a valid recipe for surrogates: {where}: {problem['msg'].removeprefix('Value error, ')}.",
-            hint=f"Its fields: {', '.join(Recipe.model_fields)}.",
-        ) from error
+    return change_recipe(protocol, changes, purpose="surrogates")
 
 
 def _plain(reference: str) -> str:

@@ -16,7 +16,7 @@ from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSea
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
 from securitynet.models.targets.threads import leave_cores_to_threads
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -133,11 +133,11 @@ def search(
         with leave_cores_to_threads(images.device):
             run.epoch(epoch, tell)
         if file and (epoch + 1 == plan.epochs or file.due()):
-            file.write(State(name, epoch + 1, run.state(), {}, ""))
+            file.write(TrainingState(name, epoch + 1, run.state(), {}, ""))
     report_progress(1.0)
     found = _gather(run, target.precision)
     if file:
-        file.write(State(name, plan.epochs, run.state(), {}, ""))
+        file.write(TrainingState(name, plan.epochs, run.state(), {}, ""))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What all architectures share: the check of their arguments and the initial weights."""
+"""What all architectures share: the check of their arguments, and the initial weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ MINIMUM_IMAGE_SIZE = 8
 
 
 def check_arguments(architecture: str, num_classes: int, channels: int, image_size: int) -> None:
-    """Refuse what no useful network can be built for.
+    """Refuse arguments for which no useful network can be built.
+
+    Args:
+        architecture: Name of the architecture, for messages.
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images, at least 1.
+        image_size: Height and width of the images in pixels, at least `MINIMUM_IMAGE_SIZE`.
 
     Raises:
-        ModelError: For fewer than 2 classes, for no channel, for images under `MINIMUM_IMAGE_SIZE` pixels.
+        ModelError: If an argument is too small.
     """
     if num_classes < 2:
         raise ModelError(
@@ -36,10 +42,9 @@ def check_arguments(architecture: str, num_classes: int, channels: int, image_si
 def initialise(network: nn.Module) -> None:
     """Draw initial weights from torch's random state, in place (He et al., 2015, section 2.2).
 
-    Weights of convolutions and linear layers are normal with variance 2 / fan-in, biases 0. The fan-in and
-    not the fan-out, because torch does not divide the latter by the number of groups, so a depthwise
-    convolution of C channels would start with weights too small by the square root of C. Batch norms start as
-    torch has them, at scale 1 and shift 0.
+    Weights of convolutions and linear layers are normal with variance 2 / fan-in, and biases are 0. The fan-in is used
+    because torch does not divide the fan-out by the number of groups: a depthwise convolution of C channels would start
+    with weights too small by the square root of C. Batch norms keep torch's initial values, scale 1 and shift 0.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -18,10 +18,9 @@ _HIDDEN = 4096
 class AlexNet(nn.Module):
     """Five convolutional and three linear layers (section 3.5), for images of about 28 to 64 pixels.
 
-    As in the paper: overlapping max pooling (3.4), dropout before the first two linear layers (4.2), the
-    number of linear units. Otherwise for small images: the first layer is 5×5 with stride 2 (1 under 28
-    pixels), not 11×11 with stride 4; one tower of 64, 192, 384, 256 and 256 channels; no response
-    normalisation.
+    As in the paper: overlapping max pooling (3.4), dropout before the first two linear layers (4.2), and the number of
+    linear units. Changed for small images: the first layer is 5×5 with stride 2 (1 below 28 pixels) instead of 11×11
+    with stride 4; there is one tower of 64, 192, 384, 256 and 256 channels, and no response normalisation.
 
     Args:
         num_classes: Number of logits.
@@ -29,14 +28,14 @@ class AlexNet(nn.Module):
         image_size: Height and width of the images in pixels, at least 8. The weights do not depend on it.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
         super().__init__()
         check_arguments("AlexNet", num_classes, channels, image_size)
-        # On a map of 1×1 a padded 3×3 filter sees one pixel and eight zeros: without batch norm the signal dies
-        # out layer by layer. So smaller images are reduced less, and none below the grid.
+        # On a 1×1 map a padded 3×3 filter sees one pixel and eight zeros: without batch norm the signal vanishes
+        # layer by layer. So smaller images are reduced less, and none below the grid.
         stride = 2 if image_size >= 28 else 1
         last_pool = _overlapping_pool() if image_size > 8 else nn.Identity()
         self.features = nn.Sequential(
@@ -73,7 +72,13 @@ class AlexNet(nn.Module):
 
 
 def alexnet(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`AlexNet`: 23.5 million weights for 10 classes and 3 channels."""
+    """`AlexNet`: 23.5 million weights for 10 classes and 3 channels.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return AlexNet(num_classes, channels, image_size)
 
 

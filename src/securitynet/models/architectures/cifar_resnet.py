@@ -17,10 +17,9 @@ _WIDTHS = (16, 32, 64)
 
 
 class PaddedShortcut(nn.Module):
-    """The identity shortcut where shapes change (option A, section 3.3): every second pixel, zero channels.
+    """The identity shortcut where shapes change (option A, section 3.3): every second pixel, and zero channels.
 
-    Half of the new channels are put before the old ones and half after: so the public checkpoints were
-    trained.
+    Half of the new channels come before the old ones and half after, as in the public checkpoints.
 
     Args:
         width_in: Channels of the input.
@@ -47,7 +46,7 @@ class CifarResNet(nn.Module):
         image_size: Height and width of the images in pixels, at least 8. The weights do not depend on it.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(self, blocks: int, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
@@ -71,32 +70,62 @@ class CifarResNet(nn.Module):
 
 
 def cifar_resnet20(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`CifarResNet` of 20 layers: 269,722 weights for 10 classes."""
+    """`CifarResNet` of 20 layers: 269,722 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return CifarResNet(3, num_classes, channels, image_size)
 
 
 def cifar_resnet32(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`CifarResNet` of 32 layers: 464,154 weights for 10 classes."""
+    """`CifarResNet` of 32 layers: 464,154 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return CifarResNet(5, num_classes, channels, image_size)
 
 
 def cifar_resnet44(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`CifarResNet` of 44 layers: 658,586 weights for 10 classes."""
+    """`CifarResNet` of 44 layers: 658,586 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return CifarResNet(7, num_classes, channels, image_size)
 
 
 def cifar_resnet56(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`CifarResNet` of 56 layers: 853,018 weights for 10 classes."""
+    """`CifarResNet` of 56 layers: 853,018 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return CifarResNet(9, num_classes, channels, image_size)
 
 
 def cifar_resnet110(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`CifarResNet` of 110 layers: 1,727,962 weights for 10 classes."""
+    """`CifarResNet` of 110 layers: 1,727,962 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return CifarResNet(18, num_classes, channels, image_size)
 
 
 def _stage(width_in: int, width: int, blocks: int) -> nn.Sequential:
-    """Blocks of one width; where it differs from the input's, the first block halves height and width."""
+    """Blocks of one width; if it differs from the input's, the first block halves height and width."""
     if width_in == width:
         first = BasicBlock(width_in, width, 1, nn.Identity())
     else:

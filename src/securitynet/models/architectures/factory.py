@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def build(name: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """A freshly initialised network, in training mode, on torch's default device.
+    """Build a network with new initial weights, in training mode, on torch's default device.
 
-    Seed torch before for the same weights each time; build under ``torch.device("meta")`` where only shapes
+    Set torch's seed beforehand to get the same weights each time; build under ``torch.device("meta")`` if only shapes
     matter.
 
     Args:
@@ -26,7 +26,7 @@ def build(name: str, num_classes: int, channels: int = 3, image_size: int = 32) 
         A network from N×channels×image_size×image_size (float) to N×num_classes logits.
 
     Raises:
-        UnknownName: If no architecture carries that name.
+        UnknownName: If there is no architecture of that name.
         ModelError: If the architecture cannot be built for such images or classes.
     """
     network: nn.Module = ARCHITECTURES.get(name)(num_classes, channels, image_size)

@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         image_size: Height and width of the images in pixels, at least 8. The weights do not depend on it.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(
@@ -80,12 +80,24 @@ class ResNet(nn.Module):
 
 
 def resnet18(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`ResNet` of 18 layers: 11.2 million weights for 10 classes."""
+    """`ResNet` of 18 layers: 11.2 million weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return ResNet((2, 2, 2, 2), num_classes, channels, image_size)
 
 
 def resnet34(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`ResNet` of 34 layers: 21.3 million weights for 10 classes."""
+    """`ResNet` of 34 layers: 21.3 million weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return ResNet((3, 4, 6, 3), num_classes, channels, image_size)
 
 

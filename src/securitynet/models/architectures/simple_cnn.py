@@ -21,7 +21,7 @@ class SimpleCNN(nn.Module):
         image_size: Height and width of the images in pixels, at least 8; it decides the first linear layer.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
@@ -50,5 +50,11 @@ class SimpleCNN(nn.Module):
 
 
 def simple_cnn(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`SimpleCNN`: 0.55 million weights for 10 classes of 32×32 colour images."""
+    """`SimpleCNN`: 0.55 million weights for 10 classes of 32×32 colour images.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return SimpleCNN(num_classes, channels, image_size)

@@ -15,11 +15,11 @@ _HIDDEN = 512
 
 
 class VGG(nn.Module):
-    """Stages of 3×3 convolutions, each ended by max pooling, then three linear layers (section 2.1, table 1).
+    """Stages of 3×3 convolutions, each followed by max pooling, then three linear layers (section 2.1, table 1).
 
-    For small images: batch norm after each convolution, average pooling to one pixel, and linear layers of
-    512 units rather than 4096, which were meant for feature maps of 7×7. A pooling that would leave no pixel
-    is passed over (the fourth and fifth at 8×8), so the weights do not depend on the image size.
+    Changed for small images: batch norm after each convolution, average pooling to one pixel, and linear layers of 512
+    units rather than 4096, which suited feature maps of 7×7. A pooling that would leave no pixel is skipped (the fourth
+    and fifth at 8×8), so the weights do not depend on the image size.
 
     Args:
         depths: Number of convolutions in each of the five stages.
@@ -28,7 +28,7 @@ class VGG(nn.Module):
         image_size: Height and width of the images in pixels, at least 8.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(
@@ -73,10 +73,22 @@ class VGG(nn.Module):
 
 
 def vgg11(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`VGG` of 8 convolutional, 3 linear layers (configuration A): 9.8 million weights for 10 classes."""
+    """`VGG` of 8 convolutional, 3 linear layers (configuration A): 9.8 million weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return VGG((1, 1, 2, 2, 2), num_classes, channels, image_size)
 
 
 def vgg19(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`VGG` of 16 convolutional, 3 linear layers (configuration E): 20.6 million weights for 10 classes."""
+    """`VGG` of 16 convolutional, 3 linear layers (configuration E): 20.6 million weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return VGG((2, 2, 4, 4, 4), num_classes, channels, image_size)

@@ -82,7 +82,7 @@ class WideResNet(nn.Module):
         image_size: Height and width of the images in pixels, at least 8. The weights do not depend on it.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(self, depth: int, factor: int, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
@@ -111,7 +111,13 @@ class WideResNet(nn.Module):
 
 
 def wrn_28_10(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`WideResNet` of 28 layers, ten times as wide: 36,479,194 weights for 10 classes."""
+    """`WideResNet` of 28 layers, ten times as wide: 36,479,194 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return WideResNet(28, 10, num_classes, channels, image_size)
 
 
@@ -128,7 +134,7 @@ def wrn_50_2(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Mo
         image_size: Height and width of the images in pixels, at least 8.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
     check_arguments("WRN-50-2", num_classes, channels, image_size)
     network: nn.Module = import_torchvision("torchvision.models").wide_resnet50_2(weights=None, num_classes=num_classes)

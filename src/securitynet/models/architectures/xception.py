@@ -18,9 +18,9 @@ _MIDDLE_BLOCKS = 8
 
 
 class SeparableConv(nn.Module):
-    """A 3×3 convolution of each channel by itself, then a 1×1 convolution across channels, then batch norm.
+    """A 3×3 convolution of each channel, then a 1×1 convolution across channels, then batch norm.
 
-    Nothing nonlinear stands between the two convolutions (section 4.7).
+    There is no nonlinearity between the two convolutions (section 4.7).
 
     Args:
         width_in: Channels of the input.
@@ -81,7 +81,7 @@ class Xception(nn.Module):
         image_size: Height and width of the images in pixels, at least 8. The weights do not depend on it.
 
     Raises:
-        ModelError: If the arguments allow no network.
+        ModelError: If no network can be built for the arguments.
     """
 
     def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
@@ -118,5 +118,11 @@ class Xception(nn.Module):
 
 
 def xception(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """`Xception`: 22,855,952 weights for 1,000 classes."""
+    """`Xception`: 22,855,952 weights for 1,000 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
     return Xception(num_classes, channels, image_size)

@@ -23,9 +23,9 @@ _CHANNELS = (1, 3)
 
 
 def layout(size: int) -> tuple[int, int]:
-    """(doublings, side at the start): a grid of 4 to 8 pixels a side, doubled until it covers ``size`` pixels.
+    """(number of doublings, initial side): a grid of 4 to 8 pixels a side, doubled until it covers ``size`` pixels.
 
-    Where the last grid is larger than the image (30 pixels: 8, 16, 32), its margin is cut off.
+    If the last grid is larger than the image (30 pixels: 8, 16, 32), its margin is cut off.
     """
     doublings = int(math.log2(size / 4))
     return doublings, -(-size // 2**doublings)
@@ -46,8 +46,8 @@ def _check(channels: int, size: int) -> None:
         )
 
 
-class Generator(nn.Module):
-    """Noise in, images in [0, 1] out.
+class GANGenerator(nn.Module):
+    """Generates images in [0, 1] from noise.
 
     Args:
         latent: Dimensions of the noise.
@@ -65,7 +65,7 @@ class Generator(nn.Module):
         self.latent, self.size = latent, size
         widths = _widths(size, width)[::-1]
         side = layout(size)[1]
-        # A transposed convolution of a single pixel is a linear layer, which is how the paper's projection is built.
+        # A transposed convolution of a single pixel is a linear layer; the paper's projection is built in this way.
         blocks: list[nn.Module] = [_up_block(latent, widths[0], side, 1, 0)]
         blocks += [_up_block(before, after, 4, 2, 1) for before, after in itertools.pairwise(widths)]
         self.blocks = nn.Sequential(*blocks)
@@ -79,8 +79,8 @@ class Generator(nn.Module):
         images = images[..., margin : margin + self.size, margin : margin + self.size]
         return (torch.tanh(images) + 1) / 2
 
-    def folded(self) -> Generator:
-        """Itself, frozen, evaluating, with its batch norms folded into the convolutions. To be used no further."""
+    def folded(self) -> GANGenerator:
+        """Freeze the generator in evaluation mode and fold its batch norms into the convolutions; returns itself."""
         self.eval().requires_grad_(False)
         for block in self.blocks:
             assert isinstance(block, nn.Sequential)
@@ -92,7 +92,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images in [0, 1] in, one logit each out: high for those that look real.
+    """Maps images in [0, 1] to one logit each, high for images that look real.
 
     Args:
         channels: 1 or 3.

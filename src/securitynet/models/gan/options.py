@@ -1,4 +1,4 @@
-"""`GANTraining`: how a DCGAN is built and trained; no torch is needed to describe it."""
+"""`GANTraining`: how a DCGAN is built and trained; importing it loads no torch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class GANTraining(Record):
     """How a DCGAN is built and trained.
 
     Noise of 100 dimensions as in ML-Doctor (section 5.2); loss, optimizer, rates and batch normalisation as in the
-    DCGAN paper (Radford et al., 2016, section 4). ML-Doctor does not say for how long it is trained. As shadow data may
-    be a few hundred images, three things are ours: the discriminator sees them shifted (which keeps it from learning
-    them by heart), labels of real images are smoothed, and the generator that is kept is the running average of those
-    along the way.
+    DCGAN paper (Radford et al., 2016, section 4). ML-Doctor does not state the length of the training. As shadow data
+    may be a few hundred images, there are three additions: the discriminator sees shifted images, so that it does not
+    memorise them; labels of real images are smoothed; and the final generator is the running average over the training.
 
     Attributes:
         latent: Dimensions of the noise.
         width: Channels of the feature maps next to the image; each halving of the side doubles them, up to eightfold.
         steps: Updates of the generator.
-        batch_size: Images, and as many made-up ones, in an update; fewer where there are fewer images.
-        learning_rate: Of Adam, for both networks.
+        batch_size: Real images in an update, and as many generated ones; fewer if there are fewer images.
+        learning_rate: Learning rate of Adam, for both networks.
         momentum: First beta of Adam.
-        smoothing: How far below 1 the label of a real image is (Salimans et al., 2016, section 3.4).
+        smoothing: Difference between 1 and the label of a real image (Salimans et al., 2016, section 3.4).
         shift: Largest shift of the images that the discriminator sees, as a share of the side; 0 for none.
-        average: Share of its past that the running average of the generator keeps in a step; 0 keeps the last weights.
-        previews: Sample grids on the way, evenly spaced; the last one shows the final generator.
+        average: Weight of the past in the running average of the generator; 0 uses the last weights.
+        previews: Number of sample grids, evenly spaced; the last one shows the final generator.
+        version: Version of the training code.
     """
 
     latent: int = Field(default=100, ge=2, description="Dimensions of the noise.")

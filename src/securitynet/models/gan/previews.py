@@ -14,12 +14,12 @@ _GAP = 1
 
 
 def write_grid(path: Path, images: torch.Tensor, columns: int) -> None:
-    """Write images as one PNG, row by row with a gap of a pixel; the file is whole or absent.
+    """Write images as one PNG, row by row with a gap of one pixel; the file is written completely or not at all.
 
     Args:
-        path: Where.
-        images: N×C×H×W in [0, 1], C being 1 or 3.
-        columns: Images in a row.
+        path: The file to write.
+        images: N×C×H×W in [0, 1]; C is 1 or 3.
+        columns: Number of images in a row.
     """
     pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     count, channels, height, width = pixels.shape

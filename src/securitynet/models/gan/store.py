@@ -1,4 +1,4 @@
-"""The content-addressed store of DCGANs: one is trained once for its data, whatever targets it is used against."""
+"""The content-addressed store of DCGANs: each is trained once for its data, for all targets it is used against."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
-from securitynet.models.gan.networks import Discriminator, Generator
+from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
-from securitynet.models.gan.training import GANHistory, initial_networks, train
+from securitynet.models.gan.training import GANHistory, build_networks, train
 from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
 from securitynet.models.store.model_record import ModelRecord, save_trained_model
 from securitynet.models.training.batches import Feed
@@ -38,13 +38,13 @@ class GANRecord(ModelRecord):
     """The record of a GAN, in ``gan.json``.
 
     Attributes:
-        format: Tells this file from other JSON files.
+        format: Distinguishes this file from other JSON files.
         dataset: Fingerprint of the dataset.
         training_set: SHA-256 of the sorted indices of the training records.
-        records: How many there are.
+        records: Number of training records.
         image_shape: (channels, height, width).
-        training: How, with the version of the trainer.
-        seed: Of all randomness.
+        training: How it was trained, with the version of the trainer.
+        seed: Seed of all randomness.
         history: How the training went.
     """
 
@@ -59,18 +59,25 @@ class GANRecord(ModelRecord):
 
     @property
     def membership(self) -> str:
-        """Digest of the dataset and of its records that are members."""
+        """Digest of the dataset and of the records that are members."""
         return stable_hash([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights; previews do not."""
+        """The fields that determine the weights; previews do not."""
         values = super().decisive()
         del values["training"]["previews"]
         return values
 
 
-def gan_record(dataset: ImageDataset, indices: NDArray[np.int64], training: GANTraining, seed: int) -> GANRecord:
-    """The record of a GAN as far as it is known before its training; arguments as for `obtain_gan`."""
+def make_gan_record(dataset: ImageDataset, indices: NDArray[np.int64], training: GANTraining, seed: int) -> GANRecord:
+    """The record of a GAN as known before its training.
+
+    Args:
+        dataset: The dataset.
+        indices: Sorted training records, N int64.
+        training: How to train.
+        seed: Seed of all randomness.
+    """
     return GANRecord(
         dataset=dataset.fingerprint,
         training_set=hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
@@ -86,14 +93,14 @@ class GAN:
     """A trained DCGAN, frozen.
 
     Attributes:
-        generator: Noise N×latent to images in [0, 1], its batch norms folded.
-        discriminator: Images to logits, evaluating.
-        key: Name in the store, for the keys of what is made with it.
-        history: Of its training.
-        previews: Folder with the sample grids; None if nothing is kept.
+        generator: From noise, N×latent, to images in [0, 1]; its batch norms are folded.
+        discriminator: From images to logits, in evaluation mode.
+        key: Name in the store, for the keys of results computed with it.
+        history: History of its training.
+        previews: Folder with the sample grids; None if nothing is stored.
     """
 
-    generator: Generator
+    generator: GANGenerator
     discriminator: Discriminator
     key: str
     history: GANHistory
@@ -115,18 +122,18 @@ def obtain_gan(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> GAN:
-    """The DCGAN trained on these records: from the store if it is there, else trained now (or trained on).
+    """Load the DCGAN for these records from the store, or train it (or resume its training) if it is not there.
 
-    Its folder ``gans/KEY`` holds the weights, ``gan.json`` and, in ``samples``, grids of what it made on the way.
+    Its folder ``gans/KEY`` holds the weights, ``gan.json`` and, in ``samples``, sample grids from its training.
 
     Args:
-        dataset: With square images of 8 pixels a side or more, grey or colour.
-        indices: Sorted training records, at least `FEWEST_IMAGES`.
-        training: How.
-        seed: Of all randomness.
-        cache: Folder of the store; None keeps nothing.
+        dataset: A dataset with square images of at least 8 pixels a side, grey or colour.
+        indices: Sorted training records, N int64, at least `FEWEST_IMAGES`.
+        training: How to train.
+        seed: Seed of all randomness.
+        cache: Folder of the store; None stores nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; where it is trained and left. It is not part of the key.
-        progress: Called with (steps done, steps in all).
+        progress: Called with (steps done, total steps).
 
     Raises:
         ConfigurationError: If there are no images, or too few.
@@ -139,8 +146,8 @@ def obtain_gan(
             hint="Use a larger dataset, or the attack of Fredrikson, which needs no data.",
         )
     channels, size, _ = dataset.image_shape
-    record = gan_record(dataset, indices, training, seed)
-    networks = initial_networks(training, channels, size, seed)
+    record = make_gan_record(dataset, indices, training, seed)
+    networks = build_networks(training, channels, size, seed)
     place = resolve_device(device)
     folder = None if cache is None else cache / "gans" / record.key
 
@@ -159,14 +166,14 @@ def obtain_gan(
 
 
 def _train(
-    networks: tuple[Generator, Discriminator],
+    networks: tuple[GANGenerator, Discriminator],
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     record: GANRecord,
     folder: Path | None,
     place: torch.device,
     progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[Generator, Discriminator], GANRecord]:
+) -> tuple[tuple[GANGenerator, Discriminator], GANRecord]:
     images = dataset.images
     assert images is not None  # `check_images` has raised otherwise
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)

@@ -1,4 +1,4 @@
-"""The trainer of DCGANs: resumable in the middle, bit for bit on a CPU, because all randomness is derived per step."""
+"""The trainer of DCGANs. Resumed trainings give bit-identical results on a CPU: randomness is derived per step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from securitynet.devices import deterministic_kernels
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.gan.networks import Discriminator, Generator
+from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.previews import write_grid
 from securitynet.models.training.batches import Feed
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
@@ -33,13 +33,13 @@ Steps = Callable[[int, int], None]
 
 
 class GANHistory(Record):
-    """How the training went, at most a hundred points.
+    """How the training went, at up to a hundred points.
 
     Attributes:
         step: Steps done at each point.
-        discriminator_loss: Of the batch at that step.
-        generator_loss: Likewise.
-        seconds: Time spent on all steps, those before an interruption included.
+        discriminator_loss: Loss of the discriminator on the batch of that step.
+        generator_loss: Loss of the generator on the batch of that step.
+        seconds: Time of all steps in seconds, including those before an interruption.
     """
 
     step: tuple[int, ...] = ()
@@ -48,21 +48,36 @@ class GANHistory(Record):
     seconds: float = 0.0
 
 
-def initial_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[Generator, Discriminator]:
-    """Networks with initial weights that the seed decides; the global random state is left as it was."""
+def build_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[GANGenerator, Discriminator]:
+    """Build both networks with initial weights that the seed determines; the global random state is restored.
+
+    Args:
+        training: How the networks are built.
+        channels: 1 or 3.
+        size: Height and width of the images in pixels.
+        seed: Seed of the initial weights.
+    """
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights of the GAN"))
-        made = Generator(training.latent, channels, size, training.width)
+        made = GANGenerator(training.latent, channels, size, training.width)
         return made, Discriminator(channels, size, training.width)
 
 
 def noise(training: GANTraining, count: int, seed: int, purpose: str, step: int = 0) -> torch.Tensor:
-    """Standard normal noise, count×latent, on the CPU."""
+    """Draw standard normal noise, count×latent, on the CPU.
+
+    Args:
+        training: States the dimensions of the noise.
+        count: Number of rows.
+        seed: Seed of all randomness.
+        purpose: Name of the use, so that different uses get different noise.
+        step: Number of the step, likewise.
+    """
     return torch.randn(count, training.latent, generator=generator(seed, purpose, step))
 
 
 def train(
-    networks: tuple[Generator, Discriminator],
+    networks: tuple[GANGenerator, Discriminator],
     feed: Feed,
     training: GANTraining,
     seed: int,
@@ -72,26 +87,26 @@ def train(
     fingerprint: str = "",
     previews: Path | None = None,
     progress: Steps | None = None,
-) -> tuple[Generator, GANHistory]:
-    """Train both networks in place; the discriminator is left evaluating.
+) -> tuple[GANGenerator, GANHistory]:
+    """Train both networks in place; the discriminator is left in evaluation mode.
 
-    Each step is one update of the discriminator on real and on made-up images (in batches of their own, for the batch
-    norms) and one of the generator with the non-saturating loss (Radford et al., 2016, section 4; Goodfellow et al.,
+    Each step updates the discriminator once, on real and on generated images (in separate batches, for the batch
+    norms), and the generator once, with the non-saturating loss (Radford et al., 2016, section 4; Goodfellow et al.,
     2014, section 3).
 
     Args:
         networks: Generator and discriminator with their initial weights.
         feed: The real images.
-        training: How.
-        seed: Of all randomness.
-        device: Where.
+        training: How to train.
+        seed: Seed of all randomness.
+        device: Where to train.
         checkpoint: File to store the state in and to resume from.
-        fingerprint: Of what decides the run; a checkpoint with another one is not used.
+        fingerprint: Digest of everything that determines the run; a checkpoint with another one is not used.
         previews: Folder for sample grids; None makes none.
-        progress: Called after each step.
+        progress: Called after each step with (steps done, total steps).
 
     Returns:
-        The generator to use (the running average, evaluating, its batch norms recalibrated) and the history.
+        The final generator (the running average, in evaluation mode, with recalibrated batch norms) and the history.
 
     Raises:
         ConfigurationError: If there are fewer than two images.
@@ -122,11 +137,11 @@ def train(
 
 
 class _Run:
-    """A training under way."""
+    """A training in progress."""
 
     def __init__(
         self,
-        networks: tuple[Generator, Discriminator],
+        networks: tuple[GANGenerator, Discriminator],
         feed: Feed,
         training: GANTraining,
         seed: int,
@@ -159,7 +174,7 @@ class _Run:
         certain = torch.full_like(truths, 1 - self.training.smoothing)
         judged = functional.binary_cross_entropy_with_logits(truths, certain) + functional.softplus(forgeries).mean()
         self._update("discriminator", judged)
-        self.judge.requires_grad_(False)  # its weights' gradients would be computed for nothing
+        self.judge.requires_grad_(False)  # gradients of its weights are not needed
         fooled = functional.softplus(-self.judge(self._shifted(made, corners[2]))).mean()
         self._update("generator", fooled)
         self.judge.requires_grad_(True)
@@ -170,21 +185,21 @@ class _Run:
         if self.done % _CHECK_EVERY == 0 or self.done == self.training.steps:
             self._record(judged.item(), fooled.item())
 
-    def calibrated(self) -> Generator:
+    def calibrated(self) -> GANGenerator:
         """The averaged generator, with the statistics of its batch norms measured for its own weights."""
         made = copy.deepcopy(self.averaged)
         norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all batches
+            norm.momentum = None  # plain mean over all batches
         made.train()
         with torch.no_grad():
             for number in range(_CALIBRATION_BATCHES):
                 made(noise(self.training, self.training.batch_size, self.seed, "calibration", number).to(self.device))
         return made.eval()
 
-    def preview(self, folder: Path, maker: Generator) -> None:
-        """Write a grid of what a generator makes of the same noise each time."""
+    def preview(self, folder: Path, maker: GANGenerator) -> None:
+        """Write a grid of generated images for noise that is the same each time."""
         sampled = noise(self.training, PREVIEW_ROWS**2, self.seed, "preview").to(self.device)
         training = maker.training
         maker.eval()
@@ -192,10 +207,10 @@ class _Run:
             write_grid(folder / f"step-{self.done:06d}.png", maker(sampled), PREVIEW_ROWS)
         maker.train(training)
 
-    def state(self, fingerprint: str) -> State:
-        """All that is needed to go on from here."""
+    def state(self, fingerprint: str) -> TrainingState:
+        """Everything that is needed to resume from here."""
         modules = {"generator": self.maker, "discriminator": self.judge, "averaged": self.averaged}
-        return State(
+        return TrainingState(
             fingerprint,
             self.done,
             {name: module.state_dict() for name, module in modules.items()},
@@ -203,8 +218,8 @@ class _Run:
             self.history.model_dump_json(),
         )
 
-    def restore(self, state: State) -> None:
-        """Go on from a state."""
+    def restore(self, state: TrainingState) -> None:
+        """Resume from a state."""
         for name, module in {"generator": self.maker, "discriminator": self.judge, "averaged": self.averaged}.items():
             module.load_state_dict(state.module[name])
         for name, optimizer in self.optimizers.items():
@@ -225,7 +240,7 @@ class _Run:
         return padded[..., corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
     def _next_records(self) -> torch.Tensor:
-        """Positions of this step's real images: epochs in random orders, of which an incomplete batch is dropped."""
+        """Positions of this step's real images: epochs in random orders, without incomplete batches."""
         epoch, place = divmod(self.done, len(self.feed) // self.batch)
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, torch.randperm(len(self.feed), generator=generator(self.seed, "GAN order", epoch))
@@ -239,12 +254,12 @@ class _Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # Early on the average forgets faster: else it would hold the initial weights for a thousand steps.
+        # At first the average forgets faster; otherwise it would contain the initial weights for a thousand steps.
         keep = min(self.training.average, self.done / (self.done + 10)) if self.training.average else 0.0
         for average, current in zip(self.averaged.parameters(), self.maker.parameters(), strict=True):
             average.lerp_(current, 1 - keep)
-        for kept, latest in zip(self.averaged.buffers(), self.maker.buffers(), strict=True):
-            kept.copy_(latest)
+        for buffer, latest in zip(self.averaged.buffers(), self.maker.buffers(), strict=True):
+            buffer.copy_(latest)
 
     def _record(self, judged: float, fooled: float) -> None:
         if not (torch.isfinite(torch.tensor([judged, fooled])).all()):

@@ -1,1 +1,1 @@
-"""From a reference or an object to a target that is ready to be queried, safely."""
+"""From a reference or an object to a target that is ready to be queried, without running untrusted code."""

@@ -1,4 +1,4 @@
-"""A target is examined before it is believed: what its checks find is collected here, as records and as sentences."""
+"""Examine a target before its results are used: collect the results of the checks as records and as sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
 from securitynet.models.loading.normalization import sample_indices
 from securitynet.models.loading.plausibility import check_accuracy
-from securitynet.models.loading.sanity_checks import SAMPLE, check_answers, stop
+from securitynet.models.loading.sanity_checks import SAMPLE, check_constancy, describe_inconstancy
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.backends.averaged import PAID_REPEATS, REPEATS, AveragedBackend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -26,65 +26,65 @@ WARNING = "WARNING"
 """Beginning of the notes that a reader must not miss."""
 
 _VERIFIED = 32
-_MIDDLE, _SPREAD = 0.45, 0.225  # near what most networks are normalised by
+_MIDDLE, _SPREAD = 0.45, 0.225  # close to the normalisation of most networks
 
 
 @dataclass
-class Findings:
-    """What is found out about a target.
+class ExaminationResult:
+    """What the examination of a target has shown.
 
     Attributes:
         notes: Sentences for the report.
-        checks: Records.
+        checks: The checks, as records.
     """
 
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
     def add(self, check: Check) -> None:
-        """Keep a check, and say it where it fails."""
+        """Add a check, and a warning if it failed."""
         self.checks.append(check)
         if not check.agrees and check.note:
             self.notes.append(f"{WARNING}: {check.note}")
 
 
 def doubts(checks: Sequence[Check]) -> tuple[str, ...]:
-    """What speaks against believing a target's results, a sentence each; empty if nothing does."""
+    """Reasons to doubt a target's results, one sentence each; empty if all checks passed."""
     failed = (check for check in checks if not check.agrees)
-    return tuple(check.note or f"the {check.what} is {check.found}, where {check.said} is said." for check in failed)
+    return tuple(check.note or f"the {check.what} is {check.found}; {check.said} was stated." for check in failed)
 
 
 def require_constant(target: Target, *, allow_random: bool) -> None:
-    """Raise `TargetError` if a target was found not to answer the same for the same image, and that is not allowed."""
+    """Raise `TargetError` if a target was not deterministic when examined and ``allow_random`` is false."""
     for check in target.checks:
         if check.what == "answers" and not check.agrees and not allow_random:
-            raise stop(check, target.reference)
+            raise describe_inconstancy(check, target.reference)
 
 
 def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False) -> Target:
-    """Examine a target that was made in Python, as `load_target` examines those that it loads.
+    """Examine a target that was made in Python, as `load_target` examines the targets that it loads.
 
     Args:
-        target: Without checks; one that has some is returned as it is.
-        dataset: With labelled images.
-        allow_random: See `securitynet.models.loading.load.load_target`.
+        target: A target without checks; one that has some is returned unchanged.
+        dataset: A dataset with labelled images.
+        allow_random: Whether to average the outputs of a target that is not deterministic.
 
     Raises:
-        TargetError: If it does not answer.
+        TargetError: If the target fails on the images.
     """
     if target.checks or dataset.images is None or isinstance(target.backend, RecordedBackend):
         return target
-    findings = Findings(list(target.notes))
+    findings = ExaminationResult(list(target.notes))
     paid = target.backend.charges
     indices = sample_indices(dataset, SAMPLE // 2 if paid else 4 * SAMPLE)
     images = dataset.batch(indices)
-    # What is asked here is no adversary's question; but it may cost something.
+    # These queries are not an adversary's, so they are counted only if they may cost money.
     view = target if paid else with_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
-    found = examine_answers(view, images, findings, paid=paid, allow_random=allow_random)
-    predicted = ask(found, images).argmax(dim=1).numpy()
+    examined = examine_constancy(view, images, findings, paid=paid, allow_random=allow_random)
+    predicted = query_outputs(examined, images).argmax(dim=1).numpy()
     examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
     return Target(
-        found.backend,
+        examined.backend,
         head=target.head,
         preprocessing=target.preprocessing,
         access=target.access,
@@ -99,14 +99,14 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
 def review_accuracy(
     target: Target, predicted: NDArray[np.int64], labels: NDArray[np.int64], names: Sequence[str], stated: float | None
 ) -> None:
-    """Judge a target's accuracy again, on all non-members instead of a sample: its checks and notes are replaced.
+    """Check a target's accuracy again, on all non-members instead of a sample; replace the earlier checks and notes.
 
     Args:
-        target: Changed in place.
-        predicted: Classes predicted for the non-members, N.
-        labels: Their classes, N.
-        names: Of the classes.
-        stated: Test accuracy that is stated, in [0, 1]; by default what its loading knew of.
+        target: The target; it is changed in place.
+        predicted: Classes predicted for the non-members, N int64.
+        labels: Their true classes, N int64.
+        names: Names of the classes.
+        stated: Stated test accuracy, in [0, 1]; by default the one known since loading.
     """
     if not len(labels):
         return
@@ -114,7 +114,7 @@ def review_accuracy(
     said = {f"{WARNING}: {check.note}" for check in earlier}
     if stated is None:
         stated = next((float(check.said) for check in earlier if check.what == "accuracy"), None)
-    findings = Findings(
+    findings = ExaminationResult(
         [note for note in target.notes if note not in said],
         [check for check in target.checks if check not in earlier],
     )
@@ -123,8 +123,8 @@ def review_accuracy(
     target.notes, target.checks = tuple(findings.notes), tuple(findings.checks)
 
 
-def ask(target: Target, images: torch.Tensor) -> torch.Tensor:
-    """Raw outputs for images, in batches: N×K."""
+def query_outputs(target: Target, images: torch.Tensor) -> torch.Tensor:
+    """Raw outputs for images, computed in batches: N×K."""
     step = target.batch_size
     return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
 
@@ -132,7 +132,13 @@ def ask(target: Target, images: torch.Tensor) -> torch.Tensor:
 def with_preprocessing(
     target: Target, preprocessing: Preprocessing, *, query_counter: QueryCounter | None = None
 ) -> Target:
-    """The same target with another preprocessing, and another query counter if one is given."""
+    """Copy a target with another preprocessing.
+
+    Args:
+        target: The target.
+        preprocessing: The new preprocessing.
+        query_counter: A new query counter; None keeps the target's own.
+    """
     return Target(
         target.backend,
         head=target.head,
@@ -143,38 +149,54 @@ def with_preprocessing(
     )
 
 
-def verify_optimisations(target: Target, backend: ModuleBackend, images: torch.Tensor, findings: Findings) -> None:
-    """Compare a network that was made fast with the network as it came, on real images, as they are and normalised."""
+def verify_optimisations(
+    target: Target, backend: ModuleBackend, images: torch.Tensor, findings: ExaminationResult
+) -> None:
+    """Compare the optimised network with the original one on real images, with and without normalisation.
+
+    Args:
+        target: The target, whose preprocessing is used.
+        backend: Its backend; the original network is used from now on if the outputs differ.
+        images: N×C×H×W, uint8 or in [0, 1]; the first few are used.
+        findings: Receives a note if the outputs differ.
+    """
     inputs = target.preprocessing(images[:_VERIFIED].to(backend.device))
     same = backend.verify(torch.cat([inputs, (inputs - _MIDDLE) / _SPREAD]))
     if not same:
-        findings.notes.append("the network is run as it came: made faster, it did not give the same outputs.")
+        findings.notes.append("the network runs without optimisations: with them, it did not give the same outputs.")
 
 
-def examine_answers(
-    target: Target, images: torch.Tensor, findings: Findings, *, paid: bool = False, allow_random: bool = False
+def examine_constancy(
+    target: Target, images: torch.Tensor, findings: ExaminationResult, *, paid: bool = False, allow_random: bool = False
 ) -> Target:
-    """Whether a target answers the same for the same image. One that does not is averaged over repeats if allowed.
+    """Check whether a target is deterministic; if not, average its outputs if this is allowed.
+
+    Args:
+        target: The target.
+        images: N×C×H×W, uint8 or in [0, 1].
+        findings: Receives the check and its notes.
+        paid: Whether queries may cost money, so that fewer are made.
+        allow_random: Whether to average the outputs of a target that is not deterministic.
 
     Returns:
-        The target, or one whose answers are averages.
+        The target, or one whose outputs are averages.
 
     Raises:
-        TargetError: If it does not answer at all.
+        TargetError: If the target fails on the images.
     """
     try:
-        constancy = check_answers(target, images, paid=paid)
+        constancy = check_constancy(target, images, paid=paid)
     except (TargetError, QueryBudgetExceeded) as error:
         if not paid:
             raise
-        findings.notes.append(f"whether the endpoint answers the same twice could not be seen: {error.message}")
+        findings.notes.append(f"whether the endpoint is deterministic could not be checked: {error.message}")
         return target
     check = constancy.check()
     findings.add(check)
     if check.agrees or not allow_random:
         return target
     repeats = PAID_REPEATS if paid else REPEATS
-    findings.notes.append(f"{WARNING}: its answers are averages over {repeats} repeats (--allow-random).")
+    findings.notes.append(f"{WARNING}: its outputs are averages over {repeats} repeats (--allow-random).")
     return Target(
         AveragedBackend(target.backend, repeats),
         head=target.head,
@@ -186,7 +208,7 @@ def examine_answers(
 
 
 def examine_accuracy(
-    findings: Findings,
+    findings: ExaminationResult,
     predicted: NDArray[np.int64],
     indices: NDArray[np.int64],
     dataset: ImageDataset,
@@ -194,15 +216,15 @@ def examine_accuracy(
     model_names: Sequence[str] = (),
     stated: float | None = None,
 ) -> None:
-    """What the accuracy on a sample says of a target.
+    """Check the accuracy of a target on a sample.
 
     Args:
-        findings: Added to.
-        predicted: Classes predicted for the sample, N.
-        indices: Records of the sample, N; those of the test part count, where there are some.
-        dataset: Labelled images.
-        model_names: Of the model's classes, where its source states them.
-        stated: Test accuracy that is stated, in [0, 1]; None if none is.
+        findings: Receives the checks.
+        predicted: Classes predicted for the sample, N int64.
+        indices: Records of the sample, N int64; only those of the test part count, if there are any.
+        dataset: The dataset with the labels.
+        model_names: Names of the model's classes, if its source states them.
+        stated: Stated test accuracy, in [0, 1]; None if there is none.
     """
     test = dataset.parts.get("test")
     if test is not None and len(inside := np.flatnonzero(np.isin(indices, test))):

@@ -1,7 +1,7 @@
-"""Which size, and which cut, of an image does a network want whose owner did not say?
+"""Determine the input size and crop of a network whose owner did not state them.
 
-Weights of one's own for a library's network were seldom trained on inputs as the library states them for its own
-weights; but sometimes they were. Labelled images tell.
+Other weights in a library's network were seldom trained with the input size that the library states for its own
+weights, but sometimes they were. Labelled images decide.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _USUAL = ("imagenet", "half", "none")
 
 @dataclass(frozen=True)
 class Geometry:
-    """What is done with the size of images.
+    """How images are resized and cropped.
 
     Attributes:
-        preprocessing: With its size, cut and interpolation; the normalisation is left to `choose_normalization`.
-        note: A sentence for people.
+        preprocessing: Size, crop and interpolation; `choose_normalization` chooses the normalisation.
+        note: A sentence for the report.
     """
 
     preprocessing: Preprocessing
@@ -39,15 +39,15 @@ class Geometry:
 def choose_geometry(
     target: Target, dataset: ImageDataset, stated: Preprocessing, normalization: Normalization | None = None
 ) -> Geometry | None:
-    """Images at their own size, or as a library states for its own weights; None if the two are the same.
+    """Choose between the images' own size and the one that a library states for its weights; None if both are the same.
 
-    The library's size is taken only if accuracy is significantly higher with it, or the network takes no other.
+    The library's size is chosen only if accuracy is significantly higher with it, or if the network accepts no other.
 
     Args:
-        target: Its preprocessing is replaced for the trial.
-        dataset: Labelled images.
-        stated: By the library for its own weights.
-        normalization: If it is known; else the library's and some usual ones are tried.
+        target: The target; its preprocessing is replaced for the trial.
+        dataset: A dataset with labelled images.
+        stated: Preprocessing that the library states for its own weights.
+        normalization: The normalisation, if known; otherwise the library's and some common ones are tried.
     """
     if stated.input_size is None or tuple(dataset.image_shape[1:]) == stated.input_size:
         return None
@@ -92,7 +92,7 @@ def _best(
     geometry: Preprocessing,
     normalizations: list[Normalization],
 ) -> NDArray[np.bool_] | None:
-    """Per image, whether it is classified as labelled under the best of some normalisations; None if none works."""
+    """Per image, whether it is classified as its label under the best of some normalisations; None if none works."""
     best: NDArray[np.bool_] | None = None
     channels = dataset.image_shape[0]
     for normalization in normalizations:

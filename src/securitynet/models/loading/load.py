@@ -1,4 +1,4 @@
-"""`load_target`: from a reference, or a model given as an object, to a target that is ready to be asked, safely."""
+"""`load_target`: from a reference or an object to a target that is ready to be queried, without untrusted code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
 from securitynet.models.loading.examination import (
-    Findings,
-    ask,
+    ExaminationResult,
     examine_accuracy,
-    examine_answers,
+    examine_constancy,
+    query_outputs,
     verify_optimisations,
     with_preprocessing,
 )
 from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
-from securitynet.models.loading.open import DEFAULT_SIZE, open_answers, open_network
+from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
 from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve, stated_accuracy
@@ -40,9 +40,9 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 HEAD_SAMPLE = 256
-"""Most images on which the kind of head is told."""
+"""Most images used to detect the kind of head."""
 
-# Endpoints may charge for answers: fewer images tell the kind of head nearly as surely.
+# Endpoints may charge for queries, and fewer images detect the kind of head almost as reliably.
 _PAID_SAMPLE = 32
 _PAID_TRIALS = 64
 _RANDOM_SAMPLE = 8
@@ -75,46 +75,46 @@ def load_target(
 ) -> Target:
     """Load the model that a reference names, or make a target of a network or a callable.
 
-    Nothing in a model file is executed; the one code that runs is a factory that the user names (``python:``), and a
+    Nothing in a model file is executed; the only code that runs is a factory that the user names (``python:``), and a
     callable that is given. A network that is given is copied; its mode, gradients and device stay as they are.
 
     Args:
         reference: Reference of the model (`securitynet list backends` shows the forms), a network, or a callable that
             takes images in [0, 1], a float tensor N×C×H×W, and returns scores, N×K.
         weights: File of weights for a network; the library's own by default.
-        dataset: Labelled images of the model's kind: they decide ``auto`` choices, and the class count is checked.
+        dataset: Labelled images of the model's kind: ``auto`` choices are made on them, and the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
-            where a dataset is given, else ``none``.
+            if a dataset is given, else ``none``.
         input_size: Height and width in pixels to which images are resized.
-        head: What the model emits; detected by default, also by ``auto``.
-        num_classes: Checked against the weights.
-        weight_set: Which weights of a file that holds several sets: a name in the file, or ``average``. By default
-            those as trained, and a note names the others.
-        allow_random: Average repeated answers of a model that does not answer the same for the same image. By default
-            it is loaded as it is, with a warning, and no run accepts it.
-        access: White-box by default where there is a network, else black-box.
+        head: Kind of the model's outputs; detected by default, as with ``auto``.
+        num_classes: Expected number of classes; checked against the weights.
+        weight_set: Which weights to use from a file with several sets: a name in the file, or ``average``. By default
+            the weights as trained, and a note names the others.
+        allow_random: Average repeated outputs of a model that is not deterministic. By default such a model is loaded
+            with a warning, and no assessment accepts it.
+        access: Access of the adversary; by default white-box if there is a network, else black-box.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32`` or ``bf16``.
-        batch_size: Images a batch; chosen by their size by default.
-        max_queries: Most distinct images that may be asked of the target.
-        timeout: Seconds to wait for an endpoint's answer.
-        retries: How often an endpoint that fails is asked again.
-        cache: Folder for what endpoints answered; the user's cache folder by default.
-        progress: Called with (bytes done, bytes in all) while weights are downloaded.
+        batch_size: Images per batch; chosen by image size by default.
+        max_queries: Largest number of distinct images that the target may be sent.
+        timeout: Seconds to wait for a response of an endpoint.
+        retries: Number of times that a failed request is repeated.
+        cache: Folder for outputs of endpoints; the user's cache folder by default.
+        progress: Called with (bytes done, total bytes) while weights are downloaded.
         output: Name of the output that holds the class scores, for formats whose models have several.
-        trust: Allow what a format needs that runs code from the model's file; without it such a file is refused.
-        transform: What the dataset's own transforms say stands before the model (`dataset_from_objects` reads them);
-            taken where the model's source states nothing.
+        trust: Allow formats that run code from the model's file; without it such a file is refused.
+        transform: Preprocessing that the dataset's own transforms state (`dataset_from_objects` reads them); used if
+            the model's source states none.
 
     Returns:
-        The target; its ``notes`` say what was found out, and its ``checks`` whether it answers as a model must.
+        The target; its ``notes`` describe what was determined, and its ``checks`` whether it behaves as a model must.
 
     Raises:
-        ConfigurationError: If an option or the reference makes no sense.
-        ModelError: If the model cannot be found or read (`UnsafeFile` if reading it would execute code,
+        ConfigurationError: If an option or the reference is invalid.
+        ModelError: If the model cannot be located or read (`UnsafeFile` if reading it would execute code,
             `WeightsMismatch` if weights do not fit).
-        TargetError: If it answers with something unusable, or the images of the dataset do not suit it.
-        AccessDenied: If white-box access is asked to a model that only answers.
+        TargetError: If its outputs are unusable, or the images of the dataset do not suit it.
+        AccessDenied: If white-box access is requested for a model that gives outputs only.
     """
     options = LoadOptions(
         weights=None if weights is None else Path(weights).expanduser(),
@@ -149,7 +149,7 @@ def load_target(
         entry, parsed = parsed, resolve(parsed)
         stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
     _check_options(parsed, options)
-    opened = open_network(parsed, options, dataset) if parsed.is_network else open_answers(parsed, options)
+    opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:
         opened = _with_transform(opened, preprocessing)
     return _assemble(opened, options, dataset, access, stated)
@@ -177,7 +177,7 @@ def _assemble(
     access = access or (Access.WHITE_BOX if backend.white_box else Access.BLACK_BOX)
     if access is Access.WHITE_BOX and not backend.white_box:
         raise AccessDenied(
-            f"{backend.reference} only answers: there is no network to give white-box access to.",
+            f"{backend.reference} gives outputs only: there is no network to give white-box access to.",
             hint="Run with --access black-box, or load the network itself with its weights.",
         )
     preprocessing, auto = _preprocessing(opened, options, dataset)
@@ -185,7 +185,7 @@ def _assemble(
     target = Target(
         backend, preprocessing=preprocessing, query_counter=query_counter if opened.paid else QueryCounter()
     )
-    findings = Findings(list(opened.notes))
+    findings = ExaminationResult(list(opened.notes))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
         _check_classes(backend, options, dataset)
@@ -193,7 +193,7 @@ def _assemble(
         sample = _sample(target, opened, options, dataset)
         if isinstance(backend, ModuleBackend):
             verify_optimisations(target, backend, sample, findings)
-        target = examine_answers(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
+        target = examine_constancy(target, sample, findings, paid=opened.paid, allow_random=options.allow_random)
         target = _examine_outputs(target, opened, options, dataset, sample, stated, auto, findings)
     if options.normalize is None and opened.preprocessing is None and not target.preprocessing.mean and not auto:
         findings.notes.append(
@@ -222,11 +222,11 @@ def _examine_outputs(
     sample: torch.Tensor,
     stated: float | None,
     auto: bool,
-    findings: Findings,
+    findings: ExaminationResult,
 ) -> Target:
-    """Tell the head, choose the normalisation where that is asked for, and look at the accuracy."""
+    """Detect the head, choose the normalisation if it is to be chosen, and check the accuracy."""
     if options.head is None or not opened.paid or dataset is not None:
-        outputs = ask(target, sample)
+        outputs = query_outputs(target, sample)
         if options.head is None:
             target.head = _detect_head(outputs, findings.notes)
         elif not opened.paid:
@@ -244,7 +244,7 @@ def _examine_outputs(
             if known is not None:
                 preprocessing = preprocessing.normalized_by(known)
             target = with_preprocessing(target, preprocessing)
-            outputs = ask(target, sample)
+            outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
     predicted = outputs.argmax(dim=1).numpy()
     if auto:
@@ -261,7 +261,7 @@ def _examine_outputs(
 def _preprocessing(
     opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None
 ) -> tuple[Preprocessing, bool]:
-    """The preprocessing, and whether its normalisation is still to be chosen by trying."""
+    """The preprocessing, and whether its normalisation still has to be chosen by trial."""
     preprocessing = opened.preprocessing or Preprocessing(input_size=opened.input_size)
     if options.input_size is not None:
         preprocessing = preprocessing.model_copy(update={"input_size": (options.input_size, options.input_size)})
@@ -303,7 +303,7 @@ def _check_classes(backend: Backend, options: LoadOptions, dataset: ImageDataset
 
 
 def _sample(target: Target, opened: OpenedModel, options: LoadOptions, dataset: ImageDataset | None) -> torch.Tensor:
-    """Images on which the target is looked at: labelled ones, else random ones of a size that it takes."""
+    """Images on which the target is examined: labelled ones, else random ones of a size that it accepts."""
     if dataset is not None and dataset.images is not None:
         most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
         return dataset.batch(sample_indices(dataset, most))
@@ -311,9 +311,9 @@ def _sample(target: Target, opened: OpenedModel, options: LoadOptions, dataset: 
 
 
 def _doubt_head(stated: Head, outputs: torch.Tensor, notes: list[str]) -> None:
-    """Warn where the user's word on the head contradicts the outputs: scores would be wrong without looking so.
+    """Warn if the outputs contradict the head that the user states: scores would be wrong without any sign of it.
 
-    Logits and log-probabilities are read alike: only mistaking either for probabilities, or the reverse, matters.
+    Logits and log-probabilities are treated alike: only confusing either with probabilities matters.
     """
     looks = heads.detect(outputs)
     if (looks == "probabilities") != (stated == "probabilities"):
@@ -334,7 +334,7 @@ def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
 
 
 def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:
-    """Random images of the first usual size that the model takes, if its own is not known."""
+    """Random images of the first common size that the model accepts, unless its own size is known."""
     known = target.preprocessing.input_size or opened.example_size
     sizes = ([known] if known else []) + ([] if opened.paid else [(size, size) for size in _USUAL_SIZES])
     generator = torch.Generator().manual_seed(0)
@@ -342,7 +342,7 @@ def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:
     for size in sizes or [(DEFAULT_SIZE, DEFAULT_SIZE)]:
         images = torch.rand((_RANDOM_SAMPLE, target.backend.channels or 3, *size), generator=generator)
         try:
-            ask(target, images)
+            query_outputs(target, images)
         except TargetError as error:
             first = first or error
         else:
@@ -376,7 +376,7 @@ def _check_options(reference: ModelReference, options: LoadOptions) -> None:
     if options.precision != "fp32" and not reference.is_network:
         raise ConfigurationError(f"--precision has no effect on {reference}.", hint="Leave it out.")
     if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
-        raise ConfigurationError(f"{reference} holds answers: --normalize and --input-size have no effect.")
+        raise ConfigurationError(f"{reference} holds recorded outputs: --normalize and --input-size have no effect.")
     declared = reference.declaration
     if options.weights is not None and not declared.takes_weights:
         raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")

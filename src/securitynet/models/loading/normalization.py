@@ -1,9 +1,10 @@
-"""``--normalize auto``: try the usual conventions on labelled images and keep the one that fits the labels.
+"""``--normalize auto``: try the common conventions on labelled images and choose the one that fits the labels.
 
-Wrong preprocessing is the commonest complaint in every model zoo: a network fed with another normalisation still
-answers, only worse. The right one is told by accuracy, and by the likelihood of the labels after one temperature was
-fitted: without that, an overfitted network would do best on flat inputs, which make it less sure. What the images
-cannot tell apart is reported as such, and a fixed order decides, so that the choice does not hang on their number.
+Wrong preprocessing is the most common complaint about model zoos: a network with the wrong normalisation still returns
+outputs, only worse ones. The right one shows in the accuracy, and in the likelihood of the labels after fitting one
+temperature: without the temperature, an overfitted network would fit flat inputs best, which make it less confident.
+Conventions that the images cannot distinguish are reported as such, and a fixed order decides among them, so that the
+choice does not depend on the number of images.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.loading.plausibility import chance_of, least_accuracy
+from securitynet.models.loading.plausibility import compute_chance, least_accuracy
 from securitynet.models.sources.preprocessing import BGR, CONVENTIONS, Normalization
 from securitynet.models.targets.target import Target
 
@@ -33,7 +34,7 @@ ORDER = (
 )  # fmt: skip
 """Which convention is taken where images cannot tell: the commoner before the rarer. Each in RGB before all in BGR."""
 
-# After so many images, conventions that are worse beyond doubt are dropped: most of the work is spared.
+# After this many images, clearly worse conventions are dropped, which saves most of the work.
 _STAGES = (64, 160, 400)
 _HOPELESS = 1e-3
 _LEVEL = 0.01
@@ -47,11 +48,12 @@ class Candidate:
     """How well a convention fits.
 
     Attributes:
-        name: Of the convention, as ``--normalize`` takes it.
-        normalization: What it states.
-        predicted: Classes for the images that were tried: all, or the first few for a convention that fell behind.
-        labels: Of those images.
-        losses: Negative log-likelihood of each label after fitting one temperature; empty if it failed.
+        name: Name of the convention, as ``--normalize`` takes it.
+        normalization: Its normalisation.
+        predicted: Classes predicted for the images that were tried: all of them, or the first few for a convention that
+            was dropped early.
+        labels: Labels of these images.
+        losses: Negative log-likelihood of each label after fitting one temperature; empty if the trial failed.
     """
 
     name: str
@@ -62,36 +64,36 @@ class Candidate:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Per image, whether it is classified as labelled."""
+        """Whether each image is classified as its label."""
         return np.asarray(self.predicted == self.labels)
 
     @property
     def count(self) -> int:
-        """Images it was tried on."""
+        """Number of images that were tried."""
         return len(self.labels)
 
     @property
     def accuracy(self) -> float:
-        """Share of them classified as labelled, in [0, 1]."""
+        """Share of these images classified as their label, in [0, 1]."""
         return float(self.correct.mean()) if self.count else 0.0
 
     @property
     def loss(self) -> float:
-        """Mean of ``losses``; infinite if it failed."""
+        """Mean of ``losses``; infinite if the trial failed."""
         return float(self.losses.mean()) if len(self.losses) else math.inf
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """The outcome of trying.
+class NormalizationChoice:
+    """The result of trying all conventions.
 
     Attributes:
-        name: The convention that is taken.
-        normalization: What it states.
-        table: All conventions: the one taken, then those tried on all images by falling accuracy, then the others.
-        equals: Names of those that the images cannot tell from it.
-        indices: Records that were tried, N.
-        note: One or two sentences for people.
+        name: Name of the chosen convention.
+        normalization: Its normalisation.
+        table: All conventions: the chosen one, then those tried on all images by falling accuracy, then the others.
+        equals: Names of those that the images cannot distinguish from it.
+        indices: Records that were tried, N int64.
+        note: One or two sentences for the report.
     """
 
     name: str
@@ -103,34 +105,34 @@ class Choice:
 
 
 def sample_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int64]:
-    """A fixed sample of records in random order, from the test part where there is one; the same at each call."""
+    """A fixed sample of records in random order, from the test part if there is one; the same at each call."""
     test = dataset.parts.get("test")
     pool = test if test is not None and len(test) else np.arange(len(dataset), dtype=np.int64)
     return np.random.default_rng(_SEED).permutation(pool)[:size]
 
 
 def mixed_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int64]:
-    """A fixed sample of as many records of the training as of the test part, in turn; of all where there are no parts.
+    """A fixed sample that alternates between records of the training and the test part; of all records without parts.
 
-    Members show which inputs a network knows, non-members that it is not fooled by their sharpness.
+    Members show which inputs the network knows; non-members show that it is not misled by their sharpness.
     """
     parts = [dataset.parts.get(name) for name in ("test", "train")]
     pools = [part for part in parts if part is not None and len(part)] or [np.arange(len(dataset), dtype=np.int64)]
     generator = np.random.default_rng(_SEED)
     shuffled = [generator.permutation(pool) for pool in pools]
-    # Smaller parts are used up; what is missing comes from the other.
+    # A small part is used in full; the other part supplies the rest.
     places = np.concatenate([np.arange(len(pool)) * len(pools) + at for at, pool in enumerate(shuffled)])
     return np.concatenate(shuffled)[np.argsort(places, kind="stable")][:size]
 
 
-def fitting_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normalization]:
-    """The conventions that can be applied to images of so many channels, in their fixed order, no two of them the same.
+def list_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normalization]:
+    """The distinct conventions that apply to images with this number of channels, in their fixed order.
 
     Args:
-        channels: Of the images.
-        bgr: Whether to offer those with reversed channels as well, for colour images.
+        channels: Number of channels.
+        bgr: Whether to include conventions with reversed channels, for colour images.
     """
-    found: dict[str, Normalization] = {}
+    conventions: dict[str, Normalization] = {}
     seen: set[object] = set()
     for name in (*ORDER, *(other for other in CONVENTIONS if other not in ORDER)):
         mean, std = CONVENTIONS[name]
@@ -139,23 +141,25 @@ def fitting_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normali
         spread = (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
         if spread not in seen:
             seen.add(spread)
-            found[name] = Normalization(mean, std)
+            conventions[name] = Normalization(mean, std)
     if bgr and channels == _COLOUR:
-        found |= {f"{name}{BGR}": Normalization(*entry.constants, "bgr") for name, entry in found.items()}
-    return found
+        conventions |= {f"{name}{BGR}": Normalization(*entry.constants, "bgr") for name, entry in conventions.items()}
+    return conventions
 
 
-def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True) -> Choice:
-    """Try all conventions on a sample of members and non-members, and take one that fits the labels.
+def choose_normalization(
+    target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True
+) -> NormalizationChoice:
+    """Try all conventions on a sample of members and non-members, and choose one that fits the labels.
 
-    Of the conventions whose accuracy an exact McNemar test cannot tell from the highest, and whose losses a paired test
-    cannot tell from the lowest (both at 1%), the first in the fixed order is taken. One that is clearly worse on the
-    first images is not tried on the rest.
+    A candidate is a convention whose accuracy an exact McNemar test does not distinguish from the highest, and whose
+    losses a paired test does not distinguish from the lowest (both at 1%). The first candidate in the fixed order is
+    chosen. A convention that is clearly worse on the first images is not tried on the rest.
 
     Args:
-        target: Its preprocessing's size and interpolation are kept, and its query counter is charged.
-        dataset: Labelled images.
-        size: Most images to try.
+        target: The target; its input size and interpolation are used, and its query counter is charged.
+        dataset: A dataset with labelled images.
+        size: Largest number of images to try.
         bgr: Whether to try reversed channels as well.
 
     Raises:
@@ -163,7 +167,7 @@ def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = S
     """
     indices = mixed_indices(dataset, size)
     labels = dataset.labels[indices]
-    conventions = fitting_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
+    conventions = list_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
     trials = [_Trial(target, name, normalization) for name, normalization in conventions.items()]
     running = trials
     start = 0
@@ -189,7 +193,7 @@ def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = S
     equals = [score for score in accurate if not _is_worse(score, likeliest)]
     best = equals[0]
     others = sorted((score for score in scored if score is not best), key=lambda s: (-s.count, -s.accuracy, s.loss))
-    return Choice(
+    return NormalizationChoice(
         name=best.name,
         normalization=best.normalization,
         table=(best, *others),
@@ -200,7 +204,7 @@ def choose_normalization(target: Target, dataset: ImageDataset, *, size: int = S
 
 
 class _Trial:
-    """One convention, tried on more and more images."""
+    """One convention, tried on a growing number of images."""
 
     def __init__(self, target: Target, name: str, normalization: Normalization) -> None:
         self.name = name
@@ -220,27 +224,27 @@ class _Trial:
         try:
             for start in range(0, len(images), size):
                 self._rows.append(self._target.logits(images[start : start + size]))
-        # A normalisation may overflow where another does not.
+        # One normalisation may overflow where another does not.
         except TargetError as error:
             self.error = error
 
     def score(self, labels: NDArray[np.int64]) -> Candidate:
-        """How well it did so far."""
+        """How well the convention fits so far."""
         empty = np.zeros(0, dtype=np.int64)
         if self.error is not None or not self._rows:
             return Candidate(self.name, self.normalization, empty, empty, np.zeros(0))
         logits = torch.cat(self._rows)
         known = labels[: len(logits)]
-        losses = tempered_losses(logits, torch.from_numpy(known))
+        losses = temper_losses(logits, torch.from_numpy(known))
         return Candidate(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, losses)
 
 
-def tempered_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
-    """Negative log-likelihood of each label at the temperature that makes their mean lowest.
+def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
+    """Compute the negative log-likelihood of each label at the temperature that minimises their mean.
 
     Args:
         logits: N×K, up to a constant per row.
-        labels: N.
+        labels: N int64.
     """
     logits = logits.double()
     logits = (logits - logits.amax(dim=1, keepdim=True)).clamp_min(-1e6)
@@ -249,12 +253,12 @@ def tempered_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.fl
         return functional.cross_entropy(logits / math.exp(log_temperature), labels, reduction="none")
 
     scale = math.log(float(logits.std()) + 1e-12) if logits.numel() > 1 else 0.0
-    found = minimize_scalar(lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded")
-    return losses(float(found.x)).numpy()
+    fit = minimize_scalar(lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded")
+    return losses(float(fit.x)).numpy()
 
 
 def p_value(first: Candidate, second: Candidate) -> float:
-    """Two-sided exact McNemar test of two accuracies, on the images that both were tried on."""
+    """Two-sided exact McNemar test of two accuracies, on the images tried with both."""
     count = min(first.count, second.count)
     only_first = int((first.correct[:count] & ~second.correct[:count]).sum())
     only_second = int((second.correct[:count] & ~first.correct[:count]).sum())
@@ -264,7 +268,7 @@ def p_value(first: Candidate, second: Candidate) -> float:
 
 
 def _is_worse(score: Candidate, likeliest: Candidate) -> bool:
-    """Whether the losses of one are higher than those of another, by a paired test."""
+    """Whether the losses of one convention are higher than those of another, by a paired test."""
     gaps = score.losses - likeliest.losses
     if len(gaps) < 2 or not float(np.abs(gaps).max()) > 0:
         return False
@@ -274,14 +278,14 @@ def _is_worse(score: Candidate, likeliest: Candidate) -> bool:
 
 
 def _is_grey(dataset: ImageDataset, indices: NDArray[np.int64]) -> bool:
-    """Whether the channels of colour images are all the same."""
+    """Whether all channels of colour images are equal."""
     images = dataset.batch(indices[:64])
     return images.shape[1] == _COLOUR and bool((images[:, 0] == images[:, 2]).all())
 
 
 def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num_classes: int) -> str:
     tried = f"{best.accuracy:.1%} on {best.count:,} images"
-    if best.accuracy <= least_accuracy(chance := chance_of(best.labels, num_classes)):
+    if best.accuracy <= least_accuracy(chance := compute_chance(best.labels, num_classes)):
         return (
             f"WARNING: auto normalisation: no usual convention fits: the best, {best.name}, is hardly better than "
             f"chance ({tried}; chance is {chance:.1%})."
@@ -290,13 +294,13 @@ def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num
         names = [score.name for score in equals[:_SHOWN]] + (["others"] if len(equals) > _SHOWN else [])
         accuracies = [score.accuracy for score in equals]
         return (
-            f"auto normalisation: {best.name} is taken ({tried}). The images cannot tell it from {', '.join(names)} "
-            f"({min(accuracies):.1%} to {max(accuracies):.1%}), and a fixed order decides."
+            f"auto normalisation: {best.name} is chosen ({tried}). The images do not distinguish it from "
+            f"{', '.join(names)} ({min(accuracies):.1%} to {max(accuracies):.1%}), and a fixed order decides."
         )
     if not others or not others[0].count:
-        return f"auto normalisation: found {best.name}, which fits best ({tried}; no other works at all)."
+        return f"auto normalisation: chose {best.name}, which fits best ({tried}; no other works at all)."
     rest = f" on the first {others[0].count:,}" if others[0].count < best.count else ""
     return (
-        f"auto normalisation: found {best.name}, which fits best ({tried}; next {others[0].name} "
+        f"auto normalisation: chose {best.name}, which fits best ({tried}; next {others[0].name} "
         f"{others[0].accuracy:.1%}{rest}); no other fits the labels as well."
     )

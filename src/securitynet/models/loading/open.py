@@ -1,4 +1,4 @@
-"""Open what a reference names: a network with its weights, or a model that only answers."""
+"""Open what a reference names: a network with its weights, or a model that gives outputs only."""
 
 from __future__ import annotations
 
@@ -32,10 +32,15 @@ DEFAULT_SIZE = 32
 
 
 def open_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> OpenedModel:
-    """Build a network, read its weights and put them in.
+    """Build a network, read its weights and load them.
+
+    Args:
+        reference: Reference of a network.
+        options: What the user states about the model.
+        dataset: The dataset of the assessment, for its class count and image size; None without one.
 
     Raises:
-        ModelError: See `load_target`.
+        ModelError: If the network cannot be built, or its weights cannot be read or do not fit.
     """
     source = open_source(reference)
     notes: list[str] = []
@@ -69,14 +74,14 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
         try:
             loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
         except WeightsMismatch as mismatch:
-            found = find_shape(source, state, shape)
-            if found is None:
+            match = find_shape(source, state, shape)
+            if match is None:
                 raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
-            shape, counted = found[0], True
+            shape, counted = match[0], True
             _check_count(reference, shape.num_classes, options, dataset)
-            network = fitting.build(source, shape, frozenset(found[1].state))
-            loaded = fitting.load_weights(network, found[1].state, reference=str(reference))
-            notes.append(found[1].note)
+            network = fitting.build(source, shape, frozenset(match[1].state))
+            loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
+            notes.append(match[1].note)
     if is_own and source.set_own_flags is not None:
         source.set_own_flags(network)
     preprocessing, library = _stated_preprocessing(reference, source, options, record, dataset, is_own, notes)
@@ -129,7 +134,7 @@ def _stated_preprocessing(
     is_own: bool,
     notes: list[str],
 ) -> tuple[Preprocessing | None, Preprocessing | None]:
-    """What is stated for these weights, and, where nothing is, what a library states for its own."""
+    """Preprocessing stated for these weights and, if there is none, what a library states for its own weights."""
     if record is not None:
         return record.preprocessing, None
     if is_own or source.preprocessing is None:
@@ -137,13 +142,13 @@ def _stated_preprocessing(
     labelled = dataset is not None and dataset.images is not None
     if not labelled and (reference.detail or "." in reference.name):
         notes.append(
-            f"preprocessing is that of {reference}, as no labelled images are at hand to try others on; that the file "
+            f"preprocessing is that of {reference}, as there are no labelled images to try others on; that the file "
             "holds just these weights could not be verified."
         )
         return source.preprocessing, None
     notes.append(
-        f"weights of your own for {reference}: what the library does with images for its own weights is not taken for "
-        "granted; state --normalize and --input-size if you know them."
+        f"weights of your own for {reference}: the library's preprocessing for its own weights is not "
+        "assumed; state --normalize and --input-size if you know them."
     )
     return None, source.preprocessing
 
@@ -207,7 +212,7 @@ def _own_shape(dataset: ImageDataset | None) -> tuple[int, int] | None:
 def _example_size(
     shape: Shape, stated: tuple[int, int] | None, options: LoadOptions, dataset: ImageDataset | None
 ) -> tuple[int, int]:
-    """Height and width with which the network will be fed."""
+    """Height and width of the images that the network will receive."""
     if options.input_size is not None:
         return options.input_size, options.input_size
     if stated is not None:
@@ -217,7 +222,7 @@ def _example_size(
     return shape.image_size, shape.image_size
 
 
-def open_answers(reference: ModelReference, options: LoadOptions) -> OpenedModel:
-    """Open a model that only answers, by the backend of its scheme."""
+def open_queryable(reference: ModelReference, options: LoadOptions) -> OpenedModel:
+    """Open a model that gives outputs only, with the backend of its scheme."""
     backend: type[Backend] = BACKENDS.get(reference.declaration.name)
     return backend.open(reference, options)

@@ -1,7 +1,7 @@
-"""Is a target as accurate as it should be? Or is it at chance, far from what is stated, right in another class order?
+"""Check that a target is as accurate as expected: not at chance, near the stated accuracy, in the right class order.
 
-Any of these means that what is assessed is not the model that its owner has in mind: other data, other preprocessing,
-or classes numbered otherwise. It is said wherever the preprocessing came from.
+A failed check means that the assessed model is not the one that its owner has in mind: other data, other preprocessing,
+or another numbering of classes. It is reported wherever the preprocessing came from.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class ClassOrder:
-    """A numbering of the classes that explains predictions better than the dataset's.
+    """A class order that explains the predictions better than that of the dataset.
 
     Attributes:
         order: For each class of the dataset, the number under which the model predicts it.
-        accuracy: With it, on images that did not choose it, in [0, 1].
-        words: What kind of order it is.
+        accuracy: Accuracy with this order, in [0, 1], on images that were not used to choose it.
+        words: A description of the order.
     """
 
     order: Labels
@@ -50,14 +50,14 @@ def check_accuracy(
     model_names: Sequence[str] = (),
     stated: float | None = None,
 ) -> list[Check]:
-    """What is wrong with the accuracy on images; the check of chance always, the others where they fail.
+    """Check the accuracy on images. The check against chance is always returned, the others only if they fail.
 
     Args:
-        predicted: Classes that a target predicts for images, N.
-        labels: Their classes, N.
-        class_names: Of the dataset, in the order of labels.
-        model_names: Of the model's classes in the order of its outputs, where its source states them.
-        stated: Accuracy that is stated for such images, in [0, 1]; None if none is.
+        predicted: Classes that the target predicts, N int64.
+        labels: True classes, N int64.
+        class_names: Names in the dataset, in the order of labels.
+        model_names: Names of the model's classes in the order of its outputs, if its source states them.
+        stated: Stated accuracy on such images, in [0, 1]; None if there is none.
     """
     if not len(labels):
         return []
@@ -87,7 +87,7 @@ def check_accuracy(
                 note=None if agrees else note,
             )
         )
-    chance = chance_of(labels, len(class_names))
+    chance = compute_chance(labels, len(class_names))
     at_chance = _is_chance(accuracy, chance, len(labels)) and not agrees
     checks.append(
         Check(
@@ -105,15 +105,15 @@ def check_accuracy(
     return checks
 
 
-def chance_of(labels: Labels, num_classes: int) -> float:
-    """Accuracy of the better of two guesses: any class at random, or the commonest class always."""
+def compute_chance(labels: Labels, num_classes: int) -> float:
+    """Accuracy of the better of two guesses: a random class, or always the most common class."""
     return max(1 / max(num_classes, 1), float(np.bincount(labels).max()) / len(labels))
 
 
 def least_accuracy(chance: float) -> float:
-    """Accuracy above which a model is taken to have learned something of the classes.
+    """Accuracy above which a model is assumed to have learned the classes.
 
-    Untrained networks do a little better than chance too, so that "significantly better" would say too little.
+    Untrained networks also do slightly better than chance, so "significantly better" would not be enough.
     """
     return chance + min(2 * chance, (1 - chance) / 6)
 
@@ -125,7 +125,7 @@ def _is_chance(accuracy: float, chance: float, count: int) -> bool:
 
 
 def _is_far(accuracy: float, stated: float, count: int) -> bool:
-    """Whether an accuracy is beyond the tolerance and beyond what so many images explain (three standard errors)."""
+    """Whether an accuracy lies beyond the tolerance and beyond three standard errors for this number of images."""
     error = 3 * np.sqrt(max(stated * (1 - stated), 0.25 / count) / count)
     return bool(abs(accuracy - stated) > TOLERANCE + error)
 
@@ -133,11 +133,18 @@ def _is_far(accuracy: float, stated: float, count: int) -> bool:
 def find_class_order(
     predicted: Labels, labels: Labels, class_names: Sequence[str], model_names: Sequence[str] = ()
 ) -> ClassOrder | None:
-    """The order of classes in which predictions are right, where that is significantly another than the dataset's.
+    """Find a class order under which predictions are significantly more accurate than in the dataset's order.
 
-    Orders that people meet are tried as they are: that of the model's class names, rotations, the reverse, numbers
-    sorted as text. Where there are enough images of each class, so is the permutation that the confusion matrix
-    suggests: found on one half of the images and judged on the other, and the other way round.
+    Common orders are tried directly: that of the model's class names, rotations, the reverse, and numbers sorted as
+        text.
+    If there are enough images of each class, the permutation that the confusion matrix suggests is tried too. It is
+    chosen on one half of the images and judged on the other, and vice versa.
+
+    Args:
+        predicted: Classes that the target predicts, N int64.
+        labels: True classes, N int64.
+        class_names: Names in the dataset, in the order of labels.
+        model_names: Names of the model's classes in the order of its outputs; empty if unknown.
     """
     count = len(class_names)
     right = predicted == labels
@@ -156,10 +163,10 @@ def find_class_order(
             best = correct, ClassOrder(order, float(correct.mean()), _in_words(order, class_names))
     if best is None or np.array_equal(best[1].order, np.arange(count)):
         return None
-    # As many orders are tried as there are classes, and a few.
+    # The number of orders tried is the number of classes, plus a few.
     better, worse = int((best[0] & ~right).sum()), int((right & ~best[0]).sum())
     significant = better > worse and binomtest(better, better + worse).pvalue < _LEVEL / (count + 4)
-    enough = best[1].accuracy > least_accuracy(chance_of(labels, count))
+    enough = best[1].accuracy > least_accuracy(compute_chance(labels, count))
     return best[1] if significant and enough else None
 
 
@@ -181,7 +188,7 @@ def _usual_orders(class_names: Sequence[str], model_names: Sequence[str]) -> Ite
 
 
 def _by_names(class_names: Sequence[str], model_names: Sequence[str]) -> Labels | None:
-    """For each class of the dataset, the model's number of the class of that name; None if they have other names."""
+    """For each class of the dataset, the number of the model's class of that name; None if the names differ."""
     theirs = {_plain(name): number for number, name in enumerate(model_names)}
     ours = [_plain(name) for name in class_names]
     if len(theirs) != len(model_names) or set(ours) != set(theirs):
@@ -194,7 +201,7 @@ def _plain(name: str) -> str:
 
 
 def _assigned(predicted: Labels, labels: Labels, count: int) -> Labels:
-    """The permutation under which most predictions are right (Hungarian method); ties keep the dataset's order."""
+    """The permutation that makes most predictions correct (Hungarian method); ties keep the dataset's order."""
     confusion = np.zeros((count, count))
     inside = predicted < count
     np.add.at(confusion, (labels[inside], predicted[inside]), 1.0)
@@ -203,7 +210,7 @@ def _assigned(predicted: Labels, labels: Labels, count: int) -> Labels:
 
 
 def _in_words(order: Labels, class_names: Sequence[str]) -> str:
-    """Which classes change places."""
+    """Describe which classes are exchanged."""
     moved = np.flatnonzero(order != np.arange(len(order)))
     if len(moved) == 2:
         return f"{class_names[moved[0]]} and {class_names[moved[1]]} are swapped"

@@ -1,8 +1,8 @@
-"""Does a target answer the same for the same image? Asked before long work, on a few images.
+"""Check on a few images, before long work, that a target is deterministic.
 
-A network that answers by its batch (batch norms without running statistics) or at random (dropout left on, an endpoint
-that changes) "leaks" what is not in it: attacks compare answers to one image with answers to another. So some images
-are asked about twice, once more in other batches and another order, and some of them alone.
+A network whose outputs depend on the batch (batch norms without running statistics) or on chance (dropout left on, a
+changing endpoint) seems to leak information it does not have, because attacks compare outputs for one image with
+outputs for another. So some images are queried twice, then in other batches and another order, and a few alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Check
 
 SAMPLE = 64
-"""Images that are asked about."""
+"""Number of images that are queried twice."""
 
 PAID_SAMPLE = 8
-"""Images that an endpoint is asked about again."""
+"""Number of images that an endpoint is sent again."""
 
 _ALONE = 8
 _PAID_ALONE = 2
-# The same computation twice gives the same numbers, but for threads of a GPU that add in another order.
+# A repeated computation gives the same numbers, except that GPU threads may add in another order.
 _REPEAT_TOLERANCE = 1e-4
 _HALF_TOLERANCE = 5e-2  # bfloat16 keeps eight bits
 
@@ -34,12 +34,12 @@ Kind = Literal["same", "random", "batch"]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two sets of answers to the same images are apart.
+    """The difference between two sets of outputs for the same images.
 
     Attributes:
-        largest: Largest difference of two outputs, as a share of the largest output.
-        other_class: Images for which another class has the highest output.
-        images: How many there are.
+        largest: Largest difference of two outputs, relative to the largest output.
+        other_class: Number of images for which another class has the highest output.
+        images: Number of images.
     """
 
     largest: float
@@ -49,13 +49,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Constancy:
-    """Whether answers are a function of the image.
+    """Whether outputs are a function of the image.
 
     Attributes:
-        kind: ``same``; ``random`` if the same batch is answered otherwise the second time; ``batch`` if answers depend
-            on the other images of a batch.
-        difference: The largest that was seen.
-        reason: What the usual causes are, as far as the network shows them.
+        kind: ``same``; ``random`` if the same batch gives other outputs the second time; ``batch`` if outputs depend on
+            the other images of a batch.
+        difference: The largest difference that was seen.
+        reason: The likely cause, as far as the network shows it.
     """
 
     kind: Kind
@@ -63,30 +63,30 @@ class Constancy:
     reason: str = ""
 
     def check(self) -> Check:
-        """As a record."""
+        """The result as a record."""
         images = self.difference.images
         if self.kind == "same":
             return Check(what="answers", said="the same", found=f"the same for {images} images", agrees=True)
         share, classes = f"{self.difference.largest:.2g}", self.difference.other_class
         apart = f"by up to {share} of the largest output, and with another class for {classes} of {images}"
         if self.kind == "random":
-            note = f"asked twice about the same {images} images, it answers differently ({apart}): {self.reason}."
+            note = f"queried twice with the same {images} images, it gives different outputs ({apart}): {self.reason}."
         else:
-            note = f"what it answers for an image depends on the rest of the batch ({apart}): {self.reason}."
+            note = f"its output for an image depends on the rest of the batch ({apart}): {self.reason}."
         return Check(what="answers", said="the same", found=f"{self.kind}: differ {apart}", agrees=False, note=note)
 
 
-def check_answers(target: Target, images: torch.Tensor, *, paid: bool = False) -> Constancy:
-    """Ask a target about the same images twice, in other batches and another order, and alone.
+def check_constancy(target: Target, images: torch.Tensor, *, paid: bool = False) -> Constancy:
+    """Query a target for the same images twice, in other batches and another order, and alone.
 
     Args:
-        target: Its query counter counts the images.
+        target: The target; its query counter counts the images.
         images: N×C×H×W, uint8 or in [0, 1].
-        paid: Whether answers may cost something: fewer are asked then, and what is remembered is asked once more.
+        paid: Whether queries may cost money: fewer images are then sent, and stored outputs are requested once more.
 
     Raises:
-        TargetError: If it does not answer at all, or not a single image.
-        QueryBudgetExceeded: If its budget does not cover the images.
+        TargetError: If the target fails on all images, or on a single image.
+        QueryBudgetExceeded: If its query budget does not cover the images.
     """
     images = images[: PAID_SAMPLE if paid else SAMPLE]
     first = _ask(target, images, fresh=not paid)
@@ -113,7 +113,7 @@ def check_answers(target: Target, images: torch.Tensor, *, paid: bool = False) -
         raise
     except TargetError as error:
         whole = Difference(1.0, few, few)
-        return Constancy("batch", whole, f"it answers no single image ({error.message}); {_why_batch(target)}")
+        return Constancy("batch", whole, f"it fails on a single image ({error.message}); {_why_batch(target)}")
     single = compare(first[:few], alone)
     if single.largest > tolerance:
         return Constancy("batch", single, _why_batch(target))
@@ -121,7 +121,7 @@ def check_answers(target: Target, images: torch.Tensor, *, paid: bool = False) -
 
 
 def compare(first: torch.Tensor, second: torch.Tensor) -> Difference:
-    """How far two sets of answers are apart, N×K each. Minus infinity, the logarithm of zero, is equal to itself."""
+    """Compare two sets of outputs, N×K each. Minus infinity, the logarithm of zero, equals itself."""
     if not len(first):
         return Difference(0.0, 0, 0)
     finite = first.isfinite() & second.isfinite()
@@ -132,12 +132,12 @@ def compare(first: torch.Tensor, second: torch.Tensor) -> Difference:
     return Difference(share, int((first.argmax(dim=1) != second.argmax(dim=1)).sum()), len(first))
 
 
-def stop(check: Check, reference: str) -> TargetError:
-    """The error for a target that does not answer the same for the same image."""
+def describe_inconstancy(check: Check, reference: str) -> TargetError:
+    """Make the error for a target that is not deterministic."""
     return TargetError(
         f"{reference} can't be assessed: {check.note}",
-        hint="Mend it (model.eval(), running statistics of batch norms, a fixed version behind the endpoint), or "
-        "measure averages over repeated questions with --allow-random; results are marked then.",
+        hint="Fix it (model.eval(), running statistics of batch norms, a fixed version behind the endpoint), or "
+        "measure averages over repeated queries with --allow-random; the results are then marked.",
     )
 
 
@@ -155,10 +155,10 @@ def _network(target: Target) -> nn.Module | None:
 
 def _why_random(target: Target, paid: bool) -> str:
     if paid:
-        return "the endpoint changes, adds noise, or has another model behind it than when it was asked before"
+        return "the endpoint changes, adds noise, or now serves another model than in earlier queries"
     if _network(target) is None:
-        return "something in it is random, such as dropout that was exported in training mode"
-    return "something in it is random, such as dropout that is left on (F.dropout without training=self.training)"
+        return "a part of it is random, such as dropout exported in training mode"
+    return "a part of it is random, such as dropout left on (F.dropout without training=self.training)"
 
 
 def _why_batch(target: Target) -> str:
@@ -167,7 +167,7 @@ def _why_batch(target: Target) -> str:
     if norms:
         count = "a batch norm has" if len(norms) == 1 else f"{len(norms)} batch norms have"
         return f"{count} no running statistics (track_running_stats=False, or not saved)"
-    return "most likely batch norms work with the statistics of the batch (training mode, or no running statistics)"
+    return "its batch norms probably use the statistics of the batch (training mode, or no running statistics)"
 
 
 def _norms_by_batch(part: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """Shadow models: models trained like the target on other data, whose members are known (ML-Doctor, section 3.1).
 
-They are trained by the one trainer, kept in a content-addressed store, and compared with the target.
+They are trained in the same way as targets, stored by content, and compared with the target.
 """
 
 from securitynet.models.shadows.fidelity import Accuracies, compare

@@ -1,4 +1,4 @@
-"""Are the shadow models like the target? If they are not, what they say about it means little."""
+"""Compare shadow models with the target: the less they resemble it, the less an attack that uses them shows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Of one model.
+    """Accuracies of one model.
 
     Attributes:
-        train: Accuracy on records that it was trained on, in [0, 1].
-        test: On others.
-        train_records: How many.
-        test_records: How many.
+        train: Accuracy on its training records, in [0, 1].
+        test: Accuracy on other records, in [0, 1].
+        train_records: Number of training records in ``train``.
+        test_records: Number of records in ``test``.
     """
 
     train: float
@@ -33,7 +33,13 @@ class Accuracies:
 
     @classmethod
     def of(cls, signals: Signals, members: Indices, non_members: Indices) -> Accuracies:
-        """From a model's outputs, which must cover both groups, each of at least one record."""
+        """Compute the accuracies from a model's outputs.
+
+        Args:
+            signals: Outputs of the model for both groups of records.
+            members: Training records, at least one.
+            non_members: Other records, at least one.
+        """
         train, test = signals.select(members).correct, signals.select(non_members).correct
         return cls(float(train.mean()), float(test.mean()), len(train), len(test))
 
@@ -44,15 +50,15 @@ class Accuracies:
 
 
 def compare(target: Accuracies, shadows: Sequence[Accuracies], assumptions: Sequence[str] = ()) -> tuple[str, ...]:
-    """Warnings, in sentences; empty if the shadow models are faithful.
+    """List warnings, as sentences; empty if the shadow models resemble the target.
 
-    The rule: the mean train accuracy, the mean test accuracy and the mean overfitting level of the shadow models must
-    each be within `TOLERANCE` plus two standard errors (of the target's own value) of the target's.
+    The mean train accuracy, the mean test accuracy and the mean overfitting level of the shadow models must each be
+    within `TOLERANCE` plus two standard errors (of the target's own value) of the target's.
 
     Args:
-        target: Of the target.
-        shadows: Of each shadow model, at least one.
-        assumptions: What of their training is not known to be as for the target, in words.
+        target: Accuracies of the target.
+        shadows: Accuracies of each shadow model, at least one.
+        assumptions: Sentences on how their training may differ from the target's.
     """
     train_error = _standard_error(target.train, target.train_records)
     test_error = _standard_error(target.test, target.test_records)

@@ -1,4 +1,4 @@
-"""Outputs of shadow models for records, and whether each was trained on them: what LiRA, RMIA and others start from."""
+"""Outputs of shadow models for records, and which models were trained on them: the input of LiRA, RMIA and others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ShadowOutputs:
         included: Whether shadow model m was trained on record n, M×N.
         outputs: Logits of shadow model m for record n, M×N×K float32: 4·M·N·K bytes, all in memory.
         labels: True classes of the records, N.
-        fidelity: Warnings of the comparison with the target; empty if the shadow models are like it.
+        fidelity: Warnings of the comparison with the target; empty if the shadow models resemble it.
     """
 
     included: NDArray[np.bool_]
@@ -48,8 +48,8 @@ class ShadowModel:
 
     Attributes:
         shadow: The model and its members.
-        non_members: The shadow-test part, which it never saw.
-        fidelity: Warnings of the comparison with the target; empty if it is like it.
+        non_members: The shadow-test part, on which it was not trained.
+        fidelity: Warnings of the comparison with the target; empty if the model resembles it.
     """
 
     shadow: StoredModel
@@ -71,25 +71,25 @@ def shadow_outputs(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> ShadowOutputs:
-    """Train the shadow models of a plan, or take them from the store, and ask them about records.
+    """Train the shadow models of a plan, or load them from the store, and compute their outputs for records.
 
-    The target is asked about members and non-members, to compare its accuracy with theirs.
+    The target is queried for members and non-members, to compare its accuracy with theirs.
 
     Args:
-        target: Any; black-box access is enough.
-        dataset: That of the target, with images.
-        splits: Who is a member of the target.
-        records: Which records, N; their order is kept.
-        plan: How many shadow models, and how they are trained.
-        trained: How the target was trained, where that is known.
+        target: The target; black-box access is enough.
+        dataset: The target's dataset, with images.
+        splits: The members of the target, and the other roles.
+        records: Records, N; the outputs have the same order.
+        plan: Number of shadow models, and how they are trained.
+        trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names.
-        cache: Folder of the store and of signals; None keeps nothing.
-        seed: Decides training sets and seeds.
+        cache: Folder of the store and of signals; None stores nothing.
+        seed: Determines training sets and seeds.
         device: Where to train.
         progress: Called with (epochs done, epochs in all) over all shadow models.
 
     Raises:
-        AccessDenied: If the target answers with labels only.
+        AccessDenied: If the target reveals labels only.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
@@ -117,18 +117,24 @@ def shadow_outputs(
         outputs[number] = signals.select(records).logits
     if progress:
         progress(plan.count * epochs, plan.count * epochs)
-    fidelity = compare(target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
+    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
     return ShadowOutputs(included, outputs, dataset.labels[records], _logged(fidelity))
 
 
 def plan_specs(
     dataset: ImageDataset, splits: Splits, plan: ShadowPlan, training: ResolvedTraining, seed: int
 ) -> list[ModelSpec]:
-    """The shadow models of a plan, as they are wanted of the store.
+    """Specifications of the shadow models of a plan.
 
-    A defense that takes some of the records for something else takes them from outside the pool and the judged records
-    where that can be: each record of the pool is then in as many training sets as ever, and known to be in a model's
-    training set or not.
+    A defense that sets records aside takes them from outside the pool and the judged records if possible. Each record
+    of the pool is then in as many training sets as without the defense, and it is known which ones.
+
+    Args:
+        dataset: The target's dataset.
+        splits: The members of the target, and the other roles.
+        plan: Number of shadow models, and how they are trained.
+        training: The resolved training.
+        seed: Determines training sets and seeds.
     """
     pool = plan.records(splits)
     chosen = plan.training_sets(len(pool), seed)
@@ -138,7 +144,7 @@ def plan_specs(
     for number in range(plan.count):
         records, recipe, aside = pool[chosen[number]], training.seeded(seed, number), None
         wanted = round(len(records) * share / (1 - share))
-        # Who knows shadow data only can't have what lies outside: their models set aside some of their own.
+        # An adversary with shadow data only has no other records: these models set aside some of their own.
         if plan.pool == "online" and 2 <= wanted <= len(outside):
             aside = np.sort(outside[shuffled(len(outside), "set aside", recipe.seed)[:wanted]])
         specs.append(shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside))
@@ -158,10 +164,24 @@ def shadow_model(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> ShadowModel:
-    """The shadow model trained on the whole shadow-train part; arguments and errors as for `shadow_outputs`.
+    """Train the shadow model for the whole shadow-train part, or load it from the store.
+
+    Args:
+        target: The target; black-box access is enough.
+        dataset: The target's dataset, with images.
+        splits: The members of the target, and the other roles.
+        training: How to train.
+        trained: Record of the target's training, if known.
+        defense: The defense that ``trained`` names.
+        cache: Folder of the store and of signals; None stores nothing.
+        seed: Determines the seed of the training.
+        device: Where to train.
+        progress: Called with (epochs done, epochs in all).
 
     Raises:
+        AccessDenied: If the target reveals labels only.
         SplitError: If the split has no shadow parts.
+        SecurityNetError: If the shadow model cannot be trained on this dataset, or diverges.
     """
     check_images(dataset)
     _check_scores(target)
@@ -171,7 +191,7 @@ def shadow_model(
         )
     resolved = resolve_training(training, target, trained, defense)
     shadow = train_shadow(
-        part_spec(dataset, splits, resolved, seed),
+        make_part_spec(dataset, splits, resolved, seed),
         cache=cache,
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
@@ -179,27 +199,41 @@ def shadow_model(
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
+    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
-def part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> ModelSpec:
-    """The one shadow model on the shadow-train part, as it is wanted of the store."""
+def make_part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTraining, seed: int) -> ModelSpec:
+    """Specification of the one shadow model for the shadow-train part.
+
+    Args:
+        dataset: The target's dataset.
+        splits: The members of the target, and the other roles.
+        training: The resolved training.
+        seed: Determines the seed of the training.
+    """
     return shadow_spec(dataset, splits.shadow_train, training.architecture, training.seeded(seed, 0), training.defense)
 
 
-def target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:
-    """Accuracy of a target on its members and non-members; from the cache where its signals are known."""
+def compute_target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:
+    """Accuracies of a target on its members and non-members, from the cache if its signals are there.
+
+    Args:
+        target: The target.
+        dataset: Its dataset.
+        splits: Its members and non-members.
+        cache: Folder of signals; None queries the target.
+    """
     judged = np.union1d(splits.members, splits.non_members)
     signals = collect(target, dataset, judged, cache=cache)
     return Accuracies.of(signals, splits.members, splits.non_members)
 
 
 def _check_scores(target: Target) -> None:
-    """Raise `AccessDenied` before models are trained that could not be compared with the target."""
+    """Raise `AccessDenied`, before any training, if the shadow models could not be compared with the target."""
     if target.interface is not None and target.head == "labels":
         raise AccessDenied(
-            f"{target.reference}: shadow models would be compared with posteriors, and only labels are answered."
+            f"{target.reference}: shadow models would be compared with posteriors, and the target reveals labels only."
         )
 
 
@@ -214,5 +248,5 @@ def _logged(fidelity: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def restrict_like(shadow: Target, target: Target) -> Target:
-    """A shadow model behind the interface of the target: an adversary who imitates the target imitates that as well."""
+    """Put a shadow model behind the interface of the target, as an adversary would who compares their outputs."""
     return shadow if target.interface is None else shadow.through(target.interface)

@@ -1,20 +1,20 @@
-"""How many shadow models, trained how, on what: the configuration, and who is in which training set."""
+"""The configuration of shadow models: how many, how they are trained, and their training sets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
-from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derived_seed
 from securitynet.records import Record
@@ -27,18 +27,17 @@ class ShadowTraining(Record):
     """How shadow models are trained.
 
     Attributes:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the target's own where it is
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the target's own if it is
             known, else `FALLBACK_ARCHITECTURE`.
-        recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are as the target was trained
-            where that is known, else ML-Doctor's. The seed follows from that of the attack.
-        defense: ``imitate``: they are trained with the defense that the target was trained with, as an adversary would
-            who knows of it. ``none``: without, which may understate the risk; what a defense changed in the recipe
-            stays.
+        recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are those of the target's
+            training if that is known, else ML-Doctor's. The seed follows from that of the attack.
+        defense: ``imitate``: train them with the target's training defense, as an adversary would who knows of it.
+            ``none``: train them without it, which may understate the risk; changes of the recipe by the defense remain.
     """
 
     architecture: str | None = None
     recipe: dict[str, int | float | str | None] = Field(default_factory=dict)
-    # Left out of what makes the id of a trial where it is as ever: trials of undefended targets keep theirs.
+    # Left out of the trial id at its default: trials of targets without a defense keep their ids.
     defense: Literal["imitate", "none"] = Field(default="imitate", exclude_if=lambda value: value == "imitate")
 
     @field_validator("recipe")
@@ -56,11 +55,11 @@ class ShadowPlan(ShadowTraining):
     """Many shadow models with random training sets.
 
     Attributes:
-        count: Shadow models.
-        share: Share of the pool that each is trained on.
+        count: Number of shadow models, at least 2.
+        share: Share of the pool in each training set, in (0, 1).
         pool: ``online``: members and non-members of the target, so that each judged record is in the training sets of
-            ``count × share`` shadow models (the auditor's setting: it needs the records that are judged).
-            ``offline``: the shadow parts of the split, which hold none of the judged records.
+            ``count × share`` shadow models (the auditor's setting: it needs the judged records in advance).
+            ``offline``: the shadow parts of the split, which contain none of the judged records.
     """
 
     count: int = Field(default=16, ge=2)
@@ -68,10 +67,10 @@ class ShadowPlan(ShadowTraining):
     pool: Literal["online", "offline"] = "online"
 
     def records(self, splits: Splits) -> NDArray[np.int64]:
-        """The pool that training sets are drawn from, sorted.
+        """The pool from which training sets are drawn, sorted.
 
         Raises:
-            SplitError: If the split has no shadow parts and they are asked for.
+            SplitError: If the pool is ``offline`` and the split has no shadow parts.
         """
         if self.pool == "online":
             return np.union1d(splits.members, splits.non_members)
@@ -84,14 +83,14 @@ class ShadowPlan(ShadowTraining):
         return pool
 
     def training_sets(self, size: int, seed: int) -> NDArray[np.bool_]:
-        """Who trains which shadow model, ``count``×``size``.
+        """Draw the training sets: whether each record is in that of each shadow model, ``count``×``size``.
 
-        Each record is in exactly ``round(count × share)`` of them, as in LiRA's experiments (Carlini et al., 2022): an
-        independent coin for each would leave some records with too few models on one side.
+        Each record is in exactly ``round(count × share)`` training sets, as in LiRA's experiments (Carlini et al.,
+        2022): independent draws would leave some records with too few models on one side.
 
         Args:
-            size: Records in the pool.
-            seed: Decides, and nothing else.
+            size: Number of records in the pool.
+            seed: The only source of randomness.
 
         Raises:
             ConfigurationError: If a record would be in all or in none of them.
@@ -103,7 +102,7 @@ class ShadowPlan(ShadowTraining):
                 f"{inside} of them; some must have it and some not.",
                 hint="Train more shadow models, or move the share towards one half.",
             )
-        # The raw stream is the part of NumPy's generators that no version will change.
+        # NumPy guarantees the raw stream of its generators to stay the same in all versions.
         raw = np.random.PCG64(derived_seed(seed, "shadow training sets")).random_raw(self.count * size)
         ranks = raw.reshape(self.count, size).argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
         return np.asarray(ranks < inside)
@@ -111,13 +110,13 @@ class ShadowPlan(ShadowTraining):
 
 @dataclass(frozen=True)
 class ResolvedTraining:
-    """What shadow models are trained as.
+    """How shadow models are trained, with everything filled in.
 
     Attributes:
         architecture: Name in the registry.
-        recipe: With the seed still of the target; `seeded` gives each shadow model its own.
-        assumptions: In words, what of it is not known to be as for the target; empty if all is.
-        defense: The target's defense; None if it has none, or is not imitated.
+        recipe: The recipe, still with the seed of the target; `seeded` gives each shadow model its own.
+        assumptions: Sentences on how the training may differ from the target's; empty if all is known.
+        defense: The target's training defense; None if it has none, or if the shadow models are trained without it.
     """
 
     architecture: str
@@ -133,17 +132,17 @@ class ResolvedTraining:
 def resolve_training(
     training: ShadowTraining, target: Target, trained: TargetRecord | None, defense: TrainingDefense | None = None
 ) -> ResolvedTraining:
-    """Fill in what the configuration leaves open from what is known about the target.
+    """Complete a configuration with what is known about the target.
 
     Args:
         training: The configuration.
-        target: To be imitated.
-        trained: How it was trained, where that is known.
+        target: The target.
+        trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names; see `TrialData.defense`.
 
     Raises:
         UnknownName: If there is no such architecture.
-        ConfigurationError: If the fields make no recipe, or the target's defense is not at hand to be imitated.
+        ConfigurationError: If the fields make no valid recipe, or the target's defense is not available.
     """
     assumptions = []
     scheme, _, name = target.reference.partition(":")
@@ -160,34 +159,25 @@ def resolve_training(
     elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
     defense = None if training.defense == "none" else choose_shadow_defense(trained, defense)
-    return ResolvedTraining(architecture, _changed(base, training.recipe), tuple(assumptions), defense)
+    return ResolvedTraining(
+        architecture, change_recipe(base, training.recipe, purpose="shadow models"), tuple(assumptions), defense
+    )
 
 
 def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:
-    """The defense of models that are trained like a target; None if that has none.
+    """The defense of models that are trained like a target; None if it has none.
 
     Raises:
-        ConfigurationError: If it has one that is not at hand. Models without it would be unlike the target, and what
-            rests on them would understate the risk without a word.
+        ConfigurationError: If the target's defense is not available. Models without it would differ from the target,
+            and results based on them would silently understate the risk.
     """
     if trained is None or trained.defense is None:
         return None
     if defense is None or defense.name != trained.defense.name:
         raise ConfigurationError(
-            f"The target was trained with the defense {trained.defense.name}, which is not at hand to train shadow "
+            f"The target was trained with the defense {trained.defense.name}, which is not available to train shadow "
             "models with.",
-            hint="Install what provides it (from Python: hand it over in TrialData.defense), or train them without "
+            hint="Install its package (from Python: pass it in TrialData.defense), or train them without "
             'it, which may understate the risk, with the setting defense = "none" of their training.',
         )
-    return defense.imitate(trained.defense)
-
-
-def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:
-    try:
-        return Recipe(**{**base.model_dump(), **changes})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "recipe"
-        raise ConfigurationError(
-            f"This is no recipe for shadow models: {where}: {problem['msg'].removeprefix('Value error, ')}."
-        ) from error
+    return defense.match_record(trained.defense)

@@ -1,6 +1,6 @@
 """Shadow models in the store: each is trained once for its data, training set, architecture, recipe, seed and defense.
 
-They lie in ``shadows/<key>/``; see `securitynet.models.store.cached_model`.
+They are stored in ``shadows/<key>/``; see `securitynet.models.store.cached_model`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images, obtain_model
+from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, obtain_model
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
-
-__all__ = ["Epochs", "check_images", "check_shadow", "obtain_shadow", "shadow_spec", "train_shadow"]
 
 
 def obtain_shadow(
@@ -30,20 +28,20 @@ def obtain_shadow(
     device: str = "auto",
     progress: Epochs | None = None,
 ) -> StoredModel:
-    """The shadow model trained on these records: from the store if it is there, else trained now.
+    """Load a shadow model from the store, or train it if it is not there.
 
     Args:
-        dataset: With square images.
-        indices: Sorted training records, at least 2. Images are normalised by their mean and deviation.
+        dataset: A dataset with square images.
+        indices: Sorted training records, N int64, at least 2. Images are normalised by their mean and deviation.
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
-        recipe: With the seed of this shadow model.
-        defense: The target's defense, which it imitates; None for none.
-        cache: Folder of the store; None keeps nothing.
-        device: See `securitynet.models.store.cached_model.obtain_model`.
-        progress: Called after each epoch.
+        recipe: The recipe, with the seed of this shadow model.
+        defense: The target's training defense; None for none.
+        cache: Folder of the store; None stores nothing.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not part of the key.
+        progress: Called after each epoch with the number of epochs done.
 
     Raises:
-        ConfigurationError: If there are no images, or too few records, or the defense can't be had with these.
+        ConfigurationError: If there are no images, too few records, or too few for the defense.
         ModelError: If the network cannot be built for the images or trained on them.
     """
     return train_shadow(
@@ -59,16 +57,25 @@ def shadow_spec(
     defense: TrainingDefense | None = None,
     aside: NDArray[np.int64] | None = None,
 ) -> ModelSpec:
-    """The specification of a shadow model; arguments as for `obtain_shadow` and, for ``aside``, `ModelSpec`."""
+    """The specification of a shadow model.
+
+    Args:
+        dataset: A dataset with square images.
+        indices: Sorted training records, N int64, at least 2.
+        architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
+        recipe: The recipe, with the seed of this shadow model.
+        defense: The target's training defense; None for none.
+        aside: Records for the defense to set aside, as in `ModelSpec`.
+    """
     labels = dataset.labels[indices]
     return ModelSpec(dataset, indices, labels, dataset.num_classes, architecture, recipe, defense=defense, aside=aside)
 
 
 def check_shadow(spec: ModelSpec) -> None:
-    """Raise an error before any work if a shadow model can't be trained like its target.
+    """Raise an error before any work if a shadow model cannot be trained like its target.
 
-    It is no substitute to train it without the target's defense: such a shadow model says that the target's records
-    are safer than they are, or the contrary, and nobody would know which.
+    Training it without the target's defense is no substitute: such a shadow model may make the target's records look
+    safer or less safe than they are, and nothing in the result would show which.
     """
     try:
         spec.check()
@@ -85,6 +92,13 @@ def check_shadow(spec: ModelSpec) -> None:
 def train_shadow(
     spec: ModelSpec, *, cache: Path | None = None, device: str = "auto", progress: Epochs | None = None
 ) -> StoredModel:
-    """The shadow model of a specification: see `obtain_shadow`."""
+    """Load the shadow model of a specification from the store, or train it; errors as for `obtain_shadow`.
+
+    Args:
+        spec: Specification of the model.
+        cache: Folder of the store; None stores nothing.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not part of the key.
+        progress: Called after each epoch with the number of epochs done.
+    """
     check_shadow(spec)
     return obtain_model(spec, kind="shadows", cache=cache, device=device, progress=progress)

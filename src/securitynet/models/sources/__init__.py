@@ -1,4 +1,4 @@
-"""Where networks come from: one module per scheme of a model reference, imported when it is used."""
+"""Where networks come from: one module per scheme of a model reference, imported on first use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """What is known about a network before its weights are read.
+    """Describe a network before its weights are read.
 
     Raises:
-        ModelError: If the library has no such model, or a description of it cannot be read.
-        UnknownName: If one of our own architectures is meant and there is none of that name.
+        ModelError: If the library has no such model, or its description cannot be read.
+        UnknownName: If the package has no architecture of that name.
     """
     from securitynet.models.sources.schemes import SOURCES
 

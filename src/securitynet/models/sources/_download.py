@@ -1,4 +1,4 @@
-"""Files of weights from the network: whole and checked, or absent. Only ever stored here; read by `weights`."""
+"""Downloads of weights: a file is stored whole and verified, or not at all. The module `weights` reads the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
 def models_folder() -> Path:
-    """Where downloaded weights are kept."""
+    """Folder of downloaded weights."""
     return cache_folder() / "models"
 
 
@@ -30,23 +30,23 @@ def fetch(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """The file at an address, from the cache if it is there.
+    """Fetch the file at an address, from the cache if it is there.
 
     Args:
-        url: Of the file.
-        reference: Of the model, for messages.
+        url: Address of the file.
+        reference: Reference of the model, for messages.
         sha256: Its SHA-256, or the first digits of it, in hexadecimal; None if none is published.
-        name: To keep it under; the last part of the address by default.
-        progress: Called with (bytes done, bytes in all).
+        name: Name in the cache; by default the last part of the address.
+        progress: Called with (bytes done, total bytes).
 
     Raises:
-        ModelError: If it cannot be reached, or what arrives is not what was published.
+        ModelError: If the address cannot be reached, or the file is not the published one.
     """
     name = name or Path(urlsplit(url).path).name
     for folder in (models_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
-        kept = folder / name
-        if kept.is_file() and (sha256 is None or _matches(kept, sha256)):
-            return kept
+        path = folder / name
+        if path.is_file() and (sha256 is None or _matches(path, sha256)):
+            return path
     path = models_folder() / name
     digest = hashlib.sha256()
 
@@ -70,7 +70,19 @@ def download(
     check: Callable[[], object] = lambda: None,
     progress: Progress | None = None,
 ) -> None:
-    """Stream an address into a file, which appears only if it is complete and ``check`` raises nothing."""
+    """Download an address into a file, which appears only if it is complete and ``check`` raises nothing.
+
+    Args:
+        url: The address.
+        path: The file to write.
+        reference: Reference of the model, for messages.
+        digest: Called with each piece of the content.
+        check: Called at the end; raises an error if the content is not the published one.
+        progress: Called with (bytes done, total bytes).
+
+    Raises:
+        ModelError: If the download fails.
+    """
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT) as response:
             response.raise_for_status()
@@ -85,16 +97,22 @@ def download(
                         progress(done, max(total, done))
                 check()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise unreachable(reference, urlsplit(url).netloc, error) from error
+        raise explain_unreachable(reference, urlsplit(url).netloc, error) from error
 
 
-def unreachable(reference: str, host: str, error: Exception) -> ModelError:
-    """The error for weights that cannot be downloaded."""
+def explain_unreachable(reference: str, host: str, error: Exception) -> ModelError:
+    """Make the error for weights that cannot be downloaded.
+
+    Args:
+        reference: Reference of the model.
+        host: Name of the server.
+        error: The original error.
+    """
     if isinstance(error, httpx.HTTPStatusError):
-        reason = f"{host} answers {error.response.status_code}"
+        reason = f"{host} returned status {error.response.status_code}"
     else:
         reason = f"{host} cannot be reached"
-    # What a repository holds is only known from its own configuration, so that weights alone are not enough for it.
+    # The content of a repository is known only from its own configuration, so weights alone are not enough.
     form = "timm:ARCHITECTURE" if reference.startswith("hf:") else reference
     return ModelError(
         f"The weights of {reference} could not be downloaded: {reason}.",

@@ -1,4 +1,4 @@
-"""Files of repositories on the Hugging Face hub, fetched by its client into its cache."""
+"""Files of repositories on the Hugging Face Hub, fetched by its client into the client's cache."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import httpx
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import unreachable
+from securitynet.models.sources._download import explain_unreachable
 
 
 def hub_file(repository: str, names: Iterable[str], *, revision: str | None, reference: str) -> Path:
-    """The first of some files that a repository has, from the client's cache if it is there.
+    """Fetch the first of several files that a repository has, from the client's cache if it is there.
 
     Args:
         repository: ``owner/name``.
-        names: Of files, the preferred one first.
+        names: Names of files, the preferred one first.
         revision: Branch, tag or commit; the main branch by default.
-        reference: Of the model, for messages.
+        reference: Reference of the model, for messages.
 
     Raises:
-        ModelError: If the hub cannot be reached, or has no such repository, revision or file.
+        ModelError: If the Hub cannot be reached, or has no such repository, revision or file.
     """
     from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
 
@@ -39,10 +39,10 @@ def hub_file(repository: str, names: Iterable[str], *, revision: str | None, ref
             hint=f"Unset HF_HUB_OFFLINE, or give a file that you have: {reference} --weights FILE.",
         )
     try:
-        # The client itself would try again for half a minute before it says that there is no network.
+        # The client itself would retry for half a minute before it reports that there is no network.
         httpx.head(constants.ENDPOINT, timeout=10)
     except httpx.HTTPError as error:
-        raise unreachable(reference, host, error) from error
+        raise explain_unreachable(reference, host, error) from error
     for name in names:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
@@ -52,11 +52,11 @@ def hub_file(repository: str, names: Iterable[str], *, revision: str | None, ref
                 hint="Check the name; for a gated repository run `hf auth login` first.",
             ) from error
         except errors.LocalEntryNotFoundError as error:
-            raise unreachable(reference, host, error) from error
+            raise explain_unreachable(reference, host, error) from error
         except errors.EntryNotFoundError:
             continue
         except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            raise unreachable(reference, host, error) from error
+            raise explain_unreachable(reference, host, error) from error
         except errors.HFValidationError as error:
             raise ModelError(f"{repository!r} is not the name of a repository.", hint="Write owner/name.") from error
     raise ModelError(
@@ -66,7 +66,14 @@ def hub_file(repository: str, names: Iterable[str], *, revision: str | None, ref
 
 
 def is_hub_file(path: Path, repository: str, names: Iterable[str], *, revision: str | None = None) -> bool:
-    """Whether a file is one of a repository's, as far as the cache of the hub's client tells. Nothing is fetched."""
+    """Whether a file belongs to a repository, according to the cache of the Hub's client. Nothing is fetched.
+
+    Args:
+        path: The file.
+        repository: ``owner/name``.
+        names: Names of files in the repository.
+        revision: Branch, tag or commit; the main branch by default.
+    """
     from huggingface_hub import constants, try_to_load_from_cache
 
     for name in names:

@@ -1,4 +1,4 @@
-"""An architecture of this package, filled with your weights."""
+"""An architecture of this package, to be filled with the user's weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ SCHEME = Scheme("arch", "arch:cifar-resnet20", remark="with --weights FILE", net
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe an architecture of this package.
+
+    Raises:
+        UnknownName: If there is no architecture of that name.
+    """
     name = ARCHITECTURES.resolve(reference.name).name
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""`NetworkSource`: what is known about a network before its weights are read."""
+"""`NetworkSource`: the description of a network before its weights are read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network is built for.
+    """The shape for which a network is built.
 
     Attributes:
         num_classes: Length of an output row.
@@ -37,26 +37,26 @@ class Shape:
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """A network that can be built, and where its weights are.
+    """A network that can be built, and the location of its weights.
 
     Attributes:
-        architecture: Names the computation; a part of the checksum.
-        build: Makes the network with arbitrary weights. Its second argument are the names of the tensors to be loaded,
+        architecture: Name of the computation; part of the checksum.
+        build: Builds the network with arbitrary weights. Its second argument are the names of the tensors to be loaded,
             for networks whose parts can be left out.
-        num_classes: Of the library's own weights; None if it has none.
-        channels: Likewise.
-        preprocessing: That the library states for its own weights; None if it states none.
-        input_size: Height and width of the input, where they are fixed and no preprocessing is stated.
-        fetch: Finds or downloads the library's own weights; None if there are none.
-        convert: Brings tensors of older files of this library into today's form.
+        num_classes: Number of classes of the library's own weights; None if it has none.
+        channels: Channels of the library's own weights; None if it has none.
+        preprocessing: Preprocessing that the library states for its own weights; None if it states none.
+        input_size: Height and width of the input, if they are fixed and no preprocessing is stated.
+        fetch: Locates or downloads the library's own weights; None if there are none.
+        convert: Converts tensors of older files of this library to the current form.
         fixed_classes: Whether the network cannot be built for another number of classes.
-        sized: Whether ``build`` heeds the image size.
-        bring_own: Whether the network as built has meaningful weights already (a user's factory may load them).
+        sized: Whether ``build`` uses the image size.
+        bring_own: Whether the built network has meaningful weights already (a user's factory may load them).
         on_meta: Whether it may be built without memory, to see shapes only.
-        class_names: In the order of outputs, where the library states them.
-        is_own: Tells whether a file holds the library's own weights; None if it has none, or cannot tell.
-        set_own_flags: Sets what the library's own weights need in a network besides (changes to its input); None for
-            nothing. Weights of anybody else were seldom trained with it.
+        class_names: Names in the order of the outputs, if the library states them.
+        is_own: Whether a file holds the library's own weights; None if it has none, or cannot know.
+        set_own_flags: Makes the changes to a network that the library's own weights need (to its input); None for no
+            changes. Other weights were seldom trained with them.
     """
 
     architecture: str
@@ -79,12 +79,13 @@ class NetworkSource:
 class OpaqueNetwork(nn.Module):
     """A compiled or exported network as an ordinary module.
 
-    Programs of TorchScript do not let their parameters be frozen by the usual method, and exported graphs know no
-    modes: they are always in the one in which they were written.
+    The parameters of TorchScript programs cannot be frozen in the usual way, and exported graphs have no modes: they
+        stay
+    in the mode in which they were written.
 
     Args:
         inner: The program.
-        has_modes: Whether it knows training and evaluation mode.
+        has_modes: Whether it has training and evaluation modes.
     """
 
     def __init__(self, inner: nn.Module, *, has_modes: bool) -> None:
@@ -92,8 +93,8 @@ class OpaqueNetwork(nn.Module):
         self.inner = inner
         self.has_modes = has_modes
 
-    def __deepcopy__(self, _memo: Any) -> OpaqueNetwork:
-        # Nothing changes a program, and TorchScript's own copies have parameters that can't be frozen.
+    def __deepcopy__(self, _copies: Any) -> OpaqueNetwork:
+        # A program never changes, and TorchScript's own copies have parameters that can't be frozen.
         return OpaqueNetwork(self.inner, has_modes=self.has_modes)
 
     @override
@@ -109,7 +110,13 @@ class OpaqueNetwork(nn.Module):
 
 
 def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:
-    """The error for a name that a library does not have, with those that are close to it."""
+    """Make the error for a name that a library does not have, with similar names.
+
+    Args:
+        library: Name of the library.
+        name: The unknown name.
+        known: The names that the library has.
+    """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}?" if close else f"Look its models up in the documentation of {library}."
     return ModelError(f"{library} has no image classifier named {name!r}.", hint=hint)

@@ -1,4 +1,4 @@
-"""A model of your catalog, by the id or the key of its entry."""
+"""A model of the user's catalog, by the id or the key of its entry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCHEME = Scheme("catalog", "catalog:ENTRY-ID", network=True, takes_weights=True)
 
 
 def stated_accuracy(reference: ModelReference, dataset: str) -> float | None:
-    """Test accuracy that an entry's publisher states, in [0, 1]; None if none, or if it is of another dataset."""
+    """Test accuracy that the publisher of an entry states, in [0, 1]; None if unknown or for another dataset."""
     from securitynet import catalog
     from securitynet.catalog.known import dataset_name
 
@@ -23,13 +23,13 @@ def stated_accuracy(reference: ModelReference, dataset: str) -> float | None:
 
 
 def resolve(reference: ModelReference) -> ModelReference:
-    """The reference that an entry of the user's own catalog holds.
+    """The reference stored in an entry of the user's catalog.
 
     Raises:
         SecurityNetError: If there is no such entry.
-        ModelError: If its model is no classifier, or cannot be loaded by reference.
+        ModelError: If its model is not a classifier, or cannot be loaded by reference.
     """
-    # Here, because loading any other model needs no database.
+    # Imported here, because other models need no database.
     from securitynet import catalog
     from securitynet.catalog.database import default_url
 
@@ -42,7 +42,7 @@ def resolve(reference: ModelReference) -> ModelReference:
         entry = opened.get(reference.name)
     if entry.head not in ("classifier", None):
         raise ModelError(
-            f"The catalog's entry {entry.key} is no classifier: it ends in {entry.head}.",
+            f"The catalog's entry {entry.key} is not a classifier: it ends in {entry.head}.",
             hint="Find one with `securitynet catalog search`.",
         )
     if entry.reference is None:
@@ -50,9 +50,9 @@ def resolve(reference: ModelReference) -> ModelReference:
             f"The catalog's entry {entry.key} does not say how to load its model.",
             hint="See its links with `securitynet catalog show`, and load the files by another reference.",
         )
-    found = parse_reference(entry.reference)
-    if found.scheme == "catalog":
+    reference = parse_reference(entry.reference)
+    if reference.scheme == "catalog":
         raise ModelError(
             f"The catalog's entry {entry.key} refers to the catalog again.", hint="Correct its reference by editing it."
         )
-    return found
+    return reference

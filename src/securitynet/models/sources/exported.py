@@ -1,4 +1,4 @@
-"""A graph written by torch.export (.pt2), where the archive holds no code to execute."""
+"""A graph written by torch.export (.pt2), provided that the archive holds no code to execute."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _ONNX = "Export the network to ONNX where it was made: torch.onnx.export(model, 
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """The network in an archive of torch.export, with its weights.
+    """Load the network of a torch.export archive, with its weights.
 
     Raises:
-        UnsafeFile: If the archive holds compiled code, custom objects, or pickles that are more than tensors.
-        ModelError: If it is missing, damaged, or of an older format than this torch reads.
+        UnsafeFile: If the archive holds compiled code, custom objects, or pickles of anything but tensors.
+        ModelError: If it is missing, damaged, or of a format too old for this version of torch.
     """
     path, name = reference.path or Path(reference.name), str(reference.without_folders())
     if not path.is_file():
@@ -75,11 +75,11 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 
 def check_archive(path: Path, reference: str) -> None:
-    """Refuse an archive with anything in it that would be executed.
+    """Refuse an archive that holds anything to execute.
 
     Raises:
-        UnsafeFile: If there is.
-        ModelError: If it is no archive.
+        UnsafeFile: If it holds code.
+        ModelError: If it is not an archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -99,7 +99,7 @@ def check_archive(path: Path, reference: str) -> None:
 
 
 def _check_graph(node: Any, reference: str) -> None:
-    """Refuse expressions other than arithmetic of sizes, which torch hands to an evaluator, and operators of others."""
+    """Refuse expressions other than size arithmetic, which torch passes to an evaluator, and foreign operators."""
     if isinstance(node, list):
         for value in node:
             _check_graph(value, reference)
@@ -114,7 +114,7 @@ def _check_graph(node: Any, reference: str) -> None:
                 hint=_ONNX,
             )
         if key == "target" and isinstance(value, str) and not value.startswith(_OPERATORS):
-            raise UnsafeFile(f"{reference} uses {value}, which is no operator of torch itself.", hint=_ONNX)
+            raise UnsafeFile(f"{reference} uses {value}, which is not an operator of torch itself.", hint=_ONNX)
         _check_graph(value, reference)
 
 
@@ -123,7 +123,7 @@ def _check_pickle(content: bytes, entry: str, reference: str) -> None:
         return
     try:
         torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever it is, it is not plain tensors
+    except Exception as error:  # whatever it is, it does not hold plain tensors
         raise UnsafeFile(
             f"{reference} holds {entry.rpartition('/')[2]}, which is more than tensors: reading it would execute code "
             "from the file, so it is refused.",

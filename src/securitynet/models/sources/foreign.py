@@ -1,4 +1,4 @@
-"""Models of other libraries that are not loaded, and the line that leads on."""
+"""Models of libraries that are not supported, with advice on how to convert them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SKLEARN = ("sklearn", "joblib")
 
 
 def explain_foreign(path: Path) -> ModelError | None:
-    """The refusal for a model of TensorFlow, scikit-learn, XGBoost or JAX; None if it is none that is recognised."""
+    """The refusal for a model of TensorFlow, scikit-learn, XGBoost or JAX; None if it is not recognised as one."""
     if path.is_dir():
         names = {file.name for file in path.iterdir()}
         if "saved_model.pb" in names:

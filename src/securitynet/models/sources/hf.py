@@ -1,4 +1,4 @@
-"""A network in a repository of the Hugging Face hub.
+"""A network in a repository of the Hugging Face Hub.
 
 ``hf:OWNER/NAME[@REVISION]``. Two files are read: ``config.json``, which names an architecture that timm itself defines,
 and the weights. Code in a repository is neither fetched nor run.
@@ -45,7 +45,11 @@ _REFUSED = frozenset(
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe the network of a Hub repository, or of a local copy of one.
+
+    Raises:
+        ModelError: If the repository cannot be reached, or its configuration names no architecture of timm.
+    """
     repository, revision, name = reference.name, reference.detail, str(reference)
     folder = reference.path
     if folder is not None:
@@ -54,10 +58,10 @@ def open_source(reference: ModelReference) -> NetworkSource:
         path = hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
     architecture = config["architecture"]
-    facts = dict(config.get("pretrained_cfg") or config)
+    pretrained = dict(config.get("pretrained_cfg") or config)
     for key in ("num_classes", "label_names"):
         if config.get(key) is not None:
-            facts[key] = config[key]
+            pretrained[key] = config[key]
     arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _REFUSED}
 
     def fetch_own(_progress: Progress | None) -> Path:
@@ -70,11 +74,11 @@ def open_source(reference: ModelReference) -> NetworkSource:
             return path.resolve().parent == folder.resolve()
         return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
 
-    return timm_source(architecture, facts, arguments=arguments, fetch=fetch_own, is_own=is_own)
+    return timm_source(architecture, pretrained, arguments=arguments, fetch=fetch_own, is_own=is_own)
 
 
 def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
-    """The first file in a folder on this machine that fits one of the patterns; pickles are not looked at."""
+    """The first file in a local folder that matches one of the patterns; pickles are ignored."""
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}.", hint="Write hf:owner/name for a repository of the hub.")
     for pattern in patterns:

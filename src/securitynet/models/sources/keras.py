@@ -1,8 +1,8 @@
-"""A Keras model, run on torch: .keras, or .h5 (also of TensorFlow 2).
+"""A Keras model, run on torch: .keras, or .h5 (also written by TensorFlow 2).
 
-The model becomes an ordinary torch module, so that white-box work is possible. Keras reads the file in its safe mode
-on its torch back end, and only after a look at the configuration in it: a Lambda layer, a class that Keras does not
-define and a layer that reads further files are refused before anything is built.
+The model becomes an ordinary torch module, so white-box work is possible. Keras reads the file in safe mode on its
+torch back end, and only after its configuration has been checked: a Lambda layer, a class that Keras does not define,
+and a layer that reads further files are refused before anything is built.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _EXPORT = "Export the model to ONNX where it was made (tf2onnx, or model.export(
 
 
 class ChannelsLast(nn.Module):
-    """Feeds N×C×H×W images to a network that takes N×H×W×C."""
+    """Passes N×C×H×W images to a network that takes N×H×W×C."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class ChannelsLast(nn.Module):
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """The model in a Keras file, with its weights.
+    """Load the model of a Keras file, with its weights.
 
     Raises:
-        MissingExtra: Without Keras.
+        MissingExtra: If Keras is not installed.
         UnsafeFile: If the file holds code, or names classes that Keras does not define.
-        ModelError: If it is missing, damaged, holds weights only, or no image classifier.
+        ModelError: If it is missing, damaged, holds weights only, or is not an image classifier.
     """
     path, name = reference.path or Path(reference.name), str(reference.without_folders())
     if not path.is_file():
@@ -110,11 +110,11 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 
 def import_keras() -> Any:
-    """Keras on its torch back end.
+    """Import Keras with its torch back end.
 
     Raises:
         MissingExtra: If it is not installed.
-        ModelError: If it has been imported with another back end, which can't be changed any more.
+        ModelError: If it has already been imported with another back end.
     """
     if "keras" not in sys.modules:
         chosen = os.environ.get("KERAS_BACKEND")
@@ -132,14 +132,14 @@ def import_keras() -> Any:
     backend = keras.backend.backend()
     if backend != "torch":
         raise ModelError(
-            f"Keras has been imported with its {backend} back end, on which a model is no torch network.",
-            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a process of its own.",
+            f"Keras has been imported with its {backend} back end, with which a model is not a torch network.",
+            hint="Set KERAS_BACKEND=torch before anything imports Keras, or load the model in a separate process.",
         )
     return keras
 
 
 def check_config(config: Any, reference: str) -> None:
-    """Refuse a configuration that needs more than the classes of Keras.
+    """Refuse a configuration that needs anything but the classes of Keras.
 
     Raises:
         UnsafeFile: If it does.
@@ -178,7 +178,7 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _read_config(path: Path, reference: str) -> dict[str, Any]:
-    """The configuration of the model, without what it was compiled with."""
+    """The configuration of the model, without its compilation settings."""
     try:
         text: Any
         if zipfile.is_zipfile(path):

@@ -1,4 +1,4 @@
-"""Layers that were renamed: matched in order, where their shapes leave no doubt which is which."""
+"""Renamed layers: matched in order, if their shapes leave no doubt about the assignment."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Renamed:
+class RenamedTensors:
     """Weights under the names of a network.
 
     Attributes:
-        state: By the network's names.
+        state: Tensors by the network's names.
         note: Which layers were renamed.
     """
 
@@ -33,20 +33,20 @@ class Renamed:
     note: str
 
 
-def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Renamed | None:
-    """Weights whose layers bear other names than a network's, under the network's; None where that would be guesswork.
+def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> RenamedTensors | None:
+    """Assign weights whose layers have other names to the layers of a network; None if that would be guesswork.
 
-    Layers whose names and shapes are right stay. The others are matched by what they hold: the n-th layer of a kind in
-    the file with the n-th of the same kind in the network. It is no guesswork if each kind occurs once, or if the file
-    and the network list all kinds in the same order and the file keeps the order of the network's definition.
+    Layers whose names and shapes match stay. The others are matched by kind, that is by their tensors and shapes: the
+    n-th layer of a kind in the file with the n-th of the same kind in the network. This is safe if each kind occurs
+    once, or if the file and the network list all kinds in the same order and the file keeps the order of definition.
 
     Args:
-        state: By the names of the file, wrappers peeled.
+        state: Tensors by the names of the file, without wrappers.
         wanted: Tensors of the network.
     """
     theirs, ours = _layers(state), _layers(wanted)
     right = {name for name, signature in theirs.items() if ours.get(name) == signature}
-    # A name that both have with other shapes is another layer, not a renamed one.
+    # A name that occurs in both with different shapes is another layer, not a renamed one.
     left = {name: signature for name, signature in theirs.items() if name not in right}
     missing = {name: signature for name, signature in ours.items() if name not in right}
     if not left or Counter(left.values()) != Counter(missing.values()):
@@ -68,11 +68,11 @@ def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Rena
         f"{len(pairs)} of {len(theirs)} layers bear other names in the file than in the network; they were matched in "
         f"order, by their shapes ({', '.join(shown)}{more}). Check that the accuracy is what you expect."
     )
-    return Renamed(renamed, note)
+    return RenamedTensors(renamed, note)
 
 
 def _pairs(left: Mapping[str, Signature], missing: Mapping[str, Signature]) -> dict[str, str]:
-    """Old name -> new name: the n-th of a kind with the n-th."""
+    """Old name -> new name: the n-th layer of a kind with the n-th."""
     waiting: dict[Signature, list[str]] = defaultdict(list)
     for name, signature in missing.items():
         waiting[signature].append(name)
@@ -80,20 +80,20 @@ def _pairs(left: Mapping[str, Signature], missing: Mapping[str, Signature]) -> d
 
 
 def _layers(state: Mapping[str, torch.Tensor]) -> dict[str, Signature]:
-    """Layers in the order in which they are first named; counters of batch norms count for nothing."""
-    found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    """Layers in the order of their first name; counters of batch norms are ignored."""
+    layers: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for key, value in state.items():
         layer, _, own = key.rpartition(".")
         if own != "num_batches_tracked":
-            found.setdefault(layer, []).append((own, tuple(value.shape)))
-    return {layer: tuple(sorted(tensors)) for layer, tensors in found.items()}
+            layers.setdefault(layer, []).append((own, tuple(value.shape)))
+    return {layer: tuple(sorted(tensors)) for layer, tensors in layers.items()}
 
 
 def _in_order(layers: Mapping[str, Signature]) -> bool:
-    """Whether names can be in the order of definition.
+    """Whether names may be in the order of definition.
 
     Some kinds of files sort tensors by name, which puts ``layer10`` before ``layer2`` and ``bottom`` before ``top``.
-    Names that are sorted as text tell an order only by their numbers.
+    Names that are sorted as text reveal an order only by their numbers.
     """
     names = list(layers)
     if names != sorted(names):
@@ -108,13 +108,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, Renamed] | None:
-    """The shape of a network that renamed weights fit in order, and the weights by its names; None if there is none.
+def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, RenamedTensors] | None:
+    """Find the shape of a network that renamed weights fit in order, and these weights; None if there is none.
 
     Args:
-        source: Of the network.
-        state: By the names of the file.
-        start: Its image size is taken, and its class count and channels are tried first.
+        source: Source of the network.
+        state: Tensors by the names of the file.
+        start: Its image size is used; its class count and channels are tried first.
     """
     layers = [tensor for tensor in state.values() if tensor.ndim > 1]
     if not layers:
@@ -129,7 +129,7 @@ def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[S
             try:
                 wanted = build(source, shape, frozenset(state), meta=True).state_dict()
             except (SecurityNetError, RuntimeError, ValueError):
-                continue  # this architecture is not built for such a number
+                continue  # this architecture does not support such a number
             renamed = match_in_order(fit_names(state, wanted).state, wanted)
             if renamed is not None:
                 return shape, renamed

@@ -1,4 +1,4 @@
-"""How an image in [0, 1] becomes a model's input: resizing, cropping, normalisation. In batch, on the device."""
+"""From an image in [0, 1] to a model's input: resizing, cropping, normalisation, in batches on the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONVENTIONS: dict[str, Constants] = {
     "half": ((0.5,), (0.5,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    # Deviations averaged over images instead of taken over all pixels: a slip that many public training scripts share.
+    # Deviations averaged over images, not computed over all pixels: a mistake in many public training scripts.
     "cifar10-per-image": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
@@ -30,7 +30,7 @@ CONVENTIONS: dict[str, Constants] = {
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "bytes": ((0.0,), (1 / 255,)),
-    # Caffe's way: values in 0 to 255 less the mean of ImageNet, no deviation. Its own networks take BGR: "caffe-bgr".
+    # Caffe's convention: values in 0 to 255 minus the mean of ImageNet. Its own networks take BGR: "caffe-bgr".
     "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
 }
 """Usual (mean, deviation) pairs by name, for images in [0, 1]. ``bytes`` feeds values in 0 to 255."""
@@ -42,7 +42,13 @@ ChannelOrder = Literal["rgb", "bgr"]
 
 
 class Normalization(NamedTuple):
-    """What ``--normalize`` states. Means and deviations belong to red, green, blue, whatever the order of channels."""
+    """A normalisation as ``--normalize`` states it.
+
+    Attributes:
+        mean: Mean of red, green and blue, whatever the channel order; empty for no normalisation.
+        std: Deviation, likewise.
+        channel_order: Order in which the network takes the channels, ``rgb`` or ``bgr``.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -50,22 +56,22 @@ class Normalization(NamedTuple):
 
     @property
     def constants(self) -> Constants:
-        """(mean, deviation)."""
+        """Mean and deviation as a pair."""
         return self.mean, self.std
 
 
 class Preprocessing(Record):
-    """Resize, crop, normalise.
+    """Resizes, crops and normalises images.
 
     Attributes:
-        mean: Per channel, or one for all channels, or empty for no normalisation.
+        mean: One value per channel, or one for all channels, or empty for no normalisation.
         std: Likewise; each positive.
-        input_size: Height and width that the model takes; None to feed images at their own size.
+        input_size: Height and width of the model's input; None keeps the images' own size.
         crop_share: The input is the centre of an image whose shorter side is ``input_size / crop_share``
-            (timm's ``crop_pct``); None squeezes the whole image into ``input_size``.
-        interpolation: Used when resizing, always antialiased.
-        channel_order: Order in which a network takes the channels of a colour image. ``mean`` and ``std`` belong to
-            red, green and blue in any case.
+            (timm's ``crop_pct``); None resizes the whole image to ``input_size``.
+        interpolation: Used for resizing, always antialiased.
+        channel_order: Order in which a network takes the channels of a colour image. ``mean`` and ``std`` always belong
+            to red, green and blue.
     """
 
     mean: tuple[float, ...] = ()
@@ -88,14 +94,14 @@ class Preprocessing(Record):
 
     @model_serializer(mode="wrap")
     def _without_usual_order(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Identities and keys of stored models are older than the choice.
+        # Identities and keys of stored models are older than this option.
         values: dict[str, Any] = serialize(self)
         if self.channel_order == "rgb":
             values.pop("channel_order", None)
         return values
 
     def describe(self) -> str:
-        """A few words for people: the convention's name where it is a usual one."""
+        """A short description: the convention's name if it is a common one."""
         named = [name for name, pair in CONVENTIONS.items() if pair == (self.mean, self.std)]
         words = "no normalisation" if not self.mean else f"normalised by {named[0] if named else self._numbers()}"
         if self.channel_order == "bgr":
@@ -105,18 +111,18 @@ class Preprocessing(Record):
         return words
 
     def constants(self) -> str:
-        """The normalisation as ``--normalize`` takes it: ``M,M,M/S,S,S``, or ``none``; with ``-bgr`` at the end."""
+        """The normalisation as ``--normalize`` takes it: ``M,M,M/S,S,S`` or ``none``, with ``-bgr`` if reversed."""
         return (self._numbers() if self.mean else "none") + (BGR if self.channel_order == "bgr" else "")
 
     def _numbers(self) -> str:
         return "/".join(",".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
 
     def normalized_by(self, normalization: Normalization) -> Preprocessing:
-        """The same with another normalisation and order of channels."""
+        """Copy the preprocessing with another normalisation and channel order."""
         return self.model_copy(update=normalization._asdict())
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Model inputs for images.
+        """Convert images to model inputs.
 
         Args:
             images: N×C×H×W, uint8 in 0 to 255 or floating point in [0, 1]. Gradients flow through the latter.
@@ -125,7 +131,7 @@ class Preprocessing(Record):
             float32, N×C×h×w.
 
         Raises:
-            ConfigurationError: If there is a mean for each of another number of channels.
+            ConfigurationError: If the number of means differs from the number of channels.
         """
         if self.mean and len(self.mean) not in (1, images.shape[1]):
             # Broadcasting would turn a grey image into three channels.
@@ -159,7 +165,7 @@ def _affine(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalisation as one multiplication and one addition: (x - m) / s = x · (1/s) + (-m/s); 1×C×1×1 each.
 
-    Kept, because making them takes longer than a small network's convolution on a small image.
+    The result is cached, because computing it takes longer than a small network's convolution on a small image.
     """
     with torch.inference_mode(False), torch.no_grad():  # a backward pass can't use tensors of inference mode
         deviations = torch.tensor(std, device=device, dtype=dtype).view(1, -1, 1, 1)
@@ -168,7 +174,7 @@ def _affine(
 
 
 def parse_normalization(text: str) -> Normalization:
-    """What a convention's name or ``M,M,M/S,S,S`` states; ``-bgr`` at the end reverses the order of channels.
+    """Parse a convention's name or ``M,M,M/S,S,S``; ``-bgr`` at the end reverses the order of channels.
 
     Raises:
         ConfigurationError: If it is neither.

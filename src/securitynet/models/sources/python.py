@@ -1,6 +1,6 @@
-"""A network that a function of your own makes.
+"""A network made by a function of the user.
 
-This is the one place where code is run, because the user names it. Weights given besides are data as everywhere.
+This is the only source that runs code, because the user names it. Weights are still read as data only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ SCHEME = Scheme(
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Call the user's factory and describe the network that it makes.
+
+    Raises:
+        ModelError: If the file or the function does not exist, fails, or returns no network.
+    """
     path, name = reference.path or Path(reference.name), reference.detail or ""
     factory = _load(path, name)
     accepted = _accepted(factory)
@@ -59,7 +63,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         fixed_classes="num_classes" not in accepted,
         sized="image_size" in accepted,
         bring_own=True,
-        on_meta=False,  # the code may look at values of what it makes
+        on_meta=False,  # the code may read values of the network that it makes
     )
 
 
@@ -70,7 +74,7 @@ def _load(path: Path, name: str) -> Callable[..., Any]:
     if spec is None or spec.loader is None:
         raise ModelError(f"{path} is not a Python file.", hint="Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickling look a class's module up there.
+    # Dataclasses and pickling look up a class's module there.
     sys.modules[spec.name] = module
     with _explained(str(path)), _beside(path):
         spec.loader.exec_module(module)
@@ -91,7 +95,7 @@ def _accepted(factory: Callable[..., Any]) -> set[str]:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """Let the code import what lies beside it, as it could when run as a script."""
+    """Let the code import the modules in its own folder, as it could when run as a script."""
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

@@ -22,16 +22,16 @@ from securitynet.torchvision_cure import import_torchvision
 
 SCHEME = Scheme("pytorchcv", "pytorchcv:resnet20_cifar10", network=True, takes_weights=True)
 
-# Class counts by the ending of a name; the others are ImageNet's.
+# Class counts by the end of a name; all other models are for ImageNet.
 _ENDINGS = {"_cifar10": 10, "_cifar100": 100, "_svhn": 10, "_cub": 200}
 _IMAGENET_CLASSES = 1000
-# Kinds of data in its table: ImageNet, CIFAR and SVHN, CUB. The others are not of image classifiers.
+# Kinds of data in its table: ImageNet, CIFAR and SVHN, CUB. The others are not for image classifiers.
 _CLASSIFIERS = ("in1k", "cf", "cub")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What pytorchcv's table says of a model; sizes and shares are empty where it says nothing."""
+    """A row of pytorchcv's table of models; sizes and shares are empty if it states none."""
 
     data: str
     error: str
@@ -42,7 +42,11 @@ class _Row:
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe a network of pytorchcv.
+
+    Raises:
+        ModelError: If pytorchcv has no such model, or it is not an image classifier.
+    """
     name = reference.name
     provider = import_torchvision("pytorchcv.model_provider")
     table = _read_table()
@@ -55,7 +59,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         try:
             network: nn.Module = provider.get_model(name, num_classes=shape.num_classes, in_channels=shape.channels)
-        except AssertionError as error:  # its networks for CIFAR are made for its class counts only
+        except AssertionError as error:  # its networks for CIFAR support its own class counts only
             raise ModelError(
                 f"pytorchcv does not build {name} for {shape.num_classes} classes.",
                 hint="Load the weights with a factory of your own: python:FILE:FACTORY.",
@@ -77,7 +81,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 
 def _preprocessing(row: _Row) -> Preprocessing:
-    # As its training scripts do. SVHN's networks are trained with CIFAR-10's constants too.
+    # As in its training scripts. SVHN's networks are trained with CIFAR-10's constants too.
     if row.data == "cf":
         mean, std = CONVENTIONS["cifar10-per-image"]
         return Preprocessing(mean=mean, std=std, input_size=(32, 32))
@@ -106,12 +110,12 @@ def _read_table() -> dict[str, _Row]:
 
 
 def _fetch(reference: ModelReference, row: _Row, progress: Progress | None) -> Path:
-    """The published file, which comes in a zip archive, checked against the SHA-1 of pytorchcv's table."""
+    """Fetch the published file from its zip archive, verified by the SHA-1 in pytorchcv's table."""
     file_name = f"{reference.name}-{row.error}-{row.sha1[:8]}.pth"
     for folder in (models_folder(), Path("~/.torch/models").expanduser()):
-        kept = folder / file_name
-        if kept.is_file() and _sha1(kept.read_bytes()) == row.sha1:
-            return kept
+        path = folder / file_name
+        if path.is_file() and _sha1(path.read_bytes()) == row.sha1:
+            return path
     store = import_torchvision("pytorchcv.models.common.model_store")
     archive = models_folder() / f"{file_name}.zip"
     url = f"{store.imgclsmob_repo_url}/releases/download/{row.release}/{file_name}.zip"
@@ -125,10 +129,17 @@ def _fetch(reference: ModelReference, row: _Row, progress: Progress | None) -> P
 
 
 def unpack(archive: Path, member: str, path: Path, *, sha1: str, reference: str) -> None:
-    """Take one file out of a zip archive, if its SHA-1 is the published one.
+    """Extract one file from a zip archive, if its SHA-1 is the published one.
+
+    Args:
+        archive: The archive.
+        member: Name of the file in it.
+        path: Where to write the file.
+        sha1: Published SHA-1, in hexadecimal.
+        reference: Reference of the model, for messages.
 
     Raises:
-        ModelError: If the archive is damaged, lacks the file, or holds another.
+        ModelError: If the archive is damaged, lacks the file, or holds another one.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -145,5 +156,5 @@ def unpack(archive: Path, member: str, path: Path, *, sha1: str, reference: str)
 
 
 def _sha1(content: bytes) -> str:
-    # The only digest that is published; it guards against damage, and the reader guards against malice.
+    # The only published digest. It detects damage; the restricted reader keeps out malicious code.
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()

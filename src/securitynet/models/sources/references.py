@@ -21,8 +21,8 @@ class ModelReference(Record):
 
     Attributes:
         scheme: Where the model comes from: a name in `SCHEMES`, or an alias of one.
-        name: Model, entry or repository name; a path for files; the whole URL for endpoints.
-        detail: What follows the name: torchvision's weights, a revision of a repository, a factory in a Python file.
+        name: Name of the model, entry or repository; a path for files; the whole URL for endpoints.
+        detail: Text after the name: torchvision's weights, a revision of a repository, a factory in a Python file.
     """
 
     scheme: str
@@ -36,7 +36,7 @@ class ModelReference(Record):
 
     @property
     def declaration(self) -> Scheme:
-        """What the file of its scheme declares."""
+        """The declaration of its scheme."""
         return SCHEMES.by_name[self.scheme]
 
     @property
@@ -52,12 +52,12 @@ class ModelReference(Record):
         return None
 
     def without_folders(self) -> ModelReference:
-        """The same reference with the last part of its path only: results name the model, not the machine."""
+        """The reference with only the last part of its path: results name the model, not the machine."""
         return self if self.path is None else self.model_copy(update={"name": self.path.name})
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is plainly that of a file or folder: it starts with ``/``, ``./``, ``../`` or ``~``."""
+    """Whether a name is clearly that of a file or folder: it starts with ``/``, ``./``, ``../`` or ``~``."""
     return name.startswith(("/", "./", "../", "~")) or name in (".", "..")
 
 
@@ -67,10 +67,10 @@ def describe_forms() -> str:
 
 
 def parse_reference(text: str) -> ModelReference:
-    """Parse what a user wrote. The path of an existing file whose content tells its kind is a reference too.
+    """Parse a reference. The path of an existing file whose content reveals its format is a reference too.
 
     Raises:
-        ConfigurationError: If it is no reference; the message suggests what may have been meant.
+        ConfigurationError: If it is not a reference; the message suggests what may have been meant.
     """
     text = text.strip()
     if "://" in text:
@@ -96,7 +96,7 @@ def _parse_address(text: str) -> ModelReference:
         forms = " or ".join(known.form for known in SCHEMES.schemes if known.address)
         raise ConfigurationError(f"{text!r} is not an address of a model.", hint=f"Endpoints are written {forms}.")
     if parts.username or parts.password:
-        # A reference ends up in trial files and reports, where a password must not.
+        # A reference ends up in trial files and reports, which must not contain a password.
         raise ConfigurationError(
             "The address of the endpoint holds a user name or password.",
             hint="Leave it out and set the environment variable SECURITYNET_HTTP_TOKEN instead.",
@@ -105,7 +105,7 @@ def _parse_address(text: str) -> ModelReference:
 
 
 def _parse_path(text: str, scheme: str | None) -> ModelReference:
-    """The reference for the path of an existing file or folder, if its content tells its kind."""
+    """The reference for the path of an existing file or folder, if its content reveals its format."""
     path = Path(text).expanduser()
     if not text or not path.exists():
         raise _not_understood(text, scheme)

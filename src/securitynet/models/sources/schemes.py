@@ -1,9 +1,9 @@
 """The schemes of model references: each is declared in the file that implements it, and read from there as text.
 
-A file in ``models/sources`` (what leads to a torch network) or ``models/targets/backends`` (what only answers) that
-contains ``SCHEME = Scheme(...)`` is an entry; so is a module that an installed package names as an entry point in the
-group ``securitynet.sources`` or ``securitynet.backends``. The declaration consists of literals, so that parsing a
-reference, listing the schemes and digesting a study's files import none of these modules, and no torch.
+A file in ``models/sources`` (sources of torch networks) or ``models/targets/backends`` (models that give outputs only)
+that contains ``SCHEME = Scheme(...)`` is an entry. So is a module that an installed package names as an entry point in
+the group ``securitynet.sources`` or ``securitynet.backends``. The declaration consists of literals, so that parsing a
+reference, listing the schemes and hashing a study's files import none of these modules, and no torch.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ _TOP = re.compile(rf".*?^{_DECLARATION}\b.*?(\n(?![\s)])|\Z)", re.DOTALL | re.MU
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """How one kind of model reference is written, and what it leads to. Every argument is written as a literal.
+    """How a kind of model reference is written, and what it leads to. Every argument is written as a literal.
 
     Attributes:
-        name: What stands before the colon.
-        form: A whole reference as an example.
-        remark: What has to be said about the form, for documentation.
-        aliases: Further names that mean the same (``https`` besides ``http``).
+        name: The part before the colon.
+        form: An example of a whole reference.
+        remark: A remark on the form, for documentation.
+        aliases: Further names with the same meaning (``https`` besides ``http``).
         network: Whether it leads to a torch network, so that white-box work is possible.
         takes_weights: Whether the network is built from scratch and ``--weights`` can fill it; such a network can also
             be trained.
-        file: Whether what it names is a file on this machine, whose digest is then a part of a target's key in studies.
-        folders: Whether a name that starts with ``.``, ``/`` or ``~`` is a folder on this machine; its digest is too.
+        file: Whether it names a file on this machine, whose digest is then part of a target's key in studies.
+        folders: Whether a name that starts with ``.``, ``/`` or ``~`` is a folder on this machine, whose digest is then
+            part of the key too.
         address: Whether the whole reference is a URL.
-        recorded: Whether it holds outputs for given records and their labels, so that it answers nothing new.
-        suffixes: Endings of the files that it reads.
-        magic: (offset, bytes) pairs, any of which tells such a file by its content.
-        members: Patterns of names, each of which some file in such a zip archive, or in such a folder, has.
-        completion: What has to follow the path of such a file to make a whole reference (``:FACTORY``).
-        pattern: Regular expression for what follows the colon, with the groups ``name`` and, if it has one, ``detail``.
-        mismatch: What is wrong with a reference that does not fit the pattern, as the end of a sentence.
-        mark: What separates the name from the detail.
-        options: Options of loading that only some schemes have and this one does, without dashes.
-        trust: What the user allows with ``--trust``, where the model cannot be opened without running code from it.
+        recorded: Whether it holds outputs for given records with their labels, and none for new images.
+        suffixes: Suffixes of the files that it reads.
+        magic: (offset, bytes) pairs, any of which identifies such a file by its content.
+        members: Patterns of names, each of which matches some file in such a zip archive, or in such a folder.
+        completion: Text that must follow the path of such a file to make a whole reference (``:FACTORY``).
+        pattern: Regular expression for the text after the colon, with the groups ``name`` and, if it has one,
+            ``detail``.
+        mismatch: What is wrong with a reference that does not match the pattern, as the end of a sentence.
+        mark: Separator between the name and the detail.
+        options: Loading options that only some schemes have and this one supports, without dashes.
+        trust: What the user allows with ``--trust``, if the model cannot be opened without running code from it.
     """
 
     name: str
@@ -94,7 +96,7 @@ class SchemeRegistry(Registry):
 
     Args:
         kind: ``source`` or ``backend``.
-        package: Dotted name of the package with one file for each scheme.
+        package: Dotted name of the package with one file per scheme.
         base: Name of the class of which each file defines one subclass; None if each defines the function ``function``.
         function: Name of the function that each file defines.
     """
@@ -132,8 +134,8 @@ class AllSchemes(Registry):
     """The schemes of several registries as one, for listing and parsing.
 
     Args:
-        kind: What they are, in the singular.
-        registries: Where two have a scheme of one name, the earlier registry's is taken.
+        kind: What the entries are, in the singular.
+        registries: The registries; the earlier one takes precedence if two have a scheme of one name.
     """
 
     def __init__(self, kind: str, *registries: SchemeRegistry) -> None:
@@ -150,7 +152,7 @@ class AllSchemes(Registry):
 
     @property
     def schemes(self) -> list[Scheme]:
-        """What they declare."""
+        """The declarations of all schemes."""
         return [entry.scheme for entry in self.entries.values()]
 
     @cached_property
@@ -167,7 +169,7 @@ def _files(package: str) -> Iterator[tuple[str, Path]]:
 
 
 def _module_file(module: str) -> Path | None:
-    """The file of a module, without importing the packages that contain it."""
+    """Locate the file of a module without importing the packages that contain it."""
     first, *rest = module.split(".")
     spec = importlib.util.find_spec(first)
     if spec is None:
@@ -183,8 +185,8 @@ def _module_file(module: str) -> Path | None:
 
 
 def _read_entry(module: str, path: Path, function: str) -> SchemeEntry | None:
-    """What a file declares; None if it declares no scheme. Nothing is imported."""
-    # What follows the declaration is not parsed: with all files that would take longer than the rest of the command
+    """Read the declaration in a file; None if it declares no scheme. Nothing is imported."""
+    # The text after the declaration is not parsed: for all files, that would take longer than the rest of the command
     # line needs to start.
     top = _TOP.match(path.read_text(encoding="utf-8"))
     if top is None:
@@ -222,7 +224,7 @@ SOURCES = SchemeRegistry("source", package="securitynet.models.sources", functio
 """Schemes that lead to a torch network: each file defines ``open_source(reference) -> NetworkSource``."""
 
 BACKENDS = SchemeRegistry("backend", package="securitynet.models.targets.backends", base="Backend")
-"""Schemes of models that only answer: each file defines one `Backend` with the class method ``open``."""
+"""Schemes of models that give outputs only: each file defines one `Backend` with the class method ``open``."""
 
 SCHEMES = AllSchemes("kind of model", SOURCES, BACKENDS)
 """Every scheme of a model reference."""

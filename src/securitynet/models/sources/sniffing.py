@@ -1,4 +1,4 @@
-"""Which scheme reads a file or folder, told by its content first and by its name only where content says nothing."""
+"""Which scheme reads a file or folder, determined from its content and, only if that is inconclusive, from its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEAD = 512
 
 
 def recognise(path: Path) -> Scheme | None:
-    """The scheme that declares such a file or folder; None if none does. Nothing but names and first bytes is read."""
+    """The scheme that declares such a file or folder; None if there is none. Only names and first bytes are read."""
     schemes = SCHEMES.schemes
     if path.is_dir():
         names = [file.name for file in path.iterdir()]

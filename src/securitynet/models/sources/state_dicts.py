@@ -1,6 +1,6 @@
-"""Bring the tensors of a file and a network together: prefixes, class counts, and a clear word where they do not fit.
+"""Match the tensors of a file to a network: prefixes, class counts, and a clear message if they do not fit.
 
-Nothing is ever loaded in part: each tensor of the network comes from the file, and each of the file goes somewhere.
+Nothing is loaded in part: each tensor of the network comes from the file, and each tensor of the file is used.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from securitynet.models.sources.weights import StateDict
 
 _SHOWN = 4
 
-# Two class counts to see which tensors depend on them: some libraries build for CIFAR-10 and CIFAR-100 only.
+# Two class counts show which tensors depend on them; some libraries build for CIFAR-10 and CIFAR-100 only.
 _PROBES = (10, 100)
 
 
 def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
-    """Build a network, always with the same first weights, without touching torch's global random state.
+    """Build a network, always with the same initial weights, without changing torch's global random state.
 
     Args:
-        source: Of the network.
-        shape: What it is built for.
-        keys: Names of the tensors that shall be loaded into it.
+        source: Source of the network.
+        shape: The shape to build for.
+        keys: Names of the tensors that will be loaded into it.
         meta: Whether only the shapes of its tensors matter.
     """
     if meta and source.on_meta:
         with contextlib.suppress(NotImplementedError, RuntimeError), _quiet(), torch.device("meta"):
             return source.build(shape, keys)
-        # Some constructors look at values, which tensors on the meta device have not: those are built for real.
+        # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
     with _quiet():
         return source.build(shape, keys)
 
@@ -50,13 +50,13 @@ def _quiet() -> Iterator[None]:
 
 
 def deduce_shape(source: NetworkSource, state: StateDict, image_size: int, *, channels: int = 3) -> tuple[Shape, bool]:
-    """The class count and channels that weights were made for, read from the tensors that depend on them.
+    """Deduce the class count and channels for which weights were made from the tensors that depend on them.
 
     Args:
-        source: Of the network.
+        source: Source of the network.
         state: The weights.
         image_size: Size to build for, for networks whose weights depend on it.
-        channels: Taken where the weights do not tell.
+        channels: Used if the weights do not determine them.
 
     Returns:
         The shape, and whether its class count was read from the weights rather than assumed.
@@ -95,7 +95,7 @@ def _deduce_channels(network: nn.Module, fitted: StateDict) -> int | None:
 
 
 def fit_keys(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> StateDict:
-    """``state`` under the names that fit ``wanted`` best; see `securitynet.models.sources.tensor_names.fit_names`."""
+    """Rename the tensors in ``state`` to fit ``wanted``; see `securitynet.models.sources.tensor_names.fit_names`."""
     return fit_names(state, wanted).state
 
 
@@ -107,27 +107,27 @@ def load_weights(
     convert: Callable[[StateDict, nn.Module], StateDict] | None = None,
     suggest: Callable[[], str | None] = lambda: None,
 ) -> StateDict:
-    """Load weights into a network, whole or not at all.
+    """Load weights into a network, completely or not at all.
 
     Args:
-        network: Changed in place.
+        network: The network; changed in place.
         state: Tensors by the names of the file.
-        reference: Of the network, for messages.
-        convert: Brings tensors of older files into today's form; tried where they do not fit as they are.
-        suggest: Called on a mismatch for a hint at what fits.
+        reference: Reference of the network, for messages.
+        convert: Converts tensors of older files to the current form; tried if they do not fit as they are.
+        suggest: Called on a mismatch; returns a hint about what fits.
 
     Returns:
-        What was loaded, by the network's names.
+        The loaded tensors by the network's names.
 
     Raises:
-        WeightsMismatch: If a tensor is missing, left over or of another shape.
+        WeightsMismatch: If a tensor is missing, unused or of another shape.
         ModelError: If a weight is not finite.
     """
     wanted = network.state_dict()
     fitted = fit_keys(state, wanted)
     if convert is not None and _differences(fitted, wanted):
         converted = fit_keys(convert(dict(fitted), network), wanted)
-        # Converters of libraries also interpolate position embeddings to another image size: that is another model.
+        # Converters may also interpolate position embeddings to another image size, which gives another model.
         resampled = any(key in fitted and fitted[key].numel() != value.numel() for key, value in converted.items())
         if not resampled and not _differences(converted, wanted):
             fitted = converted
@@ -140,19 +140,19 @@ def load_weights(
             f"{len(broken)} of {len(fitted)} tensors of the weights hold NaN or infinity ({_some(broken)}).",
             hint="The training may have diverged; use an earlier checkpoint.",
         )
-    # Filled in rather than made anew: the dictionary carries versions of modules that their loading looks at.
+    # Changed in place: the dictionary carries versions of modules, which they read when loading.
     wanted.update(fitted)
     network.load_state_dict(wanted, strict=True)
     return fitted
 
 
 def _optional(key: str) -> bool:
-    # Added to batch norm in PyTorch 0.4.1; it plays no part in evaluation.
+    # Added to batch norm in PyTorch 0.4.1; it is not used in evaluation.
     return key.endswith("num_batches_tracked")
 
 
 def _differences(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> list[str]:
-    """What keeps weights from fitting, in words; empty if they fit."""
+    """Describe why weights do not fit; empty if they do."""
     missing = [key for key in wanted if key not in state and not _optional(key)]
     extra = [key for key in state if key not in wanted]
     shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
@@ -168,13 +168,25 @@ def _differences(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> list[s
 
 
 def fits(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
-    """Whether weights fit a network of that shape exactly; nothing is loaded."""
+    """Whether weights fit a network exactly; nothing is loaded.
+
+    Args:
+        source: Source of the network.
+        shape: The shape to build for.
+        state: The weights.
+    """
     wanted = build(source, shape, frozenset(state), meta=True).state_dict()
     return not _differences(fit_keys(state, wanted), wanted)
 
 
 def same_names(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
-    """Whether weights have the names that a network of that shape has, whatever the shapes of tensors."""
+    """Whether weights have the names of a network's tensors, whatever their shapes.
+
+    Args:
+        source: Source of the network.
+        shape: The shape to build for.
+        state: The weights.
+    """
     wanted = build(source, shape, frozenset(state), meta=True).state_dict()
     fitted = fit_keys(state, wanted)
     return fitted.keys() <= wanted.keys() and all(key in fitted or _optional(key) for key in wanted)

@@ -1,4 +1,4 @@
-"""Which network do these weights belong to? Asked when they do not fit the one that was named."""
+"""Find the network to which weights belong, if they do not fit the named one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.weights import StateDict
 
 _SIZES = (32, 28, 64, 224, 8, 16, 48, 96)
-# Networks of torchvision whose checkpoints, trained by anyone on anything, are common.
+# Networks of torchvision for which checkpoints of other training runs are common.
 _COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "mobilenet_v2", "densenet121")
 
 
 def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str | None:
-    """A hint that names what the weights fit: another network, or the same one for images of another size."""
-    found: list[str] = []
+    """Describe what the weights fit: another network, or the same one for images of another size.
+
+    Args:
+        state: The weights.
+        reference: Reference of the network that they do not fit.
+        image_size: Height and width for which it was built.
+    """
+    matches: list[str] = []
     candidates = [("arch", name) for name in ARCHITECTURES] + [("torchvision", name) for name in _COMMON]
     if reference.scheme in ("arch", "pytorchcv", "timm", "torchvision"):
         candidates.insert(0, (reference.scheme, reference.name))
@@ -28,9 +34,9 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
         words = f"{scheme}:{name}"
         if fitting_size != image_size:
             words += f" for images of {fitting_size}×{fitting_size} (--input-size {fitting_size})"
-        found.append(words)
-    if found:
-        return f"They fit {' or '.join(found[:3])}."
+        matches.append(words)
+    if matches:
+        return f"They fit {' or '.join(matches[:3])}."
     return "No architecture of the package fits them either; a network of your own is given as python:FILE:FACTORY."
 
 

@@ -1,7 +1,7 @@
-"""The names of tensors in a file, brought together with those of a network: wrappers peeled, companions left out.
+"""Match the names of tensors in a file to those of a network: remove wrappers and leave out what is saved beside it.
 
 Training code wraps networks (data parallelism, compilation, checkpointed activations, averaging, adversarial training)
-and saves what stands beside them (losses, metrics, an attacker). All of that shows in the names of the file only.
+and saves other objects beside them (losses, metrics, an attacker). The file reveals all of that only by its names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from securitynet.models.sources.weight_sets import is_average
 StateDict = dict[str, torch.Tensor]
 
 _PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.", "classifier.", "student.")
-# Parts of names that wrappers put anywhere before or within a network's own.
+# Parts of names that wrappers insert anywhere before or within a network's own names.
 _WRAPPERS = (
     "module",
     "_orig_mod",
@@ -28,9 +28,9 @@ _WRAPPERS = (
     "_ddp_module",
     "_module",
 )
-# Counters that thop, a profiler, leaves behind in saved networks. They take part in no computation.
+# Counters that the profiler thop leaves in saved networks; they are not used in any computation.
 _COUNTERS = ("total_ops", "total_params")
-# What is saved beside a network and is no part of it, by the first part of its name.
+# What is saved beside a network without belonging to it, by the first part of its name.
 _COMPANIONS = (
     "criterion", "loss", "losses", "loss_fn", "loss_func", "loss_function", "attacker", "normalizer", "normalize",
     "normalise", "normalization", "metric", "metrics", "accuracy", "acc", "train_acc", "val_acc", "valid_acc",
@@ -41,17 +41,17 @@ _COMPANIONS = (
 _MOMENTS = {"mean": ("mean", "_mean", "new_mean"), "std": ("std", "_std", "new_std")}
 _COLOUR = 3
 _SHOWN = 4
-_TRIES = 32  # nested wrappers are few; the bound only guards against files made to be slow
+_TRIES = 32  # nested wrappers are few; the bound limits the cost of malicious files
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Tensors under the names of a network, as far as they could be brought together.
+class MatchedState:
+    """Tensors under the names of a network, as far as they could be matched.
 
     Attributes:
-        state: By the names that fit best.
+        state: Tensors by the best matching names.
         notes: What was left out.
-        normalization: That the file holds beside the network; None if it holds none.
+        normalization: Normalisation that the file holds beside the network; None if there is none.
     """
 
     state: StateDict
@@ -59,11 +59,11 @@ class Fitted:
     normalization: Normalization | None = None
 
 
-def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Fitted:
-    """``state`` under the names that fit ``wanted`` best.
+def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> MatchedState:
+    """Rename the tensors in ``state`` to fit ``wanted`` best.
 
-    Which wrappers to peel is decided by what fits the network, since a network may itself have a part called ``model``.
-    Only what is known to be no part of a network is left out; what else does not fit stays, to be reported.
+    The fit decides which wrappers to remove, since a network may itself have a part called ``model``. Only tensors
+    known not to belong to a network are left out; any others that do not fit stay, and are reported.
     """
     names = set(wanted)
     best: dict[str, str] = {key: key for key in state}
@@ -82,7 +82,7 @@ def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Fitted:
     left = [*beside, *known]
     note = (f"left out of the file, as no part of the network: {_some(left)}.",) if left else ()
     stated = _normalization({**beside, **{key: fitted[key] for key in known}})
-    return Fitted(state, (*_average_note(left, fitted | beside), *note), stated)
+    return MatchedState(state, (*_average_note(left, fitted | beside), *note), stated)
 
 
 def _average_note(left: list[str], values: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def _average_note(left: list[str], values: Mapping[str, torch.Tensor]) -> tuple[
 
 
 def _normalization(beside: Mapping[str, torch.Tensor]) -> Normalization | None:
-    """The mean and deviation that a normaliser beside the network held."""
+    """Mean and deviation of a normaliser that was saved beside the network."""
     pairs: dict[str, dict[str, tuple[float, ...]]] = {}
     for key, value in beside.items():
         parts = key.split(".")
@@ -112,7 +112,7 @@ def _is_companion(key: str) -> bool:
 
 
 def _renamings(state: StateDict, wanted: set[str]) -> Iterator[dict[str, str]]:
-    """Ways to rename, from no change to several wrappers peeled: old name -> new name; what stands beside is absent."""
+    """Possible renamings, from no change to several wrappers removed: old name -> new name, without extra tensors."""
     seen: set[frozenset[str]] = set()
     queue = [{key: key for key in state}]
     for _ in range(_TRIES):
@@ -142,9 +142,9 @@ def _without(name: str, wrapper: str) -> str:
 
 
 def _inside(current: dict[str, str], state: StateDict, wanted: set[str]) -> Iterator[dict[str, str]]:
-    """The network as one part of what was saved: all its names under one prefix, and beside it what is no part of it.
+    """The network as one part of the file: all its names under one prefix, beside tensors that do not belong to it.
 
-    Tensors beside it are left out if their names say what they are, or if they are no weights of layers. Where several
+    Tensors beside it are left out if their names say what they are, or if they are not weights of layers. If several
     prefixes hold the whole network, averages and attackers come last.
     """
     needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
@@ -161,12 +161,12 @@ def _inside(current: dict[str, str], state: StateDict, wanted: set[str]) -> Iter
 
 
 def _of_other(name: str, prefixes: list[str]) -> bool:
-    """Whether a tensor belongs to an average or an attacker that holds the same network once more."""
+    """Whether a tensor belongs to an average or an attacker, which holds a second copy of the same network."""
     return any(name.startswith(prefix) for prefix in prefixes if _is_other(prefix))
 
 
 def _is_small(tensor: torch.Tensor) -> bool:
-    """Whether it is no weight of a layer: class weights of a loss, states of metrics, constants of a normaliser."""
+    """Whether it is not a weight of a layer: class weights of a loss, states of metrics, constants of a normaliser."""
     return tensor.ndim <= 1 or tensor.numel() <= _COLOUR
 
 
@@ -175,7 +175,7 @@ def _is_other(prefix: str) -> bool:
 
 
 def _parametrized(names: dict[str, str], wanted: set[str]) -> dict[str, str]:
-    """Weight and spectral normalisation name their tensors in two ways, an old and a new one: those of the network."""
+    """Names of weight and spectral normalisation, which exist in an old and a new form, in the form of the network."""
     pairs = (
         ("weight_g", "parametrizations.weight.original0"),
         ("weight_v", "parametrizations.weight.original1"),

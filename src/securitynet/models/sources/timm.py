@@ -28,7 +28,11 @@ WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe a network of timm.
+
+    Raises:
+        ModelError: If timm has no such model.
+    """
     timm = import_torchvision("timm")
     architecture, _, tag = reference.name.partition(".")
     if not timm.is_model(architecture):
@@ -40,45 +44,45 @@ def open_source(reference: ModelReference) -> NetworkSource:
             hint=f"It has {', '.join(sorted(tags)) or 'none'}; weights of your own are given with --weights.",
         )
     registered = timm.models.get_pretrained_cfg(reference.name)
-    facts: dict[str, Any] = registered.to_dict() if registered is not None else {}
+    pretrained: dict[str, Any] = registered.to_dict() if registered is not None else {}
 
     def fetch_own(progress: Progress | None) -> Path:
-        if facts.get("hf_hub_id"):
-            preferred = facts.get("hf_hub_filename")
+        if pretrained.get("hf_hub_id"):
+            preferred = pretrained.get("hf_hub_filename")
             names = (preferred,) if preferred else WEIGHTS_FILES
-            return hub_file(facts["hf_hub_id"], names, revision=None, reference=str(reference))
-        return fetch(facts["url"], reference=str(reference), progress=progress)
+            return hub_file(pretrained["hf_hub_id"], names, revision=None, reference=str(reference))
+        return fetch(pretrained["url"], reference=str(reference), progress=progress)
 
     def is_own(path: Path) -> bool:
-        if facts.get("hf_hub_id") and is_hub_file(path, facts["hf_hub_id"], WEIGHTS_FILES):
+        if pretrained.get("hf_hub_id") and is_hub_file(path, pretrained["hf_hub_id"], WEIGHTS_FILES):
             return True
-        digits = re.search(r"-([0-9a-f]{8,})\.", facts.get("url") or "")
+        digits = re.search(r"-([0-9a-f]{8,})\.", pretrained.get("url") or "")
         return digits is not None and file_checksum(path).startswith(digits[1])
 
-    published = bool(tags) and bool(facts.get("hf_hub_id") or facts.get("url"))
-    return timm_source(architecture, facts, fetch=fetch_own if published else None, is_own=is_own)
+    published = bool(tags) and bool(pretrained.get("hf_hub_id") or pretrained.get("url"))
+    return timm_source(architecture, pretrained, fetch=fetch_own if published else None, is_own=is_own)
 
 
 def timm_source(
     architecture: str,
-    facts: Mapping[str, Any],
+    pretrained: Mapping[str, Any],
     *,
     arguments: Mapping[str, Any] | None = None,
     fetch: Any = None,
     is_own: Callable[[Path], bool] | None = None,
 ) -> NetworkSource:
-    """A source for an architecture of timm and what its configuration states.
+    """Make a source for an architecture of timm and its configuration.
 
     Args:
-        architecture: Without a tag.
-        facts: As in timm's ``pretrained_cfg``.
+        architecture: Name of the architecture, without a tag.
+        pretrained: Configuration, as in timm's ``pretrained_cfg``.
         arguments: Further arguments of the architecture.
-        fetch: See `NetworkSource`.
-        is_own: See `NetworkSource`.
+        fetch: Locates or downloads the library's own weights; None if there are none.
+        is_own: Whether a file holds the library's own weights; None if that cannot be known.
     """
     timm = import_torchvision("timm")
-    size = facts.get("input_size") or (3, 224, 224)
-    fixed = bool(facts.get("fixed_input_size"))
+    size = pretrained.get("input_size") or (3, 224, 224)
+    fixed = bool(pretrained.get("fixed_input_size"))
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         given = dict(arguments or {})
@@ -92,38 +96,38 @@ def timm_source(
     return NetworkSource(
         architecture=f"timm:{architecture}",
         build=make,
-        num_classes=facts.get("num_classes") or None,
+        num_classes=pretrained.get("num_classes") or None,
         channels=int(size[0]),
-        preprocessing=preprocessing(facts) if facts else None,
+        preprocessing=preprocessing(pretrained) if pretrained else None,
         fetch=fetch,
         convert=_convert,
         sized=fixed,
-        class_names=tuple(facts.get("label_names") or ()),
+        class_names=tuple(pretrained.get("label_names") or ()),
         is_own=is_own,
     )
 
 
-def preprocessing(facts: Mapping[str, Any]) -> Preprocessing:
-    """What timm's configuration of pretrained weights states: size, crop, interpolation, normalisation."""
-    size = facts.get("input_size") or (3, 224, 224)
-    squeezed = facts.get("crop_mode") == "squash"
+def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
+    """Preprocessing in timm's configuration of pretrained weights: size, crop, interpolation, normalisation."""
+    size = pretrained.get("input_size") or (3, 224, 224)
+    squeezed = pretrained.get("crop_mode") == "squash"
     return Preprocessing(
-        mean=tuple(facts.get("mean") or ()),
-        std=tuple(facts.get("std") or ()),
+        mean=tuple(pretrained.get("mean") or ()),
+        std=tuple(pretrained.get("std") or ()),
         input_size=(int(size[1]), int(size[2])),
-        crop_share=None if squeezed else float(facts.get("crop_pct") or 0.875),
-        # Its other kinds differ from these by less than a JPEG does.
-        interpolation="bilinear" if facts.get("interpolation") == "bilinear" else "bicubic",
+        crop_share=None if squeezed else float(pretrained.get("crop_pct") or 0.875),
+        # Its other methods differ from these by less than JPEG compression does.
+        interpolation="bilinear" if pretrained.get("interpolation") == "bilinear" else "bicubic",
     )
 
 
 def _convert(state: StateDict, network: nn.Module) -> StateDict:
-    """Older files of an architecture, by the filter that timm keeps beside it."""
+    """Convert older files of an architecture with the filter that timm provides for it."""
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return state
     try:
         converted = convert(dict(state), network)
     except (KeyError, IndexError, RuntimeError, AttributeError, ValueError):
-        return state  # made for other files than this one: the mismatch is then reported as it is
+        return state  # written for other files: the mismatch is then reported unchanged
     return dict(converted)

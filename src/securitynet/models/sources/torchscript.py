@@ -1,4 +1,4 @@
-"""A TorchScript program, only where you say with --trust that you trust its file."""
+"""A TorchScript program, run only if the user trusts its file (--trust)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCHEME = Scheme(
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """The program in a TorchScript file as a network. Whether it may run has been decided before.
+    """Load the program of a TorchScript file as a network. Whether it may run was decided earlier.
 
     Raises:
         ModelError: If the file is missing or damaged.
@@ -39,7 +39,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(
-            f"{name} is no TorchScript file, or it is damaged: {str(error).strip().splitlines()[0][:300]}"
+            f"{name} is not a TorchScript file, or it is damaged: {str(error).strip().splitlines()[0][:300]}"
         ) from error
 
     network = OpaqueNetwork(script, has_modes=True)

@@ -31,7 +31,11 @@ _COLOUR = 3
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
-    """See `securitynet.models.sources.open_source`."""
+    """Describe a network of torchvision.
+
+    Raises:
+        ModelError: If torchvision has no such model or weights.
+    """
     models = import_torchvision("torchvision.models")
     known = models.list_models(module=models)
     if reference.name not in known:
@@ -76,12 +80,12 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 
 def _transform_input(network: nn.Module) -> None:
-    """The first weights of these networks were converted from TensorFlow, whose inputs are normalised otherwise."""
+    """Set ``transform_input``: the first weights of these networks came from TensorFlow, with another normalisation."""
     network.transform_input = True  # type: ignore[assignment]
 
 
 def with_channels(network: nn.Module, channels: int) -> nn.Module:
-    """A network with its first convolution made for another number of channels, as is usual for grey images."""
+    """Replace the first convolution of a network by one for another number of channels, as is usual for grey images."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
             parent = network.get_submodule(name.rpartition(".")[0])
@@ -124,5 +128,5 @@ def _preprocessing(transform: Any) -> Preprocessing:
 
 
 def _convert(state: StateDict, _network: nn.Module) -> StateDict:
-    """DenseNets were first saved with names like ``norm.1`` for what is ``norm1`` today."""
+    """Rename tensors of old DenseNet files, which have names like ``norm.1`` instead of ``norm1``."""
     return {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key): value for key, value in state.items()}

@@ -1,7 +1,7 @@
-"""Which weights of a file? Checkpoints often hold two sets: those of the last step, and a running average (EMA, SWA).
+"""Which weights of a file to use. Checkpoints often hold two sets: the last step's, and a running average (EMA, SWA).
 
-The weights as trained are taken unless another set is asked for, and a note names what was left: the two can differ by
-tens of points of accuracy, and only their owner knows which was published.
+The weights as trained are used unless another set is requested, and a note names the sets that were not used: the
+accuracy of two sets can differ by tens of points, and only their owner knows which one was published.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _AVERAGE = re.compile(
     r"(^|[_.-])(ema|swa|avg|averaged?|polyak|shadow|teacher|target_net(work)?)([_.-]|$)",
     re.IGNORECASE,
 )
-# What training loops keep besides; it holds tensors that are weights of nothing.
+# Further state of training loops; its tensors are not weights.
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|hyper|hparam|config|^args$|rng|loops|callback|datamodule", re.IGNORECASE)
 _DEPTH = 4
 
@@ -47,11 +47,11 @@ Tensors = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ChosenSet:
-    """The set of weights that is taken.
+    """The chosen set of weights.
 
     Attributes:
-        content: Entries by name; tensors among them are the weights.
-        notes: What else there was to choose from.
+        content: Entries by name; the tensors among them are the weights.
+        notes: Which other sets there are.
     """
 
     content: Mapping[Any, Any]
@@ -59,15 +59,15 @@ class ChosenSet:
 
 
 def is_average(name: str) -> bool:
-    """Whether a name in a checkpoint speaks of a running average of weights."""
+    """Whether a name in a checkpoint indicates a running average of weights."""
     return _AVERAGE.search(name) is not None
 
 
 def choose_set(content: Mapping[Any, Any], wanted: str | None = None) -> ChosenSet:
-    """The set of weights to take from the content of a file.
+    """Choose a set of weights from the content of a file.
 
     Args:
-        content: Of the file: weights by name, or dictionaries of them.
+        content: Content of the file: weights by name, or dictionaries of them.
         wanted: Name of a set in the file, or ``average`` for the only average; the weights as trained by default.
 
     Raises:
@@ -87,13 +87,13 @@ def choose_set(content: Mapping[Any, Any], wanted: str | None = None) -> ChosenS
 
 
 def _usual(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
-    """The dictionary under the usual names, as deep as they go; None if there is none."""
+    """The dictionary under the usual names, at any depth; None if there is none."""
     inner: Mapping[Any, Any] | None = None
     for _ in range(_DEPTH):
-        found = next((content[key] for key in NESTS if _holds_tensors(content.get(key))), None)
-        if found is None:
+        nested = next((content[key] for key in NESTS if _holds_tensors(content.get(key))), None)
+        if nested is None:
             return inner
-        content = inner = found
+        content = inner = nested
     return inner
 
 
@@ -118,7 +118,7 @@ def _holds_tensors(content: Any) -> bool:
 
 
 def _prefixed(content: Mapping[Any, Any]) -> dict[str, Tensors]:
-    """Sets that names alone keep apart: ``ema_model.conv.weight`` beside ``model.conv.weight``."""
+    """Sets that are separated by prefixes only: ``ema_model.conv.weight`` beside ``model.conv.weight``."""
     groups: dict[str, dict[str, Any]] = {}
     for holder in (content, _usual(content) or {}):
         for key, value in holder.items():
@@ -129,17 +129,17 @@ def _prefixed(content: Mapping[Any, Any]) -> dict[str, Tensors]:
 
 
 def _average_prefix(key: Any) -> str | None:
-    """The beginning of a tensor's name that says that it is of an average; None if none does."""
+    """The prefix of a tensor's name that marks it as part of an average; None if there is none."""
     parts = key.split(".") if isinstance(key, str) else []
     ends = range(1, min(3, len(parts)))
     return next((".".join(parts[:end]) for end in ends if is_average(parts[end - 1])), None)
 
 
 def _without_averages(content: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
-    """Weights without the averages of the same weights among them, and the names of those."""
+    """Weights without the averages of the same weights among them, and the names of these averages."""
     rest = {key: value for key, value in content.items() if _average_prefix(key) is None}
     shapes = Counter(map(_shape, _layers(rest)))
-    # A network may have a part of such a name itself: an average is of layers that are there as well.
+    # A network may itself have a part of such a name. An average contains only layers that exist outside it too.
     dropped = [prefix for prefix, group in _prefixed(content).items() if Counter(map(_shape, _layers(group))) <= shapes]
     return {key: value for key, value in content.items() if _average_prefix(key) not in dropped}, dropped
 
@@ -161,7 +161,7 @@ def _is_rival(tensors: Mapping[Any, Any], chosen: Mapping[Any, Any]) -> bool:
 
 
 def _layers(content: Mapping[Any, Any]) -> list[torch.Tensor]:
-    """The tensors that are weights of layers: of two dimensions or more."""
+    """The tensors that are weights of layers: those with at least two dimensions."""
     return [value for value in content.values() if isinstance(value, torch.Tensor) and value.ndim > 1]
 
 
@@ -179,7 +179,7 @@ def _note(name: str | None, rivals: list[str]) -> str:
 
 def _named(sets: Mapping[str, Any], wanted: str, usual: Mapping[Any, Any] | None) -> str:
     averages = [name for name in sets if is_average(name)]
-    # What lies within another average is the same set.
+    # An average within another average is the same set.
     outermost = [name for name in averages if not any(name.startswith(f"{other}.") for other in averages)]
     if wanted in sets:
         return wanted

@@ -1,7 +1,7 @@
 """Files of weights, read without executing anything in them.
 
-What a file is, is told by its content, never by its name. Safetensors hold data only. Pickles are read by torch's
-restricted reader (``weights_only=True``), which builds tensors and plain containers and refuses everything else.
+The format of a file is determined from its content, not from its name. Safetensors hold data only. Pickles are read by
+torch's restricted reader (``weights_only=True``), which builds tensors and plain containers and refuses all else.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ StateDict = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Weights:
-    """What was read from a file.
+    """The content of a file of weights.
 
     Attributes:
-        tensors: On the CPU, by the names in the file.
-        notes: What a reader of the report should know: which of several sets was taken.
+        tensors: Tensors on the CPU, by the names in the file.
+        notes: Remarks for the reader of the report: which of several sets was used.
     """
 
     tensors: StateDict
@@ -44,7 +44,7 @@ class Weights:
 
 
 def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
-    """The tensors of a file of weights, by name, and their digest.
+    """Read the tensors of a file of weights, by name, and their digest.
 
     Nested checkpoints (``{"state_dict": {...}, "epoch": ...}``) are opened; floating-point tensors of any precision
     become float32. Names are as in the file: `securitynet.models.sources.state_dicts` removes prefixes.
@@ -61,14 +61,15 @@ def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
 
 
 def read_weights(path: str | Path, weight_set: str | None = None) -> Weights:
-    """The tensors of a file of weights, by name, and what else could have been taken from it.
+    """Read the tensors of a file of weights, with notes on its other sets of weights.
 
     Args:
-        path: Of the file.
-        weight_set: Which set, where it holds several; see `securitynet.models.sources.weight_sets.choose_set`.
+        path: The file.
+        weight_set: Which set, if it holds several; see `securitynet.models.sources.weight_sets.choose_set`.
 
     Raises:
-        UnsafeFile, ModelError: See `read_state_dict`.
+        UnsafeFile: If reading it would execute code.
+        ModelError: If it is missing, empty, damaged, or not a file of weights.
         ConfigurationError: If there is no such set.
     """
     path = Path(path)
@@ -85,9 +86,9 @@ def read_weights(path: str | Path, weight_set: str | None = None) -> Weights:
 
 
 def state_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") -> str:
-    """SHA-256 over an architecture's name and all names, types, shapes and bytes of tensors, in order of names.
+    """SHA-256 over an architecture's name and the names, types, shapes and bytes of all tensors, in order of names.
 
-    Counters of batch norms are left out: some files lack them, and they decide no output.
+    Counters of batch norms are left out: some files lack them, and they do not affect outputs.
     """
     digest = hashlib.sha256(architecture.encode())
     for key in sorted(state):
@@ -123,7 +124,7 @@ def _read(path: Path) -> Any:
 
 
 def _sniff(head: bytes) -> str:
-    """``safetensors``, ``zip`` or ``pickle``; else words for what the file seems to be."""
+    """``safetensors``, ``zip`` or ``pickle``; otherwise a description of what the file seems to be."""
     if not head:
         return "empty"
     if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
@@ -149,7 +150,7 @@ def _sniff(head: bytes) -> str:
             return words
     if head[257:262] == b"ustar":
         return "a tar archive"
-    # Torch writes pickles of protocol 2; the older protocols start with any opcode, which a full parse then tells.
+    # torch writes pickles of protocol 2. Older protocols may start with any opcode, so the whole file is parsed.
     return "pickle" if head.startswith(b"\x80") or _parses(head) else "of an unknown kind"
 
 
@@ -186,7 +187,7 @@ def _read_safetensors(path: Path) -> StateDict:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what is no archive of torch, and TorchScript, which is a program."""
+    """Refuse archives that torch did not write, and TorchScript, which is a program."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -209,7 +210,7 @@ def _check_archive(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        # A stream, because torch would go by the ending of a path.
+        # A stream, because torch would decide by the suffix of a path.
         with path.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
             warnings.simplefilter("ignore")
             return torch.load(stream, map_location="cpu", weights_only=True)
@@ -227,34 +228,34 @@ def _read_pickle(path: Path) -> Any:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # torch's reader fails on damaged files with almost any type of error
+    except Exception as error:  # torch's reader raises almost any type of error on damaged files
         raise _damaged(path, error) from error
 
 
 def _harmless() -> list[Any]:
-    """Types that checkpoints often hold beside weights; making them executes nothing of the file's choice."""
+    """Types that checkpoints often hold beside weights; building them executes no code of the file."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
-    # Files written before NumPy 2 name the same function by its older place.
+    # Files written before NumPy 2 name the same function by its older module.
     return [argparse.Namespace, np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *kinds]
 
 
 def _globals(path: Path) -> set[str]:
-    """Names of functions and classes that a pickle asks for, read without executing it."""
-    found: set[str] = set()
+    """Names of functions and classes that a pickle requests, read without executing it."""
+    names: set[str] = set()
     for stream in _pickles(path):
         strings: list[str] = []
         try:
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ("GLOBAL", "INST"):
-                    found.add(str(argument).replace(" ", "."))
+                    names.add(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
-                    found.add(".".join(strings[-2:]))
+                    names.add(".".join(strings[-2:]))
                 elif isinstance(argument, str):
                     strings.append(argument)
         except (ValueError, UnicodeDecodeError, IndexError, struct.error, EOFError):
             continue
-    return {name for name in found if not name.startswith(("torch._utils.", "collections.OrderedDict"))}
+    return {name for name in names if not name.startswith(("torch._utils.", "collections.OrderedDict"))}
 
 
 def _is_cut(path: Path) -> bool:

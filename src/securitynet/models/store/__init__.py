@@ -1,1 +1,1 @@
-"""Trained models kept on disk: one record, one key, trained once."""
+"""Trained models on disk: each has one record and one key, and is trained once."""

@@ -1,9 +1,9 @@
-"""The store of trained models: shadow models and surrogates, each trained once for what decides its weights.
+"""The store of trained models: shadow models and surrogates, each trained once for what determines its weights.
 
-A model lies in ``<kind>/<key>/``: ``weights.safetensors``, ``weights.json`` (written last: with it the model is
-complete) and, while it is being trained, a checkpoint from which a killed run goes on. The weights can be loaded as a
-target: ``securitynet assess arch:NAME --weights <kind>/<key>/weights.safetensors``, where the preprocessing comes from
-the file beside them.
+A model lies in ``<kind>/<key>/``: ``weights.safetensors``, ``weights.json`` (written last, so the model is complete if
+it exists) and, during the training, a checkpoint from which a killed run resumes. The weights can be loaded as a
+target: ``securitynet assess arch:NAME --weights <kind>/<key>/weights.safetensors``. Its preprocessing is read from the
+record beside them.
 """
 
 from __future__ import annotations
@@ -61,20 +61,21 @@ Epochs = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class ModelSpec:
-    """What decides a model of the store.
+    """Everything that determines a model of the store.
 
     Attributes:
-        dataset: With square images.
+        dataset: A dataset with square images.
         indices: Training records, N int64, at least 2. Images are normalised by their mean and deviation.
         targets: Labels, N int64, or posteriors, N×K float32.
         num_classes: K.
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`, or a reference to a network of another
-            library (``timm:resnet18``), which is trained from fresh weights.
-        recipe: With the seed of this model.
-        input_size: Height and width that images are resized to before the network; None leaves them.
+            library (``timm:resnet18``), which is trained from new initial weights.
+        recipe: The recipe, with the seed of this model.
+        input_size: Height and width to which images are resized before the network; None keeps their size.
         defense: The defense to train with, on labels; None for none. It changes the recipe, and may use some of the
-            records for something else than training.
-        aside: Records for the defense to take instead, A int64, none of ``indices``: all of those train then.
+            records for another purpose than training.
+        aside: Records that the defense uses instead, A int64, none of them in ``indices``; all of ``indices`` are then
+            used for training.
     """
 
     dataset: ImageDataset
@@ -89,17 +90,17 @@ class ModelSpec:
 
     @property
     def applied_defense(self) -> TrainingDefense:
-        """The defense; for none, one that changes nothing."""
+        """The defense; without one, `NO_DEFENSE`, which changes nothing."""
         return self.defense or NO_DEFENSE
 
     @property
     def changed_recipe(self) -> Recipe:
-        """The recipe as the defense wants it."""
+        """The recipe as the defense changes it."""
         return self.applied_defense.change_recipe(self.recipe)
 
     @property
     def parts(self) -> Parts:
-        """Which of the records do what."""
+        """The roles of the records."""
         recipe = self.changed_recipe
         if self.aside is None:
             return parts(self.applied_defense, recipe, len(self.indices))
@@ -107,13 +108,13 @@ class ModelSpec:
 
     @functools.cached_property
     def record(self) -> CachedModelRecord:
-        """The record of the model as far as it is known before the training: all that decides the weights.
+        """The record of the model as known before the training: everything that determines the weights.
 
-        Means and deviations of the images take one pass over them, once for each specification.
+        Mean and deviation of the images take one pass over them, once per specification.
         """
         channels, size, _ = self.dataset.image_shape
         soft = self.targets.ndim == 2
-        # Without a defense the records that early stopping holds out count too: keys of stored models rest on it.
+        # Without a defense, records that early stopping holds out count too: keys of stored models depend on it.
         normalised_by = self.indices if self.defense is None else self.indices[self.parts.training]
         preprocessing = self.applied_defense.preprocessing(self.dataset, normalised_by)
         if self.input_size is not None and self.input_size != size:
@@ -135,11 +136,11 @@ class ModelSpec:
         )
 
     def check(self) -> None:
-        """Raise an error before any work if it can't be trained so.
+        """Check before any work that the model can be trained.
 
         Raises:
-            ConfigurationError: If there are too few records, or the defense can't be had with this training.
-            ModelError: If the images are not such that models can be trained on them.
+            ConfigurationError: If there are too few records, or the defense cannot be combined with this training.
+            ModelError: If models cannot be trained on the images.
         """
         check_images(self.dataset)
         if len(self.indices) < 2:
@@ -159,11 +160,11 @@ class StoredModel:
 
     Attributes:
         target: The model under white-box access, emitting logits.
-        members: Records that it was trained on, in their order in the specification: without those that early stopping
-            held out, or that a defense used for something else.
-        history: Of its training.
-        key: Digest of all that decides its weights; the name of its folder.
-        weights: Its weights file; None if nothing is kept.
+        members: Records that it was trained on, in the order of the specification: without those that early stopping
+            held out, or that a defense used for another purpose.
+        history: History of its training.
+        key: Digest of everything that determines its weights; the name of its folder.
+        weights: Its weights file; None if nothing is stored.
     """
 
     target: Target
@@ -181,15 +182,15 @@ def obtain_model(
     device: str = "auto",
     progress: Epochs | None = None,
 ) -> StoredModel:
-    """The model of a specification: from the store if it is there, else trained now.
+    """Load the model of a specification from the store, or train it if it is not there.
 
     Args:
-        spec: What is wanted.
+        spec: Specification of the model.
         kind: Name of its folder in the store, in the plural: ``shadows``, ``surrogates``.
-        cache: Folder of the store; None keeps nothing.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It is not part of the key: a model that was trained
-            elsewhere is used as it is.
-        progress: Called after each epoch.
+        cache: Folder of the store; None stores nothing.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It is not part of the key: a model that was trained on
+            another device is used as it is.
+        progress: Called after each epoch with the number of epochs done.
 
     Raises:
         ConfigurationError: If there are no images, or too few records.
@@ -201,17 +202,17 @@ def obtain_model(
 
 
 class TrainingRun:
-    """A specification on its way to a model: made and finished in the main thread, trained in any.
+    """Turns a specification into a model: created and finished in the main thread, trained in any thread.
 
     Initial weights come from torch's global random state, and the tracing that folds batch norms changes `nn.Module`
-    for all threads while it lasts: neither may happen while another thread trains.
+    for all threads while it lasts. Neither may happen while another thread trains.
 
     Args:
-        spec: What is wanted.
-        kind: See `obtain_model`, as for the others.
-        cache: Folder of the store.
+        spec: Specification of the model.
+        kind: Name of its folder in the store, in the plural.
+        cache: Folder of the store; None stores nothing.
         device: Where to train.
-        images: The images where they have been fetched already, and the positions of its records among them.
+        images: Images that were fetched already, and the positions of its records among them; None reads the dataset.
     """
 
     def __init__(
@@ -232,13 +233,13 @@ class TrainingRun:
         self.folder = None if cache is None else cache / kind / spec.record.key
 
     def train(self, progress: Epochs | None = None) -> None:
-        """Put trained weights into the network: from the store if they are there, else by training."""
+        """Put trained weights into the network, from the store or by training."""
         with locked(self.folder):
             stored = find_stored(self.folder, self.record, self.network.load_state_dict)
             self.record = stored or _train(self.network, self.spec, self.folder, self.device, progress, self.images)
 
     def finished(self) -> StoredModel:
-        """The model, trained."""
+        """The trained model."""
         spec, record = self.spec, self.record
         size = spec.input_size or record.image_size
         backend = ModuleBackend(
@@ -255,7 +256,7 @@ class TrainingRun:
 
 
 def fresh_network(spec: ModelSpec) -> nn.Module:
-    """The network of a specification with its initial weights, which the seed of the recipe decides.
+    """Build the network of a specification with its initial weights, which the seed of the recipe determines.
 
     Raises:
         UnknownName: If there is no such architecture.
@@ -265,7 +266,7 @@ def fresh_network(spec: ModelSpec) -> nn.Module:
     shape = Shape(spec.num_classes, channels, spec.input_size or size)
     reference = parse_reference(qualified(spec.architecture))
     if not reference.declaration.takes_weights:
-        raise ConfigurationError(f"{spec.architecture} is no network that could be trained.")
+        raise ConfigurationError(f"{spec.architecture} is not a network that can be trained.")
     source = open_source(reference)
     with isolated():
         torch.manual_seed(derived_seed(spec.recipe.seed, "initial weights"))
@@ -280,10 +281,10 @@ def fresh_network(spec: ModelSpec) -> nn.Module:
 
 
 def qualified(architecture: str) -> str:
-    """The reference of an architecture: ``arch:NAME`` for one of ours, and itself for ``timm:NAME`` and the like.
+    """The reference of an architecture: ``arch:NAME`` for one of this package; others, like ``timm:NAME``, unchanged.
 
     Raises:
-        UnknownName: If it is a name and none of ours.
+        UnknownName: If it is a name without scheme that this package does not have.
     """
     return architecture if ":" in architecture else f"arch:{ARCHITECTURES.resolve(architecture).name}"
 
@@ -309,7 +310,7 @@ def _digest(values: NDArray[Any], kind: str) -> str:
 
 @contextlib.contextmanager
 def locked(folder: Path | None) -> Iterator[None]:
-    """Hold a folder of the store against other processes; None is no folder, and needs no lock."""
+    """Lock a folder of the store against other processes; without a folder, no lock is needed."""
     with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
         yield
 
@@ -317,16 +318,16 @@ def locked(folder: Path | None) -> Iterator[None]:
 def find_stored(
     folder: Path | None, wanted: R, load: Callable[[Mapping[str, torch.Tensor]], object], name: str | None = None
 ) -> R | None:
-    """Put stored weights into a network.
+    """Load stored weights into a network.
 
     Args:
-        folder: Of the model in the store; None for no store.
-        wanted: Record of the model that is wanted.
-        load: Takes the tensors by name.
-        name: Of the file with the record, where it is not beside the weights under their name.
+        folder: Folder of the model in the store; None for no store.
+        wanted: Record of the requested model.
+        load: Called with the tensors by name.
+        name: Name of the record's file, if it is not the default one beside the weights.
 
     Returns:
-        The record as stored; None if the model is absent, or damaged, which is logged.
+        The stored record; None if the model is absent, or if it is damaged, which is logged.
     """
     if folder is None:
         return None
@@ -379,7 +380,7 @@ def _train(
         labels[spec.indices] = spec.targets
         roles = spec.parts
         aside = spec.indices[roles.aside] if spec.aside is None else spec.aside
-        # The dataset's images: those that were fetched for several models may lack what was set aside.
+        # The dataset's images: those fetched for several models may lack the records that were set aside.
         fitting = replace(
             fitting, images=spec.dataset.images, labels=labels, indices=spec.indices[roles.given], aside=aside
         )

@@ -1,8 +1,8 @@
-"""The model record: the JSON beside trained weights, which says what decided them and how their training went.
+"""The model record: the JSON beside trained weights, which states what determined them and how their training went.
 
-`TargetRecord` describes a target, in ``NAME.json`` beside ``NAME.safetensors``; `CachedModelRecord` a shadow model or
-surrogate in the store (`securitynet.models.store.cached_model`). Both have one key, a digest of all that decides the
-weights.
+`TargetRecord` describes a target, in ``NAME.json`` beside ``NAME.safetensors``; `CachedModelRecord` describes a shadow
+model or surrogate in the store (`securitynet.models.store.cached_model`). Both have a key, a digest of everything that
+determines the weights.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from securitynet.records import DatasetIdentity, Record
 
 
 class ModelRecord(Record, ABC):
-    """What every record of trained weights has.
+    """What all records of trained weights have in common.
 
     Class attributes:
-        outcomes: Fields that follow from the training and decide nothing.
+        outcomes: Fields that result from the training and determine nothing.
 
     Attributes:
-        version: Of the list of fields, and of the code that trains: raising it retires all stored models.
+        version: Version of the list of fields, and of the training code: raising it invalidates all stored models.
         weights_checksum: SHA-256 of the weights file; empty before it is written.
     """
 
@@ -50,21 +50,21 @@ class ModelRecord(Record, ABC):
     weights_checksum: str = ""
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights, as JSON values."""
+        """The fields that determine the weights, as JSON values."""
         return self.model_dump(mode="json", exclude=set(self.outcomes))
 
     @property
     def key(self) -> str:
-        """Digest of all that decides the weights: equal keys, equal weights. In the store, the name of a folder."""
+        """Digest of everything that determines the weights; in the store, also the name of the folder."""
         return stable_hash(self.decisive())
 
     @property
     @abstractmethod
     def membership(self) -> str:
-        """Digest of who was a member; written into the weights file, so that a lost or foreign record is noticed."""
+        """Digest of the members; also written into the weights file, to detect a missing or foreign record."""
 
     def document(self) -> dict[str, Any]:
-        """What is written beside the weights."""
+        """The content of the file beside the weights."""
         return self.model_dump(mode="json")
 
 
@@ -77,9 +77,9 @@ class ClassifierRecord(ModelRecord):
         num_classes: Number of logits.
         channels: Channels of the images.
         image_size: Height and width of the images in pixels.
-        preprocessing: Between images in [0, 1] and the network.
-        recipe: How it was trained, with its seed and version.
-        defense: The defense it was trained with, and what that spent; None for none.
+        preprocessing: Preprocessing of images in [0, 1] before the network.
+        recipe: How it was trained, with seed and version.
+        defense: The defense it was trained with, and its effect; None for none.
         history: What happened in each epoch.
     """
 
@@ -97,14 +97,14 @@ class CachedModelRecord(ClassifierRecord):
     """The record of a model in the store.
 
     Attributes:
-        format: Tells this file from other JSON files.
+        format: Distinguishes this file from other JSON files.
         dataset: Fingerprint of the dataset of the images.
         training_set: SHA-256 of the indices of the training records, in their order.
         targets: SHA-256 of the labels or posteriors that they were trained on.
-        soft: Whether those were posteriors.
-        records: How many records there are.
-        aside: SHA-256 of the indices of records that the defense used for something else, where they were given and
-            are none of the training records; empty otherwise.
+        soft: Whether the targets were posteriors.
+        records: Number of training records.
+        aside: SHA-256 of the indices of records that the defense used for another purpose, if they were given and are
+            not among the training records; empty otherwise.
     """
 
     format: Literal["securitynet-stored-model"] = "securitynet-stored-model"
@@ -117,11 +117,11 @@ class CachedModelRecord(ClassifierRecord):
 
     @property
     def membership(self) -> str:
-        """Digest of the dataset and of its records that are members."""
+        """Digest of the dataset and of the records that are members."""
         return stable_hash([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights. Without a defense nothing is said of one, as before there were any."""
+        """The fields that determine the weights; those of a defense only if there is one."""
         values = super().decisive()
         aside = values.pop("aside")
         if values.pop("defense") is not None and self.defense is not None:
@@ -130,15 +130,15 @@ class CachedModelRecord(ClassifierRecord):
 
 
 class TrainedSplit(Record):
-    """Who was a member.
+    """The split that determined the members.
 
     Attributes:
         protocol: ``four-way`` or ``public``.
-        seed: Of the split.
+        seed: Seed of the split.
         known: Share of members that an adversary with partial data knows; None for the protocol's default.
-        fingerprint: Of the splits as `trained_splits` makes them.
-        held_out: Members of the protocol that the model was not trained on: those that early stopping validated on,
-            and those that a defense set aside.
+        fingerprint: Fingerprint of the splits that `trained_splits` returns.
+        held_out: Number of the protocol's members that the model was not trained on: those that early stopping
+            validated on, and those that a defense set aside.
         aside: Share of the protocol's members that a defense set aside.
     """
 
@@ -153,15 +153,18 @@ class TrainedSplit(Record):
 class TargetRecord(ClassifierRecord):
     """The record of a target.
 
+    Class attributes:
+        outcomes: Fields that result from the training and determine nothing.
+
     Attributes:
-        format: Tells this file from other JSON files beside weights.
-        class_names: In the order of the logits.
-        dataset: That its records are of.
-        split: Who was a member.
+        format: Distinguishes this file from other JSON files beside weights.
+        class_names: Names in the order of the logits.
+        dataset: The dataset of its records.
+        split: The split that determined the members.
         backdoor: The backdoor that it was trained with; None for none.
-        train_accuracy: On the records it was trained on, in [0, 1], in evaluation mode.
-        test_accuracy: On the non-members.
-        versions: Of securitynet and torch.
+        train_accuracy: Accuracy on the training records, in [0, 1], in evaluation mode.
+        test_accuracy: Accuracy on the non-members, in [0, 1].
+        versions: Versions of securitynet and torch.
     """
 
     outcomes: ClassVar[frozenset[str]] = ModelRecord.outcomes | {"train_accuracy", "test_accuracy", "versions"}
@@ -177,7 +180,7 @@ class TargetRecord(ClassifierRecord):
 
     @property
     def membership(self) -> str:
-        """Digest of the dataset and of its records that are members."""
+        """Digest of the dataset and of the records that are members."""
         return stable_hash([self.dataset.fingerprint, self.split.model_dump(mode="json")])
 
     @property
@@ -187,11 +190,11 @@ class TargetRecord(ClassifierRecord):
 
     @property
     def epochs_run(self) -> int:
-        """Epochs that were trained; fewer than the recipe's where it stopped early."""
+        """Number of epochs that were trained; fewer than the recipe's after early stopping."""
         return self.history.epochs_run
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights: of defense and backdoor, what was asked for."""
+        """The fields that determine the weights; of defense and backdoor, what was requested."""
         values = super().decisive()
         if self.defense is not None:
             values["defense"] = self.defense.requested.model_dump(mode="json")
@@ -200,7 +203,7 @@ class TargetRecord(ClassifierRecord):
         return values
 
     def document(self) -> dict[str, Any]:
-        """What is written beside the weights: also the values that follow from others, and the history last."""
+        """The content of the file beside the weights: includes derived values, and the history last."""
         return {
             **self.model_dump(mode="json", exclude={"history"}),
             "overfitting": self.overfitting,
@@ -221,23 +224,23 @@ R = TypeVar("R", bound=ModelRecord)
 
 
 def model_record_path(weights: Path) -> Path:
-    """Where the record of a weights file is: ``NAME.json`` for ``NAME.safetensors``."""
+    """Path of the record of a weights file: ``NAME.json`` for ``NAME.safetensors``."""
     return Path(weights).with_suffix(".json")
 
 
 def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record: R, beside: Path | None = None) -> R:
-    """Write weights and their record, each whole or not at all, the record last: with it the model is complete.
+    """Write weights and their record, each completely or not at all; the record is last and makes the model complete.
 
     Args:
         weights: File to write, ending in ``.safetensors``.
         state: The tensors, by name.
-        record: Its checksum is filled in.
-        beside: File of the record, where it is not `model_record_path`.
+        record: The record; its checksum is filled in.
+        beside: File of the record, if it is not `model_record_path`.
 
     Returns:
         The record as written.
     """
-    # Copies of their own, because safetensors refuses tensors that share memory.
+    # Separate copies, because safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     with atomic_write(weights) as stream:
         stream.write(safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership}))
@@ -259,11 +262,11 @@ def check_path(path: Path) -> None:
 
 
 def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
-    """The record beside a weights file; None if there is none, or neither file is ours.
+    """Read the record beside a weights file; None if there is none, or neither file was written by this package.
 
     Raises:
-        ModelError: If the record is damaged, of a newer version, or not about these weights; or if these weights say
-            that they were trained here, and the file beside them is not their record.
+        ModelError: If the record is damaged, of a newer version, or not about these weights; or if these weights were
+            trained by this package and the file beside them is not their record.
     """
     weights = Path(weights)
     path = model_record_path(weights)
@@ -301,52 +304,52 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
 
 
 def read_membership(weights: Path) -> str | None:
-    """The `ModelRecord.membership` in a weights file; None if it was not trained here, or by an earlier version."""
+    """Read the `ModelRecord.membership` in a weights file; None if another program or an earlier version wrote it."""
     if Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
         return None
     try:
         with safetensors.safe_open(weights, framework="pt") as content:
             return (content.metadata() or {}).get(_MEMBERSHIP)
     except (OSError, safetensors.SafetensorError):
-        return None  # damaged, or no such file: whoever reads the weights says so
+        return None  # damaged, or no such file: reading the weights reports it
 
 
 def read_target_record(weights: Path) -> TargetRecord | None:
-    """The record of a target; None also for weights from the store, which say nothing of members and non-members.
+    """Read the record of a target; None also for weights from the store, whose records have no members and non-members.
 
     Raises:
-        ModelError: See `read_model_record`.
+        ModelError: If the record is damaged, of a newer version, or not about these weights.
     """
     record = read_model_record(weights)
     return record if isinstance(record, TargetRecord) else None
 
 
 def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float | None = None) -> Splits:
-    """The splits that a model was trained with: exactly the records it saw are members.
+    """The splits that a model was trained with: the members are exactly the records that it was trained on.
 
-    Members that early stopping held out trained nothing, and they chose the epoch: they are neither members nor
+    Members that early stopping held out trained nothing, but they chose the epoch: they are neither members nor
     non-members, and are left out. So are those that a defense set aside.
 
     Args:
-        trained: The record of the model.
-        dataset: The one it was trained on.
-        known: Share of members that the adversary knows; that stated at training by default.
+        trained: Record of the model.
+        dataset: The dataset it was trained on.
+        known: Share of members that the adversary knows; by default the one stated at training.
 
     Raises:
-        SplitError: If the dataset is another one, or the split does not come out as it was.
+        SplitError: If the dataset is another one, or the split differs from that of the training.
     """
     stated = trained.split
     if trained.dataset.fingerprint != dataset.fingerprint:
         raise SplitError(
             f"This model was trained on {trained.dataset.reference}, in another version than {dataset.reference} as "
-            "loaded now, so its members can't be told.",
+            "loaded now, so its members are unknown.",
             hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
             "--split public or four-way yourself.",
         )
     made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside)
     if made.fingerprint != stated.fingerprint:
         raise SplitError(
-            "The split that this model was trained with does not come out as it was, so its members can't be told.",
+            "The split that this model was trained with cannot be reproduced, so its members are unknown.",
             hint="Use the version of securitynet that trained it, or train it again.",
         )
     if known is None or known == stated.known:
@@ -359,8 +362,16 @@ def effective_splits(
 ) -> Splits:
     """The splits of a protocol without the members that a defense sets aside, or early stopping holds out.
 
+    Args:
+        protocol: ``four-way`` or ``public``.
+        dataset: The dataset.
+        seed: Seed of the split.
+        known: Share of members that an adversary with partial data knows; None for the protocol's default.
+        recipe: The recipe, whose early stopping may hold records out.
+        aside: Share of the members that the defense sets aside, in [0, 1).
+
     Raises:
-        SplitError: If the dataset cannot be split so.
+        SplitError: If the dataset cannot be split in this way.
         ConfigurationError: If there is no such protocol, or no records can be held out.
     """
     made = splits.make(protocol, dataset, seed=seed, known=known)

@@ -50,15 +50,15 @@ def obtain_models(
 
     Args:
         specs: The models to obtain, all of one dataset.
-        kind: See `obtain_model`.
+        kind: Name of their folder in the store, in the plural.
         cache: Folder of the store; None stores nothing.
         device: Where to train. On a GPU, models are trained one after another.
         progress: Called with (epochs done, epochs in all) over all specs.
         threads: How many models to train in parallel; by default as many as torch has threads and memory allows.
 
     Raises:
-        SecurityNetError: See `obtain_model`. The training of the other models stops after its current epoch and
-            resumes from there in the next run.
+        SecurityNetError: If a model cannot be trained, as for `obtain_model`. The training of the other models stops
+            after its current epoch and resumes from there in the next run.
     """
     for spec in specs:
         check_images(spec.dataset)

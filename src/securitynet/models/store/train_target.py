@@ -1,6 +1,6 @@
-"""Train a target and keep it: `train_target` for Python, `train_model` for a configuration.
+"""Train a target and store it: `train_target` for Python, `train_model` for a configuration.
 
-The files that training leaves are described in `securitynet.models.store.model_record`.
+The files that training writes are described in `securitynet.models.store.model_record`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 from torch import nn
 
@@ -33,7 +32,6 @@ from securitynet.models.store.model_record import (
     model_record_path,
     read_target_record,
     save_trained_model,
-    trained_splits,
 )
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
@@ -41,7 +39,7 @@ from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
-from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
@@ -53,16 +51,6 @@ from securitynet.models.training.training_defense import (
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access, DatasetIdentity
 from securitynet.version import __version__
-
-__all__ = [
-    "TargetRecord",
-    "TrainedSplit",
-    "read_target_record",
-    "save_trained_model",
-    "train_model",
-    "train_target",
-    "trained_splits",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -87,26 +75,25 @@ def train_target(
 ) -> Target:
     """Train a target on the members of a split.
 
-    Images are normalised by mean and deviation of the training records. The last epoch's weights are kept (see `fit`
-    for early stopping); the non-members are looked at once, at the end, for the test accuracy.
+    Images are normalised by mean and deviation of the training records. The weights of the last epoch are stored (see
+    `fit` for early stopping). Non-members are used only once, at the end, for the test accuracy.
 
     Args:
         architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
-        dataset: Loaded, or its reference.
-        recipe: How to train; ML-Doctor's recipe by default, or what ``defense`` advises of it.
+        dataset: A loaded dataset, or its reference.
+        recipe: How to train; by default ML-Doctor's recipe with the changes that ``defense`` recommends.
         split: Protocol, ``four-way`` or ``public``.
         split_seed: Seed of the split.
         known: Share of members that a later adversary with partial data knows; the protocol's default if None.
         seed: Seed of the training, instead of the recipe's.
-        out: Weights file to write, ``NAME.safetensors``; the model record goes to ``NAME.json`` beside it. A run that
-            was killed goes on from its last checkpoint, and one that is complete is not run again. None keeps all in
-            memory.
-        overwrite: Replace a file at ``out`` that holds another model.
+        out: Weights file to write, ``NAME.safetensors``; the model record goes to ``NAME.json`` beside it. A killed run
+            resumes from its last checkpoint, and a complete one is not repeated. None stores nothing.
+        overwrite: Whether to replace a file at ``out`` that holds another model.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
-        note: Told what the user should know (resumed, complete already); logged if None.
+        note: Called with messages for the user (resumed, complete already); logged if None.
         defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
-        backdoor: The backdoor to plant, such as `securitynet.backdoors.badnets.Badnets`.
+        backdoor: The backdoor to train with, such as `securitynet.backdoors.badnets.Badnets`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -114,15 +101,15 @@ def train_target(
 
     Raises:
         UnknownName: If there is no such architecture or dataset.
-        ConfigurationError: If a setting makes no sense, or ``out`` holds another model.
-        SplitError: If the dataset cannot be split so.
+        ConfigurationError: If a setting is invalid, or ``out`` holds another model.
+        SplitError: If the dataset cannot be split in this way.
         ModelError: If the network cannot be built for the images or trained on them ("diverged").
     """
     architecture = ARCHITECTURES.resolve(architecture).name
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
     if recipe is None and defense is not None:
         changes = {**defense.advised(changes), **changes}
-    recipe = _changed(recipe or Recipe(), changes)
+    recipe = change_recipe(recipe or Recipe(), changes)
     data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
     network, trained = _obtain(
         architecture,
@@ -162,25 +149,25 @@ def train_model(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> tuple[Path, TargetRecord]:
-    """Train what a configuration says and write it.
+    """Train the model that a configuration describes, and write it.
 
     Args:
         config: The configuration.
-        defense: The defense that it names, configured: see `securitynet.defenses.base.training_defense`.
-        backdoor: The backdoor that it names, configured: see `securitynet.backdoors.base.prepare_backdoor`.
-        progress: Called after each epoch.
-        note: Told what the user should know; logged if None.
+        defense: The configured defense that it names: see `securitynet.defenses.base.training_defense`.
+        backdoor: The configured backdoor that it names: see `securitynet.backdoors.base.prepare_backdoor`.
+        progress: Called after each epoch with (epochs done, epochs in all, history so far).
+        note: Called with messages for the user; logged if None.
 
     Returns:
         The weights file, and the model record beside it.
 
     Raises:
-        SecurityNetError: See `train_target`; everything that can be told before work starts is.
+        SecurityNetError: For the reasons of `train_target`; whatever can be checked before the training is.
     """
     if config.defense is not None and (defense is None or defense.name != config.defense):
-        raise ConfigurationError(f"The defense {config.defense} was not handed over.")
+        raise ConfigurationError(f"The defense {config.defense} was not passed.")
     if config.backdoor is not None and backdoor is None:
-        raise ConfigurationError(f"The backdoor {config.backdoor} was not handed over.")
+        raise ConfigurationError(f"The backdoor {config.backdoor} was not passed.")
     architecture = ARCHITECTURES.resolve(config.architecture).name
     check_path(config.weights_file)
     resolve_device(config.device)
@@ -219,7 +206,7 @@ def _obtain(
     defense: TrainingDefense | None,
     backdoor: TrainingBackdoor | None,
 ) -> tuple[nn.Module, TargetRecord]:
-    """The trained network and its record: from ``out`` if it holds them, else by training."""
+    """The trained network and its record: read from ``out`` if they are there, otherwise trained."""
     note = note or logger.info
     made = splits.make(split, dataset, seed=split_seed, known=known)
     applied = defense or NO_DEFENSE
@@ -320,21 +307,22 @@ def _obtain(
 
 
 def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
-    """A network whose initial weights the seed decides; torch's global random state is left as it was."""
+    """Build a network whose initial weights the seed determines; torch's global random state is restored."""
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights"))
         return build(architecture, num_classes, channels, image_size)
 
 
 def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TargetRecord | None:
-    """The record of the model at ``out`` if it is the one wanted; None if ``out`` may be written.
+    """The record of the model at ``out`` if it is the requested one; None if ``out`` may be written.
 
     Args:
         out: The weights file.
-        wanted: Fields of the record that decide the weights.
-        overwrite: Whether anything there may be replaced.
-        interrupted: Whether a checkpoint lies beside it: weights without a record, or with another's, are then what a
-            killed run left between writing the two files. A model that is complete is never taken for that.
+        wanted: Fields of the record that determine the weights.
+        overwrite: Whether any file there may be replaced.
+        interrupted: Whether a checkpoint lies beside it. Weights without a record, or with another model's record, are
+            then left over from a run that was killed between writing the two files. A complete model is never taken for
+            such a leftover.
 
     Raises:
         ConfigurationError: If ``out`` holds something else that must not be replaced.
@@ -361,18 +349,7 @@ def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted
 
 
 def _remove_leftovers(out: Path, checkpoint: Path) -> None:
-    """Delete the temporary files that a killed run left while it was writing."""
+    """Delete the temporary files of a run that was killed while writing."""
     for path in (out, model_record_path(out), checkpoint):
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)
-
-
-def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    try:
-        return Recipe(**{**recipe.model_dump(), **changes})
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        )
-        raise ConfigurationError(f"This is no recipe: {problems}.", hint="Fields: see securitynet.Recipe.") from error

@@ -1,1 +1,1 @@
-"""The model under attack: what it answers, to whom, and at which cost in queries."""
+"""The model under attack: which outputs it shows to which adversary, and how many queries that takes."""

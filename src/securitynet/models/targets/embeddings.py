@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from securitynet.errors import ModelError
-from securitynet.models.targets.tracing import OpaqueHeadError, Traced, pooled, received, trace
+from securitynet.models.targets.tracing import OpaqueHeadError, Trace, pooled, received, trace
 
 Extract = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """From a network and N of its inputs to their embeddings, N×D float32."""
@@ -23,17 +23,17 @@ _NAME_LAYERS = "Name the layer whose output is the embedding (the attack's field
 
 
 def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None, reference: str = "") -> Extract:
-    """How to get embeddings of a network.
+    """Choose how to compute the embeddings of a network.
 
     Args:
-        network: In evaluation mode.
-        inputs: A few that it takes, N×C×H×W; they are looked at for their shape.
+        network: The network, in evaluation mode.
+        inputs: A few valid inputs, N×C×H×W; only their shape matters.
         layer: Name of the layer whose output is the embedding, as in ``network.named_modules()``; ``NAME:input`` for
-            what a layer receives; None to find it.
-        reference: Of the target, for messages.
+            the input of that layer; None to locate the layer by tracing.
+        reference: Reference of the target, for messages.
 
     Raises:
-        ModelError: If there is no such layer, or none was found.
+        ModelError: If the layer does not exist, or no layer could be located.
     """
     if layer is not None:
         return _named(network, layer, reference)
@@ -45,15 +45,24 @@ def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None
         except LookupError as error:
             raise ModelError(
                 f"{reference or 'The network'} takes another course for some images than for others, so that its "
-                "embeddings can't be found by tracing.",
+                "embeddings cannot be located by tracing.",
                 hint=_NAME_LAYERS,
             ) from error
 
     return extract
 
 
-def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Traced:
-    """The final classifier of a network, whose input is the embedding; arguments and errors as for `finder`."""
+def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Trace:
+    """Locate the final classifier of a network, whose input is the embedding.
+
+    Args:
+        network: The network, in evaluation mode.
+        inputs: A few valid inputs, N×C×H×W.
+        reference: Reference of the target, for messages.
+
+    Raises:
+        ModelError: If no classifier could be located.
+    """
     few = inputs[:TRACED]
     if len(few) < TRACED:
         few = few.repeat(TRACED, 1, 1, 1)[:TRACED]
@@ -63,12 +72,12 @@ def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Tr
         except OpaqueHeadError:
             raise ModelError(
                 f"{reference or 'The network'} ends in attention that torch computes in one piece, so that what its "
-                "classifier receives can't be found.",
+                "classifier receives cannot be located.",
                 hint=_NAME_LAYERS,
             ) from None
     if traced is None:
         raise ModelError(
-            f"{reference or 'The network'} has no layer that makes scores of classes from features: there are no "
+            f"{reference or 'The network'} has no layer that computes class scores from features: there are no "
             "embeddings to take.",
             hint=_NAME_LAYERS,
         )
@@ -137,7 +146,7 @@ def _called(network: fx.GraphModule, name: str) -> bool:
 
 
 def _of_block(network: fx.GraphModule, name: str, before: bool) -> int | None:
-    """Position of the node that holds what a block of the untraced network emits, or receives; None if unknown."""
+    """Position of the node that holds the output, or the input, of a block of the untraced network; None if unknown."""
     nodes = list(network.graph.nodes)
     inside = [number for number, node in enumerate(nodes) if name in _blocks(node)]
     if not inside:
@@ -151,8 +160,8 @@ def _of_block(network: fx.GraphModule, name: str, before: bool) -> int | None:
 def _blocks(node: fx.Node) -> list[str]:
     """Names of the blocks in which a node was traced, and of its own layer."""
     stack = node.meta.get("nn_module_stack") or {}
-    found = [str(entry[0]) for entry in stack.values()]
-    return [*found, *([str(node.target)] if node.op == "call_module" else [])]
+    modules = [str(entry[0]) for entry in stack.values()]
+    return [*modules, *([str(node.target)] if node.op == "call_module" else [])]
 
 
 def _graph_value(module: nn.Module, position: int, images: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
-"""Per-sample gradients of the last layer, in closed form: one forward pass, and no backward pass at all.
+"""Per-sample gradients of the last layer, in closed form: one forward pass and no backward pass.
 
 Where the last layer is linear and the loss is the cross-entropy of its softmax, the gradient of a sample's loss with
-respect to the layer's weights is the outer product of ``posterior - one-hot label`` (K) and the layer's input (D); with
-respect to its bias it is the former. Both factors are small, so they are what is kept; the product, of K·D numbers a
-sample (2 million for 1,000 classes and 2,048 features), is made for a few samples at once or not at all.
+respect to the layer's weights is the outer product of ``posterior - one-hot label`` (K) and the layer's input (D). The
+gradient with respect to the bias is the first factor. Only these two small factors are stored. Their product has K·D
+entries per sample (2 million for 1,000 classes and 2,048 features), so it is computed for a few samples at a time, or
+not at all.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from securitynet.records import Access
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """What the last linear layer of a target does with some records.
+    """Inputs and residuals of the last linear layer of a target, for some records.
 
     Attributes:
         indices: Records, N int64.
-        embeddings: What the layer receives, N×D float32.
+        embeddings: Inputs of the layer, N×D float32.
         residuals: Posterior minus one-hot label, N×K float32; each row sums to 0.
         bias: Whether the layer has a bias.
     """
@@ -41,16 +42,16 @@ class LastLayer:
 
     @property
     def length(self) -> int:
-        """Numbers in a gradient."""
+        """Number of entries of one gradient."""
         return self.residuals.shape[1] * (self.embeddings.shape[1] + int(self.bias))
 
     def norms(self) -> torch.Tensor:
-        """Euclidean norms of the gradients, N float32, without making the gradients."""
+        """Euclidean norms of the gradients, N float32, computed without building the gradients."""
         squares = self.embeddings.square().sum(dim=1) + float(self.bias)
         return (self.residuals.square().sum(dim=1) * squares).sqrt()
 
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
-        """The gradients of at most ``size`` samples at a time, as `per_sample_last_layer_gradients` gives them."""
+        """Yield the gradients of at most ``size`` samples at a time; see `per_sample_last_layer_gradients`."""
         for start in range(0, len(self.indices), size):
             part = slice(start, start + size)
             yield per_sample_last_layer_gradients(self.residuals[part], self.embeddings[part], bias=self.bias)
@@ -73,7 +74,7 @@ def per_sample_last_layer_gradients(
     return torch.cat([weights, residuals], dim=1) if bias else weights
 
 
-def residuals_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def compute_residuals(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Posterior minus one-hot label, N×K float32, exact where the posterior of the label is close to 1.
 
     Args:
@@ -83,7 +84,7 @@ def residuals_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     log_p = logits.double().log_softmax(dim=1)
     residuals = log_p.exp()
     rows = torch.arange(len(labels))
-    # 1 - p of the label as the sum of the others: the subtraction would lose what tells members from non-members.
+    # 1 - p of the label as the sum of the others: subtraction would lose the digits that separate members from others.
     residuals[rows, labels] = 0
     residuals[rows, labels] = -residuals.sum(dim=1)
     return residuals.float()
@@ -96,18 +97,18 @@ def last_layer(
     *,
     progress: Progress | None = None,
 ) -> LastLayer:
-    """One pass of the target's network over records, in which the last linear layer is watched.
+    """Run the network once over records and capture the inputs of its last linear layer.
 
     Args:
-        target: Under white-box access.
-        dataset: Where the images are.
-        indices: Which records, N.
-        progress: Called with (records done, records in all).
+        target: A target under white-box access.
+        dataset: The dataset that holds the images.
+        indices: Records, N int64.
+        progress: Called with (records done, total records).
 
     Raises:
         AccessDenied: Under black-box access.
-        ModelError: If the network does not end in a linear layer with a softmax after it, so that the gradients would
-            be others than those computed here.
+        ModelError: If the network does not end in a linear layer followed by a softmax: its gradients would differ from
+            those computed here.
     """
     target.require(Access.WHITE_BOX, "gradients")
     network = target.module
@@ -131,7 +132,7 @@ def last_layer(
             _check_last(target, logits, emitted.float().cpu())
             bias = layer.bias is not None
             embeddings.append(received.float().cpu().clone())
-            residuals.append(residuals_of(logits, torch.from_numpy(dataset.labels[chosen])))
+            residuals.append(compute_residuals(logits, torch.from_numpy(dataset.labels[chosen])))
             done += len(chosen)
             if progress:
                 progress(done, len(indices))
@@ -142,7 +143,7 @@ def last_layer(
 
 
 def _check_last(target: Target, logits: torch.Tensor, emitted: torch.Tensor) -> None:
-    """Raise `ModelError` unless the softmax of what the layer emitted is what the network answers."""
+    """Raise `ModelError` unless the softmax of the layer's output equals the posteriors of the network."""
     same = emitted.shape == logits.shape and torch.allclose(
         emitted.softmax(dim=1), logits.softmax(dim=1), rtol=1e-2, atol=1e-3
     )

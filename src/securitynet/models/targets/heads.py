@@ -1,7 +1,7 @@
-"""What a model's last layer emits: logits, log-probabilities, probabilities, or a sigmoid of each logit.
+"""What the last layer of a model emits: logits, log-probabilities, probabilities, or a sigmoid of each logit.
 
-The kind is detected on a sample of raw outputs, and every later step goes through `to_logits` and `to_posteriors`, so
-that a softmax is neither forgotten nor applied twice (docs/architecture.md, "Traps").
+The kind is detected on a sample of raw outputs. All later steps use `to_logits` and `to_posteriors`, so a softmax is
+neither forgotten nor applied twice (docs/architecture.md, "Traps").
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from securitynet.errors import AccessDenied, TargetError
 
 Head = Literal["logits", "log-probabilities", "probabilities", "sigmoid", "answers", "labels"]
-"""What outputs are; ``sigmoid`` is the sigmoid of each class's logit by itself. The last two are not emitted by models,
-but by interfaces before them: posteriors of which something is missing, so that rows need not sum to 1; and predicted
+"""Kinds of outputs; ``sigmoid`` is the sigmoid of each class's logit. The last two are not emitted by models,
+but by interfaces: posteriors with parts hidden, so that rows need not sum to 1; and predicted
 classes, as rows with a single 1."""
 
 HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigmoid")
-"""What a model may emit."""
+"""Kinds of outputs that models emit."""
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 _TOLERANCE = 2e-2  # bfloat16 rounds a log-probability of -7 by 1.6%, the same way for all classes at worst
@@ -26,13 +26,13 @@ _NEAR_END = 0.2  # a trained sigmoid is surer than this of some class and of the
 
 
 def detect(outputs: torch.Tensor) -> Head:
-    """Tell the kind of raw outputs by what they satisfy.
+    """Detect the kind of raw outputs from their values.
 
-    Probabilities are non-negative and sum to 1 in each row; log-probabilities are non-positive and their exponentials
-    sum to 1. Logits of a trained network satisfy neither on a whole sample.
+    Probabilities are non-negative and sum to 1 in each row. Log-probabilities are non-positive, and their exponentials
+    sum to 1. The logits of a trained network satisfy neither over a whole sample.
 
     Args:
-        outputs: N×K raw outputs, N at least 1. The rounding of half precision is tolerated: 2% in the sum.
+        outputs: N×K raw outputs, N at least 1. Rounding of half precision is tolerated: 2% of the sum.
 
     Raises:
         TargetError: If outputs are not finite (minus infinity is allowed: it is the logarithm of zero).
@@ -49,10 +49,10 @@ def detect(outputs: torch.Tensor) -> Head:
 
 
 def looks_like_sigmoid(outputs: torch.Tensor) -> bool:
-    """Whether outputs that `detect` takes for logits, N×K, are those of a trained network that ends in sigmoids.
+    """Whether outputs that `detect` calls logits, N×K, are those of a trained network that ends in sigmoids.
 
-    All lie in [0, 1] and reach near both ends. Small logits can lie in [0, 1] by chance, as those of a small untrained
-    network do, but they do not fill it.
+    All of them lie in [0, 1] and come close to both ends. Small logits, such as those of a small untrained network, may
+    also lie in [0, 1], but they do not fill it.
     """
     unit = bool(((outputs >= 0) & (outputs <= 1)).all())
     return unit and bool(outputs.min() < _NEAR_END) and bool(outputs.max() > 1 - _NEAR_END)
@@ -70,13 +70,13 @@ def check_finite(outputs: torch.Tensor) -> None:
 
 
 def to_logits(outputs: torch.Tensor, head: Head) -> torch.Tensor:
-    """Logits up to a constant per row: what a softmax turns into the posteriors. float32, N×K.
+    """Convert raw outputs, N×K, to logits up to a constant per row, float32: their softmax gives the posteriors.
 
     A probability of 0 becomes the logarithm of the smallest normal float32 (about -87), so that differences stay
     finite.
 
     Raises:
-        AccessDenied: If only labels are answered.
+        AccessDenied: If the target reveals labels only.
     """
     outputs = outputs.float()
     if head == "labels":
@@ -91,11 +91,11 @@ def to_logits(outputs: torch.Tensor, head: Head) -> torch.Tensor:
 
 
 def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
-    """Posteriors, float32, N×K, each row summing to 1; those of an interface are what it answers.
+    """Convert raw outputs, N×K, to posteriors, float32; each row sums to 1, unless an interface has hidden part of it.
 
     Raises:
-        TargetError: If what should be probabilities is zero for all classes.
-        AccessDenied: If only labels are answered.
+        TargetError: If a row of supposed probabilities has no positive value.
+        AccessDenied: If the target reveals labels only.
     """
     if head == "labels":
         raise _labels_only("posteriors")
@@ -115,6 +115,6 @@ def to_posteriors(outputs: torch.Tensor, head: Head) -> torch.Tensor:
 
 def _labels_only(what: str) -> AccessDenied:
     return AccessDenied(
-        f"This target answers with labels only; its {what} are hidden.",
+        f"This target reveals labels only; its {what} are hidden.",
         hint="Attacks that need labels only work: membership.label-only-boundary, membership.correctness, ...",
     )

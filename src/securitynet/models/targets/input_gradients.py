@@ -1,7 +1,7 @@
-"""Gradients of a loss with respect to the images that a frozen network is shown: the basis of evasion and transfer.
+"""Gradients of a loss with respect to the images given to a frozen network: the basis of evasion and transfer attacks.
 
-Weights are frozen, so a backward pass computes the gradients of activations and nothing else. On a CPU, whole
-batches run in parallel, each forward and backward pass on one thread (`securitynet.models.targets.threads`).
+The weights are frozen, so a backward pass computes only the gradients of activations. On a CPU, whole batches run in
+parallel, each forward and backward pass on one thread (`securitynet.models.targets.threads`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each image, N, as it is usually computed.
 
-    Its gradient loses digits where the posterior of the label is close to 1, and is 0 where single precision can't tell
-    it from 1: `log_odds` has the same direction and does not.
+    Its gradient loses precision where the posterior of the label is close to 1, and is 0 where single precision cannot
+    distinguish it from 1. `log_odds` has a gradient in the same direction without this problem.
     """
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Log-odds against the label, ``log(1 - p) - log(p)`` for its posterior p, N.
+    """Log-odds against the label, ``log(1 - p) - log(p)`` for the posterior p of the label, N.
 
-    The cross-entropy is ``log(1 + exp(log_odds))``, so the gradients of both have the same direction, and this one
-    never vanishes because a model is sure: nothing is subtracted from 1.
+    The cross-entropy is ``log(1 + exp(log_odds))``, so both gradients have the same direction. This one does not vanish
+    for a confident model, because nothing is subtracted from 1.
     """
     of_label = functional.one_hot(labels, logits.shape[1]).bool()
     others = logits.masked_fill(of_label, -torch.inf).logsumexp(dim=1)
@@ -65,12 +65,12 @@ class Pass:
 
 
 class InputGradients:
-    """Takes gradients with respect to images; one object serves all passes over one target.
+    """Computes gradients with respect to images; one object serves all passes over one target.
 
     Args:
-        target: Under white-box access. Its precision is that of the passes.
-        loss: Of logits and labels; each image's loss must depend on its own row alone.
-        part: Images a batch; chosen by their size if None. It changes results by no more than rounding.
+        target: A target under white-box access. Its precision is used for the passes.
+        loss: Function of logits (N×K) and labels (N) that returns N losses; each may depend on its own row only.
+        part: Images per batch; chosen by image size if None. It changes results by rounding only.
 
     Raises:
         AccessDenied: Under black-box access.
@@ -85,22 +85,22 @@ class InputGradients:
         self._sides = target.preprocessing.input_size
         self._part = part
         self._half = target.precision == "bf16"
-        # A GPU is kept busy by one batch after another; a CPU by one batch per core.
+        # One batch after another occupies a GPU; a CPU needs one batch per core.
         self._threads = make_network_threads(self._module, self._device)
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> Pass:
-        """Gradients and logits for images.
+        """Compute gradients and logits for images.
 
         Args:
             images: N×C×H×W, floating point in [0, 1], or uint8.
-            labels: N int64, in [0, K): for which class the loss is taken.
+            labels: N int64, in [0, K): the class for which the loss is computed.
 
         Returns:
-            On the device of ``images``.
+            Gradients and logits, on the device of ``images``.
 
         Raises:
-            TargetError: If the network does not take the images, a label is no class of it, an output is not finite, or
-                no gradient flows to the images.
+            TargetError: If the network rejects the images, a label is out of range, an output is not finite, or no
+                gradient reaches the images.
         """
         images = images.detach()
         images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
@@ -123,7 +123,7 @@ class InputGradients:
         return Pass(gradients, torch.cat(rows).to(images.device))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """A forward pass alone: logits of float images in [0, 1], N×K on their device. White-box, so no query."""
+        """Run a forward pass only: logits of float images in [0, 1], N×K on their device; it counts no query."""
         size = self._size(images)
 
         def work(module: torch.nn.Module, part: torch.Tensor) -> torch.Tensor:
@@ -161,7 +161,7 @@ class InputGradients:
                 (gradient,) = torch.autograd.grad(self.loss(logits, labels).sum(), leaf)
         except RuntimeError as error:
             raise self._explained(error) from error
-        # Not a number, where an infinity met a zero, points nowhere: the same as no gradient.
+        # NaN (infinity times zero) has no direction, so it is treated as no gradient.
         return gradient.nan_to_num_(0.0), logits.detach()
 
     def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:

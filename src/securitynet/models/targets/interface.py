@@ -1,8 +1,8 @@
-"""`Interface`: what an API gives away of the posteriors. ``target.through(interface)`` is the target seen that way.
+"""`Interface`: which part of the posteriors an API reveals; ``target.through(interface)`` is the target behind it.
 
-The view is a `Target` like any other, so that every black-box attack runs against it unchanged, and what is hidden is
-hidden: answers are changed before they leave the backend. **The class with the highest answer is always the class that
-the model predicts**: an API that rounds or cuts posteriors tells the label all the same.
+The view is a `Target` like any other, so every black-box attack runs against it unchanged. Outputs are changed before
+they leave the backend, so what is hidden stays hidden. **The class with the highest output is always the class that the
+model predicts**: an API that rounds or truncates posteriors still reveals the label.
 """
 
 from __future__ import annotations
@@ -19,79 +19,83 @@ from securitynet.models.targets import heads
 from securitynet.models.targets.heads import Head
 from securitynet.records import Record
 
-_TOLD_LABEL = 2.0**-20
-"""What the predicted class is given on top where rounding made others equal to it: a millionth."""
+_LABEL_MARGIN = 2.0**-20
+"""Added to the predicted class where rounding made others equal to it: a millionth."""
 
 
 class Interface(Record, ABC):
-    """What is answered in place of the posteriors; its fields are its configuration.
+    """Replaces the posteriors of a target by what an API reveals of them; its fields are its configuration.
 
     Class attributes:
-        labels_only: Whether predicted classes are all that is answered. Posteriors and logits are then refused.
+        labels_only: Whether only predicted classes are revealed. Posteriors and logits are then refused.
     """
 
     labels_only: ClassVar[bool] = False
 
     @abstractmethod
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """What is answered for posteriors.
+        """Compute the outputs that are revealed for posteriors.
 
         Args:
-            posteriors: N×K float32, rows summing to 1 (or, behind another interface, what that answers).
+            posteriors: N×K float32, rows summing to 1 (or, behind another interface, the outputs of that one).
 
         Returns:
-            N×K, not negative. Each row must follow from the same row alone, so that an answer does not depend on what
-            else was asked.
+            N×K, non-negative. Each row must depend on the same row of ``posteriors`` only, so that an output does not
+            depend on the other images of the query.
         """
 
     @abstractmethod
     def describe(self) -> str:
-        """In words, such as ``the 3 highest posteriors``."""
+        """Describe the interface in a few words, such as ``the 3 highest posteriors``."""
 
     @final
-    def answers(self, posteriors: torch.Tensor, predicted: torch.Tensor | None = None) -> torch.Tensor:
-        """What is answered for posteriors: N×K float32, of which the highest of each row is the predicted class.
+    def apply(self, posteriors: torch.Tensor, predicted: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the outputs that are revealed, and make sure that the highest of each row is the predicted class.
 
         Args:
-            posteriors: N×K.
-            predicted: Predicted classes, N, where posteriors may be equal that logits tell apart.
+            posteriors: N×K float32.
+            predicted: Predicted classes, N int64. They are needed where posteriors are equal although the logits
+                differ.
+
+        Returns:
+            N×K float32.
         """
         predicted = (posteriors.argmax(dim=1) if predicted is None else predicted).unsqueeze(1)
         changed = self.change(posteriors.float()).float()
         own = changed.gather(1, predicted)
         others = changed.scatter(1, predicted, -1.0).amax(dim=1, keepdim=True)
-        return changed.scatter(1, predicted, torch.where(own > others, own, others + _TOLD_LABEL))
+        return changed.scatter(1, predicted, torch.where(own > others, own, others + _LABEL_MARGIN))
 
     def canonical(self) -> dict[str, Any]:
-        """All that decides the answers, for identities."""
+        """Everything that determines the outputs, for identities."""
         return {"interface": type(self).__name__, **self.model_dump(mode="json")}
 
     @property
     def head(self) -> Head:
-        """What answers are, for `securitynet.models.targets.heads`."""
+        """Kind of the outputs, for `securitynet.models.targets.heads`."""
         return "labels" if self.labels_only else "answers"
 
     def then(self, other: Interface) -> Chain:
-        """This interface, and another one behind it."""
+        """Chain this interface with another one behind it."""
         return Chain(parts=(*_parts(self), *_parts(other)))
 
 
 class TopK(Interface):
-    """Only the highest posteriors are answered; the others are 0.
+    """Reveals only the highest posteriors; the others are 0.
 
     Attributes:
-        k: How many.
-        renormalise: Whether they are divided by their sum. By default they stay what they are.
+        k: Number of posteriors that are revealed, at least 1.
+        renormalise: Whether they are divided by their sum. By default they stay unchanged.
     """
 
-    k: int = Field(default=3, ge=1, description="How many of the highest posteriors are answered.")
+    k: int = Field(default=3, ge=1, description="How many of the highest posteriors are revealed.")
     renormalise: bool = Field(default=False, description="Divide them by their sum.")
 
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         highest = posteriors.topk(min(self.k, posteriors.shape[1]), dim=1)
-        kept = torch.zeros_like(posteriors).scatter(1, highest.indices, highest.values)
-        return kept / kept.sum(dim=1, keepdim=True).clamp_min(1e-30) if self.renormalise else kept
+        visible = torch.zeros_like(posteriors).scatter(1, highest.indices, highest.values)
+        return visible / visible.sum(dim=1, keepdim=True).clamp_min(1e-30) if self.renormalise else visible
 
     @override
     def describe(self) -> str:
@@ -100,7 +104,11 @@ class TopK(Interface):
 
 
 class Rounded(Interface):
-    """Posteriors are rounded to some decimal digits."""
+    """Rounds posteriors to a number of decimal digits.
+
+    Attributes:
+        digits: Digits after the decimal point, 0 to 7.
+    """
 
     digits: int = Field(default=1, ge=0, le=7, description="Digits after the decimal point.")
 
@@ -114,15 +122,19 @@ class Rounded(Interface):
 
 
 class Temperature(Interface):
-    """Posteriors of logits that were divided by a temperature: a high one makes them alike."""
+    """Divides logits by a temperature before the softmax; a high temperature makes the posteriors more alike.
+
+    Attributes:
+        temperature: Divisor of the logits, above 0.
+    """
 
     temperature: float = Field(
-        default=10.0, gt=0, allow_inf_nan=False, description="What logits are divided by; above 1 hides confidence."
+        default=10.0, gt=0, allow_inf_nan=False, description="Divisor of the logits; values above 1 hide confidence."
     )
 
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        # Posteriors tell the logits up to a constant per row, which the softmax removes again.
+        # Posteriors determine the logits up to a constant per row, which the softmax removes again.
         return (heads.to_logits(posteriors, "probabilities").double() / self.temperature).softmax(dim=1).float()
 
     @override
@@ -131,13 +143,17 @@ class Temperature(Interface):
 
 
 class LabelsOnly(Interface):
-    """Predicted classes, and nothing else."""
+    """Reveals predicted classes only.
+
+    Class attributes:
+        labels_only: Always true.
+    """
 
     labels_only: ClassVar[bool] = True
 
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """1 for the predicted class."""
+        """1 for the predicted class, 0 for the others."""
         return functional.one_hot(posteriors.argmax(dim=1), posteriors.shape[1]).float()
 
     @override
@@ -146,17 +162,17 @@ class LabelsOnly(Interface):
 
 
 class Chain(Interface):
-    """Several interfaces, one behind the other.
+    """Applies several interfaces in sequence.
 
     Attributes:
-        parts: In the order in which posteriors pass them.
+        parts: The interfaces, in the order in which posteriors pass through them.
     """
 
     parts: tuple[SerializeAsAny[Interface], ...] = Field(min_length=1)
 
     @property
     def labels_hide_all(self) -> bool:
-        """Whether one of its parts answers labels only."""
+        """Whether one of the interfaces reveals labels only."""
         return any(part.head == "labels" for part in self.parts)
 
     @property
@@ -167,8 +183,8 @@ class Chain(Interface):
     @override
     def change(self, posteriors: torch.Tensor) -> torch.Tensor:
         for part in self.parts:
-            posteriors = part.answers(posteriors)
-        # What comes after labels must not make them look like anything else.
+            posteriors = part.apply(posteriors)
+        # Interfaces after the labels must not change them.
         return LabelsOnly().change(posteriors) if self.labels_hide_all else posteriors
 
     @override

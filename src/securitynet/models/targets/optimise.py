@@ -1,7 +1,8 @@
 """Make a network fast for attacks: frozen weights, folded batch norms, pooling before ReLU, channels-last memory.
 
-No change is taken on trust. Each is compared with the network as it came, on random inputs when it is made and on real
-images before long work (`Prepared.verified`), and undone if it changes more than rounding does.
+Every change is verified. The result is compared with the original network, on random inputs when the change is made
+and on real images before long work (`PreparedNetwork.verified`). A change that alters outputs by more than rounding is
+undone.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ _TRIED = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A network made fast, and the network as it came to compare it with.
+class PreparedNetwork:
+    """An optimised network, with the original network for comparison.
 
     Attributes:
-        module: Frozen, in evaluation mode, on its device.
-        layout: That its inputs should have.
-        plain: The same network without changes; ``module`` itself where there are none.
+        module: The optimised network: frozen, in evaluation mode, on its device.
+        layout: The memory format that its inputs should have.
+        plain: The same network without optimisations; ``module`` itself if there are none.
     """
 
     module: nn.Module
     layout: torch.memory_format
     plain: nn.Module
 
-    def verified(self, inputs: torch.Tensor) -> Prepared:
-        """This, or the plain network where the two differ on real inputs.
+    def verified(self, inputs: torch.Tensor) -> PreparedNetwork:
+        """Compare both networks on real inputs; return this object, or one with the plain network if they differ.
 
         Args:
             inputs: A few preprocessed images, N×C×H×W.
@@ -43,49 +44,55 @@ class Prepared:
         if self.module is self.plain or same_outputs(self.plain, self.module, inputs):
             return self
         layout = memory_format(self.plain, inputs[:1])
-        return Prepared(self.plain, layout, self.plain)
+        return PreparedNetwork(self.plain, layout, self.plain)
 
 
 def prepare(
     module: nn.Module, device: torch.device, example: torch.Tensor | None
 ) -> tuple[nn.Module, torch.memory_format]:
-    """The fast network of `prepare_network` and the layout its inputs should have."""
+    """Prepare a network as `prepare_network` does, and return it with the memory format that its inputs should have.
+
+    Args:
+        module: Any image classifier.
+        device: Device for the network.
+        example: A float batch 1×C×H×W of the input's shape; None makes no optimisations.
+    """
     prepared = prepare_network(module, device, example)
     return prepared.module, prepared.layout
 
 
-def prepare_network(module: nn.Module, device: torch.device, example: torch.Tensor | None) -> Prepared:
-    """A frozen copy of ``module`` in evaluation mode on ``device``, with what can be made faster made faster.
+def prepare_network(module: nn.Module, device: torch.device, example: torch.Tensor | None) -> PreparedNetwork:
+    """Make a frozen, optimised copy of ``module`` in evaluation mode on ``device``.
 
     A network that cannot be copied is used as it is.
 
     Args:
-        module: Any image classifier; left as it is, if it can be copied.
-        device: Where the copy shall run.
-        example: A float batch 1×C×H×W of the input's shape, to check that changes keep the outputs; None leaves the
-            network unchanged.
+        module: Any image classifier; left unchanged if it can be copied.
+        device: Device for the copy.
+        example: A float batch 1×C×H×W of the input's shape, used to verify the optimisations; None makes none.
     """
     plain = _freeze(copy_network(module) or module).to(device)
     if example is None:
-        return Prepared(plain, torch.contiguous_format, plain)
+        return PreparedNetwork(plain, torch.contiguous_format, plain)
     generator = torch.Generator().manual_seed(0)
     shape = (_TRIED, *example.shape[1:])
     fast = plain
     for change in (_with_pooling_first, _folded):
         changed = change(fast)
-        # New ones each time: a graph may have taken for a constant what a layer of the network kept of the last pass.
+        # New inputs each time: a graph may have recorded as a constant what a layer stored during the last pass.
         inputs = torch.randn(shape, generator=generator, dtype=example.dtype).to(device)
         if changed is not None and same_outputs(plain, changed, inputs):
             fast = _freeze(changed)
     layout = memory_format(fast, example.to(device))
-    return Prepared(fast, layout, plain)
+    return PreparedNetwork(fast, layout, plain)
 
 
 def copy_network(module: nn.Module, *, sharing: bool = False) -> nn.Module | None:
-    """A deep copy, with the same weights if ``sharing``; None if the network cannot be copied.
+    """Copy a network deeply, sharing its weights if ``sharing``; None if it cannot be copied.
 
-    Older normalisations of weights (``torch.nn.utils.weight_norm``) keep what they computed last as an attribute, with
-    its graph. torch copies no such tensor; its value will do, as it is computed anew in each pass.
+    The older weight normalisations (``torch.nn.utils.weight_norm``) keep their last computed weight as an attribute,
+    together with its graph, and torch cannot copy such a tensor. Its value is copied instead; each pass computes it
+    anew.
     """
     computed = [
         value
@@ -93,21 +100,27 @@ def copy_network(module: nn.Module, *, sharing: bool = False) -> nn.Module | Non
         for value in vars(part).values()
         if isinstance(value, torch.Tensor) and not value.is_leaf
     ]
-    memo: dict[int, object] = {id(value): value.detach().clone() for value in computed}
+    copies: dict[int, object] = {id(value): value.detach().clone() for value in computed}
     if sharing:
-        memo |= {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
+        copies |= {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
     try:
-        return copy.deepcopy(module, memo)
-    except Exception:  # whatever a network holds may refuse: locks, generators, handles of files
+        return copy.deepcopy(module, copies)
+    except Exception:  # a network may hold objects that cannot be copied: locks, generators, file handles
         return None
 
 
 def same_outputs(expected: nn.Module, actual: nn.Module, inputs: torch.Tensor) -> bool:
-    """Whether two networks answer the same but for rounding; not if either fails, or answers at random."""
+    """Whether two networks give the same outputs up to rounding; false if either fails or is not deterministic.
+
+    Args:
+        expected: The original network.
+        actual: The optimised network.
+        inputs: Inputs of both, N×C×H×W.
+    """
     try:
         with torch.inference_mode():
             first, second = _main(expected(inputs)), _main(actual(inputs))
-    except Exception:  # networks may raise anything on inputs that they do not take; the first real batch reports it
+    except Exception:  # networks may raise anything on inputs that they reject; the first real batch reports it
         return False
     if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)) or first.shape != second.shape:
         return False
@@ -120,13 +133,13 @@ def same_outputs(expected: nn.Module, actual: nn.Module, inputs: torch.Tensor) -
 
 
 def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_format:
-    """The layout that a network works fastest in: channels last, unless it cannot work on that.
+    """Choose the memory format in which a network is fastest: channels last, unless the network fails with it.
 
-    A training step of ResNet-18, CIFAR ResNet-20 and SimpleCNN on 32×32 images takes an eighth to a quarter less time
-    so on a CPU. But networks that flatten a feature map with ``view`` raise an error on it; they keep the usual layout.
+    On a CPU, a training step of ResNet-18, CIFAR ResNet-20 or SimpleCNN on 32×32 images takes 12% to 25% less time with
+    channels last. Networks that flatten a feature map with ``view`` raise an error; they keep the usual format.
 
     Args:
-        module: The network; it is moved to the chosen layout.
+        module: The network; it is converted to the chosen format.
         example: A few inputs on its device, N×C×H×W float.
     """
     if example.ndim != 4:
@@ -137,7 +150,7 @@ def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_form
         module.eval()
         with torch.no_grad():
             module(example.contiguous(memory_format=torch.channels_last))
-    except Exception:  # if the network cannot take such images at all, its first step says why
+    except Exception:  # if the network rejects such images altogether, its first step reports why
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return torch.contiguous_format
     finally:
@@ -146,7 +159,7 @@ def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_form
 
 
 def _freeze(module: nn.Module) -> nn.Module:
-    """Evaluation mode, and no gradients to the weights. A tensor that is computed cannot be frozen, and need not be."""
+    """Set evaluation mode and disable gradients of the weights. A computed tensor cannot be frozen and need not be."""
     module.eval()
     for parameter in module.parameters():
         if parameter.is_leaf:
@@ -159,10 +172,10 @@ def _main(outputs: object) -> object:
 
 
 def _with_pooling_first(module: nn.Module) -> nn.Module | None:
-    """A copy with max pooling before the ReLU that it follows: a quarter of the values are left to clip.
+    """Copy a network with max pooling moved before the preceding ReLU, which then has a quarter of the values to clip.
 
-    The largest of values that are not below 0 is the largest of all, not below 0; gradients are the same, too. But a
-    network may look at what lies between the two.
+    Both orders give the same values and the same gradients, since ReLU is monotonic. But a network may read the values
+    between the two layers, so the copy is verified.
     """
     if not any(_swappable(layers) for layers in module.modules()):
         return None
@@ -194,6 +207,6 @@ def _folded(module: nn.Module) -> nn.Module | None:
     fold: Callable[[nn.Module], nn.Module] = fuse
     try:
         folded = fold(module)
-    except Exception:  # torch.fx raises all sorts of errors on graphs it can't trace: those networks run unfolded
+    except Exception:  # torch.fx raises many kinds of errors on graphs it can't trace: those networks run unfolded
         return None
     return folded if isinstance(folded, fx.GraphModule) else None

@@ -1,7 +1,7 @@
-"""One row of class scores per image, out of the many things that networks return.
+"""Reduce the return values of networks to one row of class scores per image.
 
-Objects with ``logits``, mappings, tuples, N×K×1×1 maps, a single score for two classes and sigmoids at the end are
-brought into one form when a network is opened, so that nothing later has to know of them.
+Objects with ``logits``, mappings, tuples, N×K×1×1 maps, a single score for two classes, and a final sigmoid are all
+converted when a network is opened, so later code need not handle them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Part = str | int | None
 
 
 class AdaptedNetwork(nn.Module):
-    """A network whose outputs are brought into one row of class scores per image.
+    """A network whose outputs are reduced to one row of class scores per image.
 
     Args:
         inner: The network.
-        part: Where in its outputs the scores are.
-        before_sigmoid: Whether the scores are taken before the sigmoid that ends the network: exactly, and with the
-            gradients of logits, where inverting the sigmoid would lose what saturates.
-        single: What a single score for two classes is; None where there is a score for each class.
+        part: Position of the scores in its outputs.
+        before_sigmoid: Whether to take the scores before the sigmoid that ends the network. This is exact and gives the
+            gradients of logits, whereas inverting the sigmoid would lose precision where it saturates.
+        single: Kind of a single score for two classes; None if there is a score for each class.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AdaptedNetwork(nn.Module):
         else:
             scores = take_part(self.inner(images), self.part)
         if scores.ndim == 1 and len(images) == 1 and self.single is None:
-            scores = scores.unsqueeze(0)  # the network squeezes the batch of one image away
+            scores = scores.unsqueeze(0)  # the network squeezes the batch dimension of one image
         scores = flatten_scores(scores)
         return scores if self.single is None else expand_single(scores, self.single)
 
@@ -71,19 +71,19 @@ class AdaptedNetwork(nn.Module):
 def adapt_outputs(
     network: nn.Module, example_shape: tuple[int, int, int], *, classes: int | None, reference: str
 ) -> tuple[nn.Module, list[str]]:
-    """A network that returns one row of class scores per image, and notes on what was done for that.
+    """Wrap a network so that it returns one row of class scores per image; also return notes on the changes made.
 
-    The network itself comes back where it returns that already, where the first of several outputs is it, and where it
-    cannot take such images (its first use says so).
+    The network itself is returned if it needs no change, if the scores are the first of several outputs, and if it
+    rejects such images (the error then comes from its first use).
 
     Args:
-        network: In any mode; left in evaluation mode.
+        network: The network, in any mode; it is left in evaluation mode.
         example_shape: (C, H, W) of its inputs.
-        classes: Number of classes, if it is known.
-        reference: Of the model, for messages.
+        classes: Number of classes, if known.
+        reference: Reference of the model, for messages.
 
     Raises:
-        TargetError: If none of its outputs is plainly the scores; the message says what to return.
+        TargetError: If it is unclear which output holds the scores; the message says what to return.
     """
     network.eval()
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def adapt_outputs(
     try:
         with torch.no_grad(), _Sigmoids() as sigmoids:
             result = network(images)
-    except Exception:  # the network is a stranger's and fails in its own ways; its first use reports it
+    except Exception:  # networks of unknown origin may raise anything; the first use reports it
         return network, []
     part = find_part(result, classes, reference)
     scores = take_part(result, part)
@@ -120,10 +120,15 @@ def adapt_outputs(
 
 
 def find_part(result: Any, classes: int | None, reference: str) -> Part:
-    """Which part of what a network returned holds the class scores.
+    """Find the position of the class scores in the return value of a network.
+
+    Args:
+        result: The return value.
+        classes: Number of classes, if known.
+        reference: Reference of the model, for messages.
 
     Raises:
-        TargetError: If that is not plain.
+        TargetError: If it is unclear which part holds them.
     """
     if isinstance(result, torch.Tensor):
         return None
@@ -148,7 +153,7 @@ def find_part(result: Any, classes: int | None, reference: str) -> Part:
 
 
 def take_part(result: Any, part: Part) -> torch.Tensor:
-    """The tensor at a place in what a network returned."""
+    """The tensor at a position in the return value of a network."""
     if part is None:
         value = result[0] if isinstance(result, (tuple, list)) and result else result
     elif isinstance(part, int):
@@ -159,7 +164,7 @@ def take_part(result: Any, part: Part) -> torch.Tensor:
 
 
 def take_scores(result: Any, reference: str) -> torch.Tensor:
-    """Class scores of a network that was not adapted: the tensor, the first of several, or what is called so.
+    """Class scores of a network that was not adapted: the tensor itself, the first of several, or the one named so.
 
     Raises:
         TargetError: If there is no such tensor.
@@ -168,7 +173,7 @@ def take_scores(result: Any, reference: str) -> torch.Tensor:
 
 
 def flatten_scores(scores: torch.Tensor) -> torch.Tensor:
-    """N×K×1×1 as N×K, N as N×1, and anything else as it is."""
+    """Reshape N×K×1×1 to N×K and N to N×1; leave other shapes unchanged."""
     if scores.ndim == 1:
         return scores[:, None]
     if scores.ndim > 2 and all(size == 1 for size in scores.shape[2:]):
@@ -177,13 +182,13 @@ def flatten_scores(scores: torch.Tensor) -> torch.Tensor:
 
 
 def expand_single(scores: torch.Tensor, kind: Literal["logit", "probability"]) -> torch.Tensor:
-    """Two columns for one score of class 1, N×1: logits (0, z), whose softmax is (1 - σ(z), σ(z)), or (1 - p, p)."""
+    """Expand one score of class 1, N×1, to two columns: logits (0, z) or probabilities (1 - p, p)."""
     other = torch.zeros_like(scores) if kind == "logit" else 1 - scores
     return torch.cat([other, scores], dim=1)
 
 
 class _Sigmoids(TorchFunctionMode):
-    """Remembers the arguments of the sigmoids that are computed in its context."""
+    """Records the arguments of the sigmoids that are computed in its context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +206,7 @@ class _Sigmoids(TorchFunctionMode):
         return result
 
     def ends_in(self, scores: torch.Tensor) -> bool:
-        """Whether the last sigmoid's result is these scores, or these scores in another shape."""
+        """Whether these scores are the output of the last sigmoid, possibly reshaped."""
         if not self._calls:
             return False
         result = self._calls[-1][1]
@@ -213,7 +218,7 @@ class _Sigmoids(TorchFunctionMode):
         )
 
     def undo(self, scores: torch.Tensor) -> torch.Tensor:
-        """What the last sigmoid was given, in the shape of the scores."""
+        """The input of the last sigmoid, in the shape of the scores."""
         argument, result = self._calls[-1]
         return argument if result is scores else argument.reshape(scores.shape)
 

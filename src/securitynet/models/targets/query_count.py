@@ -14,11 +14,11 @@ _SAMPLE = 64
 
 
 def image_keys(images: torch.Tensor) -> list[bytes]:
-    """A 16-byte key per image: equal images have equal keys, whether they come as uint8 or as floats in [0, 1].
+    """Compute a 16-byte key per image: equal images have equal keys, as uint8 or as floats in [0, 1].
 
     Args:
-        images: N×C×H×W, uint8, or floating point in [0, 1]. Floats that are exact multiples of 1/255 (to float32's
-            rounding) are keyed by their bytes.
+        images: N×C×H×W, uint8, or floating point in [0, 1]. Floats that are exact multiples of 1/255 (up to float32
+            rounding) get the key of their bytes.
     """
     images = images.detach().cpu()
     if images.dtype == torch.uint8:
@@ -26,7 +26,7 @@ def image_keys(images: torch.Tensor) -> list[bytes]:
     else:
         flat = images.float().contiguous().flatten(1)
         rows = list(flat.numpy())
-        # For most images that are no such multiples, a few of their values are enough to tell.
+        # For most other images, a few values are enough to see that they are not such multiples.
         likely = _multiples(flat[:, :: max(1, flat.shape[1] // _SAMPLE)]).nonzero()[:, 0]
         which = likely[_multiples(flat[likely])]
         for at, row in zip(which.tolist(), (flat[which] * 255).round_().to(torch.uint8).numpy(), strict=True):

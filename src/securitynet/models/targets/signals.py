@@ -44,13 +44,13 @@ SAVE_SECONDS = 10.0
 """A block is written when it is complete, and at least this often while a slow target is queried."""
 
 _VERSION = 1
-_FOUND = "found by tracing, version 1"
+_BY_TRACING = "found by tracing, version 1"
 
 Progress = Callable[[int, int], None]
 """Called with (records done, records in all) while a target is being queried."""
 
 
-Ask = Callable[[torch.Tensor, list[bytes]], torch.Tensor]
+Query = Callable[[torch.Tensor, list[bytes]], torch.Tensor]
 """From images and their keys to one row for each."""
 
 
@@ -127,7 +127,7 @@ def collect(
         dataset: Where the images are.
         indices: Which records; all by default.
         cache: Folder for signals of all targets; None queries without caching.
-        progress: Called as the work goes on.
+        progress: Called with (records done, total records).
         same_classes: Whether the dataset's classes are the target's; False for images of another kind, whose labels
             have no meaning for the target.
 
@@ -151,13 +151,13 @@ def collect(
         return Signals(indices, rows, dataset.labels[indices], target.head, cost)
     classes = dataset if same_classes else None
 
-    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+    def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         outputs = target.raw_outputs(images, keys=keys)
         check_classes(target, outputs.shape[1], classes)
         return outputs
 
     folder = _folder(cache, target, cache_key(target, dataset))
-    rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     check_classes(target, rows.shape[1], classes)
     target.backend.num_classes = rows.shape[1]
     return Signals(indices, rows, dataset.labels[indices], target.head, queries, sent)
@@ -201,7 +201,7 @@ def collect_embeddings(
         layer: Name of the layer to take; see `securitynet.models.targets.embeddings.finder`. By default what the final
             classifier receives.
         cache: Folder for signals of all targets; None keeps nothing.
-        progress: Called as the work goes on.
+        progress: Called with (records done, total records).
 
     Raises:
         AccessDenied: Under black-box access, or if only recorded outputs are available.
@@ -214,16 +214,16 @@ def collect_embeddings(
     if len(indices) == 0:
         raise TargetError("No records to query were chosen.")
 
-    def ask(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
+    def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         return target.embeddings(images, layer=layer, keys=keys)
 
-    folder = _folder(cache, target, cache_key(target, dataset, embeddings=layer or _FOUND))
-    rows, queries, sent = _gather(ask, dataset, indices, target.batch_size, folder, progress)
+    folder = _folder(cache, target, cache_key(target, dataset, embeddings=layer or _BY_TRACING))
+    rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     return Embeddings(indices, rows, queries, sent)
 
 
 def _gather(
-    ask: Ask,
+    query: Query,
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     batch_size: int,
@@ -239,7 +239,7 @@ def _gather(
         block = _read_block(folder, int(number))
         missing = records if block is None else np.setdiff1d(records, block.indices, assume_unique=True)
         if len(missing):
-            for fresh in _query(ask, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
+            for fresh in _query(query, dataset, missing, batch_size, _offset(progress, done, len(wanted))):
                 sent += len(fresh.indices)
                 block = fresh if block is None else block.joined(fresh)
                 _write_block(folder, int(number), block)
@@ -270,9 +270,14 @@ def _folder(cache: Path | None, target: Target, key: str) -> Path | None:
 
 
 def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
-    """Digest of what decides the outputs, or the embeddings of a layer: model, preprocessing, precision, images.
+    """Digest of everything that determines the outputs, or the embeddings of a layer.
 
     The head is left out: raw outputs are stored, so their interpretation can be corrected without new queries.
+
+    Args:
+        target: The target: its checksum, preprocessing and precision are part of the key.
+        dataset: The dataset, by its fingerprint.
+        embeddings: Name of the layer, for embeddings; None for outputs.
     """
     identity = {
         "version": _VERSION,
@@ -285,7 +290,13 @@ def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None =
 
 
 def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
-    """Raise `TargetError` unless the model has two classes or more and, if a dataset is given, as many as that."""
+    """Raise `TargetError` unless the model has at least two classes and as many as the dataset, if one is given.
+
+    Args:
+        target: The target, for messages.
+        outputs: Number of scores per image.
+        dataset: The dataset whose classes must match; None to skip that check.
+    """
     if outputs < 2:
         raise TargetError(
             f"{target.reference} returns {outputs} number per image; a classifier has a score "
@@ -320,7 +331,7 @@ class _Block:
 
 
 def _query(
-    ask: Ask,
+    query: Query,
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     batch_size: int,
@@ -334,7 +345,7 @@ def _query(
     for chosen, images in dataset.batches(indices, batch_size):
         batch_keys = image_keys(images)
         try:
-            outputs = ask(images, batch_keys)
+            outputs = query(images, batch_keys)
         except BaseException:  # the cap, a failing server or Ctrl-C: save the outputs so far
             if rows:
                 yield _Block(indices[start:done], torch.cat(rows).numpy(), _packed(keys))

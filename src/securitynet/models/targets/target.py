@@ -18,20 +18,20 @@ from securitynet.records import Access, Check, TargetIdentity
 
 
 class Target:
-    """The model under attack: images in [0, 1] in, outputs out.
+    """The model under attack: it takes images in [0, 1] and returns outputs.
 
-    It normalises images itself, and it knows what its head emits.
+    It normalises images itself and knows the kind of its head.
 
     Args:
-        backend: Where raw outputs come from.
-        head: What the backend emits.
-        preprocessing: What happens to images first.
-        access: What the adversary may see.
+        backend: The backend that computes raw outputs.
+        head: Kind of the backend's outputs.
+        preprocessing: Applied to images before the backend.
+        access: Access of the adversary.
         query_counter: Counts queries; shared by all views of one target.
         precision: Arithmetic of the backend, part of the cache key of its signals.
         notes: What was determined while loading, for the report ("auto normalisation chose ...").
         checks: Results of the sanity checks: that its outputs are well formed, and its accuracy is as stated.
-        class_names: In the order of outputs, where the model's source states them.
+        class_names: Names in the order of the outputs, if the model's source states them.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Target:
 
     @property
     def batch_size(self) -> int:
-        """Images a batch that suit the backend."""
+        """Suitable number of images per batch."""
         return self.backend.batch_size
 
     @property

@@ -53,9 +53,9 @@ class NetworkThreads:
         """Apply ``function(network, part)`` to parts of at most ``size`` inputs; the results are joined in order.
 
         Args:
-            function: From a copy of the network and a part of the inputs to one row per input.
+            function: Takes a copy of the network and a part of the inputs; returns one row per input.
             inputs: N rows.
-            size: Most inputs in one part.
+            size: Largest number of inputs in one part.
         """
         parts = torch.split(inputs, size)
         return torch.cat(list(thread_pool(self.count).map(lambda part: self._run(function, part), parts)))

@@ -1,10 +1,10 @@
-"""What feeds the final classifier of a network, whatever its architecture: found by watching one forward pass.
+"""Locate the input of a network's final classifier, whatever its architecture, by tracing one forward pass.
 
-`trace` records every torch function that is called on something that depends on the images. From the network's answer
-it then goes back to the nearest layers that mix features with weights: linear layers, convolutions, products with a
-matrix of weights. Those are the classifier, and what they receive is the embedding. No names of layers and no order of
-definition are relied on, so heads of any form are found: convolutions, several heads whose answers are averaged,
-weights that are used without a layer.
+`trace` records every torch function that is called on a tensor that depends on the images. Starting from the network's
+output, it goes back to the nearest operations that mix features with weights: linear layers, convolutions, products
+with a weight matrix. They are the classifier, and their input is the embedding. The method does not rely on layer names
+or on the order of definition, so it handles heads of any form: convolutions, several heads whose outputs are averaged,
+and weights that are used without a layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 Combination = Literal["one", "mean", "joined"]
 """How the inputs of several heads become one embedding."""
 
-# Which dimension of the data is summed over; None for those that are flattened.
+# Dimension of the data that is summed over; None if it is flattened.
 _PRODUCTS: Mapping[str, int | None] = {
     "linear": -1,
     "conv1d": 1,
@@ -44,23 +44,23 @@ _OPAQUE = ("multi_head_attention_forward", "_transformer_encoder_layer_fwd", "_n
 
 @dataclass(eq=False)
 class _Node:
-    """One call on data, and the calls that made its data. ``head`` is set where it mixes data with weights."""
+    """One call on traced data, and the calls that produced its data; ``head`` is set if it mixes data with weights."""
 
     made_from: tuple[_Node, ...] = ()
-    head: Head | None = None
+    head: ClassifierHead | None = None
     opaque: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class ClassifierHead:
     """One call that mixes features with weights.
 
     Attributes:
         ordinal: Its number among all calls of such functions in a forward pass.
         operand: Position of the data among its arguments.
-        features: Which dimension of the data holds features, negative or positive; None to flatten all but the first.
-        shape: Of the data when it was traced.
-        weights: Names of the parameters that it took.
+        features: Dimension of the data that holds features, negative or positive; None to flatten all but the first.
+        shape: Shape of the data when it was traced.
+        weights: Names of the parameters that it used.
         source: The node of the data.
         whole: Whether a convolution covers the whole of its input, which makes each position a feature.
     """
@@ -75,15 +75,15 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Trace:
     """The final classifier of a network: one head, or several.
 
     Attributes:
-        heads: In the order of their calls.
-        combination: What becomes of the inputs of several.
+        heads: The heads, in the order of their calls.
+        combination: How the inputs of several heads are combined.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[ClassifierHead, ...]
     combination: Combination
 
     @property
@@ -93,7 +93,7 @@ class Traced:
 
 
 class _Products(TorchFunctionMode):
-    """Counts calls of functions that may mix features with weights. Calls inside such a function are not seen."""
+    """Counts calls of functions that may mix features with weights. Calls inside such a function are not counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,9 +117,10 @@ class _Products(TorchFunctionMode):
 
 
 class _Recorder(_Products):
-    """Records which call made what depends on the images. It keeps all of it alive, so batches must be small.
+    """Records which call produced each tensor that depends on the images.
 
-    Tensors that were made during the pass of no weights are known too.
+    It keeps all these tensors alive, so batches must be small. Tensors that were computed during the pass without
+    weights are known too.
     """
 
     def __init__(self, images: torch.Tensor, names: Mapping[int, str]) -> None:
@@ -131,9 +132,9 @@ class _Recorder(_Products):
         self._put(images, _Node())
 
     def node(self, value: torch.Tensor) -> _Node | None:
-        """What made a tensor; None if it does not depend on the images."""
-        found = self._nodes.get(id(value))
-        return None if found is None else found[1]
+        """The node that produced a tensor; None if the tensor does not depend on the images."""
+        entry = self._nodes.get(id(value))
+        return None if entry is None else entry[1]
 
     def other(self, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._made_from(args, kwargs)
@@ -145,8 +146,8 @@ class _Recorder(_Products):
         before = self._made_from(args, kwargs)
         result = func(*args, **kwargs)
         data = [number for number, value in enumerate(_operands(args, kwargs)) if self.node(value) is not None]
-        # What has two inputs that depend on the images, as attention has, mixes no features with weights; neither does
-        # a product with a matrix that was made of positions, as pooling may use.
+        # A call with two inputs that depend on the images, such as attention, mixes no features with weights. Nor does
+        # a product with a matrix that was computed from positions, as pooling may use.
         learned = any(id(value) not in self._unlearned for value in _operands(args, kwargs) if self.node(value) is None)
         head = (
             self._head(ordinal, name, _operands(args, kwargs), data[0], result) if len(data) == 1 and learned else None
@@ -161,7 +162,7 @@ class _Recorder(_Products):
         operands: Sequence[torch.Tensor],
         position: int,
         result: Any,
-    ) -> Head | None:
+    ) -> ClassifierHead | None:
         value = operands[position]
         source = self.node(value)
         if source is None or not isinstance(result, torch.Tensor):
@@ -175,7 +176,7 @@ class _Recorder(_Products):
             features = {0: None, 1: -1, 2: -2}[position]
         whole = name.startswith("conv") and _covers(value, operands, result)
         weights = tuple(self._names[id(tensor)] for tensor in operands if id(tensor) in self._names)
-        return Head(ordinal, position, features, tuple(value.shape), weights, source, whole)
+        return ClassifierHead(ordinal, position, features, tuple(value.shape), weights, source, whole)
 
     def _made_from(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Node, ...]:
         nodes = (self.node(value) for value in _tensors((args, kwargs)))
@@ -187,7 +188,7 @@ class _Recorder(_Products):
         args: tuple[Any, ...],
         result: Any,
         before: tuple[_Node, ...],
-        head: Head | None,
+        head: ClassifierHead | None,
         opaque: bool,
     ) -> None:
         if not before:
@@ -209,7 +210,7 @@ class _Recorder(_Products):
         self._sharing.setdefault(_storage(value), []).append(id(value))
 
     def _spread(self, changed: Iterable[torch.Tensor], node: _Node) -> None:
-        """What was changed in place is seen through all views of it."""
+        """Propagate an in-place change to all views of a tensor."""
         own = {id(value) for value in changed}
         for storage in {_storage(value) for value in changed}:
             for other in self._sharing.get(storage, []):
@@ -220,9 +221,9 @@ class _Recorder(_Products):
 
 @dataclass(eq=False)
 class _Tap(_Products):
-    """Takes what chosen calls receive, before anything can change it in place."""
+    """Captures the inputs of chosen calls, before anything can change them in place."""
 
-    wanted: Mapping[int, Head]
+    wanted: Mapping[int, ClassifierHead]
     taken: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -235,52 +236,57 @@ class _Tap(_Products):
 
 
 class OpaqueHeadError(Exception):
-    """The classifier is inside a function that cannot be looked into."""
+    """The classifier lies inside a function that tracing cannot look into."""
 
 
-def trace(network: nn.Module, images: torch.Tensor) -> Traced | None:
-    """The final classifier of a network.
+def trace(network: nn.Module, images: torch.Tensor) -> Trace | None:
+    """Locate the final classifier of a network.
 
     Args:
-        network: In evaluation mode.
-        images: A few inputs that it takes, N×C×H×W; all that is computed from them is held in memory meanwhile.
+        network: The network, in evaluation mode.
+        images: A few valid inputs, N×C×H×W; everything computed from them stays in memory during the trace.
 
     Returns:
-        None if there is no classifier: the answer is reached without any mixing of features with weights, or it is a
-        sum of what layers that follow one another add, as of an encoder without a head.
+        None if there is no classifier: the output does not come from mixing features with weights, or it is a sum of
+        terms added by successive layers, as in an encoder without a head.
 
     Raises:
-        OpaqueHeadError: If it ends in attention that torch computes in one piece.
+        OpaqueHeadError: If the network ends in an attention that torch computes as one operation.
     """
     names = {id(value): name for name, value in (*network.named_parameters(), *network.named_buffers())}
     recorder = _Recorder(images, names)
     with recorder:
-        answer = network(images)
-    if isinstance(answer, (tuple, list)):  # auxiliary classifiers come after the main one
-        answer = answer[0]
-    last = recorder.node(answer)
-    found, opaque = _nearest(last) if last is not None else ([], False)
+        output = network(images)
+    if isinstance(output, (tuple, list)):  # auxiliary classifiers come after the main one
+        output = output[0]
+    last = recorder.node(output)
+    nearest, opaque = _nearest(last) if last is not None else ([], False)
     if opaque:
         raise OpaqueHeadError
-    different = {id(head.source): head for head in sorted(found, key=lambda head: -head.ordinal)}
+    different = {id(head.source): head for head in sorted(nearest, key=lambda head: -head.ordinal)}
     heads = sorted(different.values(), key=lambda head: head.ordinal)
-    # Beside a head that takes one vector an image, one that takes many (a token each) only refines its answer.
+    # Beside a head with one vector per image, one with many (one per token) only refines its output.
     vectors = [head for head in heads if len(head.shape) == 2]
     heads = vectors or heads
     if not heads or _chained(heads):
         return None
-    return Traced(tuple(heads), _combination(heads))
+    return Trace(tuple(heads), _combination(heads))
 
 
-def received(network: nn.Module, images: torch.Tensor, traced: Traced) -> torch.Tensor:
-    """What the classifier receives for images: the embeddings, N×D.
+def received(network: nn.Module, images: torch.Tensor, traced: Trace) -> torch.Tensor:
+    """Compute the inputs of the classifier for images: the embeddings, N×D.
 
     Features at many positions (of a feature map, of tokens) are averaged over them. Inputs of several heads are
-    averaged where the heads read one feature space (the class and the distillation token of a transformer), and joined
-    where they do not (branches of different widths, networks of an ensemble).
+    averaged if the heads read one feature space (the class and the distillation token of a transformer), and
+    concatenated if they do not (branches of different widths, networks of an ensemble).
+
+    Args:
+        network: The network that was traced.
+        images: Inputs, N×C×H×W.
+        traced: Its trace.
 
     Raises:
-        LookupError: If the network took another course than when it was traced.
+        LookupError: If the forward pass differs from the one that was traced.
     """
     tap = _Tap({head.ordinal: head for head in traced.heads})
     with tap:
@@ -297,12 +303,12 @@ def received(network: nn.Module, images: torch.Tensor, traced: Traced) -> torch.
 
 
 def pooled(value: torch.Tensor, count: int, features: int | None, *, whole: bool = False) -> torch.Tensor:
-    """Activations as one row per image: positions are averaged.
+    """Reduce activations to one row per image by averaging over positions.
 
     Args:
         value: The activations; one dimension is of images (or of images times positions, images first).
-        count: Images, N.
-        features: Which dimension holds features; None to take all but the first.
+        count: Number of images, N.
+        features: Dimension that holds features; None to flatten all but the first.
         whole: Whether each position is a feature of its own.
 
     Returns:
@@ -323,7 +329,7 @@ def pooled(value: torch.Tensor, count: int, features: int | None, *, whole: bool
     return value.reshape(count, -1, value.shape[-1]).mean(dim=1)
 
 
-def _combination(heads: Sequence[Head]) -> Combination:
+def _combination(heads: Sequence[ClassifierHead]) -> Combination:
     if len(heads) == 1:
         return "one"
     widths = {head.shape[head.features] if head.features is not None else -1 for head in heads}
@@ -331,8 +337,8 @@ def _combination(heads: Sequence[Head]) -> Combination:
     return "mean" if len(widths) == 1 and set.intersection(*trunks) else "joined"
 
 
-def _chained(heads: Sequence[Head]) -> bool:
-    """Whether one of the heads works on what another one made."""
+def _chained(heads: Sequence[ClassifierHead]) -> bool:
+    """Whether one of the heads depends on the output of another."""
     ordinals = {head.ordinal for head in heads}
     seen: set[int] = set()
     waiting = [head.source for head in heads]
@@ -347,14 +353,14 @@ def _chained(heads: Sequence[Head]) -> bool:
     return False
 
 
-def _nearest(start: _Node) -> tuple[list[Head], bool]:
-    """The heads that are reached from a node without passing another, and whether one cannot be looked into."""
+def _nearest(start: _Node) -> tuple[list[ClassifierHead], bool]:
+    """The heads that can be reached from a node without passing another, and whether one of them is opaque."""
     nodes = _nearest_nodes(start)
     return [node.head for node in nodes if node.head is not None], any(node.opaque for node in nodes)
 
 
 def _nearest_nodes(start: _Node) -> list[_Node]:
-    found: list[_Node] = []
+    nodes: list[_Node] = []
     seen: set[int] = set()
     waiting = [start]
     while waiting:
@@ -363,19 +369,19 @@ def _nearest_nodes(start: _Node) -> list[_Node]:
             continue
         seen.add(id(node))
         if node.head is not None or node.opaque:
-            found.append(node)
+            nodes.append(node)
         else:
             waiting += node.made_from
-    return found
+    return nodes
 
 
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors among the arguments, also of a list: einsum takes them either way."""
+    """The tensors among the arguments, including those inside a list, as einsum accepts both."""
     return list(_tensors((args, kwargs)))
 
 
 def _storage(value: torch.Tensor) -> int:
-    """What tells whether two tensors share memory, on every device."""
+    """A key that is equal for two tensors that share memory, on every device."""
     return int(value.untyped_storage()._cdata)
 
 

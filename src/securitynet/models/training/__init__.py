@@ -1,1 +1,1 @@
-"""The parts of the trainer: feeding batches, losses, checkpoints, randomness. `models.training` joins them."""
+"""The trainer: recipes, batches, losses, checkpoints, training defenses, and many small networks at once."""

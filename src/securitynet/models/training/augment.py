@@ -1,6 +1,6 @@
 """Augmentation of whole batches on their device: random horizontal flips, and crops of padded images.
 
-Each sample has its own offsets. They are drawn on the CPU, so that one seed gives the same images on every device.
+Each image has its own offsets. They are drawn on the CPU, so one seed gives the same images on every device.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from securitynet.models.training.recipe import AugmentName
 
 
 def augment(images: torch.Tensor, kind: AugmentName, generator: torch.Generator) -> torch.Tensor:
-    """A randomly changed copy of a batch.
+    """Return a randomly changed copy of a batch.
 
     Args:
         images: N×C×H×W, uint8 in 0 to 255 or floating point in [0, 1], on any device.
         kind: ``none`` returns the images themselves; ``flip`` mirrors each with probability one half; ``crop-flip``
-            first pads by an eighth of the side (4 pixels at 32) with black and cuts a random window of the old size.
-        generator: Of the CPU; decides everything.
+            first pads with black by an eighth of the side (4 pixels at 32) and cuts a random window of the original
+            size.
+        generator: Generator on the CPU, the only source of randomness.
 
     Returns:
         The same shape, type and device.

@@ -1,4 +1,4 @@
-"""One forward pass for many networks of the same layers: batched matrix products where that suffices, else ``vmap``."""
+"""One forward pass for many networks of the same layers: batched matrix products if possible, else ``vmap``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 _PROBED = 3
 
 
-def flattened(networks: Sequence[nn.Module]) -> torch.Tensor:
-    """Parameters of M networks as rows, M×P."""
+def flatten_parameters(networks: Sequence[nn.Module]) -> torch.Tensor:
+    """Flatten the parameters of M networks into rows, M×P."""
     rows = [torch.cat([parameter.detach().flatten() for parameter in network.parameters()]) for network in networks]
     return torch.stack(rows)
 
 
-def put_back(networks: Sequence[nn.Module], weights: torch.Tensor) -> None:
-    """The inverse of `flattened`, in place."""
+def unflatten_parameters(networks: Sequence[nn.Module], weights: torch.Tensor) -> None:
+    """Write the rows of `flatten_parameters` back into the networks, in place."""
     with torch.no_grad():
         for network, row in zip(networks, weights.cpu(), strict=True):
             parameters = list(network.parameters())
@@ -37,10 +37,10 @@ def put_back(networks: Sequence[nn.Module], weights: torch.Tensor) -> None:
 
 
 class Stack(ABC):
-    """Networks of the same layers, run at once.
+    """Networks of the same layers that run together.
 
     Args:
-        weights: Of M networks, M×P, on the device where they run; what is changed in place counts.
+        weights: Weights of M networks, M×P, on the device where they run; in-place changes take effect.
     """
 
     def __init__(self, weights: torch.Tensor) -> None:
@@ -48,27 +48,33 @@ class Stack(ABC):
 
     @abstractmethod
     def logits(self, count: int, rows: Inputs) -> torch.Tensor:
-        """Answers of the first ``count`` networks to rows for each (M×B×…), M×B×K."""
+        """Outputs of the first ``count`` networks for their own rows (M×B×…), M×B×K."""
 
     @abstractmethod
     def gradient(self, count: int, rows: Inputs, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of the first ``count`` networks, detached, and its gradient.
+        """Compute the loss of the first ``count`` networks, detached, and its gradient.
 
-        The gradient, ``count``×P, is overwritten by the next call.
+        Args:
+            count: Number of networks.
+            rows: Inputs, M×B×….
+            loss: Function of the logits, ``count``×B×K, that returns a scalar.
+
+        Returns:
+            The loss, and the gradient, ``count``×P, which the next call overwrites.
         """
 
 
-def stacked(networks: Sequence[nn.Module], weights: torch.Tensor, probe: Inputs) -> Stack:
-    """How to run all networks at once.
+def stack_networks(networks: Sequence[nn.Module], weights: torch.Tensor, probe: Inputs) -> Stack:
+    """Choose how to run all networks together.
 
-    Where linear layers hold all parameters and everything else works along the last dimension, a copy of the network
-    whose linear layers do batched products does what all of them do, at a fraction of what ``vmap`` takes. Whether it
-    does is tried on a few rows.
+    If linear layers hold all parameters and everything else works along the last dimension, a copy of the network with
+    batched linear layers computes the outputs of all networks at a fraction of the cost of ``vmap``. Whether it does is
+    verified on a few rows.
 
     Args:
-        networks: M of the same layers.
-        weights: Of all, M×P, on the device where they will run; see `Stack`.
-        probe: Rows for each, M×B×… with B at least 1.
+        networks: M networks of the same layers.
+        weights: Weights of all networks, M×P, on the device where they will run; see `Stack`.
+        probe: Rows for each network, M×B×… with B at least 1.
     """
     products = _Products.of(networks[0], weights)
     if products is None or not _agrees(products, networks, probe):
@@ -77,10 +83,10 @@ def stacked(networks: Sequence[nn.Module], weights: torch.Tensor, probe: Inputs)
 
 
 class _StackedLinear(nn.Module):
-    """Linear layers of M networks; weights, and where their gradients go, are put in before each pass.
+    """Linear layers of M networks; weights, and the destinations of their gradients, are set before each pass.
 
-    Each is a part of one tensor of all weights (or gradients). Left to autograd, gradients would be made layer by
-    layer, transposed and joined, which took a quarter of the time of a step.
+    Both are parts of one tensor of all weights (or gradients). Left to autograd, gradients would be computed layer by
+    layer, transposed and concatenated, which took a quarter of the time of a step.
     """
 
     weight: torch.Tensor
@@ -101,13 +107,13 @@ class _StackedLinear(nn.Module):
         return result
 
     def product(self, rows: torch.Tensor) -> torch.Tensor:
-        """What the layers answer, M×B×O for M×B×I."""
+        """Outputs of the layers, M×B×O for M×B×I."""
         if self.bias is None:
             return torch.bmm(rows, self.weight.mT)
         return torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight.mT)
 
     def collect(self, rows: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Write the gradients of the weights, or add to them where the layer was used before in this pass."""
+        """Write the gradients of the weights, or add to them if the layer was used before in this pass."""
         if self.filled:
             self.weight_gradient.baddbmm_(gradient.mT, rows)
             if self.bias is not None:
@@ -120,11 +126,11 @@ class _StackedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """The product of linear layers, whose backward pass writes the gradients of the weights where they belong."""
+    """The product of linear layers, whose backward pass writes the gradients of the weights to their destinations."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, anchor: torch.Tensor, layer: _StackedLinear) -> torch.Tensor:
-        """The anchor requires a gradient, so that one is asked for also where the rows need none."""
+        """The anchor requires a gradient, so that autograd calls the backward pass even if the rows need none."""
         ctx.save_for_backward(rows)
         ctx.layer = layer
         return layer.product(rows)
@@ -158,7 +164,7 @@ class _Products(Stack):
 
     @classmethod
     def of(cls, network: nn.Module, weights: torch.Tensor) -> _Products | None:
-        """For networks of that form; None if other layers hold parameters."""
+        """Build the copy for networks of that form; None if other layers hold parameters."""
         places: dict[int, tuple[_StackedLinear, str]] = {}
         root = copy.deepcopy(network)
         shapes = [parameter.shape for parameter in root.parameters()]
@@ -185,7 +191,7 @@ class _Products(Stack):
         value = loss(self.logits(count, rows))
         value.backward()  # type: ignore[no-untyped-call]
         for layer in self._layers:
-            if not layer.filled:  # by nothing that the loss depends on
+            if not layer.filled:  # if the loss does not depend on the layer
                 layer.weight_gradient.zero_()
                 if layer.bias is not None:
                     layer.bias_gradient.zero_()
@@ -214,18 +220,18 @@ def _replaced(module: nn.Module, places: dict[int, tuple[_StackedLinear, str]]) 
 
 
 def _agrees(stack: Stack, networks: Sequence[nn.Module], probe: Inputs) -> bool:
-    """Whether the networks one by one say the same of a few rows."""
+    """Whether the networks one by one give the same outputs for a few rows."""
     with torch.no_grad():
         try:
-            found = stack.logits(len(networks), probe)
+            logits = stack.logits(len(networks), probe)
             for number in range(min(len(networks), _PROBED)):
                 rows = tuple(values[number].cpu() for values in probe)
                 expected = networks[number](*rows)
-                if not torch.allclose(found[number].cpu(), expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+                if not torch.allclose(logits[number].cpu(), expected, rtol=1e-3, atol=1e-4, equal_nan=True):
                     return False
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False
-    return found.shape[:2] == probe[0].shape[:2]
+    return logits.shape[:2] == probe[0].shape[:2]
 
 
 class _Mapped(Stack):
@@ -237,12 +243,12 @@ class _Mapped(Stack):
         shapes = [parameter.shape for parameter in template.parameters()]
         self._lengths = [shape.numel() for shape in shapes]
 
-        def answers(pieces: tuple[torch.Tensor, ...], rows: Inputs) -> torch.Tensor:
+        def compute_logits(pieces: tuple[torch.Tensor, ...], rows: Inputs) -> torch.Tensor:
             values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
             result: torch.Tensor = functional_call(template, values, rows)
             return result
 
-        self._answers = vmap(answers)
+        self._compute_all = vmap(compute_logits)
 
     @override
     def logits(self, count: int, rows: Inputs) -> torch.Tensor:
@@ -256,5 +262,5 @@ class _Mapped(Stack):
         return value.detach(), gradient
 
     def _logits(self, weights: torch.Tensor, rows: Inputs) -> torch.Tensor:
-        result: torch.Tensor = self._answers(torch.split(weights, self._lengths, dim=1), rows)
+        result: torch.Tensor = self._compute_all(torch.split(weights, self._lengths, dim=1), rows)
         return result

@@ -1,4 +1,4 @@
-"""Batches of images on the device: moved there once in whole if they fit, else fetched one batch ahead."""
+"""Batches of images on the device: all images are moved there at once if they fit, else fetched one batch ahead."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Images
 
 RESIDENT_BYTES = 2 << 30
-"""Images that have to be decoded are kept in main memory up to this size, 2 GiB."""
+"""Largest size of decoded images that are stored in main memory, 2 GiB."""
 
 
 class Feed:
-    """Chosen images in the order asked for.
+    """Provides selected images in any requested order.
 
     Args:
         images: N×C×H×W, a tensor (uint8, or floating point in [0, 1]) or any other `Images`.
-        indices: Which of them, M int64; positions given later count along these. None for all.
-        device: Where batches are wanted.
+        indices: The selected images, M int64; later positions refer to them. None for all.
+        device: Device of the batches.
     """
 
     def __init__(self, images: Images, indices: NDArray[np.int64] | None, device: torch.device) -> None:
@@ -43,9 +43,9 @@ class Feed:
         return len(self._indices)
 
     def fetch(self, positions: torch.Tensor) -> torch.Tensor:
-        """The images at ``positions`` (int64 on the CPU, each in [0, M)), on the device; none for no positions."""
+        """The images at ``positions`` (int64 on the CPU, each in [0, M)), on the device."""
         if not len(positions):
-            return self.fetch(torch.zeros(1, dtype=torch.int64))[:0]  # in the shape and the type of the others
+            return self.fetch(torch.zeros(1, dtype=torch.int64))[:0]  # with the shape and type of the others
         if self._resident is not None:
             return self._resident[positions.to(self._device)]
         indices = self._indices[positions]
@@ -54,9 +54,9 @@ class Feed:
         return self._images[indices].to(self._device)
 
     def batches(self, groups: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(positions, images) for each group of positions.
+        """Yield (positions, images) for each group of positions.
 
-        Images that must be decoded are fetched one batch ahead, while the network is busy with the batch before.
+        Images that must be decoded are fetched one batch ahead, while the network processes the batch before.
         """
         if self._resident is not None or isinstance(self._images, torch.Tensor):
             for positions in groups:
@@ -74,7 +74,7 @@ class Feed:
 
 
 def _gather(images: Images, indices: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The images at ``indices`` on the device, brought there piece by piece: no second copy fills the main memory."""
+    """Move the images at ``indices`` to the device piece by piece, so that no second copy fills the main memory."""
     pieces = torch.split(indices, 1024)
     first = images[pieces[0]]
     gathered = torch.empty((len(indices), *first.shape[1:]), dtype=first.dtype, device=device)
@@ -86,10 +86,10 @@ def _gather(images: Images, indices: torch.Tensor, device: torch.device) -> torc
 
 
 def training_batches(count: int, size: int, order: torch.Tensor | None = None) -> list[torch.Tensor]:
-    """Positions in batches of ``size``; a single record that is left over joins the batch before it.
+    """Split positions into batches of ``size``; a single remaining record joins the batch before it.
 
-    A batch of one would make batch norms fail (or learn from one image), and dropping it would train on fewer records
-    than the split says.
+    A batch of one record would make batch norms fail (or learn from one image), and dropping it would train on fewer
+    records than the split states.
 
     Args:
         count: Number of records.
@@ -104,8 +104,8 @@ def training_batches(count: int, size: int, order: torch.Tensor | None = None) -
 
 
 def _room(device: torch.device) -> int:
-    """Bytes of images that may stay on a device."""
+    """Bytes of images that may be stored on a device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free) // 2  # the rest is for the network and its activations
+        return int(free) // 2  # the rest is left to the network and its activations
     return RESIDENT_BYTES

@@ -24,7 +24,7 @@ _SHARE_OF_TIME = 0.05
 
 
 @dataclass
-class State:
+class TrainingState:
     """Everything that a run needs to resume after an epoch.
 
     Attributes:
@@ -78,7 +78,7 @@ class CheckpointFile:
         """
         return self._cost <= _SHARE_OF_TIME * (time.monotonic() - self._written)
 
-    def write(self, state: State) -> None:
+    def write(self, state: TrainingState) -> None:
         """Store a state; the existing file becomes the previous one."""
         start = time.monotonic()
         buffer = io.BytesIO()
@@ -90,7 +90,7 @@ class CheckpointFile:
         self._written = time.monotonic()
         self._cost = self._written - start
 
-    def read(self, fingerprint: str) -> State | None:
+    def read(self, fingerprint: str) -> TrainingState | None:
         """Read the latest intact state of the run with this fingerprint, with tensors on the CPU; None without one."""
         for path in (self.path, self.previous):
             try:
@@ -103,7 +103,7 @@ class CheckpointFile:
             elif values.pop("format") != _FORMAT or values["fingerprint"] != fingerprint:
                 self.note(f"The checkpoint {path.name} belongs to another run (recipe, data or seed) and is ignored.")
             else:
-                return State(**values)
+                return TrainingState(**values)
         return None
 
     def remove(self) -> None:

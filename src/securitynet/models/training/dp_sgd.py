@@ -1,8 +1,8 @@
-"""DP-SGD (Abadi et al., 2016): Poisson batches, clipped gradients of each record, Gaussian noise, and its accounting.
+"""DP-SGD (Abadi et al., 2016): Poisson batches, clipped per-sample gradients, Gaussian noise, and its accounting.
 
-Gradients of single records, clipping, noise and the accountants are Opacus'. The loop, its randomness and its
-checkpoints are the trainer's, so that a run that is killed goes on bit for bit: an epoch that is done again draws the
-same records and the same noise, which spends nothing a second time.
+Opacus computes the per-sample gradients, the clipping and the noise, and provides the accountants. The loop, its
+randomness and its checkpoints are the trainer's, so that a killed run resumes bit for bit: a repeated epoch draws the
+same records and the same noise, which spends no further privacy budget.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ GHOST_BATCH = 256
 """Records at once under ghost clipping, which holds no gradients of single records."""
 
 GHOST_WEIGHTS = 4_000_000
-"""Weights from which on ghost clipping is chosen: it takes about as long (benchmarks/defenses_dp_sgd.py), and no more
+"""Number of weights from which ghost clipping is used: it takes as long (benchmarks/defenses_dp_sgd.py), and no more
 memory than plain training."""
 
 
 class Privacy(Record):
-    """What a training with DP-SGD spent, for the model's record.
+    """The privacy budget that a training with DP-SGD spent, for the model record.
 
     Attributes:
-        epsilon: Spent, at ``delta``, for adding or removing one record.
+        epsilon: Spent epsilon, at ``delta``, for adding or removing one record.
         delta: Probability that the bound does not hold.
-        accountant: Whose bound it is: ``rdp`` and ``prv`` are Opacus'; ``zcdp`` is a figure to compare with papers.
+        accountant: Which bound it is: ``rdp`` and ``prv`` are Opacus'; ``zcdp`` is for comparison with papers.
         noise_multiplier: Deviation of the noise, divided by the clipping bound.
         clipping_bound: Largest Euclidean norm of one record's gradient.
         sample_rate: Probability with which each record joins a batch.
-        steps: Gradient steps taken.
-        records: Training records.
-        secret_noise: Whether the noise came from a seed that is kept nowhere.
-        clipping: How gradients of single records were clipped.
+        steps: Number of gradient steps.
+        records: Number of training records.
+        secret_noise: Whether the seed of the noise was discarded.
+        clipping: How per-sample gradients were clipped.
     """
 
     epsilon: float
@@ -66,7 +66,12 @@ class Privacy(Record):
 
 
 def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
-    """Sampling rate, and steps in an epoch, so that an epoch expects each record once.
+    """Compute sampling rate and steps per epoch, such that an epoch uses each record once on average.
+
+    Args:
+        records: Number of training records.
+        batch_size: Expected records per batch.
+        epochs: Number of epochs.
 
     Raises:
         ConfigurationError: If a batch would hold more than all records.
@@ -79,19 +84,18 @@ def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
 
 
 def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    """Epsilon after so many steps.
+    """Compute epsilon after a number of steps.
 
     Args:
         accountant: ``rdp`` or ``prv``, Opacus' accountants of the Poisson-subsampled Gaussian mechanism; or ``zcdp``.
         noise_multiplier: Deviation of the noise, divided by the clipping bound.
         sample_rate: Probability with which a record joins a batch.
-        steps: How many.
-        delta: At which delta.
+        steps: Number of steps.
+        delta: Probability that the bound does not hold, in (0, 1).
 
-    The ``zcdp`` figure composes one Gaussian mechanism for each time that a record is used (``sample_rate · steps``
-    times): rho = uses / (2 · noise²), epsilon = rho + 2 · sqrt(rho · ln(1/delta)) (Bun and Steinke, 2016, propositions
-    1.3 and 1.6). That is exact for batches which each record joins once an epoch; under Poisson sampling it is no
-    bound.
+    The ``zcdp`` value composes one Gaussian mechanism for each use of a record (``sample_rate · steps`` uses): rho =
+    uses / (2 · noise²), epsilon = rho + 2 · sqrt(rho · ln(1/delta)) (Bun and Steinke, 2016, propositions 1.3 and 1.6).
+    That is exact for batches that each record joins once per epoch; under Poisson sampling it is not a bound.
     """
     if accountant == "zcdp":
         rho = sample_rate * steps / (2 * noise_multiplier**2)
@@ -102,11 +106,18 @@ def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: floa
 
 
 @functools.cache
-def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
-    """The noise multiplier with which so many steps spend at most ``epsilon``, and hardly less.
+def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
+    """Find the noise multiplier with which a number of steps spends ``epsilon`` or slightly less.
+
+    Args:
+        accountant: ``rdp``, ``prv`` or ``zcdp``; see `spent`.
+        epsilon: Privacy budget, above 0.
+        sample_rate: Probability with which a record joins a batch.
+        steps: Number of steps.
+        delta: Probability that the bound does not hold, in (0, 1).
 
     Raises:
-        ConfigurationError: If no noise suffices.
+        ConfigurationError: If no noise is sufficient.
     """
     if accountant == "zcdp":
         log = math.log(1 / delta)
@@ -117,7 +128,7 @@ def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, st
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of orders at the edge, while noise is searched that is far off
-            found = get_noise_multiplier(
+            multiplier = get_noise_multiplier(
                 target_epsilon=epsilon,
                 target_delta=delta,
                 sample_rate=sample_rate,
@@ -130,19 +141,20 @@ def noise_for(accountant: AccountantName, epsilon: float, sample_rate: float, st
             f"No noise brings epsilon down to {epsilon:g} at delta {delta:g} with {steps} steps.",
             hint="Allow a larger epsilon, or train fewer epochs.",
         ) from error
-    return float(found)
+    return float(multiplier)
 
 
 class PrivateSteps(Procedure):
-    """Steps of DP-SGD.
+    """The training procedure of DP-SGD.
 
     Args:
         noise_multiplier: Deviation of the noise, divided by the clipping bound.
         clipping_bound: Largest norm of one record's gradient.
-        accountant: Who counts.
-        delta: At which delta.
-        clipping: How gradients of single records are clipped; the outcome is the same.
-        secret_noise: Draw records and noise from a seed that is kept in the checkpoint only, and not from the recipe's.
+        accountant: Accountant of the privacy budget; see `spent`.
+        delta: Probability that the bound does not hold, in (0, 1).
+        clipping: How per-sample gradients are clipped; the result is the same.
+        secret_noise: Whether records and noise are drawn from a seed that is stored in the checkpoint only, and not
+            from the recipe's seed.
     """
 
     def __init__(
@@ -178,7 +190,7 @@ class PrivateSteps(Procedure):
 
     @override
     def begin(self, run: Run) -> None:
-        """Let Opacus watch the layers."""
+        """Attach Opacus' hooks to the layers."""
         from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
         from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
@@ -192,7 +204,7 @@ class PrivateSteps(Procedure):
         self.part = GHOST_BATCH if ghost else max(1, GRADIENT_NUMBERS // weights)
         self.sample_rate, self.steps = plan_steps(len(run.feed), run.recipe.batch_size, run.recipe.epochs)
         for layer in run.module.modules():
-            if getattr(layer, "inplace", False):  # what hooks have seen must not be overwritten
+            if getattr(layer, "inplace", False):  # tensors that hooks have recorded must not be overwritten
                 layer.inplace = False  # type: ignore[assignment]
         if ghost:
             bound = {"max_grad_norm": self.clipping_bound, "use_ghost_clipping": True}
@@ -212,7 +224,7 @@ class PrivateSteps(Procedure):
 
     @override
     def end(self, run: Run) -> None:
-        """Nothing of Opacus' stays in the network."""
+        """Remove everything of Opacus from the network."""
         if not hasattr(self, "_hooks"):
             return
         self._hooks.cleanup()
@@ -226,12 +238,12 @@ class PrivateSteps(Procedure):
 
     @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        """Each record joins each batch with the same probability; a batch may be empty."""
+        """Draw the batches: each record joins each batch with the same probability, so a batch may be empty."""
         seed = run.recipe.seed if self._secret is None else self._secret
         self._noise.manual_seed(derived_seed(seed, "dp-sgd noise", epoch))
         draws = generator(seed, "dp-sgd sampling", epoch)
         count = len(run.feed)
-        # Doubles: the smallest rates must not be rounded.
+        # Double precision: the smallest rates must not be rounded.
         return [
             (torch.rand(count, generator=draws, dtype=torch.float64) < self.sample_rate).nonzero().flatten()
             for _ in range(self.steps)
@@ -241,7 +253,7 @@ class PrivateSteps(Procedure):
     def step(
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch that is too large to hold its gradients is taken in parts."""
+        """Update the weights; a batch whose gradients do not fit in memory is processed in parts."""
         if not len(batch):
             self._step_without_records()
             return torch.zeros((), device=run.device), torch.zeros((0, 1), device=run.device)
@@ -266,7 +278,7 @@ class PrivateSteps(Procedure):
 
     @override
     def state(self) -> dict[str, Any]:
-        """What was spent so far, and the secret seed if there is one."""
+        """The budget spent so far, and the secret seed if there is one."""
         return {"history": [list(entry) for entry in self._keeper.history], "secret": self._secret}
 
     @override
@@ -275,7 +287,7 @@ class PrivateSteps(Procedure):
         self._secret = state["secret"]
 
     def privacy(self, records: int) -> Privacy:
-        """What was spent, by the steps that the accountant saw."""
+        """The spent budget, according to the steps that the accountant recorded."""
         steps = sum(int(entry[2]) for entry in self._keeper.history)
         if self.accountant == "zcdp":
             epsilon = spent("zcdp", self.noise_multiplier, self.sample_rate, steps, self.delta)
@@ -295,7 +307,7 @@ class PrivateSteps(Procedure):
         )
 
     def _ghost_backward(self, each: torch.Tensor) -> None:
-        """Two backward passes: one for the norms of single gradients, one for the sum of the clipped ones."""
+        """Two backward passes: one for the norms of per-sample gradients, one for the sum of the clipped ones."""
         self._hooks.enable_hooks()
         each.mean().backward(retain_graph=True)  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad(set_to_none=True)
@@ -305,7 +317,7 @@ class PrivateSteps(Procedure):
         self._hooks.enable_hooks()
 
     def _step_without_records(self) -> None:
-        """A batch that nobody joined: only noise."""
+        """Update the weights with noise only, for an empty batch."""
         self._optimizer.zero_grad(set_to_none=True)
         for parameter in self._optimizer.params:
             if self.used == "ghost":
@@ -317,7 +329,7 @@ class PrivateSteps(Procedure):
 
 
 def unsupported_layers(module: nn.Module) -> list[str]:
-    """Kinds of layers in a network whose gradients of single records do not exist, such as batch norms; sorted."""
+    """Types of layers in a network that have no per-sample gradients, such as batch norms; sorted."""
     from opacus.validators import ModuleValidator
 
     return sorted(
@@ -328,10 +340,10 @@ def unsupported_layers(module: nn.Module) -> list[str]:
 
 
 def with_group_norms(module: nn.Module) -> nn.Module:
-    """A copy of a network in which Opacus' validator has replaced batch norms by group norms.
+    """Copy a network and replace its batch norms by group norms, with Opacus' validator.
 
     Raises:
-        ConfigurationError: If the network has other layers that DP-SGD cannot handle.
+        ConfigurationError: If the network has other layers that DP-SGD does not support.
     """
     from opacus.validators import ModuleValidator
 
@@ -352,5 +364,5 @@ def _accountant(name: AccountantName) -> Any:
 
 def _epsilon(keeper: Any, delta: float) -> float:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Optimal order")  # the bound holds; it could be a little tighter
+        warnings.filterwarnings("ignore", message="Optimal order")  # the bound holds, but could be slightly tighter
         return float(keeper.get_epsilon(delta=delta))

@@ -1,7 +1,7 @@
-"""Many small networks trained at once: one batched product for all, instead of a loop (docs/architecture.md, "Speed").
+"""Many small networks trained together: one batched product for all instead of a loop (docs/architecture.md, "Speed").
 
-The networks have the same layers; their data, its size, their initial weights and their order of records differ. What
-comes out is what each would learn alone, but for rounding: a network whose epoch is over waits for the others.
+The networks have the same layers; their data, its size, their initial weights and their order of records differ. The
+result is what each would learn alone, up to rounding: a network whose epoch is complete waits for the others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.training.batched import Inputs, flattened, put_back, stacked
-from securitynet.models.training.checkpoints import CheckpointFile, State
+from securitynet.models.training.batched import Inputs, flatten_parameters, stack_networks, unflatten_parameters
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.randomness import generator
 from securitynet.records import Record
 
@@ -40,9 +40,9 @@ class EnsembleTraining(Record):
 
     Attributes:
         epochs: Passes over the records.
-        batch_size: Records a batch; the last batch of an epoch may be smaller.
-        learning_rate: Of Adam.
-        weight_decay: Of Adam (added to the gradient).
+        batch_size: Records per batch; the last batch of an epoch may be smaller.
+        learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay of Adam (added to the gradient).
     """
 
     epochs: int = Field(default=50, ge=1)
@@ -64,22 +64,22 @@ def train_together(
     cache: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Train networks of one architecture in place, each on its own records; they are left on the CPU, evaluating.
+    """Train networks of one architecture in place, each on its own records; leave them on the CPU, in evaluation mode.
 
-    All records lie on the device at once; inputs that several networks share (the same tensors) lie there once.
+    All records are on the device at once; inputs that several networks share (the same tensors) are there once.
 
     Args:
-        networks: M networks from rows of their inputs to logits. They may hold neither buffers (batch norm) nor
+        networks: M networks from rows of their inputs to logits. They may have neither buffers (batch norm) nor
             randomness (dropout).
-        inputs: For each network a tuple of float tensors.
-        labels: For each network N_m int64 classes.
-        training: How.
-        seeds: Of the order of records, one per network.
-        weights: For each network, N_m weights of its records in the loss, of mean 1; all 1 if None.
-        rows: For each network, which rows of its inputs its N_m records are; all of them, in order, if None.
+        inputs: For each network, a tuple of float tensors.
+        labels: For each network, N_m int64 classes.
+        training: How to train.
+        seeds: Seeds of the order of records, one per network.
+        weights: For each network, N_m weights of its records in the loss, with mean 1; all 1 if None.
+        rows: For each network, the rows of its inputs that are its N_m records; all of them, in order, if None.
         device: Where to train.
-        cache: Folder in which a training of more than `SAVE_SECONDS` leaves a checkpoint, from which it goes on if it
-            is killed; None leaves none.
+        cache: Folder in which a training of more than `SAVE_SECONDS` stores a checkpoint, from which it resumes if it
+            is killed; None stores none.
         progress: Called with (epochs done, epochs in all).
 
     Raises:
@@ -89,12 +89,12 @@ def train_together(
     chosen = [torch.arange(len(values[0])) for values in inputs] if rows is None else list(rows)
     _check(networks, chosen, inputs, labels)
     shares = weights or [torch.ones(len(values)) for values in labels]
-    start = flattened(networks)
+    start = flatten_parameters(networks)
     checkpoint = None
     if cache is not None:
         fingerprint = _fingerprint(start, inputs, chosen, labels, shares, training, seeds)
         checkpoint = _Checkpoint(cache / "networks" / fingerprint[:32] / "checkpoint", fingerprint)
-    # Largest first: those that still have records in a batch are then the first ones, and only they are computed.
+    # Largest first: the networks with records in a batch are then the first ones, and only they are computed.
     falling = sorted(range(len(networks)), key=lambda number: -len(labels[number]))
     networks, inputs, chosen, labels, shares, start, seeds = (
         [networks[number] for number in falling],
@@ -107,7 +107,7 @@ def train_together(
     )
     place = resolve_device(device)
     with torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
-        # Copies, because tensors that were made under inference mode cannot be trained with.
+        # Copies, because tensors made under inference mode cannot be used for training.
         run = _Run(networks, start.clone().to(place), _Records.of(inputs, chosen, labels, shares, place), training)
         done = checkpoint.restore(run) if checkpoint else 0
         for epoch in range(done, training.epochs):
@@ -124,7 +124,7 @@ def train_together(
                 checkpoint.maybe_write(run, epoch + 1)
             if progress:
                 progress(epoch + 1, training.epochs)
-    put_back(networks, run.weights)
+    unflatten_parameters(networks, run.weights)
     for network in networks:
         network.eval()
     if checkpoint:
@@ -133,14 +133,14 @@ def train_together(
 
 @dataclass(frozen=True, eq=False)
 class _Records:
-    """The records of all networks, one after the other, on the device.
+    """The records of all networks, concatenated, on the device.
 
     Attributes:
         data: Inputs; those that networks share are there once.
         at: Row of ``data`` of each record.
-        labels: Of each record.
+        labels: Label of each record.
         shares: Weight in the loss of each record.
-        starts: Where the records of each network start, M.
+        starts: Position of the first record of each network, M.
     """
 
     data: Inputs
@@ -178,10 +178,10 @@ class _Run:
     """Weights, optimizer and records of all networks.
 
     Args:
-        networks: The networks; only their form is used.
-        weights: Of all, M×P on the device, changed in place.
-        records: What they learn from.
-        training: How.
+        networks: The networks; only their architecture is used.
+        weights: Weights of all networks, M×P on the device, changed in place.
+        records: Their training records.
+        training: How to train.
     """
 
     def __init__(
@@ -190,22 +190,22 @@ class _Run:
         self.weights = weights
         self._records = records
         self._batch_size = training.batch_size
-        # One row of weights per network: Adam is a handful of operations on each, however many layers it has.
+        # One row of weights per network: Adam then takes a few operations, however many layers there are.
         self._rows = [row.requires_grad_() for row in weights.detach().unbind()]
         self.optimizer = torch.optim.Adam(
             self._rows, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
         )
         first = records.at[records.starts.to(records.at.device)]
         probe = tuple(values[first].unsqueeze(1) for values in records.data)
-        self._stack = stacked(networks, weights, probe)
+        self._stack = stack_networks(networks, weights, probe)
 
     def epoch(self, orders: Sequence[torch.Tensor]) -> bool:
-        """One pass over the records of each network in an order, the longest first; whether all losses were finite."""
+        """Train one epoch, each network in its order, the largest first; whether all losses were finite."""
         records = self._records
         place = records.at.device
         size = self._batch_size
         lengths = torch.tensor([len(order) for order in orders])
-        padded = nn.utils.rnn.pad_sequence(list(orders), batch_first=True)  # a padded record does not count
+        padded = nn.utils.rnn.pad_sequence(list(orders), batch_first=True)  # padding has no weight
         there = torch.arange(padded.shape[1]) < lengths[:, None]
         in_batch = (lengths[:, None] - torch.arange(padded.shape[1]) // size * size).clamp(1, size)
         positions = (padded + records.starts[:, None]).to(place)
@@ -223,11 +223,11 @@ class _Run:
             def loss(logits: torch.Tensor, wanted: torch.Tensor = wanted, share: torch.Tensor = share) -> torch.Tensor:
                 return functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none") @ share
 
-            found, gradient = self._stack.gradient(active, rows, loss)
+            value, gradient = self._stack.gradient(active, rows, loss)
             for number, row in enumerate(self._rows):
                 row.grad = gradient[number] if number < active else None
             self.optimizer.step()
-            total += found
+            total += value
         return bool(torch.isfinite(total))
 
 
@@ -240,7 +240,7 @@ class _Checkpoint:
         self._last = time.monotonic()
 
     def restore(self, run: _Run) -> int:
-        """Put the last state into a run; the epochs that it has done."""
+        """Restore the last state of a run; returns the number of completed epochs."""
         state = self._file.read(self._fingerprint) if self._file.exists else None
         if state is None:
             return 0
@@ -255,7 +255,7 @@ class _Checkpoint:
             return
         weights = {"weights": run.weights.detach().cpu()}
         self._file.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write(State(self._fingerprint, done, weights, run.optimizer.state_dict(), "[]"))
+        self._file.write(TrainingState(self._fingerprint, done, weights, run.optimizer.state_dict(), "[]"))
         self._last = time.monotonic()
 
     def remove(self) -> None:
@@ -266,7 +266,13 @@ class _Checkpoint:
 
 
 def predict(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> torch.Tensor:
-    """Logits of a network on the CPU for rows of its inputs, N×K."""
+    """Logits of a network on the CPU for rows of its inputs, N×K.
+
+    Args:
+        network: The network, in evaluation mode.
+        inputs: A tuple of float tensors with N rows each.
+        batch_size: Rows per forward pass.
+    """
     count = len(inputs[0])
     with torch.inference_mode():
         rows = [
@@ -285,7 +291,7 @@ def _fingerprint(
     training: EnsembleTraining,
     seeds: Sequence[int],
 ) -> str:
-    """Of all that decides what is learned."""
+    """Digest of everything that determines the result."""
     digest = hashlib.sha256(f"{_VERSION} {training.model_dump_json()} {list(seeds)}".encode())
     seen: dict[int, int] = {}
     for value in (start, *(v for values in inputs for v in values), *rows, *labels, *shares):

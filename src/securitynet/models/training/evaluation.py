@@ -20,14 +20,14 @@ _BATCH = 256
 def evaluate_feed(
     module: nn.Module, feed: Feed, targets: torch.Tensor, recipe: Recipe, preprocessing: Preprocessing
 ) -> tuple[float, float]:
-    """Mean loss of a recipe, and accuracy; the network is left in the mode it was in.
+    """Compute the mean loss of a recipe, and the accuracy; the network's mode is restored.
 
     Args:
-        module: On the feed's device.
+        module: The network, on the feed's device.
         feed: The images.
-        targets: On the same device, as `losses.check_targets` returns them.
-        recipe: Names the loss.
-        preprocessing: Between an image and the network's input.
+        targets: Labels or posteriors on the same device, as `losses.check_targets` returns them.
+        recipe: The recipe that names the loss.
+        preprocessing: Applied to images before the network.
     """
     training = module.training
     module.eval()
@@ -37,7 +37,7 @@ def evaluate_feed(
         with torch.inference_mode(), explained_errors():
             for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), max(recipe.batch_size, _BATCH))):
                 wanted = targets[positions.to(targets.device)]
-                logits = main_output(module(preprocessing(batch)))
+                logits = take_main_output(module(preprocessing(batch)))
                 losses.check_outputs(logits, targets)
                 loss_sum += losses.batch_loss(logits, wanted, recipe) * len(positions)
                 correct += (logits.argmax(dim=1) == losses.classes_of(wanted)).sum()
@@ -46,8 +46,8 @@ def evaluate_feed(
     return float(loss_sum) / len(feed), int(correct) / len(feed)
 
 
-def main_output(outputs: object) -> torch.Tensor:
-    """The logits among what a network returns."""
+def take_main_output(outputs: object) -> torch.Tensor:
+    """The logits in the return value of a network."""
     try:
         return take_scores(outputs, "The network")
     except TargetError as error:

@@ -1,4 +1,4 @@
-"""Digests that tell whether a checkpoint belongs to a run."""
+"""Digests that show whether a checkpoint belongs to a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from securitynet.models.sources.weights import state_checksum
 from securitynet.models.training.recipe import Recipe
 
 
-def images_digest(images: Images, indices: NDArray[np.int64] | None, preprocessing: Preprocessing) -> str:
-    """SHA-256 of the chosen images, and of what happens to them before they reach the network."""
+def hash_images(images: Images, indices: NDArray[np.int64] | None, preprocessing: Preprocessing) -> str:
+    """SHA-256 of the selected images and of their preprocessing.
+
+    Args:
+        images: N×C×H×W.
+        indices: The selected images, int64.
+        preprocessing: Applied to images before the network.
+    """
     digest = hashlib.sha256(repr((tuple(images.shape), preprocessing.canonical())).encode())
     indices = np.arange(images.shape[0], dtype=np.int64) if indices is None else indices
     for start in range(0, len(indices), 4096):
@@ -26,31 +32,31 @@ def images_digest(images: Images, indices: NDArray[np.int64] | None, preprocessi
     return digest.hexdigest()
 
 
-def run_fingerprint(
+def compute_run_fingerprint(
     recipe: Recipe, data: str, indices: NDArray[np.int64], targets: torch.Tensor, held: str, module: nn.Module
 ) -> str:
-    """32 hexadecimal digits over all that decides a run's weights.
+    """32 hexadecimal digits over everything that determines a run's weights.
 
     Args:
-        recipe: With its seed.
+        recipe: The recipe, with its seed.
         data: Digest of the images.
-        indices: Training records.
-        targets: Of these records, on the CPU.
+        indices: Training records, int64.
+        targets: Targets of these records, on the CPU.
         held: Digest of the validation records; empty if there are none.
-        module: With its initial weights.
+        module: The network with its initial weights.
     """
     return stable_hash(
         {
             "recipe": recipe.model_dump(mode="json"),
             "data": data,
             "indices": hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest(),
-            "targets": tensor_digest(targets),
+            "targets": hash_tensor(targets),
             "validation": held,
             "weights": state_checksum(module.state_dict(), type(module).__qualname__),
         }
     )
 
 
-def tensor_digest(values: torch.Tensor) -> str:
+def hash_tensor(values: torch.Tensor) -> str:
     """SHA-256 of the values of a tensor."""
     return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -30,9 +30,9 @@ from securitynet.models.targets.optimise import memory_format
 from securitynet.models.training import losses
 from securitynet.models.training.augment import augment
 from securitynet.models.training.batches import Feed
-from securitynet.models.training.checkpoints import CheckpointFile, State
-from securitynet.models.training.evaluation import evaluate_feed, main_output
-from securitynet.models.training.fingerprint import images_digest, run_fingerprint, tensor_digest
+from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
+from securitynet.models.training.evaluation import evaluate_feed, take_main_output
+from securitynet.models.training.fingerprint import compute_run_fingerprint, hash_images, hash_tensor
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
 from securitynet.randomness import derived_seed, generator, isolated
@@ -149,11 +149,11 @@ def fit(
     file = CheckpointFile(checkpoint, note) if checkpoint else None
     fingerprint = ""
     if file:
-        data = data_fingerprint or images_digest(images, indices, preprocessing)
-        aside_digest = tensor_digest(held[1]) if held else ""
+        data = data_fingerprint or hash_images(images, indices, preprocessing)
+        aside_digest = hash_tensor(held[1]) if held else ""
         if validation is not None:
-            aside_digest += images_digest(validation[0], None, preprocessing)
-        fingerprint = run_fingerprint(recipe, data, indices, values, aside_digest, module)
+            aside_digest += hash_images(validation[0], None, preprocessing)
+        fingerprint = compute_run_fingerprint(recipe, data, indices, values, aside_digest, module)
         if procedure is not None:
             fingerprint = stable_hash([fingerprint, procedure.identity()])
     with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
@@ -248,7 +248,7 @@ class _Run:
     def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         """Compute logits, N×K, for images as the feed returns them; of the network, or of a wrapper."""
         inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
-        logits = main_output((module or self.module)(inputs))
+        logits = take_main_output((module or self.module)(inputs))
         if not self._checked:
             losses.check_outputs(logits, self.targets)
             self._checked = True
@@ -272,8 +272,8 @@ class _Run:
             self.best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         history["stopped_early"] = len(earlier) - best >= self.recipe.patience
 
-    def state(self, fingerprint: str) -> State:
-        return State(
+    def state(self, fingerprint: str) -> TrainingState:
+        return TrainingState(
             fingerprint,
             self.history.epochs_run,
             self.module.state_dict(),
@@ -283,7 +283,7 @@ class _Run:
             self.procedure.state(),
         )
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         self.module.load_state_dict(state.module)
         self.optimizer.load_state_dict(state.optimizer)
         self.history = History.model_validate_json(state.history)

@@ -1,4 +1,4 @@
-"""Losses of the trainer. Like is matched with like: posteriors with posteriors, never with logits."""
+"""Losses of the trainer. Posteriors are compared with posteriors, never with logits."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _SUM_TOLERANCE = 1e-3
 
 
 def check_targets(targets: torch.Tensor | NDArray[np.generic], count: int, recipe: Recipe) -> torch.Tensor:
-    """Targets in the form that `batch_loss` takes.
+    """Convert targets to the form that `batch_loss` takes.
 
     Args:
         targets: Labels, N integers from 0; or posteriors, N×K, rows summing to 1 (to 1e-3).
         count: N, the number of records.
-        recipe: Decides which of them its loss takes.
+        recipe: Its loss decides which of the two is accepted.
 
     Returns:
         int64 labels, or float32 posteriors; for the loss ``kl`` those at its temperature.
 
     Raises:
-        ConfigurationError: If the loss does not take such targets, or they are not what they should be.
+        ConfigurationError: If the loss does not accept such targets, or they are invalid.
     """
     values = torch.as_tensor(targets)
     if len(values) != count:
@@ -47,7 +47,7 @@ def check_targets(targets: torch.Tensor | NDArray[np.generic], count: int, recip
             "Soft training targets must be posteriors: each row must sum to 1.", hint="Pass posteriors, not logits."
         )
     if recipe.loss == "kl" and recipe.temperature != 1:
-        # Posteriors tell the logits up to a constant per row, which the softmax removes again.
+        # Posteriors determine the logits up to a constant per row, which the softmax removes again.
         values = (values.clamp_min(torch.finfo(torch.float32).tiny).log() / recipe.temperature).softmax(dim=1)
     return values
 
@@ -60,24 +60,24 @@ def check_outputs(logits: torch.Tensor, targets: torch.Tensor) -> None:
     classes = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
     if (targets.ndim == 2 and logits.shape[1] != classes) or logits.shape[1] < classes:
         raise ModelError(
-            f"The network tells {logits.shape[1]} classes apart, and the training targets have {classes}.",
+            f"The network has {logits.shape[1]} classes, and the training targets have {classes}.",
             hint="Build the architecture with the number of classes of the dataset.",
         )
 
 
 def batch_loss(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Mean loss of a batch, a scalar with gradient.
+    """Compute the mean loss of a batch, a scalar with gradient.
 
     - ``cross-entropy``: on labels or posteriors, with label smoothing.
     - ``mse``: squared difference between posteriors, **summed over classes** and averaged over records, so that the
-      gradient does not vanish as classes are many.
+      gradient does not vanish with many classes.
     - ``kl``: divergence of the network's posteriors at the temperature from the targets (which are at that temperature
       already), times the temperature squared (Hinton et al., 2015), so that gradients keep their size.
 
     Args:
         logits: N×K.
-        targets: As `check_targets` returns them.
-        recipe: Names the loss.
+        targets: Targets as `check_targets` returns them.
+        recipe: The recipe that names the loss.
     """
     if recipe.loss == "cross-entropy":
         return functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)

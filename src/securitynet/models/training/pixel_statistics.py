@@ -1,4 +1,4 @@
-"""Mean and deviation of images, exactly, from counts of byte values."""
+"""Mean and deviation of images, computed exactly from counts of byte values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SMALLEST_DEVIATION = 1e-3
 
 
 def standardising(dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:
-    """The normalisation that gives each channel of the chosen images mean 0 and deviation 1.
+    """The normalisation that gives each channel of the selected images mean 0 and deviation 1.
 
     Args:
-        dataset: Where the images are.
-        indices: Which of them: the training part, and nothing that the network must not have seen.
+        dataset: The dataset that holds the images.
+        indices: The training records: no record that the network must not be trained on.
 
     Returns:
         Means and deviations for images in [0, 1], rounded to 4 digits.
@@ -30,7 +30,7 @@ def standardising(dataset: ImageDataset, indices: NDArray[np.int64]) -> Preproce
     values = np.arange(256) / 255
     mean = counts @ values / counts.sum(axis=1)
     variance = np.array([row @ (values - centre) ** 2 / row.sum() for row, centre in zip(counts, mean, strict=True)])
-    # A channel that never changes has no scale of its own.
+    # A constant channel has no scale.
     deviation = np.maximum(np.sqrt(variance), _SMALLEST_DEVIATION)
     return Preprocessing(
         mean=tuple(round(float(v), _DIGITS) for v in mean), std=tuple(round(float(v), _DIGITS) for v in deviation)

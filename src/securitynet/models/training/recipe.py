@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from securitynet.errors import ConfigurationError
 from securitynet.records import Record
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -20,9 +22,24 @@ class RecipeOptions(Record):
 
     The default is the recipe of ML-Doctor's target models (Liu et al., section 5.3): SGD with momentum 0.9 and weight
     decay 5e-4, batches of 64, and 300 epochs, of which 50 run at a learning rate of 1e-2, 50 at 1e-3 and 200 at 1e-4.
-    With another number of epochs, the phases keep their proportions.
+    With another number of epochs, the phases keep their proportions. The description of each field is its help text.
 
-    The description of each field is its help text on the command line.
+    Attributes:
+        epochs: Passes over the training records.
+        batch_size: Records per batch.
+        optimizer: Name of the optimizer.
+        learning_rate: Base learning rate.
+        schedule: How the learning rate changes; see `learning_rate_at`.
+        momentum: Momentum of SGD; first beta of Adam; in [0, 1).
+        weight_decay: Weight decay of the optimizer.
+        augment: Augmentation of batches; see `securitynet.models.training.augment.augment`.
+        loss: Loss; see `securitynet.models.training.losses.batch_loss`.
+        temperature: Temperature of both softmaxes in the loss ``kl``.
+        label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
+        clip_norm: Largest Euclidean norm of a batch's gradient; None for no clipping.
+        patience: Epochs without improvement until early stopping; 0 trains all epochs.
+        validation_share: Share of the training records held out for early stopping.
+        seed: Seed of all randomness.
     """
 
     epochs: int = Field(default=300, ge=1, description="Passes over the training records.")
@@ -112,3 +129,27 @@ class Recipe(RecipeOptions):
     """
 
     version: Literal[1] = 1
+
+
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any], *, purpose: str = "") -> Recipe:
+    """Replace fields of a recipe.
+
+    Args:
+        recipe: The recipe; it stays unchanged.
+        changes: New values by the names of the fields.
+        purpose: What the recipe is for, for the message, such as ``shadow models``.
+
+    Raises:
+        ConfigurationError: If a field does not exist, or a value is invalid.
+    """
+    try:
+        return Recipe(**{**recipe.model_dump(), **changes})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise ConfigurationError(
+            f"Invalid recipe{f' for {purpose}' if purpose else ''}: {problems}.",
+            hint=f"Its fields: {', '.join(Recipe.model_fields)}.",
+        ) from error

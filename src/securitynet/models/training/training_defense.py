@@ -101,7 +101,7 @@ class Fitting:
         aside: Records that the defense set aside.
         unseen: Non-members, used for reporting only.
         checkpoint: Checkpoint file; None stores nothing.
-        data_fingerprint: See `fit`.
+        data_fingerprint: Digest that stands for images, indices and preprocessing in the checkpoint's fingerprint.
         device: Where to train.
         progress: Called after each epoch.
         note: Called with messages for the user.
@@ -186,6 +186,7 @@ class TrainingDefense(Defense):
     """A defense that changes how a target is trained. Each method is one hook; by default it changes nothing.
 
     Class attributes:
+        stage: Always ``training``.
         accountable: Whether the training accounts for a privacy budget, so that nothing else may use the records.
     """
 
@@ -261,8 +262,8 @@ class TrainingDefense(Defense):
         """
         return DefenseRecord(name=self.name, settings=self.model_dump(mode="json"), **outcome)
 
-    def imitate(self, record: DefenseRecord) -> TrainingDefense:
-        """Defense that an adversary uses for shadow models of a target that was trained with this one.
+    def match_record(self, record: DefenseRecord) -> TrainingDefense:
+        """The defense for shadow models of a target that was trained with this one; by default the same defense.
 
         Args:
             record: The defense in the target's model record.

@@ -1,4 +1,4 @@
-"""Which other files an ONNX file takes its weights from. A file may name any path; only its own folder is allowed."""
+"""Which other files an ONNX file loads its weights from. A file may name any path; only its own folder is allowed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from securitynet.models.targets.backends._onnx_graph import read_graph
 
 
 def external_files(path: Path, reference: str, model: Any = None) -> list[Path]:
-    """Files of external weights, sorted by name; empty for most models.
+    """List the files with external weights of an ONNX model, sorted by name; most models have none.
 
     Args:
-        path: The file.
-        reference: Of the model, for messages.
-        model: What `read_graph` has read from it, if it has been read.
+        path: The ONNX file.
+        reference: Reference of the model, for messages.
+        model: The graph as returned by `read_graph`, if it has been read already.
 
     Raises:
-        MissingExtra: Without the package onnx.
-        ModelError: If ``path`` is no ONNX file, or names a file that is missing or outside its folder.
+        MissingExtra: If the package onnx is not installed.
+        ModelError: If ``path`` is not an ONNX file, or names a file that is missing or outside its folder.
     """
     if model is None:
         model = read_graph(path, reference)
@@ -36,9 +36,9 @@ def external_files(path: Path, reference: str, model: Any = None) -> list[Path]:
 
 
 def _allowed(path: Path, location: str, reference: str) -> Path:
-    """The file for a location that stays in the model's folder.
+    """The file at a location that stays inside the model's folder.
 
-    A link that leads out of it is allowed only where the model file's own link leads: download caches are made so.
+    A link out of the folder is allowed only if it leads where the model file's own link leads, as in download caches.
     """
     parts = {*PurePosixPath(location).parts, *PureWindowsPath(location).parts}
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive != ""

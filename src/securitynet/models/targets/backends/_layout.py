@@ -1,4 +1,4 @@
-"""The shape that an exported graph or an endpoint declares for its input, and how to serve images to it."""
+"""The input shape that an exported graph or an endpoint declares, and how to arrange images for it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _IMAGE_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What is known of the input; None is "any".
+class InputLayout:
+    """The declared shape of an input; None stands for "any".
 
     Attributes:
-        batch: Images in every batch, if the graph was exported with a fixed number.
+        batch: Fixed number of images per batch, if the graph was exported with one.
         channels: Channels of an image.
-        size: Height and width.
-        channels_last: Whether images are H×W×C there.
+        size: Height and width in pixels.
+        channels_last: Whether the input takes H×W×C images.
     """
 
     batch: int | None
@@ -31,10 +31,10 @@ class Layout:
     channels_last: bool
 
     def arrange(self, images: NDArray[np.float32], reference: str) -> NDArray[np.float32]:
-        """N×C×H×W images in the layout of the input.
+        """Arrange N×C×H×W images as the input declares.
 
         Raises:
-            TargetError: If their size is not the one that the input has.
+            TargetError: If their size differs from that of the input.
         """
         if self.size is not None and images.shape[2:] != self.size:
             height, width = images.shape[2:]
@@ -45,19 +45,19 @@ class Layout:
         return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self.channels_last else images
 
     def padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Images with the last one repeated until there are ``batch``; unchanged if any number will do."""
+        """Repeat the last image until there are ``batch`` images; images are unchanged if any number is accepted."""
         if self.batch is None or len(images) == self.batch:
             return images
         return np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
 
 
-def read_layout(shape: Sequence[Any], reference: str) -> Layout:
-    """The layout for a declared shape, in which anything but a positive integer means "any".
+def read_layout(shape: Sequence[Any], reference: str) -> InputLayout:
+    """Read the layout from a declared shape, in which anything but a positive integer means "any".
 
-    A shape with 1 or 3 in its last place and not in its second is taken as channels-last.
+    A shape whose last entry is 1 or 3, and whose second is not, is taken as channels-last.
 
     Raises:
-        ModelError: If it is not that of a batch of images.
+        ModelError: If it is not the shape of a batch of images.
     """
     dims = [d if isinstance(d, int) and not isinstance(d, bool) and d > 0 else None for d in shape]
     if len(dims) != 4:
@@ -69,4 +69,4 @@ def read_layout(shape: Sequence[Any], reference: str) -> Layout:
     channels_last = dims[3] in _IMAGE_CHANNELS and dims[1] not in _IMAGE_CHANNELS
     batch, channels, height, width = (dims[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
     size = (height, width) if height is not None and width is not None else None
-    return Layout(batch, channels, size, channels_last)
+    return InputLayout(batch, channels, size, channels_last)

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of its outputs, and the changes to it that onnxruntime needs."""
+"""What an ONNX graph declares about its outputs, and the changes to the graph that onnxruntime needs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LARGEST = 1 << 31
 
 
 @dataclass(frozen=True)
-class Output:
-    """How the class scores follow from what a graph returns.
+class GraphOutput:
+    """How the class scores are computed from an output of a graph.
 
     Attributes:
-        name: Of the tensor to ask for.
-        before_sigmoid: Whether it is what a sigmoid at the end of the graph is given.
-        scale: By which an integer output is multiplied, after ``zero`` has been subtracted; None for floats.
-        zero: See ``scale``.
+        name: Name of the tensor to request.
+        before_sigmoid: Whether the tensor is the input of a sigmoid at the end of the graph.
+        scale: Factor of an integer output, applied after ``zero`` has been subtracted; None for floats.
+        zero: Zero point of an integer output; None for floats.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Output:
 
 
 def read_graph(path: Path, reference: str) -> Any:
-    """The model in a file as protobuf, without external weights.
+    """Read the model of a file as protobuf, without external weights.
 
     Raises:
-        MissingExtra: Without the package onnx.
-        ModelError: If ``path`` is no ONNX file.
+        MissingExtra: If the package onnx is not installed.
+        ModelError: If ``path`` is not an ONNX file.
     """
     try:
         import onnx
@@ -66,7 +66,7 @@ def read_graph(path: Path, reference: str) -> Any:
 
 
 def convert_opset(model: Any) -> list[bytes]:
-    """A graph of an opset that is older than onnxruntime supports, in newer ones; empty if it is not that old."""
+    """Convert a graph whose opset is too old for onnxruntime to a newer one; empty if no conversion is needed."""
     from onnx import version_converter
 
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
@@ -83,11 +83,11 @@ def convert_opset(model: Any) -> list[bytes]:
     return converted
 
 
-def find_output(model: Any, name: str) -> Output:
-    """How the class scores of an output are had: before a sigmoid that ends the graph, or from quantised integers."""
+def find_output(model: Any, name: str) -> GraphOutput:
+    """Find how to compute the class scores of an output: before a final sigmoid, or from quantised integers."""
     producer = _producers(model).get(name)
     if producer is None:
-        return Output(name)
+        return GraphOutput(name)
     if producer.op_type == "QuantizeLinear":
         from onnx import numpy_helper
 
@@ -96,14 +96,14 @@ def find_output(model: Any, name: str) -> Output:
         if wanted and all(entry in constants for entry in wanted):
             scale = constants[wanted[0]].astype(np.float32)
             zero = constants[wanted[1]].astype(np.float32) if len(wanted) > 1 else np.zeros_like(scale)
-            return Output(name, scale=scale, zero=zero)
+            return GraphOutput(name, scale=scale, zero=zero)
     if producer.op_type == "Sigmoid":
-        return Output(producer.input[0], before_sigmoid=True)
-    return Output(name)
+        return GraphOutput(producer.input[0], before_sigmoid=True)
+    return GraphOutput(name)
 
 
 def expose(model: Any, name: str) -> bytes | None:
-    """The graph with one more output; None if it is too large to be handed over in one piece."""
+    """Add one more output to the graph; None if the graph is too large to be serialised in one piece."""
     import onnx
 
     if model.ByteSize() >= _LARGEST:
@@ -117,7 +117,7 @@ def expose(model: Any, name: str) -> bytes | None:
 
 
 def ends_in_sigmoid(model: Any, name: str) -> bool:
-    """Whether an output is computed by a sigmoid, through changes of its shape."""
+    """Whether an output is computed by a sigmoid, possibly reshaped afterwards."""
     producers = _producers(model)
     node = producers.get(name)
     while node is not None and node.op_type in ("Flatten", "Reshape", "Squeeze", "Identity", "Cast"):
@@ -126,7 +126,7 @@ def ends_in_sigmoid(model: Any, name: str) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What onnxruntime says, on one line, without the place in its own source where it says it."""
+    """The message of an onnxruntime error on one line, without the location in onnxruntime's own source."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"Load model from \S+ failed: ?", "", text)

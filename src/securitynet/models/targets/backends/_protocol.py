@@ -1,6 +1,7 @@
-"""The Open Inference Protocol, version 2, over REST: addresses, request and answer bodies.
+"""The Open Inference Protocol, version 2, over REST: addresses, request bodies and response bodies.
 
-KServe, Triton and MLServer speak it: ``GET v2/models/NAME[/versions/V]`` describes a model, ``POST .../infer`` asks it.
+KServe, Triton and MLServer implement it: ``GET v2/models/NAME[/versions/V]`` describes a model, and
+``POST .../infer`` queries it.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError, ModelError, TargetError
 from securitynet.files import stable_hash
-from securitynet.models.targets.backends._layout import Layout, read_layout
+from securitynet.models.targets.backends._layout import InputLayout, read_layout
 
 _MODEL_PATH = re.compile(r"(?P<base>.*/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)(?:/infer)?/?")
 _INPUT_TYPES = ("FP32", "FP64")
 _OUTPUT_TYPES = ("FP16", "BF16", "FP32", "FP64")
-ANY_LAYOUT = Layout(batch=None, channels=None, size=None, channels_last=False)
+ANY_LAYOUT = InputLayout(batch=None, channels=None, size=None, channels_last=False)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a model is served.
+    """The address of a served model.
 
     Attributes:
-        infer_url: Where questions are posted.
-        model_url: Where the model is described; None for an address of another form.
-        model: Its name there, or None.
+        infer_url: Address for inference requests.
+        model_url: Address of the model's description; None for an address of another form.
+        model: Name of the model on the server, or None.
         version: Its version, if the address pins one.
         shown: The address without credentials, for messages and records.
     """
@@ -43,7 +44,7 @@ class Endpoint:
     shown: str
 
     def identity(self, output_name: str | None) -> str:
-        """Digest of what decides the answers, as far as an address can say it. Credentials are not in it."""
+        """Digest of everything in the address that determines the outputs. Credentials are not included."""
         parts = urlsplit(self.infer_url)
         return stable_hash(
             {
@@ -57,10 +58,10 @@ class Endpoint:
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    """The endpoint for ``http://HOST/v2/models/NAME[/versions/V][/infer]``, or for any other address that is posted to.
+    """Parse ``http://HOST/v2/models/NAME[/versions/V][/infer]``, or any other address that accepts the same requests.
 
     Raises:
-        ConfigurationError: If it is no address of a web server, or holds a user name or password.
+        ConfigurationError: If it is not the address of a web server, or contains a user name or password.
     """
     try:
         parts = urlsplit(url)
@@ -81,35 +82,41 @@ def parse_endpoint(url: str) -> Endpoint:
     if match is None:
         return Endpoint(url, None, None, None, shown)
     described = urlunsplit((parts.scheme, parts.netloc, match["base"], parts.query, ""))
-    asked = urlunsplit((parts.scheme, parts.netloc, match["base"] + "/infer", parts.query, ""))
-    return Endpoint(asked, described, match["name"], match["version"], shown)
+    infer_url = urlunsplit((parts.scheme, parts.netloc, match["base"] + "/infer", parts.query, ""))
+    return Endpoint(infer_url, described, match["name"], match["version"], shown)
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What the server says of a model.
+    """A server's description of a model.
 
     Attributes:
         input_name: Name of its input.
         datatype: ``FP32`` or ``FP64``.
         layout: Shape of its input.
         num_classes: Length of an output row, or None.
-        versions: Versions of the model that are served, as far as the server lists them.
+        versions: Versions of the model that the server lists.
     """
 
     input_name: str = "input"
     datatype: str = "FP32"
-    layout: Layout = ANY_LAYOUT
+    layout: InputLayout = ANY_LAYOUT
     num_classes: int | None = None
     versions: tuple[str, ...] = ()
 
 
 def read_metadata(body: Any, shown: str, input_name: str | None, output_name: str | None) -> ModelMetadata:
-    """Make sense of a model's description. Servers may leave inputs and outputs out; defaults serve then.
+    """Parse a model's description. A server may omit inputs and outputs; defaults are then used.
+
+    Args:
+        body: The decoded JSON of the description.
+        shown: The address, for messages.
+        input_name: Name of the input; None for the one that is described.
+        output_name: Name of the output with the class scores; None for the first suitable one.
 
     Raises:
-        ModelError: If the model is no image classifier with one float input.
-        TargetError: If the answer is not a description.
+        ModelError: If the model is not an image classifier with one float input.
+        TargetError: If the response is not a description.
     """
     if not isinstance(body, dict):
         raise TargetError(f"{shown} does not describe its model as the Open Inference Protocol says.")
@@ -146,8 +153,14 @@ def _tensors(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [t for t in listed if isinstance(t, dict) and isinstance(t.get("name"), str)] if listed else []
 
 
-def question(images: NDArray[np.float32], metadata: ModelMetadata, output_name: str | None) -> bytes:
-    """The body that asks about a batch which is already in the input's layout."""
+def build_request(images: NDArray[np.float32], metadata: ModelMetadata, output_name: str | None) -> bytes:
+    """Build the body of an inference request.
+
+    Args:
+        images: A batch in the layout of the input, float32.
+        metadata: The model's description.
+        output_name: Name of the output to request; None for all.
+    """
     body: dict[str, Any] = {
         "inputs": [
             {
@@ -164,29 +177,40 @@ def question(images: NDArray[np.float32], metadata: ModelMetadata, output_name: 
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """One row of class scores per image, N×K float32, not yet checked for NaN; and the version that answered."""
+class InferenceResponse:
+    """The outputs in a response.
+
+    Attributes:
+        rows: One row of class scores per image, N×K float32, not yet checked for NaN.
+        version: Version of the model that responded; None if the server does not say.
+    """
 
     rows: NDArray[np.float32]
     version: str | None
 
 
-def read_answer(content: bytes, count: int, shown: str, output_name: str | None) -> Answer:
-    """Make sense of the body that answers a question about ``count`` images.
+def read_response(content: bytes, count: int, shown: str, output_name: str | None) -> InferenceResponse:
+    """Parse the response to an inference request.
+
+    Args:
+        content: Body of the response.
+        count: Number of images in the request.
+        shown: The address, for messages.
+        output_name: Name of the output with the class scores; None for the first float output with a row per image.
 
     Raises:
-        TargetError: If it is malformed, or holds no float output with one row per image.
+        TargetError: If the response is malformed, or has no float output with one row per image.
     """
     try:
         body = json.loads(content)
     except ValueError as error:
         raise TargetError(
-            f"{shown} answered with something that is not JSON: {content[:80].decode('utf-8', 'replace')!r}.",
+            f"{shown} did not return JSON: {content[:80].decode('utf-8', 'replace')!r}.",
             hint="Check that the address is that of an inference endpoint (…/v2/models/NAME/infer).",
         ) from error
     outputs = body.get("outputs") if isinstance(body, dict) else None
     if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
-        raise TargetError(f"{shown} answered without 'outputs': it does not speak the Open Inference Protocol.")
+        raise TargetError(f"{shown} returned no 'outputs': it does not speak the Open Inference Protocol.")
     if output_name is not None:
         chosen = [o for o in outputs if o.get("name") == output_name]
     else:
@@ -195,11 +219,11 @@ def read_answer(content: bytes, count: int, shown: str, output_name: str | None)
         listed = ", ".join(f"{o.get('name')} {o.get('datatype')} {o.get('shape')}" for o in outputs) or "none"
         wanted = f"output {output_name!r}" if output_name else "float output of a row per image"
         raise TargetError(
-            f"{shown} answered with no {wanted}.",
+            f"{shown} returned no {wanted}.",
             hint=f"Its outputs: {listed}. Attacks need posteriors or logits; labels alone are not enough.",
         )
     version = body.get("model_version")
-    return Answer(_rows(chosen[0], count, shown), str(version) if version else None)
+    return InferenceResponse(_rows(chosen[0], count, shown), str(version) if version else None)
 
 
 def _is_scores(output: dict[str, Any]) -> bool:
@@ -210,7 +234,7 @@ def _is_scores(output: dict[str, Any]) -> bool:
 def _rows(output: dict[str, Any], count: int, shown: str) -> NDArray[np.float32]:
     shape = output.get("shape")
     wrong = TargetError(
-        f"{shown} answered {count} images with an output of shape {shape}; one row of class scores each is expected.",
+        f"{shown} returned an output of shape {shape} for {count} images; one row of class scores each is expected.",
         hint="If it has several outputs, choose one by name.",
     )
     if not isinstance(shape, list) or not all(isinstance(d, int) and d > 0 for d in shape):
@@ -221,7 +245,7 @@ def _rows(output: dict[str, Any], count: int, shown: str) -> NDArray[np.float32]
         with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is reported as such
             values = np.asarray(output.get("data"), dtype=np.float64).reshape(-1).astype(np.float32)
     except (ValueError, TypeError) as error:
-        raise TargetError(f"{shown} answered with data that are not numbers.") from error
+        raise TargetError(f"{shown} returned data that are not numbers.") from error
     if values.size != shape[0] * shape[1]:
-        raise TargetError(f"{shown} answered with {values.size} numbers for an output of shape {shape}.")
+        raise TargetError(f"{shown} returned {values.size} numbers for an output of shape {shape}.")
     return values.reshape(shape[0], shape[1])

@@ -51,14 +51,14 @@ _Raw = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Checked content of a file, sorted by ``indices`` where those are given.
+    """Validated content of a file of recorded outputs, sorted by ``indices`` if those are given.
 
     Attributes:
         outputs: Raw outputs, N×K float32, K at least 2.
-        head: What they are.
+        head: Kind of the outputs.
         labels: N int64 in [0, K).
-        members: N booleans, or None if membership was not recorded.
-        indices: Number of each record in the dataset it comes from, N int64, ascending; or None for file order.
+        members: N booleans; None if membership was not recorded.
+        indices: Number of each record in its dataset, N int64, ascending; None for the order of the file.
         class_names: K names.
         checksum: SHA-256 of the file.
     """
@@ -73,7 +73,7 @@ class Recording:
 
 
 def read_recording(path: Path, reference: str) -> Recording:
-    """Read and check a file of recorded outputs. The kind of file is told by its content.
+    """Read and validate a file of recorded outputs. Its format is determined from its content.
 
     An ``.npz`` holds exactly one of the arrays `ARRAYS` (N×K) and ``labels`` (N), and may hold ``members`` or
     ``membership`` (N, 1 for records of the training set), ``indices`` (N, numbers of the records in a dataset) and
@@ -81,7 +81,7 @@ def read_recording(path: Path, reference: str) -> Recording:
     ``member`` and ``index``.
 
     Raises:
-        TargetError: If the file is absent, not understood, incomplete, or contradicts itself.
+        TargetError: If the file is absent, not recognised, incomplete, or contradicts itself.
         UnsafeFile: If an array could only be read by unpickling.
     """
     if not path.is_file():
@@ -111,13 +111,13 @@ def _read_npz(path: Path, reference: str) -> tuple[Head, _Raw]:
             f"{reference} holds arrays of Python objects, which could only be read by executing what is in the file.",
             hint="Save plain numeric arrays (rows of equal length), and class names as an array of strings.",
         ) from error
-    found = [name for name in ARRAYS if name in raw]
-    if len(found) != 1:
+    present = [name for name in ARRAYS if name in raw]
+    if len(present) != 1:
         raise TargetError(
-            f"{reference} holds {' and '.join(found) or 'none'} of the arrays {', '.join(ARRAYS)}; one is needed.",
+            f"{reference} holds {' and '.join(present) or 'none'} of the arrays {', '.join(ARRAYS)}; one is needed.",
             hint=f"It holds: {', '.join(sorted(raw)) or 'nothing'}.",
         )
-    return ARRAYS[found[0]], {**raw, "outputs": raw[found[0]]}
+    return ARRAYS[present[0]], {**raw, "outputs": raw[present[0]]}
 
 
 def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Raw]:
@@ -266,10 +266,10 @@ def _check_kind(outputs: NDArray[np.float32], head: Head, reference: str) -> Non
 
 
 def _one_of(raw: _Raw, names: tuple[str, ...], reference: str) -> NDArray[Any] | None:
-    found = [name for name in names if name in raw]
-    if len(found) > 1:
-        raise TargetError(f"{reference} holds both {found[0]!r} and {found[1]!r}; one is needed.")
-    return raw[found[0]] if found else None
+    present = [name for name in names if name in raw]
+    if len(present) > 1:
+        raise TargetError(f"{reference} holds both {present[0]!r} and {present[1]!r}; one is needed.")
+    return raw[present[0]] if present else None
 
 
 def _integers(values: NDArray[Any] | None, what: str, count: int, reference: str) -> NDArray[np.int64] | None:

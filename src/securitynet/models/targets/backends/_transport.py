@@ -23,30 +23,31 @@ _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 60.0
 _LONGEST_RETRY_AFTER = 600.0
+_STORED = "Outputs received so far are stored."
 
 
 class BatchTooLarge(Exception):
-    """The server refuses a batch of this size: a signal to the caller, not an error that a user meets."""
+    """The server refuses a batch of this size: a signal to the caller that users never see."""
 
 
 class Unreachable(TargetError):
-    """The server did not answer, however often it was asked."""
+    """The server did not respond to any attempt."""
 
 
 class Transport:
-    """Sends requests and repeats those that failed for a reason that passes.
+    """Sends requests, and repeats those that failed for a temporary reason.
 
-    A request is repeated after a time-out, a broken connection, and the statuses 408, 425, 429, 500, 502, 503, 504. It
-    waits 0.5 s, 1 s, 2 s, ... (60 s at most), each shortened by a random part of up to a half so that many clients do
-    not return at once, and at least as long as the server's ``Retry-After`` says.
+    A request is repeated after a time-out, a broken connection, and the statuses 408, 425, 429, 500, 502, 503, 504. The
+    wait is 0.5 s, 1 s, 2 s, ... (60 s at most), each shortened by a random part of up to a half so that many clients do
+    not return at once, and at least as long as the server's ``Retry-After`` header states.
 
     Args:
         shown: The address for messages, without credentials.
-        timeout: Seconds to wait for a connection, and for each piece of an answer.
-        retries: How often a request is repeated.
-        headers: Sent with each request. An ``Authorization`` header is made of the environment variable
+        timeout: Seconds to wait for a connection, and for each piece of a response.
+        retries: Number of times that a request is repeated.
+        headers: Sent with each request. An ``Authorization`` header is made from the environment variable
             ``SECURITYNET_HTTP_TOKEN`` if that is set: ``Bearer`` is put before it unless it names its scheme.
-        sleep: Waits for a number of seconds.
+        sleep: Called with a number of seconds to wait.
     """
 
     def __init__(
@@ -80,21 +81,21 @@ class Transport:
         self._client.close()
 
     def get(self, url: str) -> httpx.Response:
-        """An answer with a status of 200; see `post`."""
+        """Send a GET request and return the response with status 200; errors are those of `post`."""
         return self._send("GET", url, None, batch=1)
 
     def post(self, url: str, body: bytes, *, batch: int) -> httpx.Response:
-        """An answer with a status of 200.
+        """Send a POST request and return the response with status 200.
 
         Args:
-            url: Where to.
-            body: JSON.
-            batch: Images in it.
+            url: The address.
+            body: The JSON body.
+            batch: Number of images in it.
 
         Raises:
-            BatchTooLarge: If the server says so, and the batch can be divided.
+            BatchTooLarge: If the server refuses the size and the batch can be divided.
             Unreachable: If all attempts failed.
-            TargetError: If the server refuses for a reason that does not pass.
+            TargetError: If the server refuses for a permanent reason.
         """
         return self._send("POST", url, body, batch)
 
@@ -109,16 +110,16 @@ class Transport:
                 if response.status_code not in _RETRIED:
                     self._refuse(response, reason, batch)
             except httpx.TimeoutException:
-                reason = "no answer in time"
+                reason = "no response in time"
             except httpx.TransportError as error:
                 reason = self._without_token(str(error)) or type(error).__name__
             if attempt < self._retries:
                 delay = self._delay(attempt, response)
-                logger.info("%s: %s; asked again in %.1f s", self._shown, reason, delay)
+                logger.info("%s: %s; repeated in %.1f s", self._shown, reason, delay)
                 self._sleep(delay)
         raise Unreachable(
             f"{self._shown} failed {self._retries + 1} times; the last time: {reason}.",
-            hint="Answers so far are kept: run again when the server is well.",
+            hint=f"{_STORED[:-1]}: run again when the server works.",
         )
 
     def _refuse(self, response: httpx.Response, reason: str, batch: int) -> None:
@@ -134,20 +135,20 @@ class Transport:
             raise TargetError(
                 f"{self._shown} redirects elsewhere.", hint="Give the address that it redirects to, if you trust it."
             )
-        raise TargetError(f"{self._shown} refused: {reason}.", hint=hints.get(status, "Answers so far are kept."))
+        raise TargetError(f"{self._shown} refused: {reason}.", hint=hints.get(status, _STORED))
 
     def _delay(self, attempt: int, response: httpx.Response | None) -> float:
         backoff = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**attempt) * self._random.uniform(0.5, 1)
-        asked = _retry_after(response) if response is not None else 0.0
-        if asked > _LONGEST_RETRY_AFTER:
+        requested = _retry_after(response) if response is not None else 0.0
+        if requested > _LONGEST_RETRY_AFTER:
             raise Unreachable(
-                f"{self._shown} asks to be left alone for {asked / 60:.0f} minutes.",
-                hint="Answers so far are kept: run again after that time.",
+                f"{self._shown} requests a pause of {requested / 60:.0f} minutes.",
+                hint=f"{_STORED[:-1]}: run again after that time.",
             )
-        return max(backoff, asked)
+        return max(backoff, requested)
 
     def _message(self, response: httpx.Response) -> str:
-        """The server's own words, shortened, after a colon; empty if it has none."""
+        """The server's own message, shortened, after a colon; empty if there is none."""
         text = response.text
         try:
             body = json.loads(text)
@@ -164,7 +165,7 @@ class Transport:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the header ``Retry-After`` asks for, as a number or a date; 0 without it."""
+    """Seconds that the header ``Retry-After`` requests, as a number or a date; 0 without it."""
     value = str(response.headers.get("Retry-After", "")).strip()
     if value.isdigit():
         return float(value)

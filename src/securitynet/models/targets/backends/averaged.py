@@ -1,4 +1,4 @@
-"""A model that answers at random, or by its batch, as a backend whose answers are averages over repeats."""
+"""A backend that averages repeated outputs of a model that is random, or depends on the batch."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from securitynet.files import stable_hash
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.wrapped import WrappedBackend
 
 REPEATS = 16
-"""How often a model that runs here is asked for one answer."""
+"""Number of passes that are averaged, for a model that runs in this process."""
 
 PAID_REPEATS = 4
-"""How often an endpoint is."""
+"""Number of requests that are averaged, for an endpoint."""
 
 
 class AveragedBackend(WrappedBackend):
-    """Each answer is the mean of several, each asked anew, in a batch of another order.
+    """Averages several outputs for each image, each computed anew in a batch of another order.
 
-    Only for `--allow-random`: an average still varies, by the square root of the number of repeats less.
+    For `--allow-random` only: an average still varies; its deviation shrinks by the square root of the number of
+    repeats.
 
     Args:
-        inner: Where answers come from.
-        repeats: How many are averaged.
+        inner: The backend that computes outputs.
+        repeats: Number of outputs per average.
     """
 
     def __init__(self, inner: Backend, repeats: int = REPEATS) -> None:
@@ -39,40 +41,40 @@ class AveragedBackend(WrappedBackend):
 
     @property
     def module(self) -> nn.Module:
-        """A network whose outputs, and gradients, are means over repeats."""
+        """A network whose outputs and gradients are means over repeats."""
         return AveragedModule(self.inner.module, self.repeats)
 
+    @override
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.outputs`."""
         return self._mean(inputs, self.inner.fresh_outputs)
 
+    @override
     def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
-        """See `Backend.embeddings`."""
         return self._mean(inputs, lambda shuffled: self.inner.embeddings(shuffled, layer))
 
+    @override
     def in_half(self) -> AveragedBackend | None:
-        """See `Backend.in_half`."""
         half = self.inner.in_half()
         return None if half is None else AveragedBackend(half, self.repeats)
 
-    def _mean(self, inputs: torch.Tensor, ask: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _mean(self, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         total: torch.Tensor | None = None
         for _ in range(self.repeats):
             order = torch.randperm(len(inputs), generator=generator)
-            rows = ask(inputs[order.to(inputs.device)]).double()
-            answers = torch.empty_like(rows).index_copy_(0, order, rows)
-            total = answers if total is None else total + answers
+            rows = compute(inputs[order.to(inputs.device)]).double()
+            outputs = torch.empty_like(rows).index_copy_(0, order, rows)
+            total = outputs if total is None else total + outputs
         assert total is not None  # there is at least one repeat
         return (total / self.repeats).float()
 
 
 class AveragedModule(nn.Module):
-    """The mean of several passes of a network that answers at random.
+    """The mean of several passes of a random network.
 
     Args:
         inner: The network.
-        repeats: Passes.
+        repeats: Number of passes.
     """
 
     def __init__(self, inner: nn.Module, repeats: int) -> None:

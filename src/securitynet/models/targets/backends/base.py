@@ -19,7 +19,28 @@ from securitynet.models.targets.interface import Interface
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a user may say about a model; None leaves it to be found out."""
+    """What the user states about a model; None leaves it to be determined.
+
+    Attributes:
+        device: Device for networks.
+        weights: File of weights for a network.
+        normalize: Normalisation, as ``--normalize`` takes it.
+        input_size: Height and width in pixels to which images are resized.
+        head: Kind of the model's outputs.
+        num_classes: Number of classes.
+        weight_set: Which set of weights to use, if the file has several.
+        allow_random: Whether to average the outputs of a model that is not deterministic.
+        precision: ``fp32`` or ``bf16``.
+        batch_size: Images per batch.
+        max_queries: Largest number of distinct images to send to an endpoint.
+        timeout: Seconds to wait for a response of an endpoint.
+        retries: Number of times that a failed request is repeated.
+        cache: Cache folder; None for the user's.
+        progress: Called with (bytes done, total bytes) during downloads.
+        expected_classes: Number of classes of the dataset, if one is given.
+        output: Name of the output that holds the class scores.
+        trust: Whether code in the model's file may run.
+    """
 
     device: torch.device
     weights: Path | None = None
@@ -43,19 +64,19 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A backend and what its source states about it.
+    """A backend, and what its source states about the model.
 
     Attributes:
-        backend: Ready to answer.
-        preprocessing: That its source states; None if it states none.
-        library: What a library states for its own weights, where these are somebody else's for its network.
-        class_names: In the order of outputs, where they are known.
-        head: That its source states.
-        input_size: That its source states, where it states no normalisation.
-        example_size: Height and width of images that it probably takes.
-        notes: What a reader of the report should know.
-        paid: Whether answers may cost something.
-        recorded: Whether it can only answer for recorded images.
+        backend: The backend, ready to be queried.
+        preprocessing: Preprocessing that the source states; None if it states none.
+        library: Preprocessing that a library states for its own weights, if other weights are loaded into its network.
+        class_names: Names in the order of the outputs, if known.
+        head: Kind of the outputs that the source states.
+        input_size: Input size that the source states without a normalisation.
+        example_size: Height and width of images that the model probably accepts.
+        notes: Remarks for the reader of the report.
+        paid: Whether queries may cost money.
+        recorded: Whether only outputs of recorded images are available.
     """
 
     backend: Backend
@@ -71,18 +92,19 @@ class OpenedModel:
 
 
 class Backend(ABC):
-    """One way to get a model's raw outputs.
+    """One way to obtain a model's raw outputs.
 
     Attributes:
-        reference: As the user writes it, without paths of weights files.
-        checksum: Hexadecimal digest of what decides the outputs.
-        num_classes: Length of an output row, None until it is known from a first answer.
-        channels: Channels that inputs must have, None if the backend can't tell.
+        reference: Reference as the user writes it, without paths of weights files.
+        checksum: Hexadecimal digest of everything that determines the outputs.
+        num_classes: Length of an output row; None until the first outputs show it.
+        channels: Channels that inputs must have; None if unknown.
         white_box: Whether the module can be handed out.
-        interface: What stands between the model and those who ask it; None if nothing does.
-        repeats: How often each image is asked for one answer.
-        charges: Whether answers may cost something.
-        rounding: Most by which its arithmetic may change an output from batch to batch, as a share of the largest.
+        interface: Interface that hides part of the outputs; None if there is none.
+        repeats: Number of times that each image is sent for one output.
+        charges: Whether queries may cost money.
+        rounding: Largest change of an output between batches that its arithmetic may cause, relative to the largest
+            output.
         within_process: Whether the checksum holds for this process only, so that its outputs are not stored for others.
     """
 
@@ -99,11 +121,11 @@ class Backend(ABC):
 
     @classmethod
     def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:
-        """Open what a reference of this backend's scheme names.
+        """Open the model that a reference of this backend's scheme names.
 
         Args:
-            reference: Of the scheme that the backend's file declares.
-            options: What the user says about the model.
+            reference: A reference with the scheme that the backend's file declares.
+            options: What the user states about the model.
 
         Raises:
             ModelError: If there is no such model, or it is damaged or of another kind.
@@ -112,7 +134,7 @@ class Backend(ABC):
 
     @abstractmethod
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Raw outputs of the model for preprocessed inputs.
+        """Compute raw outputs of the model for preprocessed inputs.
 
         Args:
             inputs: N×C×H×W float32, on any device.
@@ -122,50 +144,50 @@ class Backend(ABC):
         """
 
     def fresh_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `outputs`: computed anew, for backends that remember answers."""
+        """Compute the outputs anew, even if the backend has stored them; arguments and result as for `outputs`."""
         return self.outputs(inputs)
 
     @property
     def device(self) -> torch.device:
-        """Where inputs should be prepared."""
+        """Device on which inputs should be prepared."""
         return torch.device("cpu")
 
     @property
     def batch_size(self) -> int:
-        """Images a batch that suit this backend."""
+        """Suitable number of images per batch."""
         return 256
 
     @property
     def module(self) -> nn.Module:
-        """The frozen network, for backends that have one.
+        """The frozen network, if the backend has one.
 
         Raises:
-            AccessDenied: If there is none behind this backend.
+            AccessDenied: If there is no network behind this backend.
         """
         raise AccessDenied(
-            f"{self.reference} gives answers only; there is no network behind it that could be inspected.",
+            f"{self.reference} gives outputs only; there is no network behind it that could be inspected.",
             hint="White-box attacks need the weights: load the model by a reference with --weights.",
         )
 
     def in_half(self) -> Backend | None:
-        """The same model in bf16, or None where its arithmetic can't be chosen."""
+        """The same model in bf16; None if its arithmetic cannot be chosen."""
         return None
 
     def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
-        """What the second-to-last layer emits for preprocessed inputs.
+        """Compute the output of the second-to-last layer for preprocessed inputs.
 
         Args:
             inputs: N×C×H×W float32, on any device.
-            layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.finder`.
+            layer: Name of another layer to use; see `securitynet.models.targets.embeddings.finder`.
 
         Returns:
             N×D float32 on the CPU.
 
         Raises:
             AccessDenied: If there is no network behind this backend.
-            ModelError: If there is no such layer, or none was found.
+            ModelError: If the layer does not exist, or could not be located.
         """
         raise AccessDenied(
-            f"{self.reference} gives answers only: it has no embeddings to show.",
+            f"{self.reference} gives outputs only: it has no embeddings to show.",
             hint="Attacks on embeddings need the weights: load the model by a reference with --weights.",
         )

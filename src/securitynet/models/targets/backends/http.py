@@ -18,15 +18,15 @@ from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetEr
 from securitynet.files import cache_folder, stable_hash
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
-from securitynet.models.targets.backends._answers import Answers, Row
 from securitynet.models.targets.backends._protocol import (
-    Answer,
+    InferenceResponse,
     ModelMetadata,
+    build_request,
     parse_endpoint,
-    question,
-    read_answer,
     read_metadata,
+    read_response,
 )
+from securitynet.models.targets.backends._stored_outputs import Row, StoredOutputs
 from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 
@@ -38,29 +38,29 @@ logger = logging.getLogger(__name__)
 
 
 class HttpBackend(Backend):
-    """A model behind an address. Each distinct input is asked once, ever: answers are kept in a ledger.
+    """A model behind an address. Each distinct input is sent only once: its output is stored and reused.
 
     Args:
-        url: ``http://HOST:PORT/v2/models/NAME[/versions/V][/infer]``, or any other address, to which the same body is
-            posted and of which no description is asked.
-        reference: As the user writes it. A query string, which may hold a key, is left out of it.
-        ledger_path: SQLite file of paid answers, shared by all endpoints and runs; None remembers in memory only.
-        cap: Most distinct inputs that may ever be asked of this endpoint, counted over the whole ledger; None for any.
-        batch_size: Most images in a request; made smaller when the server refuses so many.
-        timeout: Seconds to wait for an answer.
-        retries: How often a failed request is repeated; see `Transport`.
+        url: ``http://HOST:PORT/v2/models/NAME[/versions/V][/infer]``, or any other address that accepts the same
+            request body; no description is requested from such an address.
+        reference: Reference as the user writes it. A query string, which may hold a key, is removed from it.
+        store_path: SQLite file of received outputs, shared by all endpoints and runs; None stores in memory only.
+        cap: Largest number of distinct inputs to send to this endpoint, counted over all runs; None for no limit.
+        batch_size: Most images in a request; reduced if the server refuses so many.
+        timeout: Seconds to wait for a response.
+        retries: Number of times that a failed request is repeated; see `Transport`.
         headers: Sent with each request, besides the authorisation from ``SECURITYNET_HTTP_TOKEN``.
-        input_name: Name of the input; by default the one of the description, or ``input``.
-        output_name: Which output holds the class scores; by default the first float one with a row per image.
-        sleep: Waits between attempts.
+        input_name: Name of the input; by default the described one, or ``input``.
+        output_name: Output that holds the class scores; by default the first float output with a row per image.
+        sleep: Called with a number of seconds to wait between attempts.
 
     Attributes:
         input_size: Height and width that the description fixes, or None.
 
     Raises:
-        ConfigurationError: If an argument makes no sense.
+        ConfigurationError: If an argument is invalid.
         ModelError: If the description is not that of an image classifier.
-        TargetError: If the server refuses, or is not reached while the ledger holds no answers of it.
+        TargetError: If the server refuses, or is unreachable while no output of it is stored.
     """
 
     charges = True
@@ -72,7 +72,7 @@ class HttpBackend(Backend):
         url: str,
         *,
         reference: str,
-        ledger_path: Path | None = None,
+        store_path: Path | None = None,
         cap: int | None = None,
         batch_size: int = 32,
         timeout: float = 30.0,
@@ -92,10 +92,10 @@ class HttpBackend(Backend):
         self._batch_size = batch_size
         self._output_name = output_name
         self._transport = Transport(self._shown, timeout=timeout, retries=retries, headers=headers, sleep=sleep)
-        self._answers = Answers(ledger_path, self.checksum, self._shown)
+        self._stored = StoredOutputs(store_path, self.checksum, self._shown)
         self._metadata = self._describe(input_name)
         if self._metadata.versions and self._endpoint.version is None:
-            # A model that is replaced behind its address is another target: its cached answers are not this one's.
+            # A model that is replaced behind its address is another target: its cached outputs are not this one's.
             self.checksum = stable_hash([self.checksum, list(self._metadata.versions)])
         self._layout = self._metadata.layout
         self.num_classes = self._metadata.num_classes
@@ -108,7 +108,7 @@ class HttpBackend(Backend):
         backend = cls(
             reference.name,
             reference=str(reference),
-            ledger_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
+            store_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
             cap=options.max_queries,
             batch_size=options.batch_size or _REQUEST_SIZE,
             timeout=options.timeout,
@@ -118,30 +118,33 @@ class HttpBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images a batch: as many as the server takes in one request."""
+        """Images per batch: as many as the server accepts in one request."""
         return self._batch_size
 
     @property
     def paid(self) -> int:
-        """Distinct inputs that this endpoint has ever answered, according to the ledger."""
-        return self._answers.count()
+        """Number of distinct inputs whose outputs this endpoint has ever returned."""
+        return self._stored.count()
 
     def close(self) -> None:
-        """Close connections and ledger."""
+        """Close the connections and the file of stored outputs."""
         self._transport.close()
-        self._answers.close()
+        self._stored.close()
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.outputs`. What the ledger knows is not asked again; what is answered is stored at once.
+        """Return stored outputs, and request the missing ones; each response is stored at once.
+
+        Args:
+            inputs: N×C×H×W float32, on any device.
 
         Raises:
-            QueryBudgetExceeded: If the cap would be overrun; nothing is sent then.
-            TargetError: If the server fails or answers with something unusable. Answers so far are kept.
+            QueryBudgetExceeded: If the query cap would be exceeded; nothing is sent then.
+            TargetError: If the server fails or returns something unusable. Outputs received so far are stored.
         """
         images = inputs.detach().float().cpu().contiguous().numpy()
-        keys = input_keys(images)
+        keys = hash_inputs(images)
         where = {key: position for position, key in enumerate(keys)}
-        known = self._answers.known(where)
+        known = self._stored.known(where)
         missing = [key for key in where if key not in known]
         self._check_cap(len(missing))
         while missing:
@@ -157,15 +160,18 @@ class HttpBackend(Backend):
             return torch.empty(0, self.num_classes or 0)
         lengths = {len(row) for row in known.values()}
         if len(lengths) != 1:
-            raise TargetError(f"{self._shown} has answered rows of different lengths: {sorted(lengths)}.")
+            raise TargetError(f"{self._shown} has returned rows of different lengths: {sorted(lengths)}.")
         self.num_classes = lengths.pop()
         return torch.from_numpy(np.stack([known[key] for key in keys]))
 
     def fresh_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.fresh_outputs`: asked once more and not kept, to see whether the endpoint answers the same.
+        """Request outputs again without storing them, to see whether the endpoint is deterministic.
+
+        Args:
+            inputs: N×C×H×W float32, on any device.
 
         Raises:
-            TargetError: If the server fails or answers with something unusable.
+            TargetError: If the server fails or returns something unusable.
         """
         images = inputs.detach().float().cpu().contiguous().numpy()
         rows: list[Row] = []
@@ -183,33 +189,33 @@ class HttpBackend(Backend):
         return self._batch_size if fixed is None else fixed
 
     def _ask(self, keys: list[bytes], images: NDArray[np.float32]) -> dict[bytes, Row]:
-        """Answers for distinct inputs, at most a request's worth, from the server unless they have come meanwhile."""
-        with self._answers.turn():
-            known = self._answers.known(keys)  # another process may have asked while this one waited for its turn
+        """Outputs for at most one request of distinct inputs; another process may have stored some meanwhile."""
+        with self._stored.turn():
+            known = self._stored.known(keys)  # another process may have stored them during the wait
             chosen = [position for position, key in enumerate(keys) if key not in known]
             if not chosen:
                 return known
             self._check_cap(len(chosen))
-            answer = self._post(images[chosen])
-            rows = answer.rows[: len(chosen)]
-            # Minus infinity is the logarithm of zero. NaN is no answer: it is not kept, so that it can be asked again.
+            response = self._post(images[chosen])
+            rows = response.rows[: len(chosen)]
+            # Minus infinity is the logarithm of zero. NaN is not stored, so that the image can be sent again.
             good = ~(np.isnan(rows) | (rows == np.inf)).any(axis=1) & np.isfinite(rows).any(axis=1)
             fresh = [keys[position] for position, fine in zip(chosen, good, strict=True) if fine]
             if fresh:
-                self._answers.store(fresh, rows[good], answer.version)
+                self._stored.store(fresh, rows[good], response.version)
             if not good.all():
                 raise TargetError(
-                    f"{self._shown} answered NaN or infinity for {int((~good).sum())} of {len(chosen)} images.",
-                    hint="Check the served model and the preprocessing (--normalize). Its other answers are kept.",
+                    f"{self._shown} returned NaN or infinity for {int((~good).sum())} of {len(chosen)} images.",
+                    hint="Check the served model and the preprocessing (--normalize). Its other outputs are stored.",
                 )
             return {**known, **dict(zip(fresh, rows, strict=True))}
 
-    def _post(self, images: NDArray[np.float32]) -> Answer:
-        """What the server answers to one request, padded to the batch size that it fixes."""
+    def _post(self, images: NDArray[np.float32]) -> InferenceResponse:
+        """Send one request, padded to the batch size that the server fixes."""
         batch = self._layout.padded(self._layout.arrange(images, self.reference))
-        body = question(batch, self._metadata, self._output_name)
+        body = build_request(batch, self._metadata, self._output_name)
         content = self._transport.post(self._endpoint.infer_url, body, batch=self._divisible(len(images))).content
-        return read_answer(content, len(batch), self._shown, self._output_name)
+        return read_response(content, len(batch), self._shown, self._output_name)
 
     def _divisible(self, count: int) -> int:
         return count if self._layout.batch is None else 1
@@ -222,7 +228,7 @@ class HttpBackend(Backend):
             raise QueryBudgetExceeded(
                 f"The next {new} images would exceed the query cap of {self.cap} for {self._shown} ({paid} were paid "
                 "for so far, in this and earlier runs).",
-                hint="Raise --max-queries, or assess fewer records with --limit. Answers so far are kept.",
+                hint="Raise --max-queries, or assess fewer records with --limit. Outputs received so far are stored.",
             )
 
     def _describe(self, input_name: str | None) -> ModelMetadata:
@@ -234,7 +240,7 @@ class HttpBackend(Backend):
             paid = self.paid
             if not paid:
                 raise
-            logger.warning("%s Going on with the %d answers that the ledger holds.", error.message, paid)
+            logger.warning("%s Continuing with the %d stored outputs.", error.message, paid)
             return ModelMetadata(input_name or "input")
         try:
             body = json.loads(response.content)
@@ -243,8 +249,8 @@ class HttpBackend(Backend):
         return read_metadata(body, self._shown, input_name, self._output_name)
 
 
-def input_keys(inputs: NDArray[np.float32]) -> list[bytes]:
-    """A 16-byte key per model input, N×C×H×W float32: its shape and its exact bytes.
+def hash_inputs(inputs: NDArray[np.float32]) -> list[bytes]:
+    """Compute a 16-byte key per model input, N×C×H×W float32, from its shape and its exact bytes.
 
     `image_keys` would not do: these values are normalised, not images in [0, 1].
     """

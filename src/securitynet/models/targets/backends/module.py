@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from securitynet.errors import TargetError
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, finder
-from securitynet.models.targets.optimise import Prepared, prepare_network
+from securitynet.models.targets.optimise import PreparedNetwork, prepare_network
 from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.threads import equal_size, make_network_threads
 
@@ -21,16 +22,16 @@ CALL_NUMBERS = 1 << 21
 
 
 class ModuleBackend(Backend):
-    """A network that runs here, frozen and folded.
+    """A torch network that runs in this process, frozen and optimised.
 
     Args:
         module: The network, with its weights.
-        reference: As the user writes it.
+        reference: Reference as the user writes it.
         checksum: Digest of architecture and weights.
-        example_shape: (C, H, W) of its inputs, to check the folding of batch norms; None skips folding.
-        device: Where it runs.
+        example_shape: (C, H, W) of its inputs, to verify optimisations; None makes none.
+        device: Device for the network.
         precision: ``fp32``, or ``bf16`` for automatic mixed precision.
-        batch_size: Images a forward pass; chosen by the size of an image if None.
+        batch_size: Images per forward pass; chosen by image size if None.
     """
 
     white_box = True
@@ -58,28 +59,28 @@ class ModuleBackend(Backend):
         self._part = self._suited()
         self._adopt(prepare_network(module, self._device, example))
 
-    def _adopt(self, prepared: Prepared) -> None:
+    def _adopt(self, prepared: PreparedNetwork) -> None:
         self._prepared = prepared
         self._module, self._layout = prepared.module, prepared.layout
-        # A GPU is kept busy by one batch after the other; a CPU by one batch a core.
+        # One batch after another occupies a GPU; a CPU needs one batch per core.
         self._threads = make_network_threads(self._module, self._device)
         self._extractors: dict[tuple[str | None, tuple[int, ...]], Extract] = {}
 
     def verify(self, inputs: torch.Tensor) -> bool:
-        """Compare the network as it was made fast with the network as it came, and take that where they differ.
+        """Compare the optimised network with the original one, and use the original if they differ.
 
         Args:
             inputs: A few preprocessed images, N×C×H×W.
 
         Returns:
-            Whether they gave the same outputs.
+            Whether both gave the same outputs.
         """
         verified = self._prepared.verified(inputs.to(self._device))
         same = verified is self._prepared
         if not same:
             self._adopt(verified)
         # The other one is needed no more.
-        self._prepared = Prepared(self._module, self._layout, self._module)
+        self._prepared = PreparedNetwork(self._module, self._layout, self._module)
         return same
 
     def _suited(self) -> int:
@@ -89,7 +90,7 @@ class ModuleBackend(Backend):
         return part if self.precision == "fp32" else min(1024, 2 * part)  # as many bytes
 
     def in_half(self) -> ModuleBackend:
-        """See `Backend.in_half`; weights are shared."""
+        """The same network, with shared weights, in bf16."""
         other = copy.copy(self)
         other.precision = "bf16"
         other._part = other._suited()
@@ -102,9 +103,9 @@ class ModuleBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images that suit one call: enough for all threads, several times over if the images are small.
+        """Suitable number of images per call: enough for all threads, several times over if the images are small.
 
-        Threads wait for one another at the end of a call, and for the processing of its outputs.
+        Threads wait for one another at the end of a call, and while its outputs are processed.
         """
         if self._threads is None:
             return self._part
@@ -114,11 +115,11 @@ class ModuleBackend(Backend):
 
     @property
     def module(self) -> nn.Module:
-        """The frozen, folded network: preprocessed inputs in, raw outputs out."""
+        """The frozen, optimised network, from preprocessed inputs to raw outputs."""
         return self._module
 
+    @override
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.outputs`."""
         inputs = inputs.to(self._device, memory_format=self._layout)
         if self._threads is None:
             result = self._forward(lambda part: self._call(self._module, part), inputs)
@@ -131,12 +132,12 @@ class ModuleBackend(Backend):
         self.num_classes = result.shape[1]
         return result
 
+    @override
     def embeddings(self, inputs: torch.Tensor, layer: str | None = None) -> torch.Tensor:
-        """See `Backend.embeddings`. The layer is found once for each shape of inputs, on the first few of them."""
         inputs = inputs.to(self._device, memory_format=self._layout)
         key = layer, tuple(inputs.shape[1:])
         if key not in self._extractors:
-            self._forward(lambda few: self._call(self._module, few), inputs[:1])  # says what is wrong with the inputs
+            self._forward(lambda few: self._call(self._module, few), inputs[:1])  # reports unsuitable inputs
             self._extractors[key] = finder(self._module, inputs, layer=layer, reference=self.reference)
         extract = self._extractors[key]
         if self._threads is None:
@@ -159,7 +160,7 @@ class ModuleBackend(Backend):
     def _call(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         try:
             result = module(inputs)
-        except Exception as error:  # a stranger's network may raise anything
+        except Exception as error:  # a network of unknown origin may raise anything
             if "out of memory" in str(error).lower():
                 raise TargetError(
                     f"{self.reference} ran out of memory on a batch of {len(inputs)}.",
@@ -182,7 +183,7 @@ class ModuleBackend(Backend):
 
 
 def input_channels(module: nn.Module) -> int | None:
-    """Channels that the first convolution takes; None if the network has none."""
+    """Channels of the first convolution; None if the network has none."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             return int(layer.in_channels)
@@ -190,11 +191,11 @@ def input_channels(module: nn.Module) -> int | None:
 
 
 def suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
-    """Images a batch for inputs of shape (C, H, W) on a device; 128 if the shape is not known."""
+    """Choose the images per batch for inputs of shape (C, H, W) on a device; 128 if the shape is unknown."""
     if shape is None:
         return 128
     # Activations of a batch should stay in reach of the caches on a CPU, and in memory that the allocator keeps: with
-    # 64 images a batch ResNet-20 took a quarter longer than with 32, much of it in page faults, and with 256 twice as
+    # 64 images per batch ResNet-20 took a quarter longer than with 32, much of it in page faults, and with 256 twice as
     # long. A GPU wants much more at once.
     pixels = shape[1] * shape[2]
     target = (1 << 15) if device.type == "cpu" else (1 << 22)

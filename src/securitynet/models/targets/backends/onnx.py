@@ -20,7 +20,7 @@ from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._external_data import external_files
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends._onnx_graph import (
-    Output,
+    GraphOutput,
     convert_opset,
     ends_in_sigmoid,
     expose,
@@ -41,27 +41,27 @@ _INTEGERS = (*_BYTES, "tensor(int32)")
 
 
 class OnnxBackend(Backend):
-    """A graph that onnxruntime runs, on CUDA if that build of onnxruntime is installed, else on the CPU.
+    """An ONNX graph run by onnxruntime, on CUDA if the installed build supports it, else on the CPU.
 
     No custom operators are loaded, and weights outside the file's folder are refused.
 
     Args:
         path: The ``.onnx`` file; external weights lie beside it.
-        reference: As the user writes it (``onnx:model.onnx``).
-        batch_size: Images a batch; chosen by the size of an image if None. A batch size fixed in the graph is kept
-            whatever this says: larger batches are cut, the last one is padded.
-        output_name: Which output holds the class scores; by default the one whose rows have ``classes`` entries, else
-            the first float one with a row per image.
-        classes: Number of classes of the dataset, if it is known.
+        reference: Reference as the user writes it (``onnx:model.onnx``).
+        batch_size: Images per batch; chosen by image size if None. A batch size fixed in the graph takes precedence:
+            larger batches are divided, and the last one is padded.
+        output_name: Output that holds the class scores; by default the one whose rows have ``classes`` entries, else
+            the first float output with a row per image.
+        classes: Number of classes of the dataset, if known.
 
     Attributes:
         input_size: Height and width that the graph fixes, or None.
-        takes_bytes: Whether the graph takes integers 0 to 255, so that its own preprocessing is in it.
-        notes: What was chosen or changed.
+        takes_bytes: Whether the graph takes integers 0 to 255, so that it contains its own preprocessing.
+        notes: Choices and changes that were made.
 
     Raises:
-        MissingExtra: Without onnxruntime.
-        ModelError: If the file is absent, damaged, needs custom operators, or is no image classifier.
+        MissingExtra: If onnxruntime is not installed.
+        ModelError: If the file is absent, damaged, needs custom operators, or is not an image classifier.
     """
 
     def __init__(
@@ -103,14 +103,17 @@ class OnnxBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images a batch."""
+        """Images per batch."""
         return self._batch_size
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.outputs`.
+        """Run the graph.
+
+        Args:
+            inputs: N×C×H×W float32, on any device.
 
         Raises:
-            TargetError: If the graph does not take these inputs, or returns something other than a row for each.
+            TargetError: If the graph rejects these inputs, or does not return one row for each.
         """
         images = self._layout.arrange(inputs.detach().float().cpu().contiguous().numpy(), self.reference)
         step = self._layout.batch or max(1, len(images))
@@ -198,8 +201,8 @@ class OnnxBackend(Backend):
             raise ModelError(
                 f"{self.reference} has no output {wanted!r}.", hint=f"Its outputs, for --output: {listed}."
             )
-        found = {name: find_output(graph, name) for name in outputs}
-        usable = [name for name, output in outputs.items() if _is_scores(output, found[name])]
+        graph_outputs = {name: find_output(graph, name) for name in outputs}
+        usable = [name for name, output in outputs.items() if _is_scores(output, graph_outputs[name])]
         fitting = [name for name in usable if _width(outputs[name]) == classes is not None]
         if wanted is None and not usable:
             raise ModelError(
@@ -207,18 +210,18 @@ class OnnxBackend(Backend):
                 hint=f"Its outputs, for --output: {listed}.",
             )
         name = wanted or (fitting or usable)[0]
-        if not _is_numeric(outputs[name], found[name]):
+        if not _is_numeric(outputs[name], graph_outputs[name]):
             raise ModelError(f"The output {name!r} of {self.reference} is {outputs[name].type}, not floats.")
         if len(usable) > 1 and wanted is None:
             others = ", ".join(other for other in usable if other != name)
             self.notes.append(f"the class scores are its output {name!r}, not {others} (--output chooses).")
-        self._output = found[name]
+        self._output = graph_outputs[name]
         self._probability = ends_in_sigmoid(graph, name)
         width = _width(outputs[name])
         if self._output.before_sigmoid:
             content = None if files else expose(graph, self._output.name)
             if content is None:
-                self._output = Output(name)
+                self._output = GraphOutput(name)
             else:
                 self._session = _session(content, self.reference, self.path.parent)
                 self._probability = False
@@ -232,21 +235,21 @@ class OnnxBackend(Backend):
 
 
 def _width(output: Any) -> int | None:
-    """Entries of a row of an output, where they are declared."""
+    """Length of a row of an output, if declared."""
     shape = output.shape
     if len(shape) == 1:
         return 1
     return shape[1] if len(shape) >= 2 and isinstance(shape[1], int) else None
 
 
-def _is_numeric(output: Any, found: Output) -> bool:
-    return output.type in _FLOATS or (output.type in _INTEGERS and found.scale is not None)
+def _is_numeric(output: Any, source: GraphOutput) -> bool:
+    return output.type in _FLOATS or (output.type in _INTEGERS and source.scale is not None)
 
 
-def _is_scores(output: Any, found: Output) -> bool:
+def _is_scores(output: Any, source: GraphOutput) -> bool:
     shape = output.shape
     rows = len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1})
-    return rows and _is_numeric(output, found)
+    return rows and _is_numeric(output, source)
 
 
 def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
@@ -278,7 +281,7 @@ def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
 
 
 def _holds(path: Path, words: bytes) -> bool:
-    """Whether the name of an operator occurs in a graph."""
+    """Whether a graph contains an operator whose name contains one of the words."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(words) >= 0
 

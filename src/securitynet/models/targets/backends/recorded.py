@@ -1,4 +1,4 @@
-"""Recorded outputs: what a model answered once, with labels and membership, and nothing more to ask."""
+"""Recorded outputs of a model, with labels and membership; the model itself is not available."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SCHEME = Scheme(
 
 
 class RecordedBackend(Backend):
-    """Answers of a model that is not at hand, read from a file.
+    """Outputs of an unavailable model, read from a file.
 
     Args:
-        path: ``.npz``, CSV or Parquet; see `read_recording` for the names that are understood.
-        reference: As the user writes it (``outputs:recorded.npz``).
+        path: ``.npz``, CSV or Parquet; see `read_recording` for the accepted names.
+        reference: Reference as the user writes it (``outputs:recorded.npz``).
 
     Raises:
         TargetError: If the file is missing, incomplete, or contradicts itself.
@@ -58,7 +58,7 @@ class RecordedBackend(Backend):
 
     @property
     def head(self) -> Head:
-        """What was recorded, by the name it was recorded under."""
+        """Kind of the recorded outputs, determined by the name of their array."""
         return self._recording.head
 
     @property
@@ -66,7 +66,7 @@ class RecordedBackend(Backend):
         """Whether each record was in the target's training set, N.
 
         Raises:
-            TargetError: If that was not recorded.
+            TargetError: If membership was not recorded.
         """
         if self._recording.members is None:
             raise TargetError(
@@ -81,14 +81,14 @@ class RecordedBackend(Backend):
 
         Args:
             indices: Records of ``dataset``, N int64.
-            dataset: The one that `dataset` makes, or one with images whose records are those of the file: in the same
-                order, or as the file's ``indices`` say.
+            dataset: The dataset returned by the method `dataset`, or one with images whose records are those of the
+                file: in the same order, or as the file's ``indices`` state.
 
         Returns:
             float32, N×K.
 
         Raises:
-            TargetError: If the file's records are not those of the dataset, or it has none for an index.
+            TargetError: If the file's records are not those of the dataset, or none is recorded for an index.
         """
         recording = self._recording
         if dataset.content_digest == self.checksum:
@@ -108,7 +108,7 @@ class RecordedBackend(Backend):
         return rows
 
     def dataset(self) -> ImageDataset:
-        """The records of the file as a dataset without images; members are its ``train`` part, others its ``test``."""
+        """The records of the file as a dataset without images: members in its ``train`` part, others in ``test``."""
         recording = self._recording
         parts: dict[str, NDArray[np.int64]] = {}
         if recording.members is not None:
@@ -123,13 +123,13 @@ class RecordedBackend(Backend):
         )
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Always refused: a recording answers nothing that was not asked when it was made.
+        """Always refused: a recording has outputs for its own records only.
 
         Raises:
             AccessDenied: Always.
         """
         raise AccessDenied(
-            f"{self.reference} is a recording: no new image can be asked of it.",
+            f"{self.reference} is a recording: it has no outputs for new images.",
             hint="Attacks that only need outputs for the recorded records work; others need the model or its endpoint.",
         )
 

@@ -1,8 +1,9 @@
-"""`InterfaceBackend`: a backend behind an interface, which restricts what of its outputs anyone sees."""
+"""`InterfaceBackend`: a backend behind an interface that hides part of its outputs."""
 
 from __future__ import annotations
 
 import torch
+from typing_extensions import override
 
 from securitynet.files import stable_hash
 from securitynet.models.targets import heads
@@ -13,12 +14,12 @@ from securitynet.models.targets.interface import Interface
 
 
 class InterfaceBackend(WrappedBackend):
-    """A backend whose raw outputs pass an interface before anybody sees them.
+    """A backend whose raw outputs pass through an interface.
 
     Args:
-        inner: Where posteriors come from.
-        head: What the inner backend emits.
-        interface: What becomes of them.
+        inner: The backend that computes outputs.
+        head: Kind of the inner backend's outputs.
+        interface: Changes the posteriors.
     """
 
     interface: Interface
@@ -30,14 +31,14 @@ class InterfaceBackend(WrappedBackend):
         self.reference = f"{inner.reference} ({interface.describe()})"
         self.checksum = stable_hash({"inner": inner.checksum, "head": head, **interface.canonical()}, 64)
 
+    @override
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `Backend.outputs`: what the interface answers."""
         return self.seen(self.inner.outputs(inputs))
 
     def seen(self, raw: torch.Tensor) -> torch.Tensor:
-        """What the interface answers for raw outputs of the inner backend, N×K."""
+        """Apply the interface to raw outputs of the inner backend, N×K."""
         heads.check_finite(raw)
-        return self.interface.answers(heads.to_posteriors(raw, self.inner_head), raw.argmax(dim=1))
+        return self.interface.apply(heads.to_posteriors(raw, self.inner_head), raw.argmax(dim=1))
 
     def with_interface(self, interface: Interface) -> InterfaceBackend:
         """The same inner backend, with a further interface after this one."""

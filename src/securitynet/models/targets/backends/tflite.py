@@ -25,21 +25,21 @@ SCHEME = Scheme("tflite", "tflite:model.tflite", file=True, suffixes=(".tflite",
 class TfliteBackend(Backend):
     """A TFLite graph, float or quantised.
 
-    Inputs of a quantised graph are rounded to its integers by the scale and zero point in the file, and its outputs are
-    brought back to numbers the same way, so that preprocessing means the same for a graph and its quantised form.
+    Inputs of a quantised graph are rounded to its integers with the scale and zero point in the file, and its outputs
+    are converted back in the same way. Preprocessing is therefore the same for a graph and its quantised form.
 
     Args:
         path: The ``.tflite`` file.
-        reference: As the user writes it.
-        batch_size: Images a batch; chosen by the size of an image if None.
+        reference: Reference as the user writes it.
+        batch_size: Images per batch; chosen by image size if None.
 
     Attributes:
         input_size: Height and width that the graph fixes, or None.
-        notes: What is read off the graph.
+        notes: Properties that were read from the graph.
 
     Raises:
-        MissingExtra: Without ai-edge-litert.
-        ModelError: If the file is absent, damaged, needs custom operators, or is no image classifier.
+        MissingExtra: If ai-edge-litert is not installed.
+        ModelError: If the file is absent, damaged, needs custom operators, or is not an image classifier.
     """
 
     def __init__(self, path: Path, *, reference: str, batch_size: int | None = None) -> None:
@@ -82,7 +82,7 @@ class TfliteBackend(Backend):
 
     @property
     def batch_size(self) -> int:
-        """Images a batch."""
+        """Images per batch."""
         return self._batch_size
 
     @override
@@ -139,7 +139,7 @@ def _interpreter(path: Path, reference: str) -> Any:
 
 
 def _quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[Any]:
-    """Real numbers as a tensor of the graph stores them."""
+    """Convert real numbers to the integers of a tensor of the graph."""
     dtype = np.dtype(tensor["dtype"])
     if dtype.kind == "f":
         return values.astype(dtype)

@@ -1,4 +1,4 @@
-"""`WrappedBackend`: what all backends that stand before another one take over from it."""
+"""`WrappedBackend`: the common base of backends that wrap another backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from securitynet.models.targets.backends.base import Backend
 
 
 class WrappedBackend(Backend):
-    """A backend that changes the outputs of another one: classes, channels, device and batch size are the inner one's.
+    """A backend that changes the outputs of another one, whose classes, channels, device and batch size it shares.
 
     Args:
         inner: The backend that computes the outputs.
@@ -22,7 +22,7 @@ class WrappedBackend(Backend):
 
     @property
     def num_classes(self) -> int | None:
-        """Those of the inner backend."""
+        """Number of classes of the inner backend."""
         return self.inner.num_classes
 
     @num_classes.setter

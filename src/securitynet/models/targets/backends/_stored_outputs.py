@@ -1,8 +1,8 @@
-"""What an endpoint has answered, kept in an SQLite file: a question that was paid for is never asked again.
+"""Outputs received from an endpoint, stored in an SQLite file: no image is paid for twice.
 
-An answer is committed before the next question is sent, so a killed process loses at most the one in flight. Who asks
-holds the file's write lock meanwhile: several processes that share the file never pay twice for one image, nor overrun
-the cap together.
+A response is committed before the next request is sent, so a killed process loses at most the one in flight. The
+process that sends requests holds the file's write lock: several processes that share the file never pay twice for one
+image, and never exceed the query cap together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Row = NDArray[np.float32]
 
-_BUSY_SECONDS = 1.0  # how long SQLite blocks; it's asked again until the lock is free, so that Ctrl-C gets through
+_BUSY_SECONDS = 1.0  # how long SQLite blocks; attempts repeat until the lock is free, so that Ctrl-C works
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS answers (
@@ -36,13 +36,13 @@ _SCHEMA = (
 )
 
 
-class Answers:
-    """The answers of one endpoint.
+class StoredOutputs:
+    """The stored outputs of one endpoint.
 
     Args:
-        path: The file, shared with other endpoints and processes; None keeps answers in memory only.
+        path: The file, shared with other endpoints and processes; None stores in memory only.
         endpoint: Digest of address, model and version.
-        shown: The endpoint's address for messages.
+        shown: The endpoint's address, for messages.
 
     Raises:
         TargetError: If the file cannot be used.
@@ -67,15 +67,15 @@ class Answers:
         self._db.close()
 
     def count(self) -> int:
-        """Distinct images that were ever answered."""
+        """Number of distinct images whose outputs are stored."""
         with self._explained():
             return int(
                 self._db.execute("SELECT count(*) FROM answers WHERE endpoint = ?", (self.endpoint,)).fetchone()[0]
             )
 
     def known(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
-        """The answers that are there, by key. One that is damaged is not there."""
-        found: dict[bytes, Row] = {}
+        """The stored outputs of some images, by key. Damaged ones are left out."""
+        rows: dict[bytes, Row] = {}
         with self._explained():
             for key in keys:
                 record = self._db.execute(
@@ -83,12 +83,12 @@ class Answers:
                 ).fetchone()
                 row = None if record is None else _unpack(record[0])
                 if row is not None:
-                    found[key] = row
-        return found
+                    rows[key] = row
+        return rows
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the right to ask; what is stored meanwhile is committed at the end, also if the end is an error."""
+        """Hold the exclusive right to send requests; outputs stored meanwhile are committed even after an error."""
         with self._explained():
             self._patiently("BEGIN IMMEDIATE")
         try:
@@ -98,10 +98,15 @@ class Answers:
                 self._db.execute("COMMIT")
 
     def store(self, keys: list[bytes], rows: Row, version: str | None) -> None:
-        """Keep answers, N×K; to be called in a `turn`.
+        """Store outputs; call this within `turn`.
+
+        Args:
+            keys: Keys of the images, N.
+            rows: Their outputs, N×K.
+            version: Version of the model that responded; None if unknown.
 
         Raises:
-            TargetError: If they come from another version of the model, or have another length, than those before.
+            TargetError: If the model's version, or the number of classes, differs from that of earlier outputs.
         """
         with self._explained():
             before = self._db.execute(
@@ -111,13 +116,13 @@ class Answers:
                 self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?)", (self.endpoint, version, rows.shape[1]))
             elif before[1] != rows.shape[1]:
                 raise TargetError(
-                    f"{self._shown} answers with {rows.shape[1]} class scores; it used to be {before[1]}: the model "
+                    f"{self._shown} returns {rows.shape[1]} class scores; it used to be {before[1]}: the model "
                     "has changed.",
-                    hint=f"Answers of two models can't be mixed. {self._fresh_start()}",
+                    hint=f"Outputs of two models can't be mixed. {self._fresh_start()}",
                 )
             elif None not in (version, before[0]) and version != before[0]:
                 raise TargetError(
-                    f"{self._shown} now serves version {version}; the answers so far are of version {before[0]}.",
+                    f"{self._shown} now serves version {version}; the outputs so far are of version {before[0]}.",
                     hint=f"Pin one in the address: …/versions/{version}. {self._fresh_start()}",
                 )
             self._db.executemany(
@@ -132,7 +137,7 @@ class Answers:
         """Execute a statement as soon as no other process holds the lock."""
         for attempt in itertools.count():
             if attempt == 1:
-                logger.info("Another process is asking %s; waiting for its answer", self._shown)
+                logger.info("Another process is querying %s; waiting for it to finish", self._shown)
             try:
                 self._db.execute(statement)
                 return
@@ -146,8 +151,8 @@ class Answers:
             yield
         except (sqlite3.Error, OSError) as error:
             raise TargetError(
-                f"The file of paid answers {self.path or ''} cannot be used: {error}.",
-                hint="If it is damaged, move it away (its answers must then be asked again); else check the disk.",
+                f"The file of paid outputs {self.path or ''} cannot be used: {error}.",
+                hint="If it is damaged, move it away (its outputs must then be requested again); else check the disk.",
             ) from error
 
 
