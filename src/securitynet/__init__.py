@@ -1,12 +1,12 @@
 """SecurityNet: find, load and assess public image classifiers.
 
-What can be inferred from a model, or done to it, and how sure is that number? In Python::
+Assess what can be inferred from a model and done to it, with confidence intervals::
 
     import securitynet
 
     result = securitynet.assess(model, train, test)     # a torch.nn.Module and two torch datasets, or references
     result["membership.loss.auc"]                       # one number; result.to_frame() has all, with intervals
-    result.exposed_records()                            # the members that attacks are most sure of
+    result.exposed_records()                            # the members that attacks identify most easily
     result                                              # a notebook shows tables and plots; result.report is the page
 
     attack = securitynet.attacks.Loss()                 # one attack on a model and its data, without a report
@@ -15,8 +15,8 @@ What can be inferred from a model, or done to it, and how sure is that number? I
     securitynet.train("cifar-resnet20", "cifar10")      # a target of your own; load_target loads one
     securitynet.list_attacks()                          # also list_models, list_detectors, list_datasets, ...
 
-Models and datasets are references (``"timm:resnet18.a1_in1k"``, ``"folder:photos"``) or objects. Whatever is wrong with
-what is given raises a `SecurityNetError`, whose ``hint`` says what to do. ``securitynet --help`` is the command line.
+Models and datasets are references (``"timm:resnet18.a1_in1k"``, ``"folder:photos"``) or objects. Invalid arguments
+raise a `SecurityNetError`, whose ``hint`` tells what to do. ``securitynet --help`` describes the command line.
 
 The names below are imported when they are first used, so that ``import securitynet`` is quick and loads no torch.
 """
@@ -27,7 +27,7 @@ import importlib
 
 from securitynet.version import __version__
 
-TYPE_CHECKING = False  # as type checkers understand it; importing typing would take longer than all the rest
+TYPE_CHECKING = False  # type checkers understand it; importing typing takes longer than the rest
 
 _EXPORTS = {
     "assess": "securitynet.api:assess",

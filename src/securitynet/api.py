@@ -50,40 +50,41 @@ def assess(
     progress: ReportProgress | None = None,
     **options: Any,
 ) -> Outcome:
-    """Assess one model: what can be inferred from it or done to it. Writes a report, and returns the result.
+    """Assess one model with all applicable attacks and detectors, write a report, and return the result.
 
-    A torch dataset with torchvision's transforms says by them how the model is fed: Normalize, and Resize and
-    CenterCrop where they enlarge, become the target's preprocessing, and random augmentation is left out. Where nothing
-    says it, the usual normalisations are tried on a network (``normalize`` states one); a callable gets images in
-    [0, 1]. The model that is given is never changed.
+    The transforms of torch datasets are read, not run: Normalize, and Resize and CenterCrop if they enlarge the images,
+    become the target's preprocessing, and random augmentation is left out. If no transform states the normalisation,
+    the usual ones are tried on a network (``normalize`` states one); a callable receives images in [0, 1]. The model
+    itself is never changed.
 
     Args:
         model: A ``torch.nn.Module`` (white-box), a callable that takes images as a float tensor N×C×H×W and returns
             class scores N×K (black-box), a reference such as ``"timm:resnet18.a1_in1k"``, a loaded target, or a whole
             configuration.
-        train: What the model was trained on: a torch dataset, a pair (images, labels) of arrays, a Hugging Face
+        train: The training data of the model: a torch dataset, a pair (images, labels) of arrays, a Hugging Face
             dataset, a loaded dataset, or a reference such as ``"cifar10"``.
-        test: Likewise, images that it was not trained on; None where ``train`` holds both parts, or with ``members``.
-        members: Who of the records was trained on, where ``train`` is one dataset: a boolean mask, numbers or names of
-            records, or the path of a list. All others are non-members.
-        non_members: Likewise who was not; who is in neither is left out.
-        architecture: What the models are that attacks train like the target: a function or class that makes such a
-            network, a network, or a reference. Default: the target's own, where it is known.
-        mean: Where images come normalised already: the mean that was subtracted, one or one a channel.
-        std: The deviation by which they were divided.
-        class_names: One per class, where the dataset does not name them.
+        test: Data that it was not trained on, in the same forms; None if ``train`` holds both parts, or with
+            ``members``.
+        members: The members, if ``train`` holds all records: a boolean mask, numbers or names of records, or the path
+            of a list. All other records are non-members.
+        non_members: The non-members, in the same forms; records that are neither are left out.
+        architecture: Architecture of shadow models and surrogates: a function or class that builds a network, a
+            network, or a reference. By default the target's own, if it is known.
+        mean: Mean of the normalisation, one value or one per channel, if the images are normalised already.
+        std: Standard deviation of the normalisation, likewise.
+        class_names: One per class, if the dataset does not name them.
         out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
-            user's data folder, named after what is assessed. What is finished there is not run again.
+            user's data folder, named after what is assessed. Trials that are finished there are not repeated.
         progress: Called with (what, done, total) during long work.
         **options: Fields of `AssessConfig`, such as ``attacks=["lira"]``, ``detectors``, ``try_defenses``, ``device``,
             ``limit``, ``seed``. ``configure`` may be a nested table, ``{"lira": {"shadows": {"count": 64}}}``, and
             ``auxiliary_dataset`` an object.
 
     Returns:
-        The result: numbers by name, frames, and a notebook's view.
+        The result: measurements by name, data frames, and a view for notebooks.
 
     Raises:
-        SecurityNetError: For anything wrong with the model, the data or the options, before long work starts.
+        SecurityNetError: If the model, the data or an option is invalid, before long work starts.
     """
     if isinstance(model, AssessConfig):
         stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
@@ -113,8 +114,8 @@ def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
             `securitynet.datasets.dataset_from_objects`. For both ``members``, ``non_members`` and ``limit``.
 
     Returns:
-        The images as uint8, labels and parts. What transforms of objects say of a model's input is dropped here; give
-        the objects themselves to `assess` for it.
+        The images as uint8, labels and parts. The preprocessing that transforms of objects state is not part of it;
+        `assess` reads it if it is given the objects themselves.
 
     Raises:
         SecurityNetError: If there is no such dataset, its content is unusable, or an option makes no sense.
@@ -126,7 +127,7 @@ def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
 def train(
     architecture: str | nn.Module | Callable[..., nn.Module], train: Any, test: Any = None, **options: Any
 ) -> Target:
-    """Train a target of your own on the members of a split, and keep who they were.
+    """Train a target on the members of a split, and record who they were.
 
     Args:
         architecture: A name (`securitynet.list_architectures`), a reference to another network, a function or class
@@ -140,7 +141,7 @@ def train(
         The trained target under white-box access.
 
     Raises:
-        SecurityNetError: For anything wrong with the architecture, the data or the options.
+        SecurityNetError: If the architecture, the data or an option is invalid.
     """
     check_options(options, train_target, Recipe)
     dataset = train if isinstance(train, ImageDataset) and test is None else load_given(train, test).dataset

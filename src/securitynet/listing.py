@@ -1,4 +1,4 @@
-"""What there is to be named: models, attacks, detectors, defenses, datasets, architectures. Loads no torch."""
+"""Names of models, attacks, detectors, defenses, datasets and architectures. Listing loads no torch, except models."""
 
 from __future__ import annotations
 

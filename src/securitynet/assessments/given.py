@@ -1,4 +1,4 @@
-"""The target of an assessment from what is given in Python: models and datasets by reference, or as objects."""
+"""The target of an assessment from models and datasets that are given by reference or as objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,17 @@ _DATA = ("members", "non_members", "mean", "std", "class_names", "architecture")
 
 @dataclass(frozen=True, eq=False)
 class GivenData:
-    """The data of an assessment as it is given; see `securitynet.api.assess`."""
+    """The data of an assessment; see `securitynet.api.assess`.
+
+    Attributes:
+        train: The training data, or the whole dataset.
+        test: Data that the model was not trained on; None if it is part of ``train``.
+        members: The members, if they are stated.
+        non_members: The non-members, likewise.
+        mean: Mean of the normalisation, if the images are normalised already.
+        std: Standard deviation of the normalisation, likewise.
+        class_names: One per class, if they are stated.
+    """
 
     train: Any
     test: Any = None
@@ -51,12 +61,12 @@ def prepare_given(
     Args:
         model: A reference, a loaded target, a network or a callable.
         given: The data.
-        options: Fields of `AssessConfig`; None for their defaults.
+        options: Fields of `AssessConfig` by name; None stands for the default.
         progress: Called during long work.
-        check: Called with the configuration before anything is loaded; raises what is wrong with it.
+        check: Called with the configuration before anything is loaded; raises an error if it is invalid.
 
     Raises:
-        SecurityNetError: For anything that is wrong with what is given, before any long work.
+        SecurityNetError: If the model, the data or an option is invalid, before any long work.
     """
     values = {name: value for name, value in options.items() if value is not None}
     train = values.pop("dataset", None) if given.train is None else given.train
@@ -75,8 +85,8 @@ def prepare_given(
         values["auxiliary_dataset"] = auxiliary if isinstance(auxiliary, str) else "object:auxiliary"
     if train is None and not isinstance(model, str | os.PathLike | Target):
         raise ConfigurationError(
-            "On which images should the model be assessed?",
-            hint="Give what it was trained on and what it was not: assess(model, train, test).",
+            "No dataset is given to assess the model on.",
+            hint="Give the data that it was trained on, and other data: assess(model, train, test).",
         )
     if progress is not None and not callable(progress):
         raise ConfigurationError(
@@ -114,7 +124,7 @@ def name_architecture(architecture: Any) -> str:
     """The name or reference of an architecture that is given as such, as a factory or as a network.
 
     Raises:
-        ModelError: If it makes no network, or can't be trained anew.
+        ModelError: If it builds no network, or cannot be trained from fresh weights.
     """
     return architecture if isinstance(architecture, str) else register_factory(architecture)
 
@@ -130,7 +140,9 @@ def _describe(model: Any) -> str:
 
 def _load(config: AssessConfig, train: Any, given: GivenData) -> ObjectData:
     if train is None:
-        raise ConfigurationError("There is a test dataset, and no train.", hint="Give what the model was trained on.")
+        raise ConfigurationError(
+            "A test dataset is given, and no training dataset.", hint="Give the data that the model was trained on."
+        )
     options = {name: value for name, value in load_options(config).items() if value is not None}
     return load_given(
         train,
@@ -144,10 +156,10 @@ def _load(config: AssessConfig, train: Any, given: GivenData) -> ObjectData:
 
 
 def _check_membership(config: AssessConfig, dataset: ImageDataset) -> None:
-    """Raise `ConfigurationError` if nothing says which records the model was trained on."""
+    """Raise `ConfigurationError` if the members are not known."""
     if {"train", "test"} <= set(dataset.parts) or config.split == "four-way" or config.weights is not None:
         return
     raise ConfigurationError(
-        f"Which of the {len(dataset):,} records of {dataset.reference} was the model trained on?",
-        hint="Give the test data as well, assess(model, train, test), or say who is a member: members=mask.",
+        f"It is not known which of the {len(dataset):,} records of {dataset.reference} the model was trained on.",
+        hint="Give the test data as well, assess(model, train, test), or state the members: members=mask.",
     )

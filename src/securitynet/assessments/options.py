@@ -1,4 +1,4 @@
-"""Options given as keyword arguments: what is wrong with them is said in plain sentences, with what may be meant."""
+"""Options given as keyword arguments; errors are reported in plain sentences, with suggestions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = {
     "a valid tuple": "a list",
     "Input is not a valid path for <class 'pathlib.Path'>": "it should be a path",
 }
-"""What Pydantic says, as a reader without it would."""
+"""Pydantic's words -> words for readers who do not know Pydantic."""
 
 _MEANT = {"members": _STATED, "non_members": _STATED}
 
@@ -31,7 +31,7 @@ def make_config(model: type[Config], values: Mapping[str, Any], *, others: Colle
     Args:
         model: Its class.
         values: By name.
-        others: Names that the caller understands besides, for suggestions.
+        others: Further names that the caller accepts, for suggestions.
 
     Raises:
         ConfigurationError: If there is no such option, one is missing, or a value is not allowed; all are named.
@@ -40,7 +40,7 @@ def make_config(model: type[Config], values: Mapping[str, Any], *, others: Colle
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        # Not chained: the sentences say it all, and a reader of a notebook would see Pydantic's own first.
+        # Not chained, because a notebook would show Pydantic's own message first.
         raise ConfigurationError(f"{'; '.join(explain(error))}.") from None
 
 
@@ -65,7 +65,7 @@ def _check_names(values: Iterable[str], known: Iterable[str], others: Iterable[s
 
 
 def explain(error: ValidationError) -> list[str]:
-    """What is wrong, in a sentence for each option, without its full stop."""
+    """One sentence per invalid option, without its full stop."""
     problems: dict[str, str] = {}
     for problem in error.errors():
         option = str(problem["loc"][0]) if problem["loc"] else "the options"

@@ -1,4 +1,4 @@
-"""Datasets however they are given: by a reference, loaded, or as objects of other libraries."""
+"""Datasets in any form: a reference, a loaded dataset, or objects of other libraries."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def load_given(
     cache: Path | None = None,
     **options: Any,
 ) -> ObjectData:
-    """Load what is given as a dataset, or as its training and its test part.
+    """Load a dataset, or its training and its test part, in any form.
 
     Args:
         train: A reference (a name, ``folder:PATH``, ``parquet:PATH``), a loaded dataset, or an object as
             `dataset_from_objects` takes it.
-        test: Likewise; None where ``train`` has both parts, or ``members`` are stated.
+        test: The same; None if ``train`` has both parts, or ``members`` are stated.
         members: See `dataset_from_objects`.
         non_members: Likewise.
         mean: Likewise, for objects.
@@ -53,11 +53,11 @@ def load_given(
         **options: How files are read, for references; see `securitynet.datasets.load`.
 
     Returns:
-        The dataset, and what the objects' transforms say stands before the model.
+        The dataset, and the preprocessing that the objects' transforms state.
 
     Raises:
         SecurityNetError: See `securitynet.datasets.load` and `dataset_from_objects`.
-        ConfigurationError: If an option has no effect on what is given.
+        ConfigurationError: If an option has no effect.
     """
     if test is None and isinstance(train, str | os.PathLike):
         loaded = load(_reference(train), members=members, non_members=non_members, limit=limit, cache=cache, **options)
@@ -163,10 +163,10 @@ def _select(images: Images, chosen: NDArray[np.int64]) -> Images:
 def _stated(dataset: ImageDataset, members: Stated | None, non_members: Stated | None) -> ImageDataset:
     if members is None:
         if non_members is not None:
-            raise ConfigurationError("non_members says who is no member; members must say who is one.")
+            raise ConfigurationError("non_members is given without members.", hint="State the members as well.")
         return dataset
     if dataset.members_stated:
-        raise DatasetError(f"Members of {dataset.reference} are stated already.", hint="State them once.")
+        raise DatasetError(f"Members of {dataset.reference} are stated already.", hint="State them only once.")
     return with_members(dataset, members, non_members)
 
 

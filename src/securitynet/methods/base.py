@@ -177,10 +177,10 @@ class Method(Record, ABC):
     if not TYPE_CHECKING:  # for a type checker the fields are the arguments
 
         def __init__(self, /, **settings: Any) -> None:
-            """Take the settings; see the class's attributes.
+            """Create a method with these settings; see the class's attributes.
 
             Raises:
-                InvalidSettings: If one does not exist or has a value that is not allowed; all are named.
+                InvalidSettings: If a setting does not exist or has an invalid value; the message names all of them.
             """
             try:
                 super().__init__(**settings)
@@ -207,10 +207,10 @@ class Method(Record, ABC):
 
         Args:
             model: A ``torch.nn.Module``, a callable from images to class scores, a reference, or a loaded target.
-            train: What it was trained on: a torch dataset, a pair (images, labels) of arrays, a Hugging Face dataset, a
+            train: Its training data: a torch dataset, a pair (images, labels) of arrays, a Hugging Face dataset, a
                 loaded dataset or a reference; with ``members=mask`` one dataset of both.
-            test: Likewise what it was not trained on.
-            threat_model: One of `threat_models`; by default the first that can be played out.
+            test: Data that it was not trained on, in the same forms.
+            threat_model: One of `threat_models`; by default the first for which model and data suffice.
             **options: See `securitynet.methods.given.prepare_trial`: ``members``, ``limit``, ``normalize``, ``seed``...
 
         Returns:
@@ -218,7 +218,7 @@ class Method(Record, ABC):
             by ``measure()``, and the value of one by ``output["auc"]``.
 
         Raises:
-            SecurityNetError: For anything that is wrong with what is given.
+            SecurityNetError: If the model, the data or an option is invalid.
         """
         if isinstance(train, TrialData):
             if options or threat_model is None or not isinstance(test, Context):

@@ -1,4 +1,4 @@
-"""The data of one method from what is given in Python, for running it without an assessment."""
+"""Target, data and context from objects or references, to run one method without an assessment."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ def prepare_trial(
 
     Args:
         model: A network, a callable, a reference or a loaded target.
-        train: What the model was trained on, or with ``members`` all records; see `load_given`.
-        test: What it was not trained on.
-        members: Who of the records was trained on, where there is one dataset.
-        non_members: Who was not; default: all others.
-        mean: Of images that come normalised already.
-        std: Likewise.
+        train: The training data, or with ``members`` all records; see `load_given`.
+        test: Data that the model was not trained on.
+        members: The members, if there is one dataset.
+        non_members: The non-members; by default all other records.
+        mean: Mean of the normalisation, if the images are normalised already.
+        std: Standard deviation of the normalisation, likewise.
         class_names: One per class.
-        limit: At most this many records of each part.
+        limit: Largest number of records of each part.
         auxiliary: Another dataset, for adversaries with out-of-distribution data.
         split: ``public`` or ``four-way``; by default as the model was trained, else the parts that are given.
-        known: Share of the records whose membership the adversary knows.
-        split_seed: Decides which these are.
-        seed: Of all randomness.
-        allow_random: Average repeated answers of a model that does not answer the same for the same image.
+        known: Share of the records whose membership the adversary knows; the default of the split if None.
+        split_seed: Seed of the split.
+        seed: Seed of all randomness.
+        allow_random: Average repeated outputs of a model that is not deterministic.
         cache: Folder for signals and trained models; the user's cache folder by default.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called during long work.
         **options: Further arguments of `securitynet.models.loading.load.load_target`, such as ``normalize``.
 
     Raises:
-        SecurityNetError: For anything that is wrong with what is given.
+        SecurityNetError: If the model, the data or an option is invalid.
     """
     cache = cache or cache_folder()
     data = load_given(
@@ -109,10 +109,10 @@ def prepare_trial(
 
 
 def choose_threat_model(candidates: Sequence[ThreatModel], target: Target, data: TrialData) -> ThreatModel:
-    """The first threat model that can be played out with a target and its data.
+    """The first threat model for which the target and its data suffice.
 
     Raises:
-        ConfigurationError: If none can; the message says what each lacks.
+        ConfigurationError: If none can; the message names what each one lacks.
     """
     obstacles = []
     for threat_model in candidates:

@@ -1,4 +1,4 @@
-"""`Outcome`: what an assessment from Python returns, as numbers, as frames, and as a notebook shows it."""
+"""`Outcome`: the result of an assessment from Python, as numbers, data frames, and a view for notebooks."""
 
 from __future__ import annotations
 
@@ -170,9 +170,9 @@ class Outcome:
         return f"<Outcome of {target.reference} on {dataset.reference}: {', '.join(words)}; report in {self.report}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, the measurements that say most, ROC curves and the most exposed records.
+        """The view for notebooks: verdict, most important measurements, ROC curves, and the most exposed records.
 
-        Names of classes, files and models are escaped: they may be anything.
+        Names of classes, files and models are escaped.
         """
         part = section(self.document, self.assessment, f"securitynet-{next(_anchors)}", self.document.target.reference)
         page: str = (

@@ -1,8 +1,8 @@
 """Digests of models that are given as objects: weights, structure, settings and code stand where a reference stood.
 
-Two objects with the same digest give the same outputs, in this process or another, so that signals and trials are found
-again. What cannot be seen into (sessions, connections, compiled functions) has no such digest: a callable that rests on
-it is identified within the process only.
+Networks with equal digests give equal outputs, in this process or another, so cached signals and finished trials can
+be reused. Opaque objects (sessions, connections, compiled functions) have no such digest, so a callable is identified
+within the process only.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _numbers = itertools.count()
 def digest_network(network: nn.Module) -> str:
     """SHA-256 of what decides the outputs of a network in evaluation mode: weights, layers, settings and code.
 
-    The code is that of the network's own classes and hooks, with the functions and constants that they use; that of
-    installed libraries counts by its name.
+    The code consists of the network's own classes and hooks, and of the functions and constants that they use; code of
+    installed libraries is represented by its name.
 
     Args:
         network: In any mode, on any device.
@@ -58,10 +58,13 @@ def digest_network(network: nn.Module) -> str:
 
 
 def digest_callable(function: object) -> str:
-    """A digest that identifies a callable within this process; another process never comes to the same one.
+    """Digest that identifies a callable within this process; no other process computes the same one.
 
-    Weights and settings that the callable can be seen to use are part of it: one that answers by a global network is
-    another callable once that network has been trained further.
+    It covers the weights and settings that the code of the callable refers to: if the callable uses a global network,
+    the digest changes when that network is trained further.
+
+    Args:
+        function: Any callable.
     """
     digester = _Digester(identities=True)
     digester.add(function)
@@ -69,10 +72,10 @@ def digest_callable(function: object) -> str:
 
 
 class _Digester:
-    """Walks through an object and what it refers to.
+    """Hashes an object and everything it refers to.
 
     Args:
-        identities: Whether what cannot be seen into counts by its identity in this process, else by its type.
+        identities: Whether opaque objects are represented by their identity in this process; else by their type.
     """
 
     def __init__(self, *, identities: bool = False) -> None:
@@ -96,7 +99,7 @@ class _Digester:
         elif isinstance(value, enum.Enum):
             self._put("enum", _name(type(value)), value.name)
         elif isinstance(value, torch.device):
-            self._put("device")  # where a network lies does not decide what it is
+            self._put("device")  # the device of a network does not change what it computes
         elif isinstance(value, types.ModuleType):
             self._put("module", value.__name__)
         elif id(value) in self._seen:
@@ -151,7 +154,7 @@ class _Digester:
 
     def _add_tensor(self, tensor: torch.Tensor) -> None:
         if not tensor.is_leaf:
-            self._put("computed")  # anew in each pass, from tensors that count by themselves
+            self._put("computed")  # in each forward pass, from tensors that are hashed themselves
             return
         self._put("tensor", state_checksum({"": tensor.detach()}))
 
@@ -208,7 +211,7 @@ class _Digester:
             self._add_globals(function, depth)
 
     def _add_globals(self, function: types.FunctionType, depth: int) -> None:
-        """What the code looks up by name, and attributes of the user's own modules among it."""
+        """Globals that the code refers to, and attributes of the user's own modules among them."""
         names, others = _names(function.__code__)
         for name in sorted(names & set(function.__globals__)):
             value = function.__globals__[name]
@@ -225,7 +228,7 @@ class _Digester:
         self._add_all("constants", code.co_consts, depth)
 
     def _add_other(self, value: Any, depth: int) -> None:
-        """An instance of a class: by its class and attributes where it has some, and all of it is known by them."""
+        """Any other instance: its class and attributes, and its identity if identities count."""
         self._put("object")
         self.add(type(value), depth)
         attributes = getattr(value, "__dict__", None)

@@ -1,4 +1,4 @@
-"""Open a model that is given as an object: a network that is copied and never changed, or a callable that answers."""
+"""Open a model that is given as an object: a network, which is copied and never changed, or a callable."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 logger = logging.getLogger(__name__)
 
 OBJECT = "object:"
-"""What the references of models begin with that have none of their own."""
+"""Prefix of the references of models that were given as objects."""
 
 _BY_REFERENCE = ("weights", "weight_set", "output", "trust")
 
 
 class ObjectBackend(ModuleBackend):
-    """A network that was given as an object. Networks like it are fresh copies of it.
+    """A network that was given as an object; shadow models and surrogates like it are trained from copies of it.
 
     Attributes:
         blueprint: The network as it was given, copied; None once it is registered as an architecture.
@@ -47,14 +47,13 @@ class ObjectBackend(ModuleBackend):
 
     @property
     def architecture(self) -> str | None:
-        """The name under which its fresh copies are trained; None where its layers can't be reset."""
+        """Name under which copies with fresh weights are trained; None if its layers cannot be reset."""
         if self.blueprint is not None:
             try:
                 self._registered = register_module(self.blueprint)
             except ModelError as error:
                 logger.warning(
-                    "Models like %s can't be trained from copies of it (architecture=... states a function that makes "
-                    "one): %s",
+                    "Models like %s cannot be trained from copies of it; give architecture=FUNCTION. %s",
                     self.reference,
                     error.message,
                 )
@@ -70,7 +69,7 @@ def describe_object(model: object) -> str:
     """What results call a model that was given as an object: ``object:`` and the name of its class or function.
 
     Raises:
-        ConfigurationError: If it is no model; the message says what would be one.
+        ConfigurationError: If it is not a model; the hint lists what is accepted.
     """
     network = find_network(model)
     if network is not None:
@@ -108,20 +107,20 @@ def open_object(
 
     Args:
         model: Left as it is: its mode, gradients and device too.
-        options: What the user says about it.
-        dataset: Images of its kind, if any are at hand.
-        preprocessing: What stands before it; None if that is not known.
+        options: Options of loading.
+        dataset: Images of the model's kind; None if there are none.
+        preprocessing: Its preprocessing; None if it is not known.
 
     Raises:
         ConfigurationError: If it is no model, or an option is for references.
-        ModelError: If it is a network without values, or one that can't be copied.
+        ModelError: If its parameters have no values, or it cannot be copied.
         TargetError: If its outputs are no class scores.
     """
     reference = describe_object(model)
     for name in _BY_REFERENCE:
         if getattr(options, name):
             raise ConfigurationError(
-                f"{reference} is an object and has all it needs: {name} is for models that are named by a reference.",
+                f"{reference} is an object: {name} applies only to models that are given by a reference.",
                 hint="Leave it out.",
             )
     network = find_network(model)
@@ -170,7 +169,7 @@ def _open_callable(
 ) -> OpenedModel:
     if options.precision != "fp32":
         raise ConfigurationError(
-            f"{reference} is a callable, whose arithmetic can't be chosen: precision has no effect.",
+            f"{reference} is a callable, so precision has no effect on it.",
             hint="Leave it out.",
         )
     paid = options.max_queries is not None
@@ -182,8 +181,8 @@ def _open_callable(
         charges=paid,
     )
     note = (
-        "it is a callable, whose content can't be identified: its outputs are stored for this process only, and "
-        "another one begins anew. It is assessed as a black box; a torch.nn.Module is assessed in full."
+        "the model is a callable, whose content cannot be identified: its outputs are stored for this process only. "
+        "It is assessed as a black box; a torch.nn.Module allows white-box attacks as well."
     )
     return OpenedModel(backend, preprocessing or Preprocessing(), notes=(note,), paid=paid)
 
@@ -205,10 +204,10 @@ def check_values(network: nn.Module, reference: str) -> None:
 def copy_unchanged(network: nn.Module, reference: str) -> nn.Module:
     """A copy of a network in float32 on the CPU; the original is left as it is.
 
-    What of it can't be copied, such as locks and open files, is shared.
+    Parts that cannot be copied, such as locks and open files, are shared.
 
     Raises:
-        ModelError: If it can't be copied even so.
+        ModelError: If it still cannot be copied.
     """
     if isinstance(network, torch.jit.ScriptModule):
         with warnings.catch_warnings():

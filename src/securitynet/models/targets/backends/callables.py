@@ -1,4 +1,4 @@
-"""A function of the user's own as a backend: images in, class scores out, nothing else to be seen."""
+"""A callable as a backend: images in, class scores out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class CallableBackend(Backend):
     Args:
         function: Takes float32 images, N×C×H×W on the CPU; returns N×K probabilities or logits as a tensor, an array or
             nested lists, or one of the forms of `securitynet.models.targets.outputs.take_scores`.
-        reference: What to call it.
+        reference: Name of the model in results.
         checksum: Identifies it; see `securitynet.models.loading.content_digest.digest_callable`.
-        batch_size: Most images in one call.
-        charges: Whether answers may cost something.
+        batch_size: Largest number of images in one call; 256 by default.
+        charges: Whether queries may cost money.
     """
 
     within_process = True
@@ -52,7 +52,7 @@ class CallableBackend(Backend):
 
     @override
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        images = inputs.detach().cpu().clone()  # its own: a function may change what it is given
+        images = inputs.detach().cpu().clone()  # a copy, because a function may change its argument
         try:
             with torch.no_grad():
                 result = self._function(images)
