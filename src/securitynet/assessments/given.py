@@ -18,7 +18,6 @@ from securitynet.datasets.options import load_options
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
-from securitynet.models.architectures.in_process import register_factory
 from securitynet.models.loading.open_object import describe_object
 from securitynet.models.targets.target import Target
 
@@ -126,7 +125,11 @@ def name_architecture(architecture: Any) -> str:
     Raises:
         ModelError: If it builds no network, or cannot be trained from fresh weights.
     """
-    return architecture if isinstance(architecture, str) else register_factory(architecture)
+    if isinstance(architecture, str):
+        return architecture
+    from securitynet.models.architectures.in_process import register_factory
+
+    return register_factory(architecture)
 
 
 def _describe(model: Any) -> str:
