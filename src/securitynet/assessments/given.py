@@ -18,6 +18,7 @@ from securitynet.datasets.options import load_options
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
+from securitynet.models.architectures.in_process import register_factory
 from securitynet.models.loading.open_object import describe_object
 from securitynet.models.targets.target import Target
 
@@ -125,11 +126,7 @@ def name_architecture(architecture: Any) -> str:
     Raises:
         ModelError: If it builds no network, or cannot be trained from fresh weights.
     """
-    if isinstance(architecture, str):
-        return architecture
-    from securitynet.models.architectures.in_process import register_factory
-
-    return register_factory(architecture)
+    return architecture if isinstance(architecture, str) else register_factory(architecture)
 
 
 def _describe(model: Any) -> str:

@@ -15,6 +15,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
+from securitynet.files import expand_home
 from securitynet.models.loading.examination import (
     ExaminationResult,
     examine_accuracy,
@@ -117,7 +118,7 @@ def load_target(
         AccessDenied: If white-box access is requested for a model that gives outputs only.
     """
     options = LoadOptions(
-        weights=None if weights is None else Path(weights).expanduser(),
+        weights=None if weights is None else expand_home(weights),
         normalize=normalize,
         input_size=input_size,
         head=_check_head(head),

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
+from securitynet.models.architectures.in_process import register_module
 from securitynet.models.loading.content_digest import digest_callable, digest_network
 from securitynet.models.loading.open import DEFAULT_SIZE
 from securitynet.models.sources.base import OpaqueNetwork
@@ -48,8 +49,6 @@ class ObjectBackend(ModuleBackend):
     def architecture(self) -> str | None:
         """Name under which copies with fresh weights are trained; None if its layers cannot be reset."""
         if self.blueprint is not None:
-            from securitynet.models.architectures.in_process import register_module
-
             try:
                 self._registered = register_module(self.blueprint)
             except ModelError as error:

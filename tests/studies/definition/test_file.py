@@ -15,7 +15,7 @@ from securitynet.studies.definition.file import parse_study
 from securitynet.studies.definition.plan import expand, plan_study
 from securitynet.studies.definition.targets import expand_alternatives
 
-READY = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+READY = sorted((Path(__file__).parents[3] / "studies").glob("*.toml"))
 
 
 def planned(text: str, base, data='[data]\ndataset = "digits"\n'):

@@ -24,7 +24,7 @@ from securitynet.models.architectures.factory import build
 from securitynet.models.architectures.wide_resnet import LARGEST_SMALL_IMAGE, WideBlock, WideResNet
 from securitynet.torchvision_cure import import_torchvision
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 SHAPES = [(1, 8), (1, 28), (3, 32), (3, 64)]  # (channels, image size)
 LIGHT = [
     "simple-cnn",

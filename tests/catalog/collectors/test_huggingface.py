@@ -15,7 +15,7 @@ import pytest
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.collectors.huggingface import HubError, HuggingFaceCollector
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "hub_exchange.json").read_text())
+RECORDED = json.loads((Path(__file__).parent / "hub_exchange.json").read_text())
 
 
 class Hub:

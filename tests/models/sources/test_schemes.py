@@ -132,5 +132,5 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
 
 
 def test_the_docs_show_every_form():
-    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
     assert [scheme.form for scheme in SCHEMES.schemes if scheme.form not in text] == []
