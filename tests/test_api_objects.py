@@ -422,6 +422,8 @@ def test_shadow_models_have_the_architecture_of_the_object_or_the_one_that_is_st
     }
     again = assess(*project, architecture=make_wide, out=tmp_path / "own", **options)
     assert all(trial.reused for trial in again.document.trials)
+    alone = securitynet.attacks.LiRA(**FEW["lira"])(*project, architecture=make_wide, cache=tmp_path / "own" / "cache")
+    assert alone["auc"] == stated["membership.lira.auc"], "the attack alone finds the same shadow models"
     with pytest.raises(SecurityNetError):
         assess(*project, architecture=3, out=tmp_path, **options)
 

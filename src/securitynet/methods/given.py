@@ -13,11 +13,13 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.architectures.in_process import register_factory
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.model_record import read_target_record, trained_splits
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
+from securitynet.models.training.trainable import find_architecture
 from securitynet.records import Auxiliary, ThreatModel
 
 
@@ -31,6 +33,7 @@ def prepare_trial(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
+    architecture: Any = None,
     limit: int | None = None,
     auxiliary: Any = None,
     split: str | None = None,
@@ -54,6 +57,8 @@ def prepare_trial(
         mean: Mean of the normalisation, if the images are normalised already.
         std: Standard deviation of the normalisation, likewise.
         class_names: One per class.
+        architecture: Architecture of shadow models and surrogates: a function or class that builds a network, a
+            network, or a reference; by default the target's own, if it is known.
         limit: Largest number of records of each part.
         auxiliary: Another dataset, for adversaries with out-of-distribution data.
         split: ``public`` or ``four-way``; by default as the model was trained, else the parts that are given.
@@ -96,6 +101,9 @@ def prepare_trial(
             device=device,
             **options,
         )
+    if architecture is not None:
+        name = architecture if isinstance(architecture, str) else register_factory(architecture)
+        target.backend.architecture = find_architecture(name).reference
     target = examine(target, dataset, allow_random=allow_random)
     require_constant(target, allow_random=allow_random)
     weights = options.get("weights")
