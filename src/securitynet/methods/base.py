@@ -71,6 +71,14 @@ class Output(ABC):
             seed: Seed of the bootstrap.
         """
 
+    def without(self, records: NDArray[np.int64]) -> Output:
+        """This output without some of the records that it is judged on; all of it where it is not judged on records.
+
+        Args:
+            records: Sorted; those that are not among the judged ones have no effect.
+        """
+        return self
+
     def galleries(self) -> list[Gallery]:
         """Image grids for the report; most families have none."""
         return []

@@ -81,7 +81,18 @@ def test_slant_and_thickness_are_inferred_beyond_the_digit(name, model, target, 
     assert set(found) == {
         f"{attribute}.{measure}"
         for attribute in ("slant", "stroke-thickness")
-        for measure in ("gain", "accuracy", "baseline-accuracy", "macro-f1-gain", "macro-f1", "baseline-macro-f1")
+        for measure in (
+            "gain",
+            "accuracy",
+            "baseline-accuracy",
+            "macro-f1-gain",
+            "macro-f1",
+            "baseline-macro-f1",
+            "random-gain",
+            "gain-over-random",
+            "pixel-gain",
+            "gain-over-pixels",
+        )
     }
     assert found["slant.gain"].low > 0.05 and found["slant.accuracy"].low > 0.8
     assert found["stroke-thickness.gain"].low > 0.03
