@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.attribute.base import InferredAttributes, spoken
@@ -227,7 +226,7 @@ def test_clear_errors_before_long_work(network, digits, data):
         run(target, TrialData(data.dataset, splits))
     assert ATTACKS.get("embedding-mlp")(attributes="slant+a b").attributes == ("slant", "a b")
     for fields in ({"epochs": 0}, {"neurons": 0}, {"learning_rate": 0}, {"judged": "all"}, {"unknown": 1}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ConfigurationError):
             ATTACKS.get("embedding-mlp")(**fields)
 
 
