@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from pydantic_core import to_jsonable_python
 from torch import nn
@@ -35,6 +36,7 @@ from securitynet.models.store.model_record import (
 )
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
+from securitynet.models.training.canaries import CanaryPlan, DatasetWithCanaries, draw_canaries, place_canaries
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
@@ -71,6 +73,7 @@ def train_target(
     note: Note | None = None,
     defense: TrainingDefense | None = None,
     backdoor: TrainingBackdoor | None = None,
+    canaries: CanaryPlan | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -94,6 +97,7 @@ def train_target(
         note: Called with messages for the user (resumed, complete already); logged if None.
         defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
         backdoor: The backdoor to train with, such as `securitynet.backdoors.badnets.Badnets`.
+        canaries: The canaries to train with, for `securitynet.assessments.audit.audit_model`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -125,6 +129,7 @@ def train_target(
         note=note,
         defense=defense,
         backdoor=backdoor,
+        canaries=canaries,
     )
     backend = ModuleBackend(
         network,
@@ -172,6 +177,14 @@ def train_model(
     check_path(config.weights_file)
     resolve_device(config.device)
     dataset = securitynet.datasets.load(config.dataset, **load_options(config))
+    canaries = None
+    if config.canaries is None and config.canary_images is not None:
+        raise ConfigurationError(
+            "--canary-images holds canaries, and their number is missing.", hint="Give --canaries N too."
+        )
+    if config.canaries is not None:
+        own = None if config.canary_images is None else load_canary_images(config.canary_images, dataset)
+        canaries = CanaryPlan(config.canaries, config.canary_kind, own)
     _, trained = _obtain(
         architecture,
         dataset,
@@ -186,8 +199,23 @@ def train_model(
         note=note,
         defense=defense,
         backdoor=backdoor,
+        canaries=canaries,
     )
     return config.weights_file, trained
+
+
+def load_canary_images(reference: str, dataset: ImageDataset) -> ImageDataset:
+    """Load the user's canaries in the shape of a dataset's images.
+
+    Args:
+        reference: Reference of the canaries.
+        dataset: The dataset of the training.
+
+    Raises:
+        SecurityNetError: If they cannot be loaded.
+    """
+    channels, height, _ = dataset.image_shape
+    return securitynet.datasets.load(reference, channels=3 if channels == 3 else 1, size=height)
 
 
 def _obtain(
@@ -205,6 +233,7 @@ def _obtain(
     note: Note | None,
     defense: TrainingDefense | None,
     backdoor: TrainingBackdoor | None,
+    canaries: CanaryPlan | None,
 ) -> tuple[nn.Module, TargetRecord]:
     """The trained network and its record: read from ``out`` if they are there, otherwise trained."""
     note = note or logger.info
@@ -219,14 +248,25 @@ def _obtain(
             hint="Resize them with --image-size N.",
         )
     shape = dataset.num_classes, channels, height
-    applied.check(architecture, shape, len(effective.members), recipe)
-    network = applied.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
+    held_out = len(made.members) - len(effective.members)
+    placed: DatasetWithCanaries | None = None
+    if canaries is not None:
+        _check_canaries(recipe, share, backdoor)
+        identity = [dataset.fingerprint, effective.fingerprint, recipe.seed]
+        placed = place_canaries(
+            draw_canaries(canaries, dataset, effective.members, identity), dataset, canaries.own
+        )
+        effective = effective_splits(split, dataset, split_seed, known, recipe, share, placed.record.indices)
+    excluded = np.empty(0, np.int64) if placed is None else placed.record.excluded
+    count = len(made.members) - held_out - len(excluded)
+    applied.check(architecture, shape, count, recipe)
+    network = applied.network(make_initial_network(architecture, dataset.num_classes, channels, height, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
         known=known,
         fingerprint=effective.fingerprint,
-        held_out=len(made.members) - len(effective.members),
+        held_out=held_out,
         aside=share,
     )
     poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
@@ -241,6 +281,7 @@ def _obtain(
         "recipe": recipe,
         "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
         "backdoor": None if poisoned is None else poisoned.record,
+        "canaries": None if placed is None else placed.record,
     }
     checkpoint = None
     if out is not None:
@@ -256,15 +297,16 @@ def _obtain(
     preprocessing = applied.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
+    changed = placed or poisoned
     by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
-    by += [] if poisoned is None else [poisoned.record.digest]
+    by += [] if changed is None else [changed.record.digest]
     roles = parts(applied, recipe, len(made.members))
     fitting = Fitting(
         architecture,
         network,
-        images if poisoned is None else poisoned.images,
-        dataset.labels if poisoned is None else poisoned.labels,
-        made.members[roles.given],
+        images if changed is None else changed.images,
+        dataset.labels if changed is None else changed.labels,
+        np.setdiff1d(made.members[roles.given], excluded, assume_unique=True),
         recipe,
         preprocessing,
         shape,
@@ -306,8 +348,28 @@ def _obtain(
     return network, trained
 
 
-def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
-    """Build a network whose initial weights the seed determines; torch's global random state is restored."""
+def _check_canaries(recipe: Recipe, share_aside: float, backdoor: TrainingBackdoor | None) -> None:
+    """Raise `ConfigurationError` if a training cannot have canaries."""
+    problems = {
+        "early stopping, which would hold some of them out (--patience)": recipe.patience > 0,
+        "a defense that sets training records aside": share_aside > 0,
+        "a backdoor": backdoor is not None,
+    }
+    for what, is_wrong in problems.items():
+        if is_wrong:
+            raise ConfigurationError(f"Canaries cannot be combined with {what}.", hint="Train without it.")
+
+
+def make_initial_network(architecture: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
+    """Build a network whose initial weights the seed determines; torch's global random state is restored.
+
+    Args:
+        architecture: Name in `ARCHITECTURES`.
+        num_classes: Number of logits.
+        channels: Channels of the images.
+        image_size: Height and width of the images in pixels.
+        seed: Seed of the recipe.
+    """
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights"))
         return build(architecture, num_classes, channels, image_size)
