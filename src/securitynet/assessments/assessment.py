@@ -9,6 +9,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
+from securitynet.results.audit import PrivacyAudit
 from securitynet.results.document import DefenseEffects, NotAssessed
 
 
@@ -25,6 +26,7 @@ class Assessment:
         signals: Outputs of the target for all evaluated records.
         seconds: Wall-clock seconds by phase.
         remedies: The defenses that were tried; None unless requested.
+        audit: Lower bounds on epsilon; None unless the target was trained with canaries.
     """
 
     config: AssessConfig
@@ -35,6 +37,7 @@ class Assessment:
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     remedies: DefenseEffects | None = None
+    audit: PrivacyAudit | None = None
 
     def all_measurements(self) -> list[Measurement]:
         """Return the measurements of the target and of all trials."""

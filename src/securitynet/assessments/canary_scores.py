@@ -84,17 +84,27 @@ def score_canaries(
         with torch.inference_mode():
             logits = take_main_output(network(inputs)).double()
             losses[rows] = functional.cross_entropy(logits, wanted, reduction="none").cpu().numpy()
-        alignments[rows] = _align(network, movement, inputs, wanted).cpu().numpy()
+        alignments[rows] = align_movement(network, movement, inputs, wanted).cpu().numpy()
     return CanaryScores(-losses, alignments)
 
 
-def _align(
+def align_movement(
     network: nn.Module,
     movement: dict[str, torch.Tensor],
     inputs: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Inner products of a movement of the weights with the direction of each record's gradient, N."""
+    """Compute inner products of a movement of the weights with the direction of each record's loss gradient.
+
+    Args:
+        network: The network at the weights at which the gradients are taken.
+        movement: A tensor for each trainable parameter, by name.
+        inputs: Preprocessed images, N×C×H×W.
+        labels: N int64.
+
+    Returns:
+        N, in the unit of the movement; 0 where the gradient is 0.
+    """
     state = {name: value.detach() for name, value in network.state_dict().items()}
     varied = {name: state[name] for name in movement}
     fixed = {name: value for name, value in state.items() if name not in movement}

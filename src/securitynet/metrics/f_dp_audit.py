@@ -51,7 +51,8 @@ def profile_curve(profile: Sequence[tuple[float, float]]) -> InverseBlowUp:
         profile: Pairs of epsilon and delta that all hold.
     """
     pairs = np.asarray(profile, dtype=np.float64).reshape(-1, 2)
-    factors, deltas = np.exp(pairs[:, 0]), pairs[:, 1]
+    # An epsilon above 700 bounds nothing in double precision.
+    factors, deltas = np.exp(np.minimum(pairs[:, 0], 700.0)), pairs[:, 1]
 
     def invert(y: float) -> float:
         by_event = ((y - deltas) / factors).max(initial=0.0)

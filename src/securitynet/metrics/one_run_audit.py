@@ -203,9 +203,7 @@ def describe_bound(
     """
     if not attempts:
         note = f"not resolvable: an audit needs at least {FEWEST_GUESSES} canaries"
-        return Measurement(
-            name=name, value=None, level=level, n=0, direction=Direction.LOWER, method="none", note=note
-        )
+        return Measurement(name=name, value=None, level=level, n=0, direction=Direction.LOWER, method="none", note=note)
     note = "no number of guesses rules out epsilon = 0"
     if chosen is not None:
         note = (

@@ -375,8 +375,7 @@ def effective_splits(
     aside: float = 0.0,
     canaries: NDArray[np.int64] | None = None,
 ) -> Splits:
-    """The splits of a protocol without the members that a defense sets aside, early stopping holds out, or canaries
-    replace.
+    """The splits of a protocol without members that a defense sets aside, early stopping holds out or canaries replace.
 
     Args:
         protocol: ``four-way`` or ``public``.

@@ -253,14 +253,12 @@ def _obtain(
     if canaries is not None:
         _check_canaries(recipe, share, backdoor)
         identity = [dataset.fingerprint, effective.fingerprint, recipe.seed]
-        placed = place_canaries(
-            draw_canaries(canaries, dataset, effective.members, identity), dataset, canaries.own
-        )
+        placed = place_canaries(draw_canaries(canaries, dataset, effective.members, identity), dataset, canaries.own)
         effective = effective_splits(split, dataset, split_seed, known, recipe, share, placed.record.indices)
     excluded = np.empty(0, np.int64) if placed is None else placed.record.excluded
     count = len(made.members) - held_out - len(excluded)
     applied.check(architecture, shape, count, recipe)
-    network = applied.network(make_initial_network(architecture, dataset.num_classes, channels, height, recipe.seed), note)
+    network = applied.network(make_initial_network(architecture, *shape, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,

@@ -58,7 +58,9 @@ class CanaryRecord(Record):
     @property
     def excluded(self) -> Indices:
         """Records of the dataset whose canaries were not trained on, int64."""
-        return self.indices[~np.asarray(self.included, dtype=bool)]
+        return np.asarray(
+            [index for index, coin in zip(self.records, self.included, strict=True) if not coin], dtype=np.int64
+        )
 
     @property
     def digest(self) -> str:
