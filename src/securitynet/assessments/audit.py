@@ -61,7 +61,7 @@ def audit_weights(config: AuditConfig) -> PrivacyAudit:
         config: The configuration.
 
     Raises:
-        SecurityNetError: If the file is not a model that was trained with canaries, or its dataset is not the one given.
+        SecurityNetError: If the model was trained without canaries or on another dataset, or cannot be read.
     """
     trained = read_target_record(config.weights)
     if trained is None:

@@ -134,7 +134,7 @@ def gaussian_epsilon_lower_bound(
 
         if not is_rejected(best):
             continue
-        bound = largest_rejected(is_rejected, _LARGEST_MU)
+        bound = largest_rejected(is_rejected, best, _LARGEST_MU)
         if chosen is None or bound > best:
             best, chosen = bound, attempt
     epsilon = min(gaussian_epsilon(best, delta), LARGEST_EPSILON)

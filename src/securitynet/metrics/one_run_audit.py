@@ -124,16 +124,15 @@ def one_run_p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
     return min(beta + 2 * guesses.canaries * delta * max(alpha, 0.0), 1.0)
 
 
-def largest_rejected(is_rejected: Callable[[float], bool], largest: float = LARGEST_EPSILON) -> float:
-    """Return the largest value, to four digits, that a test rejects along with all smaller ones; 0 if it rejects none.
+def largest_rejected(is_rejected: Callable[[float], bool], low: float, largest: float = LARGEST_EPSILON) -> float:
+    """Return the largest value, to four digits, that a test rejects along with all smaller ones.
 
     Args:
         is_rejected: The test; it rejects whatever lies below a value that it rejects.
+        low: A value that it rejects, at which the search begins.
         largest: Where the search ends.
     """
-    if not is_rejected(0.0):
-        return 0.0
-    low, high = 0.0, 1.0
+    high = min(max(1.0, 2 * low), largest)
     while high < largest and is_rejected(high):
         low, high = high, min(2 * high, largest)
     if high == largest and is_rejected(largest):
@@ -171,7 +170,7 @@ def epsilon_lower_bound(
         # Whatever is not rejected at the best bound so far cannot improve it.
         if not is_rejected(best):
             continue
-        bound = largest_rejected(is_rejected)
+        bound = largest_rejected(is_rejected, best)
         if chosen is None or bound > best:
             best, chosen = bound, attempt
     return describe_bound(f"one-run-epsilon@delta={delta:g}", best, chosen, attempts, level, "Steinke et al. (2023)")
