@@ -117,9 +117,9 @@ def simulate(canaries, truth, seeds, answer, **options):
 
 def randomised_response(epsilon):
     rate = math.exp(epsilon) / (1 + math.exp(epsilon))
-    return lambda generator, included: np.where(
-        generator.random(len(included)) < rate, included, ~included
-    ) + 1e-6 * generator.random(len(included))
+    return lambda generator, included: (
+        np.where(generator.random(len(included)) < rate, included, ~included) + 1e-6 * generator.random(len(included))
+    )
 
 
 def test_holds_on_randomised_response_and_comes_near_the_truth():

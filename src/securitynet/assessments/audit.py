@@ -17,11 +17,13 @@ from securitynet.defenses.base import make_defense
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.metrics import f_dp_audit, one_run_audit
 from securitynet.metrics.defaults import DEFAULT_DELTA
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.store.train_target import load_canary_images
 from securitynet.models.training.canaries import CanaryRecord, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.privacy_profile import Profile, privacy_profile
+from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Measurement, Record
 from securitynet.results.audit import PrivacyAudit, PrivacyClaim
@@ -38,6 +40,9 @@ class AuditConfig(ImageOptions, Record):
     )
     canary_images: str | None = Field(
         default=None, description="Dataset of your own canaries, if it has moved since the training."
+    )
+    architecture: str | None = Field(
+        default=None, description="Architecture of the training, if it is python:FILE:FACTORY. Default: as recorded."
     )
     channels: int | None = Field(default=None, ge=1, le=3, description="Convert images to grey (1) or colour (3).")
     image_size: int | None = Field(default=None, ge=1, description="Stretch images to this height and width in pixels.")
@@ -75,6 +80,7 @@ def audit_weights(config: AuditConfig) -> PrivacyAudit:
         config.weights,
         trained,
         dataset,
+        architecture=config.architecture,
         canary_images=config.canary_images,
         delta=config.delta,
         level=config.level,
@@ -87,6 +93,7 @@ def audit_model(
     trained: TargetRecord,
     dataset: ImageDataset,
     *,
+    architecture: str | None = None,
     canary_images: str | None = None,
     delta: float | None = None,
     level: float = 0.95,
@@ -98,6 +105,7 @@ def audit_model(
         weights: The weights file.
         trained: The model record beside it.
         dataset: The dataset of the training.
+        architecture: Reference of the architecture as the user states it; by default the one in the record.
         canary_images: Reference of the user's canaries; by default the one in the record.
         delta: Delta of the bounds, in (0, 1); by default that of the stated privacy.
         level: Confidence of the verdict, in (0, 1).
@@ -111,8 +119,9 @@ def audit_model(
     trained_splits(trained, dataset)  # raises if the dataset is another one
     source = None if canaries.source is None else canary_images or canaries.source.reference
     placed = place_canaries(canaries, dataset, None if source is None else load_canary_images(source, dataset))
+    built = find_architecture(architecture or _read_architecture(trained))
     defense = _find_defense(trained)
-    scores = score_canaries(trained, weights, placed, defense=defense, device=device)
+    scores = score_canaries(trained, weights, placed, architecture=built, defense=defense, device=device)
     privacy = None if trained.defense is None else trained.defense.privacy
     return judge_scores(scores, np.asarray(canaries.included), canaries.kind, privacy, delta=delta, level=level)
 
@@ -238,6 +247,17 @@ def _require_canaries(trained: TargetRecord) -> CanaryRecord:
             hint="Train it with `securitynet train … --canaries 1000`.",
         )
     return trained.canaries
+
+
+def _read_architecture(trained: TargetRecord) -> str:
+    """The architecture of the record; code that a record names is never run."""
+    name = trained.architecture
+    if parse_reference(name if ":" in name else f"arch:{name}").path is not None:
+        raise ConfigurationError(
+            f"The model was trained as {name}, but the location of that file is unknown.",
+            hint="State it with its folder: --architecture python:FOLDER/FILE:FACTORY.",
+        )
+    return name
 
 
 def _find_defense(trained: TargetRecord) -> TrainingDefense | None:

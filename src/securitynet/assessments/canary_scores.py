@@ -19,6 +19,7 @@ from securitynet.models.store.train_target import make_initial_network
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.canaries import DatasetWithCanaries
 from securitynet.models.training.evaluation import take_main_output
+from securitynet.models.training.trainable import Architecture
 from securitynet.models.training.training_defense import NO_DEFENSE, TrainingDefense
 
 GRADIENT_NUMBERS = 1 << 25
@@ -46,6 +47,7 @@ def score_canaries(
     weights: Path,
     placed: DatasetWithCanaries,
     *,
+    architecture: Architecture,
     defense: TrainingDefense | None = None,
     device: str = "auto",
 ) -> CanaryScores:
@@ -60,6 +62,7 @@ def score_canaries(
         trained: The model record.
         weights: The weights file.
         placed: The dataset with the canaries of the record.
+        architecture: The architecture of the record.
         defense: The defense that the model was trained with, if any; it determines the network's layers.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
@@ -68,7 +71,7 @@ def score_canaries(
     """
     place = resolve_device(device)
     shape = trained.num_classes, trained.channels, trained.image_size
-    fresh = make_initial_network(trained.architecture, *shape, trained.recipe.seed)
+    fresh = make_initial_network(architecture, shape, trained.recipe.seed)
     network = (defense or NO_DEFENSE).network(fresh, lambda text: None).to(place).eval()
     start = {name: value.detach().clone() for name, value in network.named_parameters() if value.requires_grad}
     network.load_state_dict(read_state_dict(weights)[0])
@@ -105,9 +108,9 @@ def align_movement(
     Returns:
         N, in the unit of the movement; 0 where the gradient is 0.
     """
-    state = {name: value.detach() for name, value in network.state_dict().items()}
-    varied = {name: state[name] for name in movement}
-    fixed = {name: value for name, value in state.items() if name not in movement}
+    parameters = {name: value.detach() for name, value in network.named_parameters()}
+    varied = {name: parameters.pop(name) for name in movement}
+    fixed = {**parameters, **dict(network.named_buffers())}
 
     def loss(weights: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         logits = take_main_output(functional_call(network, {**fixed, **weights}, (image[None],)))

@@ -87,6 +87,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
         policy=judged,
         remedies=assessment.remedies,
         audit=assessment.audit,
+        controls=assessment.controls.facts,
     )
 
 

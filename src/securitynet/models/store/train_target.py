@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,8 +23,6 @@ from securitynet.datasets.options import load_options
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
-from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import (
     TargetRecord,
@@ -42,6 +41,7 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_target(
-    architecture: str,
+    architecture: str | Callable[..., nn.Module],
     dataset: ImageDataset | str,
     *,
     recipe: Recipe | None = None,
@@ -82,7 +82,8 @@ def train_target(
     `fit` for early stopping). Non-members are used only once, at the end, for the test accuracy.
 
     Args:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`, a reference, a factory or a network:
+            see `securitynet.models.training.trainable`.
         dataset: A loaded dataset, or its reference.
         recipe: How to train; by default ML-Doctor's recipe with the changes that ``defense`` recommends.
         split: Protocol, ``four-way`` or ``public``.
@@ -109,14 +110,14 @@ def train_target(
         SplitError: If the dataset cannot be split in this way.
         ModelError: If the network cannot be built for the images or trained on them ("diverged").
     """
-    architecture = ARCHITECTURES.resolve(architecture).name
+    built = find_architecture(architecture)
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
     if recipe is None and defense is not None:
         changes = {**defense.advised(changes), **changes}
     recipe = change_recipe(recipe or Recipe(), changes)
     data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
     network, trained = _obtain(
-        architecture,
+        built,
         data,
         recipe,
         split=split,
@@ -133,12 +134,13 @@ def train_target(
     )
     backend = ModuleBackend(
         network,
-        reference=f"arch:{architecture}",
-        checksum=state_checksum(network.state_dict(), architecture),
+        reference=built.name if ":" in built.name else f"arch:{built.name}",
+        checksum=state_checksum(network.state_dict(), built.identity),
         example_shape=(trained.channels, trained.image_size, trained.image_size),
         device=resolve_device(device),
     )
     backend.num_classes = trained.num_classes
+    backend.architecture = built.reference
     words = (
         f"trained here on {trained.dataset.reference} for {trained.epochs_run} epochs: train accuracy "
         f"{trained.train_accuracy:.4f}, test accuracy {trained.test_accuracy:.4f}"
@@ -173,7 +175,7 @@ def train_model(
         raise ConfigurationError(f"The defense {config.defense} was not passed.")
     if config.backdoor is not None and backdoor is None:
         raise ConfigurationError(f"The backdoor {config.backdoor} was not passed.")
-    architecture = ARCHITECTURES.resolve(config.architecture).name
+    built = find_architecture(config.architecture)
     check_path(config.weights_file)
     resolve_device(config.device)
     dataset = securitynet.datasets.load(config.dataset, **load_options(config))
@@ -186,7 +188,7 @@ def train_model(
         own = None if config.canary_images is None else load_canary_images(config.canary_images, dataset)
         canaries = CanaryPlan(config.canaries, config.canary_kind, own)
     _, trained = _obtain(
-        architecture,
+        built,
         dataset,
         config.recipe,
         split=config.split,
@@ -219,7 +221,7 @@ def load_canary_images(reference: str, dataset: ImageDataset) -> ImageDataset:
 
 
 def _obtain(
-    architecture: str,
+    built: Architecture,
     dataset: ImageDataset,
     recipe: Recipe,
     *,
@@ -257,8 +259,8 @@ def _obtain(
         effective = effective_splits(split, dataset, split_seed, known, recipe, share, placed.record.indices)
     excluded = np.empty(0, np.int64) if placed is None else placed.record.excluded
     count = len(made.members) - held_out - len(excluded)
-    applied.check(architecture, shape, count, recipe)
-    network = applied.network(make_initial_network(architecture, *shape, recipe.seed), note)
+    applied.check(built.reference, shape, count, recipe)
+    network = applied.network(make_initial_network(built, shape, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
@@ -269,7 +271,8 @@ def _obtain(
     )
     poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
     fields: dict[str, Any] = {
-        "architecture": architecture,
+        "architecture": built.name,
+        **({"architecture_version": built.version} if built.version else {}),
         "num_classes": dataset.num_classes,
         "channels": channels,
         "image_size": height,
@@ -300,7 +303,7 @@ def _obtain(
     by += [] if changed is None else [changed.record.digest]
     roles = parts(applied, recipe, len(made.members))
     fitting = Fitting(
-        architecture,
+        built.reference,
         network,
         images if changed is None else changed.images,
         dataset.labels if changed is None else changed.labels,
@@ -358,19 +361,17 @@ def _check_canaries(recipe: Recipe, share_aside: float, backdoor: TrainingBackdo
             raise ConfigurationError(f"Canaries cannot be combined with {what}.", hint="Train without it.")
 
 
-def make_initial_network(architecture: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
+def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed: int) -> nn.Module:
     """Build a network whose initial weights the seed determines; torch's global random state is restored.
 
     Args:
-        architecture: Name in `ARCHITECTURES`.
-        num_classes: Number of logits.
-        channels: Channels of the images.
-        image_size: Height and width of the images in pixels.
+        built: The architecture.
+        shape: (classes, channels, size in pixels).
         seed: Seed of the recipe.
     """
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights"))
-        return build(architecture, num_classes, channels, image_size)
+        return built.build(*shape)
 
 
 def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TargetRecord | None:
