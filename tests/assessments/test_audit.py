@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from securitynet.api import assess
-from securitynet.assessments.audit import AuditConfig, audit_weights, judge_scores
+from securitynet.assessments.audit import audit_weights, judge_scores
+from securitynet.assessments.audit_config import AuditConfig
 from securitynet.assessments.canary_scores import CanaryScores, align_movement
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.models.sources.preprocessing import Preprocessing

@@ -7,56 +7,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 import securitynet.datasets
+from securitynet.assessments.audit_config import AuditConfig
 from securitynet.assessments.canary_scores import CanaryScores, score_canaries
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.options import ImageOptions, load_options
+from securitynet.datasets.options import load_options
 from securitynet.defenses.base import make_defense
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.metrics import f_dp_audit, one_run_audit
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
-from securitynet.models.store.train_target import load_canary_images
-from securitynet.models.training.canaries import CanaryRecord, place_canaries
+from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.privacy_profile import Profile, privacy_profile
 from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
-from securitynet.records import Measurement, Record
+from securitynet.records import Measurement
 from securitynet.results.audit import PrivacyAudit, PrivacyClaim
 
 Scores = NDArray[np.float64]
-
-
-class AuditConfig(ImageOptions, Record):
-    """The configuration of an audit. The description of each field is its help on the command line."""
-
-    weights: Path = Field(description="Weights file that `securitynet train --canaries N` wrote, NAME.safetensors.")
-    dataset: str | None = Field(
-        default=None, description="Dataset of the training, read as it was then. Default: the one in the model record."
-    )
-    canary_images: str | None = Field(
-        default=None, description="Dataset of your own canaries, if it has moved since the training."
-    )
-    architecture: str | None = Field(
-        default=None, description="Architecture of the training, if it is python:FILE:FACTORY. Default: as recorded."
-    )
-    channels: int | None = Field(default=None, ge=1, le=3, description="Convert images to grey (1) or colour (3).")
-    image_size: int | None = Field(default=None, ge=1, description="Stretch images to this height and width in pixels.")
-    data_root: Path | None = Field(default=None, description="Folder of the dataset's files.")
-    limit: int | None = Field(default=None, ge=1, description="Use at most this many records of each part.")
-    delta: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Delta of the bounds on epsilon. Default: that of DP-SGD in the model record, else 1e-5.",
-    )
-    level: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the verdict.")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
-    out: Path | None = Field(default=None, description="File to write the result to, as JSON. Default: none.")
 
 
 def audit_weights(config: AuditConfig) -> PrivacyAudit:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from securitynet.assessments.audit import AuditConfig
+from securitynet.assessments.audit_config import AuditConfig
 from securitynet.cli import console
 from securitynet.cli.options import configured
 

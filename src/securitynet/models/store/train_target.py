@@ -35,7 +35,14 @@ from securitynet.models.store.model_record import (
 )
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
-from securitynet.models.training.canaries import CanaryPlan, DatasetWithCanaries, draw_canaries, place_canaries
+from securitynet.models.training.canaries import (
+    CanaryPlan,
+    DatasetWithCanaries,
+    check_combination,
+    draw_canaries,
+    load_canary_images,
+    place_canaries,
+)
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
@@ -179,14 +186,7 @@ def train_model(
     check_path(config.weights_file)
     resolve_device(config.device)
     dataset = securitynet.datasets.load(config.dataset, **load_options(config))
-    canaries = None
-    if config.canaries is None and config.canary_images is not None:
-        raise ConfigurationError(
-            "--canary-images holds canaries, and their number is missing.", hint="Give --canaries N too."
-        )
-    if config.canaries is not None:
-        own = None if config.canary_images is None else load_canary_images(config.canary_images, dataset)
-        canaries = CanaryPlan(config.canaries, config.canary_kind, own)
+    canaries = _plan_canaries(config, dataset)
     _, trained = _obtain(
         built,
         dataset,
@@ -206,18 +206,16 @@ def train_model(
     return config.weights_file, trained
 
 
-def load_canary_images(reference: str, dataset: ImageDataset) -> ImageDataset:
-    """Load the user's canaries in the shape of a dataset's images.
-
-    Args:
-        reference: Reference of the canaries.
-        dataset: The dataset of the training.
-
-    Raises:
-        SecurityNetError: If they cannot be loaded.
-    """
-    channels, height, _ = dataset.image_shape
-    return securitynet.datasets.load(reference, channels=3 if channels == 3 else 1, size=height)
+def _plan_canaries(config: TrainConfig, dataset: ImageDataset) -> CanaryPlan | None:
+    """The canaries of a configuration; None if it has none."""
+    if config.canaries is None:
+        if config.canary_images is None:
+            return None
+        raise ConfigurationError(
+            "--canary-images holds canaries, and their number is missing.", hint="Give --canaries N too."
+        )
+    own = None if config.canary_images is None else load_canary_images(config.canary_images, dataset)
+    return CanaryPlan(config.canaries, config.canary_kind, own)
 
 
 def _obtain(
@@ -253,7 +251,7 @@ def _obtain(
     held_out = len(made.members) - len(effective.members)
     placed: DatasetWithCanaries | None = None
     if canaries is not None:
-        _check_canaries(recipe, share, backdoor)
+        check_combination(recipe, share, with_backdoor=backdoor is not None)
         identity = [dataset.fingerprint, effective.fingerprint, recipe.seed]
         placed = place_canaries(draw_canaries(canaries, dataset, effective.members, identity), dataset, canaries.own)
         effective = effective_splits(split, dataset, split_seed, known, recipe, share, placed.record.indices)
@@ -347,18 +345,6 @@ def _obtain(
         for path in (checkpoint.path, *fitting.parts):
             CheckpointFile(path, note).remove()
     return network, trained
-
-
-def _check_canaries(recipe: Recipe, share_aside: float, backdoor: TrainingBackdoor | None) -> None:
-    """Raise `ConfigurationError` if a training cannot have canaries."""
-    problems = {
-        "early stopping, which would hold some of them out (--patience)": recipe.patience > 0,
-        "a defense that sets training records aside": share_aside > 0,
-        "a backdoor": backdoor is not None,
-    }
-    for what, is_wrong in problems.items():
-        if is_wrong:
-            raise ConfigurationError(f"Canaries cannot be combined with {what}.", hint="Train without it.")
 
 
 def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed: int) -> nn.Module:

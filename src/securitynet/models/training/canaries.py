@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+import securitynet.datasets
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.models.training.poisoned_dataset import ChangedImages
+from securitynet.models.training.recipe import Recipe
 from securitynet.records import DatasetIdentity, Record
 
 Indices = NDArray[np.int64]
@@ -174,6 +176,41 @@ def place_canaries(record: CanaryRecord, dataset: ImageDataset, own: ImageDatase
     elif record.kind == "out-of-distribution":
         images = _replaced(images, record.indices, _draw_noise(record, dataset.image_shape))
     return DatasetWithCanaries(images, labels, record)
+
+
+def load_canary_images(reference: str, dataset: ImageDataset) -> ImageDataset:
+    """Load the user's canaries in the shape of a dataset's images.
+
+    Args:
+        reference: Reference of the canaries.
+        dataset: The dataset of the training.
+
+    Raises:
+        SecurityNetError: If they cannot be loaded.
+    """
+    channels, height, _ = dataset.image_shape
+    return securitynet.datasets.load(reference, channels=3 if channels == 3 else 1, size=height)
+
+
+def check_combination(recipe: Recipe, share_aside: float, *, with_backdoor: bool) -> None:
+    """Check that a training can have canaries.
+
+    Args:
+        recipe: The recipe.
+        share_aside: Share of the training records that a defense sets aside.
+        with_backdoor: Whether the training has a backdoor.
+
+    Raises:
+        ConfigurationError: If it cannot.
+    """
+    problems = {
+        "early stopping, which would hold some of them out (--patience)": recipe.patience > 0,
+        "a defense that sets training records aside": share_aside > 0,
+        "a backdoor": with_backdoor,
+    }
+    for what, is_wrong in problems.items():
+        if is_wrong:
+            raise ConfigurationError(f"Canaries cannot be combined with {what}.", hint="Train without it.")
 
 
 def _replaced(images: Images, which: Indices, replacements: torch.Tensor) -> Images:
