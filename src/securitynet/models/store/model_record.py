@@ -19,7 +19,14 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
@@ -185,6 +192,14 @@ class TargetRecord(ClassifierRecord):
     test_accuracy: float = Field(ge=0, le=1)
     versions: dict[str, str]
 
+    @model_serializer(mode="wrap")
+    def _leave_out_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records and keys of models from before there were canaries stay as they are.
+        values: dict[str, Any] = handler(self)
+        if self.canaries is None:
+            values.pop("canaries", None)
+        return values
+
     @property
     def membership(self) -> str:
         """Digest of the dataset, of the records that are members, and of the canaries if there are any."""
@@ -208,15 +223,12 @@ class TargetRecord(ClassifierRecord):
             values["defense"] = self.defense.requested.model_dump(mode="json")
         if self.backdoor is not None:
             values["backdoor"] = self.backdoor.requested.model_dump(mode="json")
-        if self.canaries is None:
-            del values["canaries"]  # keeps the keys of models from before there were canaries
         return values
 
     def document(self) -> dict[str, Any]:
         """The content of the file beside the weights: includes derived values, and the history last."""
-        absent = {"canaries"} if self.canaries is None else set()
         return {
-            **self.model_dump(mode="json", exclude={"history", *absent}),
+            **self.model_dump(mode="json", exclude={"history"}),
             "overfitting": self.overfitting,
             "epochs_run": self.epochs_run,
             "history": self.history.model_dump(mode="json"),
