@@ -115,5 +115,13 @@ def show(path: Path, trained: TargetRecord) -> None:
             console.stdout.print(line, markup=False, soft_wrap=True)
     if trained.backdoor is not None:
         console.stdout.print(describe_backdoor(trained.backdoor), markup=False, soft_wrap=True)
+    if trained.canaries is not None:
+        included = sum(trained.canaries.included)
+        console.stdout.print(
+            f"Canaries: {len(trained.canaries.records)} ({trained.canaries.kind}), {included} of them trained on; "
+            f"see `securitynet audit {path}`",
+            markup=False,
+            soft_wrap=True,
+        )
     console.stdout.print(f"Weights: {path}", markup=False, soft_wrap=True)
     console.stdout.print(f"Record:  {path.with_suffix('.json')}", markup=False, soft_wrap=True)
