@@ -13,7 +13,7 @@ def test_python_example_works_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert re.search(r"accuracy on new images: 0\.\d+", printed) and "AUC: 0." in printed
+    assert re.search(r"accuracy on new images: 0\.\d+", printed) and "AUC of membership inference: 0." in printed
     assert (tmp_path / "report" / "report.html").is_file()
     assert (tmp_path / "model.safetensors").is_file()
 

@@ -16,7 +16,7 @@ from securitynet.datasets.members import with_members
 from securitynet.datasets.options import load_options
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import cache_folder, expand_home
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
@@ -24,6 +24,7 @@ from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
+from securitynet.models.training.trainable import find_architecture
 
 if TYPE_CHECKING:
     from securitynet.models.targets.signals import Progress
@@ -89,6 +90,8 @@ def prepare(
     """
     check_defense(config)
     check_members(config)
+    if config.architecture is not None:
+        find_architecture(config.architecture)  # says what is wrong with it before anything is loaded
     if target is not None:
         recorded = isinstance(target.backend, RecordedBackend)
     else:
@@ -98,7 +101,8 @@ def prepare(
             "No dataset is given to assess the model on.",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    trained = read_target_record(config.weights) if config.weights else None
+    weights = None if config.weights is None else expand_home(config.weights)
+    trained = read_target_record(weights) if weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
             config.dataset, **load_options(config), cache=config.cache or cache_folder()
@@ -108,7 +112,7 @@ def prepare(
     if target is None:
         target = load_target(
             config.model,
-            weights=config.weights,
+            weights=weights,
             dataset=dataset,
             normalize=config.normalize,
             input_size=config.input_size,
@@ -130,6 +134,8 @@ def prepare(
         )
     elif config.access is not None:
         target = target.under(config.access)
+    if config.architecture is not None:
+        target.backend.architecture = find_architecture(config.architecture).reference
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above

@@ -23,7 +23,7 @@ from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import detection
-from securitynet.models.shadows.plan import choose_shadow_defense
+from securitynet.models.shadows.plan import choose_shadow_defense, find_own_architecture
 from securitynet.models.shadows.store import shadow_spec, train_shadow
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
@@ -139,14 +139,16 @@ class NeuralCleanse(Detector):
         again = SearchPlan(classes=classes, epochs=self.passes, only=tuple(output.labels.tolist()))
         others = [
             self._searched(model, data, chosen, pixels, again, replace(context, progress=None), 0).norms
-            for model in self._clean_models(data, context)
+            for model in self._clean_models(target, data, context)
         ]
         return replace(output, reference=np.stack(others))
 
-    def _clean_models(self, data: TrialData, context: Context) -> Iterator[Target]:
+    def _clean_models(self, target: Target, data: TrialData, context: Context) -> Iterator[Target]:
         """Models trained like the target on records that are known not to have trained it, as many as it had."""
         trained, parts = data.trained, data.splits
         assert trained is not None  # checked by `run`
+        architecture = find_own_architecture(target, trained)
+        assert architecture is not None  # the record names one
         defense = choose_shadow_defense(trained, data.defense)
         pool = np.unique(np.concatenate([parts.shadow_train, parts.shadow_test, parts.known_non_members]))
         count = min(len(parts.members), len(pool))
@@ -154,7 +156,7 @@ class NeuralCleanse(Detector):
             rows = np.sort(pool[shuffled(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
             seed = derived_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
-            spec = shadow_spec(data.dataset, rows, trained.architecture, recipe, defense)
+            spec = shadow_spec(data.dataset, rows, architecture.reference, recipe, defense)
             shadow = train_shadow(spec, cache=context.cache, device=context.device)
             if context.progress:
                 context.progress(number + 1, self.reference)

@@ -21,13 +21,14 @@ from securitynet.methods.base import Gallery, Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
-from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
-from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images, fresh_network, qualified
+from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE, find_own_architecture
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images, fresh_network
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.trainable import find_architecture
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
@@ -201,8 +202,8 @@ class StealingAttack(Attack):
 
     architecture: str = Field(
         default="resnet18",
-        description="Of the surrogate: a name from `list architectures`, a reference (timm:resnet18), or own: the "
-        "target's, where it is known.",
+        description="Of the surrogate: a name from `list architectures`, a reference (timm:resnet18, "
+        "python:FILE:FACTORY), or own: the target's, where it is known.",
     )
     recipe: dict[str, int | float | str | None] = Field(
         default_factory=dict, description="Fields of the training recipe to change (recipe.epochs=10)."
@@ -312,15 +313,13 @@ class StealingAttack(Attack):
             UnknownName: If there is no such architecture.
         """
         if self.architecture != OWN:
-            return _plain(qualified(self.architecture)), None, ()
-        scheme, _, name = target.without_interface().reference.partition(":")
-        if trained is not None:
-            return trained.architecture, None, ()
-        if scheme not in ("arch", "timm", "torchvision", "pytorchcv"):
+            return find_architecture(self.architecture).reference, None, ()
+        own = find_own_architecture(target, trained)
+        if own is None:
             note = f"The target's architecture is not known; the surrogate is {FALLBACK_ARCHITECTURE}."
             return FALLBACK_ARCHITECTURE, None, (note,)
-        size = target.preprocessing.input_size
-        return _plain(f"{scheme}:{name}"), None if size is None else size[0], ()
+        size = target.preprocessing.input_size if trained is None else None
+        return own.reference, None if size is None else size[0], ()
 
     def _judge(
         self,
@@ -350,7 +349,7 @@ class StealingAttack(Attack):
             np.stack([confidence for _, confidence, _ in judgements]),
             np.stack([distances for _, _, distances in judgements]),
             tuple("" if m.weights is None else f"{STORE}/{m.key}/{m.weights.name}" for m in models),
-            architecture,
+            find_architecture(architecture).name,
             (*notes, *queried.notes),
             fooled,
             by_noise,
@@ -400,7 +399,3 @@ def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str |
             "The seed of surrogates is derived from the seed of the attack, and the version is fixed."
         )
     return change_recipe(protocol, changes, purpose="surrogates")
-
-
-def _plain(reference: str) -> str:
-    return reference.removeprefix("arch:")

@@ -9,6 +9,7 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
+from securitynet.files import expand_home
 from securitynet.models.loading.examination import (
     ExaminationResult,
     examine_accuracy,
@@ -110,7 +111,7 @@ def load_target(
         entry, parsed = parsed, resolve(parsed)
         stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
     options = LoadOptions(
-        weights=None if weights is None else Path(weights).expanduser(),
+        weights=None if weights is None else expand_home(weights),
         normalize=normalize,
         input_size=input_size,
         head=_check_head(head),

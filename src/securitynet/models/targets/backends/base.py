@@ -103,6 +103,8 @@ class Backend(ABC):
         interface: Interface that hides part of the outputs; None if there is none.
         repeats: Number of times that each image is sent for one output.
         charges: Whether queries may cost money.
+        architecture: What networks like this one are built from (`securitynet.models.training.trainable`); None if
+            unknown.
         rounding: Largest change of an output between batches that its arithmetic may cause, relative to the largest
             output.
     """
@@ -115,6 +117,7 @@ class Backend(ABC):
     interface: Interface | None = None
     repeats: int = 1
     charges: bool = False
+    architecture: str | None = None
     rounding: float = 1e-3
 
     @classmethod

@@ -29,6 +29,15 @@ class WrappedBackend(Backend):
         self.inner.num_classes = count
 
     @property
+    def architecture(self) -> str | None:
+        """That of the inner backend."""
+        return self.inner.architecture
+
+    @architecture.setter
+    def architecture(self, reference: str | None) -> None:
+        self.inner.architecture = reference
+
+    @property
     @override
     def device(self) -> torch.device:
         return self.inner.device
