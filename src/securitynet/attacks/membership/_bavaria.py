@@ -1,12 +1,13 @@
 """BaVarIA on arrays: likelihood ratios with Bayesian estimates of each record's mean and variance.
 
-Brännvall, "Exponential-family membership inference: from LiRA and RMIA to BaVarIA" (2026). As in LiRA, the signals of a
-record under the models that were trained on it, and under the others, are normal. Few models determine a variance badly:
-LiRA takes one for all records or one each, and here a normal-inverse-gamma prior moves smoothly between the two. The
-likelihood is then the predictive Student t distribution, or a normal distribution with the stabilised variance.
+Brännvall, "Exponential-family membership inference: from LiRA and RMIA to BaVarIA" (2026). As in LiRA, the signals of
+a record under the models that were trained on it, and under the others, are normal. Few models determine a variance
+badly: LiRA takes one for all records or one each, and here a normal-inverse-gamma prior moves smoothly between the two.
+The likelihood is then the predictive Student t distribution, or a normal distribution with the stabilised variance.
 
-The prior is estimated from all records by moments, so there is no setting to tune: the number of degrees of freedom and
-the scale of the variances as in Smyth, "Linear models and empirical Bayes methods" (2004), section 6.2.
+The parameters of the prior are those of this implementation, estimated from all records by moments, so that there is no
+setting to tune: degrees of freedom and scale of the variances as in Smyth, "Linear models and empirical Bayes methods
+for assessing differential expression in microarray experiments" (2004), section 6.2.
 """
 
 from __future__ import annotations
@@ -121,8 +122,6 @@ def update(prior: Prior, signals: NDArray[np.float64], chosen: NDArray[np.bool_]
     weight = prior.weight + counts
     mean = (prior.weight * prior.mean + counts * centre) / weight
     degrees = prior.degrees + counts
-    # The distance between a record's mean and that of all records says nothing about its variance if records differ as
-    # much as the prior expects; the term is part of the conjugate update and is small for the weights met here.
     shift = prior.weight * counts / weight * (centre - prior.mean) ** 2
     variance = (prior.degrees * prior.variance + squares + shift) / degrees
     return Posterior(mean, variance, weight, degrees)
@@ -205,9 +204,7 @@ def _summarise(
     return counts, means, squares
 
 
-def _fit_variances(
-    variances: NDArray[np.float64], freedom: NDArray[np.int64], pooled: float
-) -> tuple[float, float]:
+def _fit_variances(variances: NDArray[np.float64], freedom: NDArray[np.int64], pooled: float) -> tuple[float, float]:
     """Return degrees of freedom and scale of the prior of the variances (Smyth, 2004, section 6.2).
 
     Log-variances spread by ψ′(d/2) if all records have the same variance, and by ψ′(d₀/2) more if these follow a scaled
@@ -238,7 +235,7 @@ def _log_t_tail(values: NDArray[np.float64], degrees: NDArray[np.float64]) -> ND
         logs = stats.t.logsf(values, degrees)
     far = ~np.isfinite(logs)
     if far.any():
-        # P(T > x) → d^(d/2) · x^(−d) / (B(d/2, 1/2) · d/… ): the density's tail, integrated.
+        # The density falls as x^(−d − 1), so what lies beyond x is about x / d times the density there.
         density = stats.t.logpdf(values[far], degrees[far])
         logs[far] = density + np.log(values[far]) - np.log(degrees[far])
     return np.asarray(logs, dtype=np.float64)
