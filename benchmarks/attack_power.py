@@ -1,14 +1,14 @@
 """LiRA, RMIA and BaVarIA with 1 to 64 shadow models and several queries: mean AUC and TPR at 1% over targets.
 
-All attacks use the same shadow models. Each target is a model like the others, trained on a random half of the pool that
-is not one of theirs. With ``independent``, training sets are drawn from all records instead of halving a fixed pool.
+All attacks use the same shadow models. Each target is a model like the others, trained on a random half of the pool
+that is not one of theirs. With ``independent``, training sets are drawn from all records instead of halving one pool.
 
-Published for 16 Wide ResNets on CIFAR-10 (README of tensorflow/privacy, research/mi_lira_2021): LiRA online with a fixed
-variance AUC 0.686, TPR at 0.1% 5.93%; offline 2.99%. ``--dataset cifar10 --architecture wrn-28-2 --epochs 100`` is that
-scale; the defaults run in minutes on two cores.
+Published for 16 Wide ResNets on CIFAR-10 (README of tensorflow/privacy, research/mi_lira_2021): LiRA online with a
+fixed variance AUC 0.686, TPR at 0.1% 5.93%; offline 2.99%. ``--dataset cifar10 --architecture wrn-28-2 --epochs 100``
+is that scale; the defaults run in minutes on two cores.
 
-Usage: python benchmarks/attack_power.py [--dataset D] [--architecture A] [--epochs N] [--models 1 2 4 8] [--queries 1 2]
-       [--targets N] [--augment A] [--design balanced|independent] [--cache FOLDER] [--device D]
+Usage: python benchmarks/attack_power.py [--dataset D] [--architecture A] [--epochs N] [--models 1 2 4 8]
+       [--queries 1 2] [--targets N] [--augment A] [--design balanced|independent] [--cache FOLDER] [--device D]
 """
 
 from __future__ import annotations

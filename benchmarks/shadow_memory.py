@@ -50,9 +50,10 @@ def main() -> None:
     before, start = read_peak(), time.perf_counter()
     data = TrialData(dataset, splits.public(dataset), None)
     output = attack(target, data, Context(device="cpu"), attack.threat_models[0])
+    everything = 4e-9 * arguments.models * count * classes
     print(
-        f"{len(output.scores):,} records, {classes:,} classes, {arguments.models} shadow models: peak {read_peak():.2f} GB "
-        f"({before:.2f} GB before the attack; all outputs {4e-9 * arguments.models * count * classes:.2f} GB), "
+        f"{len(output.scores):,} records, {classes:,} classes, {arguments.models} shadow models: "
+        f"peak {read_peak():.2f} GB ({before:.2f} GB before the attack), all outputs {everything:.2f} GB, "
         f"{time.perf_counter() - start:.0f} s"
     )
 
