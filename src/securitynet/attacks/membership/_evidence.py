@@ -108,8 +108,8 @@ def make_stand_ins(
         others = np.arange(len(included)) != number
         is_member = included[number]
         trained = _leave_one_out(included[others], is_member, least)
-        usable = ~trained.all(axis=0)
-        population = usable & ~is_member
+        usable = np.asarray(~trained.all(axis=0))
+        population = np.asarray(usable & ~is_member)
         if separate:
             population[np.flatnonzero(population)[::2]] = False
             usable &= ~population
