@@ -116,7 +116,7 @@ def test_offline_rmia_manages_with_one_shadow_model_and_two_queries(store):
     splits = case.data.splits
     population = len(splits.shadow_train) + len(splits.shadow_test)
     assert context.queries().total == 2 * (len(case.data.judged) + population)
-    assert roc.auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.6
+    assert roc.auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.5
 
 
 def test_nothing_is_found_with_two_queries_where_there_is_nothing(store):
