@@ -119,9 +119,9 @@ def update(prior: Prior, signals: NDArray[np.float64], chosen: NDArray[np.bool_]
     """
     counts, means, squares = _summarise(signals, chosen)
     centre = np.where(counts > 0, means, prior.mean)
-    weight = prior.weight + counts
+    weight = np.asarray(prior.weight + counts, dtype=np.float64)
     mean = (prior.weight * prior.mean + counts * centre) / weight
-    degrees = prior.degrees + counts
+    degrees = np.asarray(prior.degrees + counts, dtype=np.float64)
     shift = prior.weight * counts / weight * (centre - prior.mean) ** 2
     variance = (prior.degrees * prior.variance + squares + shift) / degrees
     return Posterior(mean, variance, weight, degrees)
