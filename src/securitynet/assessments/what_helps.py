@@ -245,6 +245,7 @@ def _attack_target(
         except AccessDenied:
             denied.append(label)
             continue
+        output = assessment.controls.restrict(output)
         measured = output.measurements(level=config.level, fprs=config.fprs, seed=config.seed)
         auc = next((m for m in measured if m.name == "auc"), None)
         if auc is not None and auc.value is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
+from securitynet.attacks.stealing._overlap import leave_out_queried
 from securitynet.attacks.stealing._pool import Pool
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -71,7 +72,7 @@ class StolenModels(Output):
     """Predictions of B surrogates, one per query budget, on N records that no surrogate was trained on.
 
     Attributes:
-        indices: The records, N int64: the split's non-members.
+        indices: The records, N int64: the split's non-members that were not queried.
         labels: True classes, N int64.
         target: The target's predictions, N int64.
         budgets: Queries that each surrogate was trained on, ascending, B int64.
@@ -84,6 +85,8 @@ class StolenModels(Output):
         fooled: Whether the target misclassifies adversarial examples made on each surrogate, B×M; M may be 0.
         fooled_by_noise: Whether it misclassifies the same records under noise of that size, M.
         asked: Examples of generated query images, R×Q×C×H×W uint8; empty for attacks that generate none.
+        queried: Non-members that are left out because they were queried: with the same pixels, and with nearly the
+            same, 2 int64.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("agreement", "accuracy")
@@ -101,11 +104,13 @@ class StolenModels(Output):
     fooled: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
     fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
     asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
+    queried: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
+            "queried": self.queried,
             **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
         }
 
@@ -117,7 +122,17 @@ class StolenModels(Output):
             saved=tuple(map(str, arrays["saved"])),
             architecture=str(arrays["architecture"]),
             notes=tuple(map(str, arrays["notes"])),
+            queried=arrays.get("queried", np.zeros(2, dtype=np.int64)),
         )
+
+    @override
+    def without(self, records: NDArray[np.int64]) -> StolenModels:
+        """See `Output.without`; the records of ``fooled`` stay."""
+        rest = ~np.isin(self.indices, records)
+        if rest.all() or not rest.any():
+            return self
+        by_record = {name: getattr(self, name)[..., rest] for name in _BY_RECORD}
+        return replace(self, **by_record)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the metrics of `securitynet.metrics.stealing` for the largest budget.
@@ -126,6 +141,8 @@ class StolenModels(Output):
         """
         last = len(self.budgets) - 1
         measurements = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        if self.queried.any():
+            measurements.append(stealing.queried_share(self.queried, len(self.indices), level=level))
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
@@ -171,6 +188,8 @@ class StolenModels(Output):
         storage = f", kept in the cache folder as {where}." if where else ", and was not kept."
         return (queries + storage, *self.notes)
 
+
+_BY_RECORD = ("indices", "labels", "target", "surrogate", "confidence", "distances")
 
 _ARRAYS = (
     "indices",
@@ -332,7 +351,8 @@ class StealingAttack(Attack):
         architecture: str,
         notes: tuple[str, ...],
     ) -> StolenModels:
-        judged = data.splits.non_members
+        unseen = leave_out_queried(data.dataset, data.splits.non_members, (queried.dataset, queried.indices))
+        judged = unseen.records
         view = _judging.auditors_view(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
@@ -354,6 +374,7 @@ class StealingAttack(Attack):
             fooled,
             by_noise,
             self.pictures(queried),
+            unseen.counts,
         )
 
 
