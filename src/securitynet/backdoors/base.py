@@ -27,7 +27,6 @@ from securitynet.models.training.poisoned_dataset import (
 )
 from securitynet.records import Record
 
-
 Mapping = Literal["all-to-one", "all-to-all"]
 
 

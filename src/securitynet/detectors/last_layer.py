@@ -62,7 +62,8 @@ def load_class_weights(target: Target, shape: tuple[int, ...]) -> NDArray[np.flo
         classes = int(whole(images).shape[1])
     traced = find(network, target.preprocessing(images), reference=target.reference)
     parameters = dict(network.named_parameters())
-    matrices = [parameters[name].detach() for name in traced.weights if name in parameters and parameters[name].ndim > 1]
+    used = [parameters[name].detach() for name in traced.weights if name in parameters]
+    matrices = [one for one in used if one.ndim > 1]
     if len(matrices) == 1:
         flat = matrices[0].flatten(1) if len(matrices[0]) == classes else matrices[0].flatten(0, -2).T
         if len(flat) == classes:

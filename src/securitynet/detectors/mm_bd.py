@@ -37,9 +37,9 @@ class LargestMargins(ClassStatistics):
         measured = super().measurements(level=level, fprs=fprs, seed=seed)
         largest = self.statistics[0]
         value = compute_gamma_p_value(largest)
-        note = "The test of MM-BD's paper, which accuses more than 5% of clean models at 0.05." if value is not None else (
-            "No gamma distribution fits: a class has no image for which it is predicted, or there are too few classes."
-        )
+        note = "The test of MM-BD's paper, which can accuse more than 5% of clean models at 0.05."
+        if value is None:
+            note = "No gamma distribution fits: no image is classified as some class, or there are too few classes."
         measured.append(
             Measurement(
                 name="gamma-p-value",

@@ -8,7 +8,7 @@ Two tests of the largest value against the other K - 1:
   the tail (Bonferroni): never too small, and exact where t is large.
 - **The gamma test** of MM-BD (Wang et al., 2024, section IV-B): a gamma distribution G is fitted to the other values,
   and p = 1 - G(largest)^K. It holds its level only approximately, because the largest value, which takes no part in the
-  fit, is missing from it (`benchmarks/class_statistics.py` measures how far off it is).
+  fit, is missing from it (`docs/backdoors.md` has what was measured).
 
 Both tests look for one class. Where most classes are targets, as in an all-to-all backdoor, none of them stands out.
 """

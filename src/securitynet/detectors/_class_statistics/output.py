@@ -68,7 +68,7 @@ class ClassStatistics(Output):
             none = Measurement(
                 name="p-value", value=None, n=classes, direction=Direction.HIGHER, level=level, method="none", note=note
             )
-            return [_exact("verdict", UNDECIDED, 1, level, note), none]
+            return [make_verdict(UNDECIDED, note, level), none]
         row, found = outlier
         low, high = self._resample(found.p_value, level, seed)
         p_value = Measurement(
@@ -79,16 +79,16 @@ class ClassStatistics(Output):
             level=level,
             n=classes,
             direction=Direction.HIGHER,
-            method="Grubbs' test; interval by resampling starting points" if self.values.shape[1] > 1 else "Grubbs' test",
+            method="Grubbs' test" + ("; interval by resampling starting points" if self.values.shape[1] > 1 else ""),
             note=f"Of the class with the outstanding {self.titles[row]}, among all classes.",
         )
         rank, sentence = self._decide(row, found, low, high)
         label = _exact("suspect-label", found.position, classes, level, f"Class with the largest {self.titles[row]}.")
-        return [_exact("verdict", rank, 1, level, sentence), p_value, label]
+        return [make_verdict(rank, sentence, level), p_value, label]
 
     def _decide(self, row: int, found: HighOutlier, low: float, high: float) -> tuple[int, str]:
         label, title = self.names[found.position], self.titles[row]
-        shown = f"p\u00a0=\u00a0{found.p_value:.3f}" if found.p_value >= 0.001 else "p\u00a0<\u00a00.001"
+        shown = show_p_value(found.p_value)
         if found.p_value <= ALPHA:
             return SUSPICIOUS, f"Suspicious: class {label} has a far larger {title} than the others ({shown})."
         if low <= ALPHA:
@@ -130,6 +130,16 @@ def find_in_any(statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | No
         return None
     row, best = min(known, key=lambda pair: pair[1].p_value)
     return row, HighOutlier(best.position, best.deviate, min(1.0, len(known) * best.p_value))
+
+
+def make_verdict(rank: int, sentence: str, level: float) -> Measurement:
+    """The verdict as a number that a policy can bound, with the verdict in words as its note."""
+    return _exact("verdict", rank, 1, level, sentence)
+
+
+def show_p_value(p_value: float) -> str:
+    """A p-value in words."""
+    return f"p\u00a0=\u00a0{p_value:.3f}" if p_value >= 0.001 else "p\u00a0<\u00a00.001"
 
 
 def _exact(name: str, value: float, n: int, level: float, note: str) -> Measurement:
