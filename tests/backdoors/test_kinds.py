@@ -101,7 +101,10 @@ def test_input_aware_decoys_have_the_patch_in_a_wrong_corner():
     dataset = make_noise()
     backdoor = InputAware(target=2, size=2, rate=0.2, cross=1.0)
     right = backdoor.apply_trigger(dataset.images)
-    corners = {tuple(np.argwhere((row != image)[0].numpy()).mean(axis=0)) for row, image in zip(right, dataset.images)}
+    corners = {
+        tuple(np.argwhere((row != image)[0].numpy()).mean(axis=0))
+        for row, image in zip(right, dataset.images, strict=True)
+    }
     assert len(corners) >= 3, "images determine the corner"
     poisoned = backdoor.poison(dataset, np.arange(120))
     changed, shown = fetch(dataset, poisoned)

@@ -108,8 +108,8 @@ def test_an_outlier_from_one_starting_point_only_widens_the_interval():
 
 def test_two_statistics_are_tested_together():
     random = np.random.default_rng(0)
-    rate = np.mean([find_in_any(random.normal(size=(2, 10)))[1].p_value <= 0.05 for _ in range(1000)])
-    assert rate < 0.065
+    rate = np.mean([find_in_any(random.normal(size=(2, 10)))[1].p_value <= 0.05 for _ in range(400)])
+    assert rate <= 0.075
 
 
 def test_a_backdoor_without_a_fixed_trigger_is_found_and_a_clean_network_is_not_accused(digits, innocent):
