@@ -11,7 +11,7 @@ from securitynet.backdoors.input_aware import InputAware
 from securitynet.datasets import splits
 from securitynet.detectors._class_statistics.output import ClassStatistics, find_in_any
 from securitynet.detectors.last_layer import LastLayer, load_class_weights
-from securitynet.detectors.mm_bd import MmBd
+from securitynet.detectors.mm_bd import LargestMargins, MmBd
 from securitynet.errors import ModelError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -104,6 +104,15 @@ def test_an_outlier_from_one_starting_point_only_widens_the_interval():
     p_value = measured(ClassStatistics(values, ("largest margin",), tuple("abcdefghij")))["p-value"]
     assert p_value.value < 0.001
     assert p_value.high > 0.5  # a third of the resamplings miss that starting point
+
+
+def test_a_network_that_never_predicts_a_class_gets_no_verdict():
+    margins = np.array([9.0, -1.0, 1.1, 1.0, 1.2, 1.1, 1.0, 1.3])[None, None]
+    values = measured(LargestMargins(margins, ("largest margin",), tuple("abcdefgh")))
+    assert values["p-value"].value < 0.001
+    assert values["verdict"].value == 1
+    assert "class b" in values["verdict"].note
+    assert values["gamma-p-value"].value is None
 
 
 def test_two_statistics_are_tested_together():

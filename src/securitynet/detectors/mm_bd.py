@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.detectors._class_statistics.output import ClassStatistics
+from securitynet.detectors._class_statistics.output import UNDECIDED, ClassStatistics
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics.high_outliers import compute_gamma_p_value
+from securitynet.metrics.high_outliers import HighOutlier, compute_gamma_p_value
 from securitynet.models.targets.input_gradients import InputGradients, margin
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -30,14 +30,28 @@ MOST_NUMBERS = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class LargestMargins(ClassStatistics):
-    """The largest margin that was reached for each class from each starting point, in logits: 1×R×K."""
+    """The largest margin that was reached for each class from each starting point, in logits: 1×R×K.
+
+    A network that classifies no image as some class, such as one at chance, gets no verdict: its margins differ between
+    classes whether or not there is a backdoor.
+    """
+
+    @override
+    def decide(self, row: int, outlier: HighOutlier, low: float, high: float) -> tuple[int, str]:
+        never = np.flatnonzero(self.statistics[0] <= 0)
+        if len(never):
+            return UNDECIDED, (
+                f"Undecided: no image was found that the network classifies as class {self.names[int(never[0])]}, so "
+                "margins cannot be compared."
+            )
+        return super().decide(row, outlier, low, high)
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         measured = super().measurements(level=level, fprs=fprs, seed=seed)
         largest = self.statistics[0]
         value = compute_gamma_p_value(largest)
-        note = "The test of MM-BD's paper, which can accuse more than 5% of clean models at 0.05."
+        note = "The test of MM-BD's paper; at 0.05 it rejects about a quarter of draws of its own null distribution."
         if value is None:
             note = "No gamma distribution fits: no image is classified as some class, or there are too few classes."
         measured.append(

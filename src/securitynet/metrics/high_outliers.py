@@ -5,10 +5,10 @@ Two tests of the largest value against the other K - 1:
 - **Grubbs' test** (Technometrics 11, 1969) in the form of the externally studentised deviate: with mean m and standard
   deviation s of the other values, t = (largest - m) / (s·√(1 + 1/(K - 1))) has a t distribution with K - 2 degrees of
   freedom if all values are normal draws and the position was chosen beforehand. It was not, so the p-value is K times
-  the tail (Bonferroni): never too small, and exact where t is large.
+  the tail (Bonferroni): never too small for normal draws, and exact where t is large. Skewed draws exceed the level.
 - **The gamma test** of MM-BD (Wang et al., 2024, section IV-B): a gamma distribution G is fitted to the other values,
-  and p = 1 - G(largest)^K. It holds its level only approximately, because the largest value, which takes no part in the
-  fit, is missing from it (`docs/backdoors.md` has what was measured).
+  and p = 1 - G(largest)^K. It does not hold its level, because the largest value takes no part in the fit, and the
+  fit is uncertain: at 5% it rejects about a quarter of sets of 10 draws of a gamma distribution.
 
 Both tests look for one class. Where most classes are targets, as in an all-to-all backdoor, none of them stands out.
 """

@@ -69,11 +69,11 @@ class ClassStatistics(Output):
                 name="p-value", value=None, n=classes, direction=Direction.HIGHER, level=level, method="none", note=note
             )
             return [make_verdict(UNDECIDED, note, level), none]
-        row, found = outlier
-        low, high = self._resample(found.p_value, level, seed)
+        row, largest = outlier
+        low, high = self._resample(largest.p_value, level, seed)
         p_value = Measurement(
             name="p-value",
-            value=found.p_value,
+            value=largest.p_value,
             low=low,
             high=high,
             level=level,
@@ -82,14 +82,22 @@ class ClassStatistics(Output):
             method="Grubbs' test" + ("; interval by resampling starting points" if self.values.shape[1] > 1 else ""),
             note=f"Of the class with the outstanding {self.titles[row]}, among all classes.",
         )
-        rank, sentence = self._decide(row, found, low, high)
-        label = _exact("suspect-label", found.position, classes, level, f"Class with the largest {self.titles[row]}.")
+        rank, sentence = self.decide(row, largest, low, high)
+        label = _exact("suspect-label", largest.position, classes, level, f"Class with the largest {self.titles[row]}.")
         return [make_verdict(rank, sentence, level), p_value, label]
 
-    def _decide(self, row: int, found: HighOutlier, low: float, high: float) -> tuple[int, str]:
-        label, title = self.names[found.position], self.titles[row]
-        shown = show_p_value(found.p_value)
-        if found.p_value <= ALPHA:
+    def decide(self, row: int, outlier: HighOutlier, low: float, high: float) -> tuple[int, str]:
+        """The rank of the verdict, and the verdict in words.
+
+        Args:
+            row: The statistic with the smallest p-value.
+            outlier: Its largest value, with the p-value among all statistics.
+            low: Lower end of the interval of the p-value.
+            high: Upper end.
+        """
+        label, title = self.names[outlier.position], self.titles[row]
+        shown = show_p_value(outlier.p_value)
+        if outlier.p_value <= ALPHA:
             return SUSPICIOUS, f"Suspicious: class {label} has a far larger {title} than the others ({shown})."
         if low <= ALPHA:
             return UNDECIDED, (
