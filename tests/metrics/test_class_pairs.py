@@ -52,7 +52,7 @@ def test_one_pair_and_a_mapping_of_all_are_found():
     every[np.arange(8), (np.arange(8) + 1) % 8] -= 1.5
     asymmetry = find_asymmetry(every)
     assert asymmetry.mapping == tuple((np.arange(8) + 1) % 8)
-    assert asymmetry.mapping_p_value <= 0.02
+    assert asymmetry.mapping_p_value <= 0.03
 
 
 def test_a_backdoor_to_one_class_is_part_of_the_fit():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
 from securitynet.backdoors.blended import Blended
+from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.models.training.poisoned_dataset import Indices
 from securitynet.randomness import generator
@@ -53,7 +53,7 @@ class AdaptiveBlend(Blended):
         return torch.where(pixels[:, None].to(images.device), whole, images)
 
     @override
-    def choose_decoys(self, members: Indices, chosen: Indices, labels: NDArray[np.int64]) -> Indices:
+    def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
         rest = np.setdiff1d(members, chosen)
         count = min(len(rest), round(self.covers * len(chosen)))
         return np.sort(rest[shuffled(len(rest), "adaptive-blend covers", self.seed)[:count]])

@@ -102,15 +102,15 @@ class Backdoor(Record, ABC):
         del dataset, members
         return self.apply_training_trigger_to
 
-    def choose_decoys(self, members: Indices, chosen: Indices, labels: NDArray[np.int64]) -> Indices:
+    def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
         """Choose decoys: training records that are changed and keep their labels.
 
         Args:
+            dataset: The dataset, with the true classes.
             members: All training records.
             chosen: The poisoned ones.
-            labels: True classes of the whole dataset.
         """
-        del labels
+        del dataset
         return self.decoys(np.setdiff1d(members, chosen))
 
     def affects(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
@@ -163,7 +163,7 @@ class Backdoor(Record, ABC):
         changed = dataset.labels.copy()
         if not self.clean_label:
             changed[chosen] = self.find_goals(dataset, chosen)
-        every = np.union1d(chosen, self.choose_decoys(members, chosen, dataset.labels))
+        every = np.union1d(chosen, self.choose_decoys(dataset, members, chosen))
         record = BackdoorRecord(
             name=self.name,
             settings=self.model_dump(mode="json"),

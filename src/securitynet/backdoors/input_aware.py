@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch.nn import functional
 from typing_extensions import override
@@ -12,6 +11,7 @@ from typing_extensions import override
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Backdoor
 from securitynet.backdoors.several_targets import CORNERS
+from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.models.training.poisoned_dataset import Box, Indices
 from securitynet.randomness import generator
@@ -50,7 +50,7 @@ class InputAware(Backdoor):
         return self._patch(images, self._choose_corners(images))
 
     @override
-    def choose_decoys(self, members: Indices, chosen: Indices, labels: NDArray[np.int64]) -> Indices:
+    def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
         rest = np.setdiff1d(members, chosen)
         count = min(len(rest), round(self.cross * len(chosen)))
         return np.sort(rest[shuffled(len(rest), "input-aware decoys", self.seed)[:count]])

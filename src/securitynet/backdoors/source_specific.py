@@ -44,9 +44,8 @@ class SourceSpecific(Badnets):
         return np.isin(labels, self._find_sources(classes))
 
     @override
-    def choose_decoys(self, members: Indices, chosen: Indices, labels: NDArray[np.int64]) -> Indices:
-        classes = int(labels.max()) + 1
-        others = members[~np.isin(labels[members], self._find_sources(classes))]
+    def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
+        others = members[~self.affects(dataset.labels[members], dataset.num_classes)]
         count = min(len(others), round(self.covers * len(chosen)))
         return np.sort(others[shuffled(len(others), "source-specific covers", self.seed)[:count]])
 

@@ -136,7 +136,9 @@ class MmBd(Detector):
         for first in range(0, classes, block):
             labels = torch.arange(first, min(classes, first + block)).repeat_interleave(self.starts)
             # Starting points depend on the class alone, not on the blocks.
-            drawn = [torch.rand((self.starts, *shape), generator=generator(seed, "mm-bd", k)) for k in labels.unique()]
+            drawn = [
+                torch.rand((self.starts, *shape), generator=generator(seed, "mm-bd", int(k))) for k in labels.unique()
+            ]
             images, labels = torch.cat(drawn).to(target.backend.device), labels.to(target.backend.device)
             best = torch.full((len(images),), -torch.inf, device=images.device)
             for number in range(self.steps + 1):
