@@ -20,6 +20,12 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 
+class LastLayerStatistics(ClassStatistics):
+    """Mean and norm of each class's weights, 2×1×K."""
+
+    blind_spot: ClassVar[str] = "Most backdoors leave no trace in the last layer, so this says little."
+
+
 class LastLayer(Detector):
     """Compare two statistics of each class's row of the last layer: the mean of its weights and their norm.
 
@@ -28,20 +34,21 @@ class LastLayer(Detector):
     over all classes is subtracted from each column first: it changes no posterior. Each statistic is tested by Grubbs'
     test, and the p-value is the smaller one, doubled.
 
-    It takes milliseconds and is weak: a network with one hidden layer more can move the backdoor out of its sight.
+    It takes milliseconds and is weak: on small networks that were trained here it noticed no backdoor
+    (`docs/backdoors.md`).
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.NONE),)
-    output: ClassVar[type[Output]] = ClassStatistics
+    output: ClassVar[type[Output]] = LastLayerStatistics
 
     @override
-    def run(self, target: Target, data: TrialData, context: Context) -> ClassStatistics:
+    def run(self, target: Target, data: TrialData, context: Context) -> LastLayerStatistics:
         weights = load_class_weights(target, tuple(data.dataset.image_shape))
         weights = weights - weights.mean(axis=0)
         names = data.dataset.class_names
         shown = tuple(names[label] if label < len(names) else str(label) for label in range(len(weights)))
         values = np.stack([weights.mean(axis=1), np.linalg.norm(weights, axis=1)])
-        return ClassStatistics(values[:, None], ("mean weight", "norm of the weights"), shown)
+        return LastLayerStatistics(values[:, None], ("mean weight", "norm of the weights"), shown)
 
 
 def load_class_weights(target: Target, shape: tuple[int, ...]) -> NDArray[np.float64]:

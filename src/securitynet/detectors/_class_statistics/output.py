@@ -27,6 +27,9 @@ NOTHING, UNDECIDED, SUSPICIOUS = 0, 1, 2
 class ClassStatistics(Output):
     """Statistics of K classes, each larger for a class that a backdoor leads to.
 
+    Class attributes:
+        blind_spot: What the statistics cannot show, said where nothing was found.
+
     Attributes:
         values: S statistics × R repeats × K classes, float64; a class's statistic is the largest of its repeats.
         titles: What the S statistics are, as in "largest margin".
@@ -34,6 +37,9 @@ class ClassStatistics(Output):
     """
 
     headline: ClassVar[tuple[str, ...]] = ("verdict", "p-value", "suspect-label")
+    blind_spot: ClassVar[str] = (
+        "A backdoor with many targets, such as all-to-all, or one that needs an image of one class, can go unseen."
+    )
 
     values: NDArray[np.float64]
     titles: tuple[str, ...]
@@ -104,10 +110,7 @@ class ClassStatistics(Output):
                 f"Undecided: whether class {label} has an unusually large {title} depends on the starting points "
                 f"({shown}; {low:.3f} to {high:.3f})."
             )
-        return NOTHING, (
-            f"Nothing found: no class has an outstanding {title} ({shown}). A backdoor with many targets, such as "
-            "all-to-all, or one that needs an image of one class, can go unseen."
-        )
+        return NOTHING, f"Nothing found: no class has an outstanding {title} ({shown}). {self.blind_spot}"
 
     def _resample(self, p_value: float, level: float, seed: int) -> tuple[float, float]:
         """Percentile interval of the p-value over resampled repeats; it always contains the p-value."""

@@ -18,9 +18,6 @@ KINDS: dict[str, Kind] = {
     "suspect-label": Kind("Label that stands out most"),
     "p-value": Kind("p-value"),
     "gamma-p-value": Kind("p-value of MM-BD's paper"),
-    "pair-p-value": Kind("p-value of one pair of classes"),
-    "mapping-p-value": Kind("p-value of a mapping of all classes"),
-    "pair-ratio": Kind("Smallest trigger of a pair, as a share of the expected one", "share"),
     "reference-p-value": Kind("p-value against clean models"),
     "anomaly-index": Kind("Anomaly index (the rule flags above 2)"),
     "flagged-labels": Kind("Labels that the rule flags"),
@@ -40,7 +37,6 @@ KINDS: dict[str, Kind] = {
 SCANS = {
     "backdoor.mm-bd": "Largest margins (MM-BD)",
     "backdoor.last-layer": "Weights of the last layer",
-    "backdoor.source-conditional": "Triggers from class to class",
 }
 
 
