@@ -23,7 +23,8 @@ class LabelConsistent(Backdoor):
     Turner et al., "Label-consistent backdoor attacks" (2019), sections 4 and 5. The paper makes images hard by
     interpolating towards another image in the latent space of a generative model, or by adversarial perturbations of a
     trained model. Neither exists before the training, so here the interpolation is between pixels, with a training
-    image of another class. At inference only the patches are added.
+    image of another class. At inference only the patches are added. The default leaves a quarter of the contrast of the
+    labelled image: with half of it, the patches are hardly learned.
 
     Attributes:
         mix: Weight of the image of another class.
@@ -33,8 +34,8 @@ class LabelConsistent(Backdoor):
     clean_label: ClassVar[bool] = True
     mappings: ClassVar[tuple[Mapping, ...]] = ("all-to-one",)
 
-    rate: float = Field(default=0.5, gt=0, le=1, description="Share of the target class's training records to poison.")
-    mix: float = Field(default=0.5, ge=0, lt=1, description="Weight of an image of another class in poisoned records.")
+    rate: float = Field(default=0.9, gt=0, le=1, description="Share of the target class's training records to poison.")
+    mix: float = Field(default=0.75, ge=0, lt=1, description="Weight of an image of another class in poisoned records.")
     size: int | None = Field(default=None, ge=1, description="Side of the patches in pixels; default: as badnets.")
 
     @override
