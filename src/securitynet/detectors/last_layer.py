@@ -40,6 +40,8 @@ class LastLayer(Detector):
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.NONE),)
     output: ClassVar[type[Output]] = LastLayerStatistics
+    # It costs nothing, but a default that notices so little would only reassure.
+    costs: ClassVar[str | None] = "says little, because most backdoors leave no trace in the last layer"
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> LastLayerStatistics:
