@@ -92,12 +92,17 @@ def describe_defense(defense: DefenseRecord) -> list[str]:
 
 def describe_backdoor(backdoor: BackdoorRecord) -> str:
     """The backdoor and its success rate, in a line."""
-    goal = "the next class" if backdoor.target is None else f"class {backdoor.target}"
+    goals = {"all-to-all": "the next class", "several": "several classes", "all-to-one": f"class {backdoor.target}"}
+    goal = goals[backdoor.mapping]
     works = (
         ""
         if backdoor.success is None
         else (f"; the trigger sends {backdoor.success:.1%} of {backdoor.tried} non-members there")
     )
+    if backdoor.took is False:
+        from securitynet.models.training.poisoned_dataset import TOOK  # imports torch
+
+        works += f". It did not take (below {TOOK:.0%}), and detectors are not judged by it"
     return f"Backdoor: {backdoor.name}, to {goal}, in {backdoor.poisoned} training records{works}"
 
 

@@ -331,7 +331,10 @@ def _obtain(
         if tried:
             goals, where = shown.goals, shown.indices
             hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
-        fields["backdoor"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+        recorded = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+        if recorded.took is False:
+            logger.warning("The backdoor %s did not take: its success is %.1f%%.", recorded.name, 100 * hits)
+        fields["backdoor"] = recorded
     trained = TargetRecord(
         **fields,
         preprocessing=preprocessing,
