@@ -55,11 +55,9 @@ name = ["correctness", "ml-doctor-black-box"]
 def test_from_a_file_to_the_catalog(invoke, tmp_path):
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    batch = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(network, (torch.rand(4, 1, 8, 8),), dynamic_shapes=batch)
     torch.export.save(program, tmp_path / "net.pt2")
-    torch.export.save(
-        torch.export.export(network, (torch.rand(4, 1, 8, 8),), dynamic_shapes=batch), tmp_path / "net.pt2"
-    )
     url = f"sqlite:///{tmp_path}/catalog.sqlite"
     entry = CatalogEntry(key="mine:net", source="mine", name="net", reference=f"exported:{tmp_path}/net.pt2",
                          head="classifier", dataset="digits", claimed_accuracy=0.97, family="Linear")  # fmt: skip
