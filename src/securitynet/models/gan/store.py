@@ -127,7 +127,7 @@ def obtain_gan(
     Its folder ``gans/KEY`` holds the weights, ``gan.json`` and, in ``samples``, sample grids from its training.
 
     Args:
-        dataset: A dataset with square images of at least 8 pixels a side, grey or colour.
+        dataset: A dataset with images of at least 8 pixels a side, grey or colour.
         indices: Sorted training records, N int64, at least `FEWEST_IMAGES`.
         training: How to train.
         seed: Seed of all randomness.
@@ -137,7 +137,7 @@ def obtain_gan(
 
     Raises:
         ConfigurationError: If there are no images, or too few.
-        ModelError: If the images are not square or too small, or the training diverges.
+        ModelError: If the images are too small, or the training diverges.
     """
     check_images(dataset)
     if len(indices) < FEWEST_IMAGES:
@@ -145,9 +145,9 @@ def obtain_gan(
             f"{len(indices)} images are too few to train a GAN on; {FEWEST_IMAGES} are the least.",
             hint="Use a larger dataset, or the attack of Fredrikson, which needs no data.",
         )
-    channels, size, _ = dataset.image_shape
+    channels, *sides = dataset.image_shape
     record = make_gan_record(dataset, indices, training, seed)
-    networks = build_networks(training, channels, size, seed)
+    networks = build_networks(training, channels, (sides[0], sides[1]), seed)
     place = resolve_device(device)
     folder = None if cache is None else cache / "gans" / record.key
 
