@@ -19,6 +19,7 @@ QUICK = {
     **{name: {**options, "evaluator": EVALUATOR} for name, options in QUICKEST.items()},
     "generative": {"gan": {"steps": 2, "width": 4}, "rounds": 2, "evaluator": EVALUATOR},
     "plug-and-play": {"gan": {"steps": 2, "width": 4}, "rounds": 2, "evaluator": EVALUATOR, "pool": 20},
+    "boundary-repulsion": {"gan": {"steps": 2, "width": 4}, "rounds": 2, "evaluator": EVALUATOR, "draws": 20},
     "data-free": {"batch": 12, "student_steps": 1, "generator_steps": 1},
     "k-center": {"first": 12, "selection_epochs": 1},
     "knockoff": {"first": 12, "selection_epochs": 1},

@@ -208,11 +208,15 @@ class InversionAttack(Attack):
         restarts: Number of reconstructions of each class.
         evaluator: How the evaluation classifier is trained.
         references: Largest number of real images of each class to compare with.
+
+    Class attributes:
+        needs_gradient: Whether it needs gradients of the target, and not only its outputs.
     """
 
     output: ClassVar[type[Output]] = Reconstructions
     # The evaluation classifier has another architecture than the target, as far as that is known.
     imitates: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
 
     classes: tuple[int, ...] | None = Field(default=None, min_length=1, description="Classes to reconstruct.")
     restarts: int = Field(default=5, ge=1, description="Reconstructions of each class.")
@@ -242,8 +246,9 @@ class InversionAttack(Attack):
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
-        target.require(Access.WHITE_BOX, "gradients to the input")
-        attacked = AttackedClasses.of(target, data, self.classes, self.restarts)
+        if self.needs_gradient:
+            target.require(Access.WHITE_BOX, "gradients to the input")
+        attacked = AttackedClasses.of(target, data, self.classes, self.restarts, gradient=self.needs_gradient)
         evaluator = obtain_evaluator(target, data, self.evaluator, context)
         search = self.search(attacked, data, context)
         with search.carried_out(context) as result:
@@ -265,5 +270,5 @@ class InversionAttack(Attack):
             num_classes=attacked.num_classes,
             recognised=evaluator.recognised,
             commonest=evaluator.commonest,
-            **vars(judged),
+            **{**vars(judged), "notes": (*judged.notes, *result.notes)},
         )
