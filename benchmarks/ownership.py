@@ -57,7 +57,9 @@ def main() -> None:
         source = Path(scratch) / "net.py"
         source.write_text(NETWORK)
         networks = {
-            path.stem: load_target(f"python:{source}:net", weights=path, normalize="half", input_size=32, access=Access.WHITE_BOX)
+            path.stem: load_target(
+                f"python:{source}:net", weights=path, normalize="half", input_size=32, access=Access.WHITE_BOX
+            )
             for path in sorted(folder.glob("net-*.pth"))
         }
     matches: dict[str, dict[str, tuple[int, int]]] = {}
@@ -77,7 +79,17 @@ def main() -> None:
             accused += compare(hit, count, others).verdict == "copy"
             tried += 1
     shares = [hit / count for of in matches.values() for hit, count in of.values()]
-    print(json.dumps({"pairs": tried, "accused": accused, "rate": accused / tried, "match of independent": np.quantile(shares, [0, 0.5, 0.95, 1]).round(3).tolist()}), flush=True)
+    print(
+        json.dumps(
+            {
+                "pairs": tried,
+                "accused": accused,
+                "rate": accused / tried,
+                "match of independent": np.quantile(shares, [0, 0.5, 0.95, 1]).round(3).tolist(),
+            }
+        ),
+        flush=True,
+    )
     parts = np.array_split(rest, 2)
     splits = Splits("test", parts[0], parts[1][:50], parts[0], parts[1][:50], parts[0], parts[1][50:])
     for name in list(prints)[:OWNERS]:
@@ -89,13 +101,32 @@ def main() -> None:
                 missing_classes=True,
             )
             model = attack.threat_models[0]
-            output = attack(networks[name].under(Access.BLACK_BOX), TrialData(dataset, splits), Context(cache=cache, device="cpu"), model)
+            output = attack(
+                networks[name].under(Access.BLACK_BOX),
+                TrialData(dataset, splits),
+                Context(cache=cache, device="cpu"),
+                model,
+            )
             for number, budget in enumerate(output.budgets.tolist()):
                 surrogate = load_target(f"arch:{architecture}", weights=cache / output.saved[number])
                 hit = prints[name].matches(surrogate)
                 verdict = compare(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
                 agreement = float((output.surrogate[number] == output.target).mean())
-                print(json.dumps({"owner": name, "surrogate": architecture, "queries": budget, "agreement": agreement, "match": float(hit.mean()), "closest reference": max(verdict.references), "p": verdict.p_value, "verdict": verdict.verdict}), flush=True)
+                print(
+                    json.dumps(
+                        {
+                            "owner": name,
+                            "surrogate": architecture,
+                            "queries": budget,
+                            "agreement": agreement,
+                            "match": float(hit.mean()),
+                            "closest reference": max(verdict.references),
+                            "p": verdict.p_value,
+                            "verdict": verdict.verdict,
+                        }
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

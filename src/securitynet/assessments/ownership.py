@@ -113,5 +113,3 @@ def compare_with_suspect(fingerprint: Fingerprint, suspect: Target, references: 
     matches = fingerprint.matches(suspect)
     shares = [float(fingerprint.matches(reference).mean()) for reference in references]
     return compare(int(matches.sum()), len(matches), shares)
-
-

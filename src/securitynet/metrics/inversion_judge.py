@@ -73,7 +73,9 @@ def accuracy_ratio(success: Measurement, judge: Measurement) -> Measurement:
     )
 
 
-def _mover(first: float, low_1: float, high_1: float, second: float, low_2: float, high_2: float) -> tuple[float, float]:
+def _mover(
+    first: float, low_1: float, high_1: float, second: float, low_2: float, high_2: float
+) -> tuple[float, float]:
     """Return the ends of MOVER's interval for first / second, where ``low_2`` is above 0."""
     product = first * second
     below, above = high_2 * (2 * second - high_2), low_2 * (2 * second - low_2)

@@ -38,7 +38,9 @@ class Ownership(Record):
         said = f"The suspect answers like your model on {numbers}"
         if not count:
             return f"{said}. Without independent models to compare with, that says nothing: give some as references."
-        said += f"; of {count} independent models the closest does on {max(self.references):.1%} (p = {self.p_value:.3f})."
+        said += (
+            f"; of {count} independent models the closest does on {max(self.references):.1%} (p = {self.p_value:.3f})."
+        )
         if self.verdict == "copy":
             return (
                 f"{said} It is a copy of your model, or was trained on its outputs, unless it shares with your model "

@@ -84,4 +84,3 @@ def test_a_target_that_knows_nothing_gives_chance(random_target, digits_data, in
     found = {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
     assert found["accuracy"].low <= 0.1 and found["accuracy"].value < 0.4
     assert np.isfinite(found["judge-accuracy"].value)
-

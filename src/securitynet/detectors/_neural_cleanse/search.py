@@ -7,7 +7,7 @@ Labels do not touch one another: each has its own mask, pattern, weight, counter
 images go through the network together. The network is frozen, and the gradient of mask and pattern follows in closed
 form from that of its inputs, so one backward pass to the inputs is all that is computed. On a CPU the batches of a
 few labels at a time run side by side, one a thread (`securitynet.models.targets.input_gradients`). Labels that are
-finished leave the batch.
+finished leave the batch. `securitynet.detectors._neural_cleanse.blocks` searches many labels block by block.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ class TriggerSearch:
         self.steps = torch.zeros(count, dtype=torch.int64)
         self.epochs = torch.zeros(count, dtype=torch.int64)
         self.active = torch.ones(count, dtype=torch.bool)
-        self.left = torch.zeros(count, dtype=torch.bool)
         self.costs = Costs.fresh(rules.costs, count)
         self.best = self.raw.clone()
         self.success = torch.zeros(count, dtype=torch.float64)
@@ -89,11 +88,6 @@ class TriggerSearch:
     def converged(self) -> torch.Tensor:
         """Labels for which some trigger worked, L."""
         return torch.isfinite(self.costs.best)
-
-    def leave(self, going: torch.Tensor) -> None:
-        """Give up the labels that are active and not ``going``, L."""
-        self.left |= self.active & ~going
-        self.active &= going
 
     def masks(self) -> torch.Tensor:
         """Best masks, L×H×W in [0, 1]; where none worked, the present ones."""
@@ -176,7 +170,7 @@ class TriggerSearch:
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that changes, by name."""
-        names = ("raw", "first", "second", "steps", "epochs", "active", "left", "best", "success")
+        names = ("raw", "first", "second", "steps", "epochs", "active", "best", "success")
         found = {name: getattr(self, name).cpu().clone() for name in names}
         return {**found, **{f"costs.{name}": value.clone() for name, value in self.costs.tensors().items()}}
 

@@ -27,7 +27,7 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.locks import exclusive
 from securitynet.devices import resolve_device
-from securitynet.errors import ConfigurationError, ModelError
+from securitynet.errors import ConfigurationError
 from securitynet.files import file_checksum
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import CachedModelRecord, R, model_record_path, save_trained_model
