@@ -73,7 +73,7 @@ def main() -> None:
         hits = {other: prints[name].matches(network) for other, network in networks.items() if other != name}
         matches[name] = {other: (int(hit.sum()), len(hit)) for other, hit in hits.items()}
     accused = tried = 0
-    for name, of in matches.items():
+    for of in matches.values():
         for suspect, (hit, count) in of.items():
             others = [one / n for other, (one, n) in of.items() if other != suspect]
             accused += compare(hit, count, others).verdict == "copy"

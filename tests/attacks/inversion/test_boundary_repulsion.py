@@ -1,4 +1,4 @@
-"""BREP-MI: its walk on classes whose middle is known, and the attack on the digits and on a target that knows nothing."""
+"""BREP-MI: its walk on classes whose middle is known, and the attack on digits and on a target that knows nothing."""
 
 from __future__ import annotations
 

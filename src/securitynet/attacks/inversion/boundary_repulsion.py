@@ -106,6 +106,6 @@ class BoundaryRepulsion(GenerativeAttack):
         def restore(saved: Tensors) -> Tensors:
             return {**saved, "codes": saved["codes"].to(attacked.device)}  # a new start would cost queries again
 
-        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
+        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan", "prior"})
         known = identity(attacked, "boundary-repulsion", {**configuration, "gan": gan.key}, context.seed)
         return InversionSearch(known, start, advance, self.rounds, finish, restore)
