@@ -126,7 +126,7 @@ def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> Non
     for trial in trials:
         if trial.status == "ok":
             for number, name in enumerate(trial.headline or (f"{trial.name}.",)):
-                value = _interval(measured[name]) if name in measured else ""
+                value = _interval_or_verdict(measured[name]) if name in measured else ""
                 table.add_row("" if number else trial.name, name.removeprefix(f"{trial.name}."), value)
         elif trial.status == "failed":
             table.add_row(trial.name, "[red]failed[/]", console.escape(trial.reason or ""))
@@ -138,6 +138,15 @@ def lowest_resolved(measurements: Iterable[Measurement]) -> str | None:
     """The lowest false-positive rate at which a TPR has a value, as measurements' names write it."""
     rates = [m.name.rpartition("tpr@fpr=")[2] for m in measurements if "tpr@fpr=" in m.name and m.value is not None]
     return min(rates, key=float, default=None)
+
+
+def _interval_or_verdict(measurement: Measurement) -> str:
+    """A number with its interval; of a verdict, which is a rank, the sentence."""
+    if measurement.name.endswith(".verdict") and measurement.note:
+        return console.escape(measurement.note)
+    if measurement.name.endswith("-label") and measurement.value is not None:
+        return f"{measurement.value:.0f}"
+    return _interval(measurement)
 
 
 def _interval(measurement: Measurement) -> str:

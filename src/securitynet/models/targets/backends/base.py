@@ -107,6 +107,7 @@ class Backend(ABC):
             unknown.
         rounding: Largest change of an output between batches that its arithmetic may cause, relative to the largest
             output.
+        within_process: Whether the checksum holds for this process only, so that its outputs are not stored for others.
     """
 
     reference: str
@@ -119,6 +120,7 @@ class Backend(ABC):
     charges: bool = False
     architecture: str | None = None
     rounding: float = 1e-3
+    within_process: bool = False
 
     @classmethod
     def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:

@@ -18,6 +18,7 @@ class WrappedBackend(Backend):
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.channels = inner.channels
+        self.within_process = inner.within_process
 
     @property
     def num_classes(self) -> int | None:
