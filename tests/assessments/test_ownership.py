@@ -64,7 +64,7 @@ def test_bad_input(trained, digits):
         make_fingerprint(owned, digits, public(digits).non_members, count=40, epsilon=1e-4)
 
 
-def test_command(digits, tmp_path, monkeypatch):
+def test_command(tmp_path):
     from typer.testing import CliRunner
 
     from securitynet.cli.main import app
@@ -74,8 +74,8 @@ def test_command(digits, tmp_path, monkeypatch):
     files = []
     for seed in range(2):
         out = tmp_path / f"{seed}.safetensors"
-        recipe = {"epochs": 4, "optimizer": "adam", "learning_rate": 2e-3}
-        train_model(TrainConfig(architecture="simple-cnn", dataset="digits", recipe=recipe, seed=seed, out=out))
+        options = {"epochs": 4, "optimizer": "adam", "learning_rate": 2e-3, "seed": seed, "device": "cpu"}
+        train_model(TrainConfig(architecture="simple-cnn", dataset="digits", out=out, **options))
         files.append(str(out))
     command = ["ownership", "arch:simple-cnn", "arch:simple-cnn", "--dataset", "digits", "--weights", files[0]]
     options = ["--suspect-weights", files[0], "--reference-weights", files[1], "--epsilon", "0.3", "--device", "cpu"]
