@@ -11,7 +11,7 @@ from torch import nn
 
 from inversion_targets import noise_data, wrapped
 from securitynet.attacks import ATTACKS
-from securitynet.errors import ModelError
+from securitynet.errors import ConfigurationError, ModelError
 from securitynet.methods.context import Context
 from securitynet.models.gan import GANTraining, obtain_gan
 
@@ -55,12 +55,12 @@ def test_the_trial_is_about_its_weights(public_gan):
     assert "prior" not in attack().model_dump(mode="json")
     checksum = attack(prior=str(public_gan)).prior.checksum
     assert len(checksum) == 64
-    with pytest.raises(ValueError, match="checksum"):
+    with pytest.raises(ConfigurationError, match="checksum"):
         attack(prior={"folder": str(public_gan), "checksum": "0" * 64})
 
 
 def test_what_is_no_prior_is_said_before_any_work(public_gan, target, tmp_path):
-    with pytest.raises(ValueError, match=r"no file gan\.json"):
+    with pytest.raises(ConfigurationError, match=r"no file gan\.json"):
         ATTACKS.get("inversion.generative")(prior=str(tmp_path))
     other = noise_data(3, (1, 12, 12), each=32)
     weights = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
