@@ -215,7 +215,7 @@ def resolve_training(
         change_recipe(base, training.recipe, purpose="shadow models"),
         tuple(assumptions),
         defense,
-        None if size is None else size[0],
+        None if size is None else max(size),
     )
 
 
