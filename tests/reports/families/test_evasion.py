@@ -108,3 +108,27 @@ def test_accuracy_over_epsilon_is_drawn_for_each_norm_with_two_budgets():
     assert figure.table[0][0] == "FGSM-7" or "7" in figure.table[0][0]  # the strongest first
     assert figure.table[0][1][0].startswith("65.0%") and figure.header == ["0.01", "0.1"]
     assert "<svg" in figure.picture and "fgsm" not in figure.picture.partition("</desc>")[2]
+
+
+def test_an_iterated_attack_that_does_worse_than_one_step_is_reported():
+    trials = [trial("fgsm"), trial("pgd")]
+    said = evasion.sentences(document(measured("fgsm", 190, 198), measured("pgd", 100, 103)), trials)
+    assert any("too high" in s and "FGSM, which takes a single step" in s and "ε = 0.01" in s for s in said)
+    agreeing = evasion.sentences(document(measured("fgsm", 100, 120), measured("pgd", 98, 200)), trials)
+    assert not any("too high" in s for s in agreeing)
+
+
+def test_an_ensemble_that_does_worse_than_pgd_is_reported():
+    trials = [trial("pgd"), trial("auto-attack")]
+    said = evasion.sentences(document(measured("pgd", 100, 150), measured("auto-attack", 94, 150)), trials)
+    assert any("PGD, which should be the weaker attack" in s for s in said)
+    agreeing = evasion.sentences(document(measured("pgd", 100, 150), measured("auto-attack", 99, 160)), trials)
+    assert not any("weaker attack" in s for s in agreeing)
+
+
+@pytest.mark.parametrize("name, warned", [("fgsm", False), ("pgd", True)])
+def test_accuracy_that_grows_with_the_budget_is_reported(name, warned):
+    said = evasion.sentences(document(measured(name, 150, 120)), [trial(name)])
+    (sentence,) = [s for s in said if "higher at ε = 0.1 than at ε = 0.01" in s]
+    assert (metrics.WARNING in sentence) is warned
+    assert not any("higher at" in s for s in evasion.sentences(document(measured(name, 120, 118)), [trial(name)]))

@@ -14,14 +14,14 @@ from typing_extensions import override
 from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.methods.context import Context
-from securitynet.models.targets.input_gradients import InputGradients, Loss, cross_entropy, log_odds, margin
+from securitynet.models.targets.input_gradients import InputGradients, Loss, log_odds, margin, stable_cross_entropy
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 LossName = Literal["cross-entropy", "log-odds", "margin"]
 
-LOSSES: dict[LossName, Loss] = {"cross-entropy": cross_entropy, "log-odds": log_odds, "margin": margin}
+LOSSES: dict[LossName, Loss] = {"cross-entropy": stable_cross_entropy, "log-odds": log_odds, "margin": margin}
 
 UNBOUNDED_STEP = 0.1
 UNBOUNDED_STEPS = 20
@@ -60,21 +60,16 @@ class GradientAttack(EvasionAttack):
         return evaded.numpy()
 
 
-def signs(take: InputGradients, spare: InputGradients | None, images: torch.Tensor, labels: torch.Tensor) -> Signs:
+def signs(take: InputGradients, images: torch.Tensor, labels: torch.Tensor) -> Signs:
     """Compute the signs of the gradients of a loss.
 
     Args:
         take: Gradients of the loss.
-        spare: Gradients of a loss that does not saturate, used for images on which the first gradient is 0 everywhere;
-            None leaves those at 0.
         images: Images in [0, 1], n×C×H×W.
         labels: True classes, n.
     """
     passed = take(images, labels)
-    gradients, empty = passed.gradients, vanished(passed.gradients)
-    if spare is not None and bool(empty.any()):
-        gradients[empty] = spare(images[empty], labels[empty]).gradients
-    return Signs(gradients.sign(), vanished(gradients).numpy(), passed.logits.argmax(dim=1).cpu().numpy())
+    return Signs(passed.gradients.sign(), vanished(passed.gradients).numpy(), passed.logits.argmax(dim=1).cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,11 @@ KINDS: dict[str, Kind] = {
     "unbounded-success": Kind("Images that evade when steps are unbounded", "share"),
 }
 
-ITERATED = {"pgd", "auto-attack"}
-"""Iterated white-box attacks, which no black-box attack should beat."""
+ITERATED = {"pgd", "auto-attack", "apgd-t"}
+"""Iterated white-box attacks, which neither a black-box attack nor a single step should beat."""
+
+ENSEMBLE = "auto-attack"
+"""The attack that should beat every other one with the same norm and budget."""
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
@@ -82,7 +85,69 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
                     f"does better at ε = {beaten[0]:g} than {verdict.attack_title(white.name)}, which follows them; "
                     "the intervals do not overlap. The model is less robust than its gradients suggest."
                 )
+    return said + _contradictions(document, trials) + _recoveries(document, trials)
+
+
+def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """White-box attacks that do worse than one that they should beat: one step, or what is weaker than the ensemble."""
+    said = []
+    white = [t for t in trials if t.threat_model.access is Access.WHITE_BOX]
+    for strong in (t for t in white if _method(t) in ITERATED):
+        for weak in (t for t in white if _norm(t) == _norm(strong)):
+            one_step = _method(weak) == "fgsm"
+            if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
+                continue
+            own, other = _successes(document, strong), _successes(document, weak)
+            trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.trails(own[e], other[e])]
+            if not trailing:
+                continue
+            why = "which takes a single step" if one_step else "which should be the weaker attack"
+            said.append(
+                f"{evasion.WARNING}: at ε = {trailing[0]:g}, {verdict.attack_title(strong.name)} makes the model "
+                f"misclassify {words.rate(own[trailing[0]].value or 0.0)} of the images, and "
+                f"{verdict.attack_title(weak.name)}, {why}, {words.rate(other[trailing[0]].value or 0.0)}. The robust "
+                f"accuracy of {verdict.attack_title(strong.name)} is too high: the model may be random, or its "
+                "gradients may not lead to its errors."
+            )
     return said
+
+
+def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """Attacks under which the model is more accurate at a larger budget, which includes the smaller one."""
+    said = []
+    for trial in trials:
+        measured = verdict.measurements_of(document, trial)
+        robust = _by_epsilon(measured, f"{trial.name}.robust-accuracy@epsilon=")
+        drops = _by_epsilon(measured, f"{trial.name}.accuracy-drop@epsilon=")
+        after = {
+            epsilon: drop.model_copy(
+                update={"value": 1 - (drop.value or 0.0), "low": _rest(drop.high), "high": _rest(drop.low)}
+            )
+            for epsilon, drop in drops.items()
+        }
+        pairs = evasion.recoveries(robust) or evasion.recoveries(after)
+        if not pairs:
+            continue
+        smaller, larger = pairs[0]
+        title = verdict.attack_title(trial.name)
+        start = f"{title}: accuracy under attack is higher at ε = {larger:g} than at ε = {smaller:g}, although the larger "
+        if _method(trial) in ITERATED:
+            said.append(f"{evasion.WARNING}: {start}budget includes the smaller one. The attack has not converged.")
+        else:
+            said.append(
+                f"{start}budget includes the smaller one: at {larger:g} this attack understates what an adversary can do."
+            )
+    return said
+
+
+def _rest(share: float | None) -> float | None:
+    return None if share is None else 1 - share
+
+
+def _by_epsilon(measurements: Sequence[Measurement], start: str) -> dict[float, Measurement]:
+    return {
+        float(m.name.removeprefix(start)): m for m in measurements if m.name.startswith(start) and m.value is not None
+    }
 
 
 def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
@@ -92,12 +157,7 @@ def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
 
 def _successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
     """Success by epsilon."""
-    start = f"{trial.name}.success@epsilon="
-    return {
-        float(m.name.removeprefix(start)): m
-        for m in verdict.measurements_of(document, trial)
-        if m.name.startswith(start) and m.value is not None
-    }
+    return _by_epsilon(verdict.measurements_of(document, trial), f"{trial.name}.success@epsilon=")
 
 
 def _method(trial: TrialSummary) -> str:
