@@ -16,6 +16,7 @@ too long.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +228,7 @@ def recoveries(by_epsilon: Mapping[float, Measurement]) -> list[tuple[float, flo
     """
     pairs = []
     epsilons = sorted(by_epsilon)
-    for smaller, larger in zip(epsilons, epsilons[1:], strict=False):
+    for smaller, larger in pairwise(epsilons):
         # More accuracy at the larger budget means that the attack trails what it does at the smaller one.
         if trails(_as_success(by_epsilon[larger]), _as_success(by_epsilon[smaller])):
             pairs.append((smaller, larger))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
+from securitynet.attacks.evasion._norms import SmoothNorm, direction, project, random_start
+from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.methods.context import Context
 from securitynet.models.targets.input_gradients import InputGradients, Loss, log_odds, margin, stable_cross_entropy
@@ -56,6 +57,7 @@ class GradientAttack(EvasionAttack):
             steps=UNBOUNDED_STEPS,
             step=UNBOUNDED_STEP,
             start=images,
+            stop_early=not is_averaged(target),
         )
         return evaded.numpy()
 
@@ -109,27 +111,29 @@ def iterate(
     labels: torch.Tensor,
     *,
     epsilon: float,
-    norm: Norm,
+    norm: SmoothNorm,
     steps: int,
     step: float,
     start: torch.Tensor,
     stop_early: bool = True,
+    targeted: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run projected gradient ascent (Madry et al., 2018, section 2.1).
 
     Args:
         take: Gradients of the loss to maximise.
         images: Images in [0, 1], n×C×H×W.
-        labels: True classes, n.
+        labels: True classes, n; or the classes to reach.
         epsilon: Largest norm of a perturbation.
         norm: The norm.
         steps: Number of steps.
         step: Size of a step in that norm.
         start: Starting point of each image, within ``epsilon`` of it.
         stop_early: Whether to stop on an image as soon as it is misclassified.
+        targeted: Whether ``labels`` are to be reached instead of left.
 
     Returns:
-        The final images, n×C×H×W, and whether each is misclassified, n.
+        The final images, n×C×H×W, and whether each is misclassified, or classified as it was to be, n.
     """
     current = start.clone()
     evaded = torch.zeros(len(images), dtype=torch.bool)
@@ -139,7 +143,7 @@ def iterate(
             break
         passed = take(current[rows], labels[rows])
         if stop_early:
-            wrong = passed.logits.argmax(dim=1) != labels[rows]
+            wrong = (passed.logits.argmax(dim=1) == labels[rows]) == targeted
             evaded[rows[wrong]] = True
             rows, gradients = rows[~wrong], passed.gradients[~wrong]
         else:
@@ -147,12 +151,12 @@ def iterate(
         moved = current[rows] + step * direction(gradients, norm)
         current[rows] = project(moved, images[rows], epsilon, norm)
     if len(rows):
-        evaded[rows] = take.logits(current[rows]).argmax(dim=1) != labels[rows]
+        evaded[rows] = (take.logits(current[rows]).argmax(dim=1) == labels[rows]) == targeted
     return current, evaded
 
 
 def starting_points(
-    images: torch.Tensor, epsilon: float, norm: Norm, seed: int, purpose: str, number: int
+    images: torch.Tensor, epsilon: float, norm: SmoothNorm, seed: int, purpose: str, number: int
 ) -> torch.Tensor:
     """Draw random starting points, determined by the seed, a purpose and the number of the batch.
 

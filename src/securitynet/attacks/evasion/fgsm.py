@@ -23,8 +23,8 @@ from securitynet.models.targets.target import Target
 class Fgsm(GradientAttack):
     """One gradient serves all epsilons. Misclassified images are perturbed as well, as in the paper.
 
-    Where the posterior p of the label has 1 - p below 1e-4, the gradient of the cross-entropy loses its digits in single
-    precision; the step then follows the log-odds, whose gradient has the same direction and keeps them.
+    Where 1 - p is below 1e-4 for the posterior p of the label, the gradient of the cross-entropy loses its digits in
+    single precision; the step then follows the log-odds, whose gradient has the same direction and keeps them.
 
     Attributes:
         loss: Loss whose gradient is followed.

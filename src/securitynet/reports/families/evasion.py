@@ -130,13 +130,13 @@ def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> lis
             continue
         smaller, larger = pairs[0]
         title = verdict.attack_title(trial.name)
-        start = f"{title}: accuracy under attack is higher at ε = {larger:g} than at ε = {smaller:g}, although the larger "
+        start = (
+            f"{title}: accuracy under attack is higher at ε = {larger:g} than at ε = {smaller:g}, although the larger "
+        )
         if _method(trial) in ITERATED:
-            said.append(f"{evasion.WARNING}: {start}budget includes the smaller one. The attack has not converged.")
+            said.append(f"{evasion.WARNING}: {start}. The attack has not converged.")
         else:
-            said.append(
-                f"{start}budget includes the smaller one: at {larger:g} this attack understates what an adversary can do."
-            )
+            said.append(f"{start}: at {larger:g}, this attack understates what an adversary can do.")
     return said
 
 
