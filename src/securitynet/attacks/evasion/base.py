@@ -210,15 +210,7 @@ class EvasionAttack(Attack):
             ConfigurationError: If there are no images, or only recorded outputs.
             SplitError: If there are no non-members.
         """
-        if isinstance(target.without_interface().backend, RecordedBackend) or data.dataset.images is None:
-            raise ConfigurationError(
-                f"{target.reference} is a file of recorded outputs; it has none for perturbed images, which are new.",
-                hint="Evasion needs the model itself, or an endpoint.",
-            )
-        pool = data.splits.non_members
-        if not len(pool):
-            raise SplitError("There are no non-members to perturb.")
-        return np.sort(pool[shuffled(len(pool), "evasion", seed)[: self.samples]])
+        return choose_sample(target, data, self.samples, seed)
 
     def _together(self, shape: tuple[int, int, int], width: int) -> int:
         numbers = int(np.prod(shape)) * len(self.epsilons) * width
@@ -299,3 +291,27 @@ _AXES = {
     "shown": 0,
     "facts": 0,
 }
+
+
+def choose_sample(target: Target, data: TrialData, samples: int, seed: int) -> NDArray[np.int64]:
+    """Return the non-members to evaluate on, sorted; the same for all attacks with one seed.
+
+    Args:
+        target: The target.
+        data: Data of the trial.
+        samples: Largest number of records.
+        seed: Seed of the choice.
+
+    Raises:
+        ConfigurationError: If there are no images, or only recorded outputs.
+        SplitError: If there are no non-members.
+    """
+    if isinstance(target.without_interface().backend, RecordedBackend) or data.dataset.images is None:
+        raise ConfigurationError(
+            f"{target.reference} is a file of recorded outputs; it has none for perturbed images, which are new.",
+            hint="Evasion needs the model itself, or an endpoint.",
+        )
+    pool = data.splits.non_members
+    if not len(pool):
+        raise SplitError("There are no non-members to perturb.")
+    return np.sort(pool[shuffled(len(pool), "evasion", seed)[:samples]])

@@ -16,6 +16,17 @@ KINDS: dict[str, Kind] = {
     "robust-accuracy@epsilon": Kind("Robust accuracy up to ε = {value}", "share"),
     "success@epsilon": Kind("Correctly classified images that evade, up to ε = {value}", "share"),
     "surrogate-accuracy": Kind("Accuracy of the surrogate", "share"),
+    "targeted-success@epsilon": Kind(
+        "Correctly classified images that get the chosen class, up to ε = {value}", "share"
+    ),
+    "share@epsilon": Kind("Images that this part makes evade first, up to ε = {value}", "share"),
+    "mean-corruption-accuracy": Kind("Mean accuracy under common corruptions", "share"),
+    "corruption-drop": Kind("Accuracy drop by common corruptions", "points", chance=0.0),
+    "corruption-accuracy": Kind("Accuracy, mean over severities", "share"),
+    "corruption-accuracy@severity": Kind("Accuracy under corruptions of severity {value}, mean over kinds", "share"),
+    "smoothed-accuracy": Kind("Accuracy of the smoothed model", "share"),
+    "abstentions": Kind("Images on which the smoothed model abstains", "share"),
+    "certified-accuracy@radius": Kind("Certified accuracy at an L2 radius of {value}", "share"),
     "queries@epsilon": Kind("Queries per image at ε = {value}, median"),
     "vanished-gradients": Kind("Images with a zero gradient", "share"),
     "unbounded-success": Kind("Images that evade when steps are unbounded", "share"),
@@ -23,6 +34,21 @@ KINDS: dict[str, Kind] = {
 
 ITERATED = {"pgd", "auto-attack", "apgd-t"}
 """Iterated white-box attacks, which neither a black-box attack nor a single step should beat."""
+
+_NORMS = {"apgd-l1": "l1", "sparse-rs": "l0", "patch": "patch"}
+"""Norms of attacks that have no choice of one."""
+
+_CHANGES = {
+    "linf": "changes each pixel by at most {} of its range",
+    "l2": "changes an image by at most {} in the Euclidean norm",
+    "l1": "changes an image by at most {} in the sum of all values",
+    "l0": "replaces at most {} of the pixels",
+    "patch": "covers at most {} of an image by a square",
+}
+"""What the adversary does to an image, by norm."""
+
+_IN_UNITS = {"l2", "l1"}
+"""Norms whose budgets are not shares."""
 
 ENSEMBLE = "auto-attack"
 """The attack that should beat every other one with the same norm and budget."""
@@ -32,11 +58,54 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     """The strongest attack with and without the target's gradients, and a warning where gradients look masked."""
     said = []
     for access in (Access.WHITE_BOX, Access.BLACK_BOX):
-        for norm in ("linf", "l2"):
+        for norm in _CHANGES:
             chosen = [t for t in trials if t.threat_model.access is access and _norm(t) == norm]
             if sentence := _strongest(document, chosen, norm):
                 said.append(sentence)
+    said += _of_corruptions(document, trials) + _of_certificates(document, trials)
     return said + _warnings(document, trials)
+
+
+def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """Accuracy without an adversary, and the kind of corruption that costs most."""
+    said = []
+    for trial in trials:
+        ending = f"{trial.name}.mean-corruption-accuracy"
+        measured = {m.name: m for m in verdict.measurements_of(document, trial)}
+        mean = words.numbers(measured[ending]) if ending in measured else None
+        clean = words.numbers(measured[f"{trial.name}.clean-accuracy"]) if mean else None
+        if mean is None or clean is None:
+            continue
+        kinds = [m for m in measured.values() if m.name.endswith(".corruption-accuracy") and m.value is not None]
+        sentence = (
+            f"Without any adversary, common corruptions (noise, blur, weather, digital artefacts) lower the accuracy from "
+            f"{clean.value} to {mean.value} on average ({words.level(measured[ending])} interval "
+            f"{words.unbroken(mean.interval)})"
+        )
+        if kinds:
+            worst = min(kinds, key=lambda m: m.value or 0.0)
+            name = worst.name.removeprefix(f"{trial.name}.").removesuffix(".corruption-accuracy").replace("-", " ")
+            sentence += f"; the worst is {name}, with {words.rate(worst.value or 0.0)}"
+        said.append(f"{sentence}.")
+    return said
+
+
+def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """The certified accuracy at the largest radius, with what it is a certificate of."""
+    said = []
+    for trial in trials:
+        start = f"{trial.name}.certified-accuracy@radius="
+        certified = _by_epsilon(verdict.measurements_of(document, trial), start)
+        positive = [radius for radius in certified if radius > 0]
+        numbers = words.numbers(certified[min(positive)]) if positive else None
+        if numbers is None:
+            continue
+        said.append(
+            f"A majority vote of the model over noisy images is certain to keep the right class of {numbers.value} of the "
+            f"images ({words.unbroken(numbers.interval)}) under any change of up to {min(positive):g} in the Euclidean "
+            "norm; the model without this vote has no such certificate."
+        )
+    return said
 
 
 def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: str) -> str | None:
@@ -50,10 +119,10 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     numbers = words.numbers(success)
     assert numbers is not None  # `_successes` takes only those with a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
-    each = "each pixel by at most" if norm == "linf" else "an image by at most"
-    size = f"{words.percent(smallest)} of its range" if norm == "linf" else f"{smallest:g} in the Euclidean norm"
+    share = norm not in _IN_UNITS
+    size = words.percent(smallest) if share else f"{smallest:g}"
     result = (
-        f"An adversary who {who}, and changes {each} {size}, makes the model misclassify {numbers.value} of the images "
+        f"An adversary who {who}, and {_CHANGES[norm].format(size)}, makes the model misclassify {numbers.value} of the images "
         f"that it classifies correctly ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
         f"{verdict.attack_title(trial.name)}"
     )
@@ -62,7 +131,7 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     last = words.numbers(more[largest])
     if largest == smallest or last is None:
         return result + "."
-    bound = words.percent(largest) if norm == "linf" else f"{largest:g}"
+    bound = words.percent(largest) if share else f"{largest:g}"
     return f"{result}; with up to {bound}, {last.value} ({words.unbroken(last.interval)})."
 
 
@@ -165,4 +234,5 @@ def _method(trial: TrialSummary) -> str:
 
 
 def _norm(trial: TrialSummary) -> str:
-    return str(trial.configuration.get("norm", "linf"))
+    """Norm of the perturbations, and ``patch`` for patches, whose budget is not that of scattered pixels."""
+    return _NORMS.get(_method(trial), str(trial.configuration.get("norm", "linf")))
