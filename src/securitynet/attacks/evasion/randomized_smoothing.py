@@ -32,8 +32,8 @@ from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 NOTE = (
-    "Of a majority vote of the target over Gaussian noise, not of the target itself. A network that was not trained with "
-    "noise of this size gets small radii, whatever its own robustness."
+    "Of a majority vote of the target over Gaussian noise, not of the target itself. A network that was not trained "
+    "with noise of this size gets small radii, whatever its own robustness."
 )
 """What a reader must know of certified accuracies."""
 

@@ -59,7 +59,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     said = []
     for access in (Access.WHITE_BOX, Access.BLACK_BOX):
         for norm in _CHANGES:
-            chosen = [t for t in trials if t.threat_model.access is access and _norm(t) == norm]
+            chosen = [t for t in trials if t.threat_model.access is access and norm_of(t) == norm]
             if sentence := _strongest(document, chosen, norm):
                 said.append(sentence)
     said += _of_corruptions(document, trials) + _of_certificates(document, trials)
@@ -78,8 +78,8 @@ def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
             continue
         kinds = [m for m in measured.values() if m.name.endswith(".corruption-accuracy") and m.value is not None]
         sentence = (
-            f"Without any adversary, common corruptions (noise, blur, weather, digital artefacts) lower the accuracy from "
-            f"{clean.value} to {mean.value} on average ({words.level(measured[ending])} interval "
+            "Without any adversary, common corruptions (noise, blur, weather, digital artefacts) change the accuracy "
+            f"from {clean.value} to {mean.value} on average ({words.level(measured[ending])} interval "
             f"{words.unbroken(mean.interval)})"
         )
         if kinds:
@@ -101,8 +101,8 @@ def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -
         if numbers is None:
             continue
         said.append(
-            f"A majority vote of the model over noisy images is certain to keep the right class of {numbers.value} of the "
-            f"images ({words.unbroken(numbers.interval)}) under any change of up to {min(positive):g} in the Euclidean "
+            f"A majority vote of the model over noisy images is certain to keep the right class of {numbers.value} of "
+            f"the images ({words.unbroken(numbers.interval)}) under any change of up to {min(positive):g} in the Euclidean "
             "norm; the model without this vote has no such certificate."
         )
     return said
@@ -122,8 +122,8 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     share = norm not in _IN_UNITS
     size = words.percent(smallest) if share else f"{smallest:g}"
     result = (
-        f"An adversary who {who}, and {_CHANGES[norm].format(size)}, makes the model misclassify {numbers.value} of the images "
-        f"that it classifies correctly ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
+        f"An adversary who {who}, and {_CHANGES[norm].format(size)}, makes the model misclassify {numbers.value} of "
+        f"the images that it classifies correctly ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
         f"{verdict.attack_title(trial.name)}"
     )
     more = _successes(document, trial)
@@ -143,7 +143,7 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         for note in sorted(notes)[:1]:
             said.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
     for white in (t for t in trials if t.threat_model.access is Access.WHITE_BOX):
-        for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and _norm(t) == _norm(white)):
+        for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and norm_of(t) == norm_of(white)):
             if not _comparable(white, black):
                 continue
             own, other = _successes(document, white), _successes(document, black)
@@ -162,7 +162,7 @@ def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     said = []
     white = [t for t in trials if t.threat_model.access is Access.WHITE_BOX]
     for strong in (t for t in white if _method(t) in ITERATED):
-        for weak in (t for t in white if _norm(t) == _norm(strong)):
+        for weak in (t for t in white if norm_of(t) == norm_of(strong)):
             one_step = _method(weak) == "fgsm"
             if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
                 continue
@@ -233,6 +233,6 @@ def _method(trial: TrialSummary) -> str:
     return trial.name.partition(".")[2].partition("@")[0]
 
 
-def _norm(trial: TrialSummary) -> str:
+def norm_of(trial: TrialSummary) -> str:
     """Norm of the perturbations, and ``patch`` for patches, whose budget is not that of scattered pixels."""
     return _NORMS.get(_method(trial), str(trial.configuration.get("norm", "linf")))
