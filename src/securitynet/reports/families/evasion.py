@@ -101,9 +101,9 @@ def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -
         if numbers is None:
             continue
         said.append(
-            f"A majority vote of the model over noisy images is certain to keep the right class of "
-            f"{numbers.value} of the images ({words.unbroken(numbers.interval)}) under any change of up to {min(positive):g} in the Euclidean "
-            "norm; the model without this vote has no such certificate."
+            "A majority vote of the model over noisy images is certain to keep the right class of "
+            f"{numbers.value} of the images ({words.unbroken(numbers.interval)}) under any change of up to "
+            f"{min(positive):g} in the Euclidean norm; the model without this vote has no such certificate."
         )
     return said
 
@@ -123,8 +123,8 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     size = words.percent(smallest) if share else f"{smallest:g}"
     result = (
         f"An adversary who {who}, and {_CHANGES[norm].format(size)}, makes the model misclassify "
-        f"{numbers.value} of the images that it classifies correctly ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
-        f"{verdict.attack_title(trial.name)}"
+        f"{numbers.value} of the images that it classifies correctly ({words.level(success)} interval "
+        f"{words.unbroken(numbers.interval)}), by {verdict.attack_title(trial.name)}"
     )
     more = _successes(document, trial)
     largest = max(more)
