@@ -73,7 +73,7 @@ def compress_jpeg(images: torch.Tensor, quality: int) -> torch.Tensor:
         quality: From 1 to 95.
     """
     if images.shape[1] not in (1, 3):
-        return torch.cat([compress_jpeg(channel, quality) for channel in images.split(1, dim=1)], dim=1)
+        return torch.cat([compress_jpeg(channel, quality) for channel in torch.split(images, 1, dim=1)], dim=1)
     result = []
     for image in (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy():
         buffer = io.BytesIO()

@@ -46,11 +46,13 @@ FUNCTIONS: dict[str, Corrupt] = {
     ),
     "zoom-blur": lambda images, p, scale, random: blur.blur_zoom(images, *p),
     "snow": _snow,
-    "frost": lambda images, p, scale, random: weather.add_frost(images, *p, random),
-    "fog": lambda images, p, scale, random: weather.add_fog(images, *p, random),
+    "frost": lambda images, p, scale, random: weather.add_frost(images, p[0], p[1], random),
+    "fog": lambda images, p, scale, random: weather.add_fog(images, p[0], p[1], random),
     "brightness": lambda images, p, scale, random: weather.brighten(images, p),
     "contrast": lambda images, p, scale, random: digital.reduce_contrast(images, p),
-    "elastic": lambda images, p, scale, random: digital.deform(images, *(scale * length for length in p), random),
+    "elastic": lambda images, p, scale, random: digital.deform(
+        images, p[0] * scale, p[1] * scale, p[2] * scale, random
+    ),
     "pixelate": lambda images, p, scale, random: digital.pixelate(images, p),
     "jpeg": lambda images, p, scale, random: digital.compress_jpeg(images, p),
 }
