@@ -151,7 +151,7 @@ def test_corruptions_and_certificates_are_said_with_what_they_are_of():
     for measurement in (m for group in groups for m in group):
         assert families.kind(measurement.name) is not None, measurement.name
     first, second = evasion.sentences(document(*groups), trials)
-    assert "from 100.0% to 75.0%" in first and "the worst is gaussian noise, with 50%" in first
+    assert "from 100.00% to 75.0%" in first and "the worst is gaussian noise, with 50%" in first
     assert "up to 0.25 in the Euclidean norm" in second and "without this vote has no such certificate" in second
 
 
