@@ -134,10 +134,11 @@ class MmBd(Detector):
         block = max(1, MOST_NUMBERS // (self.starts * int(np.prod(shape))))
         margins = []
         for first in range(0, classes, block):
-            labels = torch.arange(first, min(classes, first + block)).repeat_interleave(self.starts)
+            block_labels = range(first, min(classes, first + block))
+            labels = torch.tensor(block_labels).repeat_interleave(self.starts)
             # Starting points depend on the class alone, not on the blocks.
             drawn = [
-                torch.rand((self.starts, *shape), generator=generator(seed, "mm-bd", int(k))) for k in labels.unique()
+                torch.rand((self.starts, *shape), generator=generator(seed, "mm-bd", label)) for label in block_labels
             ]
             images, labels = torch.cat(drawn).to(target.backend.device), labels.to(target.backend.device)
             best = torch.full((len(images),), -torch.inf, device=images.device)

@@ -64,7 +64,8 @@ class CorruptedPredictions(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> CorruptedPredictions:
-        return cls(**{**arrays, "kinds": tuple(map(str, arrays["kinds"]))})
+        values: dict[str, Any] = {**arrays, "kinds": tuple(map(str, arrays["kinds"]))}
+        return cls(**values)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute mean accuracies: over all corruptions, of each kind over its severities, of each severity over kinds.

@@ -96,7 +96,8 @@ class FgsmTransfer(EvasionAttack):
 
         several = f"An image counts as evaded if the example of any of {len(models)} surrogates evades the target."
         notes = (several,) if len(models) > 1 else tuple(names)
-        return Perturber(perturb, tuple(names), stable_hash([maker.key for maker in makers]), notes)
+        identity = stable_hash([maker.key for maker in makers])
+        return Perturber(perturb, alternatives=tuple(names), identity=identity, notes=notes)
 
 
 class _Maker:

@@ -77,7 +77,8 @@ class Certificates(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Certificates:
-        return cls(**{**arrays, "sigma": float(arrays["sigma"])})
+        values: dict[str, Any] = {**arrays, "sigma": float(arrays["sigma"])}
+        return cls(**values)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the smoothed accuracy, the share of abstentions, and the certified accuracy at each radius."""

@@ -222,7 +222,7 @@ class LearnedAttack(Attack):
         context = cases[0].context
         stops = self.stops_early
         held_out = [hold_out(one.members, one.seed) if stops else torch.zeros_like(one.members) for one in trainings]
-        members = [one.members[~held] for one, held in zip(trainings, held_out, strict=True)]
+        training_members = [one.members[~held] for one, held in zip(trainings, held_out, strict=True)]
         best = [
             BestEpoch(one.network, tuple(values[one.rows[held]] for values in one.inputs), one.members[held])
             for one, held in zip(trainings, held_out, strict=True)
@@ -230,10 +230,10 @@ class LearnedAttack(Attack):
         train_together(
             [training.network for training in trainings],
             [training.inputs for training in trainings],
-            [values.long() for values in members],
+            [values.long() for values in training_members],
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
             seeds=[training.seed for training in trainings],
-            weights=[_balancing(values) for values in members],
+            weights=[_balancing(values) for values in training_members],
             rows=[one.rows[~held] for one, held in zip(trainings, held_out, strict=True)],
             device=context.device,
             cache=context.cache,
@@ -241,8 +241,8 @@ class LearnedAttack(Attack):
             after_epoch=(lambda: update_all(best)) if stops else None,
         )
         if stops:
-            for one in best:
-                one.restore()
+            for epoch in best:
+                epoch.restore()
         return [
             self._scores(
                 one, _scaled(scale, one.wanted.features), [training for training in trainings if training.case is one]

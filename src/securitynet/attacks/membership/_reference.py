@@ -178,7 +178,7 @@ class ReferenceAttack(Attack):
         observed = self._observed(target, data, asked, views, context)
         outputs = self._outputs(target, data, together, views, context)
         stand_ins = make_stand_ins(
-            outputs.outputs[:, :, judged:].swapaxes(0, 1),
+            outputs.outputs[:, :, judged:].swapaxes(0, 1).astype(np.float64, copy=False),
             outputs.included[:, judged:],
             observed[:, judged:] if self.queries_population else None,
             least=self.fewest_left_out,
@@ -197,7 +197,8 @@ class ReferenceAttack(Attack):
         evidence = combine(observed, outputs)
         first = np.arange(observed.shape[1]) < judged
         records, population = select(evidence, first), select(evidence, ~first)
-        population = select(population, ~population[0].included.all(axis=0))
+        left_out = np.asarray(~population[0].included.all(axis=0), dtype=np.bool_)
+        population = select(population, left_out)
         result = attack.score_views(records, population)
         return MembershipScores.of(signals, data, result, threshold, notes=(*outputs.fidelity, *self.notes()))
 
