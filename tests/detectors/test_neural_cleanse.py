@@ -391,7 +391,7 @@ def test_presets():
     original = NeuralCleanse(preset="original")
     assert (original.passes, original.cost_rules.stop_patience, original.cost_rules.patience) == (1000, 25, 5)
     assert NeuralCleanse(preset="original", epochs=20).passes == 20
-    with pytest.raises(ValueError):
+    with pytest.raises(ConfigurationError):
         NeuralCleanse(epochs=0)
 
 

@@ -233,7 +233,7 @@ def test_bad_input_is_told_before_long_work(digits_target, digits_data, tmp_path
     refused(SplitError, "four-way", TrialData(digits_data.dataset, no_shadow))
     alone = dataclasses.replace(no_shadow, non_members=empty)
     refused(SplitError, "evaluation classifier", TrialData(digits_data.dataset, alone), name="fredrikson")
-    with pytest.raises(ValueError, match="once each"):
+    with pytest.raises(ConfigurationError, match="once each"):
         make("fredrikson", classes=(1, 1))
     with pytest.raises(ConfigurationError, match="candidates"):
         make("plug-and-play", restarts=9, candidates=3)
