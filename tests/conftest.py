@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import subprocess
-import sys
-import tempfile
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -88,46 +83,18 @@ def unseen(overfitted):
     return make
 
 
-@pytest.fixture(scope="session")
-def run_cli():
-    """Run the command line in a process of its own; returns the finished process.
+@pytest.fixture
+def run_cli(tmp_path_factory):
+    """Run the command line in a process of its own; returns the finished process, or the one that was killed.
 
-    The process is a fork of this one, so that libraries are imported once and not again by each command.
+    With ``kill_after`` seconds it gets a SIGKILL unless it has ended by then.
     """
+    from command_line import run_command
 
-    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = ["securitynet", *map(str, arguments)]
-        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-            process = multiprocessing.get_context("fork").Process(
-                target=_run_command, args=(command, stdout.fileno(), stderr.fileno())
-            )
-            process.start()
-            process.join(timeout)
-            if process.is_alive():
-                process.kill()
-                raise subprocess.TimeoutExpired(command, timeout)
-            stdout.seek(0), stderr.seek(0)
-            return subprocess.CompletedProcess(command, process.exitcode, stdout.read(), stderr.read())
+    def run(
+        *arguments: object, timeout: float = 300, kill_after: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp("streams")
+        return run_command(list(map(str, arguments)), folder, timeout=timeout, kill_after=kill_after)
 
     return run
-
-
-def _run_command(command: list[str], stdout: int, stderr: int) -> None:
-    """The child of `run_cli`: its streams are the files given, and it ends without pytest's own clean-up."""
-    from securitynet.cli.main import main
-
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-    sys.argv = command
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(code)
