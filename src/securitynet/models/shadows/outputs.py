@@ -83,7 +83,8 @@ def shadow_outputs(
 ) -> ShadowOutputs:
     """Train the shadow models of a plan, or load them from the store, and compute their outputs for records.
 
-    The target is queried for members and non-members, to compare its accuracy with theirs.
+    Before any training, the target is queried for members and non-members, to compare its accuracy with theirs: images
+    that it does not take are refused at once.
 
     Args:
         target: The target; black-box access is enough.
@@ -103,6 +104,7 @@ def shadow_outputs(
 
     Raises:
         AccessDenied: If the target reveals labels only.
+        TargetError: If the target does not take the images.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
@@ -113,6 +115,7 @@ def shadow_outputs(
     specs = plan_specs(dataset, splits, plan, training, seed)
     for spec in specs:
         check_shadow(spec)
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     epochs = training.recipe.epochs
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs: list[NDArray[np.floating]] = []
@@ -142,7 +145,7 @@ def shadow_outputs(
         outputs.append(np.stack(reduced))
     if progress:
         progress(plan.count * epochs, plan.count * epochs)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
+    fidelity = compare(expected, accuracies, training.assumptions)
     notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
 
@@ -221,6 +224,7 @@ def shadow_model(
     Raises:
         AccessDenied: If the target reveals labels only.
         SplitError: If the split has no shadow parts.
+        TargetError: If the target does not take the images.
         SecurityNetError: If the shadow model cannot be trained on this dataset, or diverges.
     """
     check_images(dataset)
@@ -230,8 +234,11 @@ def shadow_model(
             f"The {splits.name} split has no shadow data to train a shadow model on.", hint="Use --split four-way."
         )
     resolved = resolve_training(training, target, trained, defense)
+    spec = make_part_spec(dataset, splits, resolved, seed)
+    check_shadow(spec)
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     shadow = train_shadow(
-        make_part_spec(dataset, splits, resolved, seed),
+        spec,
         cache=cache,
         device=device,
         progress=_after(progress, 0, resolved.recipe.epochs),
@@ -239,7 +246,7 @@ def shadow_model(
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
+    fidelity = compare(expected, [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
