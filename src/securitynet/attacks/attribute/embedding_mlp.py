@@ -150,7 +150,7 @@ class EmbeddingMLP(Attack):
         self, target: Target, data: TrialData, everyone: NDArray[np.int64], context: Context
     ) -> tuple[list[NDArray[np.float32]], str | None]:
         """Embeddings by each random network, and why there are none, if there are none."""
-        found = []
+        by_network = []
         for number in range(RANDOM_NETWORKS):
             try:
                 embeddings = embed_randomly(
@@ -166,8 +166,8 @@ class EmbeddingMLP(Attack):
                 return [], f"There is no comparison with random weights: {error.message}"
             if embeddings is None:
                 return [], "There is no comparison with random weights: the target's network cannot be copied."
-            found.append(embeddings)
-        return found, None
+            by_network.append(embeddings)
+        return by_network, None
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """List the attributes with their records, and check them before anything is computed."""

@@ -236,9 +236,8 @@ def copy_unchanged(network: nn.Module, reference: str) -> nn.Module:
     if own is None:
         raise ModelError(
             f"{reference} can't be copied, and an assessment must not change it.",
-            hint="Give its class a __deepcopy__ method, or give it as python:FILE:FACTORY; a callable such as "
-            "lambda images: model(images), of Keras lambda images: model(images.permute(0, 2, 3, 1)), can be assessed as a "
-            "black box.",
+            hint="Give its class a __deepcopy__ method, or give it as python:FILE:FACTORY. A callable, such as "
+            "lambda images: model(images), can be assessed as a black box (of Keras: images.permute(0, 2, 3, 1)).",
         )
     return own.float().cpu()
 
