@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy.special import softmax
+from torch import nn
 
 from securitynet.attacks.attribute._embedding_networks import (
     EmbeddingScale,
@@ -60,9 +61,9 @@ class EmbeddingMLP(Attack):
 
     All values have the same total weight in training, so that rare values are learned as well as frequent ones. For the
     decision, the network's posterior is combined with the frequencies of the values among the records that the
-    adversary knows. Its weight is the one that works best on records held back from training (`weigh_network`), so that a
-    network that merely memorised its records is ignored. Records without annotation (-1) are neither used for training
-    nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random weights,
+    adversary knows. Its weight is the one that works best on records held back from training (`weigh_network`), so that
+    a network that merely memorised its records is ignored. Records without annotation (-1) are neither used for
+    training nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random weights,
     and on pixels: what it gains there is not due to the target's training.
 
     Attributes:

@@ -147,17 +147,12 @@ class _Recorder(_Products):
     def product(self, ordinal: int, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._made_from(args, kwargs)
         result = func(*args, **kwargs)
-        data = [number for number, value in enumerate(list_operands(args, kwargs)) if self.node(value) is not None]
+        operands = list_operands(args, kwargs)
+        data = [number for number, value in enumerate(operands) if self.node(value) is not None]
         # A call with two inputs that depend on the images, such as attention, mixes no features with weights. Nor does
         # a product with a matrix that was computed from positions, as pooling may use.
-        learned = any(
-            id(value) not in self._unlearned for value in list_operands(args, kwargs) if self.node(value) is None
-        )
-        head = (
-            self._head(ordinal, name, list_operands(args, kwargs), data[0], result)
-            if len(data) == 1 and learned
-            else None
-        )
+        learned = any(id(value) not in self._unlearned for value in operands if self.node(value) is None)
+        head = self._head(ordinal, name, operands, data[0], result) if len(data) == 1 and learned else None
         self._record(name, args, result, before, head, False)
         return result
 
