@@ -63,8 +63,8 @@ class EmbeddingMLP(Attack):
     decision, the network's posterior is combined with the frequencies of the values among the records that the
     adversary knows. Its weight is the one that works best on records held back from training (`weigh_network`), so that
     a network that merely memorised its records is ignored. Records without annotation (-1) are neither used for
-    training nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random weights,
-    and on pixels: what it gains there is not due to the target's training.
+    training nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random
+    weights, and on pixels: what it gains there is not due to the target's training.
 
     Attributes:
         attributes: Attributes to infer; by default all of the dataset. On the command line: ``slant+thickness``.
