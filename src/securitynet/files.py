@@ -110,7 +110,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigurationError: If there is none or it can't be parsed; the line is named.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = expand_home(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError) as error:

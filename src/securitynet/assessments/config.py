@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from securitynet.datasets.options import ImageOptions, StatedMembers
+from securitynet.files import expand_home
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.sources.references import describe_forms
 from securitynet.records import Access, Auxiliary
@@ -52,6 +53,11 @@ class ComputeOptions(BaseModel):
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     cache: Path | None = Field(default=None, description="Folder for what can be recomputed ($SECURITYNET_CACHE).")
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
+
+    @field_validator("cache", "policy", "out", check_fields=False)  # the latter two are fields of subclasses
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else expand_home(path)
 
 
 class DataOptions(ImageOptions, ComputeOptions):

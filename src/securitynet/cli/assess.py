@@ -106,13 +106,13 @@ def show_controls(document: ResultDocument) -> None:
     from securitynet.reports.controls import find_controls
     from securitynet.reports.families._membership_controls import describe_difference
 
-    found = find_controls(document)
-    if found is None:
+    controls = find_controls(document)
+    if controls is None:
         return
     loud = describe_difference(document)
     for sentence in loud:
         console.stdout.print(f"[bold yellow]{console.escape(sentence)}[/]")
-    for sentence in found.sentences[1:] if found.differ else found.sentences:
+    for sentence in controls.sentences[1:] if controls.differ else controls.sentences:
         if sentence not in loud:
             console.stdout.print(f"[dim]{console.escape(sentence)}[/]")
 

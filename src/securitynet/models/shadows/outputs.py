@@ -83,7 +83,8 @@ def shadow_outputs(
 ) -> ShadowOutputs:
     """Train the shadow models of a plan, or load them from the store, and compute their outputs for records.
 
-    The target is queried for members and non-members, to compare its accuracy with theirs.
+    Before any training, the target is queried for members and non-members, to compare its accuracy with theirs: images
+    that it does not take are refused at once.
 
     Args:
         target: The target; black-box access is enough.
@@ -103,6 +104,7 @@ def shadow_outputs(
 
     Raises:
         AccessDenied: If the target reveals labels only.
+        TargetError: If the target does not take the images.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
@@ -111,6 +113,9 @@ def shadow_outputs(
     labels = dataset.labels[records]
     training = resolve_training(plan, target, trained, defense)
     specs = plan_specs(dataset, splits, plan, training, seed)
+    for spec in specs:
+        check_shadow(spec)
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs: list[NDArray[np.floating]] = []
     accuracies = []
@@ -131,7 +136,7 @@ def shadow_outputs(
         for view in views:
             reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
         outputs.append(np.stack(reduced))
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
+    fidelity = compare(expected, accuracies, training.assumptions)
     notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
 
@@ -210,6 +215,7 @@ def shadow_model(
     Raises:
         AccessDenied: If the target reveals labels only.
         SplitError: If the split has no shadow parts.
+        TargetError: If the target does not take the images.
         SecurityNetError: If the shadow model cannot be trained on this dataset, or diverges.
     """
     check_images(dataset)
@@ -219,8 +225,11 @@ def shadow_model(
             f"The {splits.name} split has no shadow data to train a shadow model on.", hint="Use --split four-way."
         )
     resolved = resolve_training(training, target, trained, defense)
+    spec = make_part_spec(dataset, splits, resolved, seed)
+    check_shadow(spec)
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     shadow = train_shadow(
-        make_part_spec(dataset, splits, resolved, seed),
+        spec,
         cache=cache,
         device=device,
         progress=None if progress is None else lambda done: progress(done, resolved.recipe.epochs),
@@ -228,7 +237,7 @@ def shadow_model(
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
+    fidelity = compare(expected, [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
