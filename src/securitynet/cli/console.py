@@ -5,27 +5,44 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import rich.markup
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from securitynet.escaping import escape_controls, escape_json_controls
+from securitynet.terminal import SafeConsole
+
 # A pipe or a file has no width; at 80 columns, names would be cut that somebody may search for.
-stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-stderr = Console(stderr=True, highlight=False)
+stdout = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 140)
+stderr = SafeConsole(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
     """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    document = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(escape_json_controls(document) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Write a text to stdout as it is, neither wrapped nor styled, with visible control characters."""
+    sys.stdout.write(escape_controls(text))
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback of an unexpected error to stderr: the hook for `sys.excepthook`."""
+    sys.stderr.write(escape_controls("".join(traceback.format_exception(kind, error, trace))))
 
 
 def set_up_logging(verbose: bool = False) -> None:
-    """Send this package's log to stderr."""
+    """Send this package's log, and the warnings and unexpected errors of all, to stderr."""
+    sys.excepthook = print_traceback
+    logging.captureWarnings(True)
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("securitynet").setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securitynet.errors import ConfigurationError
+from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.index import Index
@@ -121,7 +122,7 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
     if path.suffix == ".parquet":
         frame.to_parquet(buffer, index=False)
     elif path.suffix == ".csv":
-        buffer.write(frame.to_csv(index=False).encode("utf-8"))
+        buffer.write(encode_csv(frame))
     elif path.suffix == ".jsonl":
         buffer.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
     else:
@@ -130,6 +131,12 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
         )
     with atomic_write(path) as stream:
         stream.write(buffer.getvalue())
+
+
+def encode_csv(frame: pandas.DataFrame) -> bytes:
+    """A table as CSV in UTF-8, none of whose texts a spreadsheet takes for a formula."""
+    safe = frame.map(lambda value: escape_formula(value) if isinstance(value, str) else value)
+    return str(safe.to_csv(index=False)).encode("utf-8")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

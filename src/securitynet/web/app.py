@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
@@ -112,6 +113,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    environment.filters["shell"] = shlex.quote  # for commands that a visitor may copy
     for name in environment.list_templates(extensions=["html"]):
         environment.get_template(name)  # translated now, and not while the first visitor waits
     environment.globals |= labels.GLOBALS | {"version": __version__}

@@ -8,6 +8,7 @@ determines the weights.
 from __future__ import annotations
 
 import json
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -287,7 +288,7 @@ def check_path(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise ModelError(
             f"Weights are written as safetensors, and {path.name} has another ending.",
-            hint=f"Write --out {path.with_suffix('.safetensors')}.",
+            hint=f"Write --out {shlex.quote(str(path.with_suffix('.safetensors')))}.",
         )
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not a file to write weights to.")
