@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import platformdirs
 
 from securitynet.errors import ConfigurationError
+from securitynet.untrusted import MAX_SETTINGS, open_regular, read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,7 +111,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigurationError: If there is none or it can't be parsed; the line is named.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bytes(path, MAX_SETTINGS).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -124,6 +125,8 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
+    except RecursionError:
+        raise ConfigurationError(f"{name} can't be read as TOML: it is nested too deeply.") from None
 
 
 def printable(text: str) -> str:
@@ -147,9 +150,13 @@ def expand_home(path: str | Path) -> Path:
 
 
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        RefusedFile: If it is not a regular file.
+    """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with open_regular(path) as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

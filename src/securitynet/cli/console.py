@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from securitynet.escaping import escape_controls, escape_json_controls
 from securitynet.terminal import SafeConsole
 
+_LONGEST_MESSAGE = 4000
+
 # A pipe or a file has no width; at 80 columns, names would be cut that somebody may search for.
 stdout = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 140)
 stderr = SafeConsole(stderr=True, highlight=False)
@@ -32,6 +34,20 @@ def print_json(value: Any) -> None:
 def print_text(text: str) -> None:
     """Write a text to stdout as it is, neither wrapped nor styled, with visible control characters."""
     sys.stdout.write(escape_controls(text))
+
+
+def print_error(message: str, hint: str | None) -> None:
+    """Write an error and what to do about it to stderr; texts of any length, which files may hold, are shortened."""
+    stderr.print(f"[bold red]error:[/] {escape(_shorten(message))}", soft_wrap=True)
+    if hint:
+        stderr.print(f"[dim]hint:[/]  {escape(_shorten(hint))}", soft_wrap=True)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    half = _LONGEST_MESSAGE // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

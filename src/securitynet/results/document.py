@@ -14,6 +14,7 @@ from pydantic import Field
 
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 from securitynet.results.audit import PrivacyAudit
+from securitynet.untrusted import read_bytes
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -346,7 +347,7 @@ class ResultDocument(Record):
 
 def read_document(path: Path) -> ResultDocument:
     """The document in a ``result.json``. Raises Pydantic's ``ValidationError`` if it does not follow the schema."""
-    return ResultDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    return ResultDocument.model_validate_json(read_bytes(path))
 
 
 def schema_text() -> str:

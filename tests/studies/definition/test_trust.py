@@ -9,7 +9,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.cli.options import parse
 from securitynet.errors import ConfigurationError
-from securitynet.models.loading import load_target
+from securitynet.models.loading.load import load_target
 from securitynet.models.sources.references import list_code, refuse_untyped
 from securitynet.studies.definition.plan import plan_study
 

@@ -8,7 +8,6 @@ also ``preprocessor_config.json``. Code in a repository is neither fetched nor r
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
 from securitynet.torchvision_cure import import_torchvision
+from securitynet.untrusted import MAX_SETTINGS, parse_json, read_bytes
 
 SCHEME = Scheme(
     "hf",
@@ -123,7 +123,7 @@ def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
 
 def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(read_bytes(path, MAX_SETTINGS))
     except (ValueError, OSError) as error:
         raise ModelError(f"{name}: its {path.name} cannot be read.", hint="Download the repository again.") from error
     if not isinstance(config, dict):

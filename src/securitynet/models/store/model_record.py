@@ -41,6 +41,7 @@ from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import DefenseRecord, set_aside
 from securitynet.records import DatasetIdentity, Record
+from securitynet.untrusted import check_regular, parse_json, read_bytes
 
 
 class ModelRecord(Record, ABC):
@@ -304,11 +305,12 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
     """
     weights = Path(weights)
     path = model_record_path(weights)
+    check_regular(path)
     if path == weights or not path.is_file():
         return None
     again = "Train the model again, or move that file away to load the weights without it."
     membership = read_membership(weights)
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = read_bytes(path).decode("utf-8", errors="replace")
     if not any(name in text for name in _FORMATS):
         if membership is None:
             return None
@@ -318,7 +320,7 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
             hint=f"Was something else written to that file, such as --json > {path.name}? {again}",
         )
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         if values.get("version") != 1:
             raise ModelError(f"{path} was written by another version of securitynet.", hint="Update securitynet.")
         for derived in ("overfitting", "epochs_run"):

@@ -146,7 +146,7 @@ def read_metadata(body: Any, shown: str, input_name: str | None, output_name: st
         return ModelMetadata(input_name or "input", num_classes=classes, versions=versions)
     datatype = inputs[0].get("datatype", "FP32")
     if datatype not in _INPUT_TYPES:
-        raise ModelError(f"{shown} takes {reprlib.repr(datatype)}; images are sent as {' or '.join(_INPUT_TYPES)}.")
+        raise ModelError(f"{shown} takes {str(datatype)[:40]}; images are sent as {' or '.join(_INPUT_TYPES)}.")
     declared = inputs[0].get("shape")
     layout = read_layout(declared, shown) if isinstance(declared, list) and declared else ANY_LAYOUT
     return ModelMetadata(inputs[0]["name"], datatype, layout, classes, versions)
