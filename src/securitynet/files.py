@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,16 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+DIGEST = "digest"
+"""Field of a JSON document with the digest of all others."""
+
+DIGEST_SCHEMA = {
+    "description": "SHA-256 of the canonical JSON of all other fields; files of earlier versions have none.",
+    "pattern": "^sha256:[0-9a-f]{64}$",
+    "type": "string",
+}
+"""The JSON schema of that field."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -102,6 +112,38 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as stream:
         stream.write(text.encode("utf-8") + b"\n")
+
+
+def add_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with a field ``digest``, by which `check_digest` notices that it was changed or damaged.
+
+    It is the SHA-256 of the canonical JSON of all other fields (`stable_hash`), so that it can be computed again from
+    the file by any program, whatever its layout. It is no signature: who changes a file on purpose can change it too.
+
+    Args:
+        document: JSON types; a digest that it has already is replaced.
+    """
+    content = {name: value for name, value in document.items() if name != DIGEST}
+    return {**content, DIGEST: f"sha256:{stable_hash(content, 64)}"}
+
+
+def check_digest(document: Mapping[str, Any], *, required: bool = False) -> dict[str, Any]:
+    """The document without its digest.
+
+    Args:
+        document: JSON types, as read from a file.
+        required: Whether a digest must be there; files of versions before 0.3 have none.
+
+    Raises:
+        ValueError: If the digest is not that of the other fields, or is missing and required.
+    """
+    content = dict(document)
+    stated = content.pop(DIGEST, None)
+    if stated is None and not required:
+        return content
+    if stated != f"sha256:{stable_hash(content, 64)}":
+        raise ValueError("its digest does not match its content")
+    return content
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -33,7 +33,15 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
-from securitynet.files import atomic_write, check_writable, file_checksum, stable_hash, write_json
+from securitynet.files import (
+    add_digest,
+    atomic_write,
+    check_digest,
+    check_writable,
+    file_checksum,
+    stable_hash,
+    write_json,
+)
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.canaries import CanaryRecord
 from securitynet.models.training.fit import History, held_out
@@ -271,7 +279,7 @@ def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record:
         content = safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership})
         stream.write(_sort_metadata(content))
     record = record.model_copy(update={"weights_checksum": file_checksum(weights)})
-    write_json(beside or model_record_path(weights), record.document())
+    write_json(beside or model_record_path(weights), add_digest(record.document()))
     return record
 
 
@@ -320,13 +328,13 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
             hint=f"Was something else written to that file, such as --json > {path.name}? {again}",
         )
     try:
-        values = parse_json(text)
+        values = check_digest(parse_json(text))
         if values.get("version") != 1:
             raise ModelError(f"{path} was written by another version of securitynet.", hint="Update securitynet.")
         for derived in ("overfitting", "epochs_run"):
             values.pop(derived, None)
         record = _RECORDS.validate_python(values)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, ValidationError) as error:
         raise ModelError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint=again) from error
     if not weights.is_file():
         raise ModelError(f"{path} is there, but the weights {weights.name} that it is about are not.", hint=again)
