@@ -87,7 +87,7 @@ def test_entries_of_the_catalog(catalog, name, tmp_path):
 
 
 def test_a_trusted_entry_is_opened(catalog, tmp_path):
-    with pytest.raises(Exception, match=r"There is no file .*net\.onnx"):
+    with pytest.raises(Exception, match=r"The ONNX file .*net\.onnx does not exist"):
         load_target("catalog:mine:file", trust=True)
     planned = plan(tmp_path, '[[models]]\ncatalog = "mine:file"', trust=["mine:file"])
     assert planned.targets[0].options["model"] == catalog["file"]
