@@ -33,6 +33,33 @@ def test_no_request_breaks_the_server(client: TestClient) -> None:
     assert set(tried) == set(client.get("/api/openapi.json").json()["paths"]) and len(tried) > 60
 
 
+def test_what_the_description_allows_is_answered(client: TestClient) -> None:
+    schema = schemathesis.openapi.from_asgi("/api/openapi.json", client.app, headers={"host": "127.0.0.1"})
+    accepted = []
+    for path in ("/api/models", "/api/facets"):
+
+        @given(case=schema[path]["GET"].as_strategy(generation_mode=GenerationMode.POSITIVE))
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        def check(case: schemathesis.Case) -> None:
+            response = case.call(headers={"host": "127.0.0.1"})
+            assert response.status_code == 200, response.text
+            accepted.append(case)
+
+        check()
+    assert len(accepted) > 30
+
+
+def test_undeclared_methods_are_named(client: TestClient) -> None:
+    for path in ("/", "/api/models", "/api/codes"):
+        for method in ("POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY"):
+            response = client.request(method, path)
+            assert response.status_code == 405 and "GET" in response.headers["allow"]
+
+
+def test_a_filter_that_is_nested_too_deeply(client: TestClient) -> None:
+    assert client.get("/api/models", params={"preprocessing": "[" * 1900}).status_code == 400
+
+
 def test_pages_of_the_api_join_to_all(client: TestClient) -> None:
     names: list[str] = []
     address: str | None = "/api/models?per_page=7&sort=-year&q=net*"
