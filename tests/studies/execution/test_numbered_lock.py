@@ -48,7 +48,7 @@ def bucket():
     server.stop()
 
 
-@pytest.fixture(params=["file", "memory", "folder", "s3"])
+@pytest.fixture(params=["file", "memory", "folder", pytest.param("s3", marks=pytest.mark.slow)])
 def root(request, tmp_path):
     if request.param == "s3":
         return open_root(f"{request.getfixturevalue('bucket')[0]}/{tmp_path.name}")
