@@ -13,6 +13,14 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 
+NAMED = {
+    "/api/models/{identifier}",
+    "/api/models/{identifier}/history",
+    "/api/models/{identifier}/similar",
+    "/api/plot",
+}
+
+
 def test_no_request_breaks_the_server(client: TestClient) -> None:
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", client.app, headers={"host": "127.0.0.1"})
     tried = []
@@ -23,30 +31,16 @@ def test_no_request_breaks_the_server(client: TestClient) -> None:
             @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
             def check(case: schemathesis.Case) -> None:
                 tried.append(case.operation.path)
-                case.call_and_validate(
+                response = case.call_and_validate(
                     headers={"host": "127.0.0.1"},
                     checks=[not_a_server_error, content_type_conformance, response_schema_conformance],
                 )
+                # What the description allows is answered; fields of a plot and ids depend on what there is.
+                assert mode is GenerationMode.NEGATIVE or response.status_code == 200 or case.operation.path in NAMED
 
             with contextlib.suppress(Unsatisfiable):  # what has no parameters has no wrong ones
                 check()
     assert set(tried) == set(client.get("/api/openapi.json").json()["paths"]) and len(tried) > 60
-
-
-def test_what_the_description_allows_is_answered(client: TestClient) -> None:
-    schema = schemathesis.openapi.from_asgi("/api/openapi.json", client.app, headers={"host": "127.0.0.1"})
-    accepted = []
-    for path in ("/api/models", "/api/facets"):
-
-        @given(case=schema[path]["GET"].as_strategy(generation_mode=GenerationMode.POSITIVE))
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-        def check(case: schemathesis.Case) -> None:
-            response = case.call(headers={"host": "127.0.0.1"})
-            assert response.status_code == 200, response.text
-            accepted.append(case)
-
-        check()
-    assert len(accepted) > 30
 
 
 def test_undeclared_methods_are_named(client: TestClient) -> None:
