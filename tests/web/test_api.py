@@ -12,7 +12,6 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-
 NAMED = {
     "/api/models/{identifier}",
     "/api/models/{identifier}/history",
