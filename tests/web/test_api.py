@@ -28,7 +28,7 @@ def test_no_request_breaks_the_server(client: TestClient) -> None:
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-            def check(case: schemathesis.Case) -> None:
+            def check(case: schemathesis.Case, mode: GenerationMode = mode) -> None:
                 tried.append(case.operation.path)
                 response = case.call_and_validate(
                     headers={"host": "127.0.0.1"},
