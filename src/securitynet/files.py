@@ -132,7 +132,7 @@ def check_digest(document: Mapping[str, Any], *, required: bool = False) -> dict
 
     Args:
         document: JSON types, as read from a file.
-        required: Whether a digest must be there; files of versions before 0.3 have none.
+        required: Whether a digest must be there; files of earlier versions have none.
 
     Raises:
         ValueError: If the digest is not that of the other fields, or is missing and required.

@@ -324,7 +324,7 @@ def find_stored(
             return record
     except FileNotFoundError:
         return None
-    except (ValueError, ValidationError) as error:
+    except (ValueError, TypeError, ValidationError) as error:
         logger.debug("%s: %s", folder.name, error)
     logger.warning("A stored model is damaged and is trained again: %s", folder.name)
     return None

@@ -35,6 +35,7 @@ from securitynet.studies.definition.file import MethodSource, StudyConfig, parse
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.targets import TargetPlan, expand_targets
 from securitynet.studies.definition.trial_request import TrialRequest
+from securitynet.untrusted import parse_json, read_bytes
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def _protocol(target: TargetPlan) -> str:
         return str(target.train.get("split", "four-way"))
     if "weights" in target.options:
         try:
-            record = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
+            record = parse_json(read_bytes(Path(target.options["weights"]).with_suffix(".json")))
             return str(record["split"]["protocol"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
