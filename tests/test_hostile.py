@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from securitynet.cli.main import main
 from securitynet.models.sources.weights import read_weights
@@ -170,6 +171,19 @@ def test_a_hub_folder_with_a_deep_configuration(run, tmp_path):
     (tmp_path / "model").mkdir()
     nested_json(tmp_path / "model" / "config.json")
     assert "cannot be read" in run("assess", "hf:./model", "--dataset", "digits")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"embed_dim": 200_000}, "of memory"), ({"depth": 10**9}, "which no network has")],
+    ids=["wide", "deep"],
+)
+def test_a_hub_folder_that_describes_a_giant(run, tmp_path, settings, words):
+    (tmp_path / "model").mkdir()
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 10, "model_args": settings}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    save_file({"head.weight": torch.zeros(10, 192)}, tmp_path / "model" / "model.safetensors")
+    assert words in run("assess", "hf:./model", "--dataset", "digits")
 
 
 def test_a_model_record_that_is_too_deep(run, tmp_path):

@@ -6,6 +6,7 @@ terabytes in a few bytes; a document may be nested deeper than any parser can fo
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -121,30 +122,34 @@ def parse_json(document: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def check_archive(path: Path) -> None:
+def check_archive(file: Path | bytes, name: str | None = None) -> None:
     """Raise `RefusedFile` if a zip archive would grow too much, or announces arrays that it does not hold.
 
     The size that the archive states for a member bounds what is read of it, so that nothing need be decompressed here
     but the headers of NumPy arrays.
 
     Args:
-        path: The archive.
+        file: The archive, or its content.
+        name: The archive, for messages; by default the name of the file.
 
     Raises:
         RefusedFile: If it is refused, or not a regular file.
         OSError: If it cannot be read.
         zipfile.BadZipFile: If it is not an archive.
+        ValueError: If a NumPy array in it has no valid header.
     """
-    check_regular(path)
-    packed = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
+    if isinstance(file, bytes):
+        packed, source = len(file), io.BytesIO(file)
+    else:
+        check_regular(file)
+        packed, source, name = file.stat().st_size, file, name or file.name
+    with zipfile.ZipFile(source) as archive:
         members = archive.infolist()
-        # Members that overlap each other or the directory let a file of any size state any sum.
-        check_growth(path.name, packed, sum(member.file_size for member in members))
+        check_growth(name or "The archive", packed, sum(member.file_size for member in members))
         for member in members:
             if member.filename.endswith(".npy"):
                 with archive.open(member) as stream:
-                    check_array_header(stream, f"{path.name}: {member.filename}", member.file_size)
+                    check_array_header(stream, f"{name or 'The archive'}: {member.filename}", member.file_size)
 
 
 def check_array_header(stream: Any, name: str, size: int) -> None:

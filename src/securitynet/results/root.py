@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import atomic_write
+from securitynet.untrusted import open_regular
 
 ASIDE = "set-aside"
 """Folder for files that could not be read."""
@@ -94,7 +95,8 @@ class FolderRoot(Root):
 
     @override
     def read(self, path: str) -> bytes:
-        return self._at(path).read_bytes()
+        with open_regular(self._at(path)) as stream:
+            return stream.read()
 
     @override
     def write(self, path: str, content: bytes) -> None:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from securitynet.files import DIGEST, DIGEST_SCHEMA, add_digest, check_digest
 from securitynet.records import TrialResult
 from securitynet.results.root import Root, open_root
-from securitynet.untrusted import parse_json
+from securitynet.untrusted import check_archive, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,9 @@ class TrialStore:
             return None
         name = self.name(result.id, ".npz")
         try:
-            with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
+            content = self.files.read(name)
+            check_archive(content, name.rpartition("/")[2])
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
         except (
             Exception

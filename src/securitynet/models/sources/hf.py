@@ -8,6 +8,7 @@ also ``preprocessor_config.json``. Code in a repository is neither fetched nor r
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ SCHEME = Scheme(
 )
 
 _PROCESSOR = "preprocessor_config.json"
+
+_COUNTS = re.compile("layers|depth|blocks|stages|repeats")
+_MOST_LAYERS = 10_000
 
 # Arguments of timm's factory that name files or other models rather than describe a network.
 _REFUSED = frozenset(
@@ -128,7 +132,17 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(f"{name}: its {path.name} cannot be read.", hint="Download the repository again.") from error
     if not isinstance(config, dict):
         raise ModelError(f"{name}: its {path.name} is no table of settings.", hint="Download the repository again.")
+    _check_counts(config, f"{name}: its {path.name}")
     return config
+
+
+def _check_counts(settings: Any, where: str) -> None:
+    """Refuse numbers of layers that no network has: building them would not end, even without their weights."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        counts = value if isinstance(value, list) else [value]
+        if _COUNTS.search(str(key)) and any(isinstance(count, int) and count > _MOST_LAYERS for count in counts):
+            raise ModelError(f"{where} asks for {key} = {str(value)[:40]}, which no network has.")
+        _check_counts(value, where)
 
 
 def _check_timm(config: dict[str, Any], name: str) -> str:
