@@ -26,7 +26,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.loading import load
 from securitynet.errors import ConfigurationError
-from securitynet.files import check_writable, data_folder, stable_hash, write_json
+from securitynet.files import add_digest, check_writable, data_folder, stable_hash, write_json
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
@@ -165,7 +165,7 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     document = to_document(finished, judged)
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
-    write_json(folder / "result.json", document.to_json())
+    write_json(folder / "result.json", add_digest(document.to_json()))
     return Outcome(document, finished, folder)
 
 

@@ -95,7 +95,9 @@ class AssessConfig(DataOptions):
         default=None, description="Name of the output that holds the class scores, where a model has several."
     )
     trust: bool = Field(
-        default=False, description="Run the code in the model's file, for formats that are programs (TorchScript)."
+        default=False,
+        description="Run the code in the model's file, for formats that are programs (TorchScript); open what an entry "
+        "of the catalog names even if that is code, a file or an address.",
     )
     head: Literal["auto", "logits", "log-probabilities", "probabilities", "sigmoid"] = Field(
         default="auto", description="What the model emits."

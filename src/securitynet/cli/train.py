@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,7 +125,7 @@ def show(path: Path, trained: TargetRecord) -> None:
         included = sum(trained.canaries.included)
         console.stdout.print(
             f"Canaries: {len(trained.canaries.records)} ({trained.canaries.kind}), {included} of them trained on; "
-            f"see `securitynet audit {path}`",
+            f"see `securitynet audit {shlex.quote(str(path))}`",
             markup=False,
             soft_wrap=True,
         )

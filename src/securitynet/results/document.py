@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from securitynet.files import DIGEST, DIGEST_SCHEMA, check_digest
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 from securitynet.results.audit import PrivacyAudit
+from securitynet.untrusted import parse_json, read_bytes
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -345,11 +347,20 @@ class ResultDocument(Record):
 
 
 def read_document(path: Path) -> ResultDocument:
-    """The document in a ``result.json``. Raises Pydantic's ``ValidationError`` if it does not follow the schema."""
-    return ResultDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    """The document in a ``result.json``.
+
+    Raises:
+        ValueError: If it does not follow the schema (Pydantic's ``ValidationError``), or its digest is not that of its
+            content.
+    """
+    value = parse_json(read_bytes(path))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return ResultDocument.model_validate_json(json.dumps(check_digest(value)))
 
 
 def schema_text() -> str:
     """The JSON schema of `ResultDocument`, as text."""
     schema = ResultDocument.model_json_schema(by_alias=True, mode="serialization")
+    schema["properties"][DIGEST] = DIGEST_SCHEMA
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from securitynet.catalog.schema import CatalogEntry
 
 
@@ -15,4 +17,5 @@ def describe_loading(entry: CatalogEntry, dataset: str | None) -> tuple[str, str
     if entry.reference is None or entry.head not in ("classifier", None):
         return None
     python = f'import securitynet\n\ntarget = securitynet.load_target("catalog:{entry.id}")\n'
-    return python, f"securitynet assess catalog:{entry.id} --dataset {dataset or 'DATASET'} --out report"
+    words = ["securitynet", "assess", f"catalog:{entry.id}", "--dataset", dataset or "DATASET", "--out", "report"]
+    return python, shlex.join(words)

@@ -10,16 +10,20 @@ import securitynet.catalog
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml
+from securitynet.models.sources.references import list_code
 from securitynet.models.sources.schemes import SCHEMES
 from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.plan import expand, plan_study
-from securitynet.studies.definition.targets import expand_alternatives
+from securitynet.studies.definition.targets import expand_alternatives, expand_targets
 
 READY = sorted((Path(__file__).parents[3] / "studies").glob("*.toml"))
 
 
 def planned(text: str, base, data='[data]\ndataset = "digits"\n'):
-    return expand(parse_study(parse_toml(f'name = "x"\n{data}{text}')), base)
+    content = parse_toml(f'name = "x"\n{data}{text}')
+    study, digests = parse_study(content), FileDigests()
+    return expand(study, base, "", digests, expand_targets(study, base, digests, trust=list(list_code(content))))
 
 
 def trials(plan, number=0):

@@ -103,7 +103,8 @@ def load_target(
         cache: Folder for outputs of endpoints; the user's cache folder by default.
         progress: Called with (bytes done, total bytes) while weights are downloaded.
         output: Name of the output that holds the class scores, for formats whose models have several.
-        trust: Allow formats that run code from the model's file; without it such a file is refused.
+        trust: Allow formats that run code from the model's file, and entries of the catalog that name code, a file or
+            an address; without it they are refused.
         transform: Preprocessing that the dataset's own transforms state (`dataset_from_objects` reads them); used if
             the model's source states none.
 
@@ -147,7 +148,9 @@ def load_target(
     parsed = parse_reference(reference)
     stated = None
     if parsed.scheme == "catalog":
-        entry, parsed = parsed, resolve(parsed)
+        entry, parsed = parsed, resolve(parsed, trust=trust)
+        if not parsed.declaration.trust:  # it has served to trust the entry
+            options = dataclasses.replace(options, trust=False)
         stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)

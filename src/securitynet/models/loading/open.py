@@ -60,6 +60,8 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
+    if state is not None and reference.scheme == "hf":  # its architecture is described by a file, too
+        fitting.check_memory(source, shape, state, str(reference))
     network = fitting.build(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)

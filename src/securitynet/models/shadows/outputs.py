@@ -16,7 +16,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import shadow_spec, train_shadow, train_shadows
+from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow, train_shadows
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import Progress, collect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from securitynet.errors import ModelError
-from securitynet.models.sources.references import ModelReference, parse_reference, refuse_code
+from securitynet.models.sources.references import ModelReference, parse_reference, refuse_untyped
 from securitynet.models.sources.schemes import Scheme
 
 SCHEME = Scheme("catalog", "catalog:ENTRY-ID", network=True, takes_weights=True)
@@ -22,11 +22,16 @@ def stated_accuracy(reference: ModelReference, dataset: str) -> float | None:
     return entry.claimed_accuracy if same else None
 
 
-def resolve(reference: ModelReference) -> ModelReference:
+def resolve(reference: ModelReference, *, trust: bool = False) -> ModelReference:
     """The reference stored in an entry of the user's catalog.
+
+    Args:
+        reference: The reference of the entry.
+        trust: Whether the user trusts the entry, so that it may name code, files and addresses.
 
     Raises:
         SecurityNetError: If there is no such entry.
+        ConfigurationError: If it names code, a file or an address, and is not trusted.
         ModelError: If its model is not a classifier, or cannot be loaded by reference.
     """
     # Imported here, because other models need no database.
@@ -50,7 +55,9 @@ def resolve(reference: ModelReference) -> ModelReference:
             f"The catalog's entry {entry.key} does not say how to load its model.",
             hint="See its links with `securitynet catalog show`, and load the files by another reference.",
         )
-    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
+    if not trust:
+        remedy = f"give {entry.reference} in its place, or add --trust (trust=True in Python)"
+        refuse_untyped(entry.reference, f"The catalog's entry {entry.key}", remedy)
     reference = parse_reference(entry.reference)
     if reference.scheme == "catalog":
         raise ModelError(

@@ -31,6 +31,7 @@ SCHEME = Scheme(
     network=True,
     takes_weights=True,
     file=True,
+    code=True,
     suffixes=(".py",),
     completion=":FACTORY",
     pattern=r"(?P<name>.+):(?P<detail>[^\W\d]\w*)",

@@ -8,6 +8,7 @@ determines the weights.
 from __future__ import annotations
 
 import json
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +33,15 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
-from securitynet.files import atomic_write, check_writable, file_checksum, stable_hash, write_json
+from securitynet.files import (
+    add_digest,
+    atomic_write,
+    check_digest,
+    check_writable,
+    file_checksum,
+    stable_hash,
+    write_json,
+)
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.canaries import CanaryRecord
 from securitynet.models.training.fit import History, held_out
@@ -40,6 +49,7 @@ from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import DefenseRecord, set_aside
 from securitynet.records import DatasetIdentity, Record
+from securitynet.untrusted import check_regular, parse_json, read_bytes
 
 
 class ModelRecord(Record, ABC):
@@ -269,7 +279,7 @@ def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record:
         content = safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership})
         stream.write(_sort_metadata(content))
     record = record.model_copy(update={"weights_checksum": file_checksum(weights)})
-    write_json(beside or model_record_path(weights), record.document())
+    write_json(beside or model_record_path(weights), add_digest(record.document()))
     return record
 
 
@@ -287,7 +297,7 @@ def check_path(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise ModelError(
             f"Weights are written as safetensors, and {path.name} has another ending.",
-            hint=f"Write --out {path.with_suffix('.safetensors')}.",
+            hint=f"Write --out {shlex.quote(str(path.with_suffix('.safetensors')))}.",
         )
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not a file to write weights to.")
@@ -303,11 +313,12 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
     """
     weights = Path(weights)
     path = model_record_path(weights)
+    check_regular(path)
     if path == weights or not path.is_file():
         return None
     again = "Train the model again, or move that file away to load the weights without it."
     membership = read_membership(weights)
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = read_bytes(path).decode("utf-8", errors="replace")
     if not any(name in text for name in _FORMATS):
         if membership is None:
             return None
@@ -317,13 +328,13 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
             hint=f"Was something else written to that file, such as --json > {path.name}? {again}",
         )
     try:
-        values = json.loads(text)
+        values = check_digest(parse_json(text))
         if values.get("version") != 1:
             raise ModelError(f"{path} was written by another version of securitynet.", hint="Update securitynet.")
         for derived in ("overfitting", "epochs_run"):
             values.pop(derived, None)
         record = _RECORDS.validate_python(values)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, ValidationError) as error:
         raise ModelError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint=again) from error
     if not weights.is_file():
         raise ModelError(f"{path} is there, but the weights {weights.name} that it is about are not.", hint=again)
