@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from securitynet.catalog.location import using
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
@@ -29,7 +30,7 @@ from securitynet.models.loading.normalization import SAMPLE, choose_normalizatio
 from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
 from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
-from securitynet.models.sources.catalog import resolve, stated_accuracy
+from securitynet.models.sources.catalog import resolve
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import ModelReference, parse_reference
 from securitynet.models.targets import heads
@@ -38,7 +39,7 @@ from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import HEADS, Head
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
-from securitynet.records import Access
+from securitynet.records import Access, Check
 
 HEAD_SAMPLE = 256
 """Most images used to detect the kind of head."""
@@ -73,6 +74,8 @@ def load_target(
     output: str | None = None,
     trust: bool = False,
     transform: InputTransform | None = None,
+    checksum: str | None = None,
+    db: str | None = None,
 ) -> Target:
     """Load the model that a reference names, or make a target of a network or a callable.
 
@@ -106,6 +109,9 @@ def load_target(
         trust: Allow formats that run code from the model's file; without it such a file is refused.
         transform: Preprocessing that the dataset's own transforms state (`dataset_from_objects` reads them); used if
             the model's source states none.
+        checksum: Digest that the weights must have (``sha256:DIGITS`` of the file, or ``tensors:DIGITS``); by default
+            the one that the catalog states, for ``catalog:`` references.
+        db: The catalog's database, for ``catalog:`` references; by default the one in the user's data folder.
 
     Returns:
         The target; its ``notes`` describe what was determined, and its ``checks`` whether it behaves as a model must.
@@ -136,6 +142,7 @@ def load_target(
         expected_classes=dataset.num_classes if dataset else None,
         output=output,
         trust=trust,
+        checksum=checksum,
     )
     _check_numbers(options)
     preprocessing = None if transform is None else Preprocessing(**transform.model_dump())
@@ -147,8 +154,12 @@ def load_target(
     parsed = parse_reference(reference)
     stated = None
     if parsed.scheme == "catalog":
-        entry, parsed = parsed, resolve(parsed)
-        stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
+        with using(db):
+            entry = resolve(parsed)
+        parsed = entry.reference
+        stated = None if dataset is None else entry.accuracy_on(dataset.reference)
+        file = entry.weights_file(options.weights, progress)
+        options = dataclasses.replace(options, weights=file, checksum=checksum or entry.checksum)
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:
@@ -187,6 +198,9 @@ def _assemble(
         backend, preprocessing=preprocessing, query_counter=query_counter if opened.paid else QueryCounter()
     )
     findings = ExaminationResult(list(opened.notes))
+    if opened.checksum is not None:
+        said = opened.checksum
+        findings.checks.append(Check(what="checksum", said=said, found=said, agrees=True))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
         _check_classes(backend, options, dataset)
