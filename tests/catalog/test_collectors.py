@@ -17,6 +17,7 @@ from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.collectors.base import NotInstalled
 from securitynet.catalog.collectors.facts import count, known_facts
 from securitynet.catalog.collectors.timm import training_data
+from securitynet.catalog.frames import accuracy
 from securitynet.catalog.known import dataset_facts, family_codes, family_names
 from securitynet.catalog.selection import select
 
@@ -290,3 +291,13 @@ def test_robustbench_lists_are_read_not_run(
 
 def test_registry_summaries() -> None:
     assert set(COLLECTORS) >= {*LIBRARIES, "robustbench", "huggingface"}
+
+
+def test_accuracies_of_at_least_1700_entries_are_known(collected: Catalog, table: pandas.DataFrame) -> None:
+    """timm's, torchvision's and pytorchcv's; RobustBench's 236 come on top."""
+    known = accuracy(table)
+    assert known.notna().sum() + 236 >= 1700
+    assert known.dropna().between(0.1, 1).all()
+    details = collected.details("timm:resnet18.a1_in1k")
+    assert details.sources["claimed_accuracy"].startswith("https://github.com/huggingface/pytorch-image-models/")
+    assert {m.name for m in details.measured} >= {"accuracy.test", "accuracy.imagenet-a", "accuracy.imagenet-v2"}

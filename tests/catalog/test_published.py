@@ -78,7 +78,7 @@ def test_every_entry_agrees_with_the_files_of_robustbench(published: Path, robus
 
 def test_published_values_are_no_columns_and_name_their_source(robustbench: Catalog) -> None:
     details = robustbench.details("robustbench:CIFAR-10:Linf:Standard")
-    assert details.entry.purpose == "benchmark" and details.entry.paper_title is None
+    assert details.entry.purpose == "benchmark" and details.entry.paper_title == "Wide Residual Networks"
     assert {m.name for m in details.measured} >= {"accuracy.test", "accuracy.threat=Linf.best-known"}
     assert {(m.measured_by, m.source) for m in details.measured} == {("published", source_of(ROBUSTBENCH).address)}
     counted = robustbench.query(purpose="security", duplicates=True).count()

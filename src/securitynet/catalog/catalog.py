@@ -181,7 +181,7 @@ class Catalog:
         Raises:
             TableError: If it is no table, or ``strict`` and a row is bad.
         """
-        return self._store_table(read_table(location, source=source), strict)
+        return self._store_table(read_table(location, source=source), strict=strict)
 
     def import_published(self, kind: str, folder: Path, *, strict: bool = False) -> ImportReport:
         """Import published results from a checkout of their source; importing them again changes nothing.
@@ -205,9 +205,18 @@ class Catalog:
         else:
             table = robustbench_table(models, address)
         table.problems += problems
-        return self._store_table(table, strict)
+        return self._store_table(table, strict=strict)
 
-    def _store_table(self, table: Table, strict: bool) -> ImportReport:
+    def add_items(self, items: Iterable[Item], source: str) -> Tally:
+        """Add entries, or bring those with the same keys up to date, in one transaction.
+
+        Args:
+            items: The entries.
+            source: Where values come from that name no source of their own.
+        """
+        return self._store_table(Table(source, list(items)), strict=False).entries
+
+    def _store_table(self, table: Table, *, strict: bool) -> ImportReport:
         if strict and table.problems:
             listed = "; ".join(map(str, table.problems[:5]))
             raise TableError(

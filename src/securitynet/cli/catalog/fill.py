@@ -92,9 +92,7 @@ def collect(
 def import_(
     location: Annotated[
         str,
-        typer.Argument(
-            help="File or URL: .md, .csv, .jsonl or .parquet; or timm-results or robustbench, and a folder."
-        ),
+        typer.Argument(help="File or URL (.md, .csv, .jsonl, .parquet); or timm-results or robustbench, and a folder."),
     ],
     folder: Annotated[
         Path | None, typer.Argument(help="Checkout of timm or RobustBench, for their published results.")
