@@ -158,9 +158,7 @@ def test_a_folder_without_history_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "classes", "channels", "size"), [("cifar-resnet20", 7, 1, 32), ("simple-cnn", 10, 1, 28)]
 )
-def test_a_wrapper_hides_no_network(
-    name: str, classes: int, channels: int, size: int
-) -> None:
+def test_a_wrapper_hides_no_network(name: str, classes: int, channels: int, size: int) -> None:
     state = build(name, classes, channels, size).state_dict()
     for prefix in ("", "module.", "model.module."):
         network = find_network({f"{prefix}{key}": value for key, value in state.items()})
