@@ -107,7 +107,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     caption = (
         f"{figure.title}: {counted(total, 'model')}, most at risk first{shown}. Numbers are the measurements; colours "
         "show how far each is from chance, on a scale from chance (dark) to certainty (bright): an AUC from 0.5, an "
-        "accuracy or agreement over the dataset's classes from one in their number where it is known, others from zero. Order: the mean "
+        "accuracy or agreement over the dataset's classes from one in their number, where it is known, and others from "
+        "zero. Order: the mean "
         f"distance. Empty: not measured. A small distance need not be beyond chance.{fewer}"
     )
     return Drawn(style.styled(chart), caption, long)
