@@ -37,7 +37,9 @@ class RobustbenchCollector(LibraryCollector):
     def collect(self) -> Iterator[Item]:
         published = {name: rows[0] for name, rows in packaged(ROBUSTBENCH).items()}
         zoo = _zoo()
-        for dataset in DATASETS if zoo else ():
+        for dataset in DATASETS:
+            if zoo is None:
+                break
             tree = ast.parse((zoo / f"{dataset}.py").read_text(encoding="utf-8"))
             bases = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
             for threat, name, definition in _models(tree):

@@ -107,16 +107,16 @@ class TimmCollector(LibraryCollector):
             sources["dataset"] = f"{DATASETS} ({dataset})"
         if facts:
             sources |= dict.fromkeys(("parameters", "flops", "elements"), f"counted:{facts.counted_with}")
-        published = at_size(packaged(TIMM).get(name, ()), height) if head == "classifier" else None
-        if published is None:
+        results = at_size(packaged(TIMM).get(name, ()), height) if head == "classifier" else None
+        if results is None:
             entry, filled = completed(codes, sources)
             return Item(entry, filled)
-        source = f"{source_of(TIMM).address} ({published.facts['size']} px)"
-        stated: dict[str, Any] = timm_claims(published)
+        source = f"{source_of(TIMM).address} ({results.facts['size']} px)"
+        stated: dict[str, Any] = timm_claims(results)
         if codes["parameters"] is None:
-            stated["parameters"] = int(published.facts["parameters"])  # in millions, to two decimals
+            stated["parameters"] = int(results.facts["parameters"])  # in millions, to two decimals
         entry, filled = completed(codes | stated, sources | dict.fromkeys(stated, source))
-        return Item(entry, filled, published.measured(source))
+        return Item(entry, filled, results.measured(source))
 
 
 def training_data(tag: str) -> tuple[str | None, tuple[str, ...]]:

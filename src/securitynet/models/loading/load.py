@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from securitynet.catalog.location import using
+from securitynet.catalog.weights import same_weights
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
-from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile, WeightsMismatch
 from securitynet.files import expand_home
 from securitynet.models.loading.examination import (
     ExaminationResult,
@@ -158,8 +159,17 @@ def load_target(
             entry = resolve(parsed)
         parsed = entry.reference
         stated = None if dataset is None else entry.accuracy_on(dataset.reference)
+        if same_weights(checksum, entry.checksum) is False:
+            raise WeightsMismatch(
+                f"The catalog's entry {entry.key} has the checksum {entry.checksum}, where {checksum} is expected.",
+                hint="Name the model by its own reference, or correct the entry.",
+            )
         file = entry.weights_file(options.weights, progress)
-        options = dataclasses.replace(options, weights=file, checksum=checksum or entry.checksum)
+        options = dataclasses.replace(options, weights=file, checksum=entry.checksum or checksum)
+        if dataset is None and input_size is None and not entry.complete:
+            options = dataclasses.replace(
+                options, input_size=entry.image_size
+            )  # nothing else says what it was made for
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:

@@ -27,6 +27,7 @@ class EntryModel:
         complete: Whether the reference names weights, so that no file is needed.
         dataset: The dataset that it was trained on, as the catalog spells it.
         claimed_accuracy: Test accuracy that its publisher states, in [0, 1].
+        image_size: Height of its input in pixels, if it is square and known.
     """
 
     reference: ModelReference
@@ -37,6 +38,7 @@ class EntryModel:
     complete: bool
     dataset: str | None
     claimed_accuracy: float | None
+    image_size: int | None
 
     def accuracy_on(self, dataset: str) -> float | None:
         """The claimed accuracy; None if unknown or for another dataset than the one of this name or reference."""
@@ -142,4 +144,5 @@ def resolve(reference: ModelReference) -> EntryModel:
         complete=complete,
         dataset=entry.dataset,
         claimed_accuracy=entry.claimed_accuracy,
+        image_size=entry.image_height if entry.image_height == entry.image_width else None,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from securitynet.assessments.config import AssessConfig
-from securitynet.catalog.weights import locate_weights, names_weights, same_weights
+from securitynet.catalog.weights import TENSORS, locate_weights, names_weights, same_weights
 from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import stable_hash
@@ -221,7 +221,7 @@ def _plan_target(
         if digest is None:
             obstacle = obstacle or f"{what} is missing: {path}"
         file_digests[what] = digest
-    if obstacle is None and checksum is not None and "weights" in config:
+    if obstacle is None and checksum is not None and "weights" in config and not checksum.startswith(f"{TENSORS}:"):
         plain = checksum.lower().removeprefix("sha256:")
         if not str(file_digests["weights"]).startswith(plain):
             obstacle = (
@@ -233,12 +233,18 @@ def _plan_target(
             f"the entry (securitynet catalog edit {entry.id} --weights-file FILE)"
         )
     enforced = entry.checksum if entry and train is None else None
+    if enforced is None and checksum is not None and checksum.startswith(f"{TENSORS}:"):
+        enforced = checksum
     if same_weights(enforced, _with_kind(checksum)) is False:
         obstacle = obstacle or f"the study expects the checksum {checksum}, the catalog states {enforced}"
     named = {name: strip_folder(name, value) for name, value in config.items() if name != "data_root"}
     recipe = train and strip_folders(train, "data_root")
     declared = {"options": named, "files": file_digests, "train": recipe, "expected": checksum}
-    key = stable_hash(declared if url is None else {**declared, "weights_url": url}, 16)
+    # Only where they are given, so that targets of earlier versions keep their keys. A target whose weights were read
+    # before they were compared with the entry's digest is opened again.
+    declared |= {} if url is None else {"weights_url": url}
+    declared |= {"enforced": enforced} if enforced is not None and "weights" in config else {}
+    key = stable_hash(declared, 16)
     return TargetPlan(
         key=key,
         label=label,
