@@ -13,7 +13,7 @@ from securitynet.errors import SecurityNetError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
-from securitynet.models.sources.base import Shape
+from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.weights import StateDict
@@ -158,7 +158,7 @@ def _fit_by_name(scheme: str, name: str, state: StateDict) -> Network | None:
     return None
 
 
-def _depends_on_size(source: fitting.NetworkSource, shape: Shape) -> bool:
+def _depends_on_size(source: NetworkSource, shape: Shape) -> bool:
     """Whether the weights of a network for images of twice the size have other shapes."""
     if not source.sized:
         return False

@@ -238,12 +238,12 @@ def timm_table(models: Iterable[PublishedModel], source: str, known: Mapping[str
         by_name.setdefault(model.name, []).append(model)
     for line, (name, results) in enumerate(by_name.items(), start=1):
         entry = known.get(name)
-        model = at_size(results, entry.image_height if entry else None)
-        if entry is None or model is None:
+        fitting = at_size(results, entry.image_height if entry else None)
+        if entry is None or fitting is None:
             table.warnings.append(ImportProblem(line, f"timm:{name} is not in the catalog; its results were left out"))
             continue
-        codes = {"key": entry.key, "source": entry.source, "name": entry.name} | timm_claims(model)
-        table.add(line, Item(CatalogEntry(**codes), {}, model.measured(f"{source} ({model.facts['size']} px)")))
+        codes = {"key": entry.key, "source": entry.source, "name": entry.name} | timm_claims(fitting)
+        table.add(line, Item(CatalogEntry(**codes), {}, fitting.measured(f"{source} ({fitting.facts['size']} px)")))
     return table
 
 
