@@ -22,6 +22,7 @@ from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
+from securitynet.catalog.location import using
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.loading import load
@@ -86,20 +87,21 @@ def assess(
     Raises:
         SecurityNetError: If the model, the data or an option is invalid, before long work starts.
     """
-    if isinstance(model, AssessConfig):
-        stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
-        if options or any(value is not None for value in stated):
-            raise ConfigurationError(
-                "With a whole configuration, no dataset, folder or options can be given beside it.",
-                hint="Put them into it.",
-            )
-        _check_early(model)
-        return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
-    given = GivenData(train, test, members, non_members, mean, std, class_names)
-    config, target = prepare_given(
-        model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
-    )
-    return assess_loaded(config, target, progress=progress)
+    with using(model.db if isinstance(model, AssessConfig) else options.get("db")):
+        if isinstance(model, AssessConfig):
+            stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
+            if options or any(value is not None for value in stated):
+                raise ConfigurationError(
+                    "With a whole configuration, no dataset, folder or options can be given beside it.",
+                    hint="Put them into it.",
+                )
+            _check_early(model)
+            return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
+        given = GivenData(train, test, members, non_members, mean, std, class_names)
+        config, target = prepare_given(
+            model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
+        )
+        return assess_loaded(config, target, progress=progress)
 
 
 def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:

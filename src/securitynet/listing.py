@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from pathlib import Path
 
 from securitynet.errors import UnknownName
 
@@ -96,10 +95,9 @@ def list_models(pattern: str = "*", *, source: str | None = None) -> list[str]:
 def _list_catalog() -> set[str]:
     """References of the entries of the user's catalog, if there is one."""
     from securitynet import catalog
-    from securitynet.catalog.database import default_url
+    from securitynet.catalog.location import database_missing, default_url
 
-    url = default_url()
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    if database_missing(default_url()):
         return set()
     with catalog.open() as opened:
         return {entry.reference for entry in opened.query() if entry.reference}

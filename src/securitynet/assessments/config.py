@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from securitynet.datasets.options import ImageOptions, StatedMembers
+from securitynet.datasets.options import DatasetName, ImageOptions, StatedMembers
 from securitynet.files import expand_home
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.sources.references import describe_forms
@@ -63,7 +63,7 @@ class ComputeOptions(BaseModel):
 class DataOptions(ImageOptions, ComputeOptions):
     """Options that select the images."""
 
-    dataset: str | None = Field(
+    dataset: DatasetName | None = Field(
         default=None, description="A name (see `securitynet list datasets`), folder:PATH or parquet:PATH."
     )
     channels: Literal[1, 3] | None = Field(
@@ -153,7 +153,7 @@ class AssessConfig(DataOptions):
         default=None,
         description="The data that the adversary may hold. Default: all that the split provides.",
     )
-    auxiliary_dataset: str | None = Field(
+    auxiliary_dataset: DatasetName | None = Field(
         default=None, description="Another dataset, for adversaries that hold out-of-distribution data."
     )
     split: Literal["auto", "public", "four-way"] = Field(
@@ -188,3 +188,6 @@ class AssessConfig(DataOptions):
     retries: int = Field(default=5, ge=0, description="How often a failed request to an endpoint is repeated.")
     rerun: bool = Field(default=False, description="Run finished trials again.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")
+    db: str | None = Field(
+        default=None, description="The catalog's database for catalog:ENTRY: a URL or a SQLite file."
+    )

@@ -94,7 +94,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
 def _settings(config: AssessConfig) -> dict[str, Any]:
     """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
-    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
+    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", "db", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:
