@@ -90,7 +90,7 @@ def audit_model(
     trained_splits(trained, dataset)  # raises if the dataset is another one
     source = None if canaries.source is None else canary_images or canaries.source.reference
     placed = place_canaries(canaries, dataset, None if source is None else load_canary_images(source, dataset))
-    built = find_architecture(architecture or _read_architecture(trained))
+    built = find_architecture(architecture or read_architecture(trained))
     defense = _find_defense(trained)
     scores = score_canaries(trained, weights, placed, architecture=built, defense=defense, device=device)
     privacy = None if trained.defense is None else trained.defense.privacy
@@ -220,8 +220,15 @@ def _require_canaries(trained: TargetRecord) -> CanaryRecord:
     return trained.canaries
 
 
-def _read_architecture(trained: TargetRecord) -> str:
-    """The architecture of the record; code that a record names is never run."""
+def read_architecture(trained: TargetRecord) -> str:
+    """Read the reference of the architecture from a model record; code that a record names is never run.
+
+    Args:
+        trained: The model record.
+
+    Raises:
+        ConfigurationError: If it is a factory in a file whose location is not known.
+    """
     name = trained.architecture
     if parse_reference(name if ":" in name else f"arch:{name}").path is not None:
         raise ConfigurationError(

@@ -1,0 +1,217 @@
+"""Removal of records, tried and measured: the model is trained again without them, and without others as a control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securitynet.assessments.exposure_config import ExposureConfig
+from securitynet.attacks.membership import _lira
+from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.members import resolve_members
+from securitynet.datasets.ordering import shuffled
+from securitynet.errors import ConfigurationError
+from securitynet.methods.data import TrialData
+from securitynet.metrics import paired, rates, vulnerability
+from securitynet.models.shadows import ShadowOutputs, find_own_architecture
+from securitynet.models.store.cached_model import ModelSpec, obtain_model
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.targets.signals import collect
+from securitynet.models.targets.target import Target
+from securitynet.records import Direction
+from securitynet.results.exposure import Removal, RetrainedModel
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Attacked:
+    """LiRA on one of the three models.
+
+    Attributes:
+        above: Whether each judged record scores above the threshold, N.
+        shares: Share of the original non-members that score at least as high as each judged record, N.
+        correct: Whether each judged record is classified correctly, N.
+        key: Key of the model in the store; None for the assessed target.
+    """
+
+    above: NDArray[np.bool_]
+    shares: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+    key: str | None
+
+
+def find_records(stated: str, dataset: ImageDataset, members: Indices) -> Indices:
+    """Find the records that are to be removed.
+
+    Args:
+        stated: A file, or numbers of records separated by commas.
+        dataset: The dataset.
+        members: Sorted members of the target.
+
+    Returns:
+        Sorted records.
+
+    Raises:
+        SecurityNetError: If there are no such records, some are no members, or too few members would be left.
+    """
+    names = dataset.record_names
+    if names is None:
+        names = [dataset.get_record_name(index) for index in range(len(dataset))]
+    parts = [part.strip() for part in stated.split(",")]
+    listed = [int(part) for part in parts] if all(part.isdigit() for part in parts) else stated
+    records = resolve_members(listed, None, names, dataset.reference).members
+    outside = np.setdiff1d(records, members)
+    if len(outside):
+        raise ConfigurationError(
+            f"{len(outside)} of the {len(records)} records to remove are no members of the model, such as "
+            f"{dataset.get_record_name(int(outside[0]))}.",
+            hint="exposure.csv lists the members.",
+        )
+    if 2 * len(records) > len(members) - 2:
+        raise ConfigurationError(
+            f"{len(records)} of {len(members)} members are too many to remove: the control needs as many others.",
+            hint="Name fewer records.",
+        )
+    return records
+
+
+def try_removal(
+    config: ExposureConfig,
+    trained: TargetRecord,
+    data: TrialData,
+    shadows: ShadowOutputs,
+    indices: Indices,
+    cache: Path,
+    target: Target,
+    report_progress: Callable[[str, int, int], None] | None = None,
+) -> Removal:
+    """Train the model again without some records, and without as many other ones, and attack all three models.
+
+    Recipe and seed are those of the target. The attack is LiRA with the target's shadow models, and the threshold of
+    each model is that of the same non-members.
+
+    Args:
+        config: Names the records, the false-positive rate and the seed of the control.
+        trained: The model record.
+        data: Dataset, split and defense of the target.
+        shadows: Signals of the shadow models for the judged records.
+        indices: The judged records, N.
+        cache: Folder of stored models.
+        target: The target.
+        report_progress: Called during the trainings.
+
+    Raises:
+        ConfigurationError: If the target's training set depends on more than its split, or the records cannot be
+            removed.
+    """
+    members = data.splits.members
+    _check_training(trained)
+    assert config.retrain_without is not None
+    removed = find_records(config.retrain_without, data.dataset, members)
+    rest = np.setdiff1d(members, removed, assume_unique=True)
+    order = shuffled(len(rest), "members removed as a control", config.seed)
+    others = np.sort(rest[order[: len(removed)]])
+    models: list[_Attacked] = [_attack(target, None, config, data, shadows, indices, cache)]
+    for number, gone in enumerate((removed, others)):
+        left = np.setdiff1d(members, gone, assume_unique=True)
+        spec = _make_spec(trained, data, target, left)
+        epochs = spec.recipe.epochs
+
+        def report(done: int, before: int = number * epochs, total: int = 2 * epochs) -> None:
+            if report_progress is not None:
+                report_progress("epochs without records", before + done, total)
+
+        model = obtain_model(spec, kind="retrained", cache=cache, device=config.device, progress=report)
+        models.append(_attack(model.target, model.key, config, data, shadows, indices, cache))
+    before, after, control = models
+    is_removed = np.isin(indices, removed)
+    in_all = np.isin(indices, np.setdiff1d(rest, others, assume_unique=True))
+    outside = ~np.isin(indices, members)
+
+    def describe(model: _Attacked) -> RetrainedModel:
+        return RetrainedModel(
+            identified=int(model.above[is_removed].sum()),
+            median_share=float(np.median(model.shares[is_removed])),
+            accuracy=rates.rate(
+                "accuracy",
+                int(model.correct[outside].sum()),
+                int(outside.sum()),
+                direction=Direction.HIGHER,
+                level=config.level,
+            ),
+            rest_identified=int(model.above[in_all].sum()),
+            weights=model.key,
+        )
+
+    return Removal(
+        records=tuple(removed.tolist()),
+        before=describe(before),
+        after=describe(after),
+        control=describe(control),
+        rest=int(in_all.sum()),
+        accuracy_change=paired.difference(
+            "accuracy-change",
+            after.correct[outside],
+            before.correct[outside],
+            direction=Direction.HIGHER,
+            level=config.level,
+        ),
+        rest_change=paired.difference(
+            "rest-change", after.above[in_all], control.above[in_all], direction=Direction.LOWER, level=config.level
+        ),
+    )
+
+
+def _check_training(trained: TargetRecord) -> None:
+    obstacles = {
+        "with canaries": trained.canaries is not None,
+        "with a backdoor": trained.backdoor is not None,
+        "with early stopping": trained.recipe.patience > 0,
+        "with a defense that sets records aside": trained.split.aside > 0,
+    }
+    for what, applies in obstacles.items():
+        if applies:
+            raise ConfigurationError(
+                f"The model was trained {what}, and can't be trained again without single records.",
+                hint="Leave --retrain-without out.",
+            )
+
+
+def _make_spec(trained: TargetRecord, data: TrialData, target: Target, members: Indices) -> ModelSpec:
+    architecture = find_own_architecture(target, trained)
+    assert architecture is not None  # the record names one
+    dataset = data.dataset
+    return ModelSpec(
+        dataset,
+        members,
+        dataset.labels[members],
+        dataset.num_classes,
+        architecture.reference,
+        trained.recipe,
+        defense=data.defense,
+    )
+
+
+def _attack(
+    target: Target,
+    key: str | None,
+    config: ExposureConfig,
+    data: TrialData,
+    shadows: ShadowOutputs,
+    indices: Indices,
+    cache: Path,
+) -> _Attacked:
+    signals = collect(target, data.dataset, indices, cache=cache)
+    observed = scaled_confidence(signals.logits, signals.labels)
+    scores = _lira.online(observed, shadows.outputs[:, 0].astype(np.float64), shadows.included)
+    is_member = np.isin(indices, data.splits.members)
+    others = np.sort(scores[~is_member])
+    shares = 1 - np.searchsorted(others, scores, side="left") / len(others)
+    above = vulnerability.identify(scores[None], is_member[None], config.fpr)[0]
+    return _Attacked(above, shares, signals.correct, key)
