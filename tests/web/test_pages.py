@@ -13,12 +13,18 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
+import securitynet.catalog
 from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
+from securitynet.catalog.store import Measured
 from securitynet.reports.build import css as report_css
 from securitynet.web import plot as plot_module
 from securitynet.web.app import create_app
+from securitynet.web.pages import find_blind_baselines, group_by_name
 from securitynet.web.state import State
+from web_catalog import fill
+
+LOCAL = "http://127.0.0.1:8421"
 
 
 def test_search_shows_what_matches_with_counts(client: TestClient) -> None:

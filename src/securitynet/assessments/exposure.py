@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import securitynet.datasets
 from securitynet.assessments.audit import read_architecture
 from securitynet.assessments.exposure_config import ExposureConfig
+from securitynet.assessments.exposure_result import RankingReliability, RecordExposure, RecordsExposure
 from securitynet.assessments.exposure_sentences import describe_exposure
 from securitynet.assessments.removal import try_removal
 from securitynet.assessments.training_defense import defense_of
@@ -31,7 +32,6 @@ from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.loss_traces import LossTraces, read_loss_traces
 from securitynet.records import Measurement
-from securitynet.results.exposure import RankingReliability, RecordExposure, RecordsExposure
 
 SHOWN = 12
 """Records that the result names; the table has all members."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import comb
 
+from securitynet.assessments.exposure_result import RecordsExposure, Removal
 from securitynet.records import Measurement
-from securitynet.results.exposure import RecordsExposure, Removal
 
 NOT_RESOLVABLE = "not resolvable"
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.assessments.exposure_config import ExposureConfig
+from securitynet.assessments.exposure_result import Removal, RetrainedModel
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
 from securitynet.datasets.base import ImageDataset
@@ -24,7 +25,6 @@ from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.records import Direction
-from securitynet.results.exposure import Removal, RetrainedModel
 
 Indices = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from securitynet.cli import console
 from securitynet.cli.options import configured
 
 if TYPE_CHECKING:
-    from securitynet.results.exposure import RecordExposure, RecordsExposure
+    from securitynet.assessments.exposure_result import RecordExposure, RecordsExposure
 
 
 @configured(ExposureConfig, positional=("weights",))
@@ -50,8 +50,8 @@ def write_table(path: Path, records: Sequence[RecordExposure]) -> None:
         path: The file.
         records: One row each.
     """
+    from securitynet.assessments.exposure_result import RecordExposure
     from securitynet.files import atomic_write
-    from securitynet.results.exposure import RecordExposure
 
     text = io.StringIO()
     writer = csv.DictWriter(text, list(RecordExposure.model_fields), lineterminator="\n")
