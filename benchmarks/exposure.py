@@ -95,11 +95,11 @@ def main() -> None:
         rows += measure_targets(name, models, scores, included, arguments.fpr)
         shuffled = shuffle_members(included)
         rows += measure_targets(f"{name}, null", models, scores, shuffled, arguments.fpr)
-        top = vulnerability.find_top(scores, included, 0.03)
-        ranking = vulnerability.measure_reliability(top, included)
+        ranking = vulnerability.measure_reliability(scores, included, 0.03)
         print(
             f"{name}: of the 3% most exposed members of one model, {ranking.value:.1%} are those of another "
-            f"(by chance {ranking.chance_low:.1%} to {ranking.chance_high:.1%})",
+            f"(of non-members {ranking.non_members:.1%}; difference {ranking.difference_low:+.1%} to "
+            f"{ranking.difference_high:+.1%})",
             flush=True,
         )
     report(rows)

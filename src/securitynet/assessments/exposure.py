@@ -98,8 +98,7 @@ def measure_exposure(
     included = exposed.shadows.included
     each = score_each_model(exposed.shadows.outputs[:, 0].astype(np.float64), included, balanced=True)
     found = vulnerability.measure_vulnerability(each, included, fpr=config.fpr, share=config.top_share)
-    top = vulnerability.find_top(each, included, config.top_share)
-    reliability = vulnerability.measure_reliability(top, included, seed=config.seed)
+    reliability = vulnerability.measure_reliability(each, included, config.top_share, level=config.level)
     traces = read_loss_traces(config.weights, trained.key)
     records = list(_describe_records(exposed, found, traces, config.level))
     records.sort(key=lambda r: (r.accused / max(r.non_member_of, 1) - r.identified / max(r.member_of, 1), r.share))
@@ -123,9 +122,9 @@ def measure_exposure(
         measurements=tuple(_measure_target(exposed, config)),
         reliability=RankingReliability(
             value=reliability.value,
-            chance=reliability.chance,
-            chance_low=reliability.chance_low,
-            chance_high=reliability.chance_high,
+            non_members=reliability.non_members,
+            difference_low=reliability.difference_low,
+            difference_high=reliability.difference_high,
             pairs=reliability.pairs,
         ),
         significant=int((found.p_values <= 1 - config.level).sum()),

@@ -47,16 +47,16 @@ class RankingReliability(Record):
 
     Attributes:
         value: Share of those that could be.
-        chance: The same by chance.
-        chance_low: Lower end of what chance shows.
-        chance_high: Upper end.
+        non_members: The same of non-members with the highest scores, which are exposed by nothing.
+        difference_low: Lower end of the interval of the difference.
+        difference_high: Upper end.
         pairs: Number of pairs of a record and two models behind it.
     """
 
     value: float
-    chance: float
-    chance_low: float
-    chance_high: float
+    non_members: float
+    difference_low: float
+    difference_high: float
     pairs: int
 
 
