@@ -14,7 +14,7 @@ from securitynet.assessments.audit import read_architecture
 from securitynet.assessments.exposure_config import ExposureConfig
 from securitynet.assessments.exposure_result import RankingReliability, RecordExposure, RecordsExposure
 from securitynet.assessments.exposure_sentences import describe_exposure
-from securitynet.assessments.removal import try_removal
+from securitynet.assessments.removal import choose_removed, try_removal
 from securitynet.assessments.training_defense import defense_of
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import log_confidence, scaled_confidence
@@ -93,6 +93,7 @@ def measure_exposure(
         )
     dataset = securitynet.datasets.load(config.dataset or trained.dataset.reference, **load_options(config))
     columns = choose_columns(dataset, config.by)
+    removed = choose_removed(config, trained, dataset)
     exposed = prepare_target(config, trained, dataset, report_progress)
     indices, member = exposed.signals.indices, exposed.is_member
     included = exposed.shadows.included
@@ -106,9 +107,17 @@ def measure_exposure(
     chosen = {name: (values[indices], names) for name, (values, names) in columns.items()}
     compared = groups.compare_groups(exposed.scores, member, threshold, chosen, level=config.level)
     removal = None
-    if config.retrain_without is not None:
+    if removed is not None:
         removal = try_removal(
-            config, trained, exposed.data, exposed.shadows, indices, exposed.cache, exposed.target, report_progress
+            config,
+            removed,
+            trained,
+            exposed.data,
+            exposed.shadows,
+            indices,
+            exposed.cache,
+            exposed.target,
+            report_progress,
         )
     result = RecordsExposure(
         weights_checksum=trained.weights_checksum,

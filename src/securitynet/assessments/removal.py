@@ -21,7 +21,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import paired, rates, vulnerability
 from securitynet.models.shadows import ShadowOutputs, find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.model_record import TargetRecord, trained_splits
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.records import Direction
@@ -46,20 +46,26 @@ class _Attacked:
     key: str | None
 
 
-def find_records(stated: str, dataset: ImageDataset, members: Indices) -> Indices:
-    """Find the records that are to be removed.
+def choose_removed(config: ExposureConfig, trained: TargetRecord, dataset: ImageDataset) -> Indices | None:
+    """Find the records that are to be removed; None if none are.
 
     Args:
-        stated: A file, or numbers of records separated by commas.
+        config: States them, in a file or as numbers separated by commas.
+        trained: The model record.
         dataset: The dataset.
-        members: Sorted members of the target.
 
     Returns:
         Sorted records.
 
     Raises:
-        SecurityNetError: If there are no such records, some are no members, or too few members would be left.
+        SecurityNetError: If there are no such records, some are no members, too few members would be left, or the
+            target's training set depends on more than its split.
     """
+    stated = config.retrain_without
+    if stated is None:
+        return None
+    _check_training(trained)
+    members = trained_splits(trained, dataset).members
     names = dataset.record_names
     if names is None:
         names = [dataset.get_record_name(index) for index in range(len(dataset))]
@@ -83,6 +89,7 @@ def find_records(stated: str, dataset: ImageDataset, members: Indices) -> Indice
 
 def try_removal(
     config: ExposureConfig,
+    removed: Indices,
     trained: TargetRecord,
     data: TrialData,
     shadows: ShadowOutputs,
@@ -97,7 +104,8 @@ def try_removal(
     each model is that of the same non-members.
 
     Args:
-        config: Names the records, the false-positive rate and the seed of the control.
+        config: Names the false-positive rate and the seed of the control.
+        removed: The records, from `choose_removed`.
         trained: The model record.
         data: Dataset, split and defense of the target.
         shadows: Signals of the shadow models for the judged records.
@@ -105,15 +113,8 @@ def try_removal(
         cache: Folder of stored models.
         target: The target.
         report_progress: Called during the trainings.
-
-    Raises:
-        ConfigurationError: If the target's training set depends on more than its split, or the records cannot be
-            removed.
     """
     members = data.splits.members
-    _check_training(trained)
-    assert config.retrain_without is not None
-    removed = find_records(config.retrain_without, data.dataset, members)
     rest = np.setdiff1d(members, removed, assume_unique=True)
     order = shuffled(len(rest), "members removed as a control", config.seed)
     others = np.sort(rest[order[: len(removed)]])
