@@ -6,8 +6,8 @@ intervals widen accordingly.
 
 A bootstrap makes intervals that are too narrow where models or families are few: of six families, those that should
 hold the truth 95 times in a hundred held it 89 times. Intervals are therefore Student's with the jackknife's error (of
-a mean it is the usual one), Welch's (of a difference of means), and the wider one of the jackknife's and Fisher's (of a
-correlation).
+a mean it is the usual one), Welch's (of a difference of means), and the widest ends of the jackknife's, Fisher's and
+the bootstrap's (of a correlation).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from securitynet.analysis.resampling import Floats, Labels
 
 RESAMPLES = 2000
 FEWEST_CLUSTERS = resampling.FEWEST_CLUSTERS
+BOOTSTRAP = 600
+"""Resamples behind the bootstrap's interval of a correlation."""
 MOST_BOOTSTRAPPED = 200
 """Most models for which the bootstrap's interval of a correlation is computed; with more, skewness matters less."""
 FEWEST = 4
@@ -125,7 +127,7 @@ def correlation(
         ends = [resampling.fisher(value, freedom, kind, level)]
         how = f"{how} or Fisher's interval, the wider one"
         if n <= MOST_BOOTSTRAPPED:
-            extended = resampling.bca(to_z, n, level, resamples, seed)
+            extended = resampling.bca(to_z, n, level, BOOTSTRAP, seed)
             ends += [] if extended is None else [(float(np.tanh(extended[0])), float(np.tanh(extended[1])))]
             how = f"{left_out.how}, Fisher's or the bootstrap's (BCa) interval, the widest ends"
         low, high = min(low, *(end[0] for end in ends)), max(high, *(end[1] for end in ends))
