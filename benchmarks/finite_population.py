@@ -6,8 +6,8 @@ The same records are judged in two designs; each is in half of the training sets
 - population: each training set has its own half of the judged records, and is filled up with records drawn anew from
   all others of the dataset.
 
-Each model is attacked by LiRA with the others of its design as shadow models. For each judged record: its AUC, the chance
-that it scores higher under a model that was trained on it than under one that was not; the gap between its mean
+Each model is attacked by LiRA with the others of its design as shadow models. For each judged record: its AUC, the
+chance that it scores higher under a model that was trained on it than under one that was not; the gap between its mean
 confidences; and the deviation of its confidence under models of one side, over which the gap is judged. Jälkö et al.
 (2026, arXiv 2605.25819) find that a fixed pool makes records look more vulnerable.
 
