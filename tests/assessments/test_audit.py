@@ -48,7 +48,8 @@ class BrokenSteps(PrivateSteps):
         drawn = super().batches(run, epoch)
         if self.fault == "sampling not Poisson":
             return [torch.arange(len(run.feed))] * len(drawn)
-        orders = [torch.randperm(len(run.feed), generator=torch.Generator().manual_seed(epoch)) for _ in drawn]
+        seeds = (torch.Generator().manual_seed(100 * epoch + step) for step in range(len(drawn)))
+        orders = [torch.randperm(len(run.feed), generator=seed) for seed in seeds]
         if self.fault == "shuffled batches":
             return list(torch.tensor_split(orders[0], len(drawn)))
         if self.fault == "batches of one size":
