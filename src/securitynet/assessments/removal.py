@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from securitynet.assessments.exposed_target import ExposedTarget, ReportProgress
 from securitynet.assessments.exposure_config import ExposureConfig
 from securitynet.assessments.exposure_result import Removal, RetrainedModel
-from securitynet.attacks.membership import _lira
-from securitynet.attacks.membership._confidence import scaled_confidence
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.members import resolve_members
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
-from securitynet.methods.data import TrialData
 from securitynet.metrics import paired, rates, vulnerability
-from securitynet.models.shadows import ShadowOutputs, find_own_architecture
+from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.model_record import TargetRecord, trained_splits
 from securitynet.models.targets.signals import collect
@@ -91,12 +87,8 @@ def try_removal(
     config: ExposureConfig,
     removed: Indices,
     trained: TargetRecord,
-    data: TrialData,
-    shadows: ShadowOutputs,
-    indices: Indices,
-    cache: Path,
-    target: Target,
-    report_progress: Callable[[str, int, int], None] | None = None,
+    exposed: ExposedTarget,
+    report_progress: ReportProgress | None = None,
 ) -> Removal:
     """Train the model again without some records, and without as many other ones, and attack all three models.
 
@@ -107,29 +99,25 @@ def try_removal(
         config: Names the false-positive rate and the seed of the control.
         removed: The records, from `choose_removed`.
         trained: The model record.
-        data: Dataset, split and defense of the target.
-        shadows: Signals of the shadow models for the judged records.
-        indices: The judged records, N.
-        cache: Folder of stored models.
-        target: The target.
+        exposed: The target and its shadow models.
         report_progress: Called during the trainings.
     """
-    members = data.splits.members
+    members, indices = exposed.data.splits.members, exposed.signals.indices
     rest = np.setdiff1d(members, removed, assume_unique=True)
     order = shuffled(len(rest), "members removed as a control", config.seed)
     others = np.sort(rest[order[: len(removed)]])
-    models: list[_Attacked] = [_attack(target, None, config, data, shadows, indices, cache)]
+    models: list[_Attacked] = [_attack(exposed.target, None, config, exposed)]
     for number, gone in enumerate((removed, others)):
         left = np.setdiff1d(members, gone, assume_unique=True)
-        spec = _make_spec(trained, data, target, left)
+        spec = _make_spec(trained, exposed, left)
         epochs = spec.recipe.epochs
 
         def report(done: int, before: int = number * epochs, total: int = 2 * epochs) -> None:
             if report_progress is not None:
                 report_progress("epochs without records", before + done, total)
 
-        model = obtain_model(spec, kind="retrained", cache=cache, device=config.device, progress=report)
-        models.append(_attack(model.target, model.key, config, data, shadows, indices, cache))
+        model = obtain_model(spec, kind="retrained", cache=exposed.cache, device=config.device, progress=report)
+        models.append(_attack(model.target, model.key, config, exposed))
     before, after, control = models
     is_removed = np.isin(indices, removed)
     in_all = np.isin(indices, np.setdiff1d(rest, others, assume_unique=True))
@@ -184,10 +172,10 @@ def _check_training(trained: TargetRecord) -> None:
             )
 
 
-def _make_spec(trained: TargetRecord, data: TrialData, target: Target, members: Indices) -> ModelSpec:
-    architecture = find_own_architecture(target, trained)
+def _make_spec(trained: TargetRecord, exposed: ExposedTarget, members: Indices) -> ModelSpec:
+    architecture = find_own_architecture(exposed.target, trained)
     assert architecture is not None  # the record names one
-    dataset = data.dataset
+    dataset = exposed.data.dataset
     return ModelSpec(
         dataset,
         members,
@@ -195,24 +183,14 @@ def _make_spec(trained: TargetRecord, data: TrialData, target: Target, members: 
         dataset.num_classes,
         architecture.reference,
         trained.recipe,
-        defense=data.defense,
+        defense=exposed.data.defense,
     )
 
 
-def _attack(
-    target: Target,
-    key: str | None,
-    config: ExposureConfig,
-    data: TrialData,
-    shadows: ShadowOutputs,
-    indices: Indices,
-    cache: Path,
-) -> _Attacked:
-    signals = collect(target, data.dataset, indices, cache=cache)
-    observed = scaled_confidence(signals.logits, signals.labels)
-    scores = _lira.online(observed, shadows.outputs[:, 0].astype(np.float64), shadows.included)
-    is_member = np.isin(indices, data.splits.members)
-    others = np.sort(scores[~is_member])
+def _attack(target: Target, key: str | None, config: ExposureConfig, exposed: ExposedTarget) -> _Attacked:
+    signals = collect(target, exposed.data.dataset, exposed.signals.indices, cache=exposed.cache)
+    scores = exposed.attack_with_lira(signals)
+    others = np.sort(scores[~exposed.is_member])
     shares = 1 - np.searchsorted(others, scores, side="left") / len(others)
-    above = vulnerability.identify(scores[None], is_member[None], config.fpr)[0]
+    above = vulnerability.identify(scores[None], exposed.is_member[None], config.fpr)[0]
     return _Attacked(above, shares, signals.correct, key)
