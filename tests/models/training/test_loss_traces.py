@@ -10,6 +10,7 @@ from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.store.model_record import read_target_record, trained_splits
 from securitynet.models.store.train_target import train_target
+from securitynet.models.training.dp_sgd import PrivateSteps
 from securitynet.models.training.fit import fit
 from securitynet.models.training.loss_traces import LossTraces, loss_traces_path, read_loss_traces
 from securitynet.models.training.recipe import Recipe
@@ -19,7 +20,7 @@ RECIPE = Recipe(epochs=4, schedule="constant", augment="flip")
 RECORDS = splits.four_way(DIGITS).members[:100]
 
 
-def train(traces=None, checkpoint=None, progress=None):
+def train(traces=None, checkpoint=None, progress=None, procedure=None):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 10))
     fit(
@@ -31,6 +32,7 @@ def train(traces=None, checkpoint=None, progress=None):
         traces=traces,
         checkpoint=checkpoint,
         progress=progress,
+        procedure=procedure,
         device="cpu",
     )
     return module
@@ -50,6 +52,16 @@ def test_the_last_epoch_holds_the_losses_of_the_final_network():
 
 def test_the_weights_are_the_same_with_and_without():
     assert torch.equal(train(LossTraces.start())[2].weight, train()[2].weight)
+
+
+def test_they_are_kept_under_dp_sgd_too():
+    traces = LossTraces.start()
+    plain, kept = (
+        train(procedure=PrivateSteps(noise_multiplier=1.0, clipping_bound=1.0)),
+        train(traces, procedure=PrivateSteps(noise_multiplier=1.0, clipping_bound=1.0)),
+    )
+    assert torch.equal(kept[2].weight, plain[2].weight)
+    assert traces.losses.shape == (4, 100) and np.isfinite(traces.losses).all()
 
 
 def test_an_interrupted_run_has_the_losses_of_all_epochs(tmp_path):
