@@ -95,11 +95,16 @@ def main() -> None:
         rows += measure_targets(name, models, scores, included, arguments.fpr)
         shuffled = shuffle_members(included)
         rows += measure_targets(f"{name}, null", models, scores, shuffled, arguments.fpr)
-        ranking = vulnerability.measure_reliability(scores, included, 0.03)
+        signals = np.array(models.signals)
+        _, ranking = vulnerability.measure_vulnerability(
+            lambda members, signals=signals: score_each_model(signals, members, balanced=False),
+            included,
+            fpr=arguments.fpr,
+            share=0.03,
+        )
         print(
             f"{name}: of the 3% most exposed members of one model, {ranking.value:.1%} are those of another "
-            f"(of non-members {ranking.non_members:.1%}; difference {ranking.difference_low:+.1%} to "
-            f"{ranking.difference_high:+.1%})",
+            f"(by chance {ranking.chance:.1%}, rarely more than {ranking.chance_high:.1%})",
             flush=True,
         )
     report(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 import securitynet.datasets
 from securitynet.assessments.exposed_target import ExposedTarget, ReportProgress, prepare_target
@@ -54,9 +55,14 @@ def measure_exposure(
     exposed = prepare_target(config, trained, dataset, report_progress)
     indices, member = exposed.signals.indices, exposed.is_member
     included = exposed.shadows.included
-    each = score_each_model(exposed.shadow_signals, included, balanced=True)
-    found = vulnerability.measure_vulnerability(each, included, fpr=config.fpr, share=config.top_share)
-    reliability = vulnerability.measure_reliability(each, included, config.top_share, level=config.level)
+    signals = exposed.shadow_signals
+
+    def attack_each(memberships: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return score_each_model(signals, memberships, balanced=True, seed=config.seed)
+
+    found, reliability = vulnerability.measure_vulnerability(
+        attack_each, included, fpr=config.fpr, share=config.top_share, seed=config.seed
+    )
     traces = read_loss_traces(config.weights, trained.key)
     records = list(_describe_records(exposed, found, traces, config.level))
     records.sort(key=lambda r: (r.accused / max(r.non_member_of, 1) - r.identified / max(r.member_of, 1), r.share))
@@ -77,9 +83,8 @@ def measure_exposure(
         measurements=tuple(_measure_target(exposed, config)),
         reliability=RankingReliability(
             value=reliability.value,
-            non_members=reliability.non_members,
-            difference_low=reliability.difference_low,
-            difference_high=reliability.difference_high,
+            chance=reliability.chance,
+            chance_high=reliability.chance_high,
             pairs=reliability.pairs,
         ),
         significant=int((found.p_values <= 1 - config.level).sum()),

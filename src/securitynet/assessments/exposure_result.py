@@ -47,16 +47,14 @@ class RankingReliability(Record):
 
     Attributes:
         value: Share of those that could be.
-        non_members: The same of non-members with the highest scores, which are exposed by nothing.
-        difference_low: Lower end of the interval of the difference.
-        difference_high: Upper end.
+        chance: Mean of the same over permutations of the memberships.
+        chance_high: The share that 97.5% of the permutations do not exceed.
         pairs: Number of pairs of a record and two models behind it.
     """
 
     value: float
-    non_members: float
-    difference_low: float
-    difference_high: float
+    chance: float
+    chance_high: float
     pairs: int
 
 

@@ -41,10 +41,10 @@ def describe_exposure(result: RecordsExposure) -> list[str]:
     ranking = result.reliability
     overlap = (
         f"Of the {result.top_share:.1%} most exposed members of one model, {ranking.value:.1%} are among those of "
-        f"another model that was trained on them, too; of the non-members with the highest scores, "
-        f"{ranking.non_members:.1%} are (difference {ranking.difference_low:+.1%} to {ranking.difference_high:+.1%})."
+        f"another model that was trained on them, too; with memberships exchanged by chance, {ranking.chance:.1%} "
+        f"would be, and rarely more than {ranking.chance_high:.1%}."
     )
-    if ranking.difference_low <= 0:
+    if ranking.value <= ranking.chance_high:
         overlap += " The ranking of a single model is not shown to be better than chance."
     said.append(overlap)
     for measurement in result.measurements:
