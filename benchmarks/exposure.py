@@ -96,15 +96,12 @@ def main() -> None:
         shuffled = shuffle_members(included)
         rows += measure_targets(f"{name}, null", models, scores, shuffled, arguments.fpr)
         signals = np.array(models.signals)
-        _, ranking = vulnerability.measure_vulnerability(
-            lambda members, signals=signals: score_each_model(signals, members, balanced=False),
-            included,
-            fpr=arguments.fpr,
-            share=0.03,
+        ranking = vulnerability.measure_reliability(
+            lambda members, signals=signals: score_each_model(signals, members, balanced=False), included, 0.03
         )
         print(
             f"{name}: of the 3% most exposed members of one model, {ranking.value:.1%} are those of another "
-            f"(by chance {ranking.chance:.1%}, rarely more than {ranking.chance_high:.1%})",
+            f"(by chance {ranking.chance:.1%}, at most {ranking.chance_high:.1%})",
             flush=True,
         )
     report(rows)

@@ -60,9 +60,8 @@ def measure_exposure(
     def attack_each(memberships: NDArray[np.bool_]) -> NDArray[np.float64]:
         return score_each_model(signals, memberships, balanced=True, seed=config.seed)
 
-    found, reliability = vulnerability.measure_vulnerability(
-        attack_each, included, fpr=config.fpr, share=config.top_share, seed=config.seed
-    )
+    found = vulnerability.measure_vulnerability(attack_each(included), included, fpr=config.fpr, share=config.top_share)
+    reliability = vulnerability.measure_reliability(attack_each, included, config.top_share, seed=config.seed)
     traces = read_loss_traces(config.weights, trained.key)
     records = list(_describe_records(exposed, found, traces, config.level))
     records.sort(key=lambda r: (r.accused / max(r.non_member_of, 1) - r.identified / max(r.member_of, 1), r.share))

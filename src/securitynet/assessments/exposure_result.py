@@ -48,7 +48,7 @@ class RankingReliability(Record):
     Attributes:
         value: Share of those that could be.
         chance: Mean of the same over permutations of the memberships.
-        chance_high: The share that 97.5% of the permutations do not exceed.
+        chance_high: The largest share of all permutations.
         pairs: Number of pairs of a record and two models behind it.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import comb
 
 from securitynet.assessments.exposure_result import RecordsExposure, Removal
+from securitynet.metrics.vulnerability import PERMUTATIONS
 from securitynet.records import Measurement
 
 NOT_RESOLVABLE = "not resolvable"
@@ -42,7 +43,7 @@ def describe_exposure(result: RecordsExposure) -> list[str]:
     overlap = (
         f"Of the {result.top_share:.1%} most exposed members of one model, {ranking.value:.1%} are among those of "
         f"another model that was trained on them, too; with memberships exchanged by chance, {ranking.chance:.1%} "
-        f"would be, and rarely more than {ranking.chance_high:.1%}."
+        f"would be, and at most {ranking.chance_high:.1%} in {PERMUTATIONS} trials."
     )
     if ranking.value <= ranking.chance_high:
         overlap += " The ranking of a single model is not shown to be better than chance."

@@ -44,7 +44,7 @@ def score_each_model(
             hint="Train more with --shadows N.",
         )
     check_finite_evidence(signals[0], signals, included)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng([seed, 4])
     scores = np.empty(signals.shape)
     for target in range(models):
         others = np.delete(np.arange(models), target)
