@@ -26,6 +26,7 @@ class Commands(LazyGroup):
         "assess": "securitynet.cli.assess:assess",
         "train": "securitynet.cli.train:train",
         "audit": "securitynet.cli.audit:audit",
+        "exposure": "securitynet.cli.exposure:exposure",
         "ownership": "securitynet.cli.ownership:ownership",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
