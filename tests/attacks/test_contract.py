@@ -29,6 +29,8 @@ OFFLINE_SHADOWS = {"shadows": {"pool": "offline", "count": 6, **QUICK_SHADOWS}}
 
 CONFIGURATIONS = {
     "membership.lira": ONLINE_SHADOWS,
+    "membership.lira-most-exposed": {"exposed": 0.5, **ONLINE_SHADOWS},
+    "membership.label-only-lira": ONLINE_SHADOWS,
     "membership.rmia": ONLINE_SHADOWS,
     "membership.bavaria": ONLINE_SHADOWS,
     "membership.bavaria-offline": OFFLINE_SHADOWS,
@@ -45,7 +47,12 @@ CONFIGURATIONS = {
 }
 """Settings with which an attack is quick on the tiny target, where its defaults are meant for real ones."""
 
-ASKS_MORE = {"membership.rmia-offline", "membership.label-only-boundary", "membership.augmentation-agreement"}
+ASKS_MORE = {
+    "membership.rmia-offline",
+    "membership.label-only-boundary",
+    "membership.label-only-lira",
+    "membership.augmentation-agreement",
+}
 """Attacks that ask about more than the judged records."""
 
 NAMES = ATTACKS.names("membership")

@@ -74,6 +74,7 @@ def shadow_outputs(
     *,
     reduce: Reduction | None = None,
     views: Sequence[ImageDataset] = (),
+    labels_only: bool = False,
     trained: TargetRecord | None = None,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
@@ -94,6 +95,8 @@ def shadow_outputs(
         reduce: Applied to the outputs of each model as they come, so that those of all models are never in memory
             together; None returns the logits.
         views: With ``reduce``: copies of the dataset with changed images, V − 1, for which outputs are computed too.
+        labels_only: With ``reduce``: it uses the predicted class alone, which no interface changes. The shadow models
+            are then not put behind that of the target.
         trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names.
         cache: Folder of the store and of signals; None stores nothing.
@@ -102,11 +105,12 @@ def shadow_outputs(
         progress: Called with (epochs done, epochs in all) over all shadow models.
 
     Raises:
-        AccessDenied: If the target reveals labels only.
+        AccessDenied: If the target reveals labels only, unless ``labels_only`` is set.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
-    _check_scores(target)
+    if not labels_only:
+        _check_scores(target)
     pool = plan.records(splits)
     labels = dataset.labels[records]
     training = resolve_training(plan, target, trained, defense)
@@ -124,7 +128,7 @@ def shadow_outputs(
             device=device,
             progress=_after(progress, number * epochs, plan.count * epochs),
         )
-        model = restrict_like(shadow.target, target)
+        model = shadow.target if labels_only else restrict_like(shadow.target, target)
         wanted = np.union1d(np.union1d(pool, records), shadow.members)
         signals = collect(model, dataset, wanted, cache=cache)
         left_out = np.setdiff1d(pool, specs[number].indices, assume_unique=True)
