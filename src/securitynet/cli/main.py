@@ -26,6 +26,7 @@ class Commands(LazyGroup):
         "train": "securitynet.cli.train:train",
         "audit": "securitynet.cli.audit:audit",
         "ownership": "securitynet.cli.ownership:ownership",
+        "removal": "securitynet.cli.removal:removal",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",
