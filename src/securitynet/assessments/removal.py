@@ -1,7 +1,7 @@
 """Were these records removed from the model? It is compared with models that were trained anew without them.
 
-Retraining without the records is what unlearning stands in for (Bourtoule et al., "Machine unlearning", 2021), so models
-that were retrained in that way show what the outputs for removed records look like, and how much they vary.
+Retraining without the records is what unlearning stands in for (Bourtoule et al., "Machine unlearning", 2021), so
+models that were retrained in that way show what the outputs for removed records look like, and how much they vary.
 """
 
 from __future__ import annotations

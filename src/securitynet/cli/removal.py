@@ -26,8 +26,8 @@ def removal(
 ) -> None:
     """Tell whether a model still knows records that were removed from it.
 
-    It is compared with models that are trained like the original, without these records. The exit code is 3 if the model
-    still knows them.
+    It is compared with models that are trained like the original, without these records. The exit code is 3 if the
+    model still knows them.
 
     Example: securitynet removal arch:simple-cnn --weights after.safetensors --original before.safetensors
     --dataset digits --removed removed.csv

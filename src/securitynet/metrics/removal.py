@@ -37,8 +37,8 @@ class Removal(Record):
     def describe(self) -> str:
         """The verdict in sentences, with what it does not show."""
         said = (
-            f"On the {self.records:,} removed records, the model's mean scaled confidence is {self.confidence:.2f}; that "
-            f"of {len(self.retrained)} models trained without them is {min(self.retrained):.2f} to "
+            f"On the {self.records:,} removed records, the model's mean scaled confidence is {self.confidence:.2f}; "
+            f"that of {len(self.retrained)} models trained without them is {min(self.retrained):.2f} to "
             f"{max(self.retrained):.2f} (p = {self.p_value:.3f})."
         )
         if self.verdict == "remembered":
