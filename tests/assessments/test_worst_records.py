@@ -91,12 +91,12 @@ def test_leave_one_out_is_the_likelihood_ratio_of_the_other_models():
 def test_trainings_that_remember_nothing_are_at_chance():
     random = np.random.default_rng(1)
     rates = []
-    for _ in range(30):
+    for _ in range(15):
         included = random.integers(0, 2, (8, 60)).astype(bool)
         scores = LiRA().score_leave_one_out(random.standard_normal(included.shape), included)
         rates.append(trainings.tpr_at_fpr(scores, included, np.ones_like(included), 0.1))
-    assert np.mean([rate.value for rate in rates]) == pytest.approx(0.1, abs=0.02)
-    assert sum(rate.low > 0.1 for rate in rates) <= 2
+    assert np.mean([rate.value for rate in rates]) == pytest.approx(0.1, abs=0.03)
+    assert sum(rate.low > 0.1 for rate in rates) <= 1
 
 
 def test_labels_alone_lower_the_average_and_leave_the_worst_records_exposed(digits, splits, audited, models, tmp_path):

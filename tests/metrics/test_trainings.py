@@ -24,19 +24,19 @@ def true_tpr(shift, spread, fpr):
 
 @pytest.mark.parametrize(
     ("shift", "spread", "shape", "fpr"),
-    [(0.0, 0.0, (8, 120), 0.01), (0.0, 0.5, (8, 45), 0.05), (2.0, 0.5, (8, 45), 0.05), (4.0, 0.5, (4, 60), 0.1)],
+    [(0.0, 0.5, (8, 45), 0.05), (2.0, 0.5, (8, 45), 0.05)],
 )
 def test_intervals_hold_what_further_trainings_would_show(shift, spread, shape, fpr):
     random = np.random.default_rng(3)
     truth, held, alarms = true_tpr(shift, spread, fpr), 0, 0
-    for _ in range(60):
+    for _ in range(30):
         scores, included = simulate(random, shift, spread, shape)
         rate = trainings.tpr_at_fpr(scores, included, np.ones(shape, dtype=bool), fpr)
         held += rate.low <= truth <= rate.high
         alarms += rate.low > fpr
-    assert held >= 54
+    assert held >= 27
     if shift == 0:
-        assert alarms <= 2
+        assert alarms <= 1
 
 
 @pytest.mark.slow
