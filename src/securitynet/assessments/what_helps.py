@@ -192,9 +192,11 @@ def _add_worst_case(
     """Add the risk of the worst records to an effect; a failure is noted and affects nothing else."""
     try:
         return effect.model_copy(update={"worst": worst.measure(defense, recipe)})
-    except SecurityNetError as error:
+    except Exception as error:  # what the average shows must not be lost
+        if is_full_disk(error):
+            raise
         what = "the model without a defense" if defense is None else effect.name
-        notes.append(f"The records that are most at risk were not measured for {what}: {error.message}")
+        notes.append(f"The records that are most at risk were not measured for {what}: {_explain(error)}")
         return effect
 
 
@@ -208,6 +210,11 @@ def _try_private_baseline(
         notes.append("There is no comparison with DP-SGD tuned for utility, which a defense has to beat.")
         return DefenseEffect(name="dp-sgd", stage="training", baseline=True, reason=error.message)
     settings = {"noise_multiplier": chosen.defense.noise_multiplier}
+    notes.append(
+        f"DP-SGD was tuned for utility on members that it was not trained on: of {CANDIDATES} settings, a noise "
+        f"multiplier of {chosen.defense.noise_multiplier:g} and a learning rate of {chosen.recipe.learning_rate:g} were "
+        "chosen."
+    )
     outcome = _try_defense("dp-sgd", settings, rivals, undefended, assessment, worst, notes, chosen)
     return outcome.model_copy(update={"baseline": True, "against": undefended.auc})
 
@@ -273,11 +280,16 @@ def _try_defense(
     except Exception as error:  # a defense that fails must not affect the others
         if is_full_disk(error):
             raise
-        if not isinstance(error, SecurityNetError):
-            logger.error("%s could not be tried.", name, exc_info=error)
-        reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
-        return DefenseEffect(name=name, stage=stage, settings=settings, reason=reason)
+        return DefenseEffect(name=name, stage=stage, settings=settings, reason=_explain(error))
     return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
+
+
+def _explain(error: Exception) -> str:
+    """Why something could not be tried, for the reader; a fault of this package is logged as well."""
+    if isinstance(error, SecurityNetError):
+        return error.message
+    logger.error("A defense could not be tried.", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _train_again(
