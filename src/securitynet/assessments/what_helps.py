@@ -211,9 +211,8 @@ def _try_private_baseline(
         return DefenseEffect(name="dp-sgd", stage="training", baseline=True, reason=error.message)
     settings = {"noise_multiplier": chosen.defense.noise_multiplier}
     notes.append(
-        f"DP-SGD was tuned for utility on members that it was not trained on: of {CANDIDATES} settings, a noise "
-        f"multiplier of {chosen.defense.noise_multiplier:g} and a learning rate of {chosen.recipe.learning_rate:g} were "
-        "chosen."
+        f"DP-SGD was tuned for utility on members that it was not trained on: of {CANDIDATES} settings, noise "
+        f"multiplier {chosen.defense.noise_multiplier:g} with learning rate {chosen.recipe.learning_rate:g} was chosen."
     )
     outcome = _try_defense("dp-sgd", settings, rivals, undefended, assessment, worst, notes, chosen)
     return outcome.model_copy(update={"baseline": True, "against": undefended.auc})
