@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.membership.label_only_lira import measure_log_odds
+from securitynet.attacks.membership.label_only_lira import LabelOnlyLira, query_agreement
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled, union
@@ -170,7 +170,7 @@ def measure_worst_case(
     """Attack the audited records of each training with the others as shadow models, and measure the utility.
 
     The attack is LiRA on the posterior of the class that the record is trained with. Where only labels are returned, it
-    is LiRA on the share of slightly changed copies that get this class.
+    is LiRA on which slightly changed copies get this class.
 
     Args:
         models: The trained models of `plan_trainings`, M.
@@ -197,7 +197,7 @@ def measure_worst_case(
         outputs = collect(target, dataset, union(audited.records, natural, splits.non_members), cache=cache)
         if outputs.head == "labels":
             signals.append(
-                measure_log_odds(target, dataset, augment, LABEL_VIEWS, audited.records, audited.labels, cache)
+                query_agreement(target, dataset, augment, LABEL_VIEWS, audited.records, audited.labels, cache)
             )
             confidence = outputs.correct.astype(np.float64)
         else:
@@ -214,7 +214,9 @@ def measure_worst_case(
     stacked = np.stack(signals)
     measured = {}
     for name, group in zip(("canaries", "exposed"), _groups(audited), strict=False):
-        scores = attack.score_leave_one_out(stacked[:, group], inside[:, group])
+        scores = (attack if stacked.ndim == 2 else LabelOnlyLira()).score_leave_one_out(
+            stacked[..., group], inside[:, group]
+        )
         measured[name] = trainings.tpr_at_fpr(
             scores, inside[:, group], judged[:, group], fpr, level=level, name=f"{name}.tpr@fpr={fpr:g}"
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from securitynet.attacks.membership._evidence import Evidence
-from securitynet.attacks.membership.label_only_lira import compute_log_odds
+from securitynet.attacks.membership.label_only_lira import LabelOnlyLira, compute_log_ratio
 from securitynet.attacks.membership.lira_most_exposed import LiraMostExposed, measure_marks
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -16,9 +16,22 @@ SHADOWS = {"count": 8, "architecture": "simple-cnn", "recipe": {"epochs": 12, "o
            "learning_rate": 3e-3, "batch_size": 16, "schedule": "constant", "weight_decay": 0.0}}  # fmt: skip
 
 
-def test_log_odds_are_finite_and_symmetric():
-    agreed = [np.array([0.0, 1, 1]), np.array([0.0, 0, 1])]
-    np.testing.assert_allclose(compute_log_odds(agreed), [np.log(0.5 / 2.5), 0, np.log(2.5 / 0.5)])
+def test_the_likelihood_ratio_by_hand():
+    shadows = np.array([[1.0, 1], [1, 0], [0, 0], [0, 0]])
+    included = np.array([[True, True], [True, False], [False, True], [False, False]])
+    inside, outside = (shadows[included].sum() + 0.5) / 5, (shadows[~included].sum() + 0.5) / 5
+    first = np.log((2 + inside) / 3) - np.log((0 + outside) / 3)
+    second = np.log(1 - (1 + inside) / 3) - np.log(1 - (0 + outside) / 3)
+    np.testing.assert_allclose(compute_log_ratio(np.array([1.0, 0]), shadows, included), [first, second])
+
+
+def test_leave_one_out_is_the_ratio_to_the_other_models():
+    random = np.random.default_rng(0)
+    agreed, included = random.integers(0, 2, (6, 3, 5)).astype(float), random.integers(0, 2, (6, 5)).astype(bool)
+    scores = LabelOnlyLira().score_leave_one_out(agreed, included)
+    rest = [0, 1, 3, 4, 5]
+    expected = sum(compute_log_ratio(agreed[2, view], agreed[rest, view], included[rest]) for view in range(3))
+    np.testing.assert_allclose(scores[2], expected)
 
 
 def test_marks_are_differences_of_means():
@@ -34,8 +47,6 @@ def test_marks_are_differences_of_means():
 
 
 def test_behind_labels_only_label_only_lira_gives_the_same_scores(overfitted, tmp_path):
-    from securitynet.attacks.membership.label_only_lira import LabelOnlyLira
-
     target, splits, dataset = overfitted
     data, attack = TrialData(dataset, splits), LabelOnlyLira(shadows=SHADOWS)
     model = attack.threat_models[0]

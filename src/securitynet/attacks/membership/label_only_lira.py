@@ -1,8 +1,8 @@
-"""Label-only LiRA: LiRA on how many slightly changed copies of a record get its class, in place of the posterior.
+"""Label-only LiRA: the likelihood ratio of which slightly changed copies of a record get its class.
 
 The copies are those of Choquette-Choo et al., "Label-only membership inference attacks" (2021), section 3.4, and the
-likelihood ratio is that of Carlini et al. (2022), section 5.1. An output defense that leaves only the predicted class
-does not stop it.
+likelihood ratio is that of Carlini et al. (2022), section 5.1, with a Bernoulli distribution for each copy in place of
+the normal distribution of its confidence. An output defense that leaves only the predicted class does not stop it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_outputs
-from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._evidence import Evidence, Views
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.attacks.membership._views import MOST_QUERIES, make_views
@@ -33,7 +32,7 @@ from securitynet.records import ThreatModel
 
 
 class LabelOnlyLira(ReferenceAttack):
-    """The score is the log-likelihood ratio of the log-odds with which copies of the record get its class.
+    """The score is the log-likelihood ratio of which copies of the record get its class, summed over the copies.
 
     Attributes:
         queries: Views of each record, as for other attacks with shadow models; see `_views.list_views`.
@@ -52,14 +51,25 @@ class LabelOnlyLira(ReferenceAttack):
 
     @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        return _lira.online(records.observed, records.shadows, records.included)
+        return compute_log_ratio(records.observed, records.shadows, records.included)
 
     @override
     def score_views(self, records: Views, population: Views) -> NDArray[np.float64]:
-        joined = [Evidence(compute_log_odds([view.observed for view in views]),
-                           compute_log_odds([view.shadows for view in views]), views[0].included)
-                  for views in (records, population)]  # fmt: skip
-        return self.score(joined[0], joined[1])
+        return np.asarray(np.sum([self.score(one, one) for one in records], axis=0), dtype=np.float64)
+
+    def score_leave_one_out(self, agreed: NDArray[np.float64], included: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the score of each record under each of M models, with all others as its shadow models, M×N.
+
+        Args:
+            agreed: Whether each view of each record gets its class under each model, M×V×N, 0 or 1.
+            included: Whether the model was trained on the record, M×N.
+        """
+        scores = np.zeros(included.shape)
+        for number, observed in enumerate(agreed):
+            others = np.arange(len(agreed)) != number
+            for view, own in enumerate(observed):
+                scores[number] += compute_log_ratio(own, agreed[others, view], included[others])
+        return scores
 
     @override
     def _outputs(
@@ -85,17 +95,29 @@ class LabelOnlyLira(ReferenceAttack):
         return np.stack(observed)
 
 
-def compute_log_odds(agreed: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the empirical logit log((k + 1/2) / (V - k + 1/2)) of k of V views that get the class of the record.
+def compute_log_ratio(
+    observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the log-likelihood ratio of "trained on the record" to "not trained on it" for one view, N.
+
+    The probability that a model gives the view its class is estimated for each record from its few shadow models, and
+    drawn towards the rate over all records as if that were one more model.
 
     Args:
-        agreed: For each view, 1 where the record gets its class and 0 elsewhere; V arrays of one shape.
+        observed: Whether the target gives the view the class of the record, N, 0 or 1.
+        shadows: The same for the shadow models, M×N.
+        included: Whether shadow model m was trained on record n, M×N.
     """
-    right = np.sum(agreed, axis=0)
-    return np.asarray(np.log((right + 0.5) / (len(agreed) - right + 0.5)), dtype=np.float64)
+    ratio = np.zeros(len(observed))
+    for group, sign in ((included, 1.0), (~included, -1.0)):
+        hits, counts = np.where(group, shadows, 0.0).sum(axis=0), group.sum(axis=0)
+        overall = (hits.sum() + 0.5) / (counts.sum() + 1)
+        rate = (hits + overall) / (counts + 1)
+        ratio += sign * np.where(observed > 0.5, np.log(rate), np.log1p(-rate))
+    return ratio
 
 
-def measure_log_odds(
+def query_agreement(
     target: Target,
     dataset: ImageDataset,
     augment: AugmentName,
@@ -104,7 +126,7 @@ def measure_log_odds(
     labels: NDArray[np.int64],
     cache: Path | None = None,
 ) -> NDArray[np.float64]:
-    """Query a target with views of records and return the log-odds with which they get a class; N.
+    """Query a target with views of records and return which of them get a class, V×N, 0 or 1.
 
     Args:
         target: The target; predicted classes suffice.
@@ -116,6 +138,5 @@ def measure_log_odds(
         cache: Folder for signals; None stores nothing.
     """
     views = make_views(dataset, augment, count)
-    return compute_log_odds(
-        [(collect(target, view, records, cache=cache).predictions == labels).astype(np.float64) for view in views]
-    )
+    predicted = [collect(target, view, records, cache=cache).predictions for view in views]
+    return np.asarray(np.stack(predicted) == labels, dtype=np.float64)
