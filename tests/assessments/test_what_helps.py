@@ -14,8 +14,8 @@ from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Access, Direction, Measurement
-from securitynet.reports.what_helps import describe_outcome, helps
-from securitynet.results.document import DefenseEffect, WorstCase, read_document
+from securitynet.reports.what_helps import describe_outcome, describe_tried_defenses, helps
+from securitynet.results.document import DefenseEffect, DefenseEffects, ResultDocument, WorstCase, read_document
 
 QUICK = {"attacks": ("loss", "entropy", "correctness"), "detectors": ("none",), "defense_trainings": 0}
 
@@ -241,3 +241,22 @@ def test_a_defense_that_does_no_more_than_dp_sgd_is_said_to():
     assert describe_outcome(useful, plain, baseline) == "helps"
     dearer = effect("x", 0.5, 0.52, 0.54, canaries=(0, 0, 0.01), exposed=(0, 0, 0.01), accuracy=0.7)
     assert "not shown to beat" in describe_outcome(dearer, plain, baseline)
+
+
+def test_the_section_names_what_helps_the_worst_records_and_what_beats_dp_sgd():
+    high, low = (0.6, 0.8, 0.9), (0.02, 0.06, 0.2)
+    plain = effect("none", 0.65, 0.7, 0.75, canaries=high, exposed=high)
+    halved = effect("label-only", 0.5, 0.52, 0.54, canaries=high, exposed=high)
+    baseline = effect("dp-sgd", 0.5, 0.52, 0.54, canaries=low, exposed=low, accuracy=0.8, baseline=True)
+    better = effect("x", 0.6, 0.65, 0.7, canaries=low, exposed=low)
+    effects = DefenseEffects(undefended=plain, tried=(baseline, halved, better), attacks=("membership.loss",))
+    section = describe_tried_defenses(ResultDocument.model_construct(remedies=effects))
+    rows = {row.name: row for row in section.rows}
+    assert section.fpr == "5%" and rows["no defense"].canaries.value.startswith("80")
+    assert rows["dp-sgd, tuned for utility"].outcome == "helps; costs accuracy"
+    assert rows["label-only"].outcome == "not shown to help the worst records, though the average is lower"
+    words = " ".join(section.sentences)
+    assert "2 of them help all" in words and "Shown to beat DP-SGD tuned for utility: x." in words
+    alone = effects.model_copy(update={"tried": (halved,)})
+    words = " ".join(describe_tried_defenses(ResultDocument.model_construct(remedies=alone)).sentences)
+    assert "None of the defenses is shown to help them" in words
