@@ -33,6 +33,10 @@ CONFIGURATIONS = {
     "membership.lira-most-exposed": {"exposed": 0.5, **ONLINE_SHADOWS},
     "membership.label-only-lira": ONLINE_SHADOWS,
     "membership.dataset-usage": {"shadows": {"design": "independent", "count": 6, **QUICK_SHADOWS}},
+    "membership.property-inference": {
+        "pairs": 6,
+        "training": {"architecture": "simple-cnn", "recipe": {"epochs": 1, "batch_size": 32}},
+    },
     "membership.rmia": ONLINE_SHADOWS,
     "membership.bavaria": ONLINE_SHADOWS,
     "membership.bavaria-offline": OFFLINE_SHADOWS,
@@ -54,6 +58,7 @@ ASKS_MORE = {
     "membership.label-only-boundary",
     "membership.label-only-lira",
     "membership.range-membership",
+    "membership.property-inference",
     "membership.augmentation-agreement",
 }
 """Attacks that ask about more than the judged records."""
