@@ -135,6 +135,11 @@ class AssessConfig(DataOptions):
     defenses: Annotated[tuple[str, ...], Commas] = Field(
         default=("all",), description="Defenses for --try-defenses, separated by commas; output, training, or all."
     )
+    defense_trainings: Annotated[int, Field(ge=0)] = Field(
+        default=8,
+        description="Trainings with each defense of --try-defenses, for the risk of the most exposed records: 4 or "
+        "more, or 0 to measure averages only. Default: 8.",
+    )
     reference_models: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
         description="Pre-trained models in place of shadow models, for rmia, rmia-offline and reference-calibration: "

@@ -164,10 +164,12 @@ def show_tried_defenses(document: ResultDocument) -> None:
     section = describe_tried_defenses(document)
     assert section is not None  # the caller has checked that the document has some
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("defense", "AUC of the strongest attack", "accuracy", "result"):
+    rates = (f"TPR at {section.fpr} FPR on canaries", "on exposed members") if section.fpr else ()
+    for heading in ("defense", "AUC of the strongest attack", *rates, "accuracy", "result"):
         table.add_column(heading)
     for row in section.rows:
-        numbers = [f"{n.value} [dim]({n.interval})[/]" if n else "–" for n in (row.auc, row.accuracy)]
+        shown = (row.auc, *((row.canaries, row.exposed) if section.fpr else ()), row.accuracy)
+        numbers = [f"{n.value} [dim]({n.interval})[/]" if n else "–" for n in shown]
         table.add_row(console.escape(row.name), *numbers, console.escape(row.outcome))
     console.stdout.print()
     console.stdout.print(table)

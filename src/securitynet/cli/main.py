@@ -28,6 +28,7 @@ class Commands(LazyGroup):
         "audit": "securitynet.cli.audit:audit",
         "exposure": "securitynet.cli.exposure:exposure",
         "ownership": "securitynet.cli.ownership:ownership",
+        "removal": "securitynet.cli.removal:removal",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",

@@ -162,6 +162,11 @@ class Method(Record, ABC):
     imitates: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
+    @property
+    def needs_shadow_parts(self) -> bool:
+        """Whether threat models with shadow data need a split that has shadow parts."""
+        return True
+
     @abstractmethod
     def run(self, target: Target, data: TrialData, context: Context) -> Output:
         """Run the method and return its raw output.
@@ -239,7 +244,9 @@ class Method(Record, ABC):
             target, data, context = model, train, test
         else:
             target, data, context = prepare_trial(model, train, test, **_checked(options))
-            threat_model = threat_model or choose_threat_model(self.threat_models, target, data)
+            threat_model = threat_model or choose_threat_model(
+                self.threat_models, target, data, needs_shadow_parts=self.needs_shadow_parts
+            )
         view, context = self.admitted(target, context, threat_model)
         return self.run(view, data, context)
 

@@ -203,6 +203,30 @@ class PolicyOutcome(Record):
     violations: tuple[Violation, ...]
 
 
+class WorstCase(Record):
+    """The risk of the worst records over several trainings with one defense, and the utility of these trainings.
+
+    Attributes:
+        trainings: Number of trainings.
+        records: Audited records, each in about half of the training sets.
+        fpr: The false-positive rate of both rates below.
+        canaries: True-positive rate of LiRA on mislabelled records.
+        exposed: The same on the members that the assessment found most exposed; None if no attack ranked them.
+        average_auc: Mean AUC of the loss over all other members and all non-members.
+        accuracy: Mean accuracy on non-members.
+    """
+
+    trainings: int
+    records: int = Field(description="Audited records, each in about half of the training sets.")
+    fpr: float = Field(gt=0, lt=1)
+    canaries: Measurement = Field(description="True-positive rate of LiRA on mislabelled records.")
+    exposed: Measurement | None = Field(
+        default=None, description="The same on the members that the assessment found most exposed."
+    )
+    average_auc: Measurement = Field(description="Mean AUC of the loss over the other members and all non-members.")
+    accuracy: Measurement = Field(description="Mean accuracy on non-members.")
+
+
 class DefenseEffect(Record):
     """The measured effect of one defense on this target.
 
@@ -218,6 +242,8 @@ class DefenseEffect(Record):
         worked: Number of attacks that still worked.
         denied: Attacks that the defense rules out.
         epsilon: Spent by DP-SGD.
+        worst: The risk of the worst records; None if it was not measured.
+        baseline: Whether this is DP-SGD tuned for utility, which the other defenses are compared with.
         reason: Why it was not tried; None if it was.
         seconds: How long it took.
     """
@@ -239,6 +265,8 @@ class DefenseEffect(Record):
     worked: int = Field(default=0, description="Attacks that still worked.")
     denied: tuple[str, ...] = Field(default=(), description="Attacks that the defense rules out.")
     epsilon: float | None = Field(default=None, description="Spent by DP-SGD.")
+    worst: WorstCase | None = Field(default=None, description="The risk of the worst records, if it was measured.")
+    baseline: bool = Field(default=False, description="Whether this is DP-SGD tuned for utility, to compare with.")
     reason: str | None = Field(default=None, description="Why it was not tried, if it was not.")
     seconds: float = 0.0
 

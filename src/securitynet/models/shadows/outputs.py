@@ -74,6 +74,7 @@ def shadow_outputs(
     *,
     reduce: Reduction | None = None,
     views: Sequence[ImageDataset] = (),
+    labels_only: bool = False,
     trained: TargetRecord | None = None,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
@@ -95,6 +96,8 @@ def shadow_outputs(
         reduce: Applied to the outputs of each model as they come, so that those of all models are never in memory
             together; None returns the logits.
         views: With ``reduce``: copies of the dataset with changed images, V − 1, for which outputs are computed too.
+        labels_only: With ``reduce``: it uses the predicted class alone, which no interface changes. The shadow models
+            are then not put behind that of the target.
         trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names.
         cache: Folder of the store and of signals; None stores nothing.
@@ -103,12 +106,13 @@ def shadow_outputs(
         progress: Called with (epochs done, epochs in all) over all shadow models.
 
     Raises:
-        AccessDenied: If the target reveals labels only.
+        AccessDenied: If the target reveals labels only, unless ``labels_only`` is set.
         TargetError: If the target does not take the images.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
-    _check_scores(target)
+    if not labels_only:
+        _check_scores(target)
     pool = plan.records(splits)
     labels = dataset.labels[records]
     training = resolve_training(plan, target, trained, defense)
@@ -120,7 +124,7 @@ def shadow_outputs(
     outputs: list[NDArray[np.floating]] = []
     accuracies = []
     for number, shadow in enumerate(train_shadows(specs, cache=cache, device=device, progress=progress)):
-        model = restrict_like(shadow.target, target)
+        model = shadow.target if labels_only else restrict_like(shadow.target, target)
         wanted = np.union1d(np.union1d(pool, records), shadow.members)
         signals = collect(model, dataset, wanted, cache=cache)
         left_out = np.setdiff1d(pool, specs[number].indices, assume_unique=True)

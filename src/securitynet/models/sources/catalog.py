@@ -47,9 +47,7 @@ class EntryModel:
         same = self.dataset is not None and dataset_name(self.dataset) == dataset_name(dataset.partition("@")[0])
         return self.claimed_accuracy if same else None
 
-    def weights_file(
-        self, given: Path | None, progress: Progress | None = None, *, trust: bool = False
-    ) -> Path | None:
+    def weights_file(self, given: Path | None, progress: Progress | None = None, *, trust: bool = False) -> Path | None:
         """The file of weights to load: the given one, else the entry's own; None if the reference names the weights.
 
         Args:
