@@ -64,6 +64,7 @@ def choose_defenses(config: AssessConfig) -> list[str]:
 
     Raises:
         UnknownName: If one does not exist.
+        ConfigurationError: If one repairs trained models, which is not tried here.
     """
     names: list[str] = []
     for name in config.defenses:
@@ -71,6 +72,11 @@ def choose_defenses(config: AssessConfig) -> list[str]:
             names += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
         else:
             names.append(DEFENSES.resolve(name).name)
+            if DEFENSES.get(name).stage == "repair":
+                raise ConfigurationError(
+                    f"{names[-1]} removes a backdoor from a trained model; --try-defenses measures other attacks.",
+                    hint=f"securitynet repair MODEL --dataset D --defense {names[-1]}",
+                )
     return list(dict.fromkeys(names))
 
 

@@ -24,6 +24,7 @@ class Commands(LazyGroup):
         "demo": "securitynet.cli.demo:demo",
         "assess": "securitynet.cli.assess:assess",
         "train": "securitynet.cli.train:train",
+        "repair": "securitynet.cli.repair:repair",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",

@@ -150,6 +150,74 @@ class TrainedSplit(Record):
     aside: float = Field(default=0.0, ge=0, lt=1)
 
 
+class RepairScan(Record):
+    """What a search for triggers (Neural Cleanse) found in a model.
+
+    Attributes:
+        label: The class with the smallest trigger; None if no search found a trigger that works.
+        norm: Norm of that trigger's mask, in pixels.
+        median: Median of the norms of all classes.
+        flagged: Classes that the paper's rule flags.
+    """
+
+    label: int | None
+    norm: float | None
+    median: float | None
+    flagged: tuple[int, ...] = ()
+
+
+class RepairOutcome(Record):
+    """What was measured on held-out images before or after a repair.
+
+    Attributes:
+        accuracy: Accuracy on clean images, in [0, 1].
+        records: Their number.
+        success: Attack success rate of the known trigger, in [0, 1]; None if no trigger is known.
+        tried: Number of images with the known trigger.
+        reconstructed: Attack success rate of the smallest trigger that was reconstructed before the repair; None if
+            there is none.
+        scan: The search for triggers; None if it was left out.
+    """
+
+    accuracy: float
+    records: int
+    success: float | None = None
+    tried: int = 0
+    reconstructed: float | None = None
+    scan: RepairScan | None = None
+
+
+class RepairRecord(Record):
+    """The part of a model record that describes how a backdoor was removed from a trained model.
+
+    Attributes:
+        defenses: Names of the defenses that were applied, in their order.
+        settings: Their fields.
+        source: Digest of the weights before the repair.
+        images: Number of clean images that the repair used.
+        non_members: Number of non-members of the split among them; the repaired model was trained on these.
+        seed: Seed of the repair.
+        before: Measurements before the repair.
+        after: Measurements after it.
+        notes: Remarks for the reader.
+    """
+
+    defenses: tuple[str, ...]
+    settings: tuple[dict[str, Any], ...]
+    source: str
+    images: int
+    non_members: int = 0
+    seed: int
+    before: RepairOutcome
+    after: RepairOutcome
+    notes: tuple[str, ...] = ()
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """What determined the repaired weights, as JSON values."""
+        return self.model_dump(mode="json", include={"defenses", "settings", "source", "images", "seed"})
+
+
 class TargetRecord(ClassifierRecord):
     """The record of a target.
 
@@ -162,6 +230,7 @@ class TargetRecord(ClassifierRecord):
         dataset: The dataset of its records.
         split: The split that determined the members.
         backdoor: The backdoor that it was trained with; None for none.
+        repair: How a backdoor was removed after the training; None if the weights are those of the training.
         train_accuracy: Accuracy on the training records, in [0, 1], in evaluation mode.
         test_accuracy: Accuracy on the non-members, in [0, 1].
         versions: Versions of securitynet and torch.
@@ -174,6 +243,7 @@ class TargetRecord(ClassifierRecord):
     dataset: DatasetIdentity
     split: TrainedSplit
     backdoor: BackdoorRecord | None = Field(default=None, validation_alias=AliasChoices("backdoor", "implant"))
+    repair: RepairRecord | None = None
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
     versions: dict[str, str]
@@ -194,8 +264,10 @@ class TargetRecord(ClassifierRecord):
         return self.history.epochs_run
 
     def decisive(self) -> dict[str, Any]:
-        """The fields that determine the weights; of defense and backdoor, what was requested."""
+        """The fields that determine the weights; of defense, backdoor and repair, what was requested."""
         values = super().decisive()
+        if values.pop("repair") is not None and self.repair is not None:  # keeps keys from before this field existed
+            values["repair"] = self.repair.requested
         if self.defense is not None:
             values["defense"] = self.defense.requested.model_dump(mode="json")
         if self.backdoor is not None:
@@ -205,7 +277,7 @@ class TargetRecord(ClassifierRecord):
     def document(self) -> dict[str, Any]:
         """The content of the file beside the weights: includes derived values, and the history last."""
         return {
-            **self.model_dump(mode="json", exclude={"history"}),
+            **self.model_dump(mode="json", exclude={"history"} if self.repair else {"history", "repair"}),
             "overfitting": self.overfitting,
             "epochs_run": self.epochs_run,
             "history": self.history.model_dump(mode="json"),

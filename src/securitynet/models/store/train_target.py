@@ -241,6 +241,7 @@ def _obtain(
         "recipe": recipe,
         "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
         "backdoor": None if poisoned is None else poisoned.record,
+        "repair": None,
     }
     checkpoint = None
     if out is not None:
