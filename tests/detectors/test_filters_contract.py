@@ -19,7 +19,7 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SETTINGS = {
-    "strip": {"images": 40, "calibration": 40, "overlays": 3, "trigger": PATCH},
+    "strip": {"images": 40, "calibration": 40, "overlays": 3, "mix": "add", "trigger": PATCH},
     "neo": {"images": 6, "held_out": 20, "regions": 12, "size": 0.25, "trigger": PATCH},
     "activation-clustering": {"trigger": PATCH, "records": 600, "held_out": 300},
 }

@@ -55,6 +55,8 @@ def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
                 f"The known trigger changes the prediction of {_share(success)} of the images that "
                 f"carry it; {title} stops {_share(caught)} of these{better}."
             )
+    elif measured.get("suspects-flagged") is None:
+        said.append("No trigger is known, so this rate says nothing about whether the model has a backdoor.")
     excess, flagged = measured.get("suspects-excess"), measured.get("suspects-flagged")
     if excess is not None and flagged is not None:
         if (excess.low or 0.0) > 0:
