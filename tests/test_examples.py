@@ -1,5 +1,6 @@
 """The examples run as they are, on digits, without a network."""
 
+import ast
 import json
 import re
 import runpy
@@ -46,3 +47,27 @@ def test_the_notebook_runs_from_top_to_bottom(capsys):
     printed = capsys.readouterr().out
     assert "of the 20 highest scores belong to members" in printed
     assert 0.4 < names["measurements"]["auc"].value < 1
+
+
+def test_the_notebook_on_an_own_model_leads_to_the_exposed_records(tmp_path, capsys):
+    from securitynet.torchvision_cure import import_torchvision
+
+    import_torchvision("torchvision.transforms")  # beside a build of torch without CUDA the plain import fails
+    notebook = json.loads((EXAMPLES / "own_model.ipynb").read_text(encoding="utf-8"))
+    names = {"__name__": "notebook"}
+    shown = []
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "outputs are not kept in the repository"
+            *statements, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(statements, []), f"cell {number}", "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown.append(eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names))
+            else:
+                exec(compile(ast.Module([last], []), f"cell {number}", "exec"), names)
+    result, exposed = names["result"], names["exposed"]
+    assert any("<table>" in getattr(value, "_repr_html_", str)() for value in shown if value is result)
+    assert result["membership.loss.auc"] > 0.6
+    assert exposed["share:membership.loss"].iloc[0] < 0.05 and set(exposed["file"].str[:6]) == {"train/"}
+    assert names["model"].training, "the model is left as it was"
+    assert "members score higher than 95% of the non-members" in capsys.readouterr().out

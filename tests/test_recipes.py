@@ -74,7 +74,7 @@ def test_attack_keeps_the_contract_as_the_guide_tests_it(load, monkeypatch):
     attack.Mine = load("margin").Margin
     monkeypatch.setitem(sys.modules, "my_package", package)
     monkeypatch.setitem(sys.modules, "my_package.attack", attack)
-    load("test_mine").test_mine_keeps_the_contract()
+    load("test_mine").test_mine_fulfils_the_contract()
 
 
 def test_detector_keeps_the_contract(load):

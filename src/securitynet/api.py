@@ -1,78 +1,151 @@
-"""`assess`: from a model reference to trial files, ``result.json`` and ``report.html``."""
+"""`assess`: from a model and its data to trial files, ``result.json`` and ``report.html``."""
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
 from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
-from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.given import GivenData, name_architecture, prepare_given
+from securitynet.assessments.options import check_options
 from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
-from securitynet.assessments.run_trial import ReportProgress
+from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.given import load_given
+from securitynet.datasets.loading import load
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
+from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.reports.build import write_report
-from securitynet.results.document import ResultDocument
+from securitynet.reports.outcome import Outcome
 from securitynet.results.store import TrialStore
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What `assess` returns.
-
-    Attributes:
-        document: The content of ``result.json``.
-        assessment: The same results with the raw outputs of attacks, for further analysis.
-        folder: Where report, results and trial files were written.
-    """
-
-    document: ResultDocument
-    assessment: Assessment
-    folder: Path
-
-    @property
-    def report(self) -> Path:
-        """The report's path."""
-        return self.folder / "report.html"
-
-    def __getitem__(self, name: str) -> float | None:
-        """The value of a measurement by its dotted name; None if there are too few records to resolve it."""
-        return self.assessment[name].value
-
-
 def assess(
-    model: str | Target | AssessConfig,
-    dataset: str | ImageDataset | None = None,
+    model: str | os.PathLike[str] | nn.Module | Callable[[torch.Tensor], Any] | Target | AssessConfig,
+    train: Any = None,
+    test: Any = None,
     *,
-    out: str | Path | None = None,
+    members: Any = None,
+    non_members: Any = None,
+    architecture: str | nn.Module | Callable[..., nn.Module] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: ReportProgress | None = None,
     **options: Any,
 ) -> Outcome:
-    """Assess one target with all applicable attacks, and write the report.
+    """Assess one model with all applicable attacks and detectors, write a report, and return the result.
+
+    The transforms of torch datasets are read, not run: Normalize, and Resize and CenterCrop if they enlarge the images,
+    become the target's preprocessing, and random augmentation is left out. If no transform states the normalisation,
+    the usual ones are tried on a network (``normalize`` states one); a callable receives images in [0, 1]. The model
+    itself is never changed.
 
     Args:
-        model: A reference (docs/models.md), a loaded target, or a whole configuration.
-        dataset: A reference or a loaded dataset.
+        model: A ``torch.nn.Module`` (white-box), a callable that takes images as a float tensor N×C×H×W and returns
+            class scores N×K (black-box), a reference such as ``"timm:resnet18.a1_in1k"``, a loaded target, or a whole
+            configuration.
+        train: The training data of the model: a torch dataset, a pair (images, labels) of arrays, a Hugging Face
+            dataset, a loaded dataset, or a reference such as ``"cifar10"``.
+        test: Data that it was not trained on, in the same forms; None if ``train`` holds both parts, or with
+            ``members``.
+        members: The members, if ``train`` holds all records: a boolean mask, numbers or names of records, or the path
+            of a list. All other records are non-members.
+        non_members: The non-members, in the same forms; records that are neither are left out.
+        architecture: Architecture of shadow models and surrogates: a function or class that builds a network, a
+            network, or a reference. By default the target's own, if it is known.
+        mean: Mean of the normalisation, one value or one per channel, if the images are normalised already.
+        std: Standard deviation of the normalisation, likewise.
+        class_names: One per class, if the dataset does not name them.
         out: Folder for ``report.html``, ``result.json``, ``exposed.csv`` and the trial files. Default: one in the
-            user's data folder, named after what is assessed.
+            user's data folder, named after what is assessed. Trials that are finished there are not repeated.
         progress: Called with (what, done, total) during long work.
-        **options: Further fields of `AssessConfig`.
+        **options: Fields of `AssessConfig`, such as ``attacks=["lira"]``, ``detectors``, ``try_defenses``, ``device``,
+            ``limit``, ``seed``. ``configure`` may be a nested table, ``{"lira": {"shadows": {"count": 64}}}``, and
+            ``auxiliary_dataset`` an object.
+
+    Returns:
+        The result: measurements by name, data frames, and a view for notebooks.
 
     Raises:
-        SecurityNetError: For anything wrong with the model, the data or the options, before long work starts.
+        SecurityNetError: If the model, the data or an option is invalid, before long work starts.
     """
-    config, target = _prepare(model, dataset, out, options, progress)
+    if isinstance(model, AssessConfig):
+        stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
+        if options or any(value is not None for value in stated):
+            raise ConfigurationError(
+                "With a whole configuration, no dataset, folder or options can be given beside it.",
+                hint="Put them into it.",
+            )
+        _check_early(model)
+        return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
+    given = GivenData(train, test, members, non_members, mean, std, class_names)
+    config, target = prepare_given(
+        model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
+    )
     return assess_loaded(config, target, progress=progress)
+
+
+def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
+    """Load a dataset, by a reference or from objects, for `assess`, `train` and single attacks.
+
+    Args:
+        train: A name (`securitynet.list_datasets`), ``folder:PATH``, ``parquet:PATH``, or an object: a torch dataset, a
+            pair (images, labels) of arrays, or a Hugging Face dataset. Also its training part alone.
+        test: Its test part, where that is another object or reference.
+        **options: For references ``channels``, ``size``, ``resize``, ``crop``, ``root``, ``cache``...: see
+            `securitynet.datasets.load`. For objects ``mean``, ``std``, ``class_names``, ``name``: see
+            `securitynet.datasets.dataset_from_objects`. For both ``members``, ``non_members`` and ``limit``.
+
+    Returns:
+        The images as uint8, labels and parts. The preprocessing that transforms of objects state is not part of it;
+        `assess` reads it if it is given the objects themselves.
+
+    Raises:
+        SecurityNetError: If there is no such dataset, its content is unusable, or an option makes no sense.
+    """
+    check_options(options, load_given, load)
+    return load_given(train, test, **options).dataset
+
+
+def train(
+    architecture: str | nn.Module | Callable[..., nn.Module], train: Any, test: Any = None, **options: Any
+) -> Target:
+    """Train a target on the members of a split, and record who they were.
+
+    Args:
+        architecture: A name (`securitynet.list_architectures`), a reference to another network, a function or class
+            that makes one, or a network of which a fresh copy is trained.
+        train: The dataset, or its training part; see `load_dataset`.
+        test: Its test part, where that is another object.
+        **options: See `securitynet.models.store.train_target.train_target`: ``split``, ``epochs`` and other fields of
+            the recipe, ``seed``, ``out``, ``defense``, ``backdoor``, ``device``...
+
+    Returns:
+        The trained target under white-box access.
+
+    Raises:
+        SecurityNetError: If the architecture, the data or an option is invalid.
+    """
+    check_options(options, train_target, Recipe)
+    dataset = train if isinstance(train, ImageDataset) and test is None else load_given(train, test).dataset
+    return train_target(name_architecture(architecture), dataset, **options)
 
 
 def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
@@ -96,39 +169,6 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     return Outcome(document, finished, folder)
 
 
-def _prepare(
-    model: str | Target | AssessConfig,
-    dataset: str | ImageDataset | None,
-    out: str | Path | None,
-    options: dict[str, Any],
-    progress: ReportProgress | None,
-) -> tuple[AssessConfig, AssessedTarget]:
-    if isinstance(model, AssessConfig):
-        if dataset is not None or out is not None or options:
-            raise ConfigurationError(
-                "With a whole configuration, no dataset, folder or options can be given beside it.",
-                hint="Put them into it.",
-            )
-        _check_early(model)
-        return model, prepare(model, _named(progress, "loading"))
-    reference = dataset.reference if isinstance(dataset, ImageDataset) else dataset
-    config = AssessConfig(
-        model=model.reference if isinstance(model, Target) else model,
-        dataset=reference,
-        out=None if out is None else Path(out),
-        **options,
-    )
-    _check_early(config)
-    if isinstance(model, str) and not isinstance(dataset, ImageDataset):
-        return config, prepare(config, _named(progress, "loading"))
-    return config, prepare(
-        config,
-        _named(progress, "loading"),
-        target=model if isinstance(model, Target) else None,
-        dataset=dataset if isinstance(dataset, ImageDataset) else None,
-    )
-
-
 def _check_early(config: AssessConfig) -> None:
     """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
     if config.policy:
@@ -144,7 +184,3 @@ def _default_folder(config: AssessConfig, assessed: AssessedTarget) -> Path:
     identity = stable_hash([assessed.target.identity.model_dump(mode="json"), assessed.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
     return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"
-
-
-def _named(progress: ReportProgress | None, what: str) -> Any:
-    return None if progress is None else lambda done, total: progress(what, done, total)

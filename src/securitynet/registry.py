@@ -11,10 +11,12 @@ Three things fill a registry:
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ConfigurationError, UnknownName
+
+_CLASS = re.compile(r"^class ([A-Z]\w*)\(", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,37 @@ class Registry:
             )
         return classes[0]
 
+    @cached_property
+    def class_names(self) -> Mapping[str, str]:
+        """Name of each class -> full name of its entry; read as text, without importing any of them."""
+        names: dict[str, str] = {}
+        for entry in self.entries.values():
+            module, _, attribute = entry.location.partition(":")
+            if attribute:
+                names.setdefault(attribute, entry.name)
+                continue
+            path = _path(self._package or "", module)
+            found = _CLASS.findall(path.read_text(encoding="utf-8")) if path else []
+            own = entry.name.rpartition(".")[2].replace("-", "")
+            for name in found:
+                if name.lower().startswith(own):  # others are what it uses
+                    names.setdefault(name, entry.name)
+        return names
+
+    def get_class(self, name: str) -> Any:
+        """Import and return a class by its own name, for attributes of a package.
+
+        Raises:
+            AttributeError: If there is none; close names are suggested.
+        """
+        if name[:1].isupper() and name in self.class_names:
+            cls = self.get(self.class_names[name])
+            if cls.__name__ == name:
+                return cls
+        close = difflib.get_close_matches(name, list(self.class_names), n=1) if name[:1].isupper() else []
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise AttributeError(f"There is no {self.kind} class {name!r}.{hint}")
+
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
@@ -138,6 +173,17 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+
+def _path(package: str, module: str) -> Path | None:
+    """The file of a module in a package, without importing it."""
+    spec = importlib.util.find_spec(package)
+    parts = module.removeprefix(f"{package}.").split(".")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(location, *parts).with_suffix(".py")
+        if path.is_file():
+            return path
+    return None
 
 
 def _scan(package: str) -> Iterator[Entry]:

@@ -96,7 +96,7 @@ def test_files_of_all_kinds(hand_made, tmp_path):
     files.write(one, drawn, tmp_path / "figure.csv")
     table = list(csv.DictReader((tmp_path / "figure.csv").open()))
     assert len(table) == 50 and {"model", "target", "stealing"} <= set(table[0])
-    with pytest.raises(ConfigurationError, match="kind of file"):
+    with pytest.raises(ConfigurationError, match="suffix of a known format"):
         files.write(one, drawn, tmp_path / "figure.gif")
 
 
@@ -118,7 +118,7 @@ def test_sources_refuse_what_is_not_there(tmp_path):
         sources.load("nowhere")
     with pytest.raises(ConfigurationError, match="no models"):
         sources.load("catalog", db=str(tmp_path / "empty.db"))
-    with pytest.raises(ConfigurationError, match="not understood"):
+    with pytest.raises(ConfigurationError, match="is invalid. Write COLUMN"):
         sources.parse_where(["dataset"])
     assert sources.parse_where(["dataset=a, b", "year=2016"]) == {"dataset": ["a", "b"], "year": ["2016"]}
 

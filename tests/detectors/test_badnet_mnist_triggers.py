@@ -49,17 +49,22 @@ def test_neural_cleanse_flags_class_1_and_recovers_the_corner_patch(shared_data,
         "assess", f"python:{tmp_path / 'factory.py'}:badnet", "--dataset", "mnist", "--data-root", root,
         "--weights", shared_data / "badnet-mnist" / "badnet-MNIST.pth", "--normalize", "half",
         "--attacks", "none", "--detectors", "neural-cleanse",
-        "--configure", "neural-cleanse.images=64,neural-cleanse.epochs=40", "--out", tmp_path / "out",
+        "--configure", "neural-cleanse.images=64,neural-cleanse.epochs=40,neural-cleanse.restarts=1",
+        "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     found = {m["name"].removeprefix("backdoor.neural-cleanse."): m for m in result["measurements"]}
     assert found["p-value"]["high"] <= 0.05
+    assert found["verdict"]["value"] == 3
+    assert found["suspect-label"]["value"] == 1
+    assert found["verdict"]["note"].startswith("Backdoor found: label 1 ")
+    assert "Backdoor found: label 1" in " ".join(done.stdout.split())
     assert found["anomaly-index"]["value"] > 2
     assert found["flagged-labels"]["value"] >= 1
     assert found["smallest-trigger"]["value"] < 25 / 784, "the patch has 5×5 pixels"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "a sign of a backdoor" in page
+    assert "Backdoor found: label 1" in page
     assert "flagged by the rule, outlier at 5%" in page
     (arrays,) = (tmp_path / "out").rglob("*.npz")
     kept = np.load(arrays)

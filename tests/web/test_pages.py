@@ -236,9 +236,9 @@ def test_a_plot_of_many_draws_a_sample_before_the_density_of_all(
     shades = re.findall(r'<path class="d(\d)" d="([^"]+)"', page)
     assert 1 <= len(shades) <= 6 and sum(path.count("M") for _, path in shades) <= 40
     search = client.app.state.site.search  # type: ignore[attr-defined]
-    made = plot_module.plot(search, State("net*"), "parameters", "claimed_accuracy")
+    made = plot_module.make_plot(search, State("net*"), "parameters", "claimed_accuracy")
     assert made is not None and made.density is not None and made.density.sum() == 40
-    values = [(entry.parameters, entry.claimed_accuracy) for entry in search.query(State("net*"))]
+    values = [(entry.parameters, entry.claimed_accuracy) for entry in search.make_query(State("net*"))]
     sizes, accuracies = np.array(values, dtype=float).T
     expected, _, _ = np.histogram2d(np.log10(sizes), accuracies, bins=plot_module.CELLS)
     # At the very edge of two cells the two may differ by one.

@@ -1,6 +1,8 @@
-"""Columns in memory against the catalog's own queries: the same entries in the same order."""
+"""The page's search against the catalog's own queries: the same entries in the same order."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ STATES = [
     State(filters={"dataset": ("!SVHN",)}),
     State(filters={"countries": ("China",), "purpose": ("security",)}),
     State(filters={"countries": ("!China",)}),
+    State(filters={"countries": ("any",)}),
+    State(filters={"countries": ("none",)}),
     State(filters={"year": ("none",)}),
     State(filters={"year": ("!2014",)}),
     State(filters={"year": ("2014,2016..2017",)}),
@@ -42,20 +46,22 @@ def test_the_same_as_the_catalogs_queries(filled: tuple[str, list[str]], sort: s
         search = Search(catalog)
         for state in STATES:
             asked = State(state.text, state.filters, sort)
-            expected = [entry.id for entry in search.query(asked)]
-            found, entries = search.page(asked, 200)
-            assert found.total == len(expected) and [entry.id for entry in entries] == expected, asked
+            expected = [entry.id for entry in search.make_query(asked)]
+            matches, entries = search.read_page(asked, 200)
+            assert matches.total == len(expected) and [entry.id for entry in entries] == expected, asked
+            _, second = search.read_page(replace(asked, page=2), 7)
+            assert [entry.id for entry in second] == expected[7:14], asked
 
 
 def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[str]]) -> None:
     with securitynet.catalog.open(filled[0]) as catalog:
         search = Search(catalog)
         state = State("net*", {"dataset": ("SVHN",), "countries": ("China",)})
-        for facet in search.facets(state):
+        for facet in search.snapshot.count_facets(state):
             for choice in (*facet.choices, *facet.more):
                 alone = state.without(facet.name)
                 asked = State(alone.text, {**alone.filters, facet.name: (choice.value,)})
-                assert search.query(asked).count() == choice.count, (facet.name, choice.value)
+                assert search.make_query(asked).count() == choice.count, (facet.name, choice.value)
             assert all(choice.chosen for choice in facet.choices if choice.value in state.filters.get(facet.name, ()))
 
 
@@ -63,14 +69,14 @@ def test_on_every_database(catalog: Catalog) -> None:
     ids = fill(catalog)
     search = Search(catalog)
     for state in STATES:
-        expected = [entry.id for entry in search.query(state)]
-        assert [entry.id for entry in search.page(state, 200)[1]] == expected, state
+        expected = [entry.id for entry in search.make_query(state)]
+        assert [entry.id for entry in search.read_page(state, 200)[1]] == expected, state
     catalog.edit(ids[3], {"dataset": "MNIST"})
     catalog.withdraw(ids[4], note="gone")
     search.refresh()
-    assert search.find(State(filters={"dataset": ("MNIST",)})).total == 1
-    assert search.find(State()).total == 40
-    assert np.isclose(search.columns.numeric["stealing.accuracy"][0], 0.9)
+    assert search.snapshot.match(State(filters={"dataset": ("MNIST",)})).total == 1
+    assert search.snapshot.match(State()).total == 40
+    assert np.isclose(search.snapshot.columns.numeric["stealing.accuracy"][0], 0.9)
 
 
 def test_correlation_from_sums_is_that_of_models() -> None:

@@ -50,6 +50,10 @@ MODIFIED_ENTROPY_AUC = membership("modified-entropy", "Modified entropy: AUC")
 MLP_AUC = membership("mlp-posteriors", "MLP on posteriors: AUC")
 MLP_TOP3_AUC = membership("mlp-top3", "MLP on the top 3 posteriors: AUC")
 
+BLIND_AUC = Quantity(
+    "Blind baseline, without the model: AUC", ("blind-auc",), {"attack": ("membership",)}, "plain", 0.5, largest=True
+)
+
 STRONGEST_MEMBERSHIP = Quantity(
     "Largest AUC of any membership attack", ("auc",), {"attack": ("membership",)}, "plain", 0.5, largest=True
 )

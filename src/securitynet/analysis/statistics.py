@@ -304,6 +304,7 @@ def adjusted(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"]
     """P-values corrected for their number, after Holm (any error) or Benjamini and Hochberg (share of errors)."""
     from statsmodels.stats.multitest import multipletests
 
+    p_values = [None if p is None or p != p else p for p in p_values]  # a frame's column holds NaN for None
     known = [p for p in p_values if p is not None]
     if not known:
         return list(p_values)

@@ -115,12 +115,16 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     """An ROC curve at those of `CURVE_RATES` that its non-members resolve, on the records of the measured rates: all.
 
     Args:
-        arrays: Of a membership attack's output: ``scores`` and ``is_member``, N each.
+        arrays: Of a membership attack's output: ``scores``, ``is_member`` and ``indices``, N each; and ``left_out``,
+            the records that are not judged, where there are any.
         row: Of a tidy frame, for the trial's columns.
     """
     if not {"scores", "is_member"} <= arrays.keys():
         return []
     scores, is_member = arrays["scores"], arrays["is_member"]
+    if "left_out" in arrays:
+        judged = ~np.isin(arrays["indices"], arrays["left_out"])
+        scores, is_member = scores[judged], is_member[judged]
     members, non_members = scores[is_member], scores[~is_member]
     if not len(members) or not len(non_members):
         return []

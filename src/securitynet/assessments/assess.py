@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data
 from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.controls import control_records
 from securitynet.assessments.run_trial import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
 from securitynet.assessments.trial_plan import list_absent_families, list_left_out, plan
 from securitynet.assessments.what_helps import try_defenses
@@ -43,14 +45,18 @@ def run(
     planned = plan(config, assessed)
     cache = config.cache or cache_folder()
     data = make_trial_data(assessed)
-    measures = MetricOptions(config.level, config.fprs, config.seed)
     started = time.perf_counter()
     signals = collect(
         assessed.target, data.dataset, data.judged, cache=cache, progress=name_phase(report_progress, "querying")
     )
     review(assessed, signals, data)
-    assessment = Assessment(config, assessed, measure_accuracies(signals, data, config.level), signals)
-    assessment.seconds["signals"] = time.perf_counter() - started
+    queried = time.perf_counter()
+    controls = control_records(assessed.dataset, assessed.splits, level=config.level, cache=cache)
+    measures = MetricOptions(config.level, config.fprs, config.seed, controls)
+    accuracies = measure_accuracies(signals, data, config.level, controls.left_out)
+    assessment = Assessment(config, assessed, [*accuracies, *controls.measurements], signals, controls=controls)
+    assessment.seconds["signals"] = queried - started
+    assessment.seconds["controls"] = time.perf_counter() - queried
     for number, task in enumerate(planned):
         if report_progress:
             report_progress("trials", number, len(planned))
@@ -94,17 +100,24 @@ def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:
     review_accuracy(assessed.target, signals.predictions[inside], signals.labels[inside], names, stated)
 
 
-def measure_accuracies(signals: Signals, data: TrialData, level: float) -> list[Measurement]:
+def measure_accuracies(
+    signals: Signals, data: TrialData, level: float, left_out: NDArray[np.int64] | None = None
+) -> list[Measurement]:
     """Measure the accuracy on members and on non-members, and their difference, the overfitting level.
 
     Args:
-        signals: Outputs of the target.
+        signals: Outputs of the target for all members and non-members.
         data: Data of the trials.
         level: Confidence level of the intervals.
+        left_out: Records that are not evaluated, unless a group has no others.
     """
     is_member = np.isin(signals.indices, data.splits.members)
-    train = int(signals.correct[is_member].sum()), int(is_member.sum())
-    test = int(signals.correct[~is_member].sum()), int((~is_member).sum())
+    rest = np.ones(len(signals), dtype=bool) if left_out is None else ~np.isin(signals.indices, left_out)
+    if not (rest & is_member).any() or not (rest & ~is_member).any():
+        rest = np.ones(len(signals), dtype=bool)
+    inside, outside = is_member & rest, ~is_member & rest
+    train = int(signals.correct[inside].sum()), int(inside.sum())
+    test = int(signals.correct[outside].sum()), int(outside.sum())
     return [
         rates.rate("target.train_accuracy", *train, direction=Direction.HIGHER, level=level),
         rates.rate("target.test_accuracy", *test, direction=Direction.HIGHER, level=level),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import securitynet.datasets
 from securitynet.assessments.backdoor import make_backdoor_of
@@ -14,9 +14,10 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.members import with_members
 from securitynet.datasets.options import load_options
+from securitynet.datasets.pipelines import InputTransform
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import cache_folder, expand_home
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
@@ -24,6 +25,7 @@ from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
+from securitynet.models.training.trainable import find_architecture
 
 if TYPE_CHECKING:
     from securitynet.models.targets.signals import Progress
@@ -73,32 +75,41 @@ def prepare(
     config: AssessConfig,
     progress: Progress | None = None,
     *,
+    model: Any = None,
     target: Target | None = None,
     dataset: ImageDataset | None = None,
+    transform: InputTransform | None = None,
+    auxiliary: ImageDataset | None = None,
 ) -> AssessedTarget:
     """Load dataset and target, unless they are given, and make the split.
 
     Args:
         config: The configuration.
-        progress: Called with the number of images done and the total.
+        progress: Called while weights are downloaded.
+        model: A network or a callable, instead of the reference in the configuration.
         target: The target, if it is loaded already.
         dataset: The dataset, if it is loaded already.
+        transform: The preprocessing that the dataset's own transforms state.
+        auxiliary: The dataset of adversaries with out-of-distribution data, if it is loaded already.
 
     Raises:
         SecurityNetError: If something in the configuration is wrong, before any long work.
     """
     check_defense(config)
     check_members(config)
+    if config.architecture is not None:
+        find_architecture(config.architecture)  # says what is wrong with it before anything is loaded
     if target is not None:
         recorded = isinstance(target.backend, RecordedBackend)
     else:
-        recorded = parse_reference(config.model).declaration.recorded
+        recorded = model is None and parse_reference(config.model).declaration.recorded
     if config.dataset is None and dataset is None and not recorded:
         raise ConfigurationError(
             "No dataset is given to assess the model on.",
             hint="Give --dataset: a name from `securitynet list datasets`, folder:PATH or parquet:PATH.",
         )
-    trained = read_target_record(config.weights) if config.weights else None
+    weights = None if config.weights is None else expand_home(config.weights)
+    trained = read_target_record(weights) if weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
             config.dataset, **load_options(config), cache=config.cache or cache_folder()
@@ -107,8 +118,8 @@ def prepare(
         dataset = state_members(config, dataset)
     if target is None:
         target = load_target(
-            config.model,
-            weights=config.weights,
+            config.model if model is None else model,
+            weights=weights,
             dataset=dataset,
             normalize=config.normalize,
             input_size=config.input_size,
@@ -127,16 +138,19 @@ def prepare(
             trust=config.trust,
             cache=config.cache or cache_folder(),
             progress=progress,
+            transform=transform,
         )
     elif config.access is not None:
         target = target.under(config.access)
+    if config.architecture is not None:
+        target.backend.architecture = find_architecture(config.architecture).reference
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above
     target = examine(target, dataset, allow_random=config.allow_random)
     require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
-    auxiliary = load_auxiliary(config, dataset)
+    auxiliary = load_auxiliary(config, dataset, auxiliary)
     return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 
 
@@ -161,19 +175,35 @@ def check_members(config: AssessConfig) -> None:
         )
 
 
-def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset | None:
+def load_auxiliary(
+    config: AssessConfig, dataset: ImageDataset, given: ImageDataset | None = None
+) -> ImageDataset | None:
     """Load the out-of-distribution dataset in the shape of the target's images; None if there is none.
+
+    Args:
+        config: Names it.
+        dataset: The target's.
+        given: It, where it has been loaded already.
 
     Raises:
         ConfigurationError: If it is the target's own dataset, or the target's dataset has no images.
     """
-    if config.auxiliary_dataset is None:
+    if given is None and config.auxiliary_dataset is None:
         return None
     if dataset.images is None:
         raise ConfigurationError(
             "Recorded outputs cannot be queried with other images, so --auxiliary-dataset cannot be used."
         )
     channels, height, width = dataset.image_shape
+    if given is not None:
+        if given.image_shape != dataset.image_shape:
+            shapes = ["×".join(map(str, one.image_shape)) for one in (given, dataset)]
+            raise ConfigurationError(
+                f"The images of auxiliary_dataset are {shapes[0]}, those of {dataset.reference} {shapes[1]}.",
+                hint="Bring them to the same shape.",
+            )
+        return _check_other(given, dataset)
+    assert config.auxiliary_dataset is not None  # returned above
     if height != width:
         raise ConfigurationError(
             f"--auxiliary-dataset is resized to squares; images of {dataset.reference} are {height}×{width}.",
@@ -187,6 +217,10 @@ def load_auxiliary(config: AssessConfig, dataset: ImageDataset) -> ImageDataset 
         root=config.data_root,
         cache=config.cache or cache_folder(),
     )
+    return _check_other(auxiliary, dataset)
+
+
+def _check_other(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset:
     if auxiliary.fingerprint == dataset.fingerprint:
         raise ConfigurationError(
             "--auxiliary-dataset is the dataset of the target itself.", hint="Name one of other images."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from securitynet.assessments.assessed_target import AssessedTarget
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.controls import MembershipControls, make_empty_controls
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
@@ -19,12 +20,13 @@ class Assessment:
     Attributes:
         config: The configuration.
         assessed_target: The target with its data.
-        measurements: Measurements of the target itself (accuracies); those of attacks are in ``trials``.
+        measurements: Those of the target itself (accuracies) and of the controls; those of attacks are in ``trials``.
         trials: The trials, in the order in which they ran.
         not_assessed: Attacks, detectors and families that were not run, with reasons.
-        signals: Outputs of the target for all evaluated records.
+        signals: Outputs of the target for all members and non-members.
         seconds: Wall-clock seconds by phase.
         remedies: The defenses that were tried; None unless requested.
+        controls: What stands beside membership attacks, and which records are not evaluated.
     """
 
     config: AssessConfig
@@ -35,6 +37,7 @@ class Assessment:
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     remedies: DefenseEffects | None = None
+    controls: MembershipControls = field(default_factory=make_empty_controls)
 
     def all_measurements(self) -> list[Measurement]:
         """Return the measurements of the target and of all trials."""

@@ -74,6 +74,12 @@ class AssessConfig(DataOptions):
 
     model: str = Field(description=f"Model reference: {describe_forms()}, or the path of a model file.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
+    architecture: str | None = Field(
+        default=None,
+        description="Architecture of models that attacks train like the target: a name from `securitynet list "
+        "architectures`, timm:NAME, torchvision:NAME, pytorchcv:NAME or python:FILE:FACTORY. Default: the target's "
+        "own, where it is known.",
+    )
     normalize: str | None = Field(
         default=None,
         description="auto, none, half, imagenet, ... or M,M,M/S,S,S. Default: as the model declares, else auto.",
@@ -120,6 +126,11 @@ class AssessConfig(DataOptions):
     )
     defenses: Annotated[tuple[str, ...], Commas] = Field(
         default=("all",), description="Defenses for --try-defenses, separated by commas; output, training, or all."
+    )
+    reference_models: Annotated[tuple[str, ...], Commas] = Field(
+        default=(),
+        description="Pre-trained models in place of shadow models, for rmia, rmia-offline and reference-calibration: "
+        "references, or REFERENCE=WEIGHTS, separated by commas.",
     )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),

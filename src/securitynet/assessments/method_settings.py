@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from securitynet.attacks import ATTACKS
 from securitynet.detectors import DETECTORS
 from securitynet.errors import ConfigurationError, UnknownName
@@ -98,16 +96,13 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
         UnknownName: If it does not exist.
         ConfigurationError: If a setting does not exist or has an invalid value; the message names all of them.
     """
+    from securitynet.methods.base import InvalidSettings  # here, because choosing methods by name needs no torch
+
     cls: type[Method] = REGISTRIES[kind].get(name)
     try:
         return cls.model_validate(settings)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in error.errors()
-        )
-        fields = ", ".join(cls.model_fields) or "none"
-        raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
+    except InvalidSettings as error:
+        raise InvalidSettings(cls, error.error, name) from None
 
 
 def find_family(kind: Kind, name: str) -> str:

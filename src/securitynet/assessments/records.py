@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +59,67 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
     return tuple(exposed)
 
 
+@dataclass(frozen=True)
+class RecordTable:
+    """All scored records: members first, the most exposed of them at the top.
+
+    Attributes:
+        trials: Names of the membership trials, in the order of their columns.
+        records: Their numbers in the dataset, N.
+        is_member: N.
+        labels: Class of each, N.
+        predictions: The class that the target answers with, N.
+        posteriors: Of the prediction, N; NaN where answers hide it.
+        scores: Each trial's, N×T; NaN where a trial did not score the record.
+        shares: Of the non-members that score at least as high, N×T, in [0, 1]; NaN likewise.
+    """
+
+    trials: tuple[str, ...]
+    records: NDArray[np.int64]
+    is_member: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    posteriors: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+
+def tabulate_records(assessment: Assessment) -> RecordTable | None:
+    """The scored records, in the order of the lowest share that any attack gives them; None if no attack scored any."""
+    trials = scored_trials(assessment)
+    if not trials:
+        return None
+    everything = union(*(scores.indices for scores in trials.values()))
+    signals = assessment.signals.select(everything)
+    is_member = np.isin(everything, assessment.assessed_target.splits.members)
+    scores = np.full((len(everything), len(trials)), np.nan)
+    shares = scores.copy()
+    for column, output in enumerate(trials.values()):
+        at = np.searchsorted(everything, output.indices)
+        scores[at, column], shares[at, column] = output.scores, share_as_high(output)
+    order = np.lexsort((everything, np.nanmin(shares, axis=1), ~is_member))
+    predictions = signals.predictions
+    posteriors = np.full(len(everything), np.nan)
+    if signals.head != "labels":
+        posteriors = signals.posteriors[np.arange(len(everything)), predictions].astype(np.float64)
+    return RecordTable(
+        tuple(trials),
+        everything[order],
+        is_member[order],
+        signals.labels[order],
+        predictions[order],
+        posteriors[order],
+        scores[order],
+        shares[order],
+    )
+
+
 def write_records(assessment: Assessment, path: Path) -> bool:
-    """Write ``exposed.csv``: a row for each scored record, members first, the most exposed of them at the top.
+    """Write ``exposed.csv``: a row for each scored record, in the order of `tabulate_records`.
 
     Columns: ``record`` (its number in the dataset), ``file``, ``member`` (1 or 0), ``class``, ``prediction``,
     ``posterior`` of the prediction (empty if it is hidden), and for each membership attack its ``score`` and the
-    ``share`` of the non-members that score at least as high. Rows are in the order of the lowest share of any attack.
+    ``share`` of the non-members that score at least as high.
 
     Args:
         assessment: The assessment, with the raw outputs of its trials.
@@ -72,37 +128,26 @@ def write_records(assessment: Assessment, path: Path) -> bool:
     Returns:
         Whether there was anything to write.
     """
-    trials = scored_trials(assessment)
-    if not trials:
+    table = tabulate_records(assessment)
+    if table is None:
         return False
-    dataset, everything = assessment.assessed_target.dataset, union(*(scores.indices for scores in trials.values()))
-    signals = assessment.signals.select(everything)
-    is_member = np.isin(everything, assessment.assessed_target.splits.members)
-    columns: list[NDArray[np.float64]] = []
-    for scores in trials.values():
-        at = np.searchsorted(everything, scores.indices)
-        for values in (scores.scores, share_as_high(scores)):
-            column = np.full(len(everything), np.nan)
-            column[at] = values
-            columns.append(column)
-    table = np.stack(columns, axis=1)
-    lowest = np.nanmin(table[:, 1::2], axis=1)
-    posteriors = None if signals.head == "labels" else signals.posteriors
+    dataset = assessment.assessed_target.dataset
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    names = [f"{what}:{name}" for name in trials for what in ("score", "share")]
+    names = [f"{what}:{name}" for name in table.trials for what in ("score", "share")]
     writer.writerow(["record", "file", "member", "class", "prediction", "posterior", *names])
-    for row in np.lexsort((everything, lowest, ~is_member)):
-        predicted = int(signals.predictions[row])
+    for row, record in enumerate(table.records):
+        posterior = table.posteriors[row]
+        pairs = np.stack([table.scores[row], table.shares[row]], axis=1).ravel()
         writer.writerow(
             [
-                int(everything[row]),
-                dataset.get_record_name(int(everything[row])),
-                int(is_member[row]),
-                dataset.class_names[int(signals.labels[row])],
-                dataset.class_names[predicted],
-                "" if posteriors is None else f"{float(posteriors[row, predicted]):.6g}",
-                *("" if np.isnan(value) else f"{value:.9g}" for value in table[row]),
+                int(record),
+                dataset.get_record_name(int(record)),
+                int(table.is_member[row]),
+                dataset.class_names[int(table.labels[row])],
+                dataset.class_names[int(table.predictions[row])],
+                "" if np.isnan(posterior) else f"{posterior:.6g}",
+                *("" if np.isnan(value) else f"{value:.9g}" for value in pairs),
             ]
         )
     with atomic_write(path) as out:

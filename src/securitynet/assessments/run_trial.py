@@ -9,8 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from securitynet.assessments import environment
+from securitynet.assessments.controls import MembershipControls
 from securitynet.assessments.trial_plan import PlannedTrial
 from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Output
@@ -34,7 +38,7 @@ class Trial:
     Attributes:
         name: Name of the trial; see `PlannedTrial`.
         result: Content of its file.
-        output: Raw output; None unless the trial succeeded.
+        output: Raw output for the records that are evaluated (the file has all); None unless the trial succeeded.
         reused: Whether the trial was finished in an earlier run.
     """
 
@@ -52,15 +56,30 @@ class MetricOptions:
         level: Confidence level of the intervals, in (0, 1).
         fprs: False-positive rates at which the true-positive rate is reported.
         seed: Seed of resampling.
+        controls: Records that are not evaluated, and what stands beside membership attacks; None for neither.
     """
 
     level: float
     fprs: Sequence[float]
     seed: int
+    controls: MembershipControls | None = None
+
+    def restrict_output(self, output: Output) -> Output:
+        """An output without the records that are not judged."""
+        return output if self.controls is None else self.controls.restrict(output)
+
+    def list_arrays(self, output: Output) -> dict[str, NDArray[Any]]:
+        """The whole output as it is stored; beside membership scores, the records that are not judged."""
+        arrays = output.arrays()
+        if self.controls is not None and len(self.controls.left_out) and "is_member" in arrays:
+            arrays["left_out"] = self.controls.left_out
+        return arrays
 
     def measure_output(self, name: str, output: Output) -> list[Measurement]:
-        """Compute the measurements of an output, named after its trial."""
+        """Compute the measurements of an output, as `restrict_output` leaves it, named after its trial."""
         measurements = output.measurements(level=self.level, fprs=self.fprs, seed=self.seed)
+        if self.controls is not None:
+            measurements += self.controls.measure(output, self.level)
         return [measurement.renamed(name) for measurement in measurements]
 
 
@@ -97,12 +116,13 @@ def reuse(
     arrays = store.load_arrays(earlier)
     if arrays is None:
         return None
-    output = planned.method.output.from_arrays(arrays)
+    whole = planned.method.output.from_arrays(arrays)
+    output = options.restrict_output(whole)
     measured = options.measure_output(planned.name, output)
     marks = earlier.doubts if marks is None else marks
     if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or checks this time
         update = {"measurements": tuple(measured), "doubts": marks}
-        earlier = store.save(earlier.model_copy(update=update), output.arrays())
+        earlier = store.save(earlier.model_copy(update=update), options.list_arrays(whole))
     return Trial(planned.name, earlier, output, reused=True)
 
 
@@ -122,8 +142,9 @@ def run_trial(
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     try:
-        output = planned.method(target, data, context, planned.spec.threat_model)
+        whole = planned.method(target, data, context, planned.spec.threat_model)
         seconds["attack"] = time.perf_counter() - started
+        output = options.restrict_output(whole)
         measured = options.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
     except Exception as error:
@@ -152,7 +173,7 @@ def run_trial(
         environment=environment.describe(target),
         finished=now(),
     )
-    return Trial(planned.name, store.save(result, output.arrays()), output)
+    return Trial(planned.name, store.save(result, options.list_arrays(whole)), output)
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from securitynet.assessments.assessed_target import AssessedTarget
 from securitynet.assessments.config import AssessConfig
@@ -21,6 +22,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.methods.base import Method
 from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.records import FAMILIES, Auxiliary, DatasetIdentity, ThreatModel, TrialSpec
 from securitynet.results.document import NotAssessed
 from securitynet.results.study_targets import Capabilities
@@ -57,9 +59,18 @@ def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
             raise ConfigurationError(
                 f"--configure sets {name}, which is not requested.", hint="Add it to --attacks or --detectors."
             )
+    takers = [name for kind, name in requested if "references" in REGISTRIES[kind].get(name).model_fields]
+    if config.reference_models and not takers:
+        raise ConfigurationError(
+            "--reference-models is for attacks that compare the target with other models, and none is requested.",
+            hint="Ask for --attacks rmia, rmia-offline or reference-calibration.",
+        )
     planned, capabilities = [], describe_capabilities(assessed)
     for kind, name in requested:
-        method = make_method(kind, name, settings.get(name, {}))
+        own = settings.get(name, {})
+        if config.reference_models and name in takers:
+            own = {"references": list(config.reference_models), **own}
+        method = make_method(kind, name, own)
         planned += plan_trials(name, method, capabilities, config.auxiliary, config.seed)
     return planned
 
@@ -108,7 +119,7 @@ def describe_capabilities(assessed: AssessedTarget) -> Capabilities:
         access=assessed.target.access,
         shadow_data=bool(len(assessed.splits.shadow_train)),
         auxiliary=_identity(assessed.auxiliary) if assessed.auxiliary else None,
-        training=digest_training(assessed.trained) if assessed.trained else None,
+        training=_digest_imitation(assessed),
         precision=assessed.target.precision,
     )
 
@@ -151,18 +162,56 @@ def make_specification(
         configuration=method.model_dump(mode="json"),
         threat_model=threat_model,
         auxiliary=capabilities.auxiliary if elsewhere else None,
-        training=capabilities.training if method.imitates else None,
+        training=_digest_models(method, capabilities),
         seed=seed,
         precision=capabilities.precision,
     )
 
 
-def digest_training(trained: TargetRecord) -> str:
-    """Return a digest of everything in a model record that determines models trained like the target."""
+def _digest_imitation(assessed: AssessedTarget) -> str | None:
+    """What models that are trained like a target depend on; None where all of it is in the target's own checksum."""
+    target, trained = assessed.target, assessed.trained
+    if target.architecture is None:
+        return digest_training(trained) if trained else None
+    architecture = find_architecture(target.architecture)
+    if trained is not None:
+        return digest_training(trained, architecture)
+    if target.without_interface().reference == f"arch:{architecture.name}":
+        return None
+    return stable_hash({"architecture": architecture.name, "version": architecture.version}, 16)
+
+
+def _digest_models(method: Method, capabilities: Capabilities) -> str | None:
+    """What the models that a method trains depend on, besides its own settings."""
+    training = capabilities.training if method.imitates else None
+    versions = dict(_list_versions(method.model_dump(mode="json")))
+    return stable_hash({"training": training, "versions": versions}, 16) if versions else training
+
+
+def _list_versions(settings: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """(place, version) of architectures in a method's settings that code outside this package builds."""
+    if not isinstance(settings, dict):
+        return
+    for name, value in settings.items():
+        if name in ("architecture", "students") and isinstance(value, str) and ":" in value:
+            yield f"{place}{name}", find_architecture(value).version
+        yield from _list_versions(value, f"{place}{name}.")
+
+
+def digest_training(trained: TargetRecord, architecture: Architecture | None = None) -> str:
+    """What models that are trained like a target depend on, of how that was trained.
+
+    Args:
+        trained: The target's record.
+        architecture: Of the models; that in the record by default.
+    """
     defense = trained.defense
+    name = architecture.name if architecture else trained.architecture
+    version = architecture.version if architecture else trained.architecture_version
     return stable_hash(
         {
-            "architecture": trained.architecture,
+            "architecture": name,
+            **({"version": version} if version else {}),
             "recipe": trained.recipe.model_dump(mode="json", exclude={"seed"}),
             "defense": {**defense.model_dump(mode="json", include={"name", "settings"}), "imitated": 1}
             if defense

@@ -25,6 +25,7 @@ from securitynet.methods.base import Method
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
+from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.model_record import read_target_record, trained_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
@@ -196,19 +197,22 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     assessed, config = assessment.assessed_target, assessment.config
     trained = assessed.trained
     assert trained is not None  # there was no obstacle
+    architecture = find_own_architecture(assessed.target, trained)
+    assert architecture is not None  # the record names one
     stated = trained.split
     recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would understate the defense
     identity = {
         "version": 1,
         "defense": defense.make_record().model_dump(mode="json"),
-        "architecture": trained.architecture,
+        "architecture": architecture.name,
+        **({"architecture_version": architecture.version} if architecture.version else {}),
         "recipe": recipe.model_dump(mode="json"),
         "dataset": assessed.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
     out = (config.cache or cache_folder()) / "defended" / stable_hash(identity) / "model.safetensors"
     target = train_target(
-        trained.architecture,
+        architecture.reference,
         assessed.dataset,
         recipe=recipe,
         split=stated.protocol,
@@ -247,6 +251,7 @@ def _attack_target(
         except AccessDenied:
             denied.append(label)
             continue
+        output = assessment.controls.restrict(output)
         measured = output.measurements(level=config.level, fprs=config.fprs, seed=config.seed)
         auc = next((m for m in measured if m.name == "auc"), None)
         if auc is not None and auc.value is not None:

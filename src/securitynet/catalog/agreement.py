@@ -155,23 +155,23 @@ def agreement(units: _Units) -> list[Agreement]:
         raise ConfigurationError(
             "No entry has been coded by two people.", hint="Import the annotations of at least two coders."
         )
-    found = [
+    by_code = [
         _agreement(name, {unit: values for unit, values in shared.items() if unit[1] == name})
         for name in sorted({name for _, name in shared})
     ]
-    return [*found, _agreement("all", shared)]
+    return [*by_code, _agreement("all", shared)]
 
 
 def disagreements(units: _Units) -> list[Disagreement]:
     """Values on which coders differ, by entry and code."""
-    found = []
+    differing = []
     for (entry, name), values in sorted(units.items()):
         counts = Counter(json.dumps(value) for value in values.values())
         if len(counts) > 1:
             value, votes = counts.most_common(1)[0]
             majority = json.loads(value) if votes * 2 > len(values) else None
-            found.append(Disagreement(entry, name, dict(values), majority))
-    return found
+            differing.append(Disagreement(entry, name, dict(values), majority))
+    return differing
 
 
 def resolve(catalog: Catalog, decisions: Mapping[tuple[str, str], Any] | None = None) -> tuple[int, list[Disagreement]]:
@@ -259,11 +259,11 @@ def decisions(catalog: Catalog, texts: Iterable[str]) -> dict[tuple[str, str], A
     Raises:
         ConfigurationError: If a text is not of that form, or the value is not allowed.
     """
-    found: dict[tuple[str, str], Any] = {}
+    decided: dict[tuple[str, str], Any] = {}
     for text in texts:
         left, equals, value = text.partition("=")
         identifier, colon, name = left.rpartition(":")
         if not (equals and colon and identifier):
             raise ConfigurationError(f"{text!r} is no decision.", hint="Write ENTRY:CODE=VALUE.")
-        found[catalog.get(identifier).id, code(name).name] = code(name).parse(value)
-    return found
+        decided[catalog.get(identifier).id, code(name).name] = code(name).parse(value)
+    return decided

@@ -99,9 +99,19 @@ class Catalog:
         filters: Mapping[str, Any] | None = None,
         **codes: Any,
     ) -> Query:
-        """Entries by text and by codes: ``query("resnet", dataset="CIFAR-10", year="2016..")``.
+        """Query entries by text and by codes: ``query("resnet", dataset="CIFAR-10", year="2016..")``.
 
-        See `securitynet.catalog.query` for what a filter can say.
+        Args:
+            text: Words that must all occur; a word that ends in ``*`` is a beginning.
+            sort: Code to sort by, with ``-`` before it for descending.
+            duplicates: Whether to include entries that another entry stands for.
+            withdrawn: Whether to include withdrawn entries.
+            filters: Code -> filter in the language of `securitynet.catalog.filters`.
+            **codes: More filters, by code.
+
+        Raises:
+            ConfigurationError: If a filter or the order makes no sense.
+            UnknownName: If a code is not known.
         """
         given = {**(filters or {}), **codes}
         return Query(self.database, text, given, sort=sort, duplicates=duplicates, withdrawn=withdrawn)
@@ -254,7 +264,13 @@ class Catalog:
     def edit(
         self, identifier: str, codes: Mapping[str, Any], *, note: str | None = None, source: str | None = None
     ) -> CatalogEntry:
-        """Correct codes of an entry by hand; a later collection keeps the corrections. An empty value clears a code.
+        """Correct codes of an entry by hand; later collections leave the corrections alone.
+
+        Args:
+            identifier: Id, key, reference or unique name of the entry.
+            codes: Code -> its new value, as text or in its own type; an empty one clears the code.
+            note: Reason, for the history.
+            source: Source of the values; by default the person who runs this.
 
         Raises:
             ConfigurationError: If a value is not allowed, or ``key`` is among them.
@@ -284,7 +300,13 @@ class Catalog:
         return entry
 
     def withdraw(self, identifier: str, *, note: str, restore: bool = False) -> None:
-        """Take an entry out of queries (or back in), keeping it and its history."""
+        """Take an entry out of queries, or put it back; the entry and its history stay in the database.
+
+        Args:
+            identifier: Id, key, reference or unique name of the entry.
+            note: Reason, for the history.
+            restore: Whether to put it back.
+        """
         with self.database.write() as connection:
             row = find_row(connection, identifier)
             if row["withdrawn"] == (not restore):
@@ -297,7 +319,16 @@ class Catalog:
             store.end_change(connection, change, Tally(changed=1 + len(freed)))
 
     def link(self, identifier: str, stands: str | None, *, note: str | None = None) -> None:
-        """Say by hand that another entry stands for this one, or (None) that it is no duplicate."""
+        """Set by hand which entry stands for this one.
+
+        Args:
+            identifier: Id, key, reference or unique name of the duplicate.
+            stands: The same of the entry that stands for it; None if it is no duplicate.
+            note: Reason, for the history.
+
+        Raises:
+            ConfigurationError: If the other entry is this one, a duplicate itself, or withdrawn.
+        """
         with self.database.write() as connection:
             row = find_row(connection, identifier)
             other = find_row(connection, stands) if stands else None

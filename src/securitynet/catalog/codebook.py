@@ -6,41 +6,35 @@ import functools
 import json
 import types
 import typing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from securitynet.catalog.schema import CatalogEntry, Code
+from securitynet.catalog.code import Code
+from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, UnknownName
 
 Kind = Literal["text", "choice", "integer", "number", "boolean", "list", "choices", "object"]
 
 
-@dataclass(frozen=True)
-class CodeInfo:
-    """One code of the codebook.
+@dataclass(frozen=True, kw_only=True)
+class CodeInfo(Code):
+    """One code of the codebook: what its `Code` declares, and what the field of `CatalogEntry` adds to that.
 
     Attributes:
         name: Name of the field and of the column.
         kind: ``text``, ``choice`` (one of ``values``), ``integer``, ``number``, ``boolean``, ``list`` (of texts),
             ``choices`` (several of ``values``), or ``object`` (JSON).
+        required: Whether every entry has it.
         values: Allowed values of a choice.
         low: Least allowed number.
         high: Greatest allowed number.
-        required: Whether every entry has it.
     """
 
     name: str
     kind: Kind
-    group: str
-    meaning: str
-    paper: str | None
-    example: str
-    unit: str | None
-    text: bool
-    ordered: bool
     required: bool
     values: tuple[str, ...] = ()
     low: float | None = None
@@ -64,9 +58,7 @@ class CodeInfo:
     @property
     def categorical(self) -> bool:
         """Whether whole values are indexed as search terms, so that filters on them cost no scan."""
-        return self.kind in ("choice", "choices", "list", "boolean") or self.name in (
-            "source", "dataset", "family", "architecture", "venue", "license", "threat"
-        )  # fmt: skip
+        return self.term or self.kind in ("choice", "choices", "list", "boolean")
 
     def parse(self, text: str) -> Any:
         """The value that a text stands for, validated; None for an empty one.
@@ -115,15 +107,32 @@ def code(name: str) -> CodeInfo:
         UnknownName: If there is none of that name.
     """
     book = codebook()
-    found = book.get(name.replace("-", "_"))
-    if found is None:
+    info = book.get(name.replace("-", "_"))
+    if info is None:
         raise UnknownName("code", name, book)
-    return found
+    return info
+
+
+@functools.cache
+def facet_codes() -> tuple[str, ...]:
+    """Codes by which the page divides what it finds, in their order there."""
+    return _ordered_by("facet")
+
+
+@functools.cache
+def overview_codes() -> tuple[str, ...]:
+    """Codes of which ``catalog search`` prints a column, in their order."""
+    return _ordered_by("overview")
+
+
+def _ordered_by(attribute: str) -> tuple[str, ...]:
+    places = {name: getattr(info, attribute) for name, info in codebook().items()}
+    return tuple(sorted((name for name, place in places.items() if place is not None), key=lambda name: places[name]))
 
 
 def as_json() -> list[dict[str, Any]]:
     """The codebook as JSON types, for other programs."""
-    return [asdict(info) for info in codebook().values()]
+    return [{"name": info.name} | asdict(info) for info in codebook().values()]
 
 
 def as_markdown() -> str:
@@ -156,16 +165,11 @@ def _code_info(name: str, field: FieldInfo) -> CodeInfo:
     inner, bounds = _unwrapped(field.annotation, [])
     kind, values = _kind(inner)
     numeric = kind in ("integer", "number")
+    declared = {item.name: getattr(described, item.name) for item in fields(Code)}
     return CodeInfo(
+        **declared | {"label": described.label or name.replace("_", " ")},
         name=name,
         kind=kind,
-        group=described.group,
-        meaning=described.meaning,
-        paper=described.paper,
-        example=described.example,
-        unit=described.unit,
-        text=described.text,
-        ordered=described.ordered,
         required=field.is_required(),
         values=values,
         low=next((float(item.ge) for item in bounds if hasattr(item, "ge")), None) if numeric else None,

@@ -68,7 +68,7 @@ def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: in
         seed: Seed of the clustering's restarts.
     """
     table = table.assign(_accuracy=accuracy(table), _gap=_overfitting(table))
-    found = []
+    comparisons = []
     for dataset, rows in table[table["_accuracy"].notna()].groupby("dataset", sort=True):
         security = rows[rows["purpose"] == "security"]
         benchmark = rows[rows["purpose"] == "benchmark"]
@@ -79,7 +79,7 @@ def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: in
             continue
         clusters, members = find_clusters(security, seed)
         groups = {"benchmark": benchmark, "security": security}
-        found.append(
+        comparisons.append(
             Comparison(
                 dataset=str(dataset),
                 families=shared,
@@ -89,7 +89,7 @@ def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: in
                 members=members,
             )
         )
-    return found
+    return comparisons
 
 
 def find_clusters(security: pandas.DataFrame, seed: int) -> tuple[list[Group], dict[str, int]]:

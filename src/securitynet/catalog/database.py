@@ -129,14 +129,14 @@ class Database:
                 ) from None
 
     def _revision(self, connection: Connection) -> str | None:
-        found = MigrationContext.configure(connection).get_current_revision()
+        revision = MigrationContext.configure(connection).get_current_revision()
         tables = sa.inspect(connection).get_table_names()
-        if found is None and "entries" not in tables and tables and self.sqlite:
+        if revision is None and "entries" not in tables and tables and self.sqlite:
             raise CatalogError(
                 f"{self.engine.url.database} is a SQLite file of something else (tables: {', '.join(tables[:5])}).",
                 hint="Give another --db.",
             )
-        return found
+        return revision
 
 
 def _engine(url: str) -> Engine:

@@ -29,6 +29,8 @@ class State:
         note: Why, if somebody said.
         entry: The entry.
         sources: Code -> where its value comes from.
+        withdrawn: Whether the entry was out of searches.
+        duplicate_of: Id of the entry that stood for it, if any.
         differences: Code -> (before, after), against the state before.
     """
 
@@ -62,12 +64,12 @@ def history(connection: Connection, entry_id: str) -> list[State]:
     numbers = {state["change"] for state in states}
     for change in connection.execute(sa.select(changes).where(changes.c.number.in_(numbers))).mappings():
         made[change["number"]] = change
-    found: list[State] = []
+    entry_states: list[State] = []
     before: dict[str, Any] = {}
     for state in states:
         change = made[state["change"]]
         flat = _flat(state)
-        found.append(
+        entry_states.append(
             State(
                 version=state["version"],
                 **{name: change[name] for name in ("time", "kind", "source", "actor", "note")},
@@ -83,7 +85,7 @@ def history(connection: Connection, entry_id: str) -> list[State]:
             )
         )
         before = flat
-    return found
+    return entry_states
 
 
 def state_at(states: list[State], when: str) -> State | None:

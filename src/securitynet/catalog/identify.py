@@ -14,7 +14,16 @@ from securitynet.errors import ConfigurationError, UnknownName
 
 
 def suggestions(connection: Connection, name: str, value: str) -> list[str]:
-    """Values of a code, among those in the catalog, that look like ``value``; for a filter that nothing matches."""
+    """Suggest values for a filter that nothing matches.
+
+    Args:
+        connection: Of the catalog.
+        name: The code.
+        value: What was written.
+
+    Returns:
+        At most three values of the code in the catalog that look like it.
+    """
     column = entries.c[name]
     known = connection.execute(sa.select(column).where(column.is_not(None)).distinct().limit(20_000)).scalars()
     by_lower = {str(item).lower(): str(item) for item in known}

@@ -83,13 +83,13 @@ def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tup
     """
     codes = {name: value for name, value in codes.items() if value is not None and value != ()}
     sources = dict(given or {})
-    found = dataset_facts(str(codes.get("dataset", "")))
-    if found:
-        codes["dataset"] = found.name
+    dataset = dataset_facts(str(codes.get("dataset", "")))
+    if dataset:
+        codes["dataset"] = dataset.name
         # A model that ends in features has no classes, whatever its dataset has.
         apart = {"classes"} if codes.get("head") in ("none", "embedding") else set()
-        facts = {name: value for name, value in found.codes.items() if name not in apart}
-        _fill(codes, sources, facts, f"{DATASETS} ({found.name})")
+        facts = {name: value for name, value in dataset.codes.items() if name not in apart}
+        _fill(codes, sources, facts, f"{DATASETS} ({dataset.name})")
     architecture = codes.get("architecture")
     if architecture:
         family = family_codes(str(architecture))
@@ -136,13 +136,13 @@ def _families() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
 
 @functools.cache
 def _datasets() -> dict[str, DatasetFacts]:
-    found = {}
+    datasets = {}
     for row in _rows("datasets.csv"):
         codes = {name: code(name).parse(row[name]) for name in _DATASET_CODES}
         facts = DatasetFacts(row["name"], {name: value for name, value in codes.items() if value is not None})
         for name in (row["name"], *row["aliases"].split(";")):
-            found["".join(words(name))] = facts
-    return found
+            datasets["".join(words(name))] = facts
+    return datasets
 
 
 @functools.cache

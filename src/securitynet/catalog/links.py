@@ -59,13 +59,31 @@ def link_duplicates(connection: Connection, change: int, ids: Iterable[str]) -> 
 
 
 def set_link(connection: Connection, change: int, number: int, stands: str | None, rule: str | None) -> None:
-    """Say that another entry stands for this one, or that none does."""
+    """Store which entry stands for this one.
+
+    Args:
+        connection: In a transaction.
+        change: Number of the change that this belongs to.
+        number: Row number of the duplicate.
+        stands: Id of the entry that stands for it; None if none does.
+        rule: Rule by which the two are linked; None if they are not.
+    """
     row = next(rows_with_sources(connection, entries.c.number == number))
     replace(connection, change, row, entry_of(row), row["sources"], duplicate_of=stands, duplicate_rule=rule)
 
 
 def move_duplicates(connection: Connection, change: int, chief: str, stands: str | None) -> list[str]:
-    """Let another entry (or none) stand for those for which ``chief`` stands; their ids."""
+    """Let another entry stand for all duplicates of one.
+
+    Args:
+        connection: In a transaction.
+        change: Number of the change that this belongs to.
+        chief: Id of the entry that stands for them now.
+        stands: Id of the one that shall; None if none does.
+
+    Returns:
+        Ids of the duplicates.
+    """
     rows = connection.execute(
         sa.select(entries.c.id, entries.c.number, entries.c.duplicate_rule).where(entries.c.duplicate_of == chief)
     ).all()
@@ -76,22 +94,22 @@ def move_duplicates(connection: Connection, change: int, chief: str, stands: str
 
 def _related(connection: Connection, ids: list[str]) -> list[dict[str, Any]]:
     """The given entries, and all that share evidence with them, directly or through others."""
-    found: dict[str, dict[str, Any]] = {}
-    asked: set[tuple[str, str]] = set()
+    related: dict[str, dict[str, Any]] = {}
+    searched: set[tuple[str, str]] = set()
     fresh = _select(connection, entries.c.id, ids)
     while fresh:
-        found.update((row["id"], row) for row in fresh)
+        related.update((row["id"], row) for row in fresh)
         evidence: dict[str, set[str]] = {column: set() for column in _EVIDENCE}
         for row in fresh:
             for column in _EVIDENCE:
                 value = row[column]
-                if value and (column, value) not in asked and (column != "weights_link" or _FILE.search(value)):
-                    asked.add((column, value))
+                if value and (column, value) not in searched and (column != "weights_link" or _FILE.search(value)):
+                    searched.add((column, value))
                     evidence[column].add(value)
         rows = [row for column in _EVIDENCE for row in _select(connection, entries.c[column], sorted(evidence[column]))]
         rows += _select(connection, entries.c.key, [key for row in fresh for key in _namesakes(row["key"])])
-        fresh = list({row["id"]: row for row in rows if row["id"] not in found}.values())
-    return [row for row in found.values() if not row["withdrawn"]]
+        fresh = list({row["id"]: row for row in rows if row["id"] not in related}.values())
+    return [row for row in related.values() if not row["withdrawn"]]
 
 
 def _select(connection: Connection, column: sa.ColumnElement[Any], values: list[str]) -> list[dict[str, Any]]:

@@ -1,16 +1,10 @@
-"""The filter language, and queries that read one page at a time.
-
-A filter is a text per code: ``CIFAR-10,SVHN`` (any of), ``2016..2020``, ``..1e6``, ``0.9..``, ``>=0.9``, ``!VGG``
-(not), ``none`` and ``any`` (whether it is known at all).
-"""
+"""Queries of the database that read one page at a time; `securitynet.catalog.filters` has the filter language."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,10 +14,10 @@ from sqlalchemy.engine import Connection
 
 from securitynet.catalog.codebook import CodeInfo, code, codebook
 from securitynet.catalog.database import Database
-from securitynet.catalog.known import dataset_name
+from securitynet.catalog.filters import Filter, Range, parse_filter
 from securitynet.catalog.store import Row, entry_of
 from securitynet.catalog.tables import entries
-from securitynet.catalog.text import code_term, words
+from securitynet.catalog.text import parse_words
 from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,8 +28,6 @@ if TYPE_CHECKING:
 PAGE = 50
 # Fewer matches than this are looked up and sorted; more are found by walking the sorted index.
 _SMALL_MATCH = 2000
-_TOO_LARGE = 2**63
-_COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
 
 
 @dataclass
@@ -72,7 +64,7 @@ class Query:
     Args:
         database: Where.
         text: Words that must all occur; a word that ends in ``*`` is a beginning.
-        filters: Code -> filter text (see the module), or a value or list of values.
+        filters: Code -> filter text (`securitynet.catalog.filters`), or a value or list of values.
         sort: Code to sort by, with ``-`` before it for descending; entries without it come last.
         duplicates: Whether to include entries for which another one stands.
         withdrawn: Whether to include entries that were withdrawn.
@@ -93,13 +85,12 @@ class Query:
         self._condition = Condition()
         for name, value in (filters or {}).items():
             if value is not None and value != "":
-                _add(self._condition, code(name), value)
-        self._other_conditions = bool(self._condition.where)
+                _add(self._condition, parse_filter(code(name), value))
         if not duplicates:
             self._condition.where.append(entries.c.duplicate_of.is_(None))
         if not withdrawn:
             self._condition.where.append(entries.c.withdrawn.is_(False))
-        self._words = [(list(words(part)), part.endswith("*")) for part in text.split()]
+        self._words = parse_words(text)
         self._descending = bool(sort) and str(sort).startswith("-")
         self._sort = code(str(sort).lstrip("-")) if sort else None
         if self._sort is not None and not self._sort.ordered:
@@ -150,17 +141,13 @@ class Query:
     def numbers(self) -> sa.Select[Any]:
         """A selection of the matching rows' numbers, to build upon."""
         with self._database.read() as connection:
+            if self._database.sqlite and self._has_terms and not self._condition.where:
+                # The index alone answers: none of the rows it finds need be looked up.
+                beginnings = bool(self._words) and self._taken_as_beginnings(connection)
+                exact, begun = self._groups(beginnings=beginnings)
+                if exact or begun:
+                    return sa.select(self._in_index(exact, begun).subquery().c.rowid.label("number"))
             return sa.select(entries.c.number).where(*self._where(connection))
-
-    @property
-    def words(self) -> list[tuple[list[str], bool]]:
-        """The words that must occur: each with its parts, and whether it is a beginning."""
-        return self._words
-
-    @property
-    def terms(self) -> list[list[str]] | None:
-        """Groups of search terms, of each of which one must be there; None if the filters ask for more than terms."""
-        return None if self._other_conditions else self._condition.terms
 
     def _rows(self, connection: Connection, limit: int, after: tuple[Any, int] | None) -> list[Row]:
         matching = self._matching(connection)
@@ -201,8 +188,8 @@ class Query:
             where = [self._match(beginnings=True), *self._condition.where]
             hits = self._first_hits(connection, where)
         if len(hits) < _SMALL_MATCH:
-            found: sa.BindParameter[Any] = sa.bindparam("hits", hits, expanding=True, literal_execute=True)
-            return statement.where(entries.c.number.in_(found))
+            matches: sa.BindParameter[Any] = sa.bindparam("hits", hits, expanding=True, literal_execute=True)
+            return statement.where(entries.c.number.in_(matches))
         if self._database.sqlite and self._sort is not None:
             statement = statement.with_hint(entries, f"INDEXED BY ix_entries_{self._sort.name}", "sqlite")
         return statement.where(*where)
@@ -229,8 +216,8 @@ class Query:
         words_ = [[term] for parts, _ in self._words for term in parts]
         if not words_:
             return False
-        found = _apart(sa.select(entries.c.number).where(self._terms(words_, [])))
-        return connection.execute(sa.select(found.c.number).limit(1)).first() is None
+        matches = _apart(sa.select(entries.c.number).where(self._terms(words_, [])))
+        return connection.execute(sa.select(matches.c.number).limit(1)).first() is None
 
     def _match(self, *, beginnings: bool) -> sa.ColumnElement[bool]:
         """The condition on search terms; with ``beginnings``, words may go on."""
@@ -280,7 +267,7 @@ def _decode(after: str | None, info: CodeInfo | None) -> tuple[Any, int] | None:
         value, number = json.loads(base64.urlsafe_b64decode(after.encode()))
         if info is not None and value is not None:
             value = info.check(value)
-        if (info is None and value is not None) or not 0 <= number < _TOO_LARGE:
+        if (info is None and value is not None) or not 0 <= number < 2**63:
             raise ValueError
         return value, int(number)
     except (ValueError, TypeError, binascii.Error, ConfigurationError):
@@ -289,82 +276,35 @@ def _decode(after: str | None, info: CodeInfo | None) -> tuple[Any, int] | None:
         ) from None
 
 
-def _add(condition: Condition, info: CodeInfo, value: Any) -> None:
+def _add(condition: Condition, wanted: Filter) -> None:
     """Add a filter on one code."""
-    column = entries.c[info.name]
-    if not isinstance(value, str):
-        many = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-        _any_of(
-            condition,
-            info,
-            [str(item).lower() if isinstance(item, bool) else str(item) for item in many],
-            negated=False,
-        )
-        return
-    text = value.strip()
-    if text in ("none", "any"):
-        condition.where.append(column.is_(None) if text == "none" else column.is_not(None))
-        return
-    negated = text.startswith("!")
-    text = text.removeprefix("!")
-    if info.numeric:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        if len(parts) > 1 and any(_COMPARISON.match(part) for part in parts):
-            raise ConfigurationError(
-                f"{info.name}: a comma means any of, and {text!r} compares.", hint="Write both ends as LOW..HIGH."
-            )
-        found = sa.or_(*(_range(info, column, part) for part in parts or [text]))
-        condition.where.append(column.is_(None) | ~found if negated else found)
-        return
-    _any_of(condition, info, [part.strip() for part in text.split(",") if part.strip()], negated=negated)
-
-
-def _any_of(condition: Condition, info: CodeInfo, texts: list[str], *, negated: bool) -> None:
-    column = entries.c[info.name]
-    if info.name == "dataset":
-        texts = [dataset_name(text) for text in texts]
-    parsed = [info.parse(text) for text in texts]
-    if info.categorical and not negated:
-        # Terms forget case and punctuation; that is meant: `resnet` finds `ResNet`.
-        condition.terms.append([code_term(info.name, item[0] if info.several else item) for item in parsed])
+    info, column = wanted.info, entries.c[wanted.info.name]
+    if wanted.known is not None:
+        condition.where.append(column.is_not(None) if wanted.known else column.is_(None))
+    elif info.numeric:
+        inside = sa.or_(*(_inside(column, part) for part in wanted.ranges))
+        condition.where.append(column.is_(None) | ~inside if wanted.negated else inside)
+    elif info.categorical and not wanted.negated:
+        condition.terms.append(list(wanted.terms))
     elif info.several:
         # The list is kept as JSON; its items stand there in quotation marks.
         listed = sa.cast(column, sa.Text)
-        absent = sa.and_(
-            *(~listed.contains(json.dumps(item[0], ensure_ascii=False), autoescape=True) for item in parsed)
-        )
-        condition.where.append(column.is_(None) | absent)
+        items = (json.dumps(item, ensure_ascii=False) for item in wanted.values)
+        condition.where.append(column.is_(None) | sa.and_(*(~listed.contains(item, autoescape=True) for item in items)))
     elif info.kind == "text":
-        lowered = [text.lower() for text in texts]
-        inside = sa.func.lower(column).in_(lowered)
-        condition.where.append(column.is_(None) | ~inside if negated else inside)
+        inside = sa.func.lower(column).in_([value.lower() for value in wanted.values])
+        condition.where.append(column.is_(None) | ~inside if wanted.negated else inside)
     else:
-        condition.where.append(column.is_(None) | column.not_in(parsed) if negated else column.in_(parsed))
+        values = list(wanted.values)
+        condition.where.append(column.is_(None) | column.not_in(values) if wanted.negated else column.in_(values))
 
 
-def _range(info: CodeInfo, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
-    comparison = _COMPARISON.match(text)
-    if comparison:
-        number = _number(info, comparison[2])
-        return {">=": column >= number, "<=": column <= number, ">": column > number, "<": column < number}[
-            comparison[1]
-        ]
-    if ".." in text:
-        low, high = text.split("..", 1)
-        ends = [column >= _number(info, low)] if low.strip() else []
-        ends += [column <= _number(info, high)] if high.strip() else []
-        return sa.and_(column.is_not(None), *ends)
-    return column == _number(info, text)
-
-
-def _number(info: CodeInfo, text: str) -> float | int:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigurationError(
-            f"{info.name}: {text!r} is no number.", hint="Write a number, LOW..HIGH, ..HIGH, LOW.. or >=NUMBER."
-        )
-    # A database has no larger whole numbers, and no code such values.
-    return int(number) if number == int(number) and abs(number) < _TOO_LARGE else number
+def _inside(column: sa.ColumnElement[Any], part: Range) -> sa.ColumnElement[bool]:
+    if part.low is not None and part.low == part.high:
+        return column == part.low
+    ends: list[sa.ColumnElement[bool]] = [column.is_not(None)]
+    if part.low is not None:
+        ends.append(column > part.low if part.above else column >= part.low)
+    if part.high is not None:
+        ends.append(column < part.high if part.below else column <= part.high)
+    return sa.and_(*ends)

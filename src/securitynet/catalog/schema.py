@@ -1,73 +1,32 @@
 """`CatalogEntry`: what the catalog knows about one public model, and the codebook that its fields form.
 
 The fields below are the one place where codes are declared. The database's columns, validation, the docs page, the
-importers' headings and the command line's filters are all derived from them (`securitynet.catalog.codebook`).
+importers' headings, the command line's filters, and the web page's labels, filters, facets, orders and axes are all
+derived from them (`securitynet.catalog.codebook`). docs/catalog.md, "Adding a column", is the recipe.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator
 
+from securitynet.catalog.code import Code
+from securitynet.catalog.values import (
+    AffiliationType,
+    Count,
+    Element,
+    Link,
+    Notes,
+    Share,
+    TaskType,
+    Text,
+    TopicCategory,
+    VenueType,
+    check_preprocessing,
+)
 from securitynet.files import stable_hash
 from securitynet.records import Record
-
-
-@dataclass(frozen=True)
-class Code:
-    """What a code means; pinned to a field of `CatalogEntry`.
-
-    Attributes:
-        group: Under which heading it is shown.
-        meaning: One sentence.
-        paper: Where the SecurityNet paper defines it ("Table 2", "section 2.2"), or None if experiments need it.
-        example: A value, as a user would write it.
-        unit: Unit of a number.
-        text: Whether full-text search covers it.
-        ordered: Whether it is indexed for ranges and sorting.
-    """
-
-    group: str
-    meaning: str
-    paper: str | None = None
-    example: str = ""
-    unit: str | None = None
-    text: bool = False
-    ordered: bool = False
-
-
-TaskType = Literal[
-    "classification", "zero-shot classification", "feature extraction", "detection", "segmentation", "other"
-]
-TopicCategory = Literal[
-    "natural", "medical", "digit", "character", "traffic sign", "satellite", "face", "fashion", "food", "plant",
-    "vehicle", "scene", "web image",
-]  # fmt: skip
-Element = Literal[
-    "dropout", "batch norm", "layer norm", "group norm", "instance norm", "RMS norm", "attention", "channel attention"
-]
-VenueType = Literal[
-    "computer vision", "machine learning", "security", "artificial intelligence", "preprint", "journal", "other"
-]
-AffiliationType = Literal["company", "university", "research institute", "other"]
-
-
-def _no_nul(value: str) -> str:
-    # PostgreSQL cannot keep it, and no text file that holds it is read back.
-    if "\0" in value:
-        raise ValueError("it holds a NUL character")
-    return value
-
-
-Link = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_no_nul)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_no_nul)]
-
-PREPROCESSING_KEYS = frozenset({"input_size", "resize", "crop", "crop_fraction", "interpolation", "mean", "std"})
 
 
 class CatalogEntry(Record):
@@ -77,7 +36,6 @@ class CatalogEntry(Record):
     here: those are separate rows that say who measured them.
     """
 
-    # fmt: off  (a code in two or three lines, not in ten)
     # Identity and how to get it
     key: Annotated[
         Text,
@@ -85,9 +43,28 @@ class CatalogEntry(Record):
             "identity", "Where the entry comes from and its name there; never changes.", example="timm:resnet18.a1_in1k"
         ),
     ]
-    source: Annotated[Text, Code("identity", "Library, table or person that contributed the entry.", example="timm")]
+    source: Annotated[
+        Text,
+        Code(
+            "identity",
+            "Library, table or person that contributed the entry.",
+            example="timm",
+            term=True,
+            facet=60,
+            overview=20,
+        ),
+    ]
     name: Annotated[
-        Text, Code("identity", "Name of the model at its source.", text=True, ordered=True, example="resnet18.a1_in1k")
+        Text,
+        Code(
+            "identity",
+            "Name of the model at its source.",
+            text=True,
+            ordered=True,
+            example="resnet18.a1_in1k",
+            sort_labels=("name", ""),
+            overview=10,
+        ),
     ]
     reference: Annotated[
         Text | None, Code("identity", "Reference by which SecurityNet loads it.", example="timm:resnet18.a1_in1k")
@@ -105,7 +82,13 @@ class CatalogEntry(Record):
     ] = None
     license: Annotated[
         Text | None,
-        Code("identity", "Licence of the weights, as an SPDX name where there is one.", example="apache-2.0"),
+        Code(
+            "identity",
+            "Licence of the weights, as an SPDX name where there is one.",
+            example="apache-2.0",
+            term=True,
+            facet=150,
+        ),
     ] = None
     weights_link: Annotated[
         Link | None,
@@ -119,6 +102,7 @@ class CatalogEntry(Record):
             "Published to perform well, or in research on trustworthy machine learning.",
             "section 2.1",
             example="benchmark",
+            facet=30,
         ),
     ] = None
     purpose_detail: Annotated[
@@ -132,13 +116,27 @@ class CatalogEntry(Record):
     ] = None
     publisher_type: Annotated[
         Literal["model library", "paper authors", "company", "individual", "competition"] | None,
-        Code("identity", "Who publishes the weights.", "section 2.1", example="model library"),
+        Code(
+            "identity",
+            "Who publishes the weights.",
+            "section 2.1",
+            example="model library",
+            label="publisher",
+            facet=80,
+        ),
     ] = None
 
     # Task and dataset
     task_type: Annotated[
         TaskType | None,
-        Code("dataset", "The type of task the model was designed to perform.", "Table 2", example="classification"),
+        Code(
+            "dataset",
+            "The type of task the model was designed to perform.",
+            "Table 2",
+            example="classification",
+            label="task",
+            facet=40,
+        ),
     ] = None
     dataset: Annotated[
         Text | None,
@@ -149,10 +147,14 @@ class CatalogEntry(Record):
             text=True,
             ordered=True,
             example="CIFAR-10",
+            term=True,
+            facet=10,
+            overview=30,
         ),
     ] = None
     topic_category: Annotated[
-        TopicCategory | None, Code("dataset", "The type of subjects in the dataset.", "Table 2", example="natural")
+        TopicCategory | None,
+        Code("dataset", "The type of subjects in the dataset.", "Table 2", example="natural", label="topic", facet=70),
     ] = None
     granularity: Annotated[
         Literal["coarse", "fine"] | None,
@@ -165,11 +167,19 @@ class CatalogEntry(Record):
     ] = None
     training_size: Annotated[
         Count | None,
-        Code("dataset", "Number of samples in the training data.", "Table 2", "50000", "samples", ordered=True),
+        Code(
+            "dataset",
+            "Number of samples in the training data.",
+            "Table 2",
+            "50000",
+            "samples",
+            ordered=True,
+            log_axis=True,
+        ),
     ] = None
     classes: Annotated[
         Annotated[int, Field(ge=1, le=10**7)] | None,
-        Code("dataset", "Number of classes.", "Table 2", "10", "classes", ordered=True),
+        Code("dataset", "Number of classes.", "Table 2", "10", "classes", ordered=True, log_axis=True),
     ] = None
     image_height: Annotated[
         Annotated[int, Field(ge=1, le=10**5)] | None,
@@ -193,6 +203,8 @@ class CatalogEntry(Record):
             "How well it is known which records it was trained on: `known` (its split is published), `assumed` "
             "(the dataset's own training set, by what the publisher says), `unknown`.",
             example="assumed",
+            label="membership known?",
+            facet=90,
         ),
     ] = None
     extra_data: Annotated[
@@ -202,7 +214,7 @@ class CatalogEntry(Record):
 
     # Model
     architecture: Annotated[
-        Text | None, Code("model", "Name of the architecture.", "section 2.3", text=True, example="resnet18")
+        Text | None, Code("model", "Name of the architecture.", "section 2.3", text=True, example="resnet18", term=True)
     ] = None
     family: Annotated[
         Text | None,
@@ -213,17 +225,33 @@ class CatalogEntry(Record):
             text=True,
             ordered=True,
             example="ResNet",
+            term=True,
+            facet=20,
+            overview=40,
         ),
     ] = None
     architecture_type: Annotated[
         Literal["cnn", "transformer", "hybrid", "mlp", "other"] | None,
-        Code("model", "Kind of architecture.", "section 2.2", example="cnn"),
+        Code("model", "Kind of architecture.", "section 2.2", example="cnn", label="kind of architecture", facet=50),
     ] = None
     elements: Annotated[
-        tuple[Element, ...], Code("model", "Kinds of layer present.", "section 2.2", example="batch norm")
+        tuple[Element, ...], Code("model", "Kinds of layer present.", "section 2.2", example="batch norm", facet=120)
     ] = ()
     parameters: Annotated[
-        Count | None, Code("model", "Number of parameters.", "section 2.2", "11689512", "parameters", ordered=True)
+        Count | None,
+        Code(
+            "model",
+            "Number of parameters.",
+            "section 2.2",
+            "11689512",
+            "parameters",
+            ordered=True,
+            range_filter=True,
+            log_axis=True,
+            number_format="short",
+            sort_labels=("fewest parameters", "most parameters"),
+            overview=70,
+        ),
     ] = None
     flops: Annotated[
         Count | None,
@@ -234,12 +262,17 @@ class CatalogEntry(Record):
             "1814073344",
             "multiply-accumulates",
             ordered=True,
+            log_axis=True,
+            number_format="short",
         ),
     ] = None
     head: Annotated[
         Literal["classifier", "embedding", "none"] | None,
         Code(
-            "model", "What the model ends in: scores of classes, an embedding, or features only.", example="classifier"
+            "model",
+            "What the model ends in: scores of classes, an embedding, or features only.",
+            example="classifier",
+            facet=130,
         ),
     ] = None
     preprocessing: Annotated[
@@ -247,13 +280,23 @@ class CatalogEntry(Record):
         Code("model", "How images are brought to the model.", example='{"input_size": [3, 32, 32]}'),
     ] = None
     threat: Annotated[
-        Text | None, Code("model", "Perturbation that a security model was trained against.", example="Linf")
+        Text | None,
+        Code("model", "Perturbation that a security model was trained against.", example="Linf", term=True, facet=140),
     ] = None
 
     # Claims of the publisher
     claimed_accuracy: Annotated[
         Share | None,
-        Code("claims", "Top-1 test accuracy that the publisher states.", example="0.917", unit="share", ordered=True),
+        Code(
+            "claims",
+            "Top-1 test accuracy that the publisher states.",
+            example="0.917",
+            unit="share",
+            ordered=True,
+            range_filter=True,
+            sort_labels=("", "claimed accuracy"),
+            overview=60,
+        ),
     ] = None
     claimed_top5: Annotated[
         Share | None, Code("claims", "Top-5 test accuracy that the publisher states.", example="0.954", unit="share")
@@ -280,10 +323,14 @@ class CatalogEntry(Record):
             "Table 2",
             text=True,
             example="CVPR",
+            term=True,
         ),
     ] = None
     venue_type: Annotated[
-        VenueType | None, Code("publication", "Topic of the venue.", "Table 2", example="computer vision")
+        VenueType | None,
+        Code(
+            "publication", "Topic of the venue.", "Table 2", example="computer vision", label="kind of venue", facet=100
+        ),
     ] = None
     year: Annotated[
         Annotated[int, Field(ge=1980, le=2100)] | None,
@@ -294,6 +341,10 @@ class CatalogEntry(Record):
             "2016",
             "year",
             ordered=True,
+            range_filter=True,
+            number_format="plain",
+            sort_labels=("oldest", "newest"),
+            overview=50,
         ),
     ] = None
     authors: Annotated[
@@ -308,30 +359,29 @@ class CatalogEntry(Record):
     ] = ()
     countries: Annotated[
         tuple[Text, ...],
-        Code("publication", "Where the authors' affiliations are established.", "Table 2", text=True, example="USA"),
+        Code(
+            "publication",
+            "Where the authors' affiliations are established.",
+            "Table 2",
+            text=True,
+            example="USA",
+            facet=110,
+        ),
     ] = ()
     notes: Annotated[
-        Annotated[str, Field(min_length=1, max_length=5000), AfterValidator(_no_nul)] | None,
+        Notes | None,
         Code("publication", "What else a reader should know.", text=True, example=""),
     ] = None
-    # fmt: on
 
-    @field_validator("pretraining", "elements", "affiliations", "affiliation_types", "countries")
+    @field_validator("*")
     @classmethod
-    def _once_each(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(values))
+    def _once_each(cls, value: Any) -> Any:
+        return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
 
     @field_validator("preprocessing")
     @classmethod
     def _known_keys(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        unknown = sorted(set(value or ()) - PREPROCESSING_KEYS)
-        if unknown:
-            raise ValueError(
-                f"unknown preprocessing {', '.join(unknown)}; known: {', '.join(sorted(PREPROCESSING_KEYS))}"
-            )
-        _no_nul(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\0"))
-        # Lists, not tuples, as they come back from a database: equal entries must compare equal.
-        return value if value is None else dict(json.loads(json.dumps(value)))
+        return value if value is None else check_preprocessing(value)
 
     @property
     def id(self) -> str:

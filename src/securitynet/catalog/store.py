@@ -64,6 +64,9 @@ class Tally:
     """What a change did.
 
     Attributes:
+        added: Entries that are new.
+        changed: Entries that differ from before.
+        unchanged: Entries that were given as they were.
         measurements: Measured values that are new or different.
         kept: Values that a machine gave and that a person had corrected.
         touched: Ids of the entries that were added or changed.
@@ -83,14 +86,30 @@ class Tally:
 
 
 def begin_change(connection: Connection, kind: ChangeKind, source: str, note: str | None = None) -> int:
-    """Record that a change begins; its number. It stays only if the transaction does."""
+    """Record that a change begins; the record is gone if the transaction fails.
+
+    Args:
+        connection: In a transaction.
+        kind: Kind of the change.
+        source: Where its values come from.
+        note: Reason, for the history.
+
+    Returns:
+        Number of the change.
+    """
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
     values = {"time": now, "kind": kind, "source": source, "actor": actor(), "note": note, "added": 0, "changed": 0}
     return int(connection.execute(sa.insert(changes).values(values).returning(changes.c.number)).scalar_one())
 
 
 def end_change(connection: Connection, number: int, tally: Tally) -> None:
-    """Record what a change did, or take its record back if it did nothing: then nothing has changed."""
+    """Record what a change did; if that is nothing, delete its record.
+
+    Args:
+        connection: In the transaction of the change.
+        number: From `begin_change`.
+        tally: What it did.
+    """
     if tally.added or tally.changed or tally.measurements:
         counts = {"added": tally.added, "changed": tally.changed}
         connection.execute(sa.update(changes).where(changes.c.number == number).values(counts))
@@ -149,7 +168,14 @@ def replace(
 
 
 def upsert_papers(connection: Connection, change: int, source: str, rows: Iterable[Mapping[str, Any]]) -> Tally:
-    """Add papers with weights, or bring those of the same title up to date."""
+    """Add papers with weights, or bring those of the same title up to date.
+
+    Args:
+        connection: In a transaction.
+        change: Number of the change that this belongs to.
+        source: Where the papers come from.
+        rows: Columns of the table of papers -> values, one mapping a paper.
+    """
     tally = Tally()
     for given in rows:
         paper_id = stable_hash(f"paper:{given['title']}", length=16)
@@ -177,7 +203,16 @@ def upsert_papers(connection: Connection, change: int, source: str, rows: Iterab
 
 
 def put_measurements(connection: Connection, change: int, given: Iterable[tuple[int, Measured]]) -> int:
-    """Store measured values by entry number; how many were new or different. What is replaced is kept, ended."""
+    """Store measured values. A value that is replaced stays in the database, marked as ended.
+
+    Args:
+        connection: In a transaction.
+        change: Number of the change that this belongs to.
+        given: Row number of an entry, and a value measured on it.
+
+    Returns:
+        How many were new or different.
+    """
     given = list({(number, m.name, m.measured_by, m.source): (number, m) for number, m in given}.values())
     if not given:
         return 0

@@ -33,6 +33,11 @@ def index_terms(texts: Iterable[str]) -> list[str]:
     return list(terms)
 
 
+def parse_words(text: str) -> list[tuple[list[str], bool]]:
+    """The words of a search: of each its parts, and whether its last part is a beginning (``resn*``)."""
+    return [(list(words(part)), part.endswith("*")) for part in text.split()]
+
+
 def code_term(code: str, value: object) -> str:
     """The term under which a whole value of a code is found: ``dataset=cifar10``, ``tasktype=classification``.
 

@@ -91,7 +91,13 @@ def check_entry(entry: CatalogEntry) -> Iterator[Finding]:
 
 
 def check_links(checked: Iterable[CatalogEntry], *, timeout: float = 10.0, workers: int = 8) -> Iterator[Finding]:
-    """Ask every linked server once per address whether the page is there."""
+    """Request every linked page, each address once, and report those that are not there.
+
+    Args:
+        checked: Entries whose links are followed.
+        timeout: Seconds to wait for a server.
+        workers: Requests at a time.
+    """
     wanted: dict[str, tuple[str, str]] = {}
     for entry in checked:
         for code in _LINKS:

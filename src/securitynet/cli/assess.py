@@ -75,17 +75,22 @@ def show(document: ResultDocument) -> None:
     console.stdout.print(accuracies)
     fpr = lowest_resolved(document.measurements)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("attack", "AUC", f"TPR at FPR {fpr}" if fpr else ""):
+    differ = document.controls is not None and document.controls.blind is not None and document.controls.blind.differ
+    headings = {"AUC": "auc", "without the model": "blind-auc"}
+    headings |= {"on matched records": "matched-auc"} if differ else {}
+    headings |= {f"TPR at FPR {fpr}": f"tpr@fpr={fpr}"} if fpr else {}
+    for heading in ("attack", *headings):
         table.add_column(heading, no_wrap=True)
     membership = [trial for trial in document.trials if trial.name.startswith("membership.")]
     for trial in membership:
         if trial.status == "ok":
-            figures = measured.get(f"{trial.name}.auc"), measured.get(f"{trial.name}.tpr@fpr={fpr}")
+            figures = [measured.get(f"{trial.name}.{measure}") for measure in headings.values()]
             table.add_row(trial.name, *(_interval(m) if m else "" for m in figures))
         elif trial.status == "failed":
             table.add_row(trial.name, f"[red]failed:[/] {console.escape(trial.reason or '')}")
     if table.row_count:
         console.stdout.print(table)
+        show_controls(document)
     show_others(document, [trial for trial in document.trials if trial not in membership])
     for trial in document.trials:
         if trial.status == "skipped":
@@ -94,6 +99,22 @@ def show(document: ResultDocument) -> None:
         show_tried_defenses(document)
     if document.policy is not None:
         show_policy(document)
+
+
+def show_controls(document: ResultDocument) -> None:
+    """Print what the controls of membership inference show; loudly where the groups differ without the model."""
+    from securitynet.reports.controls import find_controls
+    from securitynet.reports.families._membership_controls import describe_difference
+
+    found = find_controls(document)
+    if found is None:
+        return
+    loud = describe_difference(document)
+    for sentence in loud:
+        console.stdout.print(f"[bold yellow]{console.escape(sentence)}[/]")
+    for sentence in found.sentences[1:] if found.differ else found.sentences:
+        if sentence not in loud:
+            console.stdout.print(f"[dim]{console.escape(sentence)}[/]")
 
 
 def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> None:
@@ -105,7 +126,7 @@ def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> Non
     for trial in trials:
         if trial.status == "ok":
             for number, name in enumerate(trial.headline or (f"{trial.name}.",)):
-                value = _interval(measured[name]) if name in measured else ""
+                value = _interval_or_verdict(measured[name]) if name in measured else ""
                 table.add_row("" if number else trial.name, name.removeprefix(f"{trial.name}."), value)
         elif trial.status == "failed":
             table.add_row(trial.name, "[red]failed[/]", console.escape(trial.reason or ""))
@@ -117,6 +138,15 @@ def lowest_resolved(measurements: Iterable[Measurement]) -> str | None:
     """The lowest false-positive rate at which a TPR has a value, as measurements' names write it."""
     rates = [m.name.rpartition("tpr@fpr=")[2] for m in measurements if "tpr@fpr=" in m.name and m.value is not None]
     return min(rates, key=float, default=None)
+
+
+def _interval_or_verdict(measurement: Measurement) -> str:
+    """A number with its interval; of a verdict, which is a rank, the sentence."""
+    if measurement.name.endswith(".verdict") and measurement.note:
+        return console.escape(measurement.note)
+    if measurement.name.endswith("-label") and measurement.value is not None:
+        return f"{measurement.value:.0f}"
+    return _interval(measurement)
 
 
 def _interval(measurement: Measurement) -> str:

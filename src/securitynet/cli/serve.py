@@ -48,7 +48,7 @@ def serve(
         from securitynet.web.app import create_app
         from securitynet.web.security import is_loopback
     except ModuleNotFoundError as error:
-        if error.name in ("uvicorn", "fastapi", "starlette"):
+        if error.name in ("uvicorn", "fastapi", "starlette", "polars"):
             raise MissingExtra(str(error.name), "web", "The web page") from None
         raise
     for folder in studies or []:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from securitynet.datasets.base import Attribute, ImageDataset, Images
+    from securitynet.datasets.given import load_given
     from securitynet.datasets.in_memory import dataset_from_objects
     from securitynet.datasets.lazy import LazyImages
     from securitynet.datasets.loading import load
@@ -30,6 +31,7 @@ _HOMES = {
     "dataset_from_objects": "in_memory",
     "four_way": "splits",
     "load": "loading",
+    "load_given": "given",
     "public": "splits",
     "with_members": "members",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "dataset_from_objects",
     "four_way",
     "load",
+    "load_given",
     "public",
     "with_members",
 ]

@@ -80,7 +80,7 @@ def dataset_from_objects(
             disagree.
         ConfigurationError: If mean and deviation are invalid.
     """
-    if isinstance(train, ImageDataset):
+    if isinstance(train, ImageDataset) and test is None:
         return ObjectData(_stated(train, members, non_members), None)
     if test is None and isinstance(train, dict) and "train" in train:  # a DatasetDict of Hugging Face
         train, test = train["train"], train.get("test", train.get("validation"))

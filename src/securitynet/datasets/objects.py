@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.pipelines import Pipeline, read_pipeline
 from securitynet.errors import DatasetError, SecurityNetError
 from securitynet.files import printable
@@ -84,7 +86,9 @@ def open_items(value: Any, part: str) -> Items:
     """
     if isinstance(value, torch.utils.data.DataLoader):
         value = value.dataset
-    if isinstance(value, tuple | list) and len(value) == 2:
+    if isinstance(value, ImageDataset):
+        items = _open_loaded(value, part)
+    elif isinstance(value, tuple | list) and len(value) == 2:
         items = _open_pair(value[0], value[1], part)
     elif hasattr(value, "features") and hasattr(value, "column_names"):
         items = _open_hugging_face(value, part)
@@ -96,6 +100,20 @@ def open_items(value: Any, part: str) -> Items:
     if not len(items):
         raise DatasetError(f"{part} is empty.")
     return items
+
+
+def _open_loaded(dataset: ImageDataset, part: str) -> Items:
+    """A loaded dataset: its part of that name, or all of it where it has none."""
+    indices = dataset.parts.get(part)
+    records = np.arange(len(dataset), dtype=np.int64) if indices is None else np.sort(indices)
+    if dataset.images is None:
+        raise DatasetError(f"{part} holds recorded outputs and no images.", hint="Give its images.")
+
+    def get(index: int) -> tuple[Any, Any]:
+        return dataset.batch(records[index : index + 1])[0], int(dataset.labels[records[index]])
+
+    names = tuple(dataset.get_record_name(int(record)) for record in records)
+    return Items(part, dataset.reference, get, len(records), class_names=dataset.class_names, files=names)
 
 
 def _open_pair(images: Any, labels: Any, part: str) -> Items:

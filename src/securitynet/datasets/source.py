@@ -126,6 +126,10 @@ class RecordNames(Sequence[str]):
         name = self._pixels.record_name(record)
         return self._places.get(record, f"record {record}") if name is None else name
 
+    def fetch(self, records: Indices) -> list[Item]:
+        """What the records at these positions were read from: files, or arrays where there are none."""
+        return self._pixels.fetch(records if self._chosen is None else self._chosen[records])
+
     def select(self, chosen: Indices) -> RecordNames:
         """The names of the records at ``chosen``, out of all records of the source."""
         return RecordNames(self._pixels, self._parts, chosen)

@@ -138,7 +138,10 @@ class Shaper:
         if not (low >= -255 * _TOLERANCE and high <= 255 * (1 + _TOLERANCE)):
             if self._values.kind == "unit":
                 raise normalised(where, low / 255, high / 255, undone=self._values.undo is not None)
-            raise DatasetError(f"{where} holds values from {low:g} to {high:g}, and others lie in 0 to 255.")
+            raise DatasetError(
+                f"{where} holds values from {low:g} to {high:g}, and others lie in 0 to 255.",
+                hint="Give all images as bytes, or all in [0, 1]; normalised ones can be given with mean and std.",
+            )
         return np.clip(np.round(values * scale), 0, 255).astype(np.uint8)
 
     def _apply(self, array: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:

@@ -13,8 +13,6 @@ from torch.nn import functional
 from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weights import state_checksum
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
@@ -22,6 +20,7 @@ from securitynet.models.training.evaluation import take_main_output
 from securitynet.models.training.fit import History, evaluate
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
+from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_weights
 
 TEACHERS = {"vgg11": "vgg19"}
@@ -64,8 +63,8 @@ class Distillation(TrainingDefense):
         return self.held_out_share if self.data == "held-out" else 0.0
 
     def teacher_of(self, architecture: str) -> str:
-        """Name of the teacher's architecture."""
-        return ARCHITECTURES.resolve(self.teacher or TEACHERS.get(architecture, architecture)).name
+        """The teacher's architecture."""
+        return find_architecture(self.teacher or TEACHERS.get(architecture, architecture)).reference
 
     @override
     def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
@@ -75,12 +74,12 @@ class Distillation(TrainingDefense):
                 f"Distillation defines its own loss and length of training, so it cannot be combined with {what}.",
                 hint=f"Train without {what}.",
             )
-        with torch.device("meta"):
-            student, teacher = build(architecture, *shape), build(self.teacher_of(architecture), *shape)
-        if count_weights(student) > count_weights(teacher):
+        student, teacher = find_architecture(architecture), find_architecture(self.teacher_of(architecture))
+        counts = student.count_weights(*shape), teacher.count_weights(*shape)
+        if counts[0] > counts[1]:
             raise ConfigurationError(
-                f"The student {architecture} has {count_weights(student):,} weights, more than its teacher "
-                f"{self.teacher_of(architecture)} with {count_weights(teacher):,}: it would forget nothing.",
+                f"The student {student.name} has {counts[0]:,} weights, more than its teacher {teacher.name} with "
+                f"{counts[1]:,}: it would forget nothing.",
                 hint="Name a larger one with --configure distillation.teacher=NAME.",
             )
 
@@ -88,7 +87,7 @@ class Distillation(TrainingDefense):
     def fit(self, fitting: Fitting) -> tuple[History, dict[str, Any]]:
         name = self.teacher_of(fitting.architecture)
         teacher = fitting.fresh(name, "teacher")
-        fitting.note(f"The teacher {name} is trained first.")
+        fitting.note(f"The teacher {find_architecture(name).name} is trained first.")
         fitting.fit(network=teacher, checkpoint=fitting.part("teacher"))
         held_out = self.data == "held-out"
         indices = fitting.aside if held_out else fitting.indices
@@ -114,7 +113,7 @@ class Distillation(TrainingDefense):
         student = _logits(fitting.network, fitting, fitting.unseen).argmax(dim=1)
         alike = student == _logits(teacher, fitting, fitting.unseen).argmax(dim=1)
         return Teacher(
-            architecture=name,
+            architecture=find_architecture(name).name,
             weights=count_weights(teacher),
             student_weights=count_weights(fitting.network),
             train_accuracy=accuracy(fitting.indices),

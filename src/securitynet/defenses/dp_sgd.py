@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import (
     AccountantName,
@@ -26,6 +25,7 @@ from securitynet.models.training.dp_sgd import (
 )
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.trainable import build_architecture
 from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
 
 PresetName = Literal[
@@ -146,7 +146,7 @@ class DpSgd(TrainingDefense):
                 hint=f"Set dp-sgd.delta well below {1 / records:.1g}.",
             )
         plan_steps(records, recipe.batch_size, recipe.epochs)
-        layers = unsupported_layers(build(architecture, *shape))
+        layers = unsupported_layers(build_architecture(architecture, *shape))
         if layers and not self.replace_layers:
             raise ConfigurationError(
                 f"{architecture} has layers of kind {', '.join(layers)}, which mix the records of a batch; DP-SGD "

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.errors import AccessDenied, ConfigurationError, UnknownName
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.given import choose_threat_model, prepare_trial
+from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.models.loading.load import load_target
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, Record, ThreatModel
@@ -65,9 +71,34 @@ class Output(ABC):
             seed: Seed of the bootstrap.
         """
 
+    def without(self, records: NDArray[np.int64]) -> Output:
+        """This output without some of the records that it is judged on; all of it where it is not judged on records.
+
+        Args:
+            records: Sorted; those that are not among the judged ones have no effect.
+        """
+        return self
+
     def galleries(self) -> list[Gallery]:
         """Image grids for the report; most families have none."""
         return []
+
+    def measure(
+        self, *, level: float = 0.95, fprs: Sequence[float] = DEFAULT_FPRS, seed: int = 0
+    ) -> dict[str, Measurement]:
+        """The measurements of this output by name; see `measurements`."""
+        return {measurement.name: measurement for measurement in self.measurements(level=level, fprs=fprs, seed=seed)}
+
+    def __getitem__(self, name: str) -> float | None:
+        """The value of a measurement by its name, such as ``auc``; None if so few records can't resolve it.
+
+        Raises:
+            UnknownName: If there is no such measurement.
+        """
+        measured = self.measure()
+        if name not in measured:
+            raise UnknownName("measurement", name, measured)
+        return measured[name].value
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +116,29 @@ class SharedWork:
     key: str
     what: str
     run: Callable[[Progress | None], object]
+
+
+class InvalidSettings(ConfigurationError, ValueError):
+    """Settings of a method that do not exist or have values that are not allowed.
+
+    Args:
+        method: Its class.
+        error: What is wrong with them.
+        name: What to call it; its class's name by default.
+    """
+
+    def __init__(self, method: type[Method], error: ValidationError, name: str | None = None) -> None:
+        self.error = error
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
+            for problem in error.errors()
+        )
+        hint = f"Its fields: {', '.join(method.model_fields) or 'none'}."
+        unknown = [str(problem["loc"][0]) for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        close = [match for field in unknown for match in difflib.get_close_matches(field, method.model_fields, n=1)]
+        if close:
+            hint = f"Did you mean {' and '.join(close)}? {hint}"
+        super().__init__(f"Settings of {name or method.__name__}: {problems}.", hint=hint)
 
 
 class Method(Record, ABC):
@@ -128,9 +182,61 @@ class Method(Record, ABC):
         """
         return ()
 
+    if not TYPE_CHECKING:  # for a type checker the fields are the arguments
+
+        def __init__(self, /, **settings: Any) -> None:
+            """Create a method with these settings; see the class's attributes.
+
+            Raises:
+                InvalidSettings: If a setting does not exist or has an invalid value; the message names all of them.
+            """
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise InvalidSettings(type(self), error) from None
+
+    @overload
+    def __call__(self, target: Target, data: TrialData, context: Context, threat_model: ThreatModel, /) -> Output: ...
+
+    @overload
+    def __call__(
+        self, model: Any, train: Any, test: Any = None, threat_model: ThreatModel | None = None, /, **options: Any
+    ) -> Output: ...
+
     @final
-    def __call__(self, target: Target, data: TrialData, context: Context, threat_model: ThreatModel) -> Output:
-        """Check the threat model, restrict the target to its access, and run; see `admitted`."""
+    def __call__(
+        self, model: Any, train: Any, test: Any = None, threat_model: ThreatModel | None = None, /, **options: Any
+    ) -> Output:
+        """Run the method on a model and its data, and return its raw output, without a report.
+
+        ``securitynet.attacks.Loss()(model, train, test)`` takes what `securitynet.assess` takes. With a loaded target,
+        `TrialData`, a `Context` and a threat model, the target is restricted to the access of the threat model and
+        attacked; see `admitted`.
+
+        Args:
+            model: A ``torch.nn.Module``, a callable from images to class scores, a reference, or a loaded target.
+            train: Its training data: a torch dataset, a pair (images, labels) of arrays, a Hugging Face dataset, a
+                loaded dataset or a reference; with ``members=mask`` one dataset of both.
+            test: Data that it was not trained on, in the same forms.
+            threat_model: One of `threat_models`; by default the first for which model and data suffice.
+            **options: See `securitynet.methods.given.prepare_trial`: ``members``, ``limit``, ``normalize``, ``seed``...
+
+        Returns:
+            The output: its arrays (``scores``, ``is_member`` and ``indices`` of membership inference), its measurements
+            by ``measure()``, and the value of one by ``output["auc"]``.
+
+        Raises:
+            SecurityNetError: If the model, the data or an option is invalid.
+        """
+        if isinstance(train, TrialData):
+            if options or threat_model is None or not isinstance(test, Context):
+                raise ConfigurationError(
+                    "With TrialData a method takes a loaded target, a Context and a threat model, and no options."
+                )
+            target, data, context = model, train, test
+        else:
+            target, data, context = prepare_trial(model, train, test, **_checked(options))
+            threat_model = threat_model or choose_threat_model(self.threat_models, target, data)
         view, context = self.admitted(target, context, threat_model)
         return self.run(view, data, context)
 
@@ -159,3 +265,21 @@ class Method(Record, ABC):
                 f"{target.reference} is under {target.access.value} access; {threat_model} assumes more."
             )
         return target.under(threat_model.access), replace(context, threat_model=threat_model)
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if `prepare_trial` or `load_target` has them all.
+
+    Raises:
+        UnknownName: If one does not exist.
+    """
+    known = {
+        name
+        for function in (prepare_trial, load_target)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("dataset", "transform")
+    }
+    for name in options:
+        if name not in known:
+            raise UnknownName("option", name, known)
+    return options

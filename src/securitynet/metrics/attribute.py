@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse, stats
 
 from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
@@ -51,6 +51,69 @@ def measure(
         rates.rate("baseline-accuracy", int(base.sum()), len(truth), direction=lower, level=level),
         *_f1_measures(truth, predicted, labels, level),
     ]
+
+
+def compare_with_controls(
+    truth: Values,
+    predicted: Values,
+    baseline: Values,
+    *,
+    random: Values,
+    pixels: Values | None,
+    level: float = 0.95,
+) -> list[Measurement]:
+    """What a trained network adds to random weights of its architecture, and to pixels, on the same records.
+
+    Args:
+        truth: Values of the attribute, N.
+        predicted: Values that the attack predicts with the target's embeddings, N.
+        baseline: Values predicted without the attack (`label_majority`), N.
+        random: Values that it predicts with embeddings of R networks with random weights, R×N; R may be 0.
+        pixels: Values that it predicts with pixels, N; None if that was not tried.
+        level: Confidence level.
+
+    Returns:
+        ``random-gain`` (over the baseline, the mean of the networks) and ``gain-over-random`` (of the target over that
+        mean), unless R is 0; ``pixel-gain`` and ``gain-over-pixels``, unless there are none.
+    """
+    right, base = predicted == truth, baseline == truth
+    found = []
+    if len(random):
+        hits = random == truth
+        found.append(_mean_difference("random-gain", hits, base, level=level, sign=1.0))
+        found.append(_mean_difference("gain-over-random", hits, right, level=level, sign=-1.0))
+    if pixels is not None:
+        seen = pixels == truth
+        found.append(paired.difference("pixel-gain", seen, base, direction=Direction.LOWER, level=level))
+        found.append(paired.difference("gain-over-pixels", right, seen, direction=Direction.LOWER, level=level))
+    return found
+
+
+def _mean_difference(
+    name: str, hits: NDArray[np.bool_], other: NDArray[np.bool_], *, level: float, sign: float
+) -> Measurement:
+    """Mean rate of R networks minus that of another prediction on the same N records, times ``sign``.
+
+    The records' part of the interval is that of a bounded mean of the differences, the networks' part Student's over
+    their R rates; the two are joined as independent (MOVER).
+    """
+    differences = sign * (hits.mean(axis=0) - other)
+    value = float(differences.mean())
+    low, high = map(float, rates.bounded_mean(differences, (-1.0, 1.0), level))
+    count, reach = len(hits), 0.0
+    if count > 1:
+        spread = float(hits.mean(axis=1).std(ddof=1))
+        reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * spread / count**0.5
+    return Measurement(
+        name=name,
+        value=value,
+        low=max(-1.0, value - ((value - low) ** 2 + reach**2) ** 0.5),
+        high=min(1.0, value + ((high - value) ** 2 + reach**2) ** 0.5),
+        level=level,
+        n=hits.shape[1],
+        direction=Direction.LOWER,
+        method=f"{rates.BOUNDED_MEAN}; random networks by Student's t" if count > 1 else rates.BOUNDED_MEAN,
+    )
 
 
 def label_majority(known: Values, known_labels: Values, labels: Values) -> Values:

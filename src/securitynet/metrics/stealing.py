@@ -63,6 +63,22 @@ def measure(
     ]
 
 
+def queried_share(queried: NDArray[np.int64], rest: int, *, level: float = 0.95) -> Measurement:
+    """Share of the images to be judged that were queried, and are left out.
+
+    Args:
+        queried: How many were queried with the same pixels, and with nearly the same, 2.
+        rest: How many were not.
+        level: Confidence level.
+    """
+    count = int(queried.sum())
+    found = rates.rate("queried-share", count, count + rest, direction=Direction.LOWER, level=level)
+    return found.with_notes(
+        f"{count:,} judged images had been queried, {int(queried[0]):,} with the same pixels and {int(queried[1]):,} "
+        "with nearly the same; they are left out of the other measures."
+    )
+
+
 def transfer(
     fooled: NDArray[np.bool_], fooled_by_noise: NDArray[np.bool_], *, level: float = 0.95
 ) -> list[Measurement]:

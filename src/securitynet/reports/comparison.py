@@ -12,8 +12,9 @@ from securitynet.analysis.figures import roc
 from securitynet.records import FAMILIES
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
+from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.families import membership
-from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
+from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -81,12 +82,15 @@ def compare(
         if len(there) == len(documents) == 2:
             overlap = {True: "apart", False: "overlap", None: None}[verdict.apart(there[0][1], there[1][1])]
         owner = _owner(name, documents)
-        title = verdict.attack_title(owner) if owner else "The target itself"
+        control = "Controls" if name.startswith(CONTROLS) else "The target itself"
+        title = verdict.attack_title(owner) if owner else control
         groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
     drawn, left_out = strongest(documents)
     lines: dict[str, roc.Line] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
         lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
+        if lines:
+            lines |= blind_line(assessment, len(lines), before=f"{label}: ", ink=number)
     fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
     return TargetComparison(
         labels=labels,

@@ -15,6 +15,7 @@ from securitynet.metrics.roc import curve
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
 from securitynet.reports.families import membership
+from securitynet.reports.families._membership_controls import find_blind_auc
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
     then those of the others.
     """
     ranked = list(dict.fromkeys(s.trial.name for document in documents for s in membership.by_strength(document)))
-    most = max(MOST_LINES // len(documents), 1)
+    blind = sum(find_blind_auc(document) is not None for document in documents)  # each has a line, too
+    most = max((MOST_LINES - blind) // len(documents), 1)
     return ranked[:most], len(ranked[most:])
 
 
@@ -88,6 +90,25 @@ def roc_lines(
             dash=dash + len(lines),
         )
     return lines
+
+
+def blind_line(assessment: Assessment, number: int, *, before: str = "", ink: int | None = None) -> dict[str, roc.Line]:
+    """The line of the blind baseline; none where there is none, or no membership attack beside which it would stand.
+
+    Args:
+        assessment: Holds the scores.
+        number: Of the line in its figure, for its dashes, and its colour unless ``ink`` says which.
+        before: See `roc_lines`.
+        ink: See `roc_lines`.
+    """
+    found = assessment.controls.scores
+    if found is None or number == 0:
+        return {}
+    members, non_members = found.scores[found.is_member], found.scores[~found.is_member]
+    line = roc.Line(
+        curve(members, non_members), len(members), len(non_members), ink=number if ink is None else ink, dash=number
+    )
+    return {f"{before}Blind baseline, without the model": line}
 
 
 def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str, *, left_out: int = 0) -> RocFigure:

@@ -14,11 +14,14 @@ from securitynet.records import FAMILIES, Direction, Measurement
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
+from securitynet.reports.controls import PREFIXES as CONTROLS
+from securitynet.reports.controls import ControlsPart, find_controls
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.families import membership
+from securitynet.reports.families._membership_controls import find_blind_auc
 from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.robustness import RobustnessFigure, robustness
-from securitynet.reports.roc import RocFigure, roc_figure, roc_lines, strongest
+from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
 from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -141,6 +144,8 @@ class Section:
     remarks: list[str]
     key_figures: list[KeyFigure]
     accuracy: tuple[Row, ...]
+    controls: ControlsPart | None
+    control_rows: tuple[Row, ...]
     blocks: tuple[Block, ...]
     families: tuple[FamilyPart, ...]
     methods: dict[str, str]
@@ -171,13 +176,17 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
     """
     methods = _methods(document.measurements)
     drawn, left_out = strongest([document])
-    lines = roc_lines(assessment, drawn)
+    lines = roc_lines(assessment, drawn) | blind_line(assessment, len(drawn))
     classes = document.dataset.classes
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     shape = document.dataset.image_shape
     outputs = {trial.result.id: trial.output for trial in assessment.trials}
     blocks = tuple(_block(document, trial, methods, outputs.get(trial.id)) for trial in document.trials)
-    remarks = [membership.describe_choice(document), membership.describe_unresolved(document)]
+    remarks = [
+        membership.describe_choice(document),
+        membership.describe_identity(document),
+        membership.describe_unresolved(document),
+    ]
     return Section(
         anchor=anchor,
         label=label,
@@ -187,6 +196,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         remarks=[remark for remark in remarks if remark],
         key_figures=_key_figures(document),
         accuracy=tuple(_row(m, methods) for m in document.measurements if m.name.startswith("target.")),
+        controls=find_controls(document),
+        control_rows=tuple(_row(m, methods) for m in document.measurements if m.name.startswith(CONTROLS)),
         blocks=blocks,
         families=_families(blocks),
         methods={mark: method for method, mark in methods.items()},
@@ -283,6 +294,10 @@ def _key_figures(document: ResultDocument) -> list[KeyFigure]:
                 kind = words.kind(measurement.name)
                 guess = words.percent(kind.fpr) if kind.fpr is not None else "0.5"
                 key_figures.append(KeyFigure(kind.label, numbers, f"{attack}; guessing: {guess}"))
+    blind = find_blind_auc(document)
+    numbers = words.numbers(blind, significant=1) if blind and ranked else None
+    if numbers is not None:
+        key_figures.append(KeyFigure("AUC without the model", numbers, "blind baseline; guessing: 0.5"))
     return key_figures
 
 

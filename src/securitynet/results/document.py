@@ -256,6 +256,44 @@ class DefenseEffects(Record):
     notes: tuple[str, ...] = ()
 
 
+class CopiedRecord(Record):
+    """A non-member of which the members hold a copy."""
+
+    non_member: str
+    member: str
+    equal: bool = Field(description="Whether the pixels are the same; otherwise they are nearly so.")
+
+
+class CopyFacts(Record):
+    """Images that are among the members and among the non-members; they are left out of what is judged."""
+
+    members: int = Field(description="Members of which the non-members hold a copy.")
+    non_members: int = Field(description="Non-members of which the members hold a copy.")
+    equal: int = Field(description="Those of these non-members whose pixels are the same.")
+    near: int = Field(description="Those whose pixels are nearly the same (perceptual hash).")
+    searched: int = Field(description="Non-members of which near copies were searched for.")
+    named: tuple[CopiedRecord, ...] = Field(default=(), description="The first of them.")
+
+
+class BlindFacts(Record):
+    """The blind baseline: a classifier that sees images, classes and files, and not the model."""
+
+    members: int = Field(description="That it was fitted to and judged on, cross-fitted.")
+    non_members: int
+    differ: bool = Field(description="Whether it tells the groups apart: its interval lies above 0.5.")
+    matched_pairs: int | None = Field(
+        default=None, description="Pairs of a member and a non-member that it does not tell apart, where groups differ."
+    )
+
+
+class MembershipControlFacts(Record):
+    """What must be known of members and non-members before an attack's success means anything."""
+
+    copies: CopyFacts | None = None
+    blind: BlindFacts | None = None
+    why_not: str | None = Field(default=None, description="Why there is no blind baseline.")
+
+
 class ResultDocument(Record):
     """All results of an assessment.
 
@@ -292,6 +330,9 @@ class ResultDocument(Record):
     )
     policy: PolicyOutcome | None = None
     remedies: DefenseEffects | None = Field(default=None, description="Effects of defenses; only with --try-defenses.")
+    controls: MembershipControlFacts | None = Field(
+        default=None, description="Whether members and non-members differ without the model, and copies among them."
+    )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, with ``schema`` first."""

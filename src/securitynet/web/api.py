@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from securitynet.catalog.codebook import as_json, codebook
-from securitynet.web.pages import found_details
-from securitynet.web.plot import plot
-from securitynet.web.similar import similar
+from securitynet.web.pages import load_details
+from securitynet.web.plot import make_plot
+from securitynet.web.similar import find_similar
 from securitynet.web.site import get_site
-from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, whole
-from securitynet.web.studies import studies
+from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, parse_whole
+from securitynet.web.studies import list_studies
 
 _PLOT = ("x", "y", "colour")
 _PAGED = ("per_page",)
@@ -159,11 +159,11 @@ def _filters(*names: str) -> dict[str, Any]:
         "page": {"type": "integer", "minimum": 1, "maximum": MOST_PAGE, "default": 1},
         "per_page": {"type": "integer", "minimum": 1, "maximum": MOST_PER_PAGE, "default": PER_PAGE},
     }
-    found: list[dict[str, Any]] = [item for item in common if item["name"] in names]
-    found += [{"name": name, "in": "query", "schema": paged[name]} for name in names if name in paged]
+    parameters: list[dict[str, Any]] = [item for item in common if item["name"] in names]
+    parameters += [{"name": name, "in": "query", "schema": paged[name]} for name in names if name in paged]
     for info in codebook().values():
         what = "`LOW..HIGH`, `LOW..`, `..HIGH`, `>=N`" if info.numeric else "values; repeat it for several"
-        found.append(
+        parameters.append(
             {
                 "name": info.name,
                 "in": "query",
@@ -173,7 +173,7 @@ def _filters(*names: str) -> dict[str, Any]:
                 "explode": True,
             }
         )
-    return {"parameters": found}
+    return {"parameters": parameters}
 
 
 @router.get("/models", openapi_extra=_filters("q", "sort", "page", "per_page"))
@@ -181,14 +181,14 @@ def models(request: Request) -> Models:
     """Search: by words and by any code."""
     pairs = request.query_params.multi_items()
     state = State.read(pairs, also=_PAGED)
-    per_page = whole(request.query_params.get("per_page", str(PER_PAGE)), "per_page", 1, MOST_PER_PAGE)
-    found, entries = get_site(request).search.page(state, per_page)
+    per_page = parse_whole(request.query_params.get("per_page", str(PER_PAGE)), "per_page", 1, MOST_PER_PAGE)
+    matches, entries = get_site(request).search.read_page(state, per_page)
     following = replace(state, page=state.page + 1).address("/api/models", [("per_page", str(per_page))])
     return Models(
-        total=found.total,
+        total=matches.total,
         page=state.page,
         per_page=per_page,
-        next=following if state.page * per_page < found.total else None,
+        next=following if state.page * per_page < matches.total else None,
         models=[{"id": entry.id, **entry.known()} for entry in entries],
     )
 
@@ -196,7 +196,7 @@ def models(request: Request) -> Models:
 @router.get("/models/{identifier}", responses={404: {"model": Problem}})
 def model(request: Request, identifier: str) -> Model:
     """One model, by its id, key, reference or unique name: annotations, sources, measurements."""
-    details = found_details(get_site(request), identifier)
+    details = load_details(get_site(request), identifier)
     return Model(
         id=details.entry.id,
         codes=details.entry.known(),
@@ -213,7 +213,7 @@ def model(request: Request, identifier: str) -> Model:
 def history(request: Request, identifier: str) -> list[Change]:
     """Every change of one model, the first one first."""
     site = get_site(request)
-    entry = found_details(site, identifier).entry
+    entry = load_details(site, identifier).entry
     return [
         Change(
             **{name: getattr(state, name) for name in ("version", "time", "kind", "source", "actor", "note")},
@@ -227,9 +227,9 @@ def history(request: Request, identifier: str) -> list[Change]:
 def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
     """The models most like one."""
     search = get_site(request).search
-    entry = found_details(get_site(request), identifier).entry
-    found = search.rows(similar(search.columns, search.number_of(entry.id)))
-    return [{"id": one.id, **one.known()} for one in found]
+    entry = load_details(get_site(request), identifier).entry
+    similar = search.read_rows(find_similar(search.snapshot.columns, search.read_numbers([entry.id])[entry.id]))
+    return [{"id": one.id, **one.known()} for one in similar]
 
 
 @router.get("/facets", openapi_extra=_filters("q"))
@@ -237,14 +237,14 @@ def facets(request: Request) -> list[FacetCounts]:
     """How what matches divides by the codes with few values."""
     state = State.read(request.query_params.multi_items())
     search = get_site(request).search
-    search.query(state)
+    search.make_query(state)
     return [
         FacetCounts(
             code=facet.name,
             values=[Count(**asdict(choice)) for choice in (*facet.choices, *facet.more)],
             left_out=facet.left_out,
         )
-        for facet in search.facets(state)
+        for facet in search.snapshot.count_facets(state)
     ]
 
 
@@ -257,23 +257,23 @@ def plot_data(
 ) -> PlotData | None:
     """Two fields of what matches, with their correlation; null if nothing can be plotted."""
     state = State.read(request.query_params.multi_items(), also=_PLOT)
-    found = plot(get_site(request).search, state, x.strip(), y.strip(), colour.strip())
-    if found is None:
+    drawn = make_plot(get_site(request).search, state, x.strip(), y.strip(), colour.strip())
+    if drawn is None:
         return None
-    estimate = found.correlation
+    estimate = drawn.correlation
     return PlotData(
-        x=found.x,
-        y=found.y,
-        colour=found.colour,
-        log=list(found.log),
-        total=found.total,
-        lacking=found.lacking,
+        x=drawn.x,
+        y=drawn.y,
+        colour=drawn.colour,
+        log=list(drawn.log),
+        total=drawn.total,
+        lacking=drawn.lacking,
         correlation=Correlation(
             **{name: _finite(getattr(estimate, name)) for name in ("value", "low", "high", "p")},
             n=estimate.n,
             method=estimate.method,
         ),
-        points=[PlotPoint(id=p.id, name=p.name, x=p.x, y=p.y, group=p.group) for p in found.points],
+        points=[PlotPoint(id=p.id, name=p.name, x=p.x, y=p.y, group=p.group) for p in drawn.points],
     )
 
 
@@ -293,7 +293,7 @@ def study_list(request: Request) -> list[StudyListed]:
             report=f"/studies/{study.number}/report.html" if study.report else None,
             written=study.written,
         )
-        for study in studies(get_site(request).roots)
+        for study in list_studies(get_site(request).roots)
     ]
 
 

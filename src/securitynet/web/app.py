@@ -21,10 +21,10 @@ from securitynet.analysis import tokens
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import MissingExtra, SecurityNetError
 from securitynet.version import __version__
-from securitynet.web import api, pages, words
+from securitynet.web import api, labels, pages
 from securitynet.web.search import Search
-from securitynet.web.security import Guard
-from securitynet.web.site import Site
+from securitynet.web.security import AccessControl
+from securitynet.web.site import Site, get_site
 
 _ONLY_READ = "SET default_transaction_read_only = on"
 _AT_ONCE = 10
@@ -72,10 +72,10 @@ def create_app(
     app.state.site = Site(Search(catalog), _templates(), tuple(studies), _assets())
     app.include_router(api.router)
     app.include_router(pages.router)
-    app.add_exception_handler(SecurityNetError, _told)
-    app.add_exception_handler(HTTPException, _told)
-    app.add_exception_handler(RequestValidationError, _told)
-    app.add_middleware(Guard, token=token, names=names)
+    app.add_exception_handler(SecurityNetError, _show_error)
+    app.add_exception_handler(HTTPException, _show_error)
+    app.add_exception_handler(RequestValidationError, _show_error)
+    app.add_middleware(AccessControl, token=token, names=names)
     return app
 
 
@@ -114,28 +114,28 @@ def _templates() -> Environment:
     )
     for name in environment.list_templates(extensions=["html"]):
         environment.get_template(name)  # translated now, and not while the first visitor waits
-    environment.globals |= words.GLOBALS | {"version": __version__}
+    environment.globals |= labels.GLOBALS | {"version": __version__}
     return environment
 
 
 def _assets() -> dict[str, tuple[bytes, str]]:
     own = files("securitynet.web") / "static"
-    found = {
+    assets = {
         name: ((own / name).read_bytes(), kind)
         for name, kind in (("web.css", "text/css"), ("web.js", "text/javascript"), ("icon.svg", "image/svg+xml"))
     }
-    style, kind = found["web.css"]
-    found["web.css"] = (tokens.CSS.encode() + style, kind)
+    style, kind = assets["web.css"]
+    assets["web.css"] = (tokens.CSS.encode() + style, kind)
     try:
         # Only the package's place is needed: Django itself is never imported.
         htmx = files("django_htmx") / "static" / "django_htmx" / "htmx-2.min.js"
     except ModuleNotFoundError:
         raise MissingExtra("django-htmx", "web", "The web page") from None
-    found["htmx.js"] = (htmx.read_bytes(), "text/javascript")
-    return found
+    assets["htmx.js"] = (htmx.read_bytes(), "text/javascript")
+    return assets
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _show_error(request: Request, error: Exception) -> Response:
     """What is wrong, as JSON or as a page."""
     status, message, hint = 400, "", None
     if isinstance(error, SecurityNetError):
@@ -147,8 +147,9 @@ async def _told(request: Request, error: Exception) -> Response:
         message = "; ".join(f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors()[:5])
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": message, "hint": hint}, status_code=status)
-    site: Site = request.app.state.site
-    page = site.templates.get_template("error.html").render(
-        here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint
+    page = (
+        get_site(request)
+        .templates.get_template("error.html")
+        .render(here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint)
     )
     return HTMLResponse(page, status_code=status)

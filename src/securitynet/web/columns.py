@@ -1,174 +1,168 @@
-"""The catalog's columns in memory: what facets, orders, words and plots need of a million entries, as arrays.
+"""`Columns`: one state of the catalog as NumPy arrays, on which filters, counts and orders are computed.
 
-A search of the database gives a page quickly, but counting what matches, and how it divides by dataset, means looking
-at every row. Here a million rows are a few arrays; a condition is a mask, and a count one pass over numbers.
-`securitynet.web.reading` reads them, `securitynet.web.snapshot` keeps them on disk.
+The arrays are views of the Polars frame that `securitynet.web.reading` makes. A condition is a boolean array over all
+entries; a count is one pass over small integers. Polars' own expressions took five times the processor time for the
+same searches, most of it in planning a query per facet (docs/web.md has the figures).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
+import polars as pl
 from numpy.typing import NDArray
 
-from securitynet.catalog.database import Database
-from securitynet.catalog.tables import entries
+from securitynet.catalog.codebook import code, codebook, facet_codes
+from securitynet.catalog.filters import Filter
 from securitynet.catalog.text import code_term
-from securitynet.web.terms import Terms
 
 Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Places = NDArray[np.int32]
-Codes = NDArray[np.unsignedinteger]
 
 UNKNOWN = 0
-"""Number of the value of entries that have none."""
+"""Code of the entries that lack a facet; its text in the frame is empty."""
 
 
-@dataclass(frozen=True, eq=False)
-class Facet:
-    """A code's values over all entries.
+class FacetColumn:
+    """The values of one code over N entries.
 
     Attributes:
         name: The code.
-        values: Distinct values; number 0 stands for "not known".
-        codes: Number of a value, per entry; per entry and value if an entry can have several.
-        owners: Of codes with several values an entry: whose value it is, as a position; None for the others.
+        values: The V distinct values, in the order of their texts.
+        terms: Search term of each value; the filter language ignores case and punctuation.
+        codes: N, what each entry has: `UNKNOWN`, or the number of a combination of values. An entry has one value of
+            most codes, and the combinations of those are the values.
     """
 
-    name: str
-    values: tuple[str, ...]
-    codes: Codes
-    owners: NDArray[np.int32] | None = None
-
-    @functools.cached_property
-    def numbers(self) -> dict[str, int]:
-        """Value -> its number."""
-        return {value: number for number, value in enumerate(self.values) if number != UNKNOWN}
-
-    @functools.cached_property
-    def terms(self) -> dict[str, list[int]]:
-        """Search term -> numbers of the values that have it."""
-        found: dict[str, list[int]] = {}
-        for value, number in self.numbers.items():
-            found.setdefault(code_term(self.name, value), []).append(number)
-        return found
+    def __init__(self, name: str, column: pl.Series) -> None:
+        combinations = [
+            (json.loads(text) if codebook()[name].several else [text]) if text else [] for text in _categories(column)
+        ]
+        self.name = name
+        self.values = tuple(sorted({value for values in combinations for value in values}))
+        self.terms = tuple(code_term(name, value) for value in self.values)
+        self.codes: NDArray[np.unsignedinteger] = column.to_physical().to_numpy()
+        self._combinations = len(combinations)
+        places = {value: place for place, value in enumerate(self.values)}
+        # Row by row: the number of a combination, and the number of a value in it.
+        pairs = [(number, places[value]) for number, values in enumerate(combinations) for value in values]
+        self._owners, self._items = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
 
     @functools.cached_property
     def totals(self) -> Integers:
-        """How many of all entries have each value."""
-        return np.bincount(self.codes, minlength=len(self.values))
+        """How many of all entries have each combination."""
+        return np.bincount(self.codes, minlength=self._combinations)
 
-    def counts(self, chosen: Mask, positions: Integers) -> Integers:
-        """How many of the chosen entries have each value.
+    def count(self, rows: Integers) -> Integers:
+        """How many of the entries in these rows have each value, V."""
+        all_rows = len(rows) == len(self.codes)
+        counts = self.totals if all_rows else np.bincount(self.codes[rows], minlength=self._combinations)
+        per_value = np.bincount(self._items, weights=counts[self._owners], minlength=len(self.values))
+        return per_value.astype(np.int64)
 
-        Args:
-            chosen: N, which entries.
-            positions: The same as positions.
-        """
-        if len(positions) == len(chosen):
-            return self.totals
-        # A lookup of few is cheaper than a mask over all.
-        codes = self.codes[positions] if self.owners is None else self.codes[chosen[self.owners]]
-        return np.bincount(codes, minlength=len(self.values))
+    def choose(self, wanted: Filter) -> Mask:
+        """Which values a filter names, V; the others, if it is negated."""
+        terms = set(wanted.terms)
+        named = np.array([term in terms for term in self.terms], dtype=bool)
+        return ~named if wanted.negated else named
 
-    def having(self, wanted: Sequence[bool] | Mask, size: int) -> Mask:
-        """Which entries have one of the wanted values (by number), N."""
-        hit = np.asarray(wanted, dtype=bool)[self.codes]
-        if self.owners is None:
-            return hit
-        found = np.zeros(size, dtype=bool)
-        found[self.owners[hit]] = True
-        return found
+    def match(self, wanted: Filter) -> Mask:
+        """Which entries pass a filter, N."""
+        named = np.ones(len(self.values), dtype=bool)
+        if wanted.known is None:
+            terms = set(wanted.terms)
+            named = np.array([term in terms for term in self.terms], dtype=bool)
+        combinations = np.zeros(self._combinations, dtype=bool)
+        combinations[self._owners[named[self._items]]] = True
+        inverted = wanted.negated or wanted.known is False
+        return np.asarray((~combinations if inverted else combinations)[self.codes])
 
 
-@dataclass(eq=False)
 class Columns:
-    """One state of the catalog.
+    """One state of the catalog: the N entries that searches show, in the order of their row numbers.
+
+    Args:
+        frame: From `securitynet.web.reading`.
 
     Attributes:
-        change: Number of the last change that it holds.
-        numbers: Row numbers of the N entries, ascending; those withdrawn or represented by another are not among them.
-        numeric: Code or measured name -> N values, NaN where not known.
+        numbers: N, row numbers in the database, ascending.
+        numeric: Code or measured name -> N values, NaN where one is not known; names of which no entry has a value
+            are left out.
         facets: Code -> its values.
-        terms: Under which search terms an entry is found, by position; after the N entries follow the hidden ones
-            (withdrawn or represented), whose words are known and find nothing.
-        measured: Names of measured values, the most frequent first.
     """
 
-    change: int
-    numbers: Integers
-    numeric: dict[str, Floats]
-    facets: dict[str, Facet]
-    terms: Terms
-    measured: tuple[str, ...] = ()
-    known: frozenset[str] = field(default_factory=frozenset)
-    """Names of numeric columns in which some entry has a value."""
-    orders: dict[str, tuple[Places, Places]] = field(default_factory=dict)
-    """Code -> positions in its order, and positions of the entries without it."""
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.numbers: Integers = frame["number"].to_numpy()
+        self.numeric: dict[str, Floats] = {
+            name: frame[name].to_numpy() for name, dtype in frame.schema.items() if dtype == pl.Float64
+        }
+        self.facets = {name: FacetColumn(name, frame[name]) for name in facet_codes()}
+        self._ranks = {
+            name.removeprefix("order:"): frame[name].to_numpy() for name in frame.columns if name.startswith("order:")
+        }
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def mask(self, numbers: Integers) -> Mask:
-        """Which entries have these row numbers, N; numbers of others are passed over."""
+    @functools.cached_property
+    def axes(self) -> dict[str, list[str]]:
+        """What can stand on a plot's axis, by kind: measured names, and codes that some entry has."""
+        return {
+            "measured": [name for name in self.numeric if name not in codebook()],
+            "annotated": [name for name in self.numeric if name in codebook()],
+        }
+
+    def filter(self, wanted: Filter) -> Mask | None:
+        """Which entries pass a filter, N; None if its code is not among the columns."""
+        name = wanted.info.name
+        if name in self.facets:
+            return self.facets[name].match(wanted)
+        if not wanted.info.numeric:
+            return None
+        column = self.numeric.get(name, np.broadcast_to(np.nan, len(self)))
+        if wanted.known is not None:
+            return np.isfinite(column) if wanted.known else np.isnan(column)
         mask = np.zeros(len(self), dtype=bool)
-        if len(self):
-            found = np.searchsorted(self.numbers, numbers)
-            found[found == len(self)] = 0
-            mask[found[self.numbers[found] == numbers]] = True
-        return mask
+        for part in wanted.ranges:
+            inside = np.isfinite(column)
+            if part.low is not None:
+                inside &= column > part.low if part.above else column >= part.low
+            if part.high is not None:
+                inside &= column < part.high if part.below else column <= part.high
+            mask |= inside
+        return ~mask if wanted.negated else mask
+
+    def sort(self, rows: Integers, order: str, start: int, count: int) -> Integers:
+        """A stretch of ordered rows; entries without the code that is sorted by come last.
+
+        Args:
+            rows: Rows to order, ascending.
+            order: Code, with ``-`` before it for descending; nothing for the order of row numbers.
+            start: First place of the stretch, from 0.
+            count: Most rows to give.
+        """
+        if not order:
+            return rows[start : start + count]
+        ranks = self._ranks[code(order.lstrip("-")).name][rows].astype(np.int64)
+        if order.startswith("-"):
+            # Ranks from N on belong to entries without a value.
+            ranks = np.where(ranks < len(self), len(self) - 1 - ranks, ranks)
+        end = start + count
+        nearest = np.argpartition(ranks, end)[:end] if end < len(rows) else np.arange(len(rows))
+        return rows[nearest[np.argsort(ranks[nearest])][start:]]
+
+    def find_rows(self, numbers: Integers) -> Integers:
+        """Rows of the entries with these row numbers, -1 for those that searches do not show."""
+        if not len(self):
+            return np.full(len(numbers), -1)
+        rows = np.minimum(np.searchsorted(self.numbers, numbers), len(self) - 1)
+        return np.where(self.numbers[rows] == numbers, rows, -1)
 
 
-def order(database: Database, current: Columns, name: str) -> tuple[Places, Places]:
-    """Positions in the order of a code, and positions of the entries without it."""
-    if name in current.orders:
-        return current.orders[name]
-    if name in current.numeric:
-        values = current.numeric[name]
-        places = np.argsort(values, kind="stable").astype(np.int32)
-        known = int(np.isfinite(values).sum())
-        return places[:known], places[known:]
-    numbers = order_by_text(database, name)
-    found = np.searchsorted(current.numbers, numbers)
-    found[found == len(current)] = 0
-    present = found[current.numbers[found] == numbers] if len(current) else found[:0]
-    rest = np.ones(len(current), dtype=bool)
-    rest[present] = False
-    return present.astype(np.int32), np.flatnonzero(rest).astype(np.int32)
-
-
-def numbers_of(database: Database, selection: sa.Select[Any]) -> Integers:
-    """The row numbers that a selection of ``number`` finds.
-
-    The database joins them to one text: a hundred thousand rows handed over one by one take ten times as long.
-    """
-    matching = selection.subquery()
-    number = sa.cast(matching.c.number, sa.Text)
-    joined = sa.func.group_concat(number) if database.sqlite else sa.func.string_agg(number, ",")
-    return _numbers(database, sa.select(joined).select_from(matching))
-
-
-def order_by_text(database: Database, name: str) -> Integers:
-    """Row numbers of all entries with this code, in its order: the database's own, as in its queries."""
-    column = entries.c[name]
-    if database.sqlite:
-        ordered = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number).subquery()
-        return _numbers(database, sa.select(sa.func.group_concat(ordered.c.number)))
-    text = sa.cast(entries.c.number, sa.Text)
-    joined = sa.func.string_agg(
-        text, sa.dialects.postgresql.aggregate_order_by(sa.literal_column("','"), column, entries.c.number)
-    )
-    return _numbers(database, sa.select(joined).where(column.is_not(None)))
-
-
-def _numbers(database: Database, statement: sa.Select[Any]) -> Integers:
-    with database.read() as connection:
-        text = connection.execute(statement).scalar()
-    return np.fromstring(text, dtype=np.int64, sep=",") if text else np.zeros(0, dtype=np.int64)
+def _categories(column: pl.Series) -> list[str]:
+    dtype: Any = column.dtype
+    return list(dtype.categories)

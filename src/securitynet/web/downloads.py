@@ -25,7 +25,7 @@ _PART = 1000
 _MEASURED = ("name", "value", "low", "high", "measured_by", "source")
 
 
-def records(database: Database, numbers: Integers) -> Iterator[list[dict[str, Any]]]:
+def read_records(database: Database, numbers: Integers) -> Iterator[list[dict[str, Any]]]:
     """Entries with sources and measured values, a thousand at a time, in this order.
 
     They have the form of `securitynet.catalog.export`: the importers read it.
@@ -59,9 +59,15 @@ def records(database: Database, numbers: Integers) -> Iterator[list[dict[str, An
         ]
 
 
-def stream(kind: str, database: Database, numbers: Integers) -> Iterator[bytes]:
-    """A file of this kind, in parts."""
-    return {"csv": _csv, "json": _json, "parquet": _parquet}[kind](records(database, numbers))
+def stream_file(kind: str, database: Database, numbers: Integers) -> Iterator[bytes]:
+    """Write entries as a file, part by part.
+
+    Args:
+        kind: ``csv``, ``json`` or ``parquet``.
+        database: Where the entries are read.
+        numbers: Their row numbers, in the order of the file.
+    """
+    return {"csv": _csv, "json": _json, "parquet": _parquet}[kind](read_records(database, numbers))
 
 
 def _csv(parts: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:

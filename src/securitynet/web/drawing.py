@@ -33,6 +33,14 @@ class Drawing:
     """All that the template draws.
 
     Attributes:
+        width: Of the picture, in pixels, as are all lengths here.
+        height: Of the picture.
+        left: Where the vertical axis is.
+        right: Right end of the plot.
+        top: Upper end of the plot.
+        bottom: Where the horizontal axis is.
+        x_ticks: Marks of the horizontal axis.
+        y_ticks: Marks of the vertical axis.
         shades: SVG paths of the cells of the density, those with the fewest models first; none if all are points.
         dots: A link with a circle for each model that is drawn.
     """
@@ -91,7 +99,7 @@ def _shades(plot: Plot, xs: _Scale, ys: _Scale) -> tuple[str, ...]:
     return tuple("".join(path) for path in paths)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number, short: 0.912, 2016, 11.7M, 1.8G."""
     size = abs(value)
     for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
@@ -107,7 +115,7 @@ def number(value: float) -> str:
 def _title(plot: Plot, point: Point) -> str:
     of = f" · {point.dataset}" if point.dataset else ""
     group = f"\n{point.group}" if point.group and point.group != point.dataset else ""
-    return f"{point.name}{of}{group}\n{plot.x} {number(point.x)}\n{plot.y} {number(point.y)}"
+    return f"{point.name}{of}{group}\n{plot.x} {format_number(point.x)}\n{plot.y} {format_number(point.y)}"
 
 
 class _Scale:
@@ -133,15 +141,15 @@ class _Scale:
         if self._log and span >= 2:
             step = max(1, math.ceil(span / about))
             powers = range(math.ceil(self._low), math.floor(self._high) + 1, step)
-            return [Tick(round(self(10.0**power), 1), number(10.0**power)) for power in powers]
+            return [Tick(round(self(10.0**power), 1), format_number(10.0**power)) for power in powers]
         low, high = (10**self._low, 10**self._high) if self._log else (self._low, self._high)
         rough = (high - low) / about
         base = 10.0 ** math.floor(math.log10(rough))
         step_size = next(base * factor for factor in (1, 2, 5, 10) if base * factor >= rough)
         first = math.ceil(low / step_size)
-        found: list[Tick] = []
-        while first * step_size <= high and len(found) < 20:
+        ticks: list[Tick] = []
+        while first * step_size <= high and len(ticks) < 20:
             value = round(first * step_size, 12)
-            found.append(Tick(round(self(value), 1), number(value)))
+            ticks.append(Tick(round(self(value), 1), format_number(value)))
             first += 1
-        return found
+        return ticks

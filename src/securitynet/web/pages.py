@@ -14,23 +14,21 @@ from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
 from securitynet.web.drawing import draw
-from securitynet.web.plot import colours, fields, plot
+from securitynet.web.loading import describe_loading
+from securitynet.web.plot import list_colours, make_plot
 from securitynet.web.security import REPORT_POLICY
-from securitynet.web.similar import loading, similar
+from securitynet.web.similar import find_similar
 from securitynet.web.site import Site, get_site
 from securitynet.web.state import PER_PAGE, State
-from securitynet.web.studies import Study, studies
+from securitynet.web.studies import Study, list_studies
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-RANGES = ("year", "claimed_accuracy", "parameters")
-SORTS = {
-    "": "as collected",
-    "-claimed_accuracy": "claimed accuracy",
-    "-year": "newest",
-    "year": "oldest",
-    "parameters": "fewest parameters",
-    "-parameters": "most parameters",
-    "name": "name",
+RANGES = tuple(info.name for info in codebook().values() if info.range_filter)
+SORTS = {"": "as collected"} | {
+    sign + info.name: label
+    for info in codebook().values()
+    for sign, label in zip(("", "-"), info.sort_labels, strict=True)
+    if label
 }
 MOST_COMPARED = 6
 _PLOT = ("x", "y", "colour")
@@ -41,20 +39,20 @@ def search(request: Request) -> HTMLResponse:
     """Search."""
     site = get_site(request)
     state = State.read(request.query_params.multi_items(), also=("id",))
-    found, entries = site.search.page(state)
-    last = max(1, -(-found.total // PER_PAGE))
+    matches, entries = site.search.read_page(state)
+    last = max(1, -(-matches.total // PER_PAGE))
     return _page(
         site,
         "search.html",
         here="search",
         state=state,
         entries=entries,
-        accuracy=site.search.accuracies(entries) if entries else {},
-        total=found.total,
-        everything=len(found.columns),
+        accuracy=site.search.read_accuracies(entries) if entries else {},
+        total=matches.total,
+        everything=len(matches.snapshot.columns),
         first=(state.page - 1) * PER_PAGE + 1,
         last=last,
-        facets=site.search.facets(state),
+        facets=matches.snapshot.count_facets(state),
         ranges=RANGES,
         sorts=SORTS,
         chips=_chips(state),
@@ -67,9 +65,9 @@ def search(request: Request) -> HTMLResponse:
 def model(request: Request, identifier: str) -> Response:
     """A model's page."""
     site = get_site(request)
-    current = site.search.columns
+    columns = site.search.snapshot.columns
     with site.search.catalog.database.together():
-        details = found_details(site, identifier)
+        details = load_details(site, identifier)
         entry = details.entry
         if identifier != entry.id:
             return RedirectResponse(f"/models/{entry.id}")
@@ -79,12 +77,12 @@ def model(request: Request, identifier: str) -> Response:
             here="model",
             details=details,
             entry=entry,
-            accuracy=site.search.accuracies([entry])[entry.id],
+            accuracy=site.search.read_accuracies([entry])[entry.id],
             groups=_grouped(details),
-            measured_rows=by_name(details.measured),
-            loading=loading(entry, entry.dataset),
+            measured_rows=group_by_name(details.measured),
+            loading=describe_loading(entry, entry.dataset),
             history=site.search.catalog.history(entry.id),
-            similar=site.search.rows(similar(current, site.search.number_of(entry.id))),
+            similar=site.search.read_rows(find_similar(columns, site.search.read_numbers([entry.id])[entry.id])),
         )
 
 
@@ -94,17 +92,17 @@ def plot_page(request: Request) -> HTMLResponse:
     site = get_site(request)
     given = request.query_params
     state = State.read(given.multi_items(), also=(*_PLOT, "id"))
-    found = plot(site.search, state, *(given.get(name, "") for name in _PLOT))
+    drawn = make_plot(site.search, state, *(given.get(name, "") for name in _PLOT))
     return _page(
         site,
         "plot.html",
         here="plot",
         state=state,
         chips=_chips(state, "/plot", [(name, given[name]) for name in _PLOT if given.get(name)]),
-        plot=found,
-        drawing=draw(found) if found else None,
-        offered=fields(site.search.columns),
-        colours=colours(site.search.columns),
+        plot=drawn,
+        drawing=draw(drawn) if drawn else None,
+        offered=site.search.snapshot.columns.axes,
+        colours=list_colours(site.search.snapshot.columns),
     )
 
 
@@ -117,7 +115,7 @@ def compare(request: Request) -> HTMLResponse:
     chosen = {}
     with site.search.catalog.database.together():
         for identifier in identifiers[:MOST_COMPARED]:
-            details = found_details(site, identifier)
+            details = load_details(site, identifier)
             chosen[details.entry.id] = details
     several = list(chosen.values())
     known = [
@@ -126,7 +124,7 @@ def compare(request: Request) -> HTMLResponse:
         if name not in ("key", "preprocessing") and any(name in d.entry.known() for d in several)
     ]
     rows = [(name, [getattr(d.entry, name) for d in several]) for name in known]
-    measured = [by_name(d.measured) for d in several]
+    measured = [group_by_name(d.measured) for d in several]
     names = list(dict.fromkeys(name for of_model in measured for name in of_model))
     return _page(
         site,
@@ -144,7 +142,7 @@ def compare(request: Request) -> HTMLResponse:
 def study_list(request: Request) -> HTMLResponse:
     """Studies and their reports."""
     site = get_site(request)
-    return _page(site, "studies.html", here="studies", studies=studies(site.roots), roots=len(site.roots))
+    return _page(site, "studies.html", here="studies", studies=list_studies(site.roots), roots=len(site.roots))
 
 
 @router.get("/studies/{number}/report.html")
@@ -163,11 +161,12 @@ def download(request: Request, kind: str) -> Response:
     if kind not in downloads.KINDS:
         raise HTTPException(404, f"There are downloads as {', '.join(downloads.KINDS)}.")
     state = State.read(request.query_params.multi_items(), also=("id", *_PLOT))
-    site.search.query(state)
-    found = site.search.find(state)
-    numbers = site.search.ordered(found, state.sort, 0, found.total)
+    site.search.make_query(state)
+    snapshot = site.search.snapshot
+    matches = snapshot.match(state)
+    numbers = snapshot.sort(matches, state.sort, 0, matches.total)
     return StreamingResponse(
-        downloads.stream(kind, site.search.catalog.database, numbers),
+        downloads.stream_file(kind, site.search.catalog.database, numbers),
         media_type=downloads.KINDS[kind],
         headers={"Content-Disposition": f'attachment; filename="securitynet-catalog.{kind}"'},
     )
@@ -198,7 +197,7 @@ async def favicon(request: Request) -> Response:
     return await static(request, "icon.svg")
 
 
-def found_details(site: Site, identifier: str) -> Details:
+def load_details(site: Site, identifier: str) -> Details:
     """All about one model; an HTTP error 404 if there is none."""
     if "\0" in identifier or len(identifier) > 500:
         raise HTTPException(404, "There is no such model.")
@@ -208,13 +207,13 @@ def found_details(site: Site, identifier: str) -> Details:
         raise HTTPException(404, str(error)) from None
 
 
-def by_name(measured: list[Measured]) -> dict[str, list[Measured]]:
+def group_by_name(measured: list[Measured]) -> dict[str, list[Measured]]:
     """Measured values by name; of each the latest trial's first, then published ones."""
-    found: dict[str, list[Measured]] = {}
+    groups: dict[str, list[Measured]] = {}
     places = sorted(range(len(measured)), key=lambda n: (measured[n].name, measured[n].measured_by != "trial", -n))
     for one in (measured[place] for place in places):
-        found.setdefault(one.name, []).append(one)
-    return found
+        groups.setdefault(one.name, []).append(one)
+    return groups
 
 
 def _page(site: Site, template: str, **values: Any) -> HTMLResponse:
@@ -222,7 +221,7 @@ def _page(site: Site, template: str, **values: Any) -> HTMLResponse:
 
 
 def _study(site: Site, number: int) -> Study:
-    for study in studies(site.roots):
+    for study in list_studies(site.roots):
         if study.number == number:
             return study
     raise HTTPException(404, "There is no such study.")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
 from securitynet.analysis.statistics import Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Codes, Columns, Floats, Integers
-from securitynet.web.search import Found, Search
+from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
+from securitynet.web.search import Matches, Search
 from securitynet.web.state import State
 
 MOST_POINTS = 2000
@@ -31,7 +33,7 @@ OTHER_COLOUR = MOST_COLOURS
 _AT_ONCE = threading.Semaphore(2)
 """Plots that are made at a time: each takes some sixty million bytes for a million models."""
 
-LOGARITHMIC = frozenset({"parameters", "flops", "training_size", "classes"})
+Codes = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,12 @@ class Plot:
     ranks: Estimate | None
 
 
-def fields(columns: Columns) -> dict[str, list[str]]:
-    """What can stand on an axis, by kind: codes of which some entry has a value, and measured names."""
-    codes = [
-        name for name, info in codebook().items() if info.numeric and bool(np.isfinite(columns.numeric[name]).any())
-    ]
-    return {"measured": list(columns.measured), "annotated": codes}
+def list_colours(columns: Columns) -> list[str]:
+    """Codes that can colour a plot: facets of one value an entry."""
+    return [name for name, facet in columns.facets.items() if facet.values and not codebook()[name].several]
 
 
-def colours(columns: Columns) -> list[str]:
-    """What can colour."""
-    return [name for name, facet in columns.facets.items() if facet.owners is None and len(facet.values) > 1]
-
-
-def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
+def make_plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
     """The plot of the models that match; None if nothing can be plotted.
 
     Args:
@@ -106,62 +100,61 @@ def plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "
     Raises:
         UnknownName: If a field is not there.
     """
-    search.query(state)
-    key = (search.columns.change, state.text, tuple(sorted(state.filters.items())), x, y, colour)
-    made: Plot | None = search.plots.get(key, lambda: _made(search, state, x, y, colour))
-    return made
+    search.make_query(state)
+    snapshot = search.snapshot
+    key = (state.text, tuple(sorted(state.filters.items())), x, y, colour)
+    plot: Plot | None = snapshot.plots.get(key, lambda: _plot_matches(search, snapshot.match(state), x, y, colour))
+    return plot
 
 
-def _made(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
-    with _AT_ONCE:
-        return _plot(search, state, x, y, colour)
-
-
-def _plot(search: Search, state: State, x: str, y: str, colour: str) -> Plot | None:
-    found = search.find(state)
-    columns = found.columns
-    offered = [name for names in fields(columns).values() for name in names]
+def _plot_matches(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot | None:
+    columns = matches.snapshot.columns
+    offered = [name for names in columns.axes.values() for name in names]
     if len(offered) < 2:
         return None
     x = _known(x, offered, _default(offered, ("accuracy.test", "claimed_accuracy")))
     y = _known(y, offered, _default([n for n in offered if n != x], ("stealing.accuracy", "parameters", "year")))
     if colour:
-        _known(colour, colours(columns), "")
-    log = tuple(_logarithmic(name, columns, found) for name in (x, y))
-    complete = found.chosen.copy()
-    values = []
+        _known(colour, list_colours(columns), "")
+    with _AT_ONCE:
+        return _build_plot(search, matches, x, y, colour)
+
+
+def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot:
+    columns = matches.snapshot.columns
+    log = (_is_logarithmic(matches, x), _is_logarithmic(matches, y))
+    complete = matches.mask.copy()
     for name, is_log in zip((x, y), log, strict=True):
-        values.append(search.logarithm(columns, name) if is_log else columns.numeric[name])
-        complete &= np.isfinite(values[-1])
-    positions = np.flatnonzero(complete)
-    across, up = (column[positions] for column in values)
-    families = columns.facets["family"].codes[positions]
-    pearson, ranks = _correlations(across, up, families)
-    crowded = len(positions) > MOST_POINTS
-    drawn = np.arange(len(positions))
+        complete &= columns.numeric[name] > 0 if is_log else np.isfinite(columns.numeric[name])
+    rows = np.flatnonzero(complete)
+    raw = [columns.numeric[name][rows] for name in (x, y)]
+    across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
+    pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows])
+    crowded = len(rows) > MOST_POINTS
+    drawn = np.arange(len(rows))
     if crowded:
         drawn = np.sort(np.random.default_rng(0).choice(len(drawn), SAMPLE, replace=False))
-    groups, number = _groups(columns, colour, positions)
-    names = search.names(columns.numbers[positions[drawn]])
+    groups, group = _group_by_colour(columns, colour, rows)
+    numbers = columns.numbers[rows[drawn]].tolist()
+    labels = search.read_names(numbers)
     points = []
-    for place, position in zip(drawn.tolist(), positions[drawn].tolist(), strict=True):
-        known = names.get(int(columns.numbers[position]))
-        if known:
-            index = int(number[place])
-            first, second = float(columns.numeric[x][position]), float(columns.numeric[y][position])
-            points.append(Point(first, second, index, *known, group=groups[index] if groups else ""))
+    for place, number in zip(drawn.tolist(), numbers, strict=True):
+        if number in labels:
+            index = int(group[place])
+            first, second = (float(values[place]) for values in raw)
+            points.append(Point(first, second, index, *labels[number], group=groups[index] if groups else ""))
     extent = (_ends(across), _ends(up))
     return Plot(
         x=x,
         y=y,
         colour=colour,
-        log=(log[0], log[1]),
+        log=log,
         extent=extent,
         density=_density(across, up, extent) if crowded else None,
         points=tuple(points),
         groups=groups,
-        total=len(positions),
-        lacking=found.total - len(positions),
+        total=len(rows),
+        lacking=matches.total - len(rows),
         correlation=pearson,
         ranks=ranks,
     )
@@ -173,14 +166,14 @@ def _ends(values: Floats) -> tuple[float, float]:
 
 def _density(x: Floats, y: Floats, extent: tuple[tuple[float, float], tuple[float, float]]) -> Integers:
     """How many points are in each cell, `CELLS`."""
-    found = np.zeros(CELLS[0] * CELLS[1], dtype=np.int64)
+    counts = np.zeros(CELLS[0] * CELLS[1], dtype=np.int64)
     for part in _blocks(len(x)):
         cells: Integers = np.zeros(1, dtype=np.intp)
         for values, (low, high), count in zip((x[part], y[part]), extent, CELLS, strict=True):
             inside = ((values - low) * (count / ((high - low) or 1))).astype(np.intp)
             cells = cells * count + np.minimum(inside, count - 1)
-        found += np.bincount(cells, minlength=len(found))
-    return found.reshape(CELLS)
+        counts += np.bincount(cells, minlength=len(counts))
+    return counts.reshape(CELLS)
 
 
 def _blocks(count: int) -> Iterator[slice]:
@@ -189,10 +182,15 @@ def _blocks(count: int) -> Iterator[slice]:
         yield slice(first, first + (1 << 16))
 
 
-def clustered_pearson(x: Floats, y: Floats, clusters: Codes | Integers) -> Estimate:
-    """Pearson's r with the interval of a jackknife over clusters, from sums a cluster: quick for a million models.
+def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
+    """Compute Pearson's r and its jackknife interval over clusters from sums per cluster: fast for a million models.
 
-    It is what `securitynet.analysis.statistics.correlation` gives with clusters, without weights a model.
+    The result is that of `securitynet.analysis.statistics.correlation` with clusters.
+
+    Args:
+        x: N, one value per model.
+        y: N, the other value.
+        clusters: N, number of each model's cluster, from 0.
     """
     if not (len(x) and np.ptp(x) > 0 and np.ptp(y) > 0):
         return Estimate(np.nan, np.nan, np.nan, None, len(x), None, "a quantity that does not vary")
@@ -210,9 +208,9 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes | Integers) -> Estim
             return np.asarray((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
 
     count = sums.shape[1]
-    found = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
+    resampled = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
     value = float(pearson(np.ones((1, count)))[0])
-    low, high = np.tanh(found.interval(0.95))
+    low, high = np.tanh(resampled.interval(0.95))
     method = f"Pearson's r, jackknife over {count} families"
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
@@ -230,30 +228,29 @@ def _correlations(x: Floats, y: Floats, families: Codes) -> tuple[Estimate, Esti
     return Estimate(value, float(ends[0]), float(ends[1]), None, len(x), None, "Pearson's r, Fisher's z interval"), None
 
 
-def _groups(columns: Columns, colour: str, positions: Integers) -> tuple[tuple[str, ...], Integers]:
+def _group_by_colour(columns: Columns, colour: str, rows: Integers) -> tuple[tuple[str, ...], Integers]:
     """The most frequent values and the rest as one, and the index of each model's."""
-    if not colour or not len(positions):
-        return (), np.zeros(len(positions), dtype=np.int64)
+    if not colour or not len(rows):
+        return (), np.zeros(len(rows), dtype=np.int64)
     facet = columns.facets[colour]
-    codes = facet.codes[positions]
-    counts = np.bincount(codes, minlength=len(facet.values))
+    codes = facet.codes[rows]
+    counts = np.bincount(codes, minlength=len(facet.values) + 1)
     counts[UNKNOWN] = 0
     most = [int(n) for n in np.argsort(-counts, kind="stable")[:MOST_COLOURS] if counts[n]]
-    lookup = np.full(len(facet.values), OTHER_COLOUR)
+    lookup = np.full(len(counts), OTHER_COLOUR)
     lookup[most] = np.arange(len(most))
-    rest = bool((lookup[codes] == OTHER_COLOUR).any())
-    names = [facet.values[n] for n in most]
+    index = lookup[codes]
+    names = [facet.values[n - 1] for n in most]
     padding = [""] * (MOST_COLOURS - len(names))
-    return (*names, *padding, OTHER if rest else ""), lookup[codes]
+    return (*names, *padding, OTHER if (index == OTHER_COLOUR).any() else ""), index
 
 
-def _logarithmic(name: str, columns: Columns, found: Found) -> bool:
-    if name not in LOGARITHMIC:
+def _is_logarithmic(matches: Matches, name: str) -> bool:
+    """Whether values that may have a logarithmic axis span so much that they need one."""
+    if name not in codebook() or not codebook()[name].log_axis:
         return False
-    values = columns.numeric[name]
-    if found.total < len(columns):
-        values = values[found.chosen]
-    least, most = (float(ends.reduce(values, initial=np.nan)) for ends in (np.fmin, np.fmax))
+    values = matches.snapshot.columns.numeric[name][matches.rows]
+    least, most = (float(end.reduce(values, initial=np.nan)) for end in (np.fmin, np.fmax))
     return least > 0 and most / least > 30
 
 

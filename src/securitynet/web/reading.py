@@ -1,252 +1,225 @@
-"""Reading the catalog's columns from the database, quickly: as text in parts of 10,000 entries.
+"""Reading the catalog's columns and search terms into Polars frames, and the files that the next start maps.
 
-The database joins the rows of a part to one CSV text, which Arrow parses: neither makes a Python object a value (a
-million entries would be thirty million), and both let other threads answer visitors meanwhile.
+The database joins rows to CSV text, which Polars parses: neither makes a Python object a value (a million entries
+would be thirty million), and both let other threads answer visitors meanwhile.
+(The Arrow driver for SQLite was given up: with it a test lost what was written afterwards, probably because it brings
+a second SQLite library into the process, and two of them can drop each other's file locks.)
+
+The frame of columns holds the entries that searches show, in the order of their numbers, and no nulls, so that NumPy
+sees its columns without copying them:
+
+- ``number``, by which the entry's row is found in the database;
+- every code with numbers of which some entry has a value, as Float64, NaN where it is not known;
+- every facet, as Enum, the empty text where it is not known; a code with several values as the JSON text of its list;
+- ``order:CODE``, the rank of an entry in the order of a code, from 0; from N on where it is not known;
+- measured values by name, as Float64, NaN where there is none. Those of a duplicate count for the entry that stands for
+  it, and ours are preferred to published ones.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
+import polars as pl
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import codebook, facet_codes
 from securitynet.catalog.database import Database
 from securitynet.catalog.tables import changes, entries, measurements
-from securitynet.web.columns import UNKNOWN, Codes, Columns, Facet, Floats, Integers
-from securitynet.web.terms import Builder
+from securitynet.files import cache_folder
+from securitynet.web.term_index import build_terms
 
-FACETS = (
-    "dataset", "family", "purpose", "task_type", "architecture_type", "source", "topic_category", "publisher_type",
-    "membership", "venue_type", "countries", "elements", "head", "threat", "license",
-)  # fmt: skip
-_PART = 10_000
-_WAITING = 2
-"""Parts that may be read and not yet parsed: a part is some five million bytes."""
+FEWEST = 50_000
+"""Entries below which reading them is as quick as any file."""
 
-Progress = Callable[[int, int], None]
+_FORM = 5
+_PART = 50_000
+"""Row numbers that are read at a time."""
 
-
-def last_change(connection: Connection) -> int:
-    """Number of the last change of the catalog; 0 if there was none."""
-    return int(connection.execute(sa.select(sa.func.max(changes.c.number))).scalar() or 0)
+_SHOWN = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
 
 
-def read(database: Database, progress: Progress = lambda done, total: None) -> Columns:
-    """Read the columns of all entries, in one transaction.
+@dataclass(frozen=True)
+class Frames:
+    """One state of the catalog as it is read and cached.
 
-    Args:
-        database: Where.
-        progress: Called with how many row numbers are done, and how many there are.
+    Attributes:
+        change: Number of the last change that it holds; 0 if there was none.
+        columns: A row an entry that searches show.
+        terms: A row a search term (`securitynet.web.term_index`).
     """
-    book = codebook()
-    numeric = [name for name, info in book.items() if info.numeric]
-    types = {"number": pa.int64()} | dict.fromkeys(numeric, pa.float64())
-    types |= {name: pa.dictionary(pa.int32(), pa.string()) for name in FACETS} | {"search_text": pa.string()}
-    texts = [sa.cast(entries.c[name], sa.Text) if book[name].several else entries.c[name] for name in FACETS]
-    cells = [entries.c.number, *(entries.c[name] for name in numeric), *map(_quoted, texts), entries.c.search_text]
-    shown = sa.and_(entries.c.duplicate_of.is_(None), entries.c.withdrawn.is_(False))
-    gathered = _Gathered(numeric)
+
+    change: int
+    columns: pl.DataFrame
+    terms: pl.DataFrame
+
+
+def load_frames(database: Database) -> Frames:
+    """Map the frames of the database's present state from the cache folder if they are there, else read them."""
+    change, stem = _state(database)
+    paths = [stem.with_name(f"{stem.name}-{name}.arrow") for name in ("columns", "terms")]
+    if all(path.exists() for path in paths):
+        with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+            return Frames(change, *map(_map, paths))
+    frames = Frames(change, *read_frames(database))
+    # What another process has changed meanwhile is in the frames, or not: they are read again, and not written.
+    if frames.columns.height < FEWEST or _state(database) != (change, stem):
+        return frames
+    with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for old in stem.parent.glob(f"{stem.name.partition('-')[0]}-*.arrow"):  # stays mapped where it is in use
+            old.unlink(missing_ok=True)
+        for path, frame in zip(paths, (frames.columns, frames.terms), strict=True):
+            part = path.with_suffix(f".{os.getpid()}.part")
+            try:
+                frame.write_ipc(part, record_batch_size=frame.height)  # in one piece, so that it can be mapped
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        return Frames(change, *map(_map, paths))
+    return frames
+
+
+def _map(path: Path) -> pl.DataFrame:
+    return pl.scan_ipc(path, glob=False).collect()
+
+
+def last_change(database: Database) -> int:
+    """Number of the last change of the catalog; 0 if there was none."""
     with database.read() as connection:
-        change = last_change(connection)
-        for table in _parts(connection, entries.c.number, cells, types, shown, progress):
-            gathered.add(table)
-        count = gathered.count
-        # The words of what is not shown: a search needs to know that they exist.
-        hidden = {"number": pa.int64(), "search_text": pa.string()}
-        for table in _parts(connection, entries.c.number, [entries.c.number, entries.c.search_text], hidden, ~shown):
-            gathered.terms.add(_column(table, "search_text"))
-        found = gathered.columns(change)
-        assert len(found) == count
-        _add_measured(connection, found)
-    return found
+        return int(connection.execute(sa.select(sa.func.max(changes.c.number))).scalar() or 0)
 
 
-class _Gathered:
-    """The columns as far as they are read."""
-
-    def __init__(self, numeric: list[str]) -> None:
-        self.count = 0
-        self.terms = Builder()
-        self._numbers: list[Integers] = []
-        self._numeric: dict[str, list[Floats | None]] = {name: [] for name in numeric}
-        self._codes: dict[str, list[Codes]] = {name: [] for name in FACETS}
-        self._values: dict[str, dict[str | None, int]] = {name: {None: UNKNOWN} for name in FACETS}
-
-    def add(self, table: pa.Table) -> None:
-        """A part, in the order of numbers."""
-        self._numbers.append(_column(table, "number").to_numpy(zero_copy_only=False))
-        self.count += len(table)
-        for name, parts in self._numeric.items():
-            column = _column(table, name)
-            empty = column.null_count == len(column)
-            parts.append(None if empty else column.to_numpy(zero_copy_only=False).astype(np.float64))
-        for name, codes in self._codes.items():
-            column, known = _column(table, name), self._values[name]
-            # The last one is where missing values (-1) lead.
-            lookup = [known.setdefault(value, len(known)) for value in column.dictionary.to_pylist()] + [UNKNOWN]
-            indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            codes.append(np.array(lookup, dtype=_least(len(known)))[indices])
-        self.terms.add(_column(table, "search_text"))
-
-    def columns(self, change: int) -> Columns:
-        """All that was added."""
-        lengths = [len(part) for part in self._numbers]
-        numeric, present = {}, set()
-        for name in list(self._numeric):
-            parts = self._numeric.pop(name)
-            if all(part is None for part in parts):
-                numeric[name] = np.broadcast_to(np.nan, self.count)  # takes no room
+def read_frames(database: Database) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the columns and the search terms of all entries, in one transaction."""
+    numeric = [name for name, info in codebook().items() if info.numeric]
+    ordered = [name for name, info in codebook().items() if info.ordered]
+    with database.read() as connection:
+        frame = _fetch(connection, _entry_columns(), entries.c.number).sort("number")
+        frame = frame.with_columns(_as_enum(frame[name]) for name in facet_codes())
+        frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in numeric)
+        for name in ordered:
+            rank = f"order:{name}"
+            if name in numeric:
+                frame = frame.with_columns((pl.col(name).rank("ordinal") - 1).alias(rank))
                 continue
-            present.add(name)
-            filled = [np.full(n, np.nan) if part is None else part for part, n in zip(parts, lengths, strict=True)]
-            numeric[name] = np.concatenate(filled)
-        facets = {}
-        for name in FACETS:
-            values = self._values.pop(name)
-            codes = _joined(self._codes.pop(name), np.uint8)
-            several = codebook()[name].several
-            facets[name] = _spread(name, values, codes) if several else Facet(name, _texts(values), codes)
-        terms = self.terms.done()
-        return Columns(change, _joined(self._numbers, np.int64), numeric, facets, terms, known=frozenset(present))
+            # In the database's own order, which depends on its collation; its index has it ready.
+            column = entries.c[name]
+            numbers = sa.select(entries.c.number).where(column.is_not(None)).order_by(column, entries.c.number)
+            places = _fetch(connection, numbers).join(frame, on="number", how="semi", maintain_order="left")
+            frame = frame.join(places.with_row_index(rank), on="number", how="left", maintain_order="left")
+        frame = _with_measured(frame, _fetch(connection, _measured_values(), measurements.c.number).sort("order"))
+        texts = sa.select(entries.c.number, entries.c.search_text)
+        terms = build_terms(_read_parts(connection, texts, entries.c.number))
+    after_all = pl.len() + pl.int_range(pl.len())
+    frame = frame.with_columns(pl.col(f"order:{name}").fill_null(after_all).cast(pl.UInt32) for name in ordered)
+    frame = frame.drop(name for name in numeric if frame[name].is_null().all())
+    return frame.with_columns(pl.col(pl.Float64).fill_null(np.nan)).rechunk(), terms
 
 
-def _parts(
-    connection: Connection,
-    number: sa.Column[int],
-    cells: list[sa.ColumnElement[Any]],
-    types: dict[str, pa.DataType],
-    where: sa.ColumnElement[bool],
-    progress: Progress = lambda done, total: None,
-) -> Iterator[pa.Table]:
-    """Rows in the order of their numbers, as tables; the next part is read while one is parsed."""
-    sqlite = connection.dialect.name == "sqlite"
-    pattern = ",".join(["%s"] * len(cells))
-    line = (sa.func.printf if sqlite else sa.func.format)(pattern, *(_cell(cell, sqlite) for cell in cells))
-    last = int(connection.execute(sa.select(sa.func.max(number))).scalar() or 0)
-
-    def statement(first: int) -> sa.Select[Any]:
-        rows = sa.select(number.label("n"), line.label("line")).where(where, number > first, number <= first + _PART)
-        ordered = rows.order_by(number).subquery()
-        if sqlite:
-            return sa.select(sa.func.group_concat(ordered.c.line, "\n"))
-        newline: Any = sa.dialects.postgresql.aggregate_order_by(sa.literal_column(r"E'\n'"), ordered.c.n)
-        return sa.select(sa.func.string_agg(ordered.c.line, newline))
-
-    with ThreadPoolExecutor(1) as parser:
-        waiting: list[Future[pa.Table]] = []
-        for first in range(0, last, _PART):
-            text = connection.execute(statement(first)).scalar()
-            if text:
-                waiting.append(parser.submit(_parsed, text, types))
-            while len(waiting) >= _WAITING:
-                yield waiting.pop(0).result()
-            progress(min(first + _PART, last), last)
-        for future in waiting:
-            yield future.result()
+def _entry_columns() -> sa.Select[Any]:
+    numeric = [entries.c[name] for name, info in codebook().items() if info.numeric]
+    facets = [sa.cast(entries.c[name], sa.Text).label(name) for name in facet_codes()]
+    return sa.select(entries.c.number, *numeric, *facets).where(_SHOWN)
 
 
-def _cell(cell: sa.ColumnElement[Any], sqlite: bool) -> sa.ColumnElement[Any]:
-    if sqlite and isinstance(cell.type, sa.Float):
-        # As many digits as tell every number from its neighbours.
-        return sa.case((cell.is_(None), sa.literal_column("''")), else_=sa.func.printf("%!.17g", cell))
-    return sa.func.coalesce(cell, sa.literal_column("''")) if sqlite else cell
-
-
-def _quoted(cell: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """A text as CSV has it, so that an empty one is told from a missing one, and commas do no harm."""
-    mark: sa.ColumnElement[Any] = sa.literal_column("'\"'")
-    return mark.op("||")(sa.func.replace(cell, mark, sa.literal_column("'\"\"'"))).op("||")(mark)
-
-
-def _parsed(text: str, types: dict[str, pa.DataType]) -> pa.Table:
-    raw = text.encode()
-    return pyarrow.csv.read_csv(
-        pa.py_buffer(raw),
-        # In one block: what holds a line break must not be cut in two.
-        read_options=pyarrow.csv.ReadOptions(column_names=list(types), use_threads=False, block_size=len(raw) + 1),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
-        ),
+def _measured_values() -> sa.Select[Any]:
+    stands = entries.alias("stands")
+    number = sa.func.coalesce(stands.c.number, entries.c.number).label("number")
+    # Ours after published ones, later ones after earlier ones: the last one counts.
+    order = (measurements.c.number + sa.case((measurements.c.measured_by == "trial", 1 << 50), else_=0)).label("order")
+    return (
+        sa.select(number, measurements.c.name, measurements.c.value, order)
+        .join(entries, entries.c.number == measurements.c.entry)
+        .outerjoin(stands, stands.c.id == entries.c.duplicate_of)
+        .where(measurements.c.ended.is_(None))
     )
 
 
-def _column(table: pa.Table, name: str) -> Any:
-    """A column as one array (a table of one part can hold it as several)."""
-    column = table.column(name).unify_dictionaries().combine_chunks()
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def _as_enum(texts: pl.Series) -> pl.Series:
+    """Texts (or JSON lists of texts) as an Enum whose first category is the empty text, for what is not known."""
+    texts = texts.cast(pl.String)
+    known = sorted(text for text in texts.unique() if text and text not in ("[]", "null"))
+    return texts.cast(pl.Enum(["", *known]), strict=False).fill_null("")
 
 
-def _texts(known: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple("" if value is None else value for value in known)
+def _with_measured(frame: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    values = values.filter(
+        pl.col("number").is_in(frame["number"].implode()), ~pl.col("name").cast(pl.String).is_in(frame.columns)
+    )
+    if values.is_empty():
+        return frame
+    values = values.unique(["number", "name"], keep="last", maintain_order=True)
+    wide = values.pivot("name", index="number", values="value")
+    # The most frequent first.
+    names = sorted(wide.columns[1:], key=lambda name: (wide[name].null_count(), name))
+    return frame.join(wide.select("number", *names), on="number", how="left", maintain_order="left")
 
 
-def _joined(parts: list[Any], kind: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
+def _fetch(connection: Connection, statement: sa.Select[Any], key: sa.Column[Any] | None = None) -> pl.DataFrame:
+    """The rows of a statement; texts as Categorical, which holds each only once. `_read_parts` has the arguments."""
+    parts = _read_parts(connection, statement, key)
+    return pl.concat([part.with_columns(pl.col(pl.String).cast(pl.Categorical)) for part in parts])
 
 
-def _least(count: int) -> type[np.unsignedinteger]:
-    """The smallest numbers that tell so many values apart."""
-    return np.uint8 if count <= 1 << 8 else np.uint16 if count <= 1 << 16 else np.uint32
+def _read_parts(
+    connection: Connection, statement: sa.Select[Any], key: sa.Column[Any] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The rows of a statement, part by part; the first part has none.
+
+    Args:
+        connection: In one transaction.
+        statement: Of numbers and texts.
+        key: By ranges of which it is read in parts.
+    """
+    types = {sa.Text: pl.String, sa.Float: pl.Float64}
+    schema = {column.name: types.get(type(column.type), pl.Int64) for column in statement.selected_columns}
+    yield pl.DataFrame(schema=schema)
+    parts = [statement]
+    if key is not None:
+        last = int(connection.execute(sa.select(sa.func.max(key))).scalar() or 0)
+        parts = [statement.where(key > first, key <= first + _PART) for first in range(0, last, _PART)]
+    for part in parts:
+        text = _as_csv(connection, part)
+        if text:
+            yield pl.read_csv(text, has_header=False, schema=schema, quote_char="'")
 
 
-def _spread(name: str, forms: Iterable[str | None], codes: Codes) -> Facet:
-    """A facet of several values from the numbers of whole lists (JSON): a million of them take few forms."""
-    known: dict[Any, int] = {None: UNKNOWN}
-    lists = [
-        np.array([known.setdefault(item, len(known)) for item in (json.loads(form) if form else ()) or ()] or [UNKNOWN])
-        for form in forms
-    ]
-    lengths = np.array([len(items) for items in lists])
-    repeats = lengths[codes]
-    owners = np.repeat(np.arange(len(codes), dtype=np.int32), repeats)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    flat = np.concatenate(lists).astype(_least(len(known)))
-    return Facet(name, _texts(known), flat[np.repeat(starts[codes], repeats) + within], owners)
+def _as_csv(connection: Connection, statement: sa.Select[Any]) -> bytes:
+    """Rows as CSV with texts in single quotation marks; what is not known is empty."""
+    if connection.dialect.name == "sqlite":
+        rows = statement.subquery()
+        plain = (sa.Integer, sa.BigInteger)
+        cells = [
+            sa.func.coalesce(cell if isinstance(cell.type, plain) else sa.func.nullif(sa.func.quote(cell), "NULL"), "")
+            for cell in rows.c
+        ]
+        line = sa.func.printf(",".join(["%s"] * len(cells)), *cells)
+        return str(connection.execute(sa.select(sa.func.group_concat(line, "\n"))).scalar() or "").encode()
+    compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})
+    texts = [f'"{column.name}"' for column in statement.selected_columns if isinstance(column.type, sa.Text)]
+    options = "FORMAT csv, QUOTE ''''" + (f", FORCE_QUOTE ({', '.join(texts)})" if texts else "")
+    cursor: Any = connection.connection.cursor()
+    with cursor.copy(f"COPY ({compiled}) TO STDOUT ({options})") as copy:
+        return b"".join(copy)
 
 
-def _add_measured(connection: Connection, found: Columns) -> None:
-    """Measured values as columns; a duplicate's count for the entry that stands for it, ours before published ones."""
-    twin = entries.alias("twin")
-    linked = sa.select(twin.c.number, entries.c.number).join(entries, entries.c.id == twin.c.duplicate_of)
-    pairs = np.array(sorted(map(tuple, connection.execute(linked))), dtype=np.int64).reshape(-1, 2)
-    cells = [measurements.c.entry, _quoted(measurements.c.name), measurements.c.value]
-    types = {"entry": pa.int64(), "name": pa.dictionary(pa.int32(), pa.string()), "value": pa.float64()}
-    values: dict[str, Floats] = {}
-    for own in (False, True):  # a later value takes an earlier one's place
-        by = measurements.c.measured_by
-        current = sa.and_(measurements.c.ended.is_(None), by == "trial" if own else by != "trial")
-        for table in _parts(connection, measurements.c.number, cells, types, current):
-            owners = _column(table, "entry").to_numpy(zero_copy_only=False)
-            owners = _replaced(owners, pairs)
-            places = np.minimum(np.searchsorted(found.numbers, owners), max(len(found) - 1, 0))
-            inside = found.numbers[places] == owners if len(found) else np.zeros(len(owners), dtype=bool)
-            names = _column(table, "name")
-            codes = names.indices.to_numpy(zero_copy_only=False)
-            numbers = _column(table, "value").to_numpy(zero_copy_only=False)
-            for code, name in enumerate(names.dictionary.to_pylist()):
-                here = inside & (codes == code)
-                if here.any():
-                    values.setdefault(name, np.full(len(found), np.nan))[places[here]] = numbers[here]
-    names_found = sorted(values, key=lambda name: (-int(np.isfinite(values[name]).sum()), name))
-    found.measured = tuple(names_found)
-    found.numeric |= {name: values[name] for name in names_found}
-    found.known |= values.keys()
-
-
-def _replaced(owners: Integers, pairs: Integers) -> Integers:
-    """Row numbers, each represented one by that of the entry that stands for it."""
-    if not len(pairs):
-        return owners
-    at = np.minimum(np.searchsorted(pairs[:, 0], owners), len(pairs) - 1)
-    return np.where(pairs[at, 0] == owners, pairs[at, 1], owners)
+def _state(database: Database) -> tuple[int, Path]:
+    """Number of the last change, and how the files of this state of this database begin."""
+    address = database.engine.url.render_as_string(hide_password=False)
+    count = sa.select(sa.func.count()).select_from(changes).scalar_subquery()
+    with database.read() as connection:
+        row = connection.execute(sa.select(changes, count).order_by(changes.c.number.desc()).limit(1)).first()
+    # The columns too: a column that was added must be read.
+    state = json.dumps([_FORM, address, list(row or ()), list(codebook()), facet_codes()])
+    names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in (address, state)]
+    return int(row[0]) if row else 0, cache_folder() / "web" / f"{names[0][:16]}-{names[1]}"

@@ -1,4 +1,4 @@
-"""Who may read the page: the host that is asked for, the token, and what the browser may load.
+"""Who may read the page: the host name of a request, the token, and what the browser may load.
 
 A page on this machine's own address can still be read by a stranger's website, if that site's name is made to point
 here (DNS rebinding). So the name in a request must be one of this server's.
@@ -38,14 +38,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class AccessControl:
     """Checks each request before any page sees it, and adds the headers that bind the browser.
 
     Args:
-        app: What to guard.
-        token: What a visitor must show; None on loopback.
-        names: Names under which the server may be asked for; None if any (with a token, whose cookie a stranger's
-            name does not get).
+        app: The application behind it.
+        token: Token that a visitor must send; None on loopback.
+        names: Host names that requests may carry; None for any, which is safe with a token only (its cookie is not
+            sent to a stranger's name).
     """
 
     def __init__(self, app: ASGIApp, token: str | None, names: frozenset[str] | None) -> None:

@@ -29,6 +29,6 @@ class Site:
 
 
 def get_site(request: Request) -> Site:
-    """What the pages need."""
+    """The site of the application that received a request."""
     site: Site = request.app.state.site
     return site

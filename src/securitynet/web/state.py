@@ -63,7 +63,7 @@ class State:
             elif name == "sort":
                 sort = value
             elif name == "page":
-                page = whole(value, "page", 1, MOST_PAGE)
+                page = parse_whole(value, "page", 1, MOST_PAGE)
             elif name.endswith(_RANGE_ENDS):
                 stem, _, end = name.rpartition(".")
                 ends.setdefault(code(stem).name, {})[end] = _number(value, stem)
@@ -78,10 +78,10 @@ class State:
 
     def pairs(self) -> list[tuple[str, str]]:
         """The parameters again, without those that say nothing."""
-        found = [("q", self.text)] if self.text else []
-        found += [(name, value) for name, values in self.filters.items() for value in values]
-        found += [("sort", self.sort)] if self.sort else []
-        return found + ([("page", str(self.page))] if self.page > 1 else [])
+        parameters = [("q", self.text)] if self.text else []
+        parameters += [(name, value) for name, values in self.filters.items() for value in values]
+        parameters += [("sort", self.sort)] if self.sort else []
+        return parameters + ([("page", str(self.page))] if self.page > 1 else [])
 
     def address(self, path: str = "/", also: Pairs = ()) -> str:
         """A local address with this state."""
@@ -103,8 +103,14 @@ class State:
         return "", ""
 
 
-def whole(text: str, name: str, least: int, most: int) -> int:
-    """A whole number in a range.
+def parse_whole(text: str, name: str, least: int, most: int) -> int:
+    """Read a whole number.
+
+    Args:
+        text: What was given.
+        name: What to call it in an error.
+        least: Smallest number allowed.
+        most: Largest number allowed.
 
     Raises:
         ConfigurationError: If it is none.

@@ -31,7 +31,7 @@ class Study:
     written: str
 
 
-def studies(roots: tuple[Path, ...]) -> list[Study]:
+def list_studies(roots: tuple[Path, ...]) -> list[Study]:
     """The studies in some folders: a folder itself, or those directly in it."""
     folders: dict[Path, None] = {}
     for root in roots:

@@ -129,7 +129,7 @@ def test_the_trial_is_about_these_weights(stolen, tmp_path):
     stated = {**attack.model_dump(mode="json")["surrogates"][0], "weights": str(other)}
     with pytest.raises(ConfigurationError, match="checksum"):
         FgsmTransfer(surrogates=stated)
-    with pytest.raises(ConfigurationError, match="does not exist"):
+    with pytest.raises(ConfigurationError, match="There is no file"):
         FgsmTransfer(surrogates={"model": "arch:simple-cnn", "weights": str(tmp_path / "absent.pth")})
 
 

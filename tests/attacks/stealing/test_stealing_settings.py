@@ -51,7 +51,7 @@ def test_ml_doctors_surrogate_has_the_targets_own_architecture(digit_target, all
     attack = MLDoctorSurrogate()
     assert attack.blueprint(digit_target, None) == ("simple-cnn", None, ())
     unknown = Target(digit_target.backend)
-    unknown.backend = type("Elsewhere", (), {"reference": "onnx:model.onnx", "interface": None})()
+    unknown.backend = type("Elsewhere", (), {"reference": "onnx:model.onnx", "interface": None, "architecture": None})()
     architecture, _, notes = attack.blueprint(unknown, None)
     assert architecture == "simple-cnn" and "not known" in notes[0]
     output = steal(digit_target, all_data, attack=MLDoctorSurrogate, architecture="own")
@@ -184,7 +184,7 @@ def test_bad_data_is_refused_before_anything_is_asked(sealed, all_data, digits):
         steal(sealed, public, ELSEWHERE)
     with pytest.raises(UnknownName, match="architecture"):
         steal(sealed, all_data, architecture="resnet19")
-    with pytest.raises(ConfigurationError, match="no network"):
+    with pytest.raises(ConfigurationError, match="not a network"):
         steal(sealed, all_data, architecture="onnx:model.onnx")
     recorded = dataclasses.replace(all_data, dataset=dataclasses.replace(digits, images=None))
     with pytest.raises(ConfigurationError, match="no images"):

@@ -139,8 +139,8 @@ def test_hub_repository(hub):
 
 
 def test_hub_repositories_that_are_not_loaded(hub, tmp_path):
-    hub("a/transformer", config__json='{"model_type": "vit", "auto_map": {"AutoModel": "evil.Model"}}')
-    with pytest.raises(ModelError, match="transformers"):
+    hub("a/transformer", config__json='{"model_type": "vit", "quantization_config": {"bits": 4}}')
+    with pytest.raises(ModelError, match="quantised"):
         load_target("hf:a/transformer")
     hub("a/unknown", config__json=config(architecture="not_of_timm"))
     with pytest.raises(ModelError, match="never run"):

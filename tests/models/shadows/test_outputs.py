@@ -201,7 +201,7 @@ def test_training_is_the_targets_where_it_is_known(target):
     assert len(seeds) == 4
     reference = "timm:resnet18.a1_in1k"
     foreign = Target(ModuleBackend(torch.nn.Linear(2, 2), reference=reference, checksum="", example_shape=None))
-    assert "not one of ours" in resolve_training(ShadowTraining(), foreign, None).assumptions[0]
+    assert "not known" in resolve_training(ShadowTraining(), foreign, None).assumptions[0]
     chosen = resolve_training(ShadowTraining(architecture="vgg11", recipe={"epochs": 7}), foreign, None)
     assert (chosen.architecture, chosen.recipe.epochs, chosen.recipe.momentum) == ("vgg11", 7, 0.9)
     with pytest.raises(UnknownName):

@@ -96,7 +96,7 @@ def test_another_librarys_network_is_trained_from_fresh_weights(digits, tmp_path
     loaded = load_target("timm:test_resnet", weights=first.weights, dataset=digits, device="cpu")
     images = digits.batch(np.arange(20))
     assert torch.allclose(loaded.posteriors(images), first.target.posteriors(images), atol=1e-5)
-    with pytest.raises(ConfigurationError, match="no network"):
+    with pytest.raises(ConfigurationError, match="not a network"):
         obtain_model(spec(digits, architecture="http://127.0.0.1/predict"), kind="x", device="cpu")
 
 

@@ -229,7 +229,7 @@ def test_settings_of_split_and_seed_are_used(tmp_path):
         ({"architecture": "simple-cn"}, UnknownName, "simple-cnn"),
         ({"defense": "dp-sgd"}, ConfigurationError, "not passed"),
         ({"out": "model.pth"}, ModelError, "safetensors"),
-        ({"device": "cuda:99"}, ConfigurationError, "not there"),
+        ({"device": "cuda:99"}, ConfigurationError, "does not exist"),
         ({"image_size": 4}, ModelError, "too small"),
         ({"patience": 1, "validation_share": 0.001}, ConfigurationError, "cannot be held out"),
         ({"learning_rate": 1e30}, ModelError, "diverged"),

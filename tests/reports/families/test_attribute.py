@@ -44,15 +44,19 @@ def test_sentences_and_labels(documents):
     document, done = documents
     said = verdict.sentences(document)
     assert len(said) == 3
-    best = [sentence for sentence in said if "so the model reveals more than the class" in sentence]
+    best = [sentence for sentence in said if "more than the class reveals" in sentence]
     assert any("“slant”" in sentence for sentence in best)
     (coin,) = [sentence for sentence in said if "“coin”" in sentence]
     assert "not distinguishable from no gain" in coin
     kind = words.kind("attribute.embedding-mlp@shadow.slant.gain")
     assert (kind.label, kind.unit, kind.chance) == ("slant: gain over class and majority", "points", 0.0)
     gains = [done[f"attribute.embedding-mlp@{known}.slant.gain"] for known in ("partial", "shadow")]
-    shown = words.numbers(max(gains, key=lambda gain: gain.low)).value
-    assert any(shown in sentence for sentence in best)  # the attack that gains most speaks
+    shown = [words.numbers(one).value for one in gains]
+    assert any(value in sentence for value in shown for sentence in best)
+    # Slant shows in the pixels: random weights find it as well, and the model is not blamed.
+    assert all("Random weights of the same architecture give a gain of" in sentence for sentence in said)
+    (slant,) = [sentence for sentence in said if "“slant”" in sentence]
+    assert "it is not shown that training this network made the attribute easier to infer" in slant
 
 
 def test_the_page_shows_them(documents):
@@ -67,7 +71,7 @@ def gain(name, low, value, high):
 
 
 def test_words_follow_the_interval():
-    assert describe_gain(gain("g", 0.01, 0.1, 0.2)).startswith("so the model reveals")
+    assert describe_gain(gain("g", 0.01, 0.1, 0.2)) == "more than the class reveals"
     assert describe_gain(gain("g", -0.01, 0.1, 0.2)) == "not distinguishable from no gain"
     assert describe_gain(gain("g", -0.3, -0.2, -0.1)).startswith("so the attack does worse")
 

@@ -90,7 +90,7 @@ name = ["gradient-norm", "lira-offline", "correctness"]
     ("text", "told"),
     [
         ('[[attacks]]\nname = "correctness"', "no targets"),
-        ('[[models]]\nreference = "timm:x"', "nothing to do"),
+        ('[[models]]\nreference = "timm:x"', "nothing to run"),
         ('[[models]]\nreference = "timm:x"\nquery = "y"\n[[attacks]]\nname = "correctness"', "one of"),
         ('[[models]]\nreference = "timm:x"\nlr = 1\n[[attacks]]\nname = "correctness"', "no setting lr"),
         ('[[models]]\nreference = "timm:x"\n[[attacks]]\nname = "corectness"', "Did you mean correctness"),

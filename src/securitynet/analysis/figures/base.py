@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import altair as alt
 import pandas
 
 from securitynet.analysis import frames
+from securitynet.analysis.figures.blind import describe_blind_baseline
 from securitynet.analysis.frames import Quantity
 from securitynet.errors import ConfigurationError
 
@@ -47,7 +48,8 @@ class Figure:
         draw: Makes it from a wide frame (`frames.wide` of the quantities), the tidy one, and the figure.
         restrict: Column -> values of the paper's figure, applied where the data has any of them.
         optional: Names of quantities that it can be drawn without.
-        options: For ``draw``.
+        options: For ``draw``; and ``membership``, whether it shows membership inference without naming it among its
+            quantities.
         check: Returns what a frame lacks besides quantities, in words.
     """
 
@@ -83,7 +85,10 @@ class Figure:
         if lacking:
             raise MissingData(self.name, lacking)
         restricted = self.restricted(tidy)
-        return self.draw(frames.wide(restricted, dict(self.quantities)), restricted, self)
+        drawn = self.draw(frames.wide(restricted, dict(self.quantities)), restricted, self)
+        membership = bool(self.options.get("membership"))
+        said = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
+        return replace(drawn, caption=drawn.caption + said)
 
     def restricted(self, tidy: pandas.DataFrame) -> pandas.DataFrame:
         """The rows that the paper's figure is about, where there are any such and they have what is needed."""

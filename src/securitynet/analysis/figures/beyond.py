@@ -85,9 +85,10 @@ FIGURES = [
     Figure("budget-curves", "Agreement by query budget", "new", {}, budgets.draw_curves,
            check=budgets.lacking),
     Figure("roc-bands", "ROC curves of membership attacks over all targets", "new", {}, roc_bands.draw,
-           check=roc_bands.lacking),
+           check=roc_bands.lacking, options={"membership": True}),
     Figure("accuracy-under-attack", "Accuracy under attack", "new", {}, evasion.draw, check=evasion.lacking),
     Figure("utility-against-risk", "Utility against membership risk", "new",
            {"target": q.TARGET_ACCURACY, "risk": q.STRONGEST_MEMBERSHIP}, frontier.draw),
-    Figure("risk-heat-map", "Risks of models", "new", {}, heat_map.draw, check=heat_map.lacking),
+    Figure("risk-heat-map", "Risks of models", "new", {}, heat_map.draw, check=heat_map.lacking,
+           options={"membership": True}),
 ]  # fmt: skip

@@ -25,8 +25,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """A scatter plot.
 
     The first quantity is on the horizontal axis, and each further one has a panel of its own, unless ``pairs`` names
-    the (x, y) of each panel. Options besides: ``colour``, a column (``dataset`` by default), and ``diagonal``, whether
-    a line of equality is drawn.
+    the (x, y) of each panel. Options besides: ``untested``, names of quantities whose correlations are shown and not
+    tested; ``colour``, a column (``dataset`` by default); and ``diagonal``, whether a line of equality is drawn.
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
@@ -50,7 +50,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     for x_name, y_name in pairs:
         x, y = figure.quantities[x_name], figure.quantities[y_name]
         rows = data[data[x_name].notna() & data[y_name].notna()]
-        estimates += correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
+        made = correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
+        # An identity, or a control, is no hypothesis: it is shown, and does not count among those tested together.
+        estimates += [{**row, "p": None} for row in made] if y_name in figure.options.get("untested", ()) else made
         diagonal = bool(figure.options.get("diagonal"))
         size = SMALL if len(pairs) > 1 else (WIDTH, HEIGHT)
         panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=size))

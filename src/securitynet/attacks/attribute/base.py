@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +35,8 @@ class Inferred:
         baseline: Values predicted from the class and the majority alone, N int64.
         labels: Their classes, N int64.
         notes: Notes for the reader of the measurements.
+        random: Predictions of the same attack from embeddings of R networks with random weights, R×N int64; R may be 0.
+        pixels: Its predictions from pixels, N int64; None if that was not tried.
     """
 
     name: str
@@ -45,6 +47,17 @@ class Inferred:
     baseline: NDArray[np.int64]
     labels: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    random: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    pixels: NDArray[np.int64] | None = None
+
+    def without(self, records: NDArray[np.int64]) -> Inferred:
+        """The same without some of the records, unless none would be left."""
+        rest = ~np.isin(self.indices, records)
+        if rest.all() or not rest.any():
+            return self
+        by_record = {name: getattr(self, name)[rest] for name in _COLUMNS}
+        random = self.random[:, rest] if len(self.random) else self.random
+        return replace(self, **by_record, random=random, pixels=None if self.pixels is None else self.pixels[rest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +70,7 @@ class InferredAttributes(Output):
 
     attributes: tuple[Inferred, ...]
 
-    headline: ClassVar[tuple[str, ...]] = ("gain", "accuracy")
+    headline: ClassVar[tuple[str, ...]] = ("gain", "gain-over-random", "accuracy")
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -67,6 +80,9 @@ class InferredAttributes(Output):
                 arrays[f"{number}.{name}"] = getattr(one, name)
             arrays[f"{number}.values"] = np.asarray(one.values, dtype=np.str_)
             arrays[f"{number}.notes"] = np.asarray(one.notes, dtype=np.str_)
+            arrays[f"{number}.random"] = one.random
+            if one.pixels is not None:
+                arrays[f"{number}.pixels"] = one.pixels
         return arrays
 
     @classmethod
@@ -79,16 +95,26 @@ class InferredAttributes(Output):
                     tuple(map(str, arrays[f"{number}.values"])),
                     **{column: arrays[f"{number}.{column}"] for column in _COLUMNS},
                     notes=tuple(map(str, arrays[f"{number}.notes"])),
+                    random=arrays.get(f"{number}.random", np.empty((0, 0), dtype=np.int64)),
+                    pixels=arrays.get(f"{number}.pixels"),
                 )
                 for number, name in enumerate(arrays["names"])
             )
         )
+
+    @override
+    def without(self, records: NDArray[np.int64]) -> InferredAttributes:
+        """See `Output.without`."""
+        return InferredAttributes(tuple(one.without(records) for one in self.attributes))
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the metrics of `securitynet.metrics.attribute`, prefixed with the name of each attribute."""
         measurements = []
         for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
             measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
+            measured += metrics.compare_with_controls(
+                one.truth, one.predicted, one.baseline, random=one.random, pixels=one.pixels, level=level
+            )
             measurements += [measurement.renamed(name).with_notes(*one.notes) for measurement in measured]
         return measurements
 

@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from securitynet.attacks.attribute._random_network import embed_randomly, take_pixels
 from securitynet.attacks.attribute.base import (
     Inferred,
     InferredAttributes,
@@ -28,7 +29,7 @@ from securitynet.attacks.attribute.base import (
 )
 from securitynet.attacks.base import Attack
 from securitynet.datasets.base import Attribute
-from securitynet.errors import ConfigurationError, SplitError
+from securitynet.errors import ConfigurationError, SecurityNetError, SplitError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -43,6 +44,11 @@ _FOLDS = 5
 _HELD_BACK = 1000
 """Number of records to hold back, fold by fold, for the weight of the networks; all records if there are fewer."""
 
+RANDOM_NETWORKS = 3
+"""Networks with random weights that the target is compared with."""
+
+_TOGETHER_BYTES = 1 << 29
+
 _HEAVIEST = 4.0
 _CHI_SQUARE = 2.706
 """The 90% quantile of the chi-square distribution with one degree of freedom: a one-sided test at 5%."""
@@ -55,7 +61,8 @@ class EmbeddingMLP(Attack):
     decision, the network's posterior is combined with the frequencies of the values among the records that the
     adversary knows. Its weight is the one that works best on records held back from training (`_weight`), so that a
     network that merely memorised its records is ignored. Records without annotation (-1) are neither used for training
-    nor evaluated.
+    nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random weights,
+    and on pixels: what it gains there is not due to the target's training.
 
     Attributes:
         attributes: Attributes to infer; by default all of the dataset. On the command line: ``slant+thickness``.
@@ -107,13 +114,60 @@ class EmbeddingMLP(Attack):
         everyone = np.unique(np.concatenate([part for task in tasks for part in (task.learned, task.judged)]))
         target.require(Access.WHITE_BOX, "embeddings")
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
-        scale = _Scale(embeddings.values[np.isin(everyone, np.concatenate([task.learned for task in tasks]))])
-        inputs = scale(embeddings.values)
-        inferred: dict[str, _Inferred] = {}
+        embedded_randomly, reason = self._embed_randomly(target, data, everyone, context)
+        features = [embeddings.values, *embedded_randomly]
+        if sum(values.nbytes for values in features) <= _TOGETHER_BYTES:  # takes little longer than one alone
+            own, *random = self._infer(tasks, everyone, features, context)
+        else:
+            own, *random = [self._infer(tasks, everyone, [values], context)[0] for values in features]
+        (pixels,) = self._infer(tasks, everyone, [take_pixels(data.dataset, everyone)], context)
+        notes = () if reason is None else (reason,)
+        return InferredAttributes(
+            tuple(
+                self._inferred(task, own[task.name], [one[task.name] for one in random], pixels[task.name], data, notes)
+                for task in tasks
+            )
+        )
+
+    def _infer(
+        self,
+        tasks: Sequence[_Task],
+        everyone: NDArray[np.int64],
+        features: Sequence[NDArray[np.float32]],
+        context: Context,
+    ) -> list[dict[str, _Inferred]]:
+        """Infer each attribute, by its name, from each of several kinds of features of all records."""
+        learned = np.isin(everyone, np.concatenate([task.learned for task in tasks]))
+        inputs = [_Scale(values[learned])(values) for values in features]
+        inferred: list[dict[str, _Inferred]] = [{} for _ in inputs]
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
-            inferred.update(self._learn(group, everyone, inputs, context))
-        return InferredAttributes(tuple(self._inferred(task, inferred[task.name], data) for task in tasks))
+            for whole, part in zip(inferred, self._learn(group, everyone, inputs, context), strict=True):
+                whole.update(part)
+        return inferred
+
+    def _embed_randomly(
+        self, target: Target, data: TrialData, everyone: NDArray[np.int64], context: Context
+    ) -> tuple[list[NDArray[np.float32]], str | None]:
+        """Embeddings by each random network, and why there are none, if there are none."""
+        found = []
+        for number in range(RANDOM_NETWORKS):
+            try:
+                embeddings = embed_randomly(
+                    target,
+                    data.dataset,
+                    everyone,
+                    layer=self.layer,
+                    seed=derived_seed(context.seed, "attribute control", number),
+                    cache=context.cache,
+                    progress=context.progress,
+                )
+            except SecurityNetError as error:  # the target's own embeddings are there: they are what is evaluated
+                return [], f"There is no comparison with random weights: {error.message}"
+            if embeddings is None:
+                return [], "There is no comparison with random weights: the target's network cannot be copied."
+            found.append(embeddings)
+        return found, None
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """List the attributes with their records, and check them before anything is computed."""
@@ -141,29 +195,42 @@ class EmbeddingMLP(Attack):
         return [_Task(t.name, t.attribute, t.learned, t.judged, left_out) for t in tasks]
 
     def _learn(
-        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: torch.Tensor, context: Context
-    ) -> dict[str, _Inferred]:
-        """Train the networks; return posteriors of the values for the evaluated records, by attribute."""
+        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: Sequence[torch.Tensor], context: Context
+    ) -> list[dict[str, _Inferred]]:
+        """Train the networks; return posteriors of the values by attribute, for each kind of inputs."""
         size = len(tasks[0].attribute.names)
+        # The same networks learn from each kind of inputs: what differs is what they see.
         trainings = [training for task in tasks for training in self._trainings(task, context.seed)]
-        networks = [_network(inputs.shape[1], self.neurons, size, training.seed) for training in trainings]
-        labels = [torch.from_numpy(training.task.attribute.values[training.records]) for training in trainings]
+        jobs = [(training, kind) for kind in range(len(inputs)) for training in trainings]
+        networks = [_network(inputs[kind].shape[1], self.neurons, size, job.seed) for job, kind in jobs]
+        labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job, _ in jobs]
         train_together(
             networks,
-            [(inputs,)] * len(trainings),
+            [(inputs[kind],) for _, kind in jobs],
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
-            seeds=[training.seed for training in trainings],
+            seeds=[job.seed for job, _ in jobs],
             weights=[_balancing(values) for values in labels] if self.balanced else None,
-            rows=[_rows(everyone, training.records) for training in trainings],
+            rows=[_rows(everyone, job.records) for job, _ in jobs],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
         )
-        made = list(zip(trainings, networks, strict=True))
+        made = [[(j, net) for (j, of), net in zip(jobs, networks, strict=True) if of == k] for k in range(len(inputs))]
+        return [self._decide(tasks, everyone, values, part) for values, part in zip(inputs, made, strict=True)]
+
+    def _decide(
+        self,
+        tasks: Sequence[_Task],
+        everyone: NDArray[np.int64],
+        inputs: torch.Tensor,
+        made: Sequence[tuple[_Training, nn.Module]],
+    ) -> dict[str, _Inferred]:
+        """Predict the evaluated records of each attribute with trained networks, weighted by what they are worth."""
         inferred = {}
         for task in tasks:
-            mine = [(training, network) for training, network in made if training.task is task]
+            size = len(task.attribute.names)
+            mine = [(job, network) for job, network in made if job.task is task]
             counts = np.bincount(task.attribute.values[task.learned], minlength=size)
             with np.errstate(divide="ignore"):
                 frequent = np.log(counts / counts.sum())  # a value that no known record has is never predicted
@@ -195,7 +262,15 @@ class EmbeddingMLP(Attack):
             )
         return trainings
 
-    def _inferred(self, task: _Task, inferred: _Inferred, data: TrialData) -> Inferred:
+    def _inferred(
+        self,
+        task: _Task,
+        inferred: _Inferred,
+        random: Sequence[_Inferred],
+        pixels: _Inferred,
+        data: TrialData,
+        notes: tuple[str, ...],
+    ) -> Inferred:
         values, labels = task.attribute.values, data.dataset.labels
         baseline = label_majority(values[task.learned], labels[task.learned], labels[task.judged])
         return Inferred(
@@ -203,10 +278,12 @@ class EmbeddingMLP(Attack):
             task.attribute.names,
             task.judged,
             values[task.judged],
-            np.asarray(inferred.posteriors.argmax(axis=1), dtype=np.int64),
+            inferred.values(),
             baseline,
             labels[task.judged],
-            (*task.notes, *task.unknown_values(), *inferred.notes()),
+            (*task.notes, *task.unknown_values(), *inferred.notes(), *notes),
+            np.stack([one.values() for one in random]) if random else np.empty((0, 0), dtype=np.int64),
+            pixels.values(),
         )
 
 
@@ -252,6 +329,10 @@ class _Inferred:
 
     weight: float
     posteriors: NDArray[np.float64]
+
+    def values(self) -> NDArray[np.int64]:
+        """The likeliest value of each record, N."""
+        return np.asarray(self.posteriors.argmax(axis=1), dtype=np.int64)
 
     def notes(self) -> tuple[str, ...]:
         """Return a note if the network was ignored."""

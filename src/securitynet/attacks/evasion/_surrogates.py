@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from typing_extensions import override
 
+from securitynet.attacks._given_models import GivenModel
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.files import file_checksum
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.randomness import derived_seed
-from securitynet.records import Access, Auxiliary, Record, ThreatModel
+from securitynet.records import Access, Auxiliary, ThreatModel
 
 STORE = "surrogates"
 """Cache folder of trained surrogates, shared with model stealing."""
 
 
-class GivenSurrogate(Record):
-    """A model that the adversary already has, such as a public or a stolen one.
+class GivenSurrogate(GivenModel):
+    """A model to make examples on, in place of one that is trained."""
 
-    Attributes:
-        model: Reference, such as ``arch:resnet18``; a plain string instead of a table is taken as the reference.
-        weights: File of the weights; None for those of the library.
-        checksum: SHA-256 of that file; it is filled in, so that the trial's id depends on the weights.
-        normalize: Normalisation, as for a target.
-        input_size: Input size, as for a target.
-        head: Kind of output, as for a target.
-    """
-
-    model: str
-    weights: Path | None = None
-    checksum: str | None = None
-    normalize: str | None = None
-    input_size: int | None = Field(default=None, ge=1)
-    head: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, values: Any) -> Any:
-        if isinstance(values, str):
-            values = {"model": values}
-        if isinstance(values, dict) and values.get("weights") is not None:
-            path = Path(values["weights"])
-            if not path.is_file():
-                raise ConfigurationError(f"The weights file {path} of a surrogate does not exist.")
-            checksum = file_checksum(path)
-            if values.get("checksum") not in (None, checksum):
-                raise ConfigurationError(f"The weights in {path} do not match the stated checksum.")
-            return {**values, "checksum": checksum}
-        return values
-
+    @override
     def load(self, data: TrialData, device: str) -> Target:
         """Load the model with white-box access.
 
@@ -66,15 +32,7 @@ class GivenSurrogate(Record):
             ModelError: If it cannot be found or read.
             TargetError: If its classes differ from those of the dataset.
         """
-        surrogate = load_target(
-            self.model,
-            weights=self.weights,
-            dataset=data.dataset,
-            normalize=self.normalize,
-            input_size=self.input_size,
-            head=self.head,
-            device=device,
-        )
+        surrogate = super().load(data, device)
         if not surrogate.access.covers(Access.WHITE_BOX):
             raise ConfigurationError(
                 f"{self.model} gives outputs only; making examples requires its gradients.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -121,6 +121,20 @@ class MembershipScores(Output):
             arrays.get("correct"),
             arrays.get("margin"),
         )
+
+    @override
+    def without(self, records: NDArray[np.int64]) -> MembershipScores:
+        """See `Output.without`; all records remain where a group would have none to be judged on."""
+        rest = ~np.isin(self.indices, records)
+        judged = rest & self.held_out
+        if rest.all() or not (judged & self.is_member).any() or not (judged & ~self.is_member).any():
+            return self
+        by_record: dict[str, Any] = {
+            name: None if (values := getattr(self, name)) is None else values[rest]
+            for name in ("indices", "scores", "is_member", "held_out", "labels", "correct", "margin")
+        }
+        threshold = self.threshold[rest] if isinstance(self.threshold, np.ndarray) else self.threshold
+        return replace(self, **by_record, threshold=threshold)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute AUC, balanced accuracy, advantage, TPR at each FPR and epsilon; see `metrics.membership.measure`."""

@@ -13,12 +13,13 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership._reference import OFFLINE, Evidence, ReferenceAttack
+from securitynet.attacks.membership._given_references import ReferenceModelAttack
+from securitynet.attacks.membership._reference import OFFLINE, Evidence
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
 
 
-class ReferenceCalibration(ReferenceAttack):
+class ReferenceCalibration(ReferenceModelAttack):
     """The score is the mean loss under shadow models trained on other data minus the loss under the target."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)

@@ -15,11 +15,12 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership._reference import ONLINE, Evidence, ReferenceAttack
+from securitynet.attacks.membership._given_references import ReferenceModelAttack
+from securitynet.attacks.membership._reference import ONLINE, Evidence
 from securitynet.records import ThreatModel
 
 
-class RMIA(ReferenceAttack):
+class RMIA(ReferenceModelAttack):
     """The score is the share of known non-members whose ratio is exceeded by the factor gamma."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)

@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
+from securitynet.attacks.membership._given_references import ReferenceModelAttack
 from securitynet.attacks.membership._reference import (
     OFFLINE,
     Evidence,
-    ReferenceAttack,
     StandInTarget,
     best_setting,
 )
@@ -28,7 +28,7 @@ A_VALUES = tuple(number / 10 for number in range(11))
 UNTUNED_A = 1.0
 
 
-class RMIAOffline(ReferenceAttack):
+class RMIAOffline(ReferenceModelAttack):
     """The score is the share of the shadow data whose ratio is exceeded by the factor gamma.
 
     The population is the shadow data, with which the target is queried as well. For its records z, Pr(z) is the mean

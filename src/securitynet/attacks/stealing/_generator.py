@@ -19,11 +19,11 @@ from torch.nn import functional
 
 from securitynet.attacks.stealing._interface import completed
 from securitynet.devices import deterministic_kernels, resolve_device
-from securitynet.models.architectures.factory import build
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
+from securitynet.models.training.trainable import build_architecture
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Queries
 
@@ -169,7 +169,7 @@ class Searcher:
     def _make_students(self, classes: int) -> None:
         channels, size, _ = self.shape
         torch.manual_seed(derived_seed(self.seed, "students"))
-        made = [build(self.search.student, classes, channels, size) for _ in range(2)]
+        made = [build_architecture(self.search.student, classes, channels, size) for _ in range(2)]
         self.students = nn.ModuleList(made).to(self.device)
         rate = self.search.learning_rate
         self.learn = torch.optim.Adam(self.students.parameters(), rate)

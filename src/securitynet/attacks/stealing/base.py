@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.stealing import _interface, _judging
+from securitynet.attacks.stealing._overlap import leave_out_queried
 from securitynet.attacks.stealing._pool import Pool
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -21,13 +22,14 @@ from securitynet.methods.base import Gallery, Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import stealing
-from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE
-from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images, fresh_network, qualified
+from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE, find_own_architecture
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images, fresh_network
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.trainable import find_architecture
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, Measurement, ThreatModel
 
@@ -70,7 +72,7 @@ class StolenModels(Output):
     """Predictions of B surrogates, one per query budget, on N records that no surrogate was trained on.
 
     Attributes:
-        indices: The records, N int64: the split's non-members.
+        indices: The records, N int64: the split's non-members that were not queried.
         labels: True classes, N int64.
         target: The target's predictions, N int64.
         budgets: Queries that each surrogate was trained on, ascending, B int64.
@@ -83,6 +85,8 @@ class StolenModels(Output):
         fooled: Whether the target misclassifies adversarial examples made on each surrogate, B×M; M may be 0.
         fooled_by_noise: Whether it misclassifies the same records under noise of that size, M.
         asked: Examples of generated query images, R×Q×C×H×W uint8; empty for attacks that generate none.
+        queried: Non-members that are left out because they were queried: with the same pixels, and with nearly the
+            same, 2 int64.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("agreement", "accuracy")
@@ -100,11 +104,13 @@ class StolenModels(Output):
     fooled: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
     fooled_by_noise: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
     asked: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 1, 1, 1), dtype=np.uint8))
+    queried: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
+            "queried": self.queried,
             **{name: np.asarray(getattr(self, name), dtype=np.str_) for name in ("saved", "architecture", "notes")},
         }
 
@@ -116,7 +122,17 @@ class StolenModels(Output):
             saved=tuple(map(str, arrays["saved"])),
             architecture=str(arrays["architecture"]),
             notes=tuple(map(str, arrays["notes"])),
+            queried=arrays.get("queried", np.zeros(2, dtype=np.int64)),
         )
+
+    @override
+    def without(self, records: NDArray[np.int64]) -> StolenModels:
+        """See `Output.without`; the records of ``fooled`` stay."""
+        rest = ~np.isin(self.indices, records)
+        if rest.all() or not rest.any():
+            return self
+        by_record = {name: getattr(self, name)[..., rest] for name in _BY_RECORD}
+        return replace(self, **by_record)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the metrics of `securitynet.metrics.stealing` for the largest budget.
@@ -125,6 +141,8 @@ class StolenModels(Output):
         """
         last = len(self.budgets) - 1
         measurements = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
+        if self.queried.any():
+            measurements.append(stealing.queried_share(self.queried, len(self.indices), level=level))
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
@@ -171,6 +189,8 @@ class StolenModels(Output):
         return (queries + storage, *self.notes)
 
 
+_BY_RECORD = ("indices", "labels", "target", "surrogate", "confidence", "distances")
+
 _ARRAYS = (
     "indices",
     "labels",
@@ -201,8 +221,8 @@ class StealingAttack(Attack):
 
     architecture: str = Field(
         default="resnet18",
-        description="Of the surrogate: a name from `list architectures`, a reference (timm:resnet18), or own: the "
-        "target's, where it is known.",
+        description="Of the surrogate: a name from `list architectures`, a reference (timm:resnet18, "
+        "python:FILE:FACTORY), or own: the target's, where it is known.",
     )
     recipe: dict[str, int | float | str | None] = Field(
         default_factory=dict, description="Fields of the training recipe to change (recipe.epochs=10)."
@@ -312,15 +332,13 @@ class StealingAttack(Attack):
             UnknownName: If there is no such architecture.
         """
         if self.architecture != OWN:
-            return _plain(qualified(self.architecture)), None, ()
-        scheme, _, name = target.without_interface().reference.partition(":")
-        if trained is not None:
-            return trained.architecture, None, ()
-        if scheme not in ("arch", "timm", "torchvision", "pytorchcv"):
+            return find_architecture(self.architecture).reference, None, ()
+        own = find_own_architecture(target, trained)
+        if own is None:
             note = f"The target's architecture is not known; the surrogate is {FALLBACK_ARCHITECTURE}."
             return FALLBACK_ARCHITECTURE, None, (note,)
-        size = target.preprocessing.input_size
-        return _plain(f"{scheme}:{name}"), None if size is None else size[0], ()
+        size = target.preprocessing.input_size if trained is None else None
+        return own.reference, None if size is None else size[0], ()
 
     def _judge(
         self,
@@ -333,7 +351,8 @@ class StealingAttack(Attack):
         architecture: str,
         notes: tuple[str, ...],
     ) -> StolenModels:
-        judged = data.splits.non_members
+        unseen = leave_out_queried(data.dataset, data.splits.non_members, (queried.dataset, queried.indices))
+        judged = unseen.records
         view = _judging.auditors_view(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
@@ -350,11 +369,12 @@ class StealingAttack(Attack):
             np.stack([confidence for _, confidence, _ in judgements]),
             np.stack([distances for _, _, distances in judgements]),
             tuple("" if m.weights is None else f"{STORE}/{m.key}/{m.weights.name}" for m in models),
-            architecture,
+            find_architecture(architecture).name,
             (*notes, *queried.notes),
             fooled,
             by_noise,
             self.pictures(queried),
+            unseen.counts,
         )
 
 
@@ -400,7 +420,3 @@ def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str |
             "The seed of surrogates is derived from the seed of the attack, and the version is fixed."
         )
     return change_recipe(protocol, changes, purpose="surrogates")
-
-
-def _plain(reference: str) -> str:
-    return reference.removeprefix("arch:")

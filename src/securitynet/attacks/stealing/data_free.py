@@ -19,9 +19,9 @@ from securitynet.attacks.stealing.base import QueryResult, StealingAttack
 from securitynet.files import stable_hash
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.trainable import find_architecture
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 DEFAULT_QUERIES = 20_000
@@ -49,11 +49,11 @@ class DataFreeStealing(StealingAttack):
 
     @override
     def query_images(self, target: Target, data: TrialData, context: Context) -> QueryResult:
-        student = ARCHITECTURES.resolve(self.students).name
+        student = find_architecture(self.students)
         search = GeneratorSettings(
             max(self.budgets, default=DEFAULT_QUERIES),
             self.batch,
-            student,
+            student.reference,
             self.student_steps,
             self.generator_steps,
             self.balance,
@@ -68,6 +68,7 @@ class DataFreeStealing(StealingAttack):
                 "shape": list(shape),
                 "search": vars(search),
                 "seed": context.seed,
+                **({"students": student.version} if student.version else {}),
             }
         )
         folder = None if context.cache is None else context.cache / "made-up" / fingerprint

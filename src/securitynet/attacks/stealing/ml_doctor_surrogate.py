@@ -26,5 +26,5 @@ class MLDoctorSurrogate(PlainStealing):
     architecture: str = Field(
         default=OWN,
         description="Of the surrogate: own (the target's, where it is known), a name from `list architectures`, or a "
-        "reference (timm:resnet18).",
+        "reference (timm:resnet18, python:FILE:FACTORY).",
     )

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from securitynet.catalog.store import Item
 from securitynet.errors import SecurityNetError
 
@@ -73,7 +75,7 @@ class LibraryCollector(Collector):
             NotInstalled: If the library is not installed.
         """
 
+    @override
     def pages(self, cursor: Any) -> Iterator[tuple[list[Item], Any]]:
-        """See `Collector.pages`: there is one part."""
-        del cursor  # nothing to go on from
+        del cursor  # There is one part only.
         yield list(self.collect()), None

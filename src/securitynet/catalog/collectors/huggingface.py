@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 from pydantic import ValidationError
+from typing_extensions import override
 
 from securitynet.catalog.collectors.base import Collector
 from securitynet.catalog.known import completed, dataset_facts, security_codes
@@ -70,8 +71,9 @@ class HuggingFaceCollector(Collector):
         for items, _ in self.pages(None):
             yield from items
 
+    @override
     def pages(self, cursor: Any) -> Iterator[tuple[list[Item], Any]]:
-        """See `Collector.pages`. The mark holds ``next`` (address), ``newest`` and ``since`` (times of change)."""
+        # The mark holds ``next`` (an address), ``newest`` and ``since`` (times of change).
         mark = {"next": None, "newest": None, "since": None} | (cursor or {})
         taken = 0
         with httpx.Client(timeout=30, follow_redirects=True) as client:

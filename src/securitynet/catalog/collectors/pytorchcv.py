@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from securitynet.catalog.collectors.base import LibraryCollector, NotInstalled
 from securitynet.catalog.collectors.facts import known_facts
 from securitynet.catalog.known import completed
@@ -25,8 +27,8 @@ class PytorchcvCollector(LibraryCollector):
 
     library = "pytorchcv"
 
+    @override
     def collect(self) -> Iterator[Item]:
-        """See `LibraryCollector.collect`."""
         self.version()
         with self._table().open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):

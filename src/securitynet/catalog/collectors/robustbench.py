@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from securitynet.catalog.collectors.base import LibraryCollector, NotInstalled
 from securitynet.catalog.known import completed, family_codes
 from securitynet.catalog.store import Item
@@ -24,8 +26,8 @@ class RobustbenchCollector(LibraryCollector):
     # Its package pins versions of others that it needs to run, not to be read.
     install = "pip install --no-deps robustbench"
 
+    @override
     def collect(self) -> Iterator[Item]:
-        """See `LibraryCollector.collect`."""
         self.version()
         spec = importlib.util.find_spec("robustbench")
         zoo = Path(str(spec.origin)).parent / "model_zoo" if spec and spec.origin else None
@@ -128,8 +130,8 @@ def _numbers(model: ast.expr) -> list[str]:
     for node in ast.walk(model):
         if isinstance(node, ast.Call):
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-            found = [keywords[name] for name in ("depth", "width", "widen_factor") if name in keywords] or node.args
-            numbers = [str(item.value) for item in found if isinstance(item, ast.Constant) and type(item.value) is int]
+            given = [keywords[name] for name in ("depth", "width", "widen_factor") if name in keywords] or node.args
+            numbers = [str(item.value) for item in given if isinstance(item, ast.Constant) and type(item.value) is int]
             if numbers:
                 return numbers[:2]
     return []

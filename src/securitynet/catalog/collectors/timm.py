@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+from typing_extensions import override
+
 from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.collectors.facts import known_facts
 from securitynet.catalog.known import DATASETS, SECURITY, completed, dataset_facts, security_codes
@@ -40,8 +42,8 @@ class TimmCollector(LibraryCollector):
 
     library = "timm"
 
+    @override
     def collect(self) -> Iterator[Item]:
-        """See `LibraryCollector.collect`."""
         self.version()
         # By name, so that the catalog does not depend on torch: only collecting from timm does.
         cure = importlib.import_module("securitynet.torchvision_cure")
@@ -119,10 +121,10 @@ def training_data(tag: str) -> tuple[str | None, tuple[str, ...]]:
     text = tag
     for phrase, alias in _PHRASES.items():
         text = text.replace(phrase, alias)
-    found = [facts.name for word in text.split("_") if (facts := dataset_facts(word)) and len(word) > 2]
-    if not found:
+    datasets = [facts.name for word in text.split("_") if (facts := dataset_facts(word)) and len(word) > 2]
+    if not datasets:
         return None, ()
-    return found[-1], tuple(name for name in dict.fromkeys(found[:-1]) if name != found[-1])
+    return datasets[-1], tuple(name for name in dict.fromkeys(datasets[:-1]) if name != datasets[-1])
 
 
 def _task(config: Any) -> tuple[str, str]:

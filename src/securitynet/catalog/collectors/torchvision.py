@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+from typing_extensions import override
+
 from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.collectors.facts import known_facts
 from securitynet.catalog.known import completed
@@ -18,8 +20,8 @@ class TorchvisionCollector(LibraryCollector):
 
     library = "torchvision"
 
+    @override
     def collect(self) -> Iterator[Item]:
-        """See `LibraryCollector.collect`."""
         self.version()
         # By name, so that the catalog does not depend on torch: only collecting from torchvision does.
         cure = importlib.import_module("securitynet.torchvision_cure")

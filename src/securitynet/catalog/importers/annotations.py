@@ -33,7 +33,7 @@ def read_annotations(path: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
             f"{path.name} has no column `entry`.", hint="Its first line names the columns: entry, and codes."
         )
     names = {column: code(column).name for column in header if column not in ("entry", "coder")}
-    found: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
+    by_coder: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
     for line, cells in lines[1:]:
         if not any(cell.strip() for cell in cells):
             continue
@@ -42,5 +42,5 @@ def read_annotations(path: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
         row = dict(zip(header, cells, strict=True))
         coder = row.get("coder", "").strip() or path.stem
         values = {name: row[column] for column, name in names.items() if row[column].strip()}
-        found[coder].append((row["entry"], values))
-    return dict(found)
+        by_coder[coder].append((row["entry"], values))
+    return dict(by_coder)

@@ -55,7 +55,7 @@ def read_markdown(text: str, source: str) -> Table:
     """
     table = Table(source)
     repeats: Counter[tuple[str, str, str]] = Counter()
-    found = 0
+    tables = 0
     for heading, header, rows in _tables(text.splitlines()):
         columns = set(header)
         if not header:
@@ -63,15 +63,15 @@ def read_markdown(text: str, source: str) -> Table:
             table.problems += [Problem(line, "a row outside of any table") for line, _ in rows]
         elif "Model Name" in columns:
             _require(columns, _MODEL_COLUMNS | {"Test Accuracy"}, heading)
-            found += 1
+            tables += 1
             for line, cells in rows:
                 _row(table, line, header, cells, lambda values: _model(values, repeats))
         elif columns >= {"Title", "Weights"}:
             _require(columns, _PAPER_COLUMNS - {"Note"}, heading)
-            found += 1
+            tables += 1
             for line, cells in rows:
                 _row(table, line, header, cells, _paper)
-    if not found:
+    if not tables:
         raise TableError(
             f"{source.removeprefix('import:')} holds no table of models or papers.",
             hint="A table has a heading row with 'Model Name' or 'Title', and a row of dashes below it.",

@@ -110,10 +110,15 @@ def _table(rows: Iterable[_Row], source: str) -> Table:
 
 
 def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, ...]] | None = None) -> Item:
-    """An entry from a mapping of codes to values (or texts); unknown columns are refused.
+    """Read an entry from a mapping of codes to values (or texts).
 
     ``key`` may be missing: it is then made of source, name and dataset. ``measured:NAME`` columns, and a list
     ``measurements`` of objects, become measured values.
+
+    Args:
+        row: Code -> value; unknown columns are refused.
+        source: Where the entry comes from, unless the row says.
+        repeats: How often each source, name and dataset has occurred so far; counted on, so that keys differ.
     """
     _check_columns(row)
     codes: dict[str, Any] = {}

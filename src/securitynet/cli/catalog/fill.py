@@ -241,7 +241,7 @@ def agreement(
                 new = library.annotate(catalog, coder, rows)
                 console.stderr.print(f"{path.name}: {new} new values by {coder}", markup=False)
         units = library.read_units(catalog)
-        found = library.agreement(units)
+        agreements = library.agreement(units)
         open_ = library.disagreements(units)
         changed = None
         if resolve or decide:
@@ -249,7 +249,7 @@ def agreement(
     if json:
         console.print_json(
             {
-                "agreement": [plain(item) for item in found],
+                "agreement": [plain(item) for item in agreements],
                 "disagreements": [plain(item) for item in open_],
                 "entries_changed": changed,
             }
@@ -257,7 +257,7 @@ def agreement(
         return
     columns = ("code", "coders", "units", "percent", "cohen", "fleiss", "krippendorff")
     print_table(
-        columns, [[a.code, len(a.coders), a.units, a.percent, a.cohen, a.fleiss, a.krippendorff] for a in found]
+        columns, [[a.code, len(a.coders), a.units, a.percent, a.cohen, a.fleiss, a.krippendorff] for a in agreements]
     )
     if show_disagreements or changed is not None:
         listed = []

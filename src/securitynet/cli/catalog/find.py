@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.catalog.codebook import as_json, as_markdown, codebook
+from securitynet.catalog.codebook import as_json, as_markdown, codebook, overview_codes
 from securitynet.cli import console
 from securitynet.cli.catalog.options import (
     Db,
@@ -22,8 +22,6 @@ from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from securitynet.catalog.catalog import Catalog
-
-_COLUMNS = ("id", "name", "source", "dataset", "family", "year", "claimed_accuracy", "parameters")
 
 app = typer.Typer()
 
@@ -72,7 +70,8 @@ def search(
 
         typer.echo(as_csv([{**record, "measurements": []} for record in records]), nl=False)
     else:
-        print_table(_COLUMNS, [[record.get(name) for name in _COLUMNS] for record in records])
+        columns = ("id", *overview_codes())
+        print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
         console.stderr.print(f"More: --after {page.after}", soft_wrap=True)
 
@@ -156,18 +155,18 @@ def stats(
     from securitynet.catalog.stats import FIGURE_1, statistics
 
     with open_catalog(db) as catalog:
-        found = statistics(catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes)))
+        stats = statistics(catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes)))
     if json:
-        counts = {name: table.to_dict("records") for name, table in found.counts.items()}
-        console.print_json({"total": found.total, "purposes": found.purposes, "tasks": found.tasks, "counts": counts,
-                            "distinct": found.distinct, "known": found.known})  # fmt: skip
+        counts = {name: table.to_dict("records") for name, table in stats.counts.items()}
+        console.print_json({"total": stats.total, "purposes": stats.purposes, "tasks": stats.tasks, "counts": counts,
+                            "distinct": stats.distinct, "known": stats.known})  # fmt: skip
         return
-    purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in found.purposes.items())
-    console.stdout.print(f"{headline(found.total, found.tasks)}; {purposes or 'none'}", soft_wrap=True)
+    purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in stats.purposes.items())
+    console.stdout.print(f"{headline(stats.total, stats.tasks)}; {purposes or 'none'}", soft_wrap=True)
     for name, heading in FIGURE_1.items():
-        table = found.counts[name]
+        table = stats.counts[name]
         console.stdout.print(
-            f"\n[bold]{heading}[/]: {found.distinct[name]} distinct, known for {found.known[name]:.1%}"
+            f"\n[bold]{heading}[/]: {stats.distinct[name]} distinct, known for {stats.known[name]:.1%}"
         )
         shown = table if name == "year" else table.head(top)
         print_table(tuple(map(str, table.columns)), shown.to_numpy().tolist())

@@ -62,34 +62,35 @@ def select(
     filters = {} if any_model else {"reference": "any", "head": "classifier", "task_type": "classification"}
     with open_catalog(db) as catalog:
         table = catalog.to_frame(catalog.query(text, filters={**filters, **codes}))
-    found = choose(table, count, seed=seed, facets=tuple(facet) if facet else FACETS)
+    selection = choose(table, count, seed=seed, facets=tuple(facet) if facet else FACETS)
     if out is not None:
         with atomic_write(out) as stream:
-            stream.write(found.as_toml().encode())
+            stream.write(selection.as_toml().encode())
     if json:
         names = ["id", "reference", "name", "dataset", "family"]
-        models = json_.loads(found.chosen[names].to_json(orient="records"))
+        models = json_.loads(selection.chosen[names].to_json(orient="records"))
         console.print_json(
             {
                 "models": models,
-                "objective": found.objective,
-                "covered": found.covered,
-                "missing": found.missing,
-                "unknown": found.unknown,
-                "candidates": found.candidates,
-                "seed": found.seed,
+                "objective": selection.objective,
+                "covered": selection.covered,
+                "missing": selection.missing,
+                "unknown": selection.unknown,
+                "candidates": selection.candidates,
+                "seed": selection.seed,
             }
         )
         return
     if out is None:
-        typer.echo(found.as_toml())
+        typer.echo(selection.as_toml())
     console.stderr.print(
-        f"{len(found.chosen)} of {found.candidates:,} candidates, coverage {found.objective:.3f}, seed {seed}"
+        f"{len(selection.chosen)} of {selection.candidates:,} candidates, coverage {selection.objective:.3f}, "
+        f"seed {seed}"
     )
-    for name, covered in found.covered.items():
-        missing = found.missing[name]
+    for name, covered in selection.covered.items():
+        missing = selection.missing[name]
         rest = f"; not covered: {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}" if missing else ""
-        unknown = f"; unknown for {found.unknown[name]}" if found.unknown[name] else ""
+        unknown = f"; unknown for {selection.unknown[name]}" if selection.unknown[name] else ""
         console.stderr.print(
             f"  {name}: {len(covered)} of {len(covered) + len(missing)}{rest}{unknown}", markup=False, soft_wrap=True
         )
@@ -112,12 +113,12 @@ def compare(
     from securitynet.catalog.compare import compare as run
 
     with open_catalog(db) as catalog:
-        found = run(catalog.to_frame(catalog.query(filters=codes)), any_architecture=any_architecture)
+        comparisons = run(catalog.to_frame(catalog.query(filters=codes)), any_architecture=any_architecture)
     if json:
-        console.print_json([plain(item) for item in found])
+        console.print_json([plain(item) for item in comparisons])
         return
     rows = []
-    for item in found:
+    for item in comparisons:
         for measure, groups in (("test accuracy", item.accuracy), ("overfitting", item.overfitting)):
             rows += [
                 [item.dataset, measure, purpose, g.n, g.mean, g.std, g.low, g.high] for purpose, g in groups.items()
@@ -149,16 +150,16 @@ def validate(
 
     with open_catalog(db) as catalog:
         query = catalog.query(" ".join(text or ()), filters=codes, duplicates=True)
-        found = list(run(catalog.database, query, online=online))
-    errors = sum(finding.severity == "error" for finding in found)
+        findings = list(run(catalog.database, query, online=online))
+    errors = sum(finding.severity == "error" for finding in findings)
     if json:
-        console.print_json([plain(finding) for finding in found])
+        console.print_json([plain(finding) for finding in findings])
     else:
-        for finding in found:
+        for finding in findings:
             console.stdout.print(
                 f"{finding.severity}: {finding.entry}: {finding.code}: {finding.message}", markup=False, soft_wrap=True
             )
-        console.stderr.print(f"{errors} errors, {len(found) - errors} warnings")
+        console.stderr.print(f"{errors} errors, {len(findings) - errors} warnings")
     raise typer.Exit(1 if errors else 0)
 
 

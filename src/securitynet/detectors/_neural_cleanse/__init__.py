@@ -1,1 +1,1 @@
-"""What Neural Cleanse alone needs."""
+"""The parts of the detector Neural Cleanse."""

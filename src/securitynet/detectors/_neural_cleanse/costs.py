@@ -1,9 +1,26 @@
 """The schedule of Neural Cleanse's weight on the mask's norm, for many labels at once (Wang et al., 2019, V-A).
 
-The weight starts at 0. When a label's trigger has worked for ``patience`` epochs in a row, it is set to its first
-value; from then on it is multiplied after as many epochs of success in a row, and divided (by the multiplier to the
-power 1.5) after as many of failure. What counts when, and which counters are reset by what, follows the authors'
-program.
+The loss of a label is cross-entropy + weight × norm. The smallest norm with which the trigger still works is not known
+beforehand, and neither is the weight that leads to it, so the schedule searches for that weight while it optimises:
+
+1. **Weight 0.** The trigger is optimised for success alone; it may cover the whole image. Once it has worked for
+   ``patience`` epochs in a row, the weight gets its first value.
+2. **Up.** After every ``patience`` epochs of success in a row the weight is multiplied by ``multiplier``: the trigger
+   has room to shrink.
+3. **Down.** After every ``patience`` epochs of failure in a row it is divided by ``multiplier`` to the power 1.5: the
+   pressure was too high, and the trigger has to recover.
+
+So the weight oscillates around the boundary between success and failure, with an exponent that is a multiple of 1 on
+the way up and of 1.5 on the way down: it does not return to the same values, which makes the search finer than the
+multiplier. With ``initial`` = 0.001, ``multiplier`` = 2 and ``patience`` = 5, a trigger that always works gets the
+weight 0.001 after 5 epochs, 0.002 after 4 more, then 0.004 after 5 more, ...; five failures in a row at 0.016 lead to
+0.016 / 2^1.5 = 0.0057.
+
+The best trigger of a label is the one with the smallest norm among all epochs in which it worked, at whatever weight.
+With ``stop_patience``, a label is finished when its best norm has not improved for that many epochs, provided that its
+weight has been both raised and lowered: before that, a standstill only means that the weight is still too low.
+
+Which counter is reset by what follows the authors' program.
 """
 
 from __future__ import annotations
@@ -19,13 +36,12 @@ class CostRules(Record):
     """The constants of the schedule.
 
     Attributes:
-        initial: First value of the weight.
-        threshold: Share of images, from which on a trigger works.
-        patience: Epochs in a row.
-        multiplier: Of the weight on success.
-        stop_ratio: An epoch is no progress if the best norm is at least so many times the best before.
-        stop_patience: Epochs without progress after which a label is finished, once its weight has been raised and
-            lowered; None never finishes early.
+        initial: First value of the weight that is not 0.
+        threshold: Least share of images that a working trigger sends to the label, in (0, 1].
+        patience: Epochs of success, or of failure, in a row after which the weight changes.
+        multiplier: Factor of the weight after success; above 1.
+        stop_ratio: An epoch is no progress if the best norm is at least this share of the best norm before, in (0, 1].
+        stop_patience: Epochs without progress after which a label is finished; None never finishes a label early.
     """
 
     initial: float
@@ -38,7 +54,20 @@ class CostRules(Record):
 
 @dataclass(eq=False)
 class Costs:
-    """Weights and counters of L labels, each a tensor of L on the CPU."""
+    """Weights and counters of L labels, each a tensor of L on the CPU.
+
+    Attributes:
+        rules: The constants.
+        cost: Weights of the norm, float64; exactly 0 in the first phase.
+        set_count: Epochs of success in a row in the first phase.
+        up_count: Epochs of success in a row.
+        down_count: Epochs of failure in a row.
+        went_up: Whether the weight was ever raised.
+        went_down: Whether the weight was ever lowered.
+        still: Epochs in a row without progress.
+        best: Smallest norms of working triggers; infinite where none worked.
+        best_before: The same, as of the epoch before.
+    """
 
     rules: CostRules
     cost: torch.Tensor
@@ -53,7 +82,12 @@ class Costs:
 
     @classmethod
     def fresh(cls, rules: CostRules, labels: int) -> Costs:
-        """At the start."""
+        """The state at the start.
+
+        Args:
+            rules: The constants.
+            labels: L.
+        """
         counts = [torch.zeros(labels, dtype=torch.int64) for _ in range(4)]
         flags = [torch.zeros(labels, dtype=torch.bool) for _ in range(2)]
         norms = [torch.full((labels,), torch.inf, dtype=torch.float64) for _ in range(2)]
@@ -71,11 +105,11 @@ class Costs:
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything that changes, by name; for checkpoints."""
+        """All tensors by name, for checkpoints."""
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
     def forget(self) -> None:
-        """Forget the best norms and the epochs without progress; weights and their counters stay."""
+        """Reset the best norms and the epochs without progress; weights and their counters stay as they are."""
         self.best.fill_(torch.inf)
         self.best_before.fill_(torch.inf)
         self.still.zero_()
@@ -83,17 +117,17 @@ class Costs:
     def update(
         self, rows: torch.Tensor, success: torch.Tensor, norms: torch.Tensor, *, may_finish: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take note of an epoch.
+        """Update weights and counters after an epoch.
 
         Args:
             rows: The A labels that ran, int64.
-            success: Share of images that their triggers sent to them, A.
-            norms: Norms of their masks, means over the epoch, A float64.
-            may_finish: Whether a label without progress is finished.
+            success: Share of images that their triggers sent to them, A, in [0, 1].
+            norms: Mean norms of their masks over the epoch, A float64.
+            may_finish: Whether labels without progress are finished now.
 
         Returns:
-            Which of them have a new best trigger, A; which of them are finished, A. The weight of a finished label is
-            not changed any more.
+            Which of them have a new best trigger, A bool, and which of them are finished, A bool. The weight of a
+            finished label does not change any more.
         """
         rules = self.rules
         works = success >= rules.threshold
@@ -133,11 +167,11 @@ class Costs:
         rules, best, before = self.rules, self.best[rows], self.best_before[rows]
         if rules.stop_patience is None:
             return torch.zeros(len(rows), dtype=torch.bool)
-        found = torch.isfinite(best)
+        works = torch.isfinite(best)
         # The counter starts only with a first trigger that works: inf >= ratio * inf would count as no progress.
         no_progress = best >= rules.stop_ratio * before
         still = torch.where(no_progress, self.still[rows] + 1, 0)
-        self.still[rows] = torch.where(found, still, self.still[rows])
+        self.still[rows] = torch.where(works, still, self.still[rows])
         self.best_before[rows] = torch.minimum(best, before)
         # Early success at a low weight is no minimum: the boundary must have been crossed both ways.
         return self.went_up[rows] & self.went_down[rows] & (self.still[rows] >= rules.stop_patience)

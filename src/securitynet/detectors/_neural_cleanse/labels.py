@@ -1,4 +1,4 @@
-"""Which labels are searched for how long, and that a search goes on where it was interrupted."""
+"""The search of all labels: how long each is searched, and how an interrupted search is resumed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from securitynet.models.training.checkpoints import CheckpointFile, TrainingStat
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of the search: raise it when the same rules give other triggers, so that no old checkpoint is gone on with."""
+"""Version of the search. Raise it when the same rules give other triggers, so that no old checkpoint is resumed."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Which labels are searched for how long.
+    """Which labels are searched, and for how long.
 
     Attributes:
-        classes: Labels that there are.
-        epochs: Of a full search.
-        screen_epochs: Epochs that all labels get, before only some go on; None if all are searched in full.
-        lowest: Labels with the lowest norms that go on.
-        sample: Labels, drawn at random, that go on.
+        classes: Number of labels of the target.
+        epochs: Epochs of a full search.
+        screen_epochs: Epochs of a short search of all labels, after which only some continue; None searches all of them
+            in full.
+        lowest: How many of the labels with the lowest norms continue.
+        sample: Labels, drawn at random, that continue.
         only: Labels to search; None for all.
     """
 
@@ -50,11 +51,11 @@ class SearchResult:
     """The triggers of the N labels that were searched in full.
 
     Attributes:
-        labels: N int64, ascending.
-        norms: N float64; infinite where none worked.
-        success: Share of images that go to the label, N; 0 where none worked.
-        epochs: N int64.
-        masks: N×H×W uint8.
+        labels: The labels, N int64, ascending.
+        norms: Sums of their masks, N float64; infinite where no trigger worked.
+        success: Share of images that the trigger sends to the label, N; 0 where none worked.
+        epochs: Epochs that each label was searched, N int64.
+        masks: N×H×W uint8, 255 for a mask of 1.
         patterns: N×C×H×W uint8.
         verified: Whether the network was computed in fp32, N.
     """
@@ -68,7 +69,7 @@ class SearchResult:
     verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
     def sampled(self, plan: SearchPlan) -> NDArray[np.bool_]:
-        """Which labels are of the random sample, N; all where all were searched."""
+        """Which labels belong to the random sample, N; all where all were searched."""
         if plan.screen_epochs is None:
             return np.ones(len(self.labels), np.bool_)
         return np.isin(self.labels, plan.sample)
@@ -79,7 +80,7 @@ class SearchResult:
         return [label for label in labels if label not in exact]
 
     def replace(self, other: SearchResult) -> None:
-        """Take over what another search found for some of the labels."""
+        """Replace the triggers of some of the labels by those of another search."""
         rows = np.searchsorted(self.labels, other.labels)
         for name in ("norms", "success", "epochs", "masks", "patterns", "verified"):
             getattr(self, name)[rows] = getattr(other, name)
@@ -97,14 +98,14 @@ def search(
     """Search for the triggers of all labels of a plan.
 
     Args:
-        target: Under white-box access. Its precision is that of the search.
+        target: The target, under white-box access. Its precision is that of the search.
         images: S×C×H×W uint8, on the target's device.
-        plan: Which labels.
-        rules: How.
+        plan: Which labels are searched, and for how long.
+        rules: The rules of the optimisation.
         key: JSON that stands for the images.
-        cache: Folder for checkpoints; None keeps none. A search that was killed goes on after its last epoch, and comes
-            to the same triggers.
-        report_progress: Called with the share of the work that is done.
+        cache: Folder for checkpoints; None writes none. A search that was killed resumes after its last checkpoint, and
+            ends with the same triggers.
+        report_progress: Called with the share of the work that is done, in [0, 1].
     """
     labels = list(plan.only if plan.only is not None else range(plan.classes))
     run = TriggerSearch(target, images, labels, rules)
@@ -121,28 +122,28 @@ def search(
         if not bool(run.active.any()):
             break
         if plan.screen_epochs is not None and epoch == plan.screen_epochs:
-            run.leave(_going_on(run, plan))
+            run.leave(_choose_for_full_search(run, plan))
         before = epoch / plan.epochs
         finished, running = 0, int(run.active.sum())
 
-        def tell(count: int, before: float = before, running: int = running) -> None:
+        def report_labels(count: int, before: float = before, running: int = running) -> None:
             nonlocal finished
             finished += count
             report_progress(before + finished / running / plan.epochs)
 
         with leave_cores_to_threads(images.device):
-            run.epoch(epoch, tell)
+            run.epoch(epoch, report_labels)
         if file and (epoch + 1 == plan.epochs or file.due()):
             file.write(TrainingState(name, epoch + 1, run.state(), {}, ""))
     report_progress(1.0)
-    found = _gather(run, target.precision)
+    result = _gather(run, target.precision)
     if file:
         file.write(TrainingState(name, plan.epochs, run.state(), {}, ""))
-    return found
+    return result
 
 
-def _going_on(run: TriggerSearch, plan: SearchPlan) -> torch.Tensor:
-    """Labels that are searched in full: the lowest after the short search, and the random sample."""
+def _choose_for_full_search(run: TriggerSearch, plan: SearchPlan) -> torch.Tensor:
+    """Which labels are searched in full: the lowest after the short search, and the random sample."""
     norms = torch.where(run.converged, run.costs.best, torch.inf)
     going = torch.zeros(len(run.labels), dtype=torch.bool)
     going[torch.argsort(norms, stable=True)[: plan.lowest]] = True
@@ -150,17 +151,17 @@ def _going_on(run: TriggerSearch, plan: SearchPlan) -> torch.Tensor:
 
 
 def _gather(run: TriggerSearch, precision: str) -> SearchResult:
-    kept = ~run.left.numpy()
+    complete = ~run.left.numpy()
     converged = run.converged.numpy()
     success = np.where(converged, run.success.numpy(), 0.0)
     return SearchResult(
-        labels=run.labels.numpy()[kept],
-        norms=run.norms().numpy()[kept],
-        success=success[kept],
-        epochs=run.epochs.numpy()[kept],
-        masks=_bytes(run.masks())[kept],
-        patterns=_bytes(run.patterns())[kept],
-        verified=np.full(int(kept.sum()), precision == "fp32"),
+        labels=run.labels.numpy()[complete],
+        norms=run.norms().numpy()[complete],
+        success=success[complete],
+        epochs=run.epochs.numpy()[complete],
+        masks=_bytes(run.masks())[complete],
+        patterns=_bytes(run.patterns())[complete],
+        verified=np.full(int(complete.sum()), precision == "fp32"),
     )
 
 

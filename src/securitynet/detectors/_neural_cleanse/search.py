@@ -3,11 +3,10 @@
 A trigger is a mask m (one channel) and a pattern p, both in [0, 1] through tanh; an image becomes (1 - m)·x + m·p. The
 loss is the cross-entropy towards the label plus a weight times the sum of m; Adam changes both.
 
-Labels do not touch one another: each has its own mask, pattern, weight, counters and Adam state, and only their
-images go through the network together. The network is frozen, and the gradient of mask and pattern follows in closed
-form from that of its inputs, so one backward pass to the inputs is all that is computed. On a CPU the batches of a
-few labels at a time run side by side, one a thread (`securitynet.models.targets.input_gradients`). Labels that are
-finished leave the batch.
+Labels do not influence one another: each has its own mask, pattern, weight, counters and Adam state, and only their
+images go through the network together. The network is frozen, and the gradients of mask and pattern follow in closed
+form from that of its inputs, so only one backward pass to the inputs is computed. On a CPU, batches of a few labels run
+side by side, one in each thread (`securitynet.models.targets.input_gradients`). Finished labels leave the batch.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
 
 EPSILON = 1e-7
-"""Keeps tanh's inverse finite at the ends (the original's, Keras' own)."""
+"""Keeps the inverse of tanh finite at the ends; the value of the authors' program (that of Keras)."""
 
 GROUP_NUMBERS = 1 << 24
 """Most numbers in the triggered images of one step: 64 MiB."""
@@ -34,15 +33,15 @@ ADAM_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class SearchRules:
-    """What decides a search besides network and images.
+    """The settings that determine a search, besides network and images.
 
     Attributes:
-        costs: The schedule of the weight.
-        learning_rate: Of Adam.
-        batch_size: Images a step.
-        seed: Of starting points and of the order of the images.
-        light_epochs: Epochs, the first ones, in which a step takes a quarter of its images, others in each epoch.
-            Norms and success are those of the epochs after.
+        costs: The schedule of the norm's weight.
+        learning_rate: Learning rate of Adam.
+        batch_size: Images in a step.
+        seed: Seed of the starting points and of the order of the images.
+        light_epochs: How many epochs, from the first, use a quarter of the images of each step, drawn anew each epoch.
+            Norms and success are taken from the epochs after them.
     """
 
     costs: CostRules
@@ -53,16 +52,16 @@ class SearchRules:
 
 
 class TriggerSearch:
-    """The triggers of some labels, in the making.
+    """The optimisation of the triggers of some labels.
 
-    Starting points and the order of the images depend on seed, label and epoch alone: a label's course is the same
-    whatever labels run beside it, up to rounding.
+    Starting points and the order of the images depend on seed, label and epoch alone: up to rounding, the triggers of a
+    label do not depend on the labels that are searched beside it.
 
     Args:
-        target: Under white-box access. Its precision is that of the passes.
+        target: The target, under white-box access. Its precision is that of the passes.
         images: S×C×H×W uint8, on the target's device.
         labels: The L labels.
-        rules: See there.
+        rules: The settings of the search.
     """
 
     def __init__(self, target: Target, images: torch.Tensor, labels: list[int], rules: SearchRules) -> None:
@@ -91,31 +90,31 @@ class TriggerSearch:
         return torch.isfinite(self.costs.best)
 
     def leave(self, going: torch.Tensor) -> None:
-        """Give up the labels that are active and not ``going``, L."""
+        """Stop searching the active labels that are not ``going`` on, L bool."""
         self.left |= self.active & ~going
         self.active &= going
 
     def masks(self) -> torch.Tensor:
-        """Best masks, L×H×W in [0, 1]; where none worked, the present ones."""
-        return _squash(torch.where(self._found(), self.best, self.raw))[:, -1]
+        """Best masks, L×H×W in [0, 1]; where none worked, the current ones."""
+        return _squash(torch.where(self._has_best(), self.best, self.raw))[:, -1]
 
     def patterns(self) -> torch.Tensor:
-        """The patterns to `masks`, L×C×H×W in [0, 1]."""
-        return _squash(torch.where(self._found(), self.best, self.raw))[:, :-1]
+        """The patterns that belong to `masks`, L×C×H×W in [0, 1]."""
+        return _squash(torch.where(self._has_best(), self.best, self.raw))[:, :-1]
 
     def norms(self) -> torch.Tensor:
         """Sums of the best masks, L float64 on the CPU; infinite where none worked."""
         return torch.where(self.converged, self.masks().double().sum(dim=(1, 2)).cpu(), torch.inf)
 
-    def _found(self) -> torch.Tensor:
+    def _has_best(self) -> torch.Tensor:
         return self.converged.to(self.device)[:, None, None, None]
 
     def epoch(self, number: int, report_progress: Callable[[int], None] | None = None) -> None:
-        """One pass over the images for all labels that are active.
+        """Pass over the images once for all active labels.
 
         Args:
-            number: Of the epoch, from 0; decides the order of the images.
-            report_progress: Called with the number of labels done.
+            number: Number of the epoch, from 0; it determines the order of the images.
+            report_progress: Called with the number of labels that were completed since the last call.
         """
         size = min(self.rules.batch_size, len(self.images))
         order = torch.randperm(len(self.images), generator=generator(self.rules.seed, "order", number))
@@ -140,7 +139,7 @@ class TriggerSearch:
         cost = self.costs.cost[rows].to(self.device, raw.dtype)[:, None, None]
         hits = torch.zeros(len(rows), dtype=torch.float64)
         norms = torch.zeros(len(rows), dtype=torch.float64)
-        steps = int(self.steps[rows[0]])  # all that are active have taken as many
+        steps = int(self.steps[rows[0]])  # all active labels have taken equally many
         batches = torch.split(order, size)
         for chosen in batches:
             images = self.images[chosen.to(self.device)].float().div_(255)
@@ -170,18 +169,18 @@ class TriggerSearch:
         count, batch = len(labels), len(images)
         blended = torch.lerp(images[None], pattern[:, None], mask[:, None, None]).flatten(0, 1)
         goals = labels.repeat_interleave(batch)
-        found = self._gradients(blended, goals)
-        right = (found.logits.argmax(dim=1) == goals).view(count, batch)
-        return found.gradients.div_(batch).view(count, batch, *blended.shape[1:]), right.double().sum(dim=1)
+        passed = self._gradients(blended, goals)
+        right = (passed.logits.argmax(dim=1) == goals).view(count, batch)
+        return passed.gradients.div_(batch).view(count, batch, *blended.shape[1:]), right.double().sum(dim=1)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that changes, by name."""
+        """All tensors that change, by name."""
         names = ("raw", "first", "second", "steps", "epochs", "active", "left", "best", "success")
-        found = {name: getattr(self, name).cpu().clone() for name in names}
-        return {**found, **{f"costs.{name}": value.clone() for name, value in self.costs.tensors().items()}}
+        tensors = {name: getattr(self, name).cpu().clone() for name in names}
+        return {**tensors, **{f"costs.{name}": value.clone() for name, value in self.costs.tensors().items()}}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from what `state` returned."""
         for name, value in state.items():
             holder, _, attribute = name.rpartition(".")
             if holder:
@@ -191,7 +190,7 @@ class TriggerSearch:
 
 
 def _start(shape: tuple[int, int, int], seed: int, what: str, label: int) -> torch.Tensor:
-    """Values whose squashed form is uniform in [0, 1]."""
+    """Random values whose squashed form is uniform in [0, 1]."""
     drawn = torch.rand(shape, generator=generator(seed, f"trigger {what}", label), dtype=torch.float64)
     return torch.atanh((drawn - 0.5) * (2 - EPSILON)).float()
 

@@ -3,17 +3,17 @@
 Every factory has the signature ``factory(num_classes, channels=3, image_size=32)`` and returns a network that
 emits logits, ends in one ``nn.Linear`` (whose input is the embedding), is symbolically traceable by
 ``torch.fx`` and draws its initial weights from torch's global random state. Plug-ins add further ones under
-the entry-point group ``securitynet.architectures``.
+the entry-point group ``securitynet.architectures``; `securitynet.models.architectures.in_process` adds factories and
+modules that this process was given as objects.
 """
 
 from __future__ import annotations
 
-from securitynet.registry import Registry
+from securitynet.models.architectures._registry import ArchitectureRegistry
 
 _HERE = "securitynet.models.architectures"
 
-ARCHITECTURES = Registry(
-    "architecture",
+ARCHITECTURES = ArchitectureRegistry(
     {
         "alexnet": (f"{_HERE}.alexnet:alexnet", "AlexNet for small images (Krizhevsky et al., 2012)"),
         "cifar-resnet20": (

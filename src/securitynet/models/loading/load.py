@@ -1,14 +1,21 @@
-"""`load_target`: from a reference to a target that is ready to be queried, without running untrusted code."""
+"""`load_target`: from a reference or an object to a target that is ready to be queried, without untrusted code."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
+from securitynet.files import expand_home
 from securitynet.models.loading.examination import (
     ExaminationResult,
     examine_accuracy,
@@ -20,6 +27,7 @@ from securitynet.models.loading.examination import (
 from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
 from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
+from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve, stated_accuracy
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
@@ -43,7 +51,7 @@ _USUAL_SIZES = (32, 28, 64, 224, 299)
 
 
 def load_target(
-    reference: str,
+    reference: str | os.PathLike[str] | nn.Module | Callable[[torch.Tensor], Any],
     *,
     weights: str | Path | None = None,
     dataset: ImageDataset | None = None,
@@ -64,13 +72,16 @@ def load_target(
     progress: Progress | None = None,
     output: str | None = None,
     trust: bool = False,
+    transform: InputTransform | None = None,
 ) -> Target:
-    """Load the model that a reference names.
+    """Load the model that a reference names, or make a target of a network or a callable.
 
-    Nothing in a model file is executed; the only code that runs is a factory that the user names (``python:``).
+    Nothing in a model file is executed; the only code that runs is a factory that the user names (``python:``), and a
+    callable that is given. A network that is given is copied; its mode, gradients and device stay as they are.
 
     Args:
-        reference: Reference of the model; `securitynet list backends` shows the forms.
+        reference: Reference of the model (`securitynet list backends` shows the forms), a network, or a callable that
+            takes images in [0, 1], a float tensor N×C×H×W, and returns scores, N×K.
         weights: File of weights for a network; the library's own by default.
         dataset: Labelled images of the model's kind: ``auto`` choices are made on them, and the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
@@ -93,6 +104,8 @@ def load_target(
         progress: Called with (bytes done, total bytes) while weights are downloaded.
         output: Name of the output that holds the class scores, for formats whose models have several.
         trust: Allow formats that run code from the model's file; without it such a file is refused.
+        transform: Preprocessing that the dataset's own transforms state (`dataset_from_objects` reads them); used if
+            the model's source states none.
 
     Returns:
         The target; its ``notes`` describe what was determined, and its ``checks`` whether it behaves as a model must.
@@ -104,13 +117,8 @@ def load_target(
         TargetError: If its outputs are unusable, or the images of the dataset do not suit it.
         AccessDenied: If white-box access is requested for a model that gives outputs only.
     """
-    parsed = parse_reference(reference)
-    stated = None
-    if parsed.scheme == "catalog":
-        entry, parsed = parsed, resolve(parsed)
-        stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
     options = LoadOptions(
-        weights=None if weights is None else Path(weights).expanduser(),
+        weights=None if weights is None else expand_home(weights),
         normalize=normalize,
         input_size=input_size,
         head=_check_head(head),
@@ -129,9 +137,38 @@ def load_target(
         output=output,
         trust=trust,
     )
+    _check_numbers(options)
+    preprocessing = None if transform is None else Preprocessing(**transform.model_dump())
+    if isinstance(reference, os.PathLike):
+        reference = os.fspath(reference)
+    if not isinstance(reference, str):
+        opened = open_object(reference, options, dataset, preprocessing)
+        return _assemble(opened, options, dataset, access, None)
+    parsed = parse_reference(reference)
+    stated = None
+    if parsed.scheme == "catalog":
+        entry, parsed = parsed, resolve(parsed)
+        stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
+    if preprocessing is not None:
+        opened = _with_transform(opened, preprocessing)
     return _assemble(opened, options, dataset, access, stated)
+
+
+def _with_transform(opened: OpenedModel, transform: Preprocessing) -> OpenedModel:
+    """What the dataset's transforms say taken over, where the model's source states nothing."""
+    if opened.preprocessing is None and not opened.recorded:
+        note = f"as the dataset's transform says: {transform.describe()}."
+        return dataclasses.replace(opened, preprocessing=transform, library=None, notes=(*opened.notes, note))
+    stated = opened.preprocessing
+    if stated is not None and (stated.mean, stated.std) != (transform.mean, transform.std):
+        note = (
+            f"the dataset's transform says {transform.describe()}; the model's source states {stated.describe()}, "
+            "which is used (--normalize overrides)."
+        )
+        return dataclasses.replace(opened, notes=(*opened.notes, note))
+    return opened
 
 
 def _assemble(
@@ -324,11 +361,9 @@ def _check_head(head: str | None) -> Head | None:
     raise ConfigurationError(f"--head {head!r} is not understood.", hint=f"Write auto, {', '.join(HEADS)}.")
 
 
-def _check_options(reference: ModelReference, options: LoadOptions) -> None:
+def _check_numbers(options: LoadOptions) -> None:
     if options.precision not in ("fp32", "bf16"):
         raise ConfigurationError(f"--precision {options.precision!r} is not understood.", hint="Write fp32 or bf16.")
-    if options.precision != "fp32" and not reference.is_network:
-        raise ConfigurationError(f"--precision has no effect on {reference}.", hint="Leave it out.")
     for option, value in (
         ("input-size", options.input_size),
         ("batch-size", options.batch_size),
@@ -336,6 +371,11 @@ def _check_options(reference: ModelReference, options: LoadOptions) -> None:
     ):
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option} must be positive, not {value}.")
+
+
+def _check_options(reference: ModelReference, options: LoadOptions) -> None:
+    if options.precision != "fp32" and not reference.is_network:
+        raise ConfigurationError(f"--precision has no effect on {reference}.", hint="Leave it out.")
     if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
         raise ConfigurationError(f"{reference} holds recorded outputs: --normalize and --input-size have no effect.")
     declared = reference.declaration

@@ -28,6 +28,7 @@ from securitynet.models.targets.backends.base import Backend, LoadOptions, Opene
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 from securitynet.models.training.dp_sgd import with_group_norms
+from securitynet.models.training.trainable import describe_architecture
 
 DEFAULT_SIZE = 32
 """Height and width of images where nothing states them."""
@@ -76,9 +77,9 @@ def _open_network(
             lost = model_record_path(options.weights).name
             notes.append(f"these weights were trained here, and their record {lost} is missing: members are assumed.")
     if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
+        trained_as = record.architecture if ":" in record.architecture else f"arch:{record.architecture}"
         raise WeightsMismatch(
-            f"{options.weights} was trained as arch:{record.architecture}, not {reference}.",
-            hint=f"Write arch:{record.architecture}.",
+            f"{options.weights} was trained as {trained_as}, not {reference}.", hint=f"Write {trained_as}."
         )
     shape, state, counted = _read_weights(reference, source, options, record, dataset, notes)
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
@@ -134,6 +135,8 @@ def _open_network(
         device=options.device,
         batch_size=options.batch_size,
     )
+    if reference.declaration.takes_weights:
+        backend.architecture = describe_architecture(reference, source).reference
     if counted:
         backend.num_classes = max(shape.num_classes, 2)
     if backend.channels is None and not reference.declaration.takes_weights:

@@ -5,7 +5,13 @@ They are trained in the same way as targets, stored by content, and compared wit
 
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.outputs import ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
-from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, choose_shadow_defense, resolve_training
+from securitynet.models.shadows.plan import (
+    ShadowPlan,
+    ShadowTraining,
+    choose_shadow_defense,
+    find_own_architecture,
+    resolve_training,
+)
 from securitynet.models.shadows.store import obtain_shadow
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "ShadowTraining",
     "choose_shadow_defense",
     "compare",
+    "find_own_architecture",
     "obtain_shadow",
     "resolve_training",
     "shadow_model",

@@ -147,7 +147,9 @@ def plan_specs(
         # An adversary with shadow data only has no other records: these models set aside some of their own.
         if plan.pool == "online" and 2 <= wanted <= len(outside):
             aside = np.sort(outside[shuffled(len(outside), "set aside", recipe.seed)[:wanted]])
-        specs.append(shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside))
+        specs.append(
+            shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside, training.input_size)
+        )
     return specs
 
 
@@ -212,7 +214,14 @@ def make_part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTrai
         training: The resolved training.
         seed: Determines the seed of the training.
     """
-    return shadow_spec(dataset, splits.shadow_train, training.architecture, training.seeded(seed, 0), training.defense)
+    return shadow_spec(
+        dataset,
+        splits.shadow_train,
+        training.architecture,
+        training.seeded(seed, 0),
+        training.defense,
+        input_size=training.input_size,
+    )
 
 
 def compute_target_accuracies(target: Target, dataset: ImageDataset, splits: Splits, cache: Path | None) -> Accuracies:

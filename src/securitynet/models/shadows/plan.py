@@ -12,23 +12,25 @@ from pydantic import Field, field_validator
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.models.architectures import ARCHITECTURES
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derived_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
-"""Architecture of shadow models where the target's is neither known nor one of ours, and none was chosen."""
+"""Architecture of shadow models where the target's is not known, and none was chosen."""
 
 
 class ShadowTraining(Record):
     """How shadow models are trained.
 
     Attributes:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`; None for the target's own if it is
-            known, else `FALLBACK_ARCHITECTURE`.
+        architecture: A name or a reference (`securitynet.models.training.trainable`); None for the target's own if it
+            is known, else `FALLBACK_ARCHITECTURE`.
         recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are those of the target's
             training if that is known, else ML-Doctor's. The seed follows from that of the attack.
         defense: ``imitate``: train them with the target's training defense, as an adversary would who knows of it.
@@ -113,16 +115,18 @@ class ResolvedTraining:
     """How shadow models are trained, with everything filled in.
 
     Attributes:
-        architecture: Name in the registry.
+        architecture: What they are built from; see `securitynet.models.training.trainable`.
         recipe: The recipe, still with the seed of the target; `seeded` gives each shadow model its own.
         assumptions: Sentences on how the training may differ from the target's; empty if all is known.
         defense: The target's training defense; None if it has none, or if the shadow models are trained without it.
+        input_size: Height and width to which images are resized first, as for the target; None keeps their size.
     """
 
     architecture: str
     recipe: Recipe
     assumptions: tuple[str, ...]
     defense: TrainingDefense | None = None
+    input_size: int | None = None
 
     def seeded(self, seed: int, number: int) -> Recipe:
         """The recipe of one shadow model."""
@@ -145,23 +149,61 @@ def resolve_training(
         ConfigurationError: If the fields make no valid recipe, or the target's defense is not available.
     """
     assumptions = []
-    scheme, _, name = target.reference.partition(":")
-    known = trained.architecture if trained else (name if scheme == "arch" and name in ARCHITECTURES else None)
-    architecture = training.architecture or known or FALLBACK_ARCHITECTURE
-    architecture = ARCHITECTURES.resolve(architecture).name
+    own = None
+    if training.architecture is not None:
+        chosen = find_architecture(training.architecture)
+    else:
+        own = find_own_architecture(target, trained)
+        chosen = own or find_architecture(FALLBACK_ARCHITECTURE)
+    known = trained.architecture if trained else name_architecture(target)
     if known is None:
-        assumptions.append(f"they are {architecture}, and the target's architecture is not one of ours")
-    elif architecture != known:
-        assumptions.append(f"they are {architecture}, and the target is {known}")
+        assumptions.append(f"they are {chosen.name}, and the target's architecture is not known")
+    elif chosen.name != known:
+        assumptions.append(f"they are {chosen.name}, and the target is {known}")
+    elif trained is not None and trained.architecture_version not in ("", chosen.version):
+        assumptions.append(f"what builds {chosen.name} has changed since the target was trained")
     base = trained.recipe if trained else Recipe()
     if trained is None:
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None and training.defense == "none":
         assumptions.append(f"the target was trained with the defense {trained.defense.name}, and they were not")
     defense = None if training.defense == "none" else choose_shadow_defense(trained, defense)
+    size = target.preprocessing.input_size if own is not None and trained is None else None
     return ResolvedTraining(
-        architecture, change_recipe(base, training.recipe, purpose="shadow models"), tuple(assumptions), defense
+        chosen.reference,
+        change_recipe(base, training.recipe, purpose="shadow models"),
+        tuple(assumptions),
+        defense,
+        None if size is None else size[0],
     )
+
+
+def name_architecture(target: Target) -> str | None:
+    """Name what a target is built from, a name or a reference, if the target itself states it."""
+    if target.architecture is not None:
+        return find_architecture(target.architecture).name
+    scheme, _, name = target.without_interface().reference.partition(":")
+    return name if scheme == "arch" and name in ARCHITECTURES else None
+
+
+def find_own_architecture(target: Target, trained: TargetRecord | None) -> Architecture | None:
+    """Find the architecture of models that are trained like a target; None if the target's is not known.
+
+    Code that a model record names is never run: a factory counts only where the user named its file.
+
+    Raises:
+        ConfigurationError: If the target was built by a factory, and it is not known where that is.
+        SecurityNetError: See `find_architecture`.
+    """
+    known = target.architecture or (trained.architecture if trained else name_architecture(target))
+    if known is None:
+        return None
+    if target.architecture is None and parse_reference(known if ":" in known else f"arch:{known}").path is not None:
+        raise ConfigurationError(
+            f"The target was trained as {known}, and where that file is was not stated.",
+            hint="Load the target by that reference with its folder, or state --architecture.",
+        )
+    return find_architecture(known)
 
 
 def choose_shadow_defense(trained: TargetRecord | None, defense: TrainingDefense | None) -> TrainingDefense | None:

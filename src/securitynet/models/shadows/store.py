@@ -33,7 +33,7 @@ def obtain_shadow(
     Args:
         dataset: A dataset with square images.
         indices: Sorted training records, N int64, at least 2. Images are normalised by their mean and deviation.
-        architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
+        architecture: A name or a reference; see `securitynet.models.training.trainable`.
         recipe: The recipe, with the seed of this shadow model.
         defense: The target's training defense; None for none.
         cache: Folder of the store; None stores nothing.
@@ -56,19 +56,23 @@ def shadow_spec(
     recipe: Recipe,
     defense: TrainingDefense | None = None,
     aside: NDArray[np.int64] | None = None,
+    input_size: int | None = None,
 ) -> ModelSpec:
     """The specification of a shadow model.
 
     Args:
         dataset: A dataset with square images.
         indices: Sorted training records, N int64, at least 2.
-        architecture: Name in `securitynet.models.architectures.ARCHITECTURES`.
+        architecture: A name or a reference; see `securitynet.models.training.trainable`.
         recipe: The recipe, with the seed of this shadow model.
         defense: The target's training defense; None for none.
         aside: Records for the defense to set aside, as in `ModelSpec`.
+        input_size: Height and width to which images are resized first; None keeps their size.
     """
     labels = dataset.labels[indices]
-    return ModelSpec(dataset, indices, labels, dataset.num_classes, architecture, recipe, defense=defense, aside=aside)
+    return ModelSpec(
+        dataset, indices, labels, dataset.num_classes, architecture, recipe, input_size, defense=defense, aside=aside
+    )
 
 
 def check_shadow(spec: ModelSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from securitynet.errors import ModelError
-from securitynet.models.sources.references import ModelReference, parse_reference
+from securitynet.models.sources.references import ModelReference, parse_reference, refuse_code
 from securitynet.models.sources.schemes import Scheme
 
 SCHEME = Scheme("catalog", "catalog:ENTRY-ID", network=True, takes_weights=True)
@@ -50,6 +50,7 @@ def resolve(reference: ModelReference) -> ModelReference:
             f"The catalog's entry {entry.key} does not say how to load its model.",
             hint="See its links with `securitynet catalog show`, and load the files by another reference.",
         )
+    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
     reference = parse_reference(entry.reference)
     if reference.scheme == "catalog":
         raise ModelError(

@@ -1,17 +1,20 @@
 """A network in a repository of the Hugging Face Hub.
 
-``hf:OWNER/NAME[@REVISION]``. Two files are read: ``config.json``, which names an architecture that timm itself defines,
-and the weights. Code in a repository is neither fetched nor run.
+``hf:OWNER/NAME[@REVISION]``, or ``hf:./FOLDER`` for what ``save_pretrained`` wrote. Two files are read:
+``config.json``, which names an architecture that timm or transformers itself defines, and the weights; of transformers
+also ``preprocessor_config.json``. Code in a repository is neither fetched nor run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ModelError
 from securitynet.models.sources._hub import hub_file, is_hub_file
+from securitynet.models.sources._transformers import read_weights_file, transformers_source
 from securitynet.models.sources.base import NetworkSource, Progress
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -28,7 +31,10 @@ SCHEME = Scheme(
     members=("config.json", "*.safetensors"),
     pattern="(?P<name>[^/@]+/[^/@]+)(@(?P<detail>.*))?",
     mismatch="is not a repository of the hub",
+    libraries=("timm", "transformers"),
 )
+
+_PROCESSOR = "preprocessor_config.json"
 
 # Arguments of timm's factory that name files or other models rather than describe a network.
 _REFUSED = frozenset(
@@ -57,7 +63,9 @@ def open_source(reference: ModelReference) -> NetworkSource:
     else:
         path = hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
-    architecture = config["architecture"]
+    if "model_type" in config and "architecture" not in config:
+        return _open_transformers(config, reference, name)
+    architecture = _check_timm(config, name)
     pretrained = dict(config.get("pretrained_cfg") or config)
     for key in ("num_classes", "label_names"):
         if config.get(key) is not None:
@@ -77,6 +85,29 @@ def open_source(reference: ModelReference) -> NetworkSource:
     return timm_source(architecture, pretrained, arguments=arguments, fetch=fetch_own, is_own=is_own)
 
 
+def _open_transformers(config: dict[str, Any], reference: ModelReference, name: str) -> NetworkSource:
+    """A model that transformers' own ``save_pretrained`` wrote; of its files of weights, safetensors only."""
+    folder, repository, revision = reference.path, reference.name, reference.detail
+
+    def fetch_own(_progress: Progress | None) -> Path:
+        if folder is not None:
+            return read_weights_file(folder, name)
+        return hub_file(repository, WEIGHTS_FILES[:1], revision=revision, reference=name)
+
+    def is_own(path: Path) -> bool:
+        if folder is not None:
+            return path.resolve().parent == folder.resolve()
+        return is_hub_file(path, repository, WEIGHTS_FILES[:1], revision=revision)
+
+    processor = None
+    if folder is None:
+        with contextlib.suppress(ModelError):  # many models have none: nothing is stated then
+            processor = _read(hub_file(repository, (_PROCESSOR,), revision=revision, reference=name), name)
+    elif (folder / _PROCESSOR).is_file():
+        processor = _read(folder / _PROCESSOR, name)
+    return transformers_source(config, processor, name=name, fetch=fetch_own, is_own=is_own)
+
+
 def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
     """The first file in a local folder that matches one of the patterns; pickles are ignored."""
     if not folder.is_dir():
@@ -94,12 +125,18 @@ def _read(path: Path, name: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ModelError(f"{name}: its config.json cannot be read.", hint="Download the repository again.") from error
-    architecture = config.get("architecture") if isinstance(config, dict) else None
+        raise ModelError(f"{name}: its {path.name} cannot be read.", hint="Download the repository again.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{name}: its {path.name} is no table of settings.", hint="Download the repository again.")
+    return config
+
+
+def _check_timm(config: dict[str, Any], name: str) -> str:
+    """The architecture of timm that a configuration names; raises `ModelError` if it names none."""
+    architecture = config.get("architecture")
     if not isinstance(architecture, str):
-        kind = "a model of the transformers library" if isinstance(config, dict) and "model_type" in config else "none"
         raise ModelError(
-            f"{name} holds {kind if kind != 'none' else 'something else'}, not a network of timm.",
+            f"{name} holds something else than a network of timm or transformers.",
             hint="Load it by a factory of your own: python:FILE:FACTORY --weights FILE.",
         )
     if not import_torchvision("timm").is_model(architecture):
@@ -107,4 +144,4 @@ def _read(path: Path, name: str) -> dict[str, Any]:
             f"{name} needs the architecture {architecture!r}, which this version of timm does not have.",
             hint="Upgrade timm. Code in the repository itself is never run.",
         )
-    return config
+    return architecture

@@ -8,6 +8,7 @@ and a layer that reads further files are refused before anything is built.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, UnsafeFile
 from securitynet.files import file_checksum
+from securitynet.models.sources._hdf5 import check_self_contained
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -180,14 +182,19 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
 def _read_config(path: Path, reference: str) -> dict[str, Any]:
     """The configuration of the model, without its compilation settings."""
     try:
+        import h5py
+
         text: Any
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 text = archive.read("config.json")
+                for member in archive.namelist():
+                    if member.endswith((".h5", ".hdf5")):
+                        with h5py.File(io.BytesIO(archive.read(member))) as file:
+                            check_self_contained(file, reference)
         else:
-            import h5py
-
             with h5py.File(path) as file:
+                check_self_contained(file, reference)
                 text = file.attrs.get("model_config")
         config = None if text is None else json.loads(text)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -6,8 +6,8 @@ This is the only source that runs code, because the user names it. Weights are s
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +18,12 @@ from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
 from securitynet.files import file_checksum
+from securitynet.models.architectures.in_process import accepted_arguments
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
+from securitynet.models.sources.versions import digest_source_files
+from securitynet.randomness import isolated
 
 SCHEME = Scheme(
     "python",
@@ -43,8 +46,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
         ModelError: If the file or the function does not exist, fails, or returns no network.
     """
     path, name = reference.path or Path(reference.name), reference.detail or ""
-    factory = _load(path, name)
-    accepted = _accepted(factory)
+    factory = _load(path, name, digest_source_files(path) if path.is_file() else "")
+    accepted = accepted_arguments(factory)
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         values = {"num_classes": shape.num_classes, "channels": shape.channels, "image_size": shape.image_size}
@@ -67,7 +70,10 @@ def open_source(reference: ModelReference) -> NetworkSource:
     )
 
 
-def _load(path: Path, name: str) -> Callable[..., Any]:
+@functools.lru_cache(maxsize=16)
+def _load(path: Path, name: str, digest: str) -> Callable[..., Any]:
+    """The factory of a file; each version of the file, by its digest, is run once."""
+    del digest
     if not path.is_file():
         raise ModelError(f"There is no Python file {path}.", hint="Write python:path/to/file.py:factory.")
     spec = importlib.util.spec_from_file_location(f"securitynet_user_{path.stem}", path)
@@ -76,21 +82,14 @@ def _load(path: Path, name: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look up a class's module there.
     sys.modules[spec.name] = module
-    with _explained(str(path)), _beside(path):
+    # Whether the file is run now or was before must not change the weights that are drawn next.
+    with _explained(str(path)), _beside(path), isolated():
         spec.loader.exec_module(module)
     factory = getattr(module, name, None)
     if not callable(factory):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ModelError(f"{path} defines no function {name!r}.", hint=f"It defines {', '.join(offered) or 'none'}.")
     return factory  # type: ignore[no-any-return]
-
-
-def _accepted(factory: Callable[..., Any]) -> set[str]:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):
-        return set()
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
 from securitynet.errors import ConfigurationError
+from securitynet.files import expand_home
 from securitynet.models.sources.foreign import explain_foreign
 from securitynet.models.sources.schemes import SCHEMES, Scheme
 from securitynet.models.sources.sniffing import recognise
@@ -48,12 +49,26 @@ class ModelReference(Record):
     def path(self) -> Path | None:
         """The file or folder that it names, with ``~`` expanded; None if it names something else."""
         if self.declaration.file or (self.declaration.folders and is_path(self.name)):
-            return Path(self.name).expanduser()
+            return expand_home(self.name)
         return None
 
     def without_folders(self) -> ModelReference:
         """The reference with only the last part of its path: results name the model, not the machine."""
         return self if self.path is None else self.model_copy(update={"name": self.path.name})
+
+
+def refuse_code(text: str, origin: str) -> None:
+    """Raise `ConfigurationError` for a reference that runs code and that the user did not write.
+
+    Args:
+        text: The reference.
+        origin: Where it was found, for the message.
+    """
+    if text.strip().startswith("python:"):
+        raise ConfigurationError(
+            f"{origin} refers to Python code ({text}), which is run only where you name it yourself.",
+            hint=f"Look at the file first; then give the reference: {text}.",
+        )
 
 
 def is_path(name: str) -> bool:
@@ -106,7 +121,7 @@ def _parse_address(text: str) -> ModelReference:
 
 def _parse_path(text: str, scheme: str | None) -> ModelReference:
     """The reference for the path of an existing file or folder, if its content reveals its format."""
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if not text or not path.exists():
         raise _not_understood(text, scheme)
     recognised = recognise(path)

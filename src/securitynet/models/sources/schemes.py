@@ -52,6 +52,7 @@ class Scheme:
         mark: Separator between the name and the detail.
         options: Loading options that only some schemes have and this one supports, without dashes.
         trust: What the user allows with ``--trust``, if the model cannot be opened without running code from it.
+        libraries: Installed packages whose versions determine the network that is built, besides its name.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Scheme:
     mark: str = "@"
     options: tuple[str, ...] = ()
     trust: str = ""
+    libraries: tuple[str, ...] = ()
 
     @property
     def example(self) -> str:

@@ -21,10 +21,13 @@ from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.weights import StateDict
 from securitynet.torchvision_cure import import_torchvision
 
-SCHEME = Scheme("timm", "timm:resnet18.a1_in1k", network=True, takes_weights=True)
+SCHEME = Scheme("timm", "timm:resnet18.a1_in1k", network=True, takes_weights=True, libraries=("timm",))
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which repositories of the hub keep weights, the safe kind first."""
+
+
+_IMAGENET_CLASSES = 1000
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
@@ -102,9 +105,21 @@ def timm_source(
         fetch=fetch,
         convert=_convert,
         sized=fixed,
-        class_names=tuple(pretrained.get("label_names") or ()),
+        class_names=_class_names(pretrained),
         is_own=is_own,
     )
+
+
+def _class_names(pretrained: Mapping[str, Any]) -> tuple[str, ...]:
+    """List the class names in the order of outputs: as a configuration states them, or ImageNet's."""
+    if pretrained.get("label_names"):
+        return tuple(map(str, pretrained["label_names"]))
+    timm_data = import_torchvision("timm.data")
+    subset = timm_data.infer_imagenet_subset(dict(pretrained))
+    if pretrained.get("num_classes") != _IMAGENET_CLASSES or subset != "imagenet-1k":
+        return ()
+    known = timm_data.ImageNetInfo("imagenet-1k")
+    return tuple(known.index_to_description(number) for number in range(_IMAGENET_CLASSES))
 
 
 def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:

@@ -24,6 +24,7 @@ SCHEME = Scheme(
     network=True,
     takes_weights=True,
     pattern="(?P<name>[^@]*)(@(?P<detail>.*))?",
+    libraries=("torchvision",),
 )
 
 _WITH_AUXILIARY = ("googlenet", "inception_v3")

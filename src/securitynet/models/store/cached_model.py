@@ -29,10 +29,6 @@ from securitynet.datasets.locks import exclusive
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import file_checksum
-from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.sources import open_source
-from securitynet.models.sources.base import Shape
-from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import CachedModelRecord, R, model_record_path, save_trained_model
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -40,6 +36,7 @@ from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
@@ -69,7 +66,7 @@ class ModelSpec:
         targets: Labels, N int64, or posteriors, N×K float32.
         num_classes: K.
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`, or a reference to a network of another
-            library (``timm:resnet18``), which is trained from new initial weights.
+            library (``timm:resnet18``, ``python:FILE:FACTORY``), which is trained from new initial weights.
         recipe: The recipe, with the seed of this model.
         input_size: Height and width to which images are resized before the network; None keeps their size.
         defense: The defense to train with, on labels; None for none. It changes the recipe, and may use some of the
@@ -87,6 +84,15 @@ class ModelSpec:
     input_size: int | None = None
     defense: TrainingDefense | None = None
     aside: NDArray[np.int64] | None = None
+
+    @functools.cached_property
+    def built(self) -> Architecture:
+        """The architecture.
+
+        Raises:
+            SecurityNetError: See `find_architecture`.
+        """
+        return find_architecture(self.architecture)
 
     @property
     def applied_defense(self) -> TrainingDefense:
@@ -125,7 +131,8 @@ class ModelSpec:
             targets=_digest(self.targets, "<f4" if soft else "<i8"),
             soft=soft,
             records=len(self.indices),
-            architecture=self.architecture,
+            architecture=self.built.name,
+            architecture_version=self.built.version,
             num_classes=self.num_classes,
             channels=channels,
             image_size=size,
@@ -151,7 +158,7 @@ class ModelSpec:
             raise ConfigurationError(f"{self.defense.name} changes a training on labels, not on posteriors.")
         channels, size, _ = self.dataset.image_shape
         shape = self.num_classes, channels, self.input_size or size
-        self.defense.check(self.architecture, shape, len(self.parts.training), self.changed_recipe)
+        self.defense.check(self.built.reference, shape, len(self.parts.training), self.changed_recipe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,12 +251,13 @@ class TrainingRun:
         size = spec.input_size or record.image_size
         backend = ModuleBackend(
             self.network,
-            reference=spec.architecture if ":" in spec.architecture else f"arch:{spec.architecture}",
-            checksum=state_checksum(self.network.state_dict(), spec.architecture),
+            reference=record.architecture if ":" in record.architecture else f"arch:{record.architecture}",
+            checksum=state_checksum(self.network.state_dict(), spec.built.identity),
             example_shape=(record.channels, size, size),
             device=resolve_device(self.device),
         )
         backend.num_classes = spec.num_classes
+        backend.architecture = spec.built.reference
         target = Target(backend, preprocessing=record.preprocessing, access=Access.WHITE_BOX)
         weights = None if self.folder is None else self.folder / WEIGHTS
         return StoredModel(target, spec.indices[spec.parts.training], record.history, spec.record.key, weights)
@@ -263,30 +271,9 @@ def fresh_network(spec: ModelSpec) -> nn.Module:
         ModelError: If it cannot be built for the images or the classes.
     """
     channels, size, _ = spec.dataset.image_shape
-    shape = Shape(spec.num_classes, channels, spec.input_size or size)
-    reference = parse_reference(qualified(spec.architecture))
-    if not reference.declaration.takes_weights:
-        raise ConfigurationError(f"{spec.architecture} is not a network that can be trained.")
-    source = open_source(reference)
     with isolated():
         torch.manual_seed(derived_seed(spec.recipe.seed, "initial weights"))
-        try:
-            return source.build(shape, frozenset())
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"{spec.architecture} cannot be built for {shape.num_classes} classes and {channels}×{size}×{size} "
-                f"images: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                hint="Choose another architecture.",
-            ) from error
-
-
-def qualified(architecture: str) -> str:
-    """The reference of an architecture: ``arch:NAME`` for one of this package; others, like ``timm:NAME``, unchanged.
-
-    Raises:
-        UnknownName: If it is a name without scheme that this package does not have.
-    """
-    return architecture if ":" in architecture else f"arch:{ARCHITECTURES.resolve(architecture).name}"
+        return spec.built.build(spec.num_classes, channels, spec.input_size or size)
 
 
 def check_images(dataset: ImageDataset) -> None:
@@ -359,7 +346,7 @@ def _train(
     images, indices = fetched or (spec.dataset.images, spec.indices)
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
     fitting = Fitting(
-        spec.architecture,
+        spec.built.reference,
         network,
         images,
         spec.dataset.labels,

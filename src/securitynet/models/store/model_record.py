@@ -73,7 +73,8 @@ class ClassifierRecord(ModelRecord):
 
     Attributes:
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`, or a reference such as
-            ``timm:resnet18``.
+            ``timm:resnet18``, without folders.
+        architecture_version: Of the library that builds it, or digest of the source code that does; empty for ours.
         num_classes: Number of logits.
         channels: Channels of the images.
         image_size: Height and width of the images in pixels.
@@ -84,6 +85,8 @@ class ClassifierRecord(ModelRecord):
     """
 
     architecture: str
+    # Left out for our own architectures, so that models that were stored before it was known are still found.
+    architecture_version: str = Field(default="", exclude_if=lambda value: value == "")
     num_classes: int
     channels: int
     image_size: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,8 +22,6 @@ from securitynet.datasets.options import load_options
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
-from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import (
     TargetRecord,
@@ -40,6 +39,7 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_target(
-    architecture: str,
+    architecture: str | Callable[..., nn.Module],
     dataset: ImageDataset | str,
     *,
     recipe: Recipe | None = None,
@@ -79,7 +79,8 @@ def train_target(
     `fit` for early stopping). Non-members are used only once, at the end, for the test accuracy.
 
     Args:
-        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`.
+        architecture: A name in `securitynet.models.architectures.ARCHITECTURES`, a reference, a factory or a network:
+            see `securitynet.models.training.trainable`.
         dataset: A loaded dataset, or its reference.
         recipe: How to train; by default ML-Doctor's recipe with the changes that ``defense`` recommends.
         split: Protocol, ``four-way`` or ``public``.
@@ -105,14 +106,14 @@ def train_target(
         SplitError: If the dataset cannot be split in this way.
         ModelError: If the network cannot be built for the images or trained on them ("diverged").
     """
-    architecture = ARCHITECTURES.resolve(architecture).name
+    built = find_architecture(architecture)
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
     if recipe is None and defense is not None:
         changes = {**defense.advised(changes), **changes}
     recipe = change_recipe(recipe or Recipe(), changes)
     data = securitynet.datasets.load(dataset) if isinstance(dataset, str) else dataset
     network, trained = _obtain(
-        architecture,
+        built,
         data,
         recipe,
         split=split,
@@ -128,12 +129,13 @@ def train_target(
     )
     backend = ModuleBackend(
         network,
-        reference=f"arch:{architecture}",
-        checksum=state_checksum(network.state_dict(), architecture),
+        reference=built.name if ":" in built.name else f"arch:{built.name}",
+        checksum=state_checksum(network.state_dict(), built.identity),
         example_shape=(trained.channels, trained.image_size, trained.image_size),
         device=resolve_device(device),
     )
     backend.num_classes = trained.num_classes
+    backend.architecture = built.reference
     words = (
         f"trained here on {trained.dataset.reference} for {trained.epochs_run} epochs: train accuracy "
         f"{trained.train_accuracy:.4f}, test accuracy {trained.test_accuracy:.4f}"
@@ -168,12 +170,12 @@ def train_model(
         raise ConfigurationError(f"The defense {config.defense} was not passed.")
     if config.backdoor is not None and backdoor is None:
         raise ConfigurationError(f"The backdoor {config.backdoor} was not passed.")
-    architecture = ARCHITECTURES.resolve(config.architecture).name
+    built = find_architecture(config.architecture)
     check_path(config.weights_file)
     resolve_device(config.device)
     dataset = securitynet.datasets.load(config.dataset, **load_options(config))
     _, trained = _obtain(
-        architecture,
+        built,
         dataset,
         config.recipe,
         split=config.split,
@@ -191,7 +193,7 @@ def train_model(
 
 
 def _obtain(
-    architecture: str,
+    built: Architecture,
     dataset: ImageDataset,
     recipe: Recipe,
     *,
@@ -219,8 +221,8 @@ def _obtain(
             hint="Resize them with --image-size N.",
         )
     shape = dataset.num_classes, channels, height
-    applied.check(architecture, shape, len(effective.members), recipe)
-    network = applied.network(_fresh(architecture, dataset.num_classes, channels, height, recipe.seed), note)
+    applied.check(built.reference, shape, len(effective.members), recipe)
+    network = applied.network(_fresh(built, shape, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
@@ -231,7 +233,8 @@ def _obtain(
     )
     poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
     fields: dict[str, Any] = {
-        "architecture": architecture,
+        "architecture": built.name,
+        **({"architecture_version": built.version} if built.version else {}),
         "num_classes": dataset.num_classes,
         "channels": channels,
         "image_size": height,
@@ -261,7 +264,7 @@ def _obtain(
     by += [] if poisoned is None else [poisoned.record.digest]
     roles = parts(applied, recipe, len(made.members))
     fitting = Fitting(
-        architecture,
+        built.reference,
         network,
         images if poisoned is None else poisoned.images,
         dataset.labels if poisoned is None else poisoned.labels,
@@ -307,11 +310,11 @@ def _obtain(
     return network, trained
 
 
-def _fresh(architecture: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
+def _fresh(built: Architecture, shape: tuple[int, int, int], seed: int) -> nn.Module:
     """Build a network whose initial weights the seed determines; torch's global random state is restored."""
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights"))
-        return build(architecture, num_classes, channels, image_size)
+        return built.build(*shape)
 
 
 def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TargetRecord | None:

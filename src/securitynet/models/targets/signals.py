@@ -7,8 +7,12 @@ interrupted run resumes where it stopped; a block whose digest does not match is
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
 import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -152,7 +156,7 @@ def collect(
         check_classes(target, outputs.shape[1], classes)
         return outputs
 
-    folder = None if cache is None else cache / "signals" / cache_key(target, dataset)
+    folder = _folder(cache, target, cache_key(target, dataset))
     rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     check_classes(target, rows.shape[1], classes)
     target.backend.num_classes = rows.shape[1]
@@ -213,7 +217,7 @@ def collect_embeddings(
     def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         return target.embeddings(images, layer=layer, keys=keys)
 
-    folder = None if cache is None else cache / "signals" / cache_key(target, dataset, embeddings=layer or _BY_TRACING)
+    folder = _folder(cache, target, cache_key(target, dataset, embeddings=layer or _BY_TRACING))
     rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     return Embeddings(indices, rows, queries, sent)
 
@@ -248,6 +252,21 @@ def _gather(
     keys = np.concatenate([piece.keys for piece in pieces])
     queries = Queries(total=len(wanted), unique=len(set(keys.tolist())))
     return outputs[np.searchsorted(wanted, indices)], queries, sent
+
+
+@functools.cache
+def _folder_of_process() -> Path:
+    """A folder for outputs that no other process can use; it is deleted when this one ends."""
+    folder = tempfile.mkdtemp(prefix="securitynet-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _folder(cache: Path | None, target: Target, key: str) -> Path | None:
+    """Where the signals with a key are kept."""
+    if cache is None:
+        return None
+    return (_folder_of_process() if target.backend.within_process else cache) / "signals" / key
 
 
 def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:

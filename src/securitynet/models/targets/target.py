@@ -66,6 +66,11 @@ class Target:
         return self.backend.reference
 
     @property
+    def architecture(self) -> str | None:
+        """From which networks like it are built and trained: a name or a reference; None if that is not known."""
+        return self.backend.architecture
+
+    @property
     def num_classes(self) -> int | None:
         """Number of classes; None until the first outputs show it."""
         return self.backend.num_classes

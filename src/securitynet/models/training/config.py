@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from securitynet.datasets.options import ImageOptions
-from securitynet.files import data_folder, stable_hash
+from securitynet.files import data_folder, expand_home, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
 
@@ -23,7 +23,10 @@ Commas = BeforeValidator(_split_commas)
 class _TargetOptions(ImageOptions, Record):
     """The target to train, its dataset and its file. The description of each field is its help on the command line."""
 
-    architecture: str = Field(description="Architecture to train; see `securitynet list architectures`.")
+    architecture: str = Field(
+        description="Architecture to train: a name from `securitynet list architectures`, timm:NAME, torchvision:NAME, "
+        "pytorchcv:NAME or python:FILE:FACTORY."
+    )
     dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
     out: Path | None = Field(
         default=None,
@@ -76,7 +79,7 @@ class TrainConfig(RecipeOptions, _TargetOptions):
     def weights_file(self) -> Path:
         """Path of the weights file."""
         if self.out is not None:
-            return self.out
+            return expand_home(self.out)
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
             del settings["configure"]  # keeps file names from before this setting existed
@@ -87,5 +90,6 @@ class TrainConfig(RecipeOptions, _TargetOptions):
             if settings[name] is None:
                 del settings[name]  # keeps file names from before this setting existed
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
-        name = f"{self.architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
+        architecture = "".join(c if c.isalnum() or c in "-_.@" else "-" for c in self.architecture)[-40:].strip("-.")
+        name = f"{architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
         return data_folder() / "models" / name

@@ -21,13 +21,13 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures.factory import build
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.fit import History, Note, Progress, Targets, fit, held_out
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
+from securitynet.models.training.trainable import build_architecture
 from securitynet.randomness import derived_seed, generator, isolated
 from securitynet.records import Record
 
@@ -90,7 +90,7 @@ class Fitting:
     """A training to run, with everything that a defense needs for it.
 
     Attributes:
-        architecture: Name of the architecture of ``network``.
+        architecture: The architecture of ``network``; see `securitynet.models.training.trainable`.
         network: The network with its initial weights; it is trained in place.
         images: Images of the dataset.
         labels: Labels of the dataset, one per image.
@@ -135,7 +135,7 @@ class Fitting:
         classes, channels, size = self.shape
         with isolated():
             torch.manual_seed(derived_seed(self.recipe.seed, f"initial weights {purpose}"))
-            return build(architecture, classes, channels, size)
+            return build_architecture(architecture, classes, channels, size)
 
     def fit(self, procedure: Procedure | None = None, targets: Targets | None = None, **changes: Any) -> History:
         """Train the network with a procedure, on labels or other targets.

@@ -12,6 +12,10 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 KINDS: dict[str, Kind] = {
     "gain": Kind("gain over class and majority", "points", chance=0.0),
+    "random-gain": Kind("the same gain from random weights", "points", chance=0.0),
+    "gain-over-random": Kind("gain over random weights", "points", chance=0.0),
+    "pixel-gain": Kind("the same gain from pixels", "points", chance=0.0),
+    "gain-over-pixels": Kind("gain over pixels", "points", chance=0.0),
     "accuracy": Kind("accuracy", "share"),
     "baseline-accuracy": Kind("accuracy by class and majority alone", "share"),
     "macro-f1-gain": Kind("gain in macro-F1", chance=0.0),
@@ -32,11 +36,15 @@ class _BestAttack:
     gain: Measurement
     accuracy: Measurement
     baseline: Measurement
+    over_random: Measurement | None = None
+    random: Measurement | None = None
+    pixels: Measurement | None = None
 
     @property
     def sure(self) -> float:
-        """The lower end of the gain's interval."""
-        return self.gain.low if self.gain.low is not None else -1.0
+        """What the target's training gives away at least, by the intervals: more than the class and random weights."""
+        ends = [m.low for m in (self.gain, self.over_random) if m is not None and m.low is not None]
+        return min(ends, default=-1.0)
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
@@ -46,9 +54,10 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     rest = attributes[MOST_NAMED:]
     if rest:
         gained = sum(one.sure > 0 for one in rest)
+        beside = " and from random weights" if any(one.over_random is not None for one in rest) else ""
         said.append(
             f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
-            f"{'is' if gained == 1 else 'are'} inferred better than from the class alone."
+            f"{'is' if gained == 1 else 'are'} inferred better than from the class alone{beside}."
         )
     return said
 
@@ -62,7 +71,14 @@ def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str,
             if measure != "gain" or not {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():
                 continue
             one = _BestAttack(
-                trial, name, measured[full], measured[f"{name}.accuracy"], measured[f"{name}.baseline-accuracy"]
+                trial,
+                name,
+                measured[full],
+                measured[f"{name}.accuracy"],
+                measured[f"{name}.baseline-accuracy"],
+                measured.get(f"{name}.gain-over-random"),
+                measured.get(f"{name}.random-gain"),
+                measured.get(f"{name}.pixel-gain"),
             )
             if name not in best or one.sure > best[name].sure:
                 best[name] = one
@@ -77,6 +93,24 @@ def _sentence(one: _BestAttack) -> str:
         f"An adversary who {who} infers the attribute “{one.name}” correctly for {accuracy.value} of the evaluated "
         f"records; the class and the most frequent value alone give {baseline.value}: a gain of {gain.value} "
         f"({words.level(one.gain)} interval {words.unbroken(gain.interval)}), {describe_gain(one.gain)}."
+        f"{_compare_with_random(one)}"
+    )
+
+
+def _compare_with_random(one: _BestAttack) -> str:
+    """What random weights of the same architecture gain, and pixels, and what the difference means."""
+    over, random = (words.numbers(m) if m is not None else None for m in (one.over_random, one.random))
+    if over is None or random is None or one.over_random is None:
+        return ""
+    pixels = words.numbers(one.pixels) if one.pixels is not None else None
+    beside = "" if pixels is None else f", and pixels alone {pixels.value}"
+    if (one.over_random.low or 0.0) > 0:
+        meaning = "training this network made the attribute easier to infer"
+    else:
+        meaning = "it is not shown that training this network made the attribute easier to infer"
+    return (
+        f" Random weights of the same architecture give a gain of {random.value}{beside}; the trained network's gain "
+        f"minus that of random weights is {over.value} (interval {words.unbroken(over.interval)}), so {meaning}."
     )
 
 
@@ -85,7 +119,7 @@ def describe_gain(gain: Measurement) -> str:
     low, high = gain.low, gain.high
     assert low is not None and high is not None
     if low > 0:
-        return "so the model reveals more than the class"
+        return "more than the class reveals"
     if high < 0:
         return "so the attack does worse than the baseline"
     return "not distinguishable from no gain"

@@ -14,12 +14,19 @@ ALPHA = 0.05
 
 KINDS: dict[str, Kind] = {
     **_filters.KINDS,
-    "p-value": Kind("p-value of the smallest trigger"),
+    "verdict": Kind("Verdict: 0 nothing found, 1 undecided, 2 suspicious, 3 backdoor found"),
+    "suspect-label": Kind("Label with the smallest trigger"),
+    "p-value": Kind("p-value of the smallest triggers"),
     "reference-p-value": Kind("p-value against clean models"),
     "anomaly-index": Kind("Anomaly index (the rule flags above 2)"),
     "flagged-labels": Kind("Labels that the rule flags"),
     "rule-false-positives": Kind("How often the rule flags a clean model", "share"),
     "smallest-trigger": Kind("Smallest trigger, as a share of the image", "share"),
+    "smallest-to-median": Kind("Smallest trigger, as a share of the others' median", "share"),
+    "detectable-ratio": Kind("Largest trigger that would stand out, as a share of the median", "share"),
+    "fresh-success": Kind("Its success on fresh images of other classes", "share"),
+    "fresh-success-worst-class": Kind("Its success on the class where it works least", "share"),
+    "trigger-transfer": Kind("Its success on clean models", "share"),
     "converged": Kind("Labels for which the search converged", "share"),
     "localisation-iou": Kind("Overlap with the known trigger", "share"),
     "true-positive-rate": Kind("Backdoored models detected", "share"),
@@ -28,25 +35,33 @@ KINDS: dict[str, Kind] = {
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What the detectors that ran show."""
+    """The verdicts of the detectors that ran on this model."""
     said: list[str] = []
     for trial in trials:
         start = f"{trial.name}."
         measured = {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
         if trial.name.partition("@")[0] == "backdoor.neural-cleanse" and "p-value" in measured:
-            said += _smallest_trigger(measured)
+            said += describe_smallest_trigger(measured)
     return [*said, *_filters.sentences(document, trials)]
 
 
-def _smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
-    """Both verdicts on the smallest trigger: the calibrated one, then the paper's rule with its false-positive rate."""
-    calibrated = measured["p-value"]
-    if calibrated.value is None or calibrated.low is None or calibrated.high is None:
-        return [f"Neural Cleanse gives no verdict: {calibrated.note}."]
-    said = [f"{_in_words(calibrated)} {_not_proof(calibrated)}"]
+def describe_smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
+    """The verdict of Neural Cleanse, then what it proves, the paper's rule and what that is worth."""
+    summary, p_value = measured.get("verdict"), measured["p-value"]
+    if summary is None or summary.value is None or not summary.note:
+        said = [_describe_p_value(p_value)]  # a result from before there was one verdict
+        rank = None
+    else:
+        said, rank = [summary.note], int(summary.value)
+    if rank == 3:
+        said[0] += " Look at the mask beside its class: one that traces the outline of the class is not a trigger."
+    elif rank == 2:
+        said[0] += f" One clean model in {round(1 / ALPHA)} is accused like that: look at the mask beside its class."
+    else:
+        said[0] += " This does not prove that there is no backdoor."
     index, rate = measured.get("anomaly-index"), measured.get("rule-false-positives")
     if index is not None and index.value is not None and rate is not None and rate.value is not None:
-        flags = "flags it" if index.value > 2 else "does not flag it"
+        flags = "flags a label" if index.value > 2 else "flags no label"
         said.append(
             f"The rule of the Neural Cleanse paper {flags} (anomaly index {index.value:.2f}, threshold 2). It also "
             f"flags {words.rate(rate.value)} of clean models with as many labels, if their norms are normally "
@@ -55,17 +70,13 @@ def _smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
     return said
 
 
-def _in_words(p: Measurement) -> str:
-    assert p.value is not None and p.low is not None and p.high is not None
+def _describe_p_value(p: Measurement) -> str:
+    """A sentence on the p-value alone; it never calls a model usual, because p-values were all that was looked at."""
+    if p.value is None or p.low is None or p.high is None:
+        return f"Neural Cleanse gives no verdict: {p.note}."
     value = f"p\u00a0=\u00a0{p.value:.3f}" if p.value >= 0.001 else "p\u00a0<\u00a00.001"
     if p.high <= ALPHA:
         return f"One class can be reached with a far smaller trigger than the others ({value}): a sign of a backdoor."
     if p.low > ALPHA:
-        return f"No class stands out by a small trigger ({value}): the trigger sizes are usual for a clean model."
+        return f"The test of Neural Cleanse's norms names no class ({value})."
     return f"It is undecided whether a class stands out by a small trigger ({value}, with 0.05 inside its interval)."
-
-
-def _not_proof(p: Measurement) -> str:
-    if p.high is not None and p.high <= ALPHA:
-        return "One clean model in twenty looks like this too: compare the mask with images of the class."
-    return "This does not rule out a backdoor: triggers that cover the image or lead to all classes stay hidden."

@@ -9,12 +9,16 @@ from statistics import NormalDist
 
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
+from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.kinds import Kind
 from securitynet.results.document import ResultDocument, TrialSummary
 
 KINDS: dict[str, Kind] = {
     "advantage": Kind("Advantage", "points", chance=0.0),
     "balanced-accuracy": Kind("Balanced accuracy", "share", chance=0.5),
+    "blind-auc": Kind("AUC of the blind baseline, which never sees the model", chance=0.5),
+    "matched-auc": Kind("AUC on matched records", chance=0.5),
+    "share": Kind("Non-members that are copies of members", "share"),
     "epsilon-lower-bound@delta": Kind("ε at least, for δ = {value}", one_sided=True),
 }
 
@@ -41,11 +45,13 @@ class Strength:
         trial: The attack.
         auc: Its AUC.
         tpr: Its TPR at the lowest FPR that has at least `MARGIN` non-members; None if there is none.
+        matched: Its AUC on matched records, where members and non-members differ without the model.
     """
 
     trial: TrialSummary
     auc: Measurement
     tpr: Measurement | None
+    matched: Measurement | None = None
 
     @property
     def fpr(self) -> float | None:
@@ -54,7 +60,10 @@ class Strength:
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What the strongest membership attack achieves, and the best TPR at the lowest FPR; nothing if none ran."""
+    """What the strongest membership attack achieves, and the best TPR at the lowest FPR; nothing if none ran.
+
+    Where a blind baseline distinguishes the groups, each sentence says so, and none calls the attack's AUC a success.
+    """
     ranked = by_strength(document)
     if not ranked:
         return []
@@ -62,15 +71,24 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     auc = words.numbers(best.auc)
     assert auc is not None  # `by_strength` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
+    differ = controls.groups_differ(document)
+    compared = "but the groups differ anyway" if differ else describe_auc(best.auc, len(ranked))
     said = [
+        *controls.describe_difference(document),
         f"An adversary who {who} can distinguish members from non-members with an AUC of {auc.value} "
-        f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {describe_auc(best.auc, len(ranked))}."
+        f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
     ]
+    if differ:
+        usable = best.matched is not None and best.matched.value is not None
+        verdict_there = describe_auc(best.matched, len(ranked)) if best.matched is not None and usable else None
+        said.append(controls.describe_matched(document, best.matched, verdict_there))
     quietest = lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None:
         same = quietest.trial.id == best.trial.id
         said.append(
-            describe_tpr(quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked))
+            describe_tpr(
+                quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
+            )
         )
     return said
 
@@ -96,13 +114,14 @@ def describe_auc(auc: Measurement, among: int = 1) -> str:
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1) -> str:
+def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *, differ: bool = False) -> str:
     """A sentence on a TPR at an FPR, compared with guessing by its interval.
 
     Args:
         tpr: The rate.
         attack: Title of the attack; None if the sentence before has named it.
         among: How many attacks it is the best of.
+        differ: Whether members and non-members differ without the model.
     """
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
@@ -113,6 +132,8 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1) ->
         compared = f"fewer than guessing, which identifies {guess}"
     else:
         compared = f"not distinguishable from guessing, which identifies {guess}"
+    if differ:
+        compared = f"guessing identifies {guess}, and the groups differ anyway"
     who = "they identify" if attack is None else f"the attack “{attack}” identifies"
     return (
         f"At a false-positive rate of {guess} {who} {numbers.value} of the members ({words.level(tpr)} "
@@ -132,13 +153,24 @@ def describe_choice(document: ResultDocument) -> str | None:
     )
 
 
+def describe_identity(document: ResultDocument) -> str | None:
+    """That the AUC of prediction correctness is no finding, where it was measured."""
+    if not any(strength.trial.name == "membership.correctness" for strength in by_strength(document)):
+        return None
+    return (
+        "The AUC of prediction correctness is an identity, one half plus half the overfitting level: it says nothing "
+        "that the two accuracies do not say."
+    )
+
+
 def describe_unresolved(document: ResultDocument) -> str | None:
     """A sentence on requested false-positive rates that need more non-members; None if there are none."""
     unresolved = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
     rates = sorted(fpr for fpr in unresolved if fpr is not None)
     if not rates:
         return None
-    n = document.dataset.non_members
+    copies = document.controls.copies if document.controls is not None else None
+    n = document.dataset.non_members - (copies.non_members if copies else 0)
     return (
         f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; "
         f"nothing can be said about {words.listed([words.percent(fpr) for fpr in rates])}."
@@ -161,14 +193,17 @@ def by_strength(document: ResultDocument) -> list[Strength]:
             key=lambda pair: pair[0],
         )
         if aucs:
-            strengths.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None))
+            matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
+            strengths.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None, matched))
     return sorted(strengths, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
 
 
 def _non_members(document: ResultDocument, measurement: Measurement) -> float:
     """Number of non-members behind a measurement: an attack that knows some records is evaluated on the others."""
-    dataset = document.dataset
-    return measurement.n * dataset.non_members / max(dataset.members + dataset.non_members, 1)
+    dataset, copies = document.dataset, document.controls.copies if document.controls is not None else None
+    members = dataset.members - (copies.members if copies else 0)
+    non_members = dataset.non_members - (copies.non_members if copies else 0)
+    return measurement.n * non_members / max(members + non_members, 1)
 
 
 def lower_end(measurement: Measurement, among: int) -> float:
@@ -222,6 +257,13 @@ def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
             f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
             f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
             f"({words.unbroken(numbers[1].interval)}); {why}."
+        )
+    differing = [f"“{label}”" for label, one in zip(labels, documents, strict=True) if controls.groups_differ(one)]
+    if differing and said:
+        said.insert(
+            0,
+            f"Members and non-members of {words.listed(differing)} differ anyway: a classifier that never sees the "
+            "model tells them apart. What attacks achieve there is not what the model gives away.",
         )
     return said
 

@@ -18,6 +18,7 @@ _MEASURES = {
     "calibration-gap": Kind("Mean confidence minus accuracy", "points", chance=0.0),
     "posterior-distance": Kind("Distance from the target's posteriors"),
     "constant-agreement": Kind("Agreement of a constant prediction", "share"),
+    "queried-share": Kind("Images to evaluate on that were queried, and are left out", "share"),
     "transfer": Kind("Adversarial examples of the surrogate that fool the target", "share"),
     "transfer-gain": Kind("The same, minus noise of that size", "points", chance=0.0),
 }
@@ -45,6 +46,12 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): "
         f"{describe_agreement(agreement, constant)}."
     ]
+    queried = measured.get("queried-share")
+    if queried is not None and queried.value is not None:
+        said.append(
+            f"{round(queried.value * queried.n):,} of the {queried.n:,} images to be judged on had been queried, by "
+            "their content, and are left out."
+        )
     ratio = measured.get("accuracy-ratio")
     written = words.numbers(ratio) if ratio is not None else None
     if ratio is not None and written is not None:

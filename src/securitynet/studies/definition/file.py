@@ -22,6 +22,7 @@ from securitynet.records import ThreatModel
 
 TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
+    "reference_models",
 }  # fmt: skip
 """Fields of `AssessConfig` that determine target and data. (Of ``configure``, only settings of a defense do.)"""
 
@@ -103,7 +104,9 @@ class TrainSource(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    architecture: str | Several = Field(description="Architectures; see `securitynet list architectures`.")
+    architecture: str | Several = Field(
+        description="Architectures: names from `securitynet list architectures`, or references."
+    )
     dataset: str | Several | None = Field(default=None, description="Datasets; default: that of [data].")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Training seeds.")
     label: str | None = Field(default=None, description="Name of the targets in tables.")

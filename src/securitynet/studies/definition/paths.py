@@ -34,6 +34,11 @@ def resolve_reference(text: str, base: Path) -> str:
     return str(reference.model_copy(update={"name": str(resolve_path(reference.name, base))}))
 
 
+def resolve_architecture(text: str, base: Path) -> str:
+    """An architecture, a name or a reference, whose file, if it names one, has an absolute path."""
+    return resolve_reference(text, base) if ":" in text else text
+
+
 def resolve_dataset(text: str, base: Path, root: str | None) -> str:
     """Make the path in a dataset reference absolute, if it names a folder and no ``data_root`` (``root``) is given.
 
@@ -51,9 +56,11 @@ def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     for name in ("weights", *LISTS_OF_RECORDS):
         if name in options:
             yield name, Path(options[name])
-    reference = parse_reference(options["model"])
-    if reference.path is not None:
-        yield "model", reference.path
+    for name in ("model", "architecture"):
+        text = str(options.get(name) or "")
+        reference = parse_reference(text) if name == "model" or ":" in text else None
+        if reference is not None and reference.path is not None:
+            yield name, reference.path
     for name in ("dataset", "auxiliary_dataset"):
         scheme, colon, path = str(options.get(name) or "").partition(":")
         if colon and scheme in _FOLDERS:
@@ -64,7 +71,7 @@ def strip_folder(name: str, value: Any) -> Any:
     """Return the value of an option without folders of this machine, as JSON types."""
     if name in ("weights", *LISTS_OF_RECORDS):
         return Path(str(value)).name
-    if name == "model":
+    if name == "model" or (name == "architecture" and ":" in str(value)):
         return str(parse_reference(str(value)).without_folders())
     if name in ("dataset", "auxiliary_dataset") and str(value).partition(":")[0] in _FOLDERS:
         scheme, _, path = str(value).partition(":")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
+from securitynet.models.sources.references import refuse_code
 from securitynet.studies.definition.file import ModelSource, StudyConfig
 from securitynet.studies.definition.paths import resolve_path
 
@@ -77,6 +78,7 @@ def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[st
         )
     for entry in entries:
         assert entry.reference is not None  # filtered
+        refuse_code(entry.reference, f"The catalog's entry {entry.key}")
         yield entry.reference, entry
 
 
@@ -85,6 +87,7 @@ def _reference_of_entry(study: StudyConfig, identifier: str) -> tuple[str, Catal
     assert entry is not None  # an identifier was given
     if entry.reference is None:
         raise ConfigurationError(f"The entry {entry.key} of the catalog does not state how to load its model.")
+    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
     return entry.reference, entry
 
 

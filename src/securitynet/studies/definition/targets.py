@@ -15,6 +15,7 @@ from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import stable_hash
 from securitynet.models.sources.references import parse_reference
+from securitynet.models.sources.versions import builder_version
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Record
 from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
@@ -22,6 +23,7 @@ from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.paths import (
     LISTS_OF_RECORDS,
     list_paths,
+    resolve_architecture,
     resolve_dataset,
     resolve_path,
     resolve_reference,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 _LISTS = frozenset({"auxiliary"})
 """Fields of `AssessConfig` that are lists themselves."""
+
+_ASSESSED = TARGET_FIELDS - {"architecture"}
+"""Fields of `AssessConfig` in a table of models to train: shadow models are trained as these are."""
 
 _OF_BOTH = frozenset({"channels", "image_size", "limit", "data_root", *ImageOptions.model_fields})
 
@@ -69,7 +74,13 @@ class TargetPlan(Record):
     @property
     def train_key(self) -> str | None:
         """Digest of everything that determines the trained weights."""
-        return None if self.train is None else stable_hash(self.train, 16)
+        if self.train is None:
+            return None
+        reference = str(self.train["architecture"])
+        if ":" not in reference:
+            return stable_hash(self.train, 16)
+        # Another version of a factory or a library makes another network.
+        return stable_hash({**self.train, "version": builder_version(parse_reference(reference))}, 16)
 
     def declared(self) -> dict[str, Any]:
         """The declaration, without folders of this machine."""
@@ -134,14 +145,15 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
     options = {**study.data, **source.options}
     if source.dataset is not None:
         options["dataset"] = source.dataset
-    options = {**options, "architecture": source.architecture, "seed": source.seeds}
+    architectures = [resolve_architecture(name, base) for name in _list_names(source.architecture)]
+    options = {**options, "architecture": architectures, "seed": source.seeds}
     varied = sorted(name for name, value in options.items() if isinstance(value, list | tuple) and len(value) > 1)
     for chosen in expand_alternatives(options):
         if chosen.get("dataset") is None:
             raise ConfigurationError("No dataset is given to train on.", hint="Give dataset, here or under [data].")
         chosen["dataset"] = resolve_dataset(chosen["dataset"], base, chosen.get("data_root"))
         training = {name: value for name, value in chosen.items() if name in TRAIN_FIELDS | {"architecture", "dataset"}}
-        rest = {n: v for n, v in chosen.items() if n in TARGET_FIELDS and (n not in TRAIN_FIELDS or n in _OF_BOTH)}
+        rest = {n: v for n, v in chosen.items() if n in _ASSESSED and (n not in TRAIN_FIELDS or n in _OF_BOTH)}
         if training.get("defense") in (None, "none"):
             training.pop("defense", None)
         elif _changes_answers(training["defense"]):
@@ -150,10 +162,11 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
             training.pop("split")
         # Only the given fields, so that a field added by a later version does not change the key of this target.
         train = _validate(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
-        words = [str(chosen[name]) for name in ("architecture", "dataset") if name not in varied]
-        words += [_describe_option(name, chosen.get(name)) for name in varied]
+        shown = {**chosen, "architecture": strip_folder("architecture", chosen["architecture"])}
+        words = [str(shown[name]) for name in ("architecture", "dataset") if name not in varied]
+        words += [_describe_option(name, shown.get(name)) for name in varied]
         yield _plan_target(
-            {"model": f"arch:{train['architecture']}", **rest},
+            {"model": _reference_of(train["architecture"]), **rest},
             base,
             digests,
             label=" ".join([source.label] if source.label and not varied else [source.label or "", *words]).strip(),
@@ -180,6 +193,8 @@ def _plan_target(
     for name in ("dataset", "auxiliary_dataset"):
         if name in options:
             options[name] = resolve_dataset(options[name], base, options.get("data_root"))
+    if "architecture" in options:
+        options["architecture"] = resolve_architecture(str(options["architecture"]), base)
     for name in ("weights", *LISTS_OF_RECORDS):
         if name in options:
             options[name] = str(resolve_path(str(options[name]), base))
@@ -234,6 +249,14 @@ def expand_alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     ]
     for combination in itertools.product(*values):
         yield dict(zip(names, combination, strict=True))
+
+
+def _reference_of(architecture: str) -> str:
+    return architecture if ":" in architecture else f"arch:{architecture}"
+
+
+def _list_names(names: object) -> list[str]:
+    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
 
 
 def _changes_answers(defense: str) -> bool:

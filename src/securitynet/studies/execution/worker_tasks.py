@@ -18,6 +18,7 @@ from securitynet.assessments import environment
 from securitynet.assessments.assess import measure_accuracies, review
 from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data, prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.controls import MembershipControls, control_records
 from securitynet.assessments.method_settings import make_method
 from securitynet.assessments.prepare_training import prepared_training
 from securitynet.assessments.run_trial import (
@@ -64,6 +65,7 @@ class _OpenTarget:
     assessed: AssessedTarget
     data: TrialData
     dependencies: dict[str, SharedWork] = field(default_factory=dict)
+    controls: MembershipControls | None = None
 
 
 class TaskRunner:
@@ -143,7 +145,8 @@ class TaskRunner:
         assessed, data = opened.assessed, opened.data
         querying = name_phase(report_progress, "querying")
         signals = collect(assessed.target, data.dataset, data.judged, cache=self.cache, progress=querying)
-        measurements = measure_accuracies(signals, data, self.config.level)
+        left_out = self._control_membership(opened).left_out
+        measurements = measure_accuracies(signals, data, self.config.level, left_out)
         review(assessed, signals, data)
         checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
         checks += [check for check in assessed.target.checks if check.what not in {known.what for known in checks}]
@@ -214,7 +217,7 @@ class TaskRunner:
         context = self._make_context(task.trial, report_progress)
         if report_progress:
             report_progress(BEGAN, 0, 0)
-        options = self._metric_options(task.trial)
+        options = self._metric_options(task.trial, opened)
         trial = run_trial(planned, opened.assessed.target, opened.data, context, self.store, options)
         return TaskOutcome(trial_status=trial.result.status, reason=trial.result.reason)
 
@@ -225,12 +228,22 @@ class TaskRunner:
         if earlier is not None:
             method = make_method(trial.kind, trial.method, trial.settings)
             planned = PlannedTrial(trial.name, method, earlier.spec)
-            if reuse(planned, self.store, self._metric_options(trial), any_version=True) is not None:
+            options = self._metric_options(trial, self._get_open(task.target, report_progress))
+            if reuse(planned, self.store, options, any_version=True) is not None:
                 return TaskOutcome(trial_status="ok")
         return self._run_trial(task, report_progress)
 
-    def _metric_options(self, trial: TrialRequest) -> MetricOptions:
-        return MetricOptions(self.config.level, self.config.fprs, trial.seed)
+    def _metric_options(self, trial: TrialRequest, opened: _OpenTarget) -> MetricOptions:
+        return MetricOptions(self.config.level, self.config.fprs, trial.seed, self._control_membership(opened))
+
+    def _control_membership(self, opened: _OpenTarget) -> MembershipControls:
+        """The controls of an open target; targets of one dataset and split share them in the cache."""
+        if opened.controls is None:
+            assessed = opened.assessed
+            opened.controls = control_records(
+                assessed.dataset, assessed.splits, level=self.config.level, cache=self.cache
+            )
+        return opened.controls
 
 
 def train_weights(

@@ -103,8 +103,11 @@ class Backend(ABC):
         interface: Interface that hides part of the outputs; None if there is none.
         repeats: Number of times that each image is sent for one output.
         charges: Whether queries may cost money.
+        architecture: What networks like this one are built from (`securitynet.models.training.trainable`); None if
+            unknown.
         rounding: Largest change of an output between batches that its arithmetic may cause, relative to the largest
             output.
+        within_process: Whether the checksum holds for this process only, so that its outputs are not stored for others.
     """
 
     reference: str
@@ -115,7 +118,9 @@ class Backend(ABC):
     interface: Interface | None = None
     repeats: int = 1
     charges: bool = False
+    architecture: str | None = None
     rounding: float = 1e-3
+    within_process: bool = False
 
     @classmethod
     def open(cls, reference: ModelReference, options: LoadOptions) -> OpenedModel:

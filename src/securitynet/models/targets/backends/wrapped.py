@@ -18,6 +18,7 @@ class WrappedBackend(Backend):
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.channels = inner.channels
+        self.within_process = inner.within_process
 
     @property
     def num_classes(self) -> int | None:
@@ -27,6 +28,15 @@ class WrappedBackend(Backend):
     @num_classes.setter
     def num_classes(self, count: int | None) -> None:
         self.inner.num_classes = count
+
+    @property
+    def architecture(self) -> str | None:
+        """That of the inner backend."""
+        return self.inner.architecture
+
+    @architecture.setter
+    def architecture(self, reference: str | None) -> None:
+        self.inner.architecture = reference
 
     @property
     @override

@@ -1,0 +1,36 @@
+"""What a figure of membership inference must say of the blind baseline: the AUC that is reached without the model."""
+
+from __future__ import annotations
+
+import pandas
+
+from securitynet.analysis import frames
+from securitynet.analysis.figures.texts import number
+from securitynet.analysis.frames import Quantity
+from securitynet.analysis.quantities import BLIND_AUC
+
+
+def describe_blind_baseline(tidy: pandas.DataFrame, quantities: tuple[Quantity, ...], *, drawn: bool = False) -> str:
+    """A sentence for the caption of a figure that shows membership inference; empty for others.
+
+    Args:
+        tidy: What the figure is drawn from.
+        quantities: Of the figure.
+        drawn: Whether the figure shows membership inference without naming it among its quantities.
+    """
+    if not drawn and not any(quantity.where.get("attack") == ("membership",) for quantity in quantities):
+        return ""
+    cases = tidy.loc[(tidy["attack"] == "membership") & tidy["value"].notna(), "case"].nunique()
+    blind = frames.take(tidy, BLIND_AUC)
+    if not cases:
+        return ""
+    if blind.empty:
+        return " Without the model (blind baseline): not measured, so members and non-members may differ anyway."
+    differ = int((blind["low"] > 0.5).sum())
+    values = blind["value"].to_numpy(float)
+    said = "none tells the groups apart" if not differ else f"in {differ} of them members and non-members differ anyway"
+    measured = f"{len(blind)} of {cases} models" if len(blind) < cases else f"n = {cases}"
+    return (
+        f" Without the model (blind baseline), AUC from {number(float(values.min()))} to "
+        f"{number(float(values.max()))}, {measured}: {said}."
+    )

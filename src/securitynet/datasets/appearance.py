@@ -1,0 +1,214 @@
+"""What can be measured of an image without any model: colours, frequencies, traces of JPEG, and how its file is stored.
+
+The blind baseline tries to tell members from non-members by these.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch.nn import functional
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.copies import make_grey
+from securitynet.datasets.source import Item, RecordNames
+
+THUMBNAIL = 8
+COMPONENTS = 32
+"""Principal components of the thumbnails that are features."""
+
+FEWEST_OF_CLASS = 20
+"""Records that a class needs for membership in it to be a feature."""
+
+_BLOCK = 8
+_BANDS = 8
+_SIDE = 256
+"""Of larger images, the frequencies of the middle are measured: a square of this side, on the grid of JPEG's blocks."""
+
+Floats = NDArray[np.float64]
+
+
+def describe_records(dataset: ImageDataset, records: NDArray[np.int64], *, batch: int = 256) -> Floats:
+    """Features of records: their images, their classes and, where the dataset was read from image files, those.
+
+    Args:
+        dataset: With images.
+        records: N of them.
+        batch: Images that are measured at once.
+
+    Returns:
+        N×D, all finite.
+    """
+    rows, thumbnails = [], []
+    for _, images in dataset.batches(records, batch):
+        rows.append(measure_images(images))
+        side = (min(THUMBNAIL, images.shape[2]), min(THUMBNAIL, images.shape[3]))
+        thumbnails.append(functional.adaptive_avg_pool2d(images.float(), side).flatten(1).double().numpy())
+    statistics = np.concatenate(rows)
+    components = _reduce(np.concatenate(thumbnails))
+    spread = np.abs(components - np.median(components, axis=0))  # groups may differ in how much they vary, too
+    parts = [statistics, components, spread, _describe_classes(dataset.labels[records])]
+    files = describe_files(dataset, records)
+    return np.concatenate(parts if files is None else [*parts, files], axis=1)
+
+
+def measure_images(images: torch.Tensor) -> Floats:
+    """Statistics of uint8 images, N×C×H×W: N×D."""
+    grey = make_grey(images)
+    parts = [_measure_colours(images), _measure_spectrum(_middle(grey)), _measure_blocks(_middle(grey))]
+    return torch.cat(parts, dim=1).double().numpy()
+
+
+def describe_files(dataset: ImageDataset, records: NDArray[np.int64]) -> Floats | None:
+    """Features of the files that images were read from; None where there are none, or not of these records.
+
+    Format, size, dimensions, colour mode, whether there is EXIF data, mean of the quantisation tables and subsampling.
+    Nothing of the file system, such as times.
+    """
+    names = dataset.record_names
+    if not isinstance(names, RecordNames):
+        return None
+    rows = [_describe_file(item) for item in names.fetch(records)]
+    known = [row for row in rows if row is not None]
+    if not known:
+        return None
+    formats = sorted({row[0] for row in known})
+    modes = sorted({row[1] for row in known})
+    table = np.zeros((len(rows), len(formats) + len(modes) + len(known[0][2]) + 1))
+    for at, row in enumerate(rows):
+        if row is None:
+            table[at, -1] = 1.0
+            continue
+        table[at, formats.index(row[0])] = 1.0
+        table[at, len(formats) + modes.index(row[1])] = 1.0
+        table[at, len(formats) + len(modes) : -1] = row[2]
+    return table
+
+
+def _describe_file(item: Item) -> tuple[str, str, Sequence[float]] | None:
+    """Format, mode and numbers of an image file; None for what is no file or cannot be read."""
+    if isinstance(item, np.ndarray):
+        return None
+    try:
+        size = item.stat().st_size if isinstance(item, Path) else len(item)
+        with Image.open(item if isinstance(item, Path) else io.BytesIO(item)) as image:
+            width, height = image.size
+            tables = getattr(image, "quantization", None) or {}
+            means = [float(np.mean(list(tables[number]))) if number in tables else 0.0 for number in (0, 1)]
+            layers = getattr(image, "layer", None) or []
+            sampling = float(layers[0][1] * layers[0][2]) if layers else 0.0
+            exif = float("exif" in image.info)
+            profile = float("icc_profile" in image.info)
+            numbers = (
+                float(size),
+                size / (width * height),
+                float(width),
+                float(height),
+                width / height,
+                *means,
+                sampling,
+                exif,
+                profile,
+                float("progressive" in image.info),
+            )
+            return str(image.format), image.mode, numbers
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _describe_classes(labels: NDArray[np.int64]) -> Floats:
+    """A column for each class of which there are enough records: N×K."""
+    classes, counts = np.unique(labels, return_counts=True)
+    return np.asarray(labels[:, None] == classes[counts >= FEWEST_OF_CLASS][None, :], dtype=np.float64)
+
+
+def _reduce(values: Floats) -> Floats:
+    """The first principal components, N×`COMPONENTS` at most."""
+    centred = values - values.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred.T @ centred, hermitian=True)
+    return np.asarray(centred @ directions[:COMPONENTS].T)
+
+
+def _middle(grey: torch.Tensor) -> torch.Tensor:
+    height, width = grey.shape[2:]
+    top, left = (max(0, (side - _SIDE) // 2) // _BLOCK * _BLOCK for side in (height, width))
+    return grey[:, 0, top : top + _SIDE, left : left + _SIDE]
+
+
+def _measure_colours(images: torch.Tensor) -> torch.Tensor:
+    """Mean, deviation, skewness and quantiles of each channel, how grey it is, and how its values are distributed."""
+    values = images.flatten(2).float()
+    mean, deviation = values.mean(dim=2), values.std(dim=2, correction=0)
+    skewness = ((values - mean[..., None]) ** 3).mean(dim=2) / (deviation**3 + 1.0)
+    ordered = values.sort(dim=2).values
+    places = [round(share * (values.shape[2] - 1)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)]
+    distinct = 1.0 + (ordered.diff(dim=2) > 0).float().sum(dim=2)
+    odd = (images.flatten(2) % 2).float().mean(dim=2)
+    ends = [(values == 0).float().mean(dim=2), (values == 255).float().mean(dim=2)]
+    colours = values.amax(dim=1) - values.amin(dim=1)
+    return torch.cat(
+        [mean, deviation, skewness, *(ordered[..., place] for place in places), distinct, odd, *ends,
+         colours.mean(dim=1, keepdim=True)], dim=1
+    )  # fmt: skip
+
+
+def _measure_spectrum(grey: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the power in bands of spatial frequency, and of differences along both axes and both diagonals."""
+    height, width = grey.shape[1:]
+    power = torch.fft.rfft2(grey - grey.mean(dim=(1, 2), keepdim=True)).abs() ** 2 / (height * width)
+    rows, columns = torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width)[None, :]
+    frequency = (rows**2 + columns**2).sqrt()
+    band = (frequency / 0.5 * _BANDS).long().clamp(max=_BANDS)  # the last one is what only diagonals reach
+    found = [
+        power[:, band == number].mean(dim=1, keepdim=True)
+        for number in range(_BANDS + 1)
+        if bool((band == number).any())
+    ]
+    found += [
+        difference.abs().mean(dim=(1, 2))[:, None]
+        for difference in (
+            grey[:, 1:] - grey[:, :-1],
+            grey[:, :, 1:] - grey[:, :, :-1],
+            grey[:, 1:, 1:] - grey[:, :-1, :-1],
+            grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2],
+        )
+    ]
+    return torch.log(torch.cat(found, dim=1) + 0.1)
+
+
+def _measure_blocks(grey: torch.Tensor) -> torch.Tensor:
+    """Traces of JPEG: steps at the borders of 8×8 blocks, and how the coefficients of the blocks are quantised."""
+    count, height, width = grey.shape
+    if min(height, width) < 2 * _BLOCK:
+        return torch.empty((count, 0))
+    found = []
+    for axis in (1, 2):
+        steps = grey.diff(dim=axis).abs().mean(dim=3 - axis)
+        at = torch.arange(1, steps.shape[1] + 1) % _BLOCK
+        by_place = torch.stack([steps[:, at == place].mean(dim=1) for place in range(_BLOCK)], dim=1)
+        found.append(torch.log((by_place + 0.1) / (by_place.mean(dim=1, keepdim=True) + 0.1)))
+    blocks = grey[:, : height // _BLOCK * _BLOCK, : width // _BLOCK * _BLOCK]
+    blocks = blocks.unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).flatten(1, 2)
+    basis = _cosines()
+    coefficients = (basis @ (blocks - 128) @ basis.T).abs()
+    for diagonal in range(1, 2 * _BLOCK - 1):
+        places = [(u, v) for u, v in itertools.product(range(_BLOCK), repeat=2) if u + v == diagonal]
+        rows, columns = [u for u, _ in places], [v for _, v in places]
+        values = coefficients[:, :, rows, columns].flatten(1)
+        found += [torch.log(values.mean(dim=1, keepdim=True) + 0.1), (values < 0.5).float().mean(dim=1, keepdim=True)]
+    return torch.cat(found, dim=1)
+
+
+def _cosines() -> torch.Tensor:
+    """The orthonormal discrete cosine transform of 8 values, 8×8."""
+    place = torch.arange(_BLOCK, dtype=torch.float32)
+    basis = torch.cos((2 * place[None, :] + 1) * place[:, None] * torch.pi / (2 * _BLOCK)) / 2
+    basis[0] /= 2**0.5
+    return basis

@@ -1,0 +1,89 @@
+"""The verdict of Neural Cleanse as one sentence, which results, terminal and report all show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from securitynet.metrics.backdoor_verdict import Evidence, Verdict
+
+MISSED = "triggers that cover the image, lead each class to another one, or work on images of one class only"
+
+
+def describe_verdict(
+    verdict: Verdict, evidence: Evidence, labels: Sequence[str], *, share: float | None, detectable: float | None
+) -> str:
+    """The verdict with the numbers that it rests on.
+
+    Args:
+        verdict: The verdict.
+        evidence: What it rests on.
+        labels: The accused labels in words, the one with the smallest norm first; empty if no label converged.
+        share: The smallest norm as a share of the image.
+        detectable: Largest share of the median norm at which a label would have been named an outlier.
+    """
+    if verdict.word == "nothing found":
+        return f"Nothing found{_in_brackets(evidence)}. {_describe_misses(detectable)}"
+    if not labels:
+        return "Undecided: no label has a trigger that works, so there is nothing to compare."
+    measures = "; ".join([*_list_measures(evidence, share), *_list_p_values(evidence)])
+    named = _join(labels)
+    if verdict.word == "backdoor found":
+        return f"Backdoor found: {named} can be reached with an unusually small trigger, pictured below ({measures})."
+    because = _join(verdict.reasons)
+    if verdict.word == "suspicious":
+        return f"Suspicious: {named} can be reached with a far smaller trigger than others ({measures}), but {because}."
+    if evidence.block_accuses:
+        return f"Undecided: the tests disagree about {named}: its norm is an outlier ({measures}), but {because}."
+    if evidence.p_value is None and not evidence.reference_decides:
+        return (
+            f"Undecided: the smallest trigger leads to {named} ({measures}); {because}. Compare with clean models, "
+            "neural-cleanse.reference=19."
+        )
+    return f"Undecided: the tests disagree about {named} ({measures}): no test accuses it, but {because}."
+
+
+def _describe_misses(detectable: float | None) -> str:
+    if detectable is None:
+        return f"A search like this one misses {MISSED}."
+    if detectable == 0:
+        return f"With norms like these, a search like this one misses small triggers too, as well as {MISSED}."
+    return (
+        "A search like this one would miss a backdoor whose trigger needs more than "
+        f"{detectable:.2g} of the median norm, and {MISSED}."
+    )
+
+
+def _in_brackets(evidence: Evidence) -> str:
+    p_values = _list_p_values(evidence)
+    return f" ({'; '.join(p_values)})" if p_values else ""
+
+
+def _list_measures(evidence: Evidence, share: float | None) -> list[str]:
+    measures = []
+    if share is not None:
+        measures.append(f"{100 * share:.2g}% of the image")
+    if evidence.ratio is not None:
+        measures.append(f"{evidence.ratio:.2g} of the others' median norm")
+    if evidence.success is not None:
+        measures.append(f"works on {100 * evidence.success:.0f}% of fresh images of other classes")
+    return measures
+
+
+def _list_p_values(evidence: Evidence) -> list[str]:
+    p_values = []
+    if evidence.p_value is not None:
+        p_values.append(format_p_value(evidence.p_value))
+    if evidence.reference_p is not None:
+        p_values.append(f"{format_p_value(evidence.reference_p)} among {evidence.references} clean models")
+    return p_values
+
+
+def format_p_value(value: float) -> str:
+    """A p-value with three decimals."""
+    return f"p\u00a0=\u00a0{value:.3f}" if value >= 0.001 else "p\u00a0<\u00a00.001"
+
+
+def _join(parts: Sequence[str]) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,73 @@
+"""Copies of images: equal and near ones are found, different ones are not."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.copies import find_copies
+
+
+def make_scenes(count: int, seed: int) -> torch.Tensor:
+    """Random images with more power at low frequencies, as photos have: N×3×32×32 uint8."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32)[None, :])
+    noise = np.fft.fft2(random.normal(size=(count, 3, 32, 32)))
+    waves = np.fft.ifft2(noise / np.maximum(frequency, 1 / 32) ** 1.2).real
+    waves = (waves - waves.mean(axis=(2, 3), keepdims=True)) / waves.std(axis=(2, 3), keepdims=True)
+    return torch.from_numpy(np.clip(128 + 50 * waves, 0, 255).astype(np.uint8))
+
+
+def make_dataset(images: torch.Tensor) -> ImageDataset:
+    labels = np.arange(len(images), dtype=np.int64) % 2
+    return ImageDataset("made", images, labels, ("a", "b"), {})
+
+
+def change(image: torch.Tensor, quality: int = 95, blur: float = 0.0) -> torch.Tensor:
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy()).filter(ImageFilter.GaussianBlur(blur))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    return torch.from_numpy(np.asarray(Image.open(stream)).copy()).permute(2, 0, 1)
+
+
+def records(dataset: ImageDataset) -> tuple[ImageDataset, np.ndarray]:
+    return dataset, np.arange(len(dataset), dtype=np.int64)
+
+
+def test_equal_and_near_copies_are_told_apart_and_have_their_partners():
+    first, others = make_scenes(60, 0), make_scenes(60, 1)
+    second = others.clone()
+    second[3], second[5] = first[7], first[7]
+    second[10], second[11] = change(first[20], quality=60), change(first[21], blur=0.7)
+    second[12] = (first[22].float() * 0.8 + 10).round().to(torch.uint8)  # darker
+    second[13] = first[23].roll(3, dims=2)  # moved: another image
+    copies = find_copies(records(make_dataset(first)), records(make_dataset(second)))
+    assert np.flatnonzero(copies.second_exact).tolist() == [3, 5]
+    assert np.flatnonzero(copies.second_near).tolist() == [10, 11, 12]
+    assert np.flatnonzero(copies.first_exact).tolist() == [7]
+    assert np.flatnonzero(copies.first_near).tolist() == [20, 21, 22]
+    assert copies.partner[[3, 5, 10, 11, 12]].tolist() == [7, 7, 20, 21, 22]
+    assert copies.partner[13] == -1 and copies.searched == 60
+
+
+def test_different_images_are_no_copies():
+    copies = find_copies(records(make_dataset(make_scenes(400, 2))), records(make_dataset(make_scenes(400, 3))))
+    assert not copies.first.any() and not copies.second.any()
+
+
+def test_plain_images_are_copies_only_where_they_are_equal():
+    grey = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
+    other = torch.full((2, 3, 32, 32), 101, dtype=torch.uint8)
+    assert not find_copies(records(make_dataset(grey)), records(make_dataset(other))).second.any()
+    assert find_copies(records(make_dataset(grey)), records(make_dataset(grey))).second_exact.all()
+
+
+def test_different_digits_are_no_copies(digits):
+    half = len(digits) // 2
+    everyone = np.arange(len(digits), dtype=np.int64)
+    copies = find_copies((digits, everyone[:half]), (digits, everyone[half:]))
+    assert copies.second.mean() < 0.005

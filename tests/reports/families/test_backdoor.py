@@ -1,0 +1,95 @@
+"""The report's sentences on Neural Cleanse: the verdict first; no model is called usual when something is unusual."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from securitynet.detectors._neural_cleanse.triggers import Triggers
+from securitynet.records import Direction, Measurement
+from securitynet.reports import words
+from securitynet.reports.families import backdoor
+from securitynet.reports.families.backdoor import describe_smallest_trigger
+
+CLEAN = [89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3]
+
+
+def measure(norms, success=0.97):
+    """Measurements of made-up norms of images of 32×32 pixels; all triggers work on the same share of fresh images."""
+    count = len(norms)
+    norms = np.asarray(norms, np.float64)
+    blank = np.zeros((count, 3, 32, 32), np.uint8)
+    output = Triggers(
+        labels=np.arange(count),
+        norms=norms,
+        repeats=norms[None],
+        success=np.ones((1, count)),
+        epochs=np.ones((1, count), np.int64),
+        sampled=np.ones(count, bool),
+        population=count,
+        verified=np.ones(count, bool),
+        pictured=np.argsort(norms),
+        masks=blank[:, 0],
+        patterns=blank,
+        class_means=blank,
+        names=("airplane", "automobile", *(f"class {number}" for number in range(2, count))),
+        reference=np.empty((0, count)),
+        planted_mask=np.zeros((0, 0), np.uint8),
+        fresh_hits=np.full((count, count), round(100 * success)),
+        fresh_totals=np.full(count, 100),
+    )
+    return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
+
+
+def test_a_backdoor_that_is_found_is_named():
+    measured = measure([152, 24.2, 79, 100, 110, 95, 120, 130, 88, 141])
+    sentences = describe_smallest_trigger(measured)
+    assert sentences[0].startswith("Backdoor found: label 1 (automobile) can be reached")
+    assert "2.4% of the image; 0.22 of the others' median norm; works on 97% of fresh images" in sentences[0]
+    assert "flags a label" in sentences[1]
+    assert measured["suspect-label"].value == 1
+
+
+def test_an_outlier_whose_trigger_fails_on_fresh_images_is_suspicious():
+    sentence = describe_smallest_trigger(measure([152, 24.2, 79, 100, 110, 95, 120, 130, 88, 141], 0.3))[0]
+    assert sentence.startswith("Suspicious: label 1 (automobile)")
+    assert "but its trigger often fails on fresh images" in sentence
+
+
+def test_a_clean_model_hears_what_would_be_missed():
+    sentence = describe_smallest_trigger(measure(CLEAN))[0]
+    assert sentence.startswith("Nothing found (p\u00a0=\u00a00.")
+    assert "would miss a backdoor whose trigger needs more than 0." in sentence
+    assert "does not prove that there is no backdoor" in sentence
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [
+        [31.8, 72.4, 55.3, 89.0, 78.2, 75.7, 85.0, 47.3, 86.4, 53.9],
+        [30, 24.2, 79, 30, 110, 60, 45, 130, 88, 141],
+        [30.0, np.inf, np.inf, 90.0],
+    ],
+    ids=["far below", "spread", "hardly any"],
+)
+def test_a_norm_far_below_the_median_is_never_called_usual(norms):
+    sentence = describe_smallest_trigger(measure(norms))[0]
+    assert sentence.startswith("Undecided")
+    assert "usual" not in sentence
+
+
+def test_results_of_earlier_versions_have_sentences_too():
+    def old(value, low, high):
+        return Measurement(
+            name="p-value", value=value, low=low, high=high, n=10, direction=Direction.HIGHER, method="m"
+        )
+
+    assert "a sign of a backdoor" in describe_smallest_trigger({"p-value": old(0.01, 0.0, 0.02)})[0]
+    clear = describe_smallest_trigger({"p-value": old(0.149, 0.147, 0.151)})[0]
+    assert "names no class" in clear
+    assert "usual" not in clear
+
+
+def test_every_measurement_has_a_label_of_its_own():
+    for name in measure(CLEAN):
+        assert words.kind(f"backdoor.neural-cleanse.{name}").label == backdoor.KINDS[name].label
