@@ -300,7 +300,9 @@ def test_a_threshold_above_all_stops_all():
 def test_words_for_stopping_early_are_kept_as_before():
     for given, kept in (("no", False), ("certain", True), (True, True), (False, False), ("likely", "likely")):
         assert make_strip(stop_early=given).model_dump(mode="json")["stop_early"] == kept
-        assert Strip.model_validate(make_strip(stop_early=given).model_dump(mode="json")) == make_strip(stop_early=given)
+        assert Strip.model_validate(make_strip(stop_early=given).model_dump(mode="json")) == make_strip(
+            stop_early=given
+        )
     assert Strip.model_validate({"stop_early": "true"}).stop_early is True
     assert make_method("detector", "strip", parse_settings(["strip.stop_early=likely"])["strip"]).stop_early == "likely"
     with pytest.raises(ConfigurationError, match="stop_early"):

@@ -209,7 +209,9 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
     after = judge.measure(repaired, judge.scan(repaired, "searching again"), smallest)
     used = int(np.isin(rows, foreign).sum())
     if used:
-        notes.append(f"{used} of the images of the repair are non-members of the split: attacks must not count them so.")
+        notes.append(
+            f"{used} of the images of the repair are non-members of the split: attacks must not count them so."
+        )
     record = RepairRecord(
         defenses=tuple(defense.name for defense in defenses),
         settings=tuple(defense.model_dump(mode="json") for defense in defenses),

@@ -16,7 +16,9 @@ class RepairConfig(DataOptions):
 
     model: str = Field(description=f"Model reference: {describe_forms()}.")
     weights: Path | None = Field(default=None, description="Weights file (safetensors, or a pickle that runs no code).")
-    out: Path | None = Field(default=None, description="Weights file to write, NAME.safetensors; NAME.json goes beside.")
+    out: Path | None = Field(
+        default=None, description="Weights file to write, NAME.safetensors; NAME.json goes beside."
+    )
     defense: Annotated[tuple[str, ...], Commas, Once] = Field(
         default=("fine-pruning", "unlearning"),
         min_length=1,

@@ -222,4 +222,3 @@ class PruneMask:
                 values = getattr(layer, name, None)
                 if isinstance(values, torch.Tensor):
                     values[channels.to(values.device)] = 0
-

@@ -30,9 +30,7 @@ class FittedBoth(FittedFilter):
         self.client, self.piece, self.columns = first.client, first.piece, first.columns
         self.threshold, self.nominal = 0.0, nominal
         self.exact = all(fitted.exact for fitted in self.filters.values())
-        self.notes = tuple(
-            f"{name}: {note}" for name, fitted in self.filters.items() for note in fitted.notes
-        )
+        self.notes = tuple(f"{name}: {note}" for name, fitted in self.filters.items() for note in fitted.notes)
         self.calibration = np.max([_rescale(one, one.calibration) for one in self.filters.values()], axis=0)
 
     @override
