@@ -17,7 +17,8 @@ def precedence_p_value(beyond: int, scores: int, clean: int) -> float:
     """Probability that the ``beyond`` largest of all values are scores, if scores and clean values are of one kind.
 
     All orders are then equally likely, so the probability is that of drawing ``beyond`` scores without replacement:
-    the product of (n - i) / (n + m - i) for i = 0 to ``beyond`` - 1 (Nelson, "Tables for a precedence life test", 1963).
+    the product of (n - i) / (n + m - i) for i from 0 to ``beyond`` - 1 (Nelson, "Tables for a precedence life test",
+    1963).
 
     Args:
         beyond: Number of scores above all clean values, from 0 to ``scores``.
