@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class _Judge:
         return self.detector(target, data, context, self.detector.threat_models[0])
 
     def _predict(self, target: Target, images: torch.Tensor) -> NDArray[np.int64]:
-        parts = [target.labels(part) for part in images.split(target.batch_size)]
+        parts = [target.labels(part) for part in torch.split(images, target.batch_size)]
         return np.asarray(torch.cat(parts).numpy())
 
 
@@ -202,16 +203,12 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
         if defense.needs_triggers and not triggers and len(defenses) > 1:
             notes.append(f"{defense.name} was left out: no trigger could be reconstructed from the model.")
             continue
-        name = defense.name
-        progress = replace(task, report_progress=lambda done, total, name=name: report_progress(name, done, total))
-        notes += defense.repair(progress)
+        notes += defense.repair(replace(task, report_progress=partial(report_progress, defense.name)))
     repaired = make_repaired_target(network, target, dataset, device)
     after = judge.measure(repaired, judge.scan(repaired, "searching again"), smallest)
     used = int(np.isin(rows, foreign).sum())
     if used:
-        notes.append(
-            f"{used} of the images of the repair are non-members of the split: attacks must not count them so."
-        )
+        notes.append(f"The repair used {used} non-members of the split; later attacks must not count them as such.")
     record = RepairRecord(
         defenses=tuple(defense.name for defense in defenses),
         settings=tuple(defense.model_dump(mode="json") for defense in defenses),

@@ -177,6 +177,7 @@ def _try_defense(
             target = target.through(defense.interface(target, data, _make_context(assessment)))
             outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
         else:
+            assert isinstance(defense, TrainingDefense)  # `choose_defenses` refuses repairs
             target, data = _train_again(defense, assessment)
             outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
             spent = data.trained.defense if data.trained else None

@@ -93,7 +93,7 @@ class RepairTask:
         correct = 0
         try:
             with torch.inference_mode():
-                for rows in torch.arange(len(self.images)).split(_BATCH):
+                for rows in torch.split(torch.arange(len(self.images)), _BATCH):
                     images, labels = self.batch(rows)
                     correct += int((self.logits(images).argmax(dim=1) == labels).sum())
         finally:
@@ -171,7 +171,7 @@ def fine_tune(
             optimizer.zero_grad()
             loss = functional.cross_entropy(task.logits(images), labels)
             check_finite(loss)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             if after_step is not None:
                 after_step()

@@ -88,7 +88,7 @@ class Anp(RepairDefense):
                     loss = self.alpha * plain + (1 - self.alpha) * attacked
                     check_finite(loss)
                     optimizer.zero_grad()
-                    loss.backward()
+                    torch.autograd.backward(loss)
                     optimizer.step()
                     with torch.no_grad():
                         for one in factors:
@@ -151,7 +151,7 @@ class NeuronFactors:
 
     def _scale(self, layer: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
         shape = (1, -1, *(1,) * (output.ndim - 2))
-        bias = getattr(layer, "bias", None)
+        bias: torch.Tensor | None = getattr(layer, "bias", None)
         factor = (self.mask + self.delta).view(shape)
         if bias is None:
             return output * factor

@@ -74,7 +74,7 @@ def _measure_activations(task: RepairTask, layer: nn.Module) -> torch.Tensor:
     task.network.eval()
     try:
         with torch.inference_mode():
-            for rows in torch.arange(len(task.images)).split(_BATCH):
+            for rows in torch.split(torch.arange(len(task.images)), _BATCH):
                 task.logits(task.batch(rows)[0])
     finally:
         handle.remove()

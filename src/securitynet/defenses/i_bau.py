@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import Field
@@ -117,7 +117,7 @@ def implicit_gradient(
     outer: torch.Tensor,
     inner: InnerLoss,
     delta: torch.Tensor,
-    weights: list[torch.Tensor],
+    weights: Sequence[torch.Tensor],
     *,
     iterations: int,
     learning_rate: float,
