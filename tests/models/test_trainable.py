@@ -169,7 +169,7 @@ def test_a_target_trained_from_a_factory_is_imitated_with_it(net, tmp_path):
     changed = load_target(reference, weights=out, dataset=DIGITS, device="cpu")
     assert "has changed" in resolve_training(ShadowTraining(), changed, record).assumptions[0]
     changed.backend.architecture = None
-    with pytest.raises(ConfigurationError, match="not said where that file is"):
+    with pytest.raises(ConfigurationError, match="the location of that file is unknown"):
         find_own_architecture(changed, record)
 
 

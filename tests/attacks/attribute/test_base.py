@@ -202,7 +202,7 @@ def test_an_attribute_with_one_value(target, digits, tmp_path):
     # Among all attributes it is left out, and the others are told.
     found = run(target, constant, cache=tmp_path, epochs=2)
     assert [one.name for one in found.attributes] == ["slant", "stroke-thickness"]
-    assert "'constant' has one value only" in measures(found)["slant.gain"].note
+    assert "'constant' has only one value" in measures(found)["slant.gain"].note
     values = np.ones(len(digits))
     values[constant.splits.non_members] = 0
     with pytest.raises(ConfigurationError, match="among the records that the adversary knows"):

@@ -412,7 +412,7 @@ def test_a_catalog_entry(weights, tmp_path):
     for name in (entries[0].id, "test:one"):
         assert load_target(f"catalog:{name}", weights=weights, normalize="none").reference == "arch:cifar-resnet20"
     errors(SecurityNetError, "'absent'", "catalog search", reference="catalog:absent")
-    errors(ModelError, "no classifier", reference="catalog:test:three")
+    errors(ModelError, "not a classifier", reference="catalog:test:three")
     errors(ModelError, "does not say how to load", reference="catalog:test:two")
 
 

@@ -110,7 +110,7 @@ def test_what_images_cannot_tell_apart_is_said_and_a_fixed_order_decides(network
     assert choice.name == "half"  # the first for grey images
     assert {"none", "mnist", "fmnist"} <= set(choice.equals)
     assert "do not distinguish it from none" in choice.note
-    assert "chose" not in choice.note
+    assert "fits best" not in choice.note
 
 
 @pytest.mark.parametrize("gain", [1, 30])

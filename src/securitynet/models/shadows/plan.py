@@ -200,7 +200,7 @@ def find_own_architecture(target: Target, trained: TargetRecord | None) -> Archi
         return None
     if target.architecture is None and parse_reference(known if ":" in known else f"arch:{known}").path is not None:
         raise ConfigurationError(
-            f"The target was trained as {known}, and where that file is was not stated.",
+            f"The target was trained as {known}, but the location of that file is unknown.",
             hint="Load the target by that reference with its folder, or state --architecture.",
         )
     return find_architecture(known)
