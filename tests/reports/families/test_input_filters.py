@@ -56,3 +56,10 @@ def test_clusters(p, words_):
 def test_every_measurement_has_its_words():
     for key in _filters.KINDS:
         assert words.kind(f"backdoor.strip.{key}").label == _filters.KINDS[key].label
+
+
+@pytest.mark.parametrize(
+    "p, words_", [(0.4, "no class whose"), (0.01, "beyond all clean images"), (1e-9, "<\u00a01e-6")]
+)
+def test_spectral_signatures(p, words_):
+    assert words_ in said("backdoor.spectral-signatures", spectral_p_value=(p, p, p), suspect_records=(0.1, 0.08, 0.12))
