@@ -98,8 +98,8 @@ def _of_signatures(measured: dict[str, Measurement]) -> list[str]:
             f"{number}); a small number of poisoned records could go unnoticed."
         ]
     return [
-        f"Training records of at least one class lie beyond all clean images (adjusted {number}), as they would if it were "
-        f"poisoned: {_share(suspect)} of the training records do."
+        f"Training records of at least one class lie beyond all clean images (adjusted {number}), as they would if it "
+        f"were poisoned: {_share(suspect)} of the training records do."
     ]
 
 
