@@ -5,35 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import safetensors.torch
 from torch import nn
 
-from securitynet.files import stable_hash
-from securitynet.models.store.model_record import ModelRecord, RepairRecord, TargetRecord, save_trained_model
+from securitynet.files import atomic_write, file_checksum, write_json
+from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.store.model_record import RepairRecord, TargetRecord, model_record_path, save_trained_model
 from securitynet.models.targets.outputs import AdaptedNetwork
 from securitynet.models.targets.target import Target
+from securitynet.records import Record
 
 
-class RepairedModelRecord(ModelRecord):
-    """The record of a repaired model whose training is unknown.
+class RepairedModelRecord(Record):
+    """The record of a repaired model whose training is unknown: unlike a model record, it names no members.
 
     Attributes:
         format: Distinguishes this file from other JSON files.
         model: Reference of the network.
-        preprocessing: Preprocessing of images in [0, 1], in canonical form.
+        weights_checksum: SHA-256 of the weights file.
+        preprocessing: Preprocessing of images in [0, 1] before the network.
         head: What the network emits.
         repair: What was done and measured.
     """
 
     format: Literal["securitynet-repaired-model"] = "securitynet-repaired-model"
     model: str
-    preprocessing: str
+    weights_checksum: str
+    preprocessing: Preprocessing
     head: str
     repair: RepairRecord
-
-    @property
-    def membership(self) -> str:
-        """Digest of the weights that were repaired: their members are unknown."""
-        return stable_hash(["unknown", self.repair.source])
 
 
 def save_repaired_model(
@@ -56,13 +56,14 @@ def save_repaired_model(
         changes = {"repair": record, "backdoor": backdoor, "test_accuracy": record.after.accuracy}
         save_trained_model(out, state, trained.model_copy(update=changes))
         return
-    save_trained_model(
-        out,
-        state,
-        RepairedModelRecord(
-            model=target.reference,
-            preprocessing=target.preprocessing.canonical(),
-            head=target.head,
-            repair=record,
-        ),
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    with atomic_write(out) as stream:
+        stream.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    document = RepairedModelRecord(
+        model=target.reference,
+        weights_checksum=file_checksum(out),
+        preprocessing=target.preprocessing,
+        head=target.head,
+        repair=record,
     )
+    write_json(model_record_path(out), document.model_dump(mode="json"))
