@@ -1,6 +1,6 @@
-"""Neural Cleanse over a population: clean and backdoored models trained by the tool, by kind of backdoor.
+"""Detectors over a population: clean and backdoored models trained by the tool, by kind of backdoor.
 
-No timing against a peer. For each dataset and kind: how many models the verdict accuses ("backdoor found" or
+No timing against a peer. For each dataset, detector and kind: how many models the verdict accuses ("backdoor found" or
 "suspicious") and finds, with exact intervals, whether it names a true target, and what the paper's rule and the p-value
 alone would have said. A backdoor that did not take (success below 80%) is counted and judges no detector.
 
@@ -8,15 +8,15 @@ Results are stored as JSON Lines, and a run goes on where an earlier one stopped
 
     python benchmarks/backdoor_population.py
     python benchmarks/backdoor_population.py --datasets digits parquet:DIR --kinds clean patch blended --seeds 20
+    python benchmarks/backdoor_population.py --detectors mm-bd last-layer --kinds clean input-aware adaptive-blend
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,52 +24,27 @@ import torch
 
 import securitynet.datasets
 from securitynet.backdoors.badnets import Badnets
-from securitynet.backdoors.base import Backdoor
+from securitynet.backdoors.base import Backdoor, make_backdoor
 from securitynet.backdoors.blended import Blended
+from securitynet.backdoors.several_targets import SeveralTargets
 from securitynet.backdoors.warp import Warp
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.detectors import DETECTORS
+from securitynet.detectors._neural_cleanse.triggers import Triggers
+from securitynet.detectors.base import Detector
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.metrics.backdoor_verdict import WORDS
 from securitynet.models.store.train_target import train_target
-from securitynet.models.training.poisoned_dataset import PoisonedDataset, TriggeredImages
+from securitynet.models.training.poisoned_dataset import TOOK
 
 TRAINING = {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine", "weight_decay": 0}
-TOOK = 0.8
-"""Attack success from which on a backdoor counts as planted."""
 
 
-class SeveralTargets:
-    """Several backdoors in one model, each with its own trigger and target.
-
-    Args:
-        parts: The backdoors.
-    """
-
-    def __init__(self, parts: Sequence[Backdoor]) -> None:
-        self.parts = parts
-
-    def poison(self, dataset: ImageDataset, members: np.ndarray) -> PoisonedDataset:
-        """Poison a training set with all of them, each in other records."""
-        current, done, records = dataset, np.empty(0, np.int64), []
-        for part in self.parts:
-            poisoned = part.poison(current, np.setdiff1d(members, done))
-            done = np.union1d(done, poisoned.indices)
-            current = dataclasses.replace(current, images=poisoned.images, labels=poisoned.labels, content_digest=None)
-            records.append(poisoned.record)
-        settings = {"parts": [record.settings for record in records]}
-        record = records[0].model_copy(update={"settings": settings, "target": None, "poisoned": len(done)})
-        return PoisonedDataset(poisoned.images, poisoned.labels, done, record)
-
-    def triggered(self, dataset: ImageDataset, indices: np.ndarray) -> TriggeredImages:
-        """Put the first trigger on records."""
-        return self.parts[0].triggered(dataset, indices)
-
-
-def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[object | None, list[int]]:
+def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[Backdoor | None, list[int]]:
     """(a backdoor of a kind, its targets); None for a clean model."""
     side, classes = min(dataset.image_shape[1:]), dataset.num_classes
     goal = seed % classes
@@ -84,16 +59,18 @@ def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[object | Non
     if kind == "warp":
         return Warp(target=goal, seed=seed), [goal]
     if kind == "all-to-all":
-        return Badnets(mapping="all-to-all", seed=seed), []
-    count = int(kind.removeprefix("targets-"))
-    corners = ("bottom-right", "top-left", "bottom-left", "top-right")
-    goals = [(goal + 3 * number) % classes for number in range(count)]
-    parts = [Badnets(target=g, corner=c, rate=0.08, seed=seed) for g, c in zip(goals, corners, strict=False)]
-    return SeveralTargets(parts), goals
+        return Badnets(mapping="all-to-all", rate=0.4, seed=seed), list(range(classes))
+    if kind.startswith("targets-"):
+        goals = [(goal + 3 * number) % classes for number in range(int(kind.removeprefix("targets-")))]
+        backdoor = SeveralTargets(target=goals[0], others=tuple(goals[1:]), rate=0.08 * len(goals), seed=seed)
+        return backdoor, goals
+    return make_backdoor(kind, [f"target={goal}", f"seed={seed}"]), [goal]
 
 
-def judge_model(kind: str, seed: int, dataset: ImageDataset, arguments: argparse.Namespace) -> dict:
-    """Train a model, search it, and return what was measured."""
+def judge_model(
+    kind: str, seed: int, dataset: ImageDataset, arguments: argparse.Namespace, detectors: Sequence[str]
+) -> Iterator[dict]:
+    """Train a model, run the detectors on it, and return what each of them measured."""
     backdoor, goals = make_kind(kind, dataset, seed)
     start = time.process_time()
     target = train_target(
@@ -108,55 +85,71 @@ def judge_model(kind: str, seed: int, dataset: ImageDataset, arguments: argparse
         images = shown.images[torch.as_tensor(shown.indices)]
         with torch.inference_mode():
             success = float((target.module(images.float() / 255).argmax(dim=1).numpy() == shown.goals).mean())
-    method = NeuralCleanse(
+    for name in detectors:
+        begun = time.process_time()
+        method = make_detector(name, arguments)
+        output = method(target, TrialData(dataset, parts), Context(seed=seed), method.threat_models[0])
+        measured = {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
+        label, p_value = measured.get("suspect-label"), measured["p-value"]
+        row = {
+            "dataset": dataset.reference, "kind": kind, "seed": seed, "detector": name, "targets": goals,
+            "success": success, "verdict": int(measured["verdict"].value), "sentence": measured["verdict"].note,
+            "label": None if label is None or label.value is None else int(label.value),
+            **{one.name: one.value for one in measured.values() if one.name not in ("verdict", "suspect-label")},
+            "p-low": p_value.low, "p-high": p_value.high,
+            "training_seconds": trained - start, "search_seconds": time.process_time() - begun,
+        }  # fmt: skip
+        if isinstance(output, Triggers):
+            row["repeats"] = [[norm if np.isfinite(norm) else None for norm in one] for one in output.repeats]
+        yield row
+
+
+def make_detector(name: str, arguments: argparse.Namespace) -> Detector:
+    """A detector; Neural Cleanse with the settings of the command line."""
+    if name != "neural-cleanse":
+        detector: Detector = DETECTORS.get(name)()
+        return detector
+    return NeuralCleanse(
         patience=arguments.patience,
         images=arguments.images,
         epochs=arguments.epochs,
         restarts=arguments.restarts,
         batch_size=arguments.batch_size,
     )
-    output = method(target, TrialData(dataset, parts), Context(seed=seed), method.threat_models[0])
-    measured = {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
-    names = ("p-value", "anomaly-index", "smallest-trigger", "smallest-to-median", "fresh-success", "detectable-ratio")
-    return {
-        "dataset": dataset.reference, "kind": kind, "seed": seed, "targets": goals, "success": success,
-        "verdict": int(measured["verdict"].value), "sentence": measured["verdict"].note,
-        "label": None if measured["suspect-label"].value is None else int(measured["suspect-label"].value),
-        **{name: measured[name].value if name in measured else None for name in names},
-        "p-low": measured["p-value"].low, "p-high": measured["p-value"].high,
-        "repeats": [[norm if np.isfinite(norm) else None for norm in one] for one in output.repeats],
-        "training_seconds": trained - start, "search_seconds": time.process_time() - trained,
-    }  # fmt: skip
 
 
 def show(rows: list[dict]) -> None:
-    """Print a row for each dataset and kind."""
+    """Print a row for each dataset, detector and kind; the last columns are Neural Cleanse's."""
     print(
-        f"{'dataset':>10} {'kind':>12} {'took':>7} {'accused (95% interval)':>32} {'found':>7} {'undecided':>9} "
-        f"{'label':>7} {'rule':>7} {'p<=5%':>7} {'norm/median':>11}"
+        f"{'dataset':>10} {'detector':>18} {'kind':>17} {'took':>7} {'accused (95% interval)':>32} {'found':>7} "
+        f"{'undecided':>9} {'label':>7} {'p<=5%':>7} {'rule':>7} {'norm/median':>11}"
     )
-    for key in dict.fromkeys((row["dataset"].rpartition("/")[2], row["kind"]) for row in rows):
-        group = [row for row in rows if (row["dataset"].rpartition("/")[2], row["kind"]) == key]
+
+    def find_key(row: dict) -> tuple[str, str, str]:
+        return row["dataset"].rpartition("/")[2], row["detector"], row["kind"]
+
+    def count(hits: Sequence[bool]) -> str:
+        return f"{sum(hits)}/{len(hits)}"
+
+    for key in dict.fromkeys(map(find_key, sorted(rows, key=lambda row: find_key(row)[:2]))):
+        group = [row for row in rows if find_key(row) == key]
         took = [row for row in group if row["success"] is None or row["success"] >= TOOK]
+        start = f"{key[0]:>10} {key[1]:>18} {key[2]:>17} {f'{len(took)}/{len(group)}':>7}"
         if not took:
-            print(f"{key[0]:>10} {key[1]:>12} {f'0/{len(group)}':>7}")
+            print(start)
             continue
-
-        def count(hits: Sequence[bool]) -> str:
-            return f"{sum(hits)}/{len(hits)}"
-
         accused = [row["verdict"] >= WORDS.index("suspicious") for row in took]
         low, high = rates.clopper_pearson(sum(accused), len(accused), 0.95)
-        ratio = np.median([row["smallest-to-median"] or 1.0 for row in took])
-        named = [row["label"] in row["targets"] for row in took] if took[0]["targets"] else []
-        print(
-            f"{key[0]:>10} {key[1]:>12} {f'{len(took)}/{len(group)}':>7} "
-            f"{f'{count(accused)} ({100 * low:.0f}% to {100 * high:.0f}%)':>32} "
+        named = [row["label"] in row["targets"] for row in took if row["targets"] and row["label"] is not None]
+        line = (
+            f"{start} {f'{count(accused)} ({100 * low:.0f}% to {100 * high:.0f}%)':>32} "
             f"{count([row['verdict'] == 3 for row in took]):>7} {count([row['verdict'] == 1 for row in took]):>9} "
-            f"{count(named) if named else '':>7} "
-            f"{count([(row['anomaly-index'] or 0) > 2 for row in took]):>7} "
-            f"{count([(row['p-value'] or 1) <= 0.05 for row in took]):>7} {ratio:>11.2f}"
+            f"{count(named) if named else '':>7} {count([(row['p-value'] or 1) <= 0.05 for row in took]):>7}"
         )
+        if key[1] == "neural-cleanse":
+            ratio = np.median([row["smallest-to-median"] or 1.0 for row in took])
+            line += f" {count([(row['anomaly-index'] or 0) > 2 for row in took]):>7} {ratio:>11.2f}"
+        print(line)
 
 
 def main() -> None:
@@ -167,8 +160,9 @@ def main() -> None:
         "--kinds",
         nargs="*",
         default=["clean", "patch", "large-patch", "blended", "targets-2", "targets-3"],
-        help="clean, patch, large-patch, blended, warp, all-to-all, targets-2 to targets-4",
+        help="clean, patch, large-patch, blended, warp, all-to-all, targets-2 to targets-4, or the name of a backdoor",
     )
+    parser.add_argument("--detectors", nargs="*", default=["neural-cleanse"], help="names of detectors of models")
     parser.add_argument("--seeds", type=int, default=3, help="models of each dataset and kind")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--architecture", default="simple-cnn")
@@ -182,17 +176,21 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    done = {(row["dataset"], row["kind"], row["seed"]) for row in rows}
+    for row in rows:
+        row.setdefault("detector", "neural-cleanse")  # files of earlier versions
+    done = {(row["dataset"], row["kind"], row["seed"], row["detector"]) for row in rows}
     with arguments.out.open("a") as file:
         for reference in arguments.datasets:
             dataset = securitynet.datasets.load(reference)
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 for kind in arguments.kinds:
-                    if (dataset.reference, kind, seed) in done:
-                        continue
-                    rows.append(judge_model(kind, seed, dataset, arguments))
-                    file.write(json.dumps(rows[-1]) + "\n")
-                    file.flush()
+                    missing = [
+                        name for name in arguments.detectors if (dataset.reference, kind, seed, name) not in done
+                    ]
+                    for row in judge_model(kind, seed, dataset, arguments, missing) if missing else ():
+                        rows.append(row)
+                        file.write(json.dumps(row) + "\n")
+                        file.flush()
     show(rows)
 
 

@@ -118,7 +118,7 @@ def test_sources_refuse_what_is_not_there(tmp_path):
         sources.load("nowhere")
     with pytest.raises(ConfigurationError, match="no models"):
         sources.load("catalog", db=str(tmp_path / "empty.db"))
-    with pytest.raises(ConfigurationError, match="is invalid. Write COLUMN"):
+    with pytest.raises(ConfigurationError, match="Write COLUMN=VALUE"):
         sources.parse_where(["dataset"])
     assert sources.parse_where(["dataset=a, b", "year=2016"]) == {"dataset": ["a", "b"], "year": ["2016"]}
 

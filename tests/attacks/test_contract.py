@@ -30,6 +30,8 @@ OFFLINE_SHADOWS = {"shadows": {"pool": "offline", "count": 6, **QUICK_SHADOWS}}
 CONFIGURATIONS = {
     "membership.lira": ONLINE_SHADOWS,
     "membership.rmia": ONLINE_SHADOWS,
+    "membership.bavaria": ONLINE_SHADOWS,
+    "membership.bavaria-offline": OFFLINE_SHADOWS,
     "membership.lira-offline": OFFLINE_SHADOWS,
     "membership.rmia-offline": OFFLINE_SHADOWS,
     "membership.reference-calibration": OFFLINE_SHADOWS,

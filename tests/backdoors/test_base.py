@@ -21,7 +21,17 @@ from securitynet.models.store.model_record import read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 
-ALL = {"badnets": {}, "blended": {}, "sinusoid": {"frequency": 3}, "warp": {"strength": 2.0}}
+ALL = {
+    "adaptive-blend": {},
+    "badnets": {},
+    "blended": {},
+    "input-aware": {},
+    "label-consistent": {},
+    "sinusoid": {"frequency": 3},
+    "source-specific": {},
+    "warp": {"strength": 2.0},
+}
+OWN_TESTS = ("several-targets",)
 
 
 def noise(count=60, channels=3, height=12, width=10, classes=5):
@@ -36,7 +46,7 @@ def everything(dataset):
 
 
 def test_all_are_registered():
-    assert BACKDOORS.names() == sorted(ALL)
+    assert BACKDOORS.names() == sorted([*ALL, *OWN_TESTS])
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -7,6 +7,7 @@ import sys
 
 import pandas
 import pytest
+import torch
 
 import securitynet.catalog
 from securitynet.catalog.schema import CatalogEntry
@@ -50,19 +51,15 @@ split = "four-way"
 name = ["correctness", "ml-doctor-black-box"]
 """
 
-FACTORY = """
-import torch
-
-def make():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-"""
-
 
 def test_from_a_file_to_the_catalog(invoke, tmp_path):
-    (tmp_path / "net.py").write_text(FACTORY)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(network, (torch.rand(4, 1, 8, 8),), dynamic_shapes=batch)
+    torch.export.save(program, tmp_path / "net.pt2")
     url = f"sqlite:///{tmp_path}/catalog.sqlite"
-    entry = CatalogEntry(key="mine:net", source="mine", name="net", reference=f"python:{tmp_path}/net.py:make",
+    entry = CatalogEntry(key="mine:net", source="mine", name="net", reference=f"exported:{tmp_path}/net.pt2",
                          head="classifier", dataset="digits", claimed_accuracy=0.97, family="Linear")  # fmt: skip
     with securitynet.catalog.open(url) as catalog:
         catalog.add(entry.known())
@@ -74,7 +71,7 @@ def test_from_a_file_to_the_catalog(invoke, tmp_path):
     assert code == 0, stderr
     status = json.loads(stdout)
     assert (status["ok"], status["failed"], status["subjects"]["opened"]) == (9, 0, 3)
-    assert "the accuracy is" in stderr and "0.9700 was stated" in stderr  # an untrained network is not what was claimed
+    assert "the accuracy is" in stderr and "0.9700 is stated" in stderr  # an untrained network is not what was claimed
     assert "9 of 9 trials ok" in invoke("status", study, "--out", out)[1]
     code, _, _ = invoke("export", out, tmp_path / "table.parquet")
     frame = pandas.read_parquet(tmp_path / "table.parquet")

@@ -15,6 +15,7 @@ from one_label import find
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
+from securitynet.detectors._neural_cleanse.blocks import label_bytes
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
@@ -334,6 +335,30 @@ def test_hundreds_of_classes_get_a_short_search_and_some_a_full_one():
     assert len(whole.labels) == 200
     np.testing.assert_allclose(output.norms, whole.norms[output.labels], rtol=0.02)
     assert "p-value" in measured(output)
+
+
+def test_blocks_find_what_one_search_finds_and_leave_little(tmp_path, monkeypatch, caplog):
+    target, data = small_target(classes=20), noise_data(classes=20, count=80)
+    settings = {"images": 16, "epochs": 4, "patience": 1, "screen_above": 8, "screen_epochs": 2, "screen_lowest": 3}
+    method = NeuralCleanse(**settings, screen_sample=8)
+    whole = method(target, data, Context(), WHITE)
+    size = label_bytes(data.dataset.image_shape)
+    monkeypatch.setattr("securitynet.detectors._neural_cleanse.blocks.BLOCK_BYTES", 6 * size)
+    caplog.set_level("INFO")
+    blocks = method(target, data, Context(cache=tmp_path), WHITE)
+    assert "20 labels in blocks of 6" in caplog.text
+    for name, array in whole.arrays().items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(array, blocks.arrays()[name], rtol=1e-3)
+        elif name not in ("masks", "patterns"):  # rounding may move a pixel by one level
+            np.testing.assert_array_equal(array, blocks.arrays()[name])
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [
+        path.name for path in files if "checkpoint" in path.name or "screen" in path.name or "full" in path.name
+    ] == []
+    monkeypatch.setattr(TriggerSearch, "epoch", None)  # a search that is finished is not repeated
+    again = method(target, data, Context(cache=tmp_path), WHITE)
+    np.testing.assert_array_equal(again.norms, blocks.norms)
 
 
 def test_bf16_is_verified_where_a_verdict_rests_on_it(backdoored, digits):

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data
 from securitynet.assessments.assessment import Assessment
+from securitynet.assessments.audit import audit_model
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.controls import control_records
 from securitynet.assessments.run_trial import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
 from securitynet.assessments.trial_plan import list_absent_families, list_left_out, plan
 from securitynet.assessments.what_helps import try_defenses
+from securitynet.errors import SecurityNetError
 from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -21,6 +23,7 @@ from securitynet.metrics import rates
 from securitynet.models.loading.examination import doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
+from securitynet.results.audit import PrivacyAudit
 from securitynet.results.document import NotAssessed
 from securitynet.results.store import TrialStore
 
@@ -79,8 +82,35 @@ def run(
     assessment.not_assessed += [*list_left_out(config), *list_absent_families(config)]
     if config.try_defenses:
         assessment.remedies = try_defenses(assessment, report_progress)
+    assessment.audit = audit_if_possible(config, assessment)
     assessment.seconds["total"] = time.perf_counter() - started
     return assessment
+
+
+def audit_if_possible(config: AssessConfig, assessment: Assessment) -> PrivacyAudit | None:
+    """Audit a target that was trained with canaries; None for others.
+
+    An audit that fails is listed under ``not_assessed``.
+
+    Args:
+        config: The configuration.
+        assessment: The assessment of the target.
+    """
+    assessed = assessment.assessed_target
+    if assessed.trained is None or assessed.trained.canaries is None or config.weights is None:
+        return None
+    try:
+        return audit_model(
+            config.weights,
+            assessed.trained,
+            assessed.dataset,
+            architecture=assessed.target.architecture,
+            level=config.level,
+            device=config.device,
+        )
+    except SecurityNetError as error:
+        assessment.not_assessed.append(NotAssessed(what="audit", why=f"it failed: {error.message}"))
+        return None
 
 
 def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:

@@ -10,6 +10,7 @@ from securitynet.assessments.controls import MembershipControls, make_empty_cont
 from securitynet.assessments.run_trial import Trial
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Measurement
+from securitynet.results.audit import PrivacyAudit
 from securitynet.results.document import DefenseEffects, NotAssessed
 
 
@@ -26,6 +27,7 @@ class Assessment:
         signals: Outputs of the target for all members and non-members.
         seconds: Wall-clock seconds by phase.
         remedies: The defenses that were tried; None unless requested.
+        audit: Lower bounds on epsilon; None unless the target was trained with canaries.
         controls: What stands beside membership attacks, and which records are not evaluated.
     """
 
@@ -37,6 +39,7 @@ class Assessment:
     not_assessed: list[NotAssessed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     remedies: DefenseEffects | None = None
+    audit: PrivacyAudit | None = None
     controls: MembershipControls = field(default_factory=make_empty_controls)
 
     def all_measurements(self) -> list[Measurement]:

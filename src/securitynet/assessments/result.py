@@ -86,6 +86,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
         exposed=list_exposed(assessment),
         policy=judged,
         remedies=assessment.remedies,
+        audit=assessment.audit,
         controls=assessment.controls.facts,
     )
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from securitynet.datasets.base import ImageDataset
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models import shadows
-from securitynet.models.shadows import ShadowModel, ShadowOutputs, ShadowPlan, ShadowTraining
+from securitynet.models.shadows import Reduction, ShadowModel, ShadowOutputs, ShadowPlan, ShadowTraining
 from securitynet.models.targets.target import Target
 
 
 def shadow_outputs(
-    target: Target, data: TrialData, records: NDArray[np.int64], plan: ShadowPlan, context: Context
+    target: Target,
+    data: TrialData,
+    records: NDArray[np.int64],
+    plan: ShadowPlan,
+    context: Context,
+    *,
+    reduce: Reduction | None = None,
+    views: Sequence[ImageDataset] = (),
 ) -> ShadowOutputs:
     """Return the outputs of shadow models for records; see `securitynet.models.shadows.shadow_outputs`.
 
@@ -26,6 +36,8 @@ def shadow_outputs(
         records: Records to compute outputs for, N.
         plan: How many shadow models there are, and how they are trained.
         context: Seed, cache and device.
+        reduce: Applied to the outputs of each model as they come.
+        views: Copies of the dataset with changed images, for which outputs are computed too.
     """
     return shadows.shadow_outputs(
         target,
@@ -33,6 +45,8 @@ def shadow_outputs(
         data.splits,
         records,
         plan,
+        reduce=reduce,
+        views=views,
         trained=data.trained,
         defense=data.defense,
         cache=context.cache,

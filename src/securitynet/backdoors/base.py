@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,18 +27,22 @@ from securitynet.models.training.poisoned_dataset import (
 )
 from securitynet.records import Record
 
+Mapping = Literal["all-to-one", "all-to-all"]
+
 
 class Backdoor(Record, ABC):
     """A backdoor; its fields are its configuration.
 
     Class attributes:
         clean_label: Whether only records of the target class are poisoned, so that no label changes.
+        mappings: Mappings that it supports; backdoors with a rule of their own support only the default.
     """
 
     clean_label: ClassVar[bool] = False
+    mappings: ClassVar[tuple[Mapping, ...]] = ("all-to-one", "all-to-all")
 
     target: int = Field(default=0, ge=0, description="Class to which the trigger sends images.")
-    mapping: Literal["all-to-one", "all-to-all"] = Field(
+    mapping: Mapping = Field(
         default="all-to-one", description="all-to-one: every class to the target; all-to-all: each class to the next."
     )
     rate: float = Field(
@@ -74,6 +78,55 @@ class Backdoor(Record, ABC):
         del indices
         return images.clone()
 
+    def apply_trigger_to(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Add the trigger to images, N×C×H×W uint8, of the records ``indices``; by default the same for all of them."""
+        del indices
+        return self.apply_trigger(images)
+
+    def apply_training_trigger_to(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Add the trigger to poisoned training records ``indices``; by default the same for all of them."""
+        del indices
+        return self.apply_training_trigger(images)
+
+    def make_training_change(
+        self, dataset: ImageDataset, members: Indices
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The function that changes images, N×C×H×W uint8, of poisoned training records, given their indices, N.
+
+        By default it is `apply_training_trigger_to`; backdoors that mix images with others take them from here.
+
+        Args:
+            dataset: The dataset, with images.
+            members: All training records.
+        """
+        del dataset, members
+        return self.apply_training_trigger_to
+
+    def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
+        """Choose decoys: training records that are changed and keep their labels.
+
+        Args:
+            dataset: The dataset, with the true classes.
+            members: All training records.
+            chosen: The poisoned ones.
+        """
+        del dataset
+        return self.decoys(np.setdiff1d(members, chosen))
+
+    def affects(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
+        """Whether the trigger should change the predictions for records of the given classes; by default, of all.
+
+        Args:
+            labels: True classes, N int64.
+            classes: Number of classes, K.
+        """
+        del classes
+        return np.ones(len(labels), dtype=bool)
+
+    def find_goals(self, dataset: ImageDataset, indices: Indices) -> NDArray[np.int64]:
+        """Classes to which the trigger should send records; by default their class alone decides, see `goals`."""
+        return self.goals(dataset.labels[indices], dataset.num_classes)
+
     def goals(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
         """Classes to which the trigger should send records of the given classes.
 
@@ -97,9 +150,10 @@ class Backdoor(Record, ABC):
         """
         images = self.check(dataset)
         labels = dataset.labels[members]
-        wanted = self.goals(labels, dataset.num_classes)
-        eligible = members[labels == self.target] if self.clean_label else members[labels != wanted]
-        count = round(self.rate * len(eligible if self.clean_label else members))
+        affected = self.affects(labels, dataset.num_classes)
+        wrong = labels != self.find_goals(dataset, members)
+        eligible = members[labels == self.target] if self.clean_label else members[affected & wrong]
+        count = round(self.rate * (len(eligible) if self.clean_label else int(affected.sum())))
         if count == 0:
             raise ConfigurationError(
                 f"A rate of {self.rate:g} poisons none of {len(members)} training records.",
@@ -108,30 +162,32 @@ class Backdoor(Record, ABC):
         chosen = np.sort(eligible[shuffled(len(eligible), "implant", self.seed)[:count]])
         changed = dataset.labels.copy()
         if not self.clean_label:
-            changed[chosen] = self.goals(dataset.labels[chosen], dataset.num_classes)
-        every = np.union1d(chosen, self.decoys(np.setdiff1d(members, chosen)))
+            changed[chosen] = self.find_goals(dataset, chosen)
+        every = np.union1d(chosen, self.choose_decoys(dataset, members, chosen))
         record = BackdoorRecord(
             name=self.name,
             settings=self.model_dump(mode="json"),
-            mapping=self.mapping,
-            target=None if self.mapping == "all-to-all" else self.target,
+            mapping=self.recorded_mapping,
+            target=self.target if self.recorded_mapping == "all-to-one" else None,
             box=self.box(dataset.image_shape),
             poisoned=len(chosen),
             changed=int((changed != dataset.labels).sum()),
         )
+        add_trigger = self.make_training_change(dataset, members)
         carries = torch.zeros(len(dataset), dtype=torch.bool)
         carries[torch.as_tensor(chosen)] = True
 
         def change(shown: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
             changed_images = self.decoy(shown, indices)
             carried = carries[indices]
-            changed_images[carried] = self.apply_training_trigger(shown[carried])
+            if bool(carried.any()):
+                changed_images[carried] = add_trigger(shown[carried], indices[carried])
             return changed_images
 
         return PoisonedDataset(ChangedImages(images, every, change), changed, chosen, record)
 
     def triggered(self, dataset: ImageDataset, indices: Indices) -> TriggeredImages:
-        """Put the trigger on records, except those whose class is already the one that the trigger leads to.
+        """Put the trigger on records, except those of classes that it does not affect or leads to.
 
         Args:
             dataset: The dataset, with images.
@@ -141,9 +197,10 @@ class Backdoor(Record, ABC):
             ConfigurationError: If the backdoor does not fit the dataset.
         """
         images = self.check(dataset)
-        goals = self.goals(dataset.labels[indices], dataset.num_classes)
-        others = goals != dataset.labels[indices]
-        change = ChangedImages(images, indices[others], lambda shown, _: self.apply_trigger(shown))
+        labels = dataset.labels[indices]
+        goals = self.find_goals(dataset, indices)
+        others = (goals != labels) & self.affects(labels, dataset.num_classes)
+        change = ChangedImages(images, indices[others], self.apply_trigger_to)
         return TriggeredImages(change, indices[others], goals[others])
 
     def check(self, dataset: ImageDataset) -> Images:
@@ -163,8 +220,18 @@ class Backdoor(Record, ABC):
                 f"{type(self).__name__} changes no label, so its trigger can lead to one class only.",
                 hint="Leave the mapping at all-to-one.",
             )
+        if self.mapping not in self.mappings:
+            raise ConfigurationError(
+                f"{type(self).__name__} has a rule of its own for the class that the trigger leads to.",
+                hint=f"Leave the mapping at {self.mappings[0]}.",
+            )
         self.box(dataset.image_shape)
         return dataset.images
+
+    @property
+    def recorded_mapping(self) -> Literal["all-to-one", "all-to-all", "several"]:
+        """What the model record says of the mapping."""
+        return self.mapping
 
     @property
     def name(self) -> str:

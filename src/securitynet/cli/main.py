@@ -25,6 +25,8 @@ class Commands(LazyGroup):
         "assess": "securitynet.cli.assess:assess",
         "train": "securitynet.cli.train:train",
         "repair": "securitynet.cli.repair:repair",
+        "audit": "securitynet.cli.audit:audit",
+        "ownership": "securitynet.cli.ownership:ownership",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",

@@ -92,12 +92,17 @@ def describe_defense(defense: DefenseRecord) -> list[str]:
 
 def describe_backdoor(backdoor: BackdoorRecord) -> str:
     """The backdoor and its success rate, in a line."""
-    goal = "the next class" if backdoor.target is None else f"class {backdoor.target}"
+    goals = {"all-to-all": "the next class", "several": "several classes", "all-to-one": f"class {backdoor.target}"}
+    goal = goals[backdoor.mapping]
     works = (
         ""
         if backdoor.success is None
         else (f"; the trigger sends {backdoor.success:.1%} of {backdoor.tried} non-members there")
     )
+    if backdoor.took is False:
+        from securitynet.models.training.poisoned_dataset import TOOK  # imports torch
+
+        works += f". It did not take (below {TOOK:.0%}), and detectors are not judged by it"
     return f"Backdoor: {backdoor.name}, to {goal}, in {backdoor.poisoned} training records{works}"
 
 
@@ -115,5 +120,13 @@ def show(path: Path, trained: TargetRecord) -> None:
             console.stdout.print(line, markup=False, soft_wrap=True)
     if trained.backdoor is not None:
         console.stdout.print(describe_backdoor(trained.backdoor), markup=False, soft_wrap=True)
+    if trained.canaries is not None:
+        included = sum(trained.canaries.included)
+        console.stdout.print(
+            f"Canaries: {len(trained.canaries.records)} ({trained.canaries.kind}), {included} of them trained on; "
+            f"see `securitynet audit {path}`",
+            markup=False,
+            soft_wrap=True,
+        )
     console.stdout.print(f"Weights: {path}", markup=False, soft_wrap=True)
     console.stdout.print(f"Record:  {path.with_suffix('.json')}", markup=False, soft_wrap=True)

@@ -364,7 +364,7 @@ def _class_means(data: TrialData, labels: NDArray[np.int64], chosen: NDArray[np.
 def _known_trigger(data: TrialData, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
     """Where the true trigger lies and to which label it leads, if the model record says so."""
     backdoor: BackdoorRecord | None = getattr(data.trained, "backdoor", None)
-    if backdoor is None or backdoor.target is None:
+    if backdoor is None or backdoor.target is None or backdoor.took is False:
         return np.zeros((0, 0), np.uint8), -1
     mask = np.zeros(shape, np.uint8)
     top, left, height, width = backdoor.box

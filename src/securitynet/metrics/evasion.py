@@ -15,7 +15,8 @@ too long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,3 +194,47 @@ def beaten(white: Measurement, black: Measurement) -> bool:
         True if the interval of ``black`` lies above that of ``white``.
     """
     return white.high is not None and black.low is not None and black.low > white.high
+
+
+SIGN_TEST_IMAGES = 5
+"""Smallest number of images for which a difference on the same images counts: if either attack were as likely to be the
+better one on an image, all of five would favour the same one with a probability of 1/32."""
+
+
+def trails(strong: Measurement, weak: Measurement) -> bool:
+    """Return whether an attack that should be the stronger one has the lower success.
+
+    Args:
+        strong: Success of the attack that should be stronger.
+        weak: Success of the other one, with the same budget.
+
+    Returns:
+        True if the intervals do not overlap; or, where both were measured on the same number of images (attacks of one
+        seed share their sample), if the difference is `SIGN_TEST_IMAGES` images or more.
+    """
+    if beaten(strong, weak):
+        return True
+    if strong.value is None or weak.value is None or not strong.n or strong.n != weak.n:
+        return False
+    return round((weak.value - strong.value) * strong.n) >= SIGN_TEST_IMAGES
+
+
+def recoveries(by_epsilon: Mapping[float, Measurement]) -> list[tuple[float, float]]:
+    """Return pairs of budgets (smaller, larger) between which accuracy under attack grows, though it cannot.
+
+    Args:
+        by_epsilon: Accuracy (robust accuracy, or 1 minus the accuracy drop) of one attack at each epsilon, on the same
+            images.
+    """
+    pairs = []
+    epsilons = sorted(by_epsilon)
+    for smaller, larger in pairwise(epsilons):
+        # More accuracy at the larger budget means that the attack trails what it does at the smaller one.
+        if trails(_as_success(by_epsilon[larger]), _as_success(by_epsilon[smaller])):
+            pairs.append((smaller, larger))
+    return pairs
+
+
+def _as_success(accuracy: Measurement) -> Measurement:
+    flipped = [None if bound is None else 1 - bound for bound in (accuracy.value, accuracy.high, accuracy.low)]
+    return accuracy.model_copy(update=dict(zip(("value", "low", "high"), flipped, strict=True)))

@@ -12,12 +12,19 @@ from securitynet.metrics.evasion import epsilon_text
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
+from securitynet.reports.families.evasion import norm_of
 from securitynet.results.document import ResultDocument, TrialSummary
 
 MOST_LINES = 6
 """Lines of one figure: as many as there are colours and dashes."""
 
-NORMS = {"linf": "each pixel changed by at most ε of its range", "l2": "changed by at most ε in the Euclidean norm"}
+NORMS = {
+    "linf": "each pixel changed by at most ε of its range",
+    "l2": "changed by at most ε in the Euclidean norm",
+    "l1": "changed by at most ε in the sum of all values",
+    "l0": "at most a share of ε of the pixels replaced",
+    "patch": "at most a share of ε covered by a square",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measure
 
 def _counts(trial: TrialSummary, norm: str) -> bool:
     ran = trial.name.startswith("evasion.") and trial.status == "ok"
-    return ran and trial.configuration.get("norm", "linf") == norm
+    return ran and norm_of(trial) == norm
 
 
 def _text(measurement: Measurement | None) -> str:

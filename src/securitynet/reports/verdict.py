@@ -87,5 +87,9 @@ _NAMES = {
     "top3": "top-3",
     "fgsm": "FGSM",
     "pgd": "PGD",
+    "apgd": "APGD",
+    "t": "T",
+    "l1": "L1",
+    "rs": "RS",
 }
 """Words in attack names with a spelling of their own."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
+from securitynet.results.audit import PrivacyAudit
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -312,6 +313,7 @@ class ResultDocument(Record):
         exposed: The most exposed members, for each membership attack.
         policy: Whether the policy is met; None without a policy.
         remedies: Effects of defenses; None unless they were requested.
+        audit: Lower bounds on epsilon; None unless the target was trained with canaries.
     """
 
     schema_: Literal["securitynet/result/1"] = Field(default=SCHEMA, alias="schema")
@@ -330,6 +332,9 @@ class ResultDocument(Record):
     )
     policy: PolicyOutcome | None = None
     remedies: DefenseEffects | None = Field(default=None, description="Effects of defenses; only with --try-defenses.")
+    audit: PrivacyAudit | None = Field(
+        default=None, description="Lower bounds on epsilon; only for a target that was trained with canaries."
+    )
     controls: MembershipControlFacts | None = Field(
         default=None, description="Whether members and non-members differ without the model, and copies among them."
     )

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from securitynet.attacks.membership import _lira, _rmia
-from securitynet.attacks.membership._reference import Evidence, make_stand_ins
+from securitynet.attacks.membership._evidence import LOW_FPR, Evidence, make_stand_ins
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.attacks.membership.lira_offline import LiRAOffline
 from securitynet.attacks.membership.reference_calibration import calibrated
@@ -207,33 +207,97 @@ def test_what_can_not_be_computed_is_refused():
 
 def test_a_shadow_model_plays_the_target_with_its_own_members_and_never_judges_itself():
     _, shadows, included, _ = gaussian(records=50, shadows=6)
-    parts = make_stand_ins(shadows, included)
+    parts = make_stand_ins(shadows[None], included)
     assert len(parts) == 4
     for number, part in enumerate(parts):
         others = [m for m in range(6) if m != number]
-        usable = ~included[others].all(axis=0)
-        np.testing.assert_array_equal(part.records.observed, shadows[number][usable])
-        np.testing.assert_array_equal(part.records.shadows, shadows[others][:, usable])
-        np.testing.assert_array_equal(part.is_member, included[number][usable])
-        assert len(part.population.observed) == (~part.is_member).sum()
+        (records,), (population,) = part.records, part.population
+        np.testing.assert_array_equal(records.observed, shadows[number])
+        np.testing.assert_array_equal(records.shadows, shadows[others])
+        np.testing.assert_array_equal(part.is_member, included[number])
+        assert len(population.observed) == (~part.is_member).sum()
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 8])
+@pytest.mark.parametrize("asked", [True, False])
+def test_members_and_non_members_of_a_stand_in_are_compared_with_equally_many_models(models, asked):
+    _, shadows, included, _ = gaussian(records=60, shadows=models)
+    if models == 1:
+        included[0] = np.arange(60) % 2 == 0
+    target = np.full((1, 60), 7.0) if asked else None
+    parts = make_stand_ins(shadows[None], included, target, separate=asked)
+    assert len(parts) == (min(models, 4) if asked or models > 2 else 0)
+    for number, part in enumerate(parts):
+        (records,), (population,) = part.records, part.population
+        left_out = (~records.included).sum(axis=0)
+        assert len(np.unique(left_out)) == 1 == len(np.unique(np.append((~population.included).sum(axis=0), left_out)))
+        if asked:  # the target is one more model that was not trained on any of them, and nothing is its own comparison
+            assert (records.shadows[-1] == 7).all()
+            assert not set(records.observed[~part.is_member]) & set(population.observed)
+        # What counts as "not trained on it" was not trained on it.
+        of_models = ~records.included[: models - 1]
+        assert not (
+            of_models & included[np.arange(models) != number][:, np.isin(shadows[number], records.observed)]
+        ).any()
+
+
+def test_models_that_remember_nothing_leave_stand_ins_without_a_trace():
+    """With few models, the mean of one more model would tell the members of a stand-in apart from its non-members."""
+    _, shadows, included, _ = gaussian(records=20_000, shadows=4, gap=0.0, between=0.0, spread=3.0)
+    signals = -np.logaddexp(0, -shadows)
+    for asked in (None, -np.logaddexp(0, -np.random.default_rng(9).normal(0, 3, (1, 20_000)))):
+        for part in make_stand_ins(signals[None], included, asked, separate=asked is not None):
+            for a in (0.0, 0.5, 1.0):
+                measured = auc(RMIAOffline(a=a).score_views(part.records, part.population), part.is_member)
+                assert abs(measured.value - 0.5) < 0.015
 
 
 def test_no_shadow_model_can_play_the_target_if_the_others_know_all_its_non_members():
     # Each record is left out by one of four: a model's non-members are in the training sets of the three others.
     included = np.arange(4)[:, None] != np.arange(40)[None, :] % 4
-    assert make_stand_ins(np.zeros((4, 40)), included) == []
+    assert make_stand_ins(np.zeros((1, 4, 40)), included) == []
 
 
-def test_offline_a_is_chosen_on_shadow_models_and_is_the_best_of_those_tried():
-    _, shadows, included, _ = gaussian(records=400, shadows=8, gap=1.5, between=2.0)
-    parts = make_stand_ins(-np.logaddexp(0, -shadows), included)
+def test_offline_a_is_chosen_on_shadow_models_by_its_tpr_at_a_low_fpr():
+    _, shadows, included, _ = gaussian(records=4000, shadows=8, gap=1.5, between=2.0)
+    parts = make_stand_ins(-np.logaddexp(0, -shadows[None]), included, separate=True)
     tuned = RMIAOffline().tuned(parts)
 
     def quality(a):
-        return np.mean([auc(RMIAOffline(a=a).score(p.records, p.population), p.is_member).value for p in parts])
+        rates = []
+        for part in parts:
+            scores = RMIAOffline(a=a).score_views(part.records, part.population)
+            others = np.sort(scores[~part.is_member])[::-1]
+            rates.append((scores[part.is_member] > others[round(LOW_FPR * len(others))]).mean())
+        return np.mean(rates)
 
     assert quality(tuned.a) == max(quality(a) for a in A_VALUES)
     assert RMIAOffline(a=0.2).tuned(parts).a == 0.2
+
+
+def test_log_ratios_beyond_the_range_of_a_logistic_function_are_ordered():
+    scores = _rmia.scores(np.array([40.0, 41.0, 60.0, 500.0, np.inf, -500.0, -np.inf]), np.array([0.0] * 1000))
+    assert (np.diff(scores[:5]) > 0).all() and scores[6] < scores[5] < scores[0] and scores.max() <= 1
+
+
+@pytest.mark.parametrize("attack", [LiRA, RMIA])
+def test_several_views_are_scored_by_their_mean(attack):
+    parts = [gaussian(seed, records=40, shadows=6) for seed in (1, 2, 3)]
+    included = parts[0][2]
+    views = [Evidence(-abs(observed), -abs(shadows), included) for observed, shadows, *_ in parts]
+    expected = np.mean([attack().score(view, view) for view in views], axis=0)
+    np.testing.assert_array_equal(attack().score_views(views, views), expected)
+
+
+@pytest.mark.parametrize("attack", [LiRA, LiRAOffline])
+def test_variances_of_single_records_take_sixteen_models(attack):
+    pool = attack.pool
+    few, many = (attack(variance="per-record", shadows={"pool": pool, "count": count}) for count in (15, 16))
+    observed, shadows, included, _ = gaussian(records=50, shadows=6)
+    evidence = Evidence(observed, shadows, included)
+    np.testing.assert_array_equal(few.score(evidence, evidence), attack().score(evidence, evidence))
+    assert (many.score(evidence, evidence) != attack().score(evidence, evidence)).any()
+    assert "fixed variance" in few.notes()[0] and not many.notes() and not attack().notes()
 
 
 def test_evidence_of_some_records():

@@ -81,6 +81,7 @@ def copy_in_order(source: nn.Module, destination: nn.Module) -> None:
         ("cifar-resnet44", 10, 32, 658_586),
         ("cifar-resnet56", 10, 32, 853_018),
         ("cifar-resnet110", 10, 32, 1_727_962),
+        ("wrn-28-2", 10, 32, 1_467_610),
         ("wrn-28-10", 10, 32, 36_479_194),
         ("resnet18", 10, 32, 11_173_962),
         ("resnet34", 10, 32, 21_282_122),

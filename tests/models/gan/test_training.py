@@ -81,7 +81,7 @@ def test_what_cannot_be_built_is_said(channels, size, words):
 def test_errors_before_any_training(digits):
     with pytest.raises(ConfigurationError, match="too few"):
         obtain_gan(digits, RECORDS[:10], TINY)
-    with pytest.raises(ModelError, match="square"):
+    with pytest.raises(ModelError, match="too small"):
         obtain_gan(dataclasses.replace(digits, images=digits.images[..., :6]), RECORDS, TINY)
     with pytest.raises((ConfigurationError, DatasetError), match="no images"):
         obtain_gan(dataclasses.replace(digits, images=None), RECORDS, TINY)

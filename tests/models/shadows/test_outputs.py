@@ -70,6 +70,60 @@ def test_online_shadows_know_their_members_better(digits, four_parts, target, tm
     assert len(found.fidelity) == 1 and "train accuracy" in found.fidelity[0]
 
 
+def test_outputs_are_reduced_as_they_come_also_for_other_views(digits, four_parts, target, tmp_path):
+    records = four_parts.members[:50]
+    plan = ShadowPlan(count=2, recipe=FAST)
+    mirrored = dataclasses.replace(digits, images=digits.images.flip(3), content_digest=None)
+    sizes = []
+
+    def reduce(logits, labels):
+        sizes.append(logits.shape)
+        return logits[np.arange(len(labels)), labels].astype(np.float64)
+
+    found = shadow_outputs(
+        target, digits, four_parts, records, plan, reduce=reduce, views=(mirrored,), cache=tmp_path, device="cpu"
+    )
+    assert found.outputs.shape == (2, 2, 50) and sizes == [(50, 10)] * 4
+    plain = shadow_outputs(target, digits, four_parts, records, plan, cache=tmp_path, device="cpu")
+    np.testing.assert_array_equal(found.outputs[:, 0], plain.outputs[:, np.arange(50), digits.labels[records]])
+    assert (found.outputs[:, 1] != found.outputs[:, 0]).any()
+
+
+def test_independent_training_sets_are_as_large_as_the_targets_and_know_nothing_of_each_other(digits, four_parts):
+    plan = ShadowPlan(count=8, design="independent")
+    sets = plan.draw_training_sets(four_parts, len(digits), seed=3)
+    sizes = {len(chosen) for chosen in sets}
+    assert sizes == {len(four_parts.members)}
+    included = np.array([np.isin(np.arange(len(digits)), chosen) for chosen in sets])
+    share = len(four_parts.members) / len(digits)
+    # Without replacement within a model and independent between models: counts of a record are binomial.
+    assert included.sum(axis=0).var() == pytest.approx(8 * share * (1 - share), rel=0.1)
+    again = ShadowPlan(count=2, design="independent").draw_training_sets(four_parts, len(digits), seed=3)
+    assert np.array_equal(sets[1], again[1])
+    offline = ShadowPlan(count=8, design="independent", pool="offline").draw_training_sets(four_parts, len(digits), 3)
+    assert not np.isin(np.concatenate(offline), four_parts.members).any()
+
+
+def test_independent_training_sets_are_smaller_where_too_few_models_would_be_without_a_record(digits):
+    public = make_splits.public(digits)
+    for count, share in ((1, 0.5), (2, 0.5), (4, 0.5), (8, 0.75)):
+        plan = ShadowPlan(count=count, design="independent")
+        assert len(plan.draw_training_sets(public, len(digits), 0)[0]) == int(share * len(digits))
+    assert "design" not in ShadowPlan().model_dump()
+
+
+def test_training_sets_of_another_size_than_the_targets_are_reported(digits, target, tmp_path):
+    public = make_splits.public(digits)
+    found = shadow_outputs(
+        target, digits, public, public.members[:5], ShadowPlan(count=2, recipe=FAST), cache=tmp_path, device="cpu"
+    )
+    assert f"records each and the target on {len(public.members):,}" in found.fidelity[-1]
+
+
+def test_one_shadow_model_is_trained_on_a_share_of_the_pool():
+    assert ShadowPlan(count=1, share=0.25).training_sets(200, 0).sum() == 50
+
+
 def test_offline_shadows_never_see_judged_records(digits, four_parts, target, tmp_path):
     judged = np.union1d(four_parts.members, four_parts.non_members)
     plan = ShadowPlan(count=2, recipe=FAST, pool="offline")

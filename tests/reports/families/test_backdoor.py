@@ -93,3 +93,16 @@ def test_results_of_earlier_versions_have_sentences_too():
 def test_every_measurement_has_a_label_of_its_own():
     for name in measure(CLEAN):
         assert words.kind(f"backdoor.neural-cleanse.{name}").label == backdoor.KINDS[name].label
+
+
+def test_a_scan_says_its_verdict_and_how_often_it_accuses_clean_models():
+    def verdict(rank, note):
+        return Measurement(
+            name="verdict", value=rank, low=rank, high=rank, n=1, direction=Direction.LOWER, method="m", note=note
+        )
+
+    said = backdoor.describe_scan("Largest margins (MM-BD)", {"verdict": verdict(2, "Suspicious: class 3 stands out.")})
+    assert said[0] == "Largest margins (MM-BD): suspicious: class 3 stands out."
+    assert "one clean model in 20" in said[1]
+    assert backdoor.describe_scan("x", {"verdict": verdict(0, "Nothing found: none.")}) == ["x: nothing found: none."]
+    assert backdoor.describe_scan("x", {}) == []

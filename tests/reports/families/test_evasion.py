@@ -108,3 +108,57 @@ def test_accuracy_over_epsilon_is_drawn_for_each_norm_with_two_budgets():
     assert figure.table[0][0] == "FGSM-7" or "7" in figure.table[0][0]  # the strongest first
     assert figure.table[0][1][0].startswith("65.0%") and figure.header == ["0.01", "0.1"]
     assert "<svg" in figure.picture and "fgsm" not in figure.picture.partition("</desc>")[2]
+
+
+def test_an_iterated_attack_that_does_worse_than_one_step_is_reported():
+    trials = [trial("fgsm"), trial("pgd")]
+    said = evasion.sentences(document(measured("fgsm", 190, 198), measured("pgd", 100, 103)), trials)
+    assert any("too high" in s and "FGSM, which takes a single step" in s and "ε = 0.01" in s for s in said)
+    agreeing = evasion.sentences(document(measured("fgsm", 100, 120), measured("pgd", 98, 200)), trials)
+    assert not any("too high" in s for s in agreeing)
+
+
+def test_an_ensemble_that_does_worse_than_pgd_is_reported():
+    trials = [trial("pgd"), trial("auto-attack")]
+    said = evasion.sentences(document(measured("pgd", 100, 150), measured("auto-attack", 94, 150)), trials)
+    assert any("PGD, which should be the weaker attack" in s for s in said)
+    agreeing = evasion.sentences(document(measured("pgd", 100, 150), measured("auto-attack", 99, 160)), trials)
+    assert not any("weaker attack" in s for s in agreeing)
+
+
+@pytest.mark.parametrize("name, warned", [("fgsm", False), ("pgd", True)])
+def test_accuracy_that_grows_with_the_budget_is_reported(name, warned):
+    said = evasion.sentences(document(measured(name, 150, 120)), [trial(name)])
+    (sentence,) = [s for s in said if "higher at ε = 0.1 than at ε = 0.01" in s]
+    assert (metrics.WARNING in sentence) is warned
+    assert not any("higher at" in s for s in evasion.sentences(document(measured(name, 120, 118)), [trial(name)]))
+
+
+def test_corruptions_and_certificates_are_said_with_what_they_are_of():
+    from securitynet.attacks.evasion.common_corruptions import CorruptedPredictions
+    from securitynet.attacks.evasion.randomized_smoothing import Certificates
+
+    rows = np.arange(200)
+    corrupted = np.zeros((2, 5, 200), dtype=np.int64)
+    corrupted[1, :, :100] = 1  # the second kind costs half of the images
+    noisy = CorruptedPredictions(rows, LABELS, LABELS, corrupted, ("contrast", "gaussian-noise"))
+    smoothed = Certificates(rows, LABELS, LABELS, np.full(200, 0.3), np.asarray([0.0, 0.25]), 0.25)
+    trials = [trial("common-corruptions", Access.BLACK_BOX), trial("randomized-smoothing", Access.BLACK_BOX)]
+    groups = [
+        [m.renamed(one.name) for m in output.measurements(level=0.95, fprs=(), seed=0)]
+        for one, output in zip(trials, (noisy, smoothed), strict=True)
+    ]
+    for measurement in (m for group in groups for m in group):
+        assert families.kind(measurement.name) is not None, measurement.name
+    first, second = evasion.sentences(document(*groups), trials)
+    assert "from 100.00% to 75.0%" in first and "the worst is gaussian noise, with 50%" in first
+    assert "up to 0.25 in the Euclidean norm" in second and "without this vote has no such certificate" in second
+
+
+def test_budgets_of_other_norms_are_in_their_own_words():
+    trials = [trial("apgd-l1"), trial("patch"), trial("sparse-rs", Access.BLACK_BOX)]
+    groups = [measured("apgd-l1", 50, 90, epsilons=(6, 12)), measured("patch", 40, 60), measured("sparse-rs", 30, 50)]
+    said = evasion.sentences(document(*groups), trials)
+    assert "at most 6 in the sum of all values" in said[0] and "with up to 12" in said[0]
+    assert "covers at most 1% of an image by a square" in said[1]
+    assert "replaces at most 1% of the pixels" in said[2]

@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.evasion._norms import Norm, direction, project, random_start
+from securitynet.attacks.evasion._norms import SmoothNorm, direction, project, random_start
+from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.methods.context import Context
-from securitynet.models.targets.input_gradients import InputGradients, Loss, cross_entropy, log_odds, margin
+from securitynet.models.targets.input_gradients import InputGradients, Loss, log_odds, margin, stable_cross_entropy
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 LossName = Literal["cross-entropy", "log-odds", "margin"]
 
-LOSSES: dict[LossName, Loss] = {"cross-entropy": cross_entropy, "log-odds": log_odds, "margin": margin}
+LOSSES: dict[LossName, Loss] = {"cross-entropy": stable_cross_entropy, "log-odds": log_odds, "margin": margin}
 
 UNBOUNDED_STEP = 0.1
 UNBOUNDED_STEPS = 20
@@ -56,25 +57,21 @@ class GradientAttack(EvasionAttack):
             steps=UNBOUNDED_STEPS,
             step=UNBOUNDED_STEP,
             start=images,
+            stop_early=not is_averaged(target),
         )
         return evaded.numpy()
 
 
-def signs(take: InputGradients, spare: InputGradients | None, images: torch.Tensor, labels: torch.Tensor) -> Signs:
+def signs(take: InputGradients, images: torch.Tensor, labels: torch.Tensor) -> Signs:
     """Compute the signs of the gradients of a loss.
 
     Args:
         take: Gradients of the loss.
-        spare: Gradients of a loss that does not saturate, used for images on which the first gradient is 0 everywhere;
-            None leaves those at 0.
         images: Images in [0, 1], n×C×H×W.
         labels: True classes, n.
     """
     passed = take(images, labels)
-    gradients, empty = passed.gradients, vanished(passed.gradients)
-    if spare is not None and bool(empty.any()):
-        gradients[empty] = spare(images[empty], labels[empty]).gradients
-    return Signs(gradients.sign(), vanished(gradients).numpy(), passed.logits.argmax(dim=1).cpu().numpy())
+    return Signs(passed.gradients.sign(), vanished(passed.gradients).numpy(), passed.logits.argmax(dim=1).cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,27 +111,29 @@ def iterate(
     labels: torch.Tensor,
     *,
     epsilon: float,
-    norm: Norm,
+    norm: SmoothNorm,
     steps: int,
     step: float,
     start: torch.Tensor,
     stop_early: bool = True,
+    targeted: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run projected gradient ascent (Madry et al., 2018, section 2.1).
 
     Args:
         take: Gradients of the loss to maximise.
         images: Images in [0, 1], n×C×H×W.
-        labels: True classes, n.
+        labels: True classes, n; or the classes to reach.
         epsilon: Largest norm of a perturbation.
         norm: The norm.
         steps: Number of steps.
         step: Size of a step in that norm.
         start: Starting point of each image, within ``epsilon`` of it.
         stop_early: Whether to stop on an image as soon as it is misclassified.
+        targeted: Whether ``labels`` are to be reached instead of left.
 
     Returns:
-        The final images, n×C×H×W, and whether each is misclassified, n.
+        The final images, n×C×H×W, and whether each is misclassified, or classified as it was to be, n.
     """
     current = start.clone()
     evaded = torch.zeros(len(images), dtype=torch.bool)
@@ -144,7 +143,7 @@ def iterate(
             break
         passed = take(current[rows], labels[rows])
         if stop_early:
-            wrong = passed.logits.argmax(dim=1) != labels[rows]
+            wrong = (passed.logits.argmax(dim=1) == labels[rows]) == targeted
             evaded[rows[wrong]] = True
             rows, gradients = rows[~wrong], passed.gradients[~wrong]
         else:
@@ -152,12 +151,12 @@ def iterate(
         moved = current[rows] + step * direction(gradients, norm)
         current[rows] = project(moved, images[rows], epsilon, norm)
     if len(rows):
-        evaded[rows] = take.logits(current[rows]).argmax(dim=1) != labels[rows]
+        evaded[rows] = (take.logits(current[rows]).argmax(dim=1) == labels[rows]) == targeted
     return current, evaded
 
 
 def starting_points(
-    images: torch.Tensor, epsilon: float, norm: Norm, seed: int, purpose: str, number: int
+    images: torch.Tensor, epsilon: float, norm: SmoothNorm, seed: int, purpose: str, number: int
 ) -> torch.Tensor:
     """Draw random starting points, determined by the seed, a purpose and the number of the batch.
 

@@ -1,4 +1,4 @@
-"""The two norms of perturbations, for N images at once."""
+"""The norms of perturbations, for N images at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Literal
 
 import torch
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1", "l0"]
+"""Norms in which perturbations are measured. ``l0`` is the share of the pixels that change in any channel."""
+
+SmoothNorm = Literal["linf", "l2"]
+"""Norms with a choice of attacks."""
 
 ROUNDING = 1e-5
 """Tolerance for rounding errors in the norm of a perturbation, in single precision."""
@@ -15,11 +19,15 @@ ROUNDING = 1e-5
 def sizes(perturbations: torch.Tensor, norm: Norm) -> torch.Tensor:
     """Return the norm of each perturbation, N, for N×C×H×W."""
     flat = perturbations.flatten(1)
-    sizes_of: torch.Tensor = flat.abs().amax(dim=1) if norm == "linf" else flat.double().norm(dim=1).float()
+    if norm == "linf":
+        return flat.abs().amax(dim=1)
+    if norm == "l0":
+        return (perturbations != 0).any(dim=1).flatten(1).float().mean(dim=1)
+    sizes_of: torch.Tensor = flat.double().norm(p=2 if norm == "l2" else 1, dim=1).float()
     return sizes_of
 
 
-def direction(gradients: torch.Tensor, norm: Norm) -> torch.Tensor:
+def direction(gradients: torch.Tensor, norm: SmoothNorm) -> torch.Tensor:
     """Return the step of norm 1 that increases a linear loss most, N×C×H×W; 0 where the gradient is 0.
 
     In L2, the gradient is first divided by its largest value, so that the norm of a tiny gradient does not underflow.
@@ -35,7 +43,7 @@ def direction(gradients: torch.Tensor, norm: Norm) -> torch.Tensor:
     return unit
 
 
-def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: Norm) -> torch.Tensor:
+def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: SmoothNorm) -> torch.Tensor:
     """Project points to within ``epsilon`` of the images and clip them to [0, 1], N×C×H×W.
 
     Args:
@@ -52,7 +60,7 @@ def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: Nor
     return (images + delta * shares.view(-1, 1, 1, 1)).clamp(0, 1)
 
 
-def random_start(images: torch.Tensor, epsilon: float, norm: Norm, generator: torch.Generator) -> torch.Tensor:
+def random_start(images: torch.Tensor, epsilon: float, norm: SmoothNorm, generator: torch.Generator) -> torch.Tensor:
     """Draw random points within ``epsilon`` of images, clipped to [0, 1].
 
     For L∞ they are uniform in the cube; for L2 they have a uniform direction and a uniform distance up to ``epsilon``.

@@ -38,6 +38,9 @@ class Evasion(Output):
         facts: Record, label, prediction and position of the epsilon of each row of ``shown``, R×4 int64.
         class_names: Names of all classes.
         examples: Perturbed images, A×E×N×C×H×W float32, if they are to be stored.
+        parts: Names of the parts of the attack, P; empty for attacks of one part.
+        part: The first part that made an image evade at each epsilon or a smaller one, E×N int64, -1 for none.
+        goals: The classes that the images were to be classified as, N int64; empty for untargeted attacks.
     """
 
     indices: NDArray[np.int64]
@@ -57,6 +60,9 @@ class Evasion(Output):
     facts: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     class_names: tuple[str, ...] = ()
     examples: NDArray[np.float32] | None = None
+    parts: tuple[str, ...] = ()
+    part: NDArray[np.int64] = field(default_factory=lambda: np.empty((1, 0), dtype=np.int64))
+    goals: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def headline(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -83,7 +89,7 @@ class Evasion(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Evasion:
-        texts = {name: tuple(map(str, np.atleast_1d(arrays[name]))) for name in _TEXTS}
+        texts = {name: tuple(map(str, np.atleast_1d(arrays[name]))) for name in _TEXTS if name in arrays}
         rest: dict[str, Any] = {name: value for name, value in arrays.items() if name not in _TEXTS}
         return cls(**{**rest, **texts, "norm": texts["norm"][0]})
 
@@ -97,7 +103,8 @@ class Evasion(Output):
         for number in range(len(self.alternatives) if len(self.alternatives) > 1 else 0):
             own = self._measured(self.perturbed[number], level)[1:]
             measurements += [m.renamed(f"surrogate-{number + 1}").with_notes(self.alternatives[number]) for m in own]
-        measurements += self._of_surrogates(level) + self._spent(level) + checks
+        measurements += self._of_surrogates(level) + self._of_parts(level) + self._of_goals(level)
+        measurements += self._spent(level) + checks
         headlines = ("accuracy-drop", "robust-accuracy", "success")
         return [m.with_notes(*notes) if m.name.startswith(headlines) else m for m in measurements]
 
@@ -123,6 +130,40 @@ class Evasion(Output):
             measurements.append(accuracy.with_notes(self.alternatives[number]))
         return measurements
 
+    def _of_parts(self, level: float) -> list[Measurement]:
+        right = int((self.clean == self.labels).sum())
+        none = "No image of the sample is classified correctly."
+        return [
+            evasion.share(
+                f"{name}.share@epsilon={evasion.epsilon_text(epsilon)}",
+                int((self.part[e] == number).sum()),
+                right,
+                none,
+                direction=Direction.LOWER,
+                level=level,
+            )
+            for e, epsilon in enumerate(self.epsilons if self.part.shape[1] else ())
+            for number, name in enumerate(self.parts)
+        ]
+
+    def _of_goals(self, level: float) -> list[Measurement]:
+        right = self.clean == self.labels
+        reached = np.zeros(len(self.labels), dtype=bool)
+        measurements = []
+        for epsilon, predicted in zip(self.epsilons, self.strongest, strict=True) if len(self.goals) else ():
+            reached |= right & (predicted == self.goals)
+            measurements.append(
+                evasion.share(
+                    f"targeted-success@epsilon={evasion.epsilon_text(epsilon)}",
+                    int(reached.sum()),
+                    int(right.sum()),
+                    "No image of the sample is classified correctly.",
+                    direction=Direction.LOWER,
+                    level=level,
+                )
+            )
+        return measurements
+
     def _spent(self, level: float) -> list[Measurement]:
         spent = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
         names = [f"queries@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons]
@@ -131,4 +172,4 @@ class Evasion(Output):
         ]
 
 
-_TEXTS = ("norm", "alternatives", "notes", "class_names")
+_TEXTS = ("norm", "alternatives", "notes", "class_names", "parts")

@@ -58,7 +58,7 @@ class Oracle:
         for part in torch.split(images, self._target.batch_size):
             keys = image_keys(part)
             outputs.append(self._target.raw_outputs(part, keys=keys))
-            self._total += len(keys)
+            self._total += len(keys) * self._target.backend.repeats
             self._keys.update(keys)
         return torch.cat(outputs)
 

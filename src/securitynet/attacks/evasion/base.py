@@ -24,6 +24,7 @@ from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
 from securitynet.attacks.evasion._outcome import Evasion
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
+from securitynet.attacks.evasion._random_targets import IMAGES, average_random, describe
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import stable_hash
@@ -37,7 +38,7 @@ from securitynet.records import Queries
 NUMBERS_AT_ONCE = 1 << 24
 """Number of values in the perturbed images held in memory at once: 64 MiB."""
 
-VERSION = 1
+VERSION = 2
 """Version of the content of stored pieces; part of the name of their folder."""
 
 
@@ -51,12 +52,16 @@ class Perturbed:
         spent: Number of queries for each image and epsilon, E×n, for attacks that query.
         vanished: Whether the gradient of an image was 0 everywhere, n, for attacks that use gradients.
         surrogate: Predictions of each alternative's surrogate for the unperturbed images, A×n.
+        part: The part of the attack that made each image evade, E×n, -1 for none; for attacks with several parts.
+        goals: The class that each image was to be classified as, n; for targeted attacks.
     """
 
     examples: torch.Tensor
     spent: NDArray[np.int64] | None = None
     vanished: NDArray[np.bool_] | None = None
     surrogate: NDArray[np.int64] | None = None
+    part: NDArray[np.int64] | None = None
+    goals: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +71,14 @@ class Perturber:
     Attributes:
         perturb: Makes examples for a batch; may query the oracle.
         alternatives: Names of the surrogates, if examples are made on several models.
+        parts: Names of the parts that `Perturbed.part` counts.
         identity: What determines the examples besides settings, seed, target and images.
         notes: Notes for the reader of the results.
     """
 
     perturb: Callable[[Batch, Oracle], Perturbed]
     alternatives: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     identity: str = ""
     notes: tuple[str, ...] = ()
 
@@ -139,6 +146,7 @@ class EvasionAttack(Attack):
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Evasion:
         sample = self.sample(target, data, context.seed)
+        target = average_random(target, data.dataset.batch(sample[:IMAGES]).float() / 255)
         signals = context.signals(target, data, sample)
         perturber = self.prepare(target, data, context)
         store = PieceStore(self._folder(target, data, context, sample, perturber))
@@ -180,11 +188,14 @@ class EvasionAttack(Attack):
             joined["spent"],
             joined["vanished"],
             free,
-            perturber.notes,
+            (*describe(target), *perturber.notes),
             joined["shown"][shown],
             joined["facts"][shown],
             data.dataset.class_names,
             examples,
+            perturber.parts,
+            joined["part"],
+            joined["goals"],
         )
 
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
@@ -199,15 +210,7 @@ class EvasionAttack(Attack):
             ConfigurationError: If there are no images, or only recorded outputs.
             SplitError: If there are no non-members.
         """
-        if isinstance(target.without_interface().backend, RecordedBackend) or data.dataset.images is None:
-            raise ConfigurationError(
-                f"{target.reference} is a file of recorded outputs; it has none for perturbed images, which are new.",
-                hint="Evasion needs the model itself, or an endpoint.",
-            )
-        pool = data.splits.non_members
-        if not len(pool):
-            raise SplitError("There are no non-members to perturb.")
-        return np.sort(pool[shuffled(len(pool), "evasion", seed)[: self.samples]])
+        return choose_sample(target, data, self.samples, seed)
 
     def _together(self, shape: tuple[int, int, int], width: int) -> int:
         numbers = int(np.prod(shape)) * len(self.epsilons) * width
@@ -240,6 +243,8 @@ class EvasionAttack(Attack):
             "spent": none if made.spent is None else made.spent,
             "vanished": np.empty(0, dtype=bool) if made.vanished is None else made.vanished,
             "surrogate": np.empty((width, 0), dtype=np.int64) if made.surrogate is None else made.surrogate,
+            "part": none if made.part is None else made.part,
+            "goals": np.empty(0, dtype=np.int64) if made.goals is None else made.goals,
             "shown": shown,
             "facts": rows,
             "queries": np.asarray([queries.total, queries.unique], dtype=np.int64),
@@ -275,4 +280,38 @@ class EvasionAttack(Attack):
         return context.cache / "evasion" / key
 
 
-_AXES = {"perturbed": 2, "sizes": 2, "spent": 1, "vanished": 0, "surrogate": 1, "shown": 0, "facts": 0}
+_AXES = {
+    "perturbed": 2,
+    "sizes": 2,
+    "spent": 1,
+    "vanished": 0,
+    "surrogate": 1,
+    "part": 1,
+    "goals": 0,
+    "shown": 0,
+    "facts": 0,
+}
+
+
+def choose_sample(target: Target, data: TrialData, samples: int, seed: int) -> NDArray[np.int64]:
+    """Return the non-members to evaluate on, sorted; the same for all attacks with one seed.
+
+    Args:
+        target: The target.
+        data: Data of the trial.
+        samples: Largest number of records.
+        seed: Seed of the choice.
+
+    Raises:
+        ConfigurationError: If there are no images, or only recorded outputs.
+        SplitError: If there are no non-members.
+    """
+    if isinstance(target.without_interface().backend, RecordedBackend) or data.dataset.images is None:
+        raise ConfigurationError(
+            f"{target.reference} is a file of recorded outputs; it has none for perturbed images, which are new.",
+            hint="Evasion needs the model itself, or an endpoint.",
+        )
+    pool = data.splits.non_members
+    if not len(pool):
+        raise SplitError("There are no non-members to perturb.")
+    return np.sort(pool[shuffled(len(pool), "evasion", seed)[:samples]])

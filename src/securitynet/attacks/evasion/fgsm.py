@@ -16,15 +16,15 @@ from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 
 
 class Fgsm(GradientAttack):
     """One gradient serves all epsilons. Misclassified images are perturbed as well, as in the paper.
 
-    Where the gradient of the cross-entropy is 0 in every pixel, because the posterior rounds to 1 in single precision,
-    the step follows the log-odds, whose gradient has the same direction and does not vanish.
+    Where 1 - p is below 1e-4 for the posterior p of the label, the gradient of the cross-entropy loses its digits in
+    single precision; the step then follows the log-odds, whose gradient has the same direction and keeps them.
 
     Attributes:
         loss: Loss whose gradient is followed.
@@ -35,10 +35,9 @@ class Fgsm(GradientAttack):
     @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
         take = InputGradients(target, loss=LOSSES[self.loss])
-        spare = InputGradients(target, loss=log_odds)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            gradient_signs = signs(take, spare, batch.images, batch.labels)
+            gradient_signs = signs(take, batch.images, batch.labels)
             examples = torch.stack([one_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons])
             return Perturbed(examples[None], vanished=gradient_signs.vanished)
 

@@ -25,7 +25,7 @@ from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_model
-from securitynet.models.targets.input_gradients import InputGradients, log_odds
+from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -96,7 +96,8 @@ class FgsmTransfer(EvasionAttack):
 
         several = f"An image counts as evaded if the example of any of {len(models)} surrogates evades the target."
         notes = (several,) if len(models) > 1 else tuple(names)
-        return Perturber(perturb, tuple(names), stable_hash([maker.key for maker in makers]), notes)
+        identity = stable_hash([maker.key for maker in makers])
+        return Perturber(perturb, alternatives=tuple(names), identity=identity, notes=notes)
 
 
 class _Maker:
@@ -105,10 +106,10 @@ class _Maker:
     def __init__(self, surrogate: Target, loss: LossName, data: TrialData, context: Context) -> None:
         self._surrogate = surrogate
         self._loss = loss
-        self._takes: tuple[InputGradients, InputGradients] | None = None
+        self._take: InputGradients | None = None
         self.key = stable_hash(
             {
-                "version": 1,
+                "version": 2,  # 2: log-odds for confident images
                 "surrogate": surrogate.identity.model_dump(mode="json", exclude={"reference"}),
                 "precision": surrogate.precision,
                 "dataset": data.dataset.fingerprint,
@@ -122,13 +123,9 @@ class _Maker:
         held = self._store.read(name)
         if held is not None:
             return Signs(torch.from_numpy(held["signs"]).float(), held["vanished"], held["predictions"])
-        if self._takes is None:
-            losses = (LOSSES[self._loss], log_odds)
-            self._takes = (
-                InputGradients(self._surrogate, loss=losses[0]),
-                InputGradients(self._surrogate, loss=losses[1]),
-            )
-        gradient_signs = signs(*self._takes, batch.images, batch.labels)
+        if self._take is None:
+            self._take = InputGradients(self._surrogate, loss=LOSSES[self._loss])
+        gradient_signs = signs(self._take, batch.images, batch.labels)
         as_bytes = gradient_signs.signs.to(torch.int8).numpy()
         self._store.write(
             name, {"signs": as_bytes, "vanished": gradient_signs.vanished, "predictions": gradient_signs.predictions}

@@ -20,8 +20,9 @@ from securitynet.attacks.evasion._gradient import (
     starting_points,
     vanished,
 )
-from securitynet.attacks.evasion._norms import Norm
+from securitynet.attacks.evasion._norms import SmoothNorm
 from securitynet.attacks.evasion._pieces import Oracle
+from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -44,12 +45,15 @@ class Pgd(GradientAttack):
             are.
         loss: Loss to maximise. The gradient of the log-odds has the direction of the cross-entropy's and does not
             saturate.
-        stop_early: Whether to stop on an image once it evades, which saves most of the passes.
+        stop_early: Whether to stop on an image once it evades, which saves most of the passes. Random targets are never
+            stopped on: a single misclassification may be chance.
     """
+
+    targeted: ClassVar[bool] = False
 
     costs: ClassVar[str | None] = "takes tens of forward and backward passes for each image"
 
-    norm: Norm = Field(default="linf", description="Norm of the perturbation.")
+    norm: SmoothNorm = Field(default="linf", description="Norm of the perturbation.")
     steps: int = Field(default=20, ge=1, description="Steps from each start.")
     step: float = Field(default=2.5, gt=0, allow_inf_nan=False, description="Size of a step, times epsilon / steps.")
     restarts: int = Field(default=1, ge=1, description="Starts for each image.")
@@ -66,44 +70,56 @@ class Pgd(GradientAttack):
 
     @property
     @override
-    def measured_in(self) -> Norm:
+    def measured_in(self) -> SmoothNorm:
         return self.norm
 
     @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
-        take = InputGradients(target, loss=LOSSES[self.loss])
+        loss, targeted = LOSSES[self.loss], self.targeted
+        take = InputGradients(target, loss=(lambda logits, goals: -loss(logits, goals)) if targeted else loss)
+        stop_early, classes = self.stop_early and not is_averaged(target), data.dataset.num_classes
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            lost = vanished(take(batch.images, batch.labels).gradients).numpy()
+            classes_of = self.goals(take, batch, classes, context.seed) if targeted else batch.labels
+            lost = vanished(take(batch.images, classes_of).gradients).numpy()
             best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
                 for restart in range(self.restarts):
-                    if len(rows):
-                        ended, evaded = self._from_one_start(take, batch, rows, epsilon, restart, context.seed)
-                        best[rows] = ended
-                        rows = rows[~evaded]
+                    if not len(rows):
+                        break
+                    images, start = batch.images[rows], batch.images[rows]
+                    if self.random_start or restart:
+                        purpose = f"pgd start {restart} at {epsilon:g}"
+                        start = starting_points(batch.images, epsilon, self.norm, context.seed, purpose, batch.number)[
+                            rows
+                        ]
+                    best[rows], done = iterate(
+                        take,
+                        images,
+                        classes_of[rows],
+                        epsilon=epsilon,
+                        norm=self.norm,
+                        steps=self.steps,
+                        step=self.step * epsilon / self.steps,
+                        start=start,
+                        stop_early=stop_early,
+                        targeted=targeted,
+                    )
+                    rows = rows[~done]
                 examples.append(best.clone())
-            return Perturbed(torch.stack(examples)[None], vanished=lost)
+            goals = classes_of.numpy() if targeted else None
+            return Perturbed(torch.stack(examples)[None], vanished=lost, goals=goals)
 
         return Perturber(perturb)
 
-    def _from_one_start(
-        self, take: InputGradients, batch: Batch, rows: torch.Tensor, epsilon: float, restart: int, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        images = batch.images[rows]
-        start = images
-        if self.random_start or restart:
-            purpose = f"pgd start {restart} at {epsilon:g}"
-            start = starting_points(batch.images, epsilon, self.norm, seed, purpose, batch.number)[rows]
-        return iterate(
-            take,
-            images,
-            batch.labels[rows],
-            epsilon=epsilon,
-            norm=self.norm,
-            steps=self.steps,
-            step=self.step * epsilon / self.steps,
-            start=start,
-            stop_early=self.stop_early,
-        )
+    def goals(self, take: InputGradients, batch: Batch, classes: int, seed: int) -> torch.Tensor:
+        """Return the class that each image is to be classified as, n; for targeted attacks only.
+
+        Args:
+            take: Gradients and logits of the target.
+            batch: Images.
+            classes: Number of classes.
+            seed: Seed of the run.
+        """
+        raise NotImplementedError

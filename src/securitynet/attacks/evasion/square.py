@@ -11,19 +11,20 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._norms import Norm
+from securitynet.attacks.evasion._norms import SmoothNorm
 from securitynet.attacks.evasion._pieces import Oracle
+from securitynet.attacks.evasion._random_targets import is_averaged
+from securitynet.attacks.evasion._sequence import Part, SequenceAttack
 from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
-from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
+from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 OVERHEAD = 4
@@ -33,11 +34,10 @@ LEAST_SIDE = 5
 """Smallest side of an image for the L2 attack, which starts with five by five squares."""
 
 
-class Square(EvasionAttack):
+class Square(SequenceAttack):
     """Perturbs correctly classified images only. An example that evades at one epsilon is reused for the larger ones.
 
     Attributes:
-        norm: Norm of the perturbation.
         queries: Largest number of queries per image and epsilon.
         start: Share of the image that the first squares cover; the paper's p.
     """
@@ -46,25 +46,12 @@ class Square(EvasionAttack):
     costs: ClassVar[str | None] = "queries the target up to a thousand times for each image of a sample"
     most_together: ClassVar[int] = 64
 
-    samples: int = Field(default=100, ge=1, description="Number of non-members to perturb.")
-    epsilons: tuple[float, ...] = Field(
-        default=(0.03,), min_length=1, description="Largest norms of a perturbation, for images in [0, 1]."
-    )
-    norm: Norm = Field(default="linf", description="Norm of the perturbation.")
     queries: int = Field(default=1000, gt=OVERHEAD, description="Largest number of queries per image and epsilon.")
     start: float = Field(default=0.8, gt=0, le=1, description="Share of the image that the first squares cover.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _epsilons_of_norm(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("norm") == "l2" and "epsilons" not in values:
-            return {**values, "epsilons": (0.5,)}
-        return values
-
-    @property
     @override
-    def measured_in(self) -> Norm:
-        return self.norm
+    def purpose(self) -> str:
+        return "square"
 
     @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
@@ -80,50 +67,57 @@ class Square(EvasionAttack):
 
     @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
+        def judge(oracle: Oracle, perturbed: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            # The package returns an image unchanged if it finds no example.
+            moved = (perturbed != images).flatten(1).any(dim=1)
+            if is_averaged(target) and bool(moved.any()):  # a single output of a random target may be chance
+                moved[moved.clone()] = oracle.labels(perturbed[moved]) != labels[moved]
+            return moved
+
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
-            spent = np.zeros((len(self.epsilons), len(batch.labels)), dtype=np.int64)
-            examples = []
-            for e, epsilon in enumerate(self.epsilons):
-                if len(rows):
-                    seed = derived_seed(context.seed, f"square at {epsilon:g}", batch.number)
-                    perturbed, queries = self._search(oracle, batch.images[rows], batch.labels[rows], epsilon, seed)
-                    spent[e, rows.numpy()] = queries
-                    moved = (perturbed != batch.images[rows]).flatten(1).any(dim=1)
-                    best[rows[moved]] = perturbed[moved]
-                    rows = rows[~moved]  # the package returns an image unchanged if it finds no example
-                examples.append(best.clone())
-            return Perturbed(torch.stack(examples)[None], spent=spent)
+            return self.run_parts(lambda own: [self._part(own)], batch, oracle, context.seed, judge)
 
         return Perturber(perturb)
 
-    def _search(
-        self, oracle: Oracle, images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int
-    ) -> tuple[torch.Tensor, NDArray[np.int64]]:
-        """Return examples, and the number of queries for each image."""
-        network = CountedModel(lambda queried: oracle.logits(queried.detach()), torch.device("cpu"))
-        attack = package().Square(
-            network,
-            norm={"linf": "Linf", "l2": "L2"}[self.norm],
-            eps=epsilon,
-            n_queries=self.queries - OVERHEAD,
-            p_init=self.start,
-            seed=seed % (1 << 31),
-        )
-        search, spent = attack.attack_single_run, np.full(len(labels), OVERHEAD - 1, dtype=np.int64)
+    def _part(self, oracle: Oracle) -> Part:
+        def search(
+            images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int
+        ) -> tuple[torch.Tensor, NDArray[np.int64]]:
+            network = CountedModel(lambda queried: oracle.logits(queried.detach()), torch.device("cpu"))
+            attack = make_square(
+                network, self.norm, epsilon, seed, n_queries=self.queries - OVERHEAD, p_init=self.start
+            )
+            run, spent = attack.attack_single_run, np.full(len(labels), OVERHEAD - 1, dtype=np.int64)
 
-        def counted(x: torch.Tensor, y: torch.Tensor) -> Any:
-            queries, perturbed = search(x, y)
-            spent[:] = queries.numpy().astype(np.int64) + OVERHEAD - 1  # the package's count includes the first guess
-            return queries, perturbed
+            def count(x: torch.Tensor, y: torch.Tensor) -> Any:
+                queries, perturbed = run(x, y)
+                spent[:] = queries.numpy().astype(np.int64) + OVERHEAD - 1  # its count includes the first guess
+                return queries, perturbed
 
-        attack.attack_single_run = counted
-        with seeded(seed):
-            best: torch.Tensor = attack(images, labels)
-        return best.detach(), spent
+            attack.attack_single_run = count
+            with seeded(seed):
+                best: torch.Tensor = attack(images, labels)
+            return best.detach(), spent
+
+        return Part("square", search)
 
 
-def check_shape(norm: Norm, shape: tuple[int, int, int]) -> None:
+def make_square(network: CountedModel, norm: SmoothNorm, epsilon: float, seed: int, **settings: Any) -> Any:
+    """Make the package's attack.
+
+    Args:
+        network: The network or oracle.
+        norm: Norm of the perturbation.
+        epsilon: Largest norm.
+        seed: Seed of its random numbers.
+        settings: The package's own parameters.
+    """
+    return package().Square(
+        network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, seed=seed % (1 << 31), **settings
+    )
+
+
+def check_shape(norm: SmoothNorm, shape: tuple[int, int, int]) -> None:
     """Raise `ConfigurationError` unless the package's square attack takes images of shape (C, H, W)."""
     _, height, width = shape
     if norm == "l2" and (height != width or height < LEAST_SIDE):

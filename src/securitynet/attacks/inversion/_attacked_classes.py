@@ -1,4 +1,4 @@
-"""What is to be reconstructed: the target's differentiable network, the shape of the images, the requested classes."""
+"""What is to be reconstructed: the target, its differentiable network, the shape of the images, requested classes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class AttackedClasses:
     """The target of an inversion attack, and the classes to reconstruct.
 
     Attributes:
-        target: The target, under white-box access.
-        module: Maps images in [0, 1] to logits and propagates gradients to the images.
+        target: The target.
+        network: Maps images in [0, 1] to logits and propagates gradients to the images; None under black-box access.
         shape: Shape (channels, height, width) of the images.
         labels: The requested classes, L.
         names: Their names.
@@ -35,7 +35,7 @@ class AttackedClasses:
     """
 
     target: Target
-    module: nn.Module
+    network: nn.Module | None
     shape: tuple[int, int, int]
     labels: tuple[int, ...]
     names: tuple[str, ...]
@@ -45,8 +45,22 @@ class AttackedClasses:
     device: torch.device
     part: int
 
+    @property
+    def module(self) -> nn.Module:
+        """The network, for attacks that need gradients."""
+        assert self.network is not None, "this attack was prepared without gradients"
+        return self.network
+
     @classmethod
-    def of(cls, target: Target, data: TrialData, labels: tuple[int, ...] | None, restarts: int) -> AttackedClasses:
+    def of(
+        cls,
+        target: Target,
+        data: TrialData,
+        labels: tuple[int, ...] | None,
+        restarts: int,
+        *,
+        gradient: bool = True,
+    ) -> AttackedClasses:
         """Check everything that can be checked before long work.
 
         Args:
@@ -54,6 +68,7 @@ class AttackedClasses:
             data: Data of the trial.
             labels: The requested classes; None for all.
             restarts: Number of reconstructions of each class.
+            gradient: Whether the attack needs gradients, and not only outputs.
 
         Raises:
             AccessDenied: If the target is not a network, or its access does not permit using the network.
@@ -62,7 +77,7 @@ class AttackedClasses:
                 dataset, or lets no gradient through.
         """
         dataset = data.dataset
-        module = target.module
+        module = target.module if gradient else None
         if dataset.images is None:
             raise ConfigurationError(
                 f"{dataset.reference} has recorded outputs but no images to compare reconstructions with.",
@@ -80,7 +95,7 @@ class AttackedClasses:
                 hint="Choose the classes to reconstruct with `classes`.",
             )
         device = target.backend.device
-        _check_gradient(target, module, dataset.image_shape, device, data)
+        _check_network(target, module, dataset.image_shape, device, data)
         return cls(
             target,
             module,
@@ -95,8 +110,8 @@ class AttackedClasses:
         )
 
 
-def _check_gradient(
-    target: Target, module: nn.Module, shape: tuple[int, int, int], device: torch.device, data: TrialData
+def _check_network(
+    target: Target, module: nn.Module | None, shape: tuple[int, int, int], device: torch.device, data: TrialData
 ) -> None:
     wanted = target.backend.channels
     if wanted is not None and wanted != shape[0]:
@@ -104,10 +119,14 @@ def _check_gradient(
             f"{target.reference} takes images of {wanted} channels; those of {data.dataset.reference} have {shape[0]}.",
             hint=f"Convert them with --channels {wanted}.",
         )
-    probe = torch.rand((_PROBES, *shape), generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    probe = torch.rand((_PROBES, *shape), generator=torch.Generator().manual_seed(0)).to(device)
     try:
+        if module is None:
+            # The auditor's check, not a query of the adversary.
+            check_classes(target, target.backend.outputs(target.preprocessing(probe)).shape[1], data.dataset)
+            return
         with torch.enable_grad():
-            logits = module(probe)
+            logits = module(probe.requires_grad_())
     except RuntimeError as error:
         raise TargetError(
             f"{target.reference} does not take images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}",

@@ -67,11 +67,13 @@ class Evaluator:
         target: The network, in evaluation mode.
         unseen: Real records that neither this classifier nor the target was trained on, sorted.
         recognised: Number of these records that it classifies correctly, and number of these records.
+        commonest: Number of these records that belong to their most frequent class.
     """
 
     target: Target
     unseen: NDArray[np.int64]
     recognised: tuple[int, int]
+    commonest: int
 
 
 def shared_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> SharedWork:
@@ -111,7 +113,7 @@ def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTrainin
     signals = collect(shadow.target, data.dataset, unseen, cache=context.cache)
     recognised = int(signals.correct.sum()), len(unseen)
     logger.info("The evaluation classifier recognises %d of %d real images.", *recognised)
-    return Evaluator(shadow.target, unseen, recognised)
+    return Evaluator(shadow.target, unseen, recognised, int(np.bincount(data.dataset.labels[unseen]).max()))
 
 
 def _evaluator_spec(

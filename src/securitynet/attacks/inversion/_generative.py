@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
-from securitynet.attacks.inversion.base import InversionAttack
+from securitynet.attacks.inversion._given_gan import GivenGAN
+from securitynet.attacks.inversion.base import InversionAttack, Reconstructions
 from securitynet.errors import SplitError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN, GANTraining, obtain_gan
-from securitynet.models.gan.store import make_gan_record
+from securitynet.models.gan.store import load_gan, make_gan_record
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
@@ -30,6 +32,7 @@ class GenerativeAttack(InversionAttack):
 
     Attributes:
         gan: How the GAN is trained.
+        prior: A GAN that was trained before, on public images; none is trained then, and shadow data is not used.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
@@ -37,9 +40,25 @@ class GenerativeAttack(InversionAttack):
     )
 
     gan: GANTraining = Field(default=GANTraining(), description="How the GAN is trained.")
+    # Left out of the trial id at its default: trials without it keep their ids.
+    prior: GivenGAN | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Folder of a GAN that was trained before, on public images; none is trained then.",
+    )
+
+    @override
+    def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
+        if self.prior is None:
+            _shadow_records(data)  # raises before long work
+        else:
+            self._obtain(data, context)
+        return super().run(target, data, context)
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the evaluation classifier and the GAN, which does not depend on the target."""
+        if self.prior is not None:
+            return super().shared_work(target, data, context)
         record = make_gan_record(data.dataset, _shadow_records(data), self.gan, derived_seed(context.seed, "GAN"))
 
         def run(progress: Progress | None) -> None:
@@ -65,6 +84,8 @@ class GenerativeAttack(InversionAttack):
         return gan
 
     def _obtain(self, data: TrialData, context: Context) -> GAN:
+        if self.prior is not None:
+            return load_gan(self.prior.folder, data.dataset.image_shape, device=context.device)
         return obtain_gan(
             data.dataset,
             _shadow_records(data),

@@ -12,7 +12,7 @@ from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import Evaluator
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
-from securitynet.errors import ModelError
+from securitynet.errors import AccessDenied, ModelError
 from securitynet.methods.data import TrialData
 from securitynet.metrics import inversion
 from securitynet.models.targets import heads
@@ -149,6 +149,13 @@ def _flat(images: torch.Tensor) -> NDArray[np.float32]:
 
 
 def _posteriors(attacked: AttackedClasses, pixels: torch.Tensor) -> NDArray[np.float64]:
+    """Return the target's posterior of the requested class, N; NaN if the target returns labels only."""
+    if attacked.network is None:
+        try:
+            seen = torch.from_numpy(_answers(attacked.target, pixels, embeddings=False))
+        except AccessDenied:
+            return np.full(len(pixels), np.nan)
+        return seen.double().softmax(dim=1)[torch.arange(len(pixels)), attacked.classes].numpy()
     with torch.inference_mode():
         logits = torch.cat(
             [attacked.module(part.to(attacked.device)).float().cpu() for part in torch.split(pixels, 256)]

@@ -32,10 +32,12 @@ class InversionResult:
     Attributes:
         images: N×C×H×W float32 in [0, 1] on the CPU.
         iterations: Number of iterations spent on each image, N.
+        notes: Notes for the reader of the results.
     """
 
     images: torch.Tensor
     iterations: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,8 @@ class InversionSearch:
         advance: Performs the step of the given number on the state in place; returns False if nothing is left to do.
         steps: Largest number of steps.
         finish: Creates the images from the state.
+        restore: Moves the tensors of a checkpoint to their devices; by default, each to the device of its counterpart
+            in a new initial state.
     """
 
     identity: dict[str, object]
@@ -55,6 +59,7 @@ class InversionSearch:
     advance: Callable[[Tensors, int], bool]
     steps: int
     finish: Callable[[Tensors], InversionResult]
+    restore: Callable[[Tensors], Tensors] | None = None
 
     @contextlib.contextmanager
     def carried_out(self, context: Context) -> Iterator[InversionResult]:
@@ -71,14 +76,17 @@ class InversionSearch:
             if file is not None:
                 file.remove()
 
+    def _restored(self, saved: Tensors) -> Tensors:
+        return {name: saved[name].to(value.device) for name, value in self.start().items()}
+
     def _run(self, file: CheckpointFile | None, key: str, context: Context) -> Tensors:
         done, more = 0, True
         saved = file.read(key) if file else None
         if saved is None:
             tensors = self.start()
         else:
-            # The file does not record devices; each tensor goes to the device of its counterpart in the initial state.
-            tensors = {name: saved.module[name].to(value.device) for name, value in self.start().items()}
+            # The file does not record devices.
+            tensors = self.restore(dict(saved.module)) if self.restore else self._restored(saved.module)
             done, more = saved.epochs_done, bool(saved.optimizer["more"])
             logger.info("Resumed after step %d of %d.", done, self.steps)
         place = next(iter(tensors.values())).device

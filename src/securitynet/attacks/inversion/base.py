@@ -16,12 +16,17 @@ from typing_extensions import override
 from securitynet.attacks.base import Attack
 from securitynet.attacks.inversion import _judge
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
-from securitynet.attacks.inversion._evaluator import EvaluatorTraining, obtain_evaluator, shared_evaluator
+from securitynet.attacks.inversion._evaluator import (
+    Evaluator,
+    EvaluatorTraining,
+    obtain_evaluator,
+    shared_evaluator,
+)
 from securitynet.attacks.inversion._search import InversionResult, InversionSearch
 from securitynet.methods.base import Gallery, Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics import inversion
+from securitynet.metrics import inversion, inversion_judge
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement
 
@@ -66,6 +71,7 @@ class Reconstructions(Output):
         num_classes: Number of classes of the target.
         recognised: Number of real images that the evaluation classifier, which was not trained on them, recognises,
             and number of those images, 2.
+        commonest: Number of those images that belong to their most frequent class; 0 in results that do not state it.
         notes: Notes for the reader; they are added to the note of each accuracy.
     """
 
@@ -92,6 +98,7 @@ class Reconstructions(Output):
     num_classes: int
     recognised: tuple[int, int]
     notes: tuple[str, ...] = ()
+    commonest: int = 0
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -103,10 +110,11 @@ class Reconstructions(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reconstructions:
-        values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
+        values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls) if field.name in arrays}
         for name in ("names", "notes"):
             values[name] = tuple(str(text) for text in values[name])
-        values["num_classes"] = int(values["num_classes"])
+        for name in ("num_classes", "commonest"):
+            values[name] = int(values.get(name, 0))
         values["recognised"] = tuple(int(number) for number in values["recognised"])
         return cls(**values)
 
@@ -114,15 +122,7 @@ class Reconstructions(Output):
         """Compute accuracies of the evaluation classifier, then distances to the classes; see `metrics.inversion`."""
         lower = {"direction": Direction.LOWER, "level": level}
         higher = {"direction": Direction.HIGHER, "level": level}
-        right, judged = self.recognised
-        judge = f"The evaluation classifier recognises {right} of {judged} real images that it was not trained on."
-        measured = [inversion.clustered_rate("accuracy", self.rank == 0, self.classes, **lower)]  # type: ignore[arg-type]
-        if self.num_classes > 5:
-            measured.append(inversion.clustered_rate("top5-accuracy", self.rank < 5, self.classes, **lower))  # type: ignore[arg-type]
-        measured = [
-            m.with_notes(f"Guessing gives {depth / self.num_classes:.3g}.", judge, *self.notes)
-            for m, depth in zip(measured, (1, 5), strict=False)
-        ]
+        measured, warning = self._recognition(level)
         each = np.unique(self.classes, return_inverse=True)[1]
         square = {"bounds": (0.0, 1.0)}
         measured += [
@@ -133,8 +133,8 @@ class Reconstructions(Output):
             self._mean("mse-gain", self.mean_colour_mse[each] - self.mse, **lower, bounds=(-1.0, 1.0)),
             self._mean("ssim", self.ssim, **lower, bounds=(-1.0, 1.0)),
             self._mean("embedding-distance", self.embedding_distance, **higher),
-            self._mean("feature-distance", self.feature_distance, **higher),
-            self._mean("knn-distance", self.nearest_distance, **higher),
+            self._mean("feature-distance", self.feature_distance, **higher).with_notes(warning),
+            self._mean("knn-distance", self.nearest_distance, **higher).with_notes(warning),
             # One plain image of a class is often the nearest to many of its reconstructions, so each class counts once.
             inversion.clustered_rate(
                 "closer-to-member",
@@ -164,6 +164,38 @@ class Reconstructions(Output):
         columns = ("class mean", "nearest training image", *numbered)
         return [Gallery("Reconstructed classes", caption, np.stack(rows), self.names, columns)]
 
+    def _recognition(self, level: float) -> tuple[list[Measurement], str]:
+        """Measure what the evaluation classifier recognises; the second result warns if it recognises nothing."""
+        right, judged = self.recognised
+        judge = inversion_judge.judge_accuracy(right, judged, level=level)
+        chance = inversion_judge.chance_accuracy(self.num_classes, self.commonest, judged)
+        seen = f"The evaluation classifier recognises {right} of {judged} real images that it was not trained on"
+        depths = {"accuracy": 1, "top5-accuracy": 5} if self.num_classes > 5 else {"accuracy": 1}
+        rates = {
+            name: inversion.clustered_rate(
+                name, self.rank < depth, self.classes, direction=Direction.LOWER, level=level
+            ).with_notes(f"Guessing gives {depth / self.num_classes:.3g}.")
+            for name, depth in depths.items()
+        }
+        if not inversion_judge.is_blind(judge, chance):
+            ratio = inversion_judge.accuracy_ratio(rates["accuracy"], judge)
+            return [*(m.with_notes(f"{seen}.", *self.notes) for m in rates.values()), ratio, judge], ""
+        warning = f"{seen}, which it could without looking at them ({chance:.3g}): it cannot judge reconstructions."
+        names = (*rates, "accuracy-ratio")
+        withheld = [
+            Measurement(
+                name=name,
+                value=None,
+                level=level,
+                n=len(self.images),
+                direction=Direction.LOWER,
+                method="none",
+                note=warning,
+            )
+            for name in names
+        ]
+        return [*(m.with_notes(*self.notes) for m in withheld), judge], warning
+
     def _mean(self, name: str, values: NDArray[np.float64], **options: Any) -> Measurement:
         return inversion.mean_over_classes(name, values, self.classes, **options)
 
@@ -176,11 +208,15 @@ class InversionAttack(Attack):
         restarts: Number of reconstructions of each class.
         evaluator: How the evaluation classifier is trained.
         references: Largest number of real images of each class to compare with.
+
+    Class attributes:
+        needs_gradient: Whether it needs gradients of the target, and not only its outputs.
     """
 
     output: ClassVar[type[Output]] = Reconstructions
     # The evaluation classifier has another architecture than the target, as far as that is known.
     imitates: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
 
     classes: tuple[int, ...] | None = Field(default=None, min_length=1, description="Classes to reconstruct.")
     restarts: int = Field(default=5, ge=1, description="Reconstructions of each class.")
@@ -210,20 +246,21 @@ class InversionAttack(Attack):
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
-        target.require(Access.WHITE_BOX, "gradients to the input")
-        attacked = AttackedClasses.of(target, data, self.classes, self.restarts)
+        if self.needs_gradient:
+            target.require(Access.WHITE_BOX, "gradients to the input")
+        attacked = AttackedClasses.of(target, data, self.classes, self.restarts, gradient=self.needs_gradient)
         evaluator = obtain_evaluator(target, data, self.evaluator, context)
         search = self.search(attacked, data, context)
         with search.carried_out(context) as result:
             judged = _judge.judge(attacked, data, evaluator, result.images, self.references, context.seed)
-            return self._output(attacked, result, judged, evaluator.recognised)
+            return self._output(attacked, result, judged, evaluator)
 
     def _output(
         self,
         attacked: AttackedClasses,
         result: InversionResult,
         judged: _judge.JudgedReconstructions,
-        recognised: tuple[int, int],
+        evaluator: Evaluator,
     ) -> Reconstructions:
         return Reconstructions(
             classes=attacked.classes.numpy(),
@@ -231,6 +268,7 @@ class InversionAttack(Attack):
             labels=np.asarray(attacked.labels, dtype=np.int64),
             names=attacked.names,
             num_classes=attacked.num_classes,
-            recognised=recognised,
-            **vars(judged),
+            recognised=evaluator.recognised,
+            commonest=evaluator.commonest,
+            **{**vars(judged), "notes": (*judged.notes, *result.notes)},
         )

@@ -73,6 +73,6 @@ class Generative(GenerativeAttack):
             iterations = torch.full_like(attacked.classes, self.rounds).numpy()
             return InversionResult(generate(gan, state["codes"], attacked.part), iterations)
 
-        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
+        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan", "prior"})
         known = identity(attacked, "generative", {**configuration, "gan": gan.key}, context.seed)
         return InversionSearch(known, start, advance, self.rounds, finish)

@@ -94,7 +94,7 @@ class PlugAndPlay(GenerativeAttack):
             iterations = torch.full_like(attacked.classes, self.rounds).numpy()
             return InversionResult(generate(gan, robust, attacked.part), iterations)
 
-        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan"})
+        configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan", "prior"})
         known = identity(attacked, "plug-and-play", {**configuration, "gan": gan.key}, context.seed)
         return InversionSearch(known, start, advance, self.rounds, finish)
 

@@ -7,11 +7,16 @@ from logits, with 1 − p computed as the sum of the other posteriors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from securitynet.errors import TargetError
+
+NUMBERS_AT_ONCE = 1 << 22
+"""Outputs that are converted to double precision at once, 32 MiB: those of 60,000 records and 1,000 classes are not."""
 
 
 def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -25,10 +30,15 @@ def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> ND
         TargetError: If shapes do not fit, there are fewer than two classes, a label is outside [0, K), or a value is
             NaN or plus infinity.
     """
-    values = np.asarray(logits, dtype=np.float64)
+    values = np.asarray(logits)
+    _check_values(values, labels)
+    return np.asarray(values, dtype=np.float64)
+
+
+def _check_values(values: NDArray[np.floating], labels: NDArray[np.int64]) -> None:
     if values.ndim not in (2, 3) or labels.ndim != 1 or values.shape[-2] != len(labels):
         raise TargetError(
-            f"Outputs of shape {np.shape(logits)} do not match labels of shape {labels.shape}; expected N×K and N."
+            f"Outputs of shape {values.shape} do not match labels of shape {labels.shape}; expected N×K and N."
         )
     classes = values.shape[-1]
     if classes < 2:
@@ -36,14 +46,13 @@ def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> ND
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise TargetError(f"Labels range from {labels.min()} to {labels.max()}; the outputs have {classes} classes.")
     if np.isfinite(values).all():
-        return values
+        return
     bad = (np.isnan(values) | np.isposinf(values) | np.isneginf(values).all(axis=-1, keepdims=True)).any(axis=-1)
     if bad.any():
         raise TargetError(
             f"The outputs are not finite for {int(bad.sum())} of {bad.size} records (NaN or infinity).",
             hint="Check the weights and the preprocessing, or leave these records out.",
         )
-    return values
 
 
 def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -61,7 +70,14 @@ def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
     Raises:
         TargetError: See `check_outputs`.
     """
-    values = check_outputs(logits, labels)
+    values = np.asarray(logits)
+    _check_values(values, labels)
+    if values.ndim == 3:
+        return np.stack([_by_rows(_scaled_confidence, one, labels) for one in values])
+    return _by_rows(_scaled_confidence, values, labels)
+
+
+def _scaled_confidence(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     at = labels.reshape((1,) * (values.ndim - 2) + (-1, 1))
     own = np.take_along_axis(values, np.broadcast_to(at, (*values.shape[:-1], 1)), axis=-1)
     others = values.copy()
@@ -84,7 +100,12 @@ def log_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> N
 
 def margin(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the logit of the true class minus the largest other logit, N; positive if the prediction is correct."""
-    values = check_outputs(logits, labels)
+    values = np.asarray(logits)
+    _check_values(values, labels)
+    return _by_rows(_margin, values, labels)
+
+
+def _margin(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     rows = np.arange(len(labels))
     others = values.copy()
     others[rows, labels] = -np.inf
@@ -122,3 +143,29 @@ def check_evidence(observed: NDArray[np.float64], shadows: NDArray[np.float64], 
         )
     if np.isnan(observed).any() or np.isnan(shadows).any():
         raise TargetError("A signal is NaN: the outputs of the target or of a shadow model are unusable.")
+
+
+def check_finite_evidence(
+    observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]
+) -> None:
+    """Raise `TargetError` if the shapes do not match or a signal is not finite; arguments as for `check_evidence`."""
+    check_evidence(observed, shadows, included)
+    if not (np.isfinite(observed).all() and np.isfinite(shadows).all()):
+        raise TargetError("A signal is not finite: the target or a shadow model outputs a posterior of exactly 0 or 1.")
+
+
+def _by_rows(
+    function: Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]],
+    values: NDArray[np.floating],
+    labels: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Apply a function of rows in double precision, N×K, and labels, N, block by block: copies of all take gigabytes.
+
+    The results for a row depend on that row only.
+    """
+    size = max(1, NUMBERS_AT_ONCE // values.shape[1])
+    blocks = [
+        function(np.asarray(values[start : start + size], dtype=np.float64), labels[start : start + size])
+        for start in range(0, max(1, len(values)), size)
+    ]
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

@@ -14,14 +14,16 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.attacks._given_models import GivenModel
-from securitynet.attacks.membership._reference import Evidence, ReferenceAttack
-from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.attacks.membership._evidence import select
+from securitynet.attacks.membership._reference import ReferenceAttack, combine
+from securitynet.attacks.membership.base import MembershipScores
+from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.shadows import ShadowOutputs
+from securitynet.models.shadows import Reduction, ShadowOutputs
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 
@@ -50,39 +52,45 @@ class ReferenceModelAttack(ReferenceAttack):
         return () if self.references else super().shared_work(target, data, context)
 
     @override
-    def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
+    def _outputs(
+        self,
+        target: Target,
+        data: TrialData,
+        records: NDArray[np.int64],
+        views: Sequence[ImageDataset],
+        context: Context,
+    ) -> ShadowOutputs:
         if not self.references:
-            return super().run(target, data, context)
-        compare = self._compare_partial if self.pool == "online" else self._compare_shadow
-        return compare(target, data, context)
+            return super()._outputs(target, data, records, views, context)
+        return reference_outputs(self.references, target, data, records, context, reduce=self.signal, views=views[1:])
 
-    def _compare_partial(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """With the records that the adversary knows, on which the threshold is tuned."""
-        signals = context.signals(target, data)
-        found = reference_outputs(self.references, target, data, signals.indices, context)
-        evidence = Evidence(self.signal(signals.logits, signals.labels), self._signals(found), found.included)
-        known, is_member = known_records(signals.indices, data), np.isin(signals.indices, data.splits.members)
-        scores = self.score(evidence, evidence.select(known & ~is_member))
-        threshold = tuned_threshold(scores, is_member, known)
-        return MembershipScores.of(signals, data, scores, threshold, ~known, found.fidelity)
-
-    def _compare_shadow(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        """With shadow data only: no member is known, so the threshold is the median score."""
-        pool = self.shadows.records(data.splits)
-        asked = context.signals(target, data, union(data.judged, pool) if self.queries_population else None)
-        signals, judged = asked.select(data.judged), len(data.judged)
-        together = np.concatenate([signals.indices, pool if self.queries_population else pool[:0]])
-        found = reference_outputs(self.references, target, data, together, context)
-        values = asked.select(together)
-        evidence = Evidence(self.signal(values.logits, values.labels), self._signals(found), found.included)
-        first = np.arange(len(together)) < judged
-        scores = self.score(evidence.select(first), evidence.select(~first))
-        notes = (*found.fidelity, "No member is known to tune a threshold on: it is the median score.")
-        return MembershipScores.of(signals, data, scores, float(np.median(scores)), notes=notes)
+    @override
+    def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
+        """With given models and shadow data, no member is known, so the threshold is the median score."""
+        if not self.references:
+            return super()._offline(target, data, context)
+        pool, judged = self.shadows.records(data.splits), len(data.judged)
+        views = self._views(target, data)
+        queried = context.signals(target, data, union(data.judged, pool) if self.queries_population else None)
+        together = np.concatenate([data.judged, pool if self.queries_population else pool[:0]])
+        observed = self._observed(target, data, queried.select(together), views, context)
+        outputs = self._outputs(target, data, together, views, context)
+        evidence, first = combine(observed, outputs), np.arange(len(together)) < judged
+        scores = self.score_views(select(evidence, first), select(evidence, ~first))
+        notes = (*outputs.fidelity, "No member is known to tune a threshold on: it is the median score.")
+        threshold = float(np.median(scores))
+        return MembershipScores.of(queried.select(data.judged), data, scores, threshold, notes=notes)
 
 
 def reference_outputs(
-    references: Sequence[GivenModel], target: Target, data: TrialData, records: NDArray[np.int64], context: Context
+    references: Sequence[GivenModel],
+    target: Target,
+    data: TrialData,
+    records: NDArray[np.int64],
+    context: Context,
+    *,
+    reduce: Reduction,
+    views: Sequence[ImageDataset] = (),
 ) -> ShadowOutputs:
     """Outputs of pre-trained models for records, none of which counts as trained on.
 
@@ -92,6 +100,11 @@ def reference_outputs(
         data: Of the trial.
         records: Which, N.
         context: Names cache and device.
+        reduce: Applied to the outputs of each model as they come.
+        views: Copies of the dataset with changed images, V − 1.
+
+    Returns:
+        Their outputs, reduced: M×V×N.
 
     Raises:
         ConfigurationError: If one of them is the target itself, or there are no images to ask about.
@@ -102,23 +115,28 @@ def reference_outputs(
         raise ConfigurationError("Recorded outputs hold no images to ask reference models about.")
     if target.head == "labels":
         raise AccessDenied(f"{target.reference}: references are compared by posteriors, and only labels are answered.")
-    outputs = np.empty((len(references), len(records), data.dataset.num_classes), dtype=np.float32)
+    labels = data.dataset.labels[records]
+    outputs, accuracies = [], []
     for number, given in enumerate(references):
         model = given.load(data, context.device)
         if model.identity.checksum == target.without_interface().identity.checksum:
             raise ConfigurationError(f"The reference model {given.model} is the target itself.")
         if model.head == "labels":
             raise AccessDenied(f"{given.model} answers with labels only, and reference models need posteriors.")
-        signals = collect(model, data.dataset, np.unique(records), cache=context.cache)
-        outputs[number] = signals.select(records).logits
+        reduced = []
+        for view in (data.dataset, *views):
+            signals = collect(model, view, np.unique(records), cache=context.cache).select(records)
+            reduced.append(reduce(signals.logits, labels))
+            if view is data.dataset:
+                accuracies.append(signals.correct.mean())
+        outputs.append(np.stack(reduced))
         if context.progress:
             context.progress(number + 1, len(references))
-    labels = data.dataset.labels[records]
-    accuracy = float((outputs.argmax(axis=2) == labels).mean())
+    accuracy = float(np.mean(accuracies))
     names = ", ".join(dict.fromkeys(given.model.rpartition("/")[2] for given in references))
     note = (
         f"{len(references)} pre-trained reference model{'s' if len(references) > 1 else ''} ({names}; accuracy "
         f"{accuracy:.3f}) in place of shadow models. It is not known which records they were trained on; they count as "
         "trained on none, which understates the risk of records that they share with the target."
     )
-    return ShadowOutputs(np.zeros((len(references), len(records)), dtype=bool), outputs, labels, (note,))
+    return ShadowOutputs(np.zeros((len(references), len(records)), dtype=bool), np.stack(outputs), labels, (note,))

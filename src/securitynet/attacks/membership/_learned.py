@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_model
 from securitynet.attacks.base import Attack
+from securitynet.attacks.membership._early_stopping import BestEpoch, hold_out, update_all
 from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
@@ -118,6 +119,11 @@ class LearnedAttack(Attack):
     repeats: int = Field(default=1, ge=1)
     per_class: bool = False
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether each network is used as it was at its best epoch on held-out known records."""
+        return False
+
     @abstractmethod
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         """Compute the inputs of the attack network.
@@ -214,18 +220,29 @@ class LearnedAttack(Attack):
                     network = self._fresh([values.shape[1] for values in inputs], seed)
                     trainings.append(_Training(one, label, network, inputs, rows, members[rows], seed))
         context = cases[0].context
+        stops = self.stops_early
+        held_out = [hold_out(one.members, one.seed) if stops else torch.zeros_like(one.members) for one in trainings]
+        training_members = [one.members[~held] for one, held in zip(trainings, held_out, strict=True)]
+        best = [
+            BestEpoch(one.network, tuple(values[one.rows[held]] for values in one.inputs), one.members[held])
+            for one, held in zip(trainings, held_out, strict=True)
+        ]
         train_together(
             [training.network for training in trainings],
             [training.inputs for training in trainings],
-            [training.members.long() for training in trainings],
+            [values.long() for values in training_members],
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
             seeds=[training.seed for training in trainings],
-            weights=[_balancing(training.members) for training in trainings],
-            rows=[training.rows for training in trainings],
+            weights=[_balancing(values) for values in training_members],
+            rows=[one.rows[~held] for one, held in zip(trainings, held_out, strict=True)],
             device=context.device,
             cache=context.cache,
             progress=context.progress,
+            after_epoch=(lambda: update_all(best)) if stops else None,
         )
+        if stops:
+            for epoch in best:
+                epoch.restore()
         return [
             self._scores(
                 one, _scaled(scale, one.wanted.features), [training for training in trainings if training.case is one]

@@ -12,13 +12,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.membership._confidence import check_evidence
-from securitynet.errors import ConfigurationError, TargetError
+from securitynet.attacks.membership._confidence import check_finite_evidence
+from securitynet.errors import ConfigurationError
 
 Variance = Literal["fixed", "per-record"]
 
 SMALLEST_SPREAD = 1e-6
 """Lower bound of standard deviations; without it, shadow models that agree to the last digit divide by 0."""
+
+FEWEST_FOR_OWN_VARIANCE = 16
+"""Number of shadow models, half of which count, from which on a record has a variance of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,21 @@ class Normals:
     def log_density(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logarithm of the density at each record's value, N, up to a common constant."""
         return np.asarray(-0.5 * ((values - self.mean) / self.spread) ** 2 - np.log(self.spread), dtype=np.float64)
+
+
+def settle_variance(variance: Variance, count: int) -> tuple[Variance, tuple[str, ...]]:
+    """Return the kind of variance for a number of shadow models, and a note if it is not the wanted one.
+
+    A variance of two or three signals is wrong by orders of magnitude, and the records for which it is much too small
+    take the highest scores.
+    """
+    if variance == "fixed" or count >= FEWEST_FOR_OWN_VARIANCE:
+        return variance, ()
+    note = (
+        f"With {count} shadow models, fewer than {FEWEST_FOR_OWN_VARIANCE}, no record has enough of them for a "
+        "variance of its own: the fixed variance was used instead."
+    )
+    return "fixed", (note,)
 
 
 def fit(signals: NDArray[np.float64], chosen: NDArray[np.bool_], variance: Variance) -> Normals:
@@ -96,7 +114,7 @@ def online(
         TargetError: If shapes do not fit or a signal is not finite.
         ConfigurationError: If there are too few shadow models to estimate a variance.
     """
-    _check(observed, shadows, included)
+    check_finite_evidence(observed, shadows, included)
     inside, outside = fit(shadows, included, variance), fit(shadows, ~included, variance)
     gap = float(np.nanmean(inside.mean - outside.mean)) if np.isfinite(inside.mean - outside.mean).any() else 0.0
     means = (
@@ -132,12 +150,6 @@ def offline(
         TargetError: If shapes do not fit or a signal is not finite.
         ConfigurationError: If there are too few shadow models to estimate a variance.
     """
-    _check(observed, shadows, included)
+    check_finite_evidence(observed, shadows, included)
     outside = fit(shadows, ~included, variance)
     return (observed - outside.mean) / outside.spread
-
-
-def _check(observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]) -> None:
-    check_evidence(observed, shadows, included)
-    if not (np.isfinite(observed).all() and np.isfinite(shadows).all()):
-        raise TargetError("A signal is not finite: the target or a shadow model outputs a posterior of exactly 0 or 1.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,81 +19,26 @@ from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_outputs
 from securitynet.attacks.base import Attack
+from securitynet.attacks.membership._evidence import Evidence, StandInTarget, Views, make_stand_ins, select
+from securitynet.attacks.membership._views import MOST_QUERIES, make_views
 from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.shared_models import shared_shadows
-from securitynet.metrics import roc
-from securitynet.models.shadows import ShadowOutputs, ShadowPlan
+from securitynet.models.shadows import ShadowOutputs, ShadowPlan, resolve_training
+from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_SHADOWS = 4
 """With fewer, too few would be left to compare with a shadow model in the role of the target."""
 
-PRETENDED = 4
-"""Number of shadow models that take the role of the target to tune an offline attack."""
-
 ONLINE = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 OFFLINE = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.SHADOW)
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """A signal of N records under a target and under M shadow models.
-
-    Attributes:
-        observed: Signal under the target, N.
-        shadows: Signal under the shadow models, M×N.
-        included: Whether shadow model m was trained on record n, M×N.
-    """
-
-    observed: NDArray[np.float64]
-    shadows: NDArray[np.float64]
-    included: NDArray[np.bool_]
-
-    def select(self, at: NDArray[np.bool_]) -> Evidence:
-        """Return the evidence of some of the records, given by a mask or by positions."""
-        return Evidence(self.observed[at], self.shadows[:, at], self.included[:, at])
-
-
-@dataclass(frozen=True, eq=False)
-class StandInTarget:
-    """A shadow model in the role of the target, whose members the adversary knows.
-
-    Attributes:
-        records: Evidence of the records that at least one other shadow model was not trained on.
-        population: Evidence of those of them that this model was not trained on.
-        is_member: Whether this model was trained on each of ``records``, N.
-    """
-
-    records: Evidence
-    population: Evidence
-    is_member: NDArray[np.bool_]
-
-
-def make_stand_ins(
-    shadows: NDArray[np.float64], included: NDArray[np.bool_], count: int = PRETENDED
-) -> list[StandInTarget]:
-    """Put the first ``count`` shadow models in the role of the target, with all others as their shadow models.
-
-    Args:
-        shadows: Signals under the shadow models, M×N.
-        included: Whether shadow model m was trained on record n, M×N.
-        count: Largest number; models without members or without non-members are left out.
-    """
-    stand_ins = []
-    for number in range(min(count, len(shadows))):
-        others = np.arange(len(shadows)) != number
-        usable = ~included[others].all(axis=0)
-        is_member = included[number][usable]
-        if is_member.any() and not is_member.all():
-            records = Evidence(shadows[number][usable], shadows[others][:, usable], included[others][:, usable])
-            stand_ins.append(StandInTarget(records, records.select(~is_member), is_member))
-    return stand_ins
 
 
 class ReferenceAttack(Attack):
@@ -102,6 +47,7 @@ class ReferenceAttack(Attack):
     Subclasses define the signal and how evidence becomes scores.
 
     Attributes:
+        queries: How many views of each record the models are queried with; see `_views.list_views`.
         shadows: How many shadow models there are, and how they are trained.
     """
 
@@ -111,7 +57,18 @@ class ReferenceAttack(Attack):
     pool: ClassVar[Literal["online", "offline"]]
     queries_population: ClassVar[bool] = False
     """Whether an offline attack queries the target with the shadow data as well."""
+    fewest_shadows: ClassVar[int] = FEWEST_SHADOWS
+    fewest_left_out: ClassVar[int] = 1
+    """Number of shadow models without a record that an offline attack needs to score it."""
 
+    queries: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_QUERIES,
+        # Left out of the trial id at its default: trials that knew no other views keep their ids.
+        exclude_if=lambda value: value == 1,
+        description="Queries for each record: itself, and copies changed as the training recipe's augmentation does.",
+    )
     shadows: ShadowPlan = Field(default_factory=ShadowPlan, description="Number and training of the shadow models.")
 
     @model_validator(mode="after")
@@ -121,9 +78,9 @@ class ReferenceAttack(Attack):
                 f"{type(self).__name__} is an {self.pool} attack; its shadow models can't be {self.shadows.pool}.",
                 hint=f'Set the pool of its shadow models to "{self.pool}".',
             )
-        if self.shadows.count < FEWEST_SHADOWS:
+        if self.shadows.count < self.fewest_shadows:
             raise ConfigurationError(
-                f"{type(self).__name__} needs at least {FEWEST_SHADOWS} shadow models, not {self.shadows.count}."
+                f"{type(self).__name__} needs at least {self.fewest_shadows} shadow models, not {self.shadows.count}."
             )
         return self
 
@@ -140,7 +97,19 @@ class ReferenceAttack(Attack):
             population: Evidence of other records, which the target was not trained on.
         """
 
-    def tuned(self, stand_ins: list[StandInTarget]) -> ReferenceAttack:
+    def score_views(self, records: Views, population: Views) -> NDArray[np.float64]:
+        """Return the mean score of each record over the views that the models were queried with, N.
+
+        For LiRA, this is the mean log-likelihood ratio; for RMIA, each view has a vote.
+        """
+        scores = [self.score(one, others) for one, others in zip(records, population, strict=True)]
+        return np.asarray(np.mean(scores, axis=0), dtype=np.float64)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return notes for the measurements; none by default."""
+        return ()
+
+    def tuned(self, stand_ins: Sequence[StandInTarget]) -> ReferenceAttack:
         """Return this attack with its settings, if any, tuned on shadow models in the role of the target."""
         del stand_ins
         return self
@@ -153,69 +122,94 @@ class ReferenceAttack(Attack):
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         return self._online(target, data, context) if self.pool == "online" else self._offline(target, data, context)
 
-    def _signals(self, shadows: ShadowOutputs) -> NDArray[np.float64]:
-        """Return M×N signals, computed one model at a time: all outputs in double precision would take much memory."""
-        return np.stack([self.signal(outputs, shadows.labels) for outputs in shadows.outputs])
+    def _outputs(
+        self,
+        target: Target,
+        data: TrialData,
+        records: NDArray[np.int64],
+        views: Sequence[ImageDataset],
+        context: Context,
+    ) -> ShadowOutputs:
+        """Return the signals of the models that the target is compared with, M×V×N."""
+        return shadow_outputs(target, data, records, self.shadows, context, reduce=self.signal, views=views[1:])
+
+    def _views(self, target: Target, data: TrialData) -> tuple[ImageDataset, ...]:
+        """Return the dataset in each view; they follow the recipe with which the shadow models are trained."""
+        if self.queries == 1:
+            return (data.dataset,)
+        training = resolve_training(self.shadows, target, data.trained, data.defense)
+        return make_views(data.dataset, training.recipe.augment, self.queries)
+
+    def _observed(
+        self,
+        target: Target,
+        data: TrialData,
+        signals: Signals,
+        views: Sequence[ImageDataset],
+        context: Context,
+    ) -> NDArray[np.float64]:
+        """Return the signals of the target, V×N, for the records of its outputs on the first view."""
+        observed = [self.signal(signals.logits, signals.labels)]
+        for view in views[1:]:
+            outputs = context.signals(target, replace(data, dataset=view), np.unique(signals.indices))
+            outputs = outputs.select(signals.indices)
+            observed.append(self.signal(outputs.logits, outputs.labels))
+        return np.stack(observed)
 
     def _online(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
+        views = self._views(target, data)
         signals = context.signals(target, data)
-        outputs = shadow_outputs(target, data, signals.indices, self.shadows, context)
-        evidence = Evidence(self.signal(signals.logits, signals.labels), self._signals(outputs), outputs.included)
+        observed = self._observed(target, data, signals, views, context)
+        outputs = self._outputs(target, data, signals.indices, views, context)
+        evidence = combine(observed, outputs)
         known = known_records(signals.indices, data)
         is_member = np.isin(signals.indices, data.splits.members)
-        scores = self.score(evidence, evidence.select(known & ~is_member))
+        scores = self.score_views(evidence, select(evidence, known & ~is_member))
         threshold = tuned_threshold(scores, is_member, known)
-        return MembershipScores.of(signals, data, scores, threshold, ~known, outputs.fidelity)
+        return MembershipScores.of(signals, data, scores, threshold, ~known, (*outputs.fidelity, *self.notes()))
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        pool = self.shadows.records(data.splits)
+        pool, judged = self.shadows.records(data.splits), len(data.judged)
+        views = self._views(target, data)
         queried = context.signals(target, data, union(data.judged, pool) if self.queries_population else None)
         signals = queried.select(data.judged)
         together = np.concatenate([signals.indices, pool])
-        outputs = shadow_outputs(target, data, together, self.shadows, context)
-        shadows, judged = self._signals(outputs), len(signals)
-        stand_ins = make_stand_ins(shadows[:, judged:], outputs.included[:, judged:])
+        asked = queried.select(together) if self.queries_population else signals
+        observed = self._observed(target, data, asked, views, context)
+        outputs = self._outputs(target, data, together, views, context)
+        stand_ins = make_stand_ins(
+            outputs.outputs[:, :, judged:].swapaxes(0, 1).astype(np.float64, copy=False),
+            outputs.included[:, judged:],
+            observed[:, judged:] if self.queries_population else None,
+            least=self.fewest_left_out,
+            separate=self.queries_population,
+        )
         if not stand_ins:
             raise ConfigurationError(
                 "No shadow model can take the role of the target: the others were trained on all of its non-members.",
                 hint="Train more shadow models, or a smaller share of the shadow data for each.",
             )
         attack = self.tuned(stand_ins)
-        scores = [attack.score(part.records, part.population) for part in stand_ins]
+        scores = [attack.score_views(part.records, part.population) for part in stand_ins]
         is_member = np.concatenate([part.is_member for part in stand_ins])
         threshold = tuned_threshold(np.concatenate(scores), is_member, np.ones(len(is_member), dtype=bool))
         assert isinstance(threshold, float)  # no labels, so one for all
-        records = Evidence(
-            self.signal(signals.logits, signals.labels), shadows[:, :judged], outputs.included[:, :judged]
-        )
-        population = records.select(np.zeros(judged, dtype=bool))
-        if self.queries_population:
-            others = queried.select(pool)
-            population = Evidence(
-                self.signal(others.logits, others.labels), shadows[:, judged:], outputs.included[:, judged:]
-            )
-            population = population.select(np.asarray(~population.included.all(axis=0)))
-        return MembershipScores.of(signals, data, attack.score(records, population), threshold, notes=outputs.fidelity)
+        evidence = combine(observed, outputs)
+        first = np.arange(observed.shape[1]) < judged
+        records, population = select(evidence, first), select(evidence, ~first)
+        left_out = np.asarray(~population[0].included.all(axis=0), dtype=np.bool_)
+        population = select(population, left_out)
+        result = attack.score_views(records, population)
+        return MembershipScores.of(signals, data, result, threshold, notes=(*outputs.fidelity, *self.notes()))
 
 
-def best_setting(
-    attack: ReferenceAttack, stand_ins: list[StandInTarget], name: str, values: tuple[float, ...]
-) -> float:
-    """Return the value of a field with the highest mean AUC on shadow models in the role of the target.
+def combine(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[Evidence]:
+    """Combine signals of the target, V×N, with those of its shadow models for the same records, one for each view.
 
     Args:
-        attack: The attack to tune.
-        stand_ins: Shadow models in the role of the target.
-        name: Name of the field.
-        values: Values to try; ties go to the first.
+        observed: Signals of the target, V×N.
+        outputs: Signals of the shadow models, M×V×N; records beyond the N first are left out.
     """
-
-    def quality(value: float) -> float:
-        tried = attack.model_copy(update={name: value})
-        aucs = []
-        for part in stand_ins:
-            scores = tried.score(part.records, part.population)
-            aucs.append(roc.auc_value(scores[part.is_member], scores[~part.is_member]))
-        return float(np.mean(aucs))
-
-    return max(values, key=quality)
+    count = observed.shape[1]
+    shadows = np.asarray(outputs.outputs[:, :, :count], dtype=np.float64)
+    return [Evidence(own, shadows[:, view], outputs.included[:, :count]) for view, own in enumerate(observed)]

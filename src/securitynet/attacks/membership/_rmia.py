@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logsumexp
+from scipy.special import logsumexp
 
 from securitynet.attacks.membership._confidence import check_evidence
 from securitynet.errors import ConfigurationError
@@ -105,9 +105,11 @@ def scores(
     beaten = counts(ratios, population, gamma)
     if not break_ties:
         return beaten / len(population)
-    # expit maps the ratio monotonically to [0, 1], so adding it orders records with equal counts and never lifts one
-    # above the next count. Dividing by Z + 1 keeps the score in [0, 1].
-    return np.asarray((beaten + expit(ratios)) / (len(population) + 1), dtype=np.float64)
+    # A log-ratio r is mapped monotonically to ±(1 - 1 / (1 + |r|)), in [-1, 1], so adding half of it to a half orders
+    # records with equal counts and never lifts one above the next count. A logistic function would round to 1 from 37
+    # on, which the most exposed records reach. Division by Z + 1 keeps the score in [0, 1].
+    within = 0.5 + 0.5 * np.copysign(1 - 1 / (1 + np.abs(ratios)), ratios)
+    return np.asarray((beaten + within) / (len(population) + 1), dtype=np.float64)
 
 
 def _log_mean(shadows: NDArray[np.float64], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:

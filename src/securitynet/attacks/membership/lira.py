@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._reference import ONLINE, Evidence, ReferenceAttack
+from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.records import ThreatModel
 
 
@@ -26,7 +27,7 @@ class LiRA(ReferenceAttack):
     pool: ClassVar[Literal["online", "offline"]] = "online"
 
     variance: _lira.Variance = Field(
-        default="fixed", description="A common variance for all records, or one per record."
+        default="fixed", description="A common variance for all records, or one per record (from 16 shadow models on)."
     )
 
     @override
@@ -35,4 +36,9 @@ class LiRA(ReferenceAttack):
 
     @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        return _lira.online(records.observed, records.shadows, records.included, variance=self.variance)
+        variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
+        return _lira.online(records.observed, records.shadows, records.included, variance=variance)
+
+    @override
+    def notes(self) -> tuple[str, ...]:
+        return _lira.settle_variance(self.variance, self.shadows.count)[1]

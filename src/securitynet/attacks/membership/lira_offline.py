@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._reference import OFFLINE, Evidence, ReferenceAttack
+from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._reference import OFFLINE, ReferenceAttack
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
 
@@ -25,12 +26,13 @@ class LiRAOffline(ReferenceAttack):
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "offline"
+    fewest_left_out: ClassVar[int] = 2
 
     shadows: ShadowPlan = Field(
         default=ShadowPlan(pool="offline"), description="Number and training of the shadow models."
     )
     variance: _lira.Variance = Field(
-        default="fixed", description="A common variance for all records, or one per record."
+        default="fixed", description="A common variance for all records, or one per record (from 16 shadow models on)."
     )
 
     @override
@@ -39,4 +41,9 @@ class LiRAOffline(ReferenceAttack):
 
     @override
     def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        return _lira.offline(records.observed, records.shadows, records.included, variance=self.variance)
+        variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
+        return _lira.offline(records.observed, records.shadows, records.included, variance=variance)
+
+    @override
+    def notes(self) -> tuple[str, ...]:
+        return _lira.settle_variance(self.variance, self.shadows.count)[1]

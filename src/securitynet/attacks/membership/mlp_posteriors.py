@@ -1,6 +1,7 @@
 """MLP on full posteriors: a network with 64 and 32 neurons learns from the records that the adversary knows.
 
-SecurityNet, section 3.2: 50 epochs of Adam at 1e-2, under the public-model protocol. The posteriors are in the order
+SecurityNet, section 3.2: 50 epochs of Adam at 1e-2, under the public-model protocol. Here the best of these epochs is
+chosen on held-out known records, unless ``early_stopping`` is off. The posteriors are in the order
 of the classes, and the label is not an input.
 """
 

@@ -13,8 +13,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
+from securitynet.attacks.membership._evidence import Evidence
 from securitynet.attacks.membership._given_references import ReferenceModelAttack
-from securitynet.attacks.membership._reference import OFFLINE, Evidence
+from securitynet.attacks.membership._reference import OFFLINE
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
 

@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
+from securitynet.attacks.membership._evidence import Evidence
 from securitynet.attacks.membership._given_references import ReferenceModelAttack
-from securitynet.attacks.membership._reference import ONLINE, Evidence
+from securitynet.attacks.membership._reference import ONLINE
 from securitynet.records import ThreatModel
 
 
@@ -25,6 +26,7 @@ class RMIA(ReferenceModelAttack):
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "online"
+    fewest_shadows: ClassVar[int] = 2
 
     gamma: float = Field(default=1.0, gt=0, description="Factor by which a ratio must exceed another.")
     break_ties: bool = Field(default=True, description="Order records with equal scores by their ratios.")

@@ -5,6 +5,7 @@ Zarifzadeh, Liu and Shokri, "Low-cost high-power membership inference attacks" (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,13 +15,9 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
+from securitynet.attacks.membership._evidence import Evidence, StandInTarget, choose_by_low_fpr
 from securitynet.attacks.membership._given_references import ReferenceModelAttack
-from securitynet.attacks.membership._reference import (
-    OFFLINE,
-    Evidence,
-    StandInTarget,
-    best_setting,
-)
+from securitynet.attacks.membership._reference import OFFLINE
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
 
@@ -38,6 +35,7 @@ class RMIAOffline(ReferenceModelAttack):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)
     pool: ClassVar[Literal["online", "offline"]] = "offline"
     queries_population: ClassVar[bool] = True
+    fewest_shadows: ClassVar[int] = 1
 
     shadows: ShadowPlan = Field(
         default=ShadowPlan(pool="offline"), description="Number and training of the shadow models."
@@ -62,8 +60,10 @@ class RMIAOffline(ReferenceModelAttack):
         others = _rmia.log_ratio_offline(population.observed, population.shadows, population.included, 1.0)
         return _rmia.scores(ratios, others, self.gamma, break_ties=self.break_ties)
 
-    def tuned(self, stand_ins: list[StandInTarget]) -> RMIAOffline:
+    @override
+    def tuned(self, stand_ins: Sequence[StandInTarget]) -> RMIAOffline:
         """Tune ``a`` on shadow models in the role of the target, unless it is given."""
         if self.a is not None or not stand_ins:
             return self
-        return self.model_copy(update={"a": best_setting(self, stand_ins, "a", A_VALUES)})
+        tried = [self.model_copy(update={"a": a}) for a in A_VALUES]
+        return choose_by_low_fpr(tried, stand_ins)

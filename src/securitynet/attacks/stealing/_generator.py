@@ -167,9 +167,9 @@ class Searcher:
         return queried
 
     def _make_students(self, classes: int) -> None:
-        channels, size, _ = self.shape
+        channels, *sides = self.shape
         torch.manual_seed(derived_seed(self.seed, "students"))
-        made = [build_architecture(self.search.student, classes, channels, size) for _ in range(2)]
+        made = [build_architecture(self.search.student, classes, channels, max(sides)) for _ in range(2)]
         self.students = nn.ModuleList(made).to(self.device)
         rate = self.search.learning_rate
         self.learn = torch.optim.Adam(self.students.parameters(), rate)
@@ -269,5 +269,8 @@ class Searcher:
 
 
 def _scaled(images: torch.Tensor) -> torch.Tensor:
-    """Scale images from [0, 1] to about mean 0 and standard deviation 1."""
+    """Scale images from [0, 1] to about mean 0 and standard deviation 1, and stretch them to squares."""
+    side = max(images.shape[-2:])
+    if images.shape[-2:] != (side, side):
+        images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
     return (images - 0.5) * 4

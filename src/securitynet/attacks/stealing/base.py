@@ -338,7 +338,7 @@ class StealingAttack(Attack):
             note = f"The target's architecture is not known; the surrogate is {FALLBACK_ARCHITECTURE}."
             return FALLBACK_ARCHITECTURE, None, (note,)
         size = target.preprocessing.input_size if trained is None else None
-        return own.reference, None if size is None else size[0], ()
+        return own.reference, None if size is None else max(size), ()
 
     def _judge(
         self,

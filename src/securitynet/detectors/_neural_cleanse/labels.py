@@ -12,11 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from securitynet.detectors._neural_cleanse.blocks import (
+    BlockSearch,
+    Rows,
+    block_length,
+    join_rows,
+    label_bytes,
+    take_rows,
+)
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import leave_cores_to_threads
-from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -104,69 +110,103 @@ def search(
         rules: The rules of the optimisation.
         key: JSON that stands for the images.
         cache: Folder for checkpoints; None writes none. A search that was killed resumes after its last checkpoint, and
-            ends with the same triggers.
+            ends with the same triggers. Of a finished search, masks and patterns in 8 bits stay there.
         report_progress: Called with the share of the work that is done, in [0, 1].
     """
     labels = list(plan.only if plan.only is not None else range(plan.classes))
-    run = TriggerSearch(target, images, labels, rules)
     key = {**key, "target": target.identity.model_dump(mode="json"), "precision": target.precision}
     settings = {"version": VERSION, "key": key, "plan": asdict(plan), "rules": _jsonable(rules)}
     name = stable_hash(settings)
-    file = None if cache is None else CheckpointFile(cache / "neural-cleanse" / name / "checkpoint", logger.info)
-    state = file.read(name) if file else None
-    first = 0
-    if state is not None:
-        run.restore(state.module)
-        first = state.epochs_done
-    for epoch in range(first, plan.epochs):
-        if not bool(run.active.any()):
-            break
-        if plan.screen_epochs is not None and epoch == plan.screen_epochs:
-            run.leave(_choose_for_full_search(run, plan))
-        before = epoch / plan.epochs
-        finished, running = 0, int(run.active.sum())
-
-        def report_labels(count: int, before: float = before, running: int = running) -> None:
-            nonlocal finished
-            finished += count
-            report_progress(before + finished / running / plan.epochs)
-
-        with leave_cores_to_threads(images.device):
-            run.epoch(epoch, report_labels)
-        if file and (epoch + 1 == plan.epochs or file.due()):
-            file.write(TrainingState(name, epoch + 1, run.state(), {}, ""))
-    report_progress(1.0)
-    result = _gather(run, target.precision)
-    if file:
-        file.write(TrainingState(name, plan.epochs, run.state(), {}, ""))
-    return result
-
-
-def _choose_for_full_search(run: TriggerSearch, plan: SearchPlan) -> torch.Tensor:
-    """Which labels are searched in full: the lowest after the short search, and the random sample."""
-    norms = torch.where(run.converged, run.costs.best, torch.inf)
-    going = torch.zeros(len(run.labels), dtype=torch.bool)
-    going[torch.argsort(norms, stable=True)[: plan.lowest]] = True
-    return going | torch.isin(run.labels, torch.tensor(plan.sample))
-
-
-def _gather(run: TriggerSearch, precision: str) -> SearchResult:
-    complete = ~run.left.numpy()
-    converged = run.converged.numpy()
-    success = np.where(converged, run.success.numpy(), 0.0)
-    return SearchResult(
-        labels=run.labels.numpy()[complete],
-        norms=run.norms().numpy()[complete],
-        success=success[complete],
-        epochs=run.epochs.numpy()[complete],
-        masks=_bytes(run.masks())[complete],
-        patterns=_bytes(run.patterns())[complete],
-        verified=np.full(int(complete.sum()), precision == "fp32"),
+    screened = plan.screen_epochs if plan.screen_epochs is not None and plan.screen_epochs < plan.epochs else None
+    longest = min(len(labels), plan.lowest + len(plan.sample)) if screened is not None else len(labels)
+    work = longest * (plan.epochs - (screened or 0)) + len(labels) * (screened or 0)
+    length = block_length(images.shape[1:])
+    at_once = min(length, len(labels))
+    stored = at_once + (longest if screened is not None else 0)
+    logger.info(
+        "Neural Cleanse searches %d labels in blocks of %d: %.0f MiB of memory besides the network's, and %s images "
+        "through the network and back.",
+        len(labels),
+        at_once,
+        stored * label_bytes(images.shape[1:]) / 2**20,
+        f"{work * len(images):,}",
     )
+    folder = None if cache is None else cache / "neural-cleanse" / name
+    blocks = BlockSearch(target, images, rules, folder, name, report_progress, work)
+    finished = blocks.stored("all")
+    if finished is not None:
+        report_progress(1.0)
+        return _gather(finished, target.precision)
+    first, held = 0, None
+    if screened is not None:
+        held = _screen(blocks, labels, plan, screened, length)
+        first, labels = screened, held["labels"].tolist()
+    found = []
+    for number, start in enumerate(range(0, len(labels), length)):
+        part = f"full-{number}"
+        result = blocks.stored(part)
+        if result is None:
+            chosen = slice(start, start + length)
+            state = None if held is None else {name: held[name][chosen] for name in held if name != "labels"}
+            run = blocks.search(labels[chosen], first, plan.epochs, state, part)
+            result = _compact(run)
+            blocks.store(part, result)
+        else:
+            blocks.done += len(result["labels"]) * (plan.epochs - first)
+        found.append(result)
+    finished = join_rows(found)
+    blocks.store("all", finished)
+    for part in ("screen", *(f"full-{number}" for number in range(len(found)))):
+        blocks.drop(part)
+    report_progress(1.0)
+    return _gather(finished, target.precision)
 
 
-def _bytes(values: torch.Tensor) -> NDArray[np.uint8]:
-    return np.asarray((values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+def _screen(blocks: BlockSearch, labels: list[int], plan: SearchPlan, epochs: int, length: int) -> Rows:
+    """Search all labels for some epochs; return the states of those that go on, with their labels, ascending.
+
+    Those are the labels with the lowest norms, the random sample, and labels whose search is finished already.
+    """
+    held: Rows | None = blocks.stored("screen")
+    begun = 0 if held is None else int(held.pop("searched")[0])
+    blocks.done += begun * epochs
+    for start in range(begun, len(labels), length):
+        chosen = labels[start : start + length]
+        part = f"screen-{start}"
+        run = blocks.search(chosen, 0, epochs, None, part)
+        states = {**run.state(), "labels": torch.tensor(chosen)}
+        held = states if held is None else join_rows([held, states])
+        norms = held["costs.best"]
+        going = torch.isin(held["labels"], torch.tensor(plan.sample)) | ~held["active"]
+        going[torch.argsort(norms, stable=True)[: plan.lowest]] = True
+        held = take_rows(held, going)
+        searched = torch.full((len(held["labels"]),), start + len(chosen))
+        blocks.store("screen", {**held, "searched": searched})
+        blocks.forget(part)
+    assert held is not None  # there is at least one label
+    return held
+
+
+def _compact(run: TriggerSearch) -> Rows:
+    """What is stored of a finished block."""
+    success = torch.where(run.converged, run.success, 0.0)
+    return {
+        "labels": run.labels,
+        "norms": run.norms(),
+        "success": success,
+        "epochs": run.epochs,
+        "masks": _bytes(run.masks()),
+        "patterns": _bytes(run.patterns()),
+    }
+
+
+def _gather(rows: Rows, precision: str) -> SearchResult:
+    values = {name: value.numpy() for name, value in rows.items()}
+    return SearchResult(**values, verified=np.full(len(values["labels"]), precision == "fp32"))
+
+
+def _bytes(values: torch.Tensor) -> torch.Tensor:
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _jsonable(rules: SearchRules) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Labels do not influence one another: each has its own mask, pattern, weight, cou
 images go through the network together. The network is frozen, and the gradients of mask and pattern follow in closed
 form from that of its inputs, so only one backward pass to the inputs is computed. On a CPU, batches of a few labels run
 side by side, one in each thread (`securitynet.models.targets.input_gradients`). Finished labels leave the batch.
+`securitynet.detectors._neural_cleanse.blocks` searches many labels block by block.
 """
 
 from __future__ import annotations
@@ -78,7 +79,6 @@ class TriggerSearch:
         self.steps = torch.zeros(count, dtype=torch.int64)
         self.epochs = torch.zeros(count, dtype=torch.int64)
         self.active = torch.ones(count, dtype=torch.bool)
-        self.left = torch.zeros(count, dtype=torch.bool)
         self.costs = Costs.fresh(rules.costs, count)
         self.best = self.raw.clone()
         self.success = torch.zeros(count, dtype=torch.float64)
@@ -88,11 +88,6 @@ class TriggerSearch:
     def converged(self) -> torch.Tensor:
         """Labels for which some trigger worked, L."""
         return torch.isfinite(self.costs.best)
-
-    def leave(self, going: torch.Tensor) -> None:
-        """Stop searching the active labels that are not ``going`` on, L bool."""
-        self.left |= self.active & ~going
-        self.active &= going
 
     def masks(self) -> torch.Tensor:
         """Best masks, L×H×W in [0, 1]; where none worked, the current ones."""
@@ -175,7 +170,7 @@ class TriggerSearch:
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors that change, by name."""
-        names = ("raw", "first", "second", "steps", "epochs", "active", "left", "best", "success")
+        names = ("raw", "first", "second", "steps", "epochs", "active", "best", "success")
         tensors = {name: getattr(self, name).cpu().clone() for name in names}
         return {**tensors, **{f"costs.{name}": value.clone() for name, value in self.costs.tensors().items()}}
 

@@ -50,6 +50,7 @@ ARCHITECTURES = ArchitectureRegistry(
             f"{_HERE}.vgg:vgg19",
             "VGG-19 with batch norm for small images (Simonyan and Zisserman, 2015)",
         ),
+        "wrn-28-2": (f"{_HERE}.wide_resnet:wrn_28_2", "Wide ResNet-28-2 (Zagoruyko and Komodakis, 2016)"),
         "wrn-28-10": (f"{_HERE}.wide_resnet:wrn_28_10", "Wide ResNet-28-10 (Zagoruyko and Komodakis, 2016)"),
         "wrn-50-2": (f"{_HERE}.wide_resnet:wrn_50_2", "Wide ResNet-50-2 (Zagoruyko and Komodakis, 2016)"),
         "xception": (f"{_HERE}.xception:xception", "Xception with a stem for small images (Chollet, 2017)"),

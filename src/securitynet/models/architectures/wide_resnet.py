@@ -110,6 +110,17 @@ class WideResNet(nn.Module):
         return logits
 
 
+def wrn_28_2(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+    """`WideResNet` of 28 layers, twice as wide: 1,467,610 weights for 10 classes.
+
+    Args:
+        num_classes: Number of logits, at least 2.
+        channels: Channels of the input images.
+        image_size: Height and width of the images in pixels, at least 8.
+    """
+    return WideResNet(28, 2, num_classes, channels, image_size)
+
+
 def wrn_28_10(num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
     """`WideResNet` of 28 layers, ten times as wide: 36,479,194 weights for 10 classes.
 

@@ -1,4 +1,7 @@
-"""Generator and discriminator of a DCGAN, for square images of any size from 8 pixels up.
+"""Generator and discriminator of a DCGAN, for images of any size from 8 pixels a side up.
+
+Images that are not square are the centre of a square with their longer side: the generator's margin is cut off, and
+that of the discriminator's input repeats the edges.
 
 Radford et al. (2016), section 3: strided convolutions instead of pooling, batch normalisation everywhere but at the
 generator's output and the discriminator's input, ReLU in the generator and leaky ReLU in the discriminator.
@@ -36,12 +39,17 @@ def _widths(size: int, width: int) -> list[int]:
     return [width * min(8, 2**level) for level in range(layout(size)[0])]
 
 
-def _check(channels: int, size: int) -> None:
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width)."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _check(channels: int, sides: tuple[int, int]) -> None:
     if channels not in _CHANNELS:
         raise ModelError(f"A DCGAN makes images of 1 or 3 channels, not of {channels}.", hint="Convert them.")
-    if size < SMALLEST_SIDE:
+    if min(sides) < SMALLEST_SIDE:
         raise ModelError(
-            f"Images of {size}×{size} pixels are too small for a DCGAN.",
+            f"Images of {sides[0]}×{sides[1]} pixels are too small for a DCGAN.",
             hint=f"Resize them to {SMALLEST_SIDE} pixels or more with --image-size.",
         )
 
@@ -52,17 +60,18 @@ class GANGenerator(nn.Module):
     Args:
         latent: Dimensions of the noise.
         channels: 1 or 3.
-        size: Height and width of the images in pixels, at least `SMALLEST_SIDE`.
+        size: Height and width of the images in pixels, or both if they differ, at least `SMALLEST_SIDE`.
         width: Channels of the feature maps next to the image.
 
     Raises:
         ModelError: If no such network can be built.
     """
 
-    def __init__(self, latent: int, channels: int, size: int, width: int) -> None:
+    def __init__(self, latent: int, channels: int, size: int | tuple[int, int], width: int) -> None:
         super().__init__()
-        _check(channels, size)
-        self.latent, self.size = latent, size
+        self.sides = _sides(size)
+        _check(channels, self.sides)
+        self.latent, self.size = latent, (size := max(self.sides))
         widths = _widths(size, width)[::-1]
         side = layout(size)[1]
         # A transposed convolution of a single pixel is a linear layer; the paper's projection is built in this way.
@@ -73,10 +82,11 @@ class GANGenerator(nn.Module):
         _initialise(self)
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        """Images N×C×size×size in [0, 1] for standard normal noise, N×latent."""
+        """Images N×C×H×W in [0, 1] for standard normal noise, N×latent."""
         images: torch.Tensor = self.last(self.blocks(noise[:, :, None, None]))
-        margin = (images.shape[-1] - self.size) // 2
-        images = images[..., margin : margin + self.size, margin : margin + self.size]
+        height, width = self.sides
+        top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+        images = images[..., top : top + height, left : left + width]
         return (torch.tanh(images) + 1) / 2
 
     def folded(self) -> GANGenerator:
@@ -96,18 +106,21 @@ class Discriminator(nn.Module):
 
     Args:
         channels: 1 or 3.
-        size: Height and width of the images in pixels, at least `SMALLEST_SIDE`.
+        size: Height and width of the images in pixels, or both if they differ, at least `SMALLEST_SIDE`.
         width: Channels of the feature maps next to the image.
 
     Raises:
         ModelError: If no such network can be built.
     """
 
-    def __init__(self, channels: int, size: int, width: int) -> None:
+    def __init__(self, channels: int, size: int | tuple[int, int], width: int) -> None:
         super().__init__()
-        _check(channels, size)
+        sides = _sides(size)
+        _check(channels, sides)
+        size = max(sides)
         widths = _widths(size, width)
-        self.margin = layout(size)[1] * 2 ** layout(size)[0] - size
+        canvas = layout(size)[1] * 2 ** layout(size)[0]
+        self.margins = canvas - sides[0], canvas - sides[1]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
@@ -116,11 +129,10 @@ class Discriminator(nn.Module):
         _initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, N, for images N×C×size×size in [0, 1]."""
-        if self.margin:
-            before = self.margin // 2
-            after = self.margin - before
-            images = functional.pad(images, (before, after, before, after), mode="replicate")
+        """Logits, N, for images N×C×H×W in [0, 1]."""
+        if any(self.margins):
+            (top, bottom), (left, right) = ((margin // 2, margin - margin // 2) for margin in self.margins)
+            images = functional.pad(images, (left, right, top, bottom), mode="replicate")
         logits: torch.Tensor = self.last(self.features(images * 2 - 1).flatten(1))
         return logits.squeeze(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, build_networks, train
+from securitynet.models.sources.weights import read_state_dict
 from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
 from securitynet.models.store.model_record import ModelRecord, save_trained_model
 from securitynet.models.training.batches import Feed
@@ -127,7 +129,7 @@ def obtain_gan(
     Its folder ``gans/KEY`` holds the weights, ``gan.json`` and, in ``samples``, sample grids from its training.
 
     Args:
-        dataset: A dataset with square images of at least 8 pixels a side, grey or colour.
+        dataset: A dataset with images of at least 8 pixels a side, grey or colour.
         indices: Sorted training records, N int64, at least `FEWEST_IMAGES`.
         training: How to train.
         seed: Seed of all randomness.
@@ -137,7 +139,7 @@ def obtain_gan(
 
     Raises:
         ConfigurationError: If there are no images, or too few.
-        ModelError: If the images are not square or too small, or the training diverges.
+        ModelError: If the images are too small, or the training diverges.
     """
     check_images(dataset)
     if len(indices) < FEWEST_IMAGES:
@@ -145,24 +147,55 @@ def obtain_gan(
             f"{len(indices)} images are too few to train a GAN on; {FEWEST_IMAGES} are the least.",
             hint="Use a larger dataset, or the attack of Fredrikson, which needs no data.",
         )
-    channels, size, _ = dataset.image_shape
+    channels, *sides = dataset.image_shape
     record = make_gan_record(dataset, indices, training, seed)
-    networks = build_networks(training, channels, size, seed)
+    networks = build_networks(training, channels, (sides[0], sides[1]), seed)
     place = resolve_device(device)
     folder = None if cache is None else cache / "gans" / record.key
 
-    def load(state: Mapping[str, torch.Tensor]) -> None:
-        for prefix, network in zip(_PREFIXES, networks, strict=True):
-            network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
-
     with locked(folder):
-        stored = find_stored(folder, record, load, RECORD)
+        stored = find_stored(folder, record, functools.partial(_put_weights, networks), RECORD)
         if stored is None:
             networks, stored = _train(networks, dataset, indices, record, folder, place, progress)
     made, judge = networks
     judge.to(place).eval().requires_grad_(False)
     samples = None if folder is None else folder / "samples"
     return GAN(made.to(place).folded(), judge, record.key, stored.history, samples)
+
+
+def load_gan(folder: Path, image_shape: tuple[int, int, int], *, device: str = "auto") -> GAN:
+    """Load a DCGAN that `obtain_gan` trained before, on whatever data.
+
+    Args:
+        folder: Its folder, with ``gan.json`` and the weights.
+        image_shape: The shape (channels, height, width) that its images must have.
+        device: Where it is put.
+
+    Raises:
+        ModelError: If it cannot be read, or generates images of another shape.
+    """
+    try:
+        record = GANRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
+        channels, *sides = record.image_shape
+        if record.image_shape != image_shape:
+            raise ModelError(
+                f"The GAN in {folder} makes images of {'×'.join(map(str, record.image_shape))}; those of the dataset "
+                f"are {'×'.join(map(str, image_shape))}.",
+                hint="Train it on images of this shape.",
+            )
+        networks = build_networks(record.training, channels, (sides[0], sides[1]), record.seed)
+        _put_weights(networks, read_state_dict(folder / WEIGHTS)[0])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The GAN in {folder} cannot be read: {str(error).splitlines()[0]}") from error
+    place = resolve_device(device)
+    made, judge = networks
+    judge.to(place).eval().requires_grad_(False)
+    return GAN(made.to(place).folded(), judge, record.key, record.history, None)
+
+
+def _put_weights(networks: tuple[GANGenerator, Discriminator], state: Mapping[str, torch.Tensor]) -> None:
+    for prefix, network in zip(_PREFIXES, networks, strict=True):
+        network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
 
 
 def _train(

@@ -48,13 +48,15 @@ class GANHistory(Record):
     seconds: float = 0.0
 
 
-def build_networks(training: GANTraining, channels: int, size: int, seed: int) -> tuple[GANGenerator, Discriminator]:
+def build_networks(
+    training: GANTraining, channels: int, size: int | tuple[int, int], seed: int
+) -> tuple[GANGenerator, Discriminator]:
     """Build both networks with initial weights that the seed determines; the global random state is restored.
 
     Args:
         training: How the networks are built.
         channels: 1 or 3.
-        size: Height and width of the images in pixels.
+        size: Height and width of the images in pixels, or both if they differ.
         seed: Seed of the initial weights.
     """
     with isolated():
@@ -235,9 +237,9 @@ class _Run:
         """All images of a batch shifted alike, edges repeated, with gradients (Zhao et al., 2020, DiffAugment)."""
         if not self._reach:
             return images
-        side = images.shape[-1]
+        height, width = images.shape[-2:]
         padded = functional.pad(images, (self._reach,) * 4, mode="replicate")
-        return padded[..., corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+        return padded[..., corner[0] : corner[0] + height, corner[1] : corner[1] + width]
 
     def _next_records(self) -> torch.Tensor:
         """Positions of this step's real images: epochs in random orders, without incomplete batches."""

@@ -4,7 +4,7 @@ They are trained in the same way as targets, stored by content, and compared wit
 """
 
 from securitynet.models.shadows.fidelity import Accuracies, compare
-from securitynet.models.shadows.outputs import ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
+from securitynet.models.shadows.outputs import Reduction, ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
 from securitynet.models.shadows.plan import (
     ShadowPlan,
     ShadowTraining,
@@ -16,6 +16,7 @@ from securitynet.models.shadows.store import obtain_shadow
 
 __all__ = [
     "Accuracies",
+    "Reduction",
     "ShadowModel",
     "ShadowOutputs",
     "ShadowPlan",

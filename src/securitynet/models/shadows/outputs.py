@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,12 @@ from securitynet.models.training.training_defense import TrainingDefense
 
 logger = logging.getLogger(__name__)
 
+SIZE_TOLERANCE = 0.1
+"""Share by which the training sets of shadow models may differ in size from the target's without a note."""
+
+Reduction = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float64]]
+"""Maps the logits of one model, N×K, and the true classes, N, to one number per record, N."""
+
 
 @dataclass(frozen=True, eq=False)
 class ShadowOutputs:
@@ -31,13 +38,14 @@ class ShadowOutputs:
 
     Attributes:
         included: Whether shadow model m was trained on record n, M×N.
-        outputs: Logits of shadow model m for record n, M×N×K float32: 4·M·N·K bytes, all in memory.
+        outputs: Logits of shadow model m for record n, M×N×K float32: 4·M·N·K bytes, all in memory. With a
+            `Reduction`, what it makes of them for each of V views of the records, M×V×N float64.
         labels: True classes of the records, N.
         fidelity: Warnings of the comparison with the target; empty if the shadow models resemble it.
     """
 
     included: NDArray[np.bool_]
-    outputs: NDArray[np.float32]
+    outputs: NDArray[np.floating]
     labels: NDArray[np.int64]
     fidelity: tuple[str, ...]
 
@@ -64,6 +72,8 @@ def shadow_outputs(
     records: NDArray[np.int64],
     plan: ShadowPlan,
     *,
+    reduce: Reduction | None = None,
+    views: Sequence[ImageDataset] = (),
     trained: TargetRecord | None = None,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
@@ -81,6 +91,9 @@ def shadow_outputs(
         splits: The members of the target, and the other roles.
         records: Records, N; the outputs have the same order.
         plan: Number of shadow models, and how they are trained.
+        reduce: Applied to the outputs of each model as they come, so that those of all models are never in memory
+            together; None returns the logits.
+        views: With ``reduce``: copies of the dataset with changed images, V − 1, for which outputs are computed too.
         trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names.
         cache: Folder of the store and of signals; None stores nothing.
@@ -95,14 +108,14 @@ def shadow_outputs(
     check_images(dataset)
     _check_scores(target)
     pool = plan.records(splits)
-    chosen = plan.training_sets(len(pool), seed)
+    labels = dataset.labels[records]
     training = resolve_training(plan, target, trained, defense)
     specs = plan_specs(dataset, splits, plan, training, seed)
     for spec in specs:
         check_shadow(spec)
     epochs = training.recipe.epochs
     included = np.zeros((plan.count, len(records)), dtype=bool)
-    outputs = np.empty((plan.count, len(records), dataset.num_classes), dtype=np.float32)
+    outputs: list[NDArray[np.floating]] = []
     accuracies = []
     for number in range(plan.count):
         shadow = train_shadow(
@@ -111,14 +124,40 @@ def shadow_outputs(
             device=device,
             progress=_after(progress, number * epochs, plan.count * epochs),
         )
-        signals = collect(restrict_like(shadow.target, target), dataset, np.union1d(pool, records), cache=cache)
-        accuracies.append(Accuracies.of(signals, shadow.members, pool[~chosen[number]]))
+        model = restrict_like(shadow.target, target)
+        wanted = np.union1d(np.union1d(pool, records), shadow.members)
+        signals = collect(model, dataset, wanted, cache=cache)
+        left_out = np.setdiff1d(pool, specs[number].indices, assume_unique=True)
+        accuracies.append(Accuracies.of(signals, shadow.members, left_out))
         included[number] = np.isin(records, shadow.members)
-        outputs[number] = signals.select(records).logits
+        logits = signals.select(records).logits
+        del signals
+        if reduce is None:
+            outputs.append(logits)
+            continue
+        reduced = [reduce(logits, labels)]
+        del logits
+        for view in views:
+            reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
+        outputs.append(np.stack(reduced))
     if progress:
         progress(plan.count * epochs, plan.count * epochs)
     fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
-    return ShadowOutputs(included, outputs, dataset.labels[records], _logged(fidelity))
+    notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
+    return ShadowOutputs(included, np.stack(outputs), labels, notes)
+
+
+def _compare_sizes(specs: Sequence[ModelSpec], members: int, splits: Splits) -> tuple[str, ...]:
+    """Return a note if the shadow models are trained on many more or fewer records than the target."""
+    size = round(float(np.mean([len(spec.indices) for spec in specs])))
+    if members == 0 or abs(size - members) <= SIZE_TOLERANCE * members:
+        return ()
+    return (
+        f"The shadow models are trained on {size:,} records each and the target on {members:,}: the {splits.name} "
+        "split and their design provide no more."
+        if size < members
+        else f"The shadow models are trained on {size:,} records each and the target on {members:,}.",
+    )
 
 
 def plan_specs(
@@ -137,12 +176,11 @@ def plan_specs(
         seed: Determines training sets and seeds.
     """
     pool = plan.records(splits)
-    chosen = plan.training_sets(len(pool), seed)
     share = training.defense.share_aside if training.defense else 0.0
     outside = np.setdiff1d(np.arange(len(dataset)), np.concatenate([pool, splits.members, splits.non_members]))
     specs = []
-    for number in range(plan.count):
-        records, recipe, aside = pool[chosen[number]], training.seeded(seed, number), None
+    for number, records in enumerate(plan.draw_training_sets(splits, len(dataset), seed)):
+        recipe, aside = training.seeded(seed, number), None
         wanted = round(len(records) * share / (1 - share))
         # An adversary with shadow data only has no other records: these models set aside some of their own.
         if plan.pool == "online" and 2 <= wanted <= len(outside):

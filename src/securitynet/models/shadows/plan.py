@@ -57,16 +57,23 @@ class ShadowPlan(ShadowTraining):
     """Many shadow models with random training sets.
 
     Attributes:
-        count: Number of shadow models, at least 2.
+        count: Number of shadow models, at least 1.
         share: Share of the pool in each training set, in (0, 1).
         pool: ``online``: members and non-members of the target, so that each judged record is in the training sets of
             ``count × share`` shadow models (the auditor's setting: it needs the judged records in advance).
             ``offline``: the shadow parts of the split, which contain none of the judged records.
+        design: ``balanced``: each record of the pool is in equally many training sets, as in LiRA's experiments; such
+            halves of one fixed pool overlap more than training sets drawn from the population do, which biases the
+            vulnerability of single records upwards (Jälkö et al., 2026). ``independent``: each training set is drawn
+            by itself, as large as the target's where the data allow, from the pool and, online, from all records
+            besides; ``share`` then has no effect.
     """
 
-    count: int = Field(default=16, ge=2)
+    count: int = Field(default=16, ge=1)
     share: float = Field(default=0.5, gt=0, lt=1)
     pool: Literal["online", "offline"] = "online"
+    # Left out of the trial id at its default: trials that knew no other design keep their ids.
+    design: Literal["balanced", "independent"] = Field(default="balanced", exclude_if=lambda value: value == "balanced")
 
     def records(self, splits: Splits) -> NDArray[np.int64]:
         """The pool from which training sets are drawn, sorted.
@@ -97,6 +104,11 @@ class ShadowPlan(ShadowTraining):
         Raises:
             ConfigurationError: If a record would be in all or in none of them.
         """
+        # NumPy guarantees the raw stream of its generators to stay the same in all versions.
+        raw = np.random.PCG64(derived_seed(seed, "shadow training sets")).random_raw(self.count * size)
+        keys = raw.reshape(self.count, size)
+        if self.count == 1:
+            return np.asarray(_rank(keys, axis=1) < round(size * self.share))
         inside = round(self.count * self.share)
         if not 0 < inside < self.count:
             raise ConfigurationError(
@@ -104,10 +116,39 @@ class ShadowPlan(ShadowTraining):
                 f"{inside} of them; some must have it and some not.",
                 hint="Train more shadow models, or move the share towards one half.",
             )
-        # NumPy guarantees the raw stream of its generators to stay the same in all versions.
-        raw = np.random.PCG64(derived_seed(seed, "shadow training sets")).random_raw(self.count * size)
-        ranks = raw.reshape(self.count, size).argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
-        return np.asarray(ranks < inside)
+        return np.asarray(_rank(keys, axis=0) < inside)
+
+    def draw_training_sets(self, splits: Splits, size: int, seed: int) -> list[NDArray[np.int64]]:
+        """Draw the records that each shadow model is trained on, sorted, according to the design.
+
+        An independent training set is as large as the target's, or smaller where each record would else be left out
+        of fewer than two models on average (of half a model if there is one only).
+
+        Args:
+            splits: The members of the target, and the other roles.
+            size: Number of records in the dataset.
+            seed: The only source of randomness.
+
+        Raises:
+            ConfigurationError: If a record would be in all or in none of the balanced training sets.
+            SplitError: If the pool is empty.
+        """
+        pool = self.records(splits)
+        if self.design == "balanced":
+            return [pool[chosen] for chosen in self.training_sets(len(pool), seed)]
+        population = np.arange(size, dtype=np.int64) if self.pool == "online" else pool
+        largest = int(len(population) * max(0.5, 1 - 2 / self.count))
+        wanted = min(len(splits.members), largest)
+        sets = []
+        for number in range(self.count):
+            raw = np.random.PCG64(derived_seed(seed, "independent training set", number)).random_raw(len(population))
+            sets.append(np.sort(population[raw.argsort(kind="stable")[:wanted]]))
+        return sets
+
+
+def _rank(keys: NDArray[np.uint64], axis: int) -> NDArray[np.int64]:
+    """Return the rank of each key among those along an axis."""
+    return np.asarray(keys.argsort(axis=axis, kind="stable").argsort(axis=axis, kind="stable"), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -174,7 +215,7 @@ def resolve_training(
         change_recipe(base, training.recipe, purpose="shadow models"),
         tuple(assumptions),
         defense,
-        None if size is None else size[0],
+        None if size is None else max(size),
     )
 
 

@@ -27,7 +27,7 @@ from torch import nn
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.locks import exclusive
 from securitynet.devices import resolve_device
-from securitynet.errors import ConfigurationError, ModelError
+from securitynet.errors import ConfigurationError
 from securitynet.files import file_checksum
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import CachedModelRecord, R, model_record_path, save_trained_model
@@ -61,14 +61,15 @@ class ModelSpec:
     """Everything that determines a model of the store.
 
     Attributes:
-        dataset: A dataset with square images.
+        dataset: A dataset with images. Those that are not square are stretched to squares before the network.
         indices: Training records, N int64, at least 2. Images are normalised by their mean and deviation.
         targets: Labels, N int64, or posteriors, N×K float32.
         num_classes: K.
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`, or a reference to a network of another
             library (``timm:resnet18``, ``python:FILE:FACTORY``), which is trained from new initial weights.
         recipe: The recipe, with the seed of this model.
-        input_size: Height and width to which images are resized before the network; None keeps their size.
+        input_size: Height and width to which images are resized before the network; None keeps their size, and
+            stretches images that are not square to their longer side.
         defense: The defense to train with, on labels; None for none. It changes the recipe, and may use some of the
             records for another purpose than training.
         aside: Records that the defense uses instead, A int64, none of them in ``indices``; all of ``indices`` are then
@@ -112,19 +113,24 @@ class ModelSpec:
             return parts(self.applied_defense, recipe, len(self.indices))
         return parts(NO_DEFENSE, recipe, len(self.indices))
 
+    @property
+    def side(self) -> int:
+        """Height and width of the network's input in pixels."""
+        return self.input_size or max(self.dataset.image_shape[1:])
+
     @functools.cached_property
     def record(self) -> CachedModelRecord:
         """The record of the model as known before the training: everything that determines the weights.
 
         Mean and deviation of the images take one pass over them, once per specification.
         """
-        channels, size, _ = self.dataset.image_shape
+        channels, *size = self.dataset.image_shape
         soft = self.targets.ndim == 2
         # Without a defense, records that early stopping holds out count too: keys of stored models depend on it.
         normalised_by = self.indices if self.defense is None else self.indices[self.parts.training]
         preprocessing = self.applied_defense.preprocessing(self.dataset, normalised_by)
-        if self.input_size is not None and self.input_size != size:
-            preprocessing = preprocessing.model_copy(update={"input_size": (self.input_size, self.input_size)})
+        if size != [self.side, self.side]:
+            preprocessing = preprocessing.model_copy(update={"input_size": (self.side, self.side)})
         return CachedModelRecord(
             dataset=self.dataset.fingerprint,
             training_set=_digest(self.indices, "<i8"),
@@ -135,7 +141,7 @@ class ModelSpec:
             architecture_version=self.built.version,
             num_classes=self.num_classes,
             channels=channels,
-            image_size=size,
+            image_size=max(size),
             recipe=self.changed_recipe,
             defense=None if self.defense is None else self.defense.make_record(),
             aside="" if self.aside is None else _digest(self.aside, "<i8"),
@@ -156,8 +162,7 @@ class ModelSpec:
             return
         if self.targets.ndim != 1:
             raise ConfigurationError(f"{self.defense.name} changes a training on labels, not on posteriors.")
-        channels, size, _ = self.dataset.image_shape
-        shape = self.num_classes, channels, self.input_size or size
+        shape = self.num_classes, self.dataset.image_shape[0], self.side
         self.defense.check(self.built.reference, shape, len(self.parts.training), self.changed_recipe)
 
 
@@ -248,12 +253,11 @@ class TrainingRun:
     def finished(self) -> StoredModel:
         """The trained model."""
         spec, record = self.spec, self.record
-        size = spec.input_size or record.image_size
         backend = ModuleBackend(
             self.network,
             reference=record.architecture if ":" in record.architecture else f"arch:{record.architecture}",
             checksum=state_checksum(self.network.state_dict(), spec.built.identity),
-            example_shape=(record.channels, size, size),
+            example_shape=(record.channels, spec.side, spec.side),
             device=resolve_device(self.device),
         )
         backend.num_classes = spec.num_classes
@@ -270,10 +274,9 @@ def fresh_network(spec: ModelSpec) -> nn.Module:
         UnknownName: If there is no such architecture.
         ModelError: If it cannot be built for the images or the classes.
     """
-    channels, size, _ = spec.dataset.image_shape
     with isolated():
         torch.manual_seed(derived_seed(spec.recipe.seed, "initial weights"))
-        return spec.built.build(spec.num_classes, channels, spec.input_size or size)
+        return spec.built.build(spec.num_classes, spec.dataset.image_shape[0], spec.side)
 
 
 def check_images(dataset: ImageDataset) -> None:
@@ -282,12 +285,6 @@ def check_images(dataset: ImageDataset) -> None:
         raise ConfigurationError(
             f"{dataset.reference} holds recorded outputs and no images, so no models can be trained on it.",
             hint="Give the images with --dataset.",
-        )
-    _, height, width = dataset.image_shape
-    if height != width:
-        raise ModelError(
-            f"The architectures take square images; those of {dataset.reference} are {height}×{width}.",
-            hint="Resize them with --image-size N.",
         )
 
 
@@ -353,7 +350,7 @@ def _train(
         indices,
         record.recipe,
         record.preprocessing,
-        (record.num_classes, record.channels, spec.input_size or record.image_size),
+        (record.num_classes, record.channels, spec.side),
         checkpoint=None if checkpoint is None else checkpoint.path,
         data_fingerprint=record.key,
         device=device,

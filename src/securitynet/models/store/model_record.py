@@ -18,7 +18,15 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
+from numpy.typing import NDArray
+from pydantic import (
+    AliasChoices,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
@@ -26,6 +34,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, stable_hash, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.training.canaries import CanaryRecord
 from securitynet.models.training.fit import History, held_out
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
@@ -234,6 +243,7 @@ class TargetRecord(ClassifierRecord):
         split: The split that determined the members.
         backdoor: The backdoor that it was trained with; None for none.
         repair: How a backdoor was removed after the training; None if the weights are those of the training.
+        canaries: The canaries that it was trained with; None for none.
         train_accuracy: Accuracy on the training records, in [0, 1], in evaluation mode.
         test_accuracy: Accuracy on the non-members, in [0, 1].
         versions: Versions of securitynet and torch.
@@ -247,14 +257,25 @@ class TargetRecord(ClassifierRecord):
     split: TrainedSplit
     backdoor: BackdoorRecord | None = Field(default=None, validation_alias=AliasChoices("backdoor", "implant"))
     repair: RepairRecord | None = None
+    canaries: CanaryRecord | None = None
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
     versions: dict[str, str]
 
+    @model_serializer(mode="wrap")
+    def _leave_out_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records and keys of models from before there were canaries or repairs stay as they are.
+        values: dict[str, Any] = handler(self)
+        for name in ("canaries", "repair"):
+            if getattr(self, name) is None:
+                values.pop(name, None)
+        return values
+
     @property
     def membership(self) -> str:
-        """Digest of the dataset and of the records that are members."""
-        return stable_hash([self.dataset.fingerprint, self.split.model_dump(mode="json")])
+        """Digest of the dataset, of the records that are members, and of the canaries if there are any."""
+        canaries = [] if self.canaries is None else [self.canaries.digest]
+        return stable_hash([self.dataset.fingerprint, self.split.model_dump(mode="json"), *canaries])
 
     @property
     def overfitting(self) -> float:
@@ -269,7 +290,7 @@ class TargetRecord(ClassifierRecord):
     def decisive(self) -> dict[str, Any]:
         """The fields that determine the weights; of defense, backdoor and repair, what was requested."""
         values = super().decisive()
-        if values.pop("repair") is not None and self.repair is not None:  # keeps keys from before this field existed
+        if self.repair is not None:
             values["repair"] = self.repair.requested
         if self.defense is not None:
             values["defense"] = self.defense.requested.model_dump(mode="json")
@@ -280,7 +301,7 @@ class TargetRecord(ClassifierRecord):
     def document(self) -> dict[str, Any]:
         """The content of the file beside the weights: includes derived values, and the history last."""
         return {
-            **self.model_dump(mode="json", exclude={"history"} if self.repair else {"history", "repair"}),
+            **self.model_dump(mode="json", exclude={"history"}),
             "overfitting": self.overfitting,
             "epochs_run": self.epochs_run,
             "history": self.history.model_dump(mode="json"),
@@ -403,7 +424,7 @@ def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
     """The splits that a model was trained with: the members are exactly the records that it was trained on.
 
     Members that early stopping held out trained nothing, but they chose the epoch: they are neither members nor
-    non-members, and are left out. So are those that a defense set aside.
+    non-members, and are left out. So are those that a defense set aside, and those whose place canaries took.
 
     Args:
         trained: Record of the model.
@@ -421,7 +442,8 @@ def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
             hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
             "--split public or four-way yourself.",
         )
-    made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside)
+    canaries = None if trained.canaries is None else trained.canaries.indices
+    made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside, canaries)
     if made.fingerprint != stated.fingerprint:
         raise SplitError(
             "The split that this model was trained with cannot be reproduced, so its members are unknown.",
@@ -429,13 +451,19 @@ def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
         )
     if known is None or known == stated.known:
         return made
-    return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside)
+    return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside, canaries)
 
 
 def effective_splits(
-    protocol: str, dataset: ImageDataset, seed: int, known: float | None, recipe: Recipe, aside: float = 0.0
+    protocol: str,
+    dataset: ImageDataset,
+    seed: int,
+    known: float | None,
+    recipe: Recipe,
+    aside: float = 0.0,
+    canaries: NDArray[np.int64] | None = None,
 ) -> Splits:
-    """The splits of a protocol without the members that a defense sets aside, or early stopping holds out.
+    """The splits of a protocol without members that a defense sets aside, early stopping holds out or canaries replace.
 
     Args:
         protocol: ``four-way`` or ``public``.
@@ -444,15 +472,18 @@ def effective_splits(
         known: Share of members that an adversary with partial data knows; None for the protocol's default.
         recipe: The recipe, whose early stopping may hold records out.
         aside: Share of the members that the defense sets aside, in [0, 1).
+        canaries: Members whose place canaries took, int64.
 
     Raises:
         SplitError: If the dataset cannot be split in this way.
         ConfigurationError: If there is no such protocol, or no records can be held out.
     """
     made = splits.make(protocol, dataset, seed=seed, known=known)
-    if not recipe.patience and not aside:
+    if not recipe.patience and not aside and canaries is None:
         return made
     members = made.members[set_aside(len(made.members), aside, recipe.seed)[0]]
     if recipe.patience:
         members = members[held_out(len(members), recipe)[0]]
+    if canaries is not None:
+        members = np.setdiff1d(members, canaries, assume_unique=True)
     return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))

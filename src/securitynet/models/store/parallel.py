@@ -139,19 +139,15 @@ def _cause(error: BaseException, futures: Sequence[Future[None]]) -> BaseExcepti
 def _draws_random_numbers(spec: ModelSpec) -> bool:
     """Whether training a network draws from torch's global random state, as dropout does."""
     network = fresh_network(spec).train()
-    channels, size, _ = spec.dataset.image_shape
-    side = spec.input_size or size
     with isolated(), torch.no_grad():
         before = torch.random.get_rng_state()
-        network(torch.zeros(2, channels, side, side))
+        network(torch.zeros(2, spec.dataset.image_shape[0], spec.side, spec.side))
         return not torch.equal(before, torch.random.get_rng_state())
 
 
 def _memory(spec: ModelSpec) -> int:
     """Bytes that a training needs: weights, gradients, momentum, and a batch's activations with their gradients."""
     network = fresh_network(spec)
-    channels, size, _ = spec.dataset.image_shape
-    side = spec.input_size or size
     numbers = 0
 
     def count(_module: torch.nn.Module, _inputs: object, output: object) -> None:
@@ -161,7 +157,7 @@ def _memory(spec: ModelSpec) -> int:
 
     hooks = [layer.register_forward_hook(count) for layer in network.modules() if not list(layer.children())]
     with isolated(), torch.no_grad():
-        network.eval()(torch.zeros(1, channels, side, side))
+        network.eval()(torch.zeros(1, spec.dataset.image_shape[0], spec.side, spec.side))
     for hook in hooks:
         hook.remove()
     weights = sum(parameter.numel() for parameter in network.parameters())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from pydantic_core import to_jsonable_python
 from torch import nn
@@ -34,6 +35,14 @@ from securitynet.models.store.model_record import (
 )
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
+from securitynet.models.training.canaries import (
+    CanaryPlan,
+    DatasetWithCanaries,
+    check_combination,
+    draw_canaries,
+    load_canary_images,
+    place_canaries,
+)
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
@@ -71,6 +80,7 @@ def train_target(
     note: Note | None = None,
     defense: TrainingDefense | None = None,
     backdoor: TrainingBackdoor | None = None,
+    canaries: CanaryPlan | None = None,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -95,6 +105,7 @@ def train_target(
         note: Called with messages for the user (resumed, complete already); logged if None.
         defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
         backdoor: The backdoor to train with, such as `securitynet.backdoors.badnets.Badnets`.
+        canaries: The canaries to train with, for `securitynet.assessments.audit.audit_model`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -126,6 +137,7 @@ def train_target(
         note=note,
         defense=defense,
         backdoor=backdoor,
+        canaries=canaries,
     )
     backend = ModuleBackend(
         network,
@@ -174,6 +186,7 @@ def train_model(
     check_path(config.weights_file)
     resolve_device(config.device)
     dataset = securitynet.datasets.load(config.dataset, **load_options(config))
+    canaries = _plan_canaries(config, dataset)
     _, trained = _obtain(
         built,
         dataset,
@@ -188,8 +201,21 @@ def train_model(
         note=note,
         defense=defense,
         backdoor=backdoor,
+        canaries=canaries,
     )
     return config.weights_file, trained
+
+
+def _plan_canaries(config: TrainConfig, dataset: ImageDataset) -> CanaryPlan | None:
+    """The canaries of a configuration; None if it has none."""
+    if config.canaries is None:
+        if config.canary_images is None:
+            return None
+        raise ConfigurationError(
+            "--canary-images holds canaries, and their number is missing.", hint="Give --canaries N too."
+        )
+    own = None if config.canary_images is None else load_canary_images(config.canary_images, dataset)
+    return CanaryPlan(config.canaries, config.canary_kind, own)
 
 
 def _obtain(
@@ -207,6 +233,7 @@ def _obtain(
     note: Note | None,
     defense: TrainingDefense | None,
     backdoor: TrainingBackdoor | None,
+    canaries: CanaryPlan | None,
 ) -> tuple[nn.Module, TargetRecord]:
     """The trained network and its record: read from ``out`` if they are there, otherwise trained."""
     note = note or logger.info
@@ -221,14 +248,23 @@ def _obtain(
             hint="Resize them with --image-size N.",
         )
     shape = dataset.num_classes, channels, height
-    applied.check(built.reference, shape, len(effective.members), recipe)
-    network = applied.network(_fresh(built, shape, recipe.seed), note)
+    held_out = len(made.members) - len(effective.members)
+    placed: DatasetWithCanaries | None = None
+    if canaries is not None:
+        check_combination(recipe, share, with_backdoor=backdoor is not None)
+        identity = [dataset.fingerprint, effective.fingerprint, recipe.seed]
+        placed = place_canaries(draw_canaries(canaries, dataset, effective.members, identity), dataset, canaries.own)
+        effective = effective_splits(split, dataset, split_seed, known, recipe, share, placed.record.indices)
+    excluded = np.empty(0, np.int64) if placed is None else placed.record.excluded
+    count = len(made.members) - held_out - len(excluded)
+    applied.check(built.reference, shape, count, recipe)
+    network = applied.network(make_initial_network(built, shape, recipe.seed), note)
     stated = TrainedSplit(
         protocol=cast(Literal["four-way", "public"], made.name),
         seed=split_seed,
         known=known,
         fingerprint=effective.fingerprint,
-        held_out=len(made.members) - len(effective.members),
+        held_out=held_out,
         aside=share,
     )
     poisoned = None if backdoor is None else backdoor.poison(dataset, effective.members)
@@ -245,6 +281,7 @@ def _obtain(
         "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
         "backdoor": None if poisoned is None else poisoned.record,
         "repair": None,
+        "canaries": None if placed is None else placed.record,
     }
     checkpoint = None
     if out is not None:
@@ -260,15 +297,16 @@ def _obtain(
     preprocessing = applied.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
+    changed = placed or poisoned
     by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
-    by += [] if poisoned is None else [poisoned.record.digest]
+    by += [] if changed is None else [changed.record.digest]
     roles = parts(applied, recipe, len(made.members))
     fitting = Fitting(
         built.reference,
         network,
-        images if poisoned is None else poisoned.images,
-        dataset.labels if poisoned is None else poisoned.labels,
-        made.members[roles.given],
+        images if changed is None else changed.images,
+        dataset.labels if changed is None else changed.labels,
+        np.setdiff1d(made.members[roles.given], excluded, assume_unique=True),
         recipe,
         preprocessing,
         shape,
@@ -294,7 +332,10 @@ def _obtain(
         if tried:
             goals, where = shown.goals, shown.indices
             hits = evaluate(network, shown.images, goals, indices=where, preprocessing=preprocessing, device=device)[1]
-        fields["backdoor"] = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+        recorded = poisoned.record.model_copy(update={"success": hits if tried else None, "tried": tried})
+        if recorded.took is False:
+            logger.warning("The backdoor %s did not take: its success is %.1f%%.", recorded.name, 100 * hits)
+        fields["backdoor"] = recorded
     trained = TargetRecord(
         **fields,
         preprocessing=preprocessing,
@@ -310,8 +351,14 @@ def _obtain(
     return network, trained
 
 
-def _fresh(built: Architecture, shape: tuple[int, int, int], seed: int) -> nn.Module:
-    """Build a network whose initial weights the seed determines; torch's global random state is restored."""
+def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed: int) -> nn.Module:
+    """Build a network whose initial weights the seed determines; torch's global random state is restored.
+
+    Args:
+        built: The architecture.
+        shape: (classes, channels, size in pixels).
+        seed: Seed of the recipe.
+    """
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights"))
         return built.build(*shape)

@@ -6,6 +6,7 @@ parallel, each forward and backward pass on one thread (`securitynet.models.targ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,6 +41,21 @@ def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     of_label = functional.one_hot(labels, logits.shape[1]).bool()
     others = logits.masked_fill(of_label, -torch.inf).logsumexp(dim=1)
     return others - logits.gather(1, labels[:, None])[:, 0]
+
+
+CONFIDENT = 1e-4
+"""Where 1 - p is smaller than this, the gradient of the cross-entropy has lost digits in single precision."""
+
+
+def stable_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy, replaced by the log-odds where 1 - p is below `CONFIDENT`, N.
+
+    The gradient has the direction of the cross-entropy's for every image, but only for images with a larger 1 - p also
+    its length. Use it where only the direction matters.
+    """
+    odds = log_odds(logits, labels)
+    confident = odds.detach() < math.log(CONFIDENT / (1 - CONFIDENT))
+    return torch.where(confident, odds, cross_entropy(logits, labels))
 
 
 def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

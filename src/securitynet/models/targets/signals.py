@@ -103,6 +103,8 @@ class Signals:
         Raises:
             KeyError: If a record is not among them.
         """
+        if np.array_equal(self.indices, indices):
+            return self  # without a copy: the outputs of many records and classes take hundreds of megabytes
         order = np.argsort(self.indices)
         at = order[np.searchsorted(self.indices, indices, sorter=order).clip(max=len(order) - 1)]
         if not np.array_equal(self.indices[at], indices):
@@ -232,7 +234,8 @@ def _gather(
 ) -> tuple[NDArray[np.float32], Queries, int]:
     """Rows for records, from cached blocks where possible; the query count; and the number of images sent now."""
     wanted = union(indices)
-    pieces: list[_Block] = []
+    outputs: NDArray[np.float32] | None = None
+    keys = np.empty(len(wanted), dtype="V16")
     sent = done = 0
     for number in np.unique(wanted // BLOCK):
         records = wanted[wanted // BLOCK == number]
@@ -244,14 +247,19 @@ def _gather(
                 block = fresh if block is None else block.joined(fresh)
                 _write_block(folder, int(number), block)
         assert block is not None  # held or just queried
-        pieces.append(block.select(records))
+        piece = block.select(records)
+        if outputs is None:
+            # Filled block by block: pieces that are joined at the end would be in memory twice.
+            outputs = np.empty((len(wanted), *piece.outputs.shape[1:]), dtype=piece.outputs.dtype)
+        outputs[done : done + len(records)] = piece.outputs
+        keys[done : done + len(records)] = piece.keys
         done += len(records)
         if progress:
             progress(done, len(wanted))
-    outputs = np.concatenate([piece.outputs for piece in pieces])
-    keys = np.concatenate([piece.keys for piece in pieces])
+    assert outputs is not None  # at least one record
     queries = Queries(total=len(wanted), unique=len(set(keys.tolist())))
-    return outputs[np.searchsorted(wanted, indices)], queries, sent
+    ordered = np.array_equal(wanted, indices)
+    return outputs if ordered else outputs[np.searchsorted(wanted, indices)], queries, sent
 
 
 @functools.cache

@@ -41,6 +41,20 @@ class _TargetOptions(ImageOptions, Record):
         validation_alias=AliasChoices("backdoor", "implant"),
         description="Backdoor to train with, to measure detection; see `securitynet list backdoors`.",
     )
+    canaries: int | None = Field(
+        default=None,
+        ge=10,
+        description="Number of canaries for `securitynet audit`: records of the training set are replaced with them, "
+        "and a fair coin decides for each whether it is trained on. Default: none.",
+    )
+    canary_kind: Literal["mislabelled", "natural", "out-of-distribution", "own"] = Field(
+        default="mislabelled",
+        description="Canaries: records with a wrong label, unchanged records, uniform noise with random labels, or the "
+        "images of --canary-images.",
+    )
+    canary_images: str | None = Field(
+        default=None, description="Dataset with images and labels of your own canaries, for --canary-kind own."
+    )
     configure: Annotated[tuple[str, ...], Commas] = Field(
         default=(),
         description="Settings of the defense or the backdoor as NAME.FIELD=VALUE, separated by commas, such as "
@@ -83,6 +97,9 @@ class TrainConfig(RecipeOptions, _TargetOptions):
         settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
         if not self.configure:
             del settings["configure"]  # keeps file names from before this setting existed
+        if self.canaries is None:
+            for name in ("canaries", "canary_kind", "canary_images"):
+                del settings[name]  # likewise
         backdoor = settings.pop("backdoor")
         if backdoor is not None:
             settings["implant"] = backdoor  # the key under which file names were first derived

@@ -63,6 +63,7 @@ def train_together(
     device: str | torch.device = "auto",
     cache: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
+    after_epoch: Callable[[], None] | None = None,
 ) -> None:
     """Train networks of one architecture in place, each on its own records; leave them on the CPU, in evaluation mode.
 
@@ -81,6 +82,8 @@ def train_together(
         cache: Folder in which a training of more than `SAVE_SECONDS` stores a checkpoint, from which it resumes if it
             is killed; None stores none.
         progress: Called with (epochs done, epochs in all).
+        after_epoch: Called after each epoch, when the networks hold their weights so far. No checkpoint is then kept,
+            since a run that resumed would not have seen the epochs before.
 
     Raises:
         ConfigurationError: If a network has no records, or the networks cannot be trained together.
@@ -91,7 +94,7 @@ def train_together(
     shares = weights or [torch.ones(len(values)) for values in labels]
     start = flatten_parameters(networks)
     checkpoint = None
-    if cache is not None:
+    if cache is not None and after_epoch is None:
         fingerprint = _fingerprint(start, inputs, chosen, labels, shares, training, seeds)
         checkpoint = _Checkpoint(cache / "networks" / fingerprint[:32] / "checkpoint", fingerprint)
     # Largest first: the networks with records in a batch are then the first ones, and only they are computed.
@@ -122,6 +125,9 @@ def train_together(
                 )
             if checkpoint:
                 checkpoint.maybe_write(run, epoch + 1)
+            if after_epoch:
+                unflatten_parameters(networks, run.weights)
+                after_epoch()
             if progress:
                 progress(epoch + 1, training.epochs)
     unflatten_parameters(networks, run.weights)

@@ -22,6 +22,9 @@ Indices = NDArray[np.int64]
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels."""
 
+TOOK = 0.8
+"""Least attack success rate with which a backdoor has taken."""
+
 
 class BackdoorRecord(Record):
     """The part of a model record that describes the backdoor that the model was trained with.
@@ -29,8 +32,9 @@ class BackdoorRecord(Record):
     Attributes:
         name: Name in the registry of backdoors.
         settings: Fields of the backdoor.
-        mapping: Whether the trigger sends all classes to one class, or each class to the next.
-        target: The target class; None for all-to-all.
+        mapping: Whether the trigger sends all classes to one class, or each class to the next, or whether there are
+            several triggers, each with a target.
+        target: The target class; None unless there is exactly one.
         box: The smallest rectangle around the trigger.
         poisoned: Number of training records with the trigger.
         changed: Number of those whose label was changed too.
@@ -41,13 +45,21 @@ class BackdoorRecord(Record):
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
-    mapping: Literal["all-to-one", "all-to-all"]
+    mapping: Literal["all-to-one", "all-to-all", "several"]
     target: int | None
     box: Box
     poisoned: int
     changed: int
     success: float | None = Field(default=None, ge=0, le=1)
     tried: int = 0
+
+    @property
+    def took(self) -> bool | None:
+        """Whether the trained model follows the trigger: a success of at least `TOOK`; None if that is not known.
+
+        A backdoor that did not take says nothing about detectors.
+        """
+        return None if self.success is None else self.success >= TOOK
 
     @property
     def requested(self) -> BackdoorRecord:

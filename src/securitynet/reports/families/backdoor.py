@@ -15,8 +15,9 @@ ALPHA = 0.05
 KINDS: dict[str, Kind] = {
     **_filters.KINDS,
     "verdict": Kind("Verdict: 0 nothing found, 1 undecided, 2 suspicious, 3 backdoor found"),
-    "suspect-label": Kind("Label with the smallest trigger"),
-    "p-value": Kind("p-value of the smallest triggers"),
+    "suspect-label": Kind("Label that stands out most"),
+    "p-value": Kind("p-value"),
+    "gamma-p-value": Kind("p-value of MM-BD's paper"),
     "reference-p-value": Kind("p-value against clean models"),
     "anomaly-index": Kind("Anomaly index (the rule flags above 2)"),
     "flagged-labels": Kind("Labels that the rule flags"),
@@ -33,6 +34,11 @@ KINDS: dict[str, Kind] = {
     "false-positive-rate": Kind("Clean models flagged", "share"),
 }
 
+SCANS = {
+    "backdoor.mm-bd": "Largest margins (MM-BD)",
+    "backdoor.last-layer": "Weights of the last layer",
+}
+
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The verdicts of the detectors that ran on this model."""
@@ -40,9 +46,23 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     for trial in trials:
         start = f"{trial.name}."
         measured = {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
-        if trial.name.partition("@")[0] == "backdoor.neural-cleanse" and "p-value" in measured:
+        name = trial.name.partition("@")[0]
+        if name == "backdoor.neural-cleanse" and "p-value" in measured:
             said += describe_smallest_trigger(measured)
+        elif name in SCANS:
+            said += describe_scan(SCANS[name], measured)
     return [*said, *_filters.sentences(document, trials)]
+
+
+def describe_scan(title: str, measured: dict[str, Measurement]) -> list[str]:
+    """The verdict of a detector that compares statistics of the classes."""
+    verdict_ = measured.get("verdict")
+    if verdict_ is None or verdict_.value is None or not verdict_.note:
+        return []
+    said = [f"{title}: {verdict_.note[0].lower()}{verdict_.note[1:]}"]
+    if verdict_.value == 2:
+        said.append(f"Up to one clean model in {round(1 / ALPHA)} is accused like that.")
+    return said
 
 
 def describe_smallest_trigger(measured: dict[str, Measurement]) -> list[str]:

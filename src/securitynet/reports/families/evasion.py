@@ -16,24 +16,96 @@ KINDS: dict[str, Kind] = {
     "robust-accuracy@epsilon": Kind("Robust accuracy up to ε = {value}", "share"),
     "success@epsilon": Kind("Correctly classified images that evade, up to ε = {value}", "share"),
     "surrogate-accuracy": Kind("Accuracy of the surrogate", "share"),
+    "targeted-success@epsilon": Kind(
+        "Correctly classified images that get the chosen class, up to ε = {value}", "share"
+    ),
+    "share@epsilon": Kind("Images that this part makes evade first, up to ε = {value}", "share"),
+    "mean-corruption-accuracy": Kind("Mean accuracy under common corruptions", "share"),
+    "corruption-drop": Kind("Accuracy drop by common corruptions", "points", chance=0.0),
+    "corruption-accuracy": Kind("Accuracy, mean over severities", "share"),
+    "corruption-accuracy@severity": Kind("Accuracy under corruptions of severity {value}, mean over kinds", "share"),
+    "smoothed-accuracy": Kind("Accuracy of the smoothed model", "share"),
+    "abstentions": Kind("Images on which the smoothed model abstains", "share"),
+    "certified-accuracy@radius": Kind("Certified accuracy at an L2 radius of {value}", "share"),
     "queries@epsilon": Kind("Queries per image at ε = {value}, median"),
     "vanished-gradients": Kind("Images with a zero gradient", "share"),
     "unbounded-success": Kind("Images that evade when steps are unbounded", "share"),
 }
 
-ITERATED = {"pgd", "auto-attack"}
-"""Iterated white-box attacks, which no black-box attack should beat."""
+ITERATED = {"pgd", "auto-attack", "apgd-t"}
+"""Iterated white-box attacks, which neither a black-box attack nor a single step should beat."""
+
+_NORMS = {"apgd-l1": "l1", "sparse-rs": "l0", "patch": "patch"}
+"""Norms of attacks that have no choice of one."""
+
+_CHANGES = {
+    "linf": "changes each pixel by at most {} of its range",
+    "l2": "changes an image by at most {} in the Euclidean norm",
+    "l1": "changes an image by at most {} in the sum of all values",
+    "l0": "replaces at most {} of the pixels",
+    "patch": "covers at most {} of an image by a square",
+}
+"""What the adversary does to an image, by norm."""
+
+_IN_UNITS = {"l2", "l1"}
+"""Norms whose budgets are not shares."""
+
+ENSEMBLE = "auto-attack"
+"""The attack that should beat every other one with the same norm and budget."""
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The strongest attack with and without the target's gradients, and a warning where gradients look masked."""
     said = []
     for access in (Access.WHITE_BOX, Access.BLACK_BOX):
-        for norm in ("linf", "l2"):
-            chosen = [t for t in trials if t.threat_model.access is access and _norm(t) == norm]
+        for norm in _CHANGES:
+            chosen = [t for t in trials if t.threat_model.access is access and norm_of(t) == norm]
             if sentence := _strongest(document, chosen, norm):
                 said.append(sentence)
+    said += _of_corruptions(document, trials) + _of_certificates(document, trials)
     return said + _warnings(document, trials)
+
+
+def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """Accuracy without an adversary, and the kind of corruption that costs most."""
+    said = []
+    for trial in trials:
+        ending = f"{trial.name}.mean-corruption-accuracy"
+        measured = {m.name: m for m in verdict.measurements_of(document, trial)}
+        mean = words.numbers(measured[ending]) if ending in measured else None
+        clean = words.numbers(measured[f"{trial.name}.clean-accuracy"]) if mean else None
+        if mean is None or clean is None:
+            continue
+        kinds = [m for m in measured.values() if m.name.endswith(".corruption-accuracy") and m.value is not None]
+        sentence = (
+            "Without any adversary, common corruptions (noise, blur, weather, digital artefacts) change the accuracy "
+            f"from {clean.value} to {mean.value} on average ({words.level(measured[ending])} interval "
+            f"{words.unbroken(mean.interval)})"
+        )
+        if kinds:
+            worst = min(kinds, key=lambda m: m.value or 0.0)
+            name = worst.name.removeprefix(f"{trial.name}.").removesuffix(".corruption-accuracy").replace("-", " ")
+            sentence += f"; the worst is {name}, with {words.rate(worst.value or 0.0)}"
+        said.append(f"{sentence}.")
+    return said
+
+
+def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """The certified accuracy at the largest radius, with what it is a certificate of."""
+    said = []
+    for trial in trials:
+        start = f"{trial.name}.certified-accuracy@radius="
+        certified = _by_epsilon(verdict.measurements_of(document, trial), start)
+        positive = [radius for radius in certified if radius > 0]
+        numbers = words.numbers(certified[min(positive)]) if positive else None
+        if numbers is None:
+            continue
+        said.append(
+            "A majority vote of the model over noisy images is certain to keep the right class of "
+            f"{numbers.value} of the images ({words.unbroken(numbers.interval)}) under any change of up to "
+            f"{min(positive):g} in the Euclidean norm; the model without this vote has no such certificate."
+        )
+    return said
 
 
 def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: str) -> str | None:
@@ -47,19 +119,19 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     numbers = words.numbers(success)
     assert numbers is not None  # `_successes` takes only those with a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
-    each = "each pixel by at most" if norm == "linf" else "an image by at most"
-    size = f"{words.percent(smallest)} of its range" if norm == "linf" else f"{smallest:g} in the Euclidean norm"
+    share = norm not in _IN_UNITS
+    size = words.percent(smallest) if share else f"{smallest:g}"
     result = (
-        f"An adversary who {who}, and changes {each} {size}, makes the model misclassify {numbers.value} of the images "
-        f"that it classifies correctly ({words.level(success)} interval {words.unbroken(numbers.interval)}), by "
-        f"{verdict.attack_title(trial.name)}"
+        f"An adversary who {who}, and {_CHANGES[norm].format(size)}, makes the model misclassify "
+        f"{numbers.value} of the images that it classifies correctly ({words.level(success)} interval "
+        f"{words.unbroken(numbers.interval)}), by {verdict.attack_title(trial.name)}"
     )
     more = _successes(document, trial)
     largest = max(more)
     last = words.numbers(more[largest])
     if largest == smallest or last is None:
         return result + "."
-    bound = words.percent(largest) if norm == "linf" else f"{largest:g}"
+    bound = words.percent(largest) if share else f"{largest:g}"
     return f"{result}; with up to {bound}, {last.value} ({words.unbroken(last.interval)})."
 
 
@@ -71,7 +143,7 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         for note in sorted(notes)[:1]:
             said.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
     for white in (t for t in trials if t.threat_model.access is Access.WHITE_BOX):
-        for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and _norm(t) == _norm(white)):
+        for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and norm_of(t) == norm_of(white)):
             if not _comparable(white, black):
                 continue
             own, other = _successes(document, white), _successes(document, black)
@@ -82,7 +154,69 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
                     f"does better at ε = {beaten[0]:g} than {verdict.attack_title(white.name)}, which follows them; "
                     "the intervals do not overlap. The model is less robust than its gradients suggest."
                 )
+    return said + _contradictions(document, trials) + _recoveries(document, trials)
+
+
+def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """White-box attacks that do worse than one that they should beat: one step, or what is weaker than the ensemble."""
+    said = []
+    white = [t for t in trials if t.threat_model.access is Access.WHITE_BOX]
+    for strong in (t for t in white if _method(t) in ITERATED):
+        for weak in (t for t in white if norm_of(t) == norm_of(strong)):
+            one_step = _method(weak) == "fgsm"
+            if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
+                continue
+            own, other = _successes(document, strong), _successes(document, weak)
+            trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.trails(own[e], other[e])]
+            if not trailing:
+                continue
+            why = "which takes a single step" if one_step else "which should be the weaker attack"
+            said.append(
+                f"{evasion.WARNING}: at ε = {trailing[0]:g}, {verdict.attack_title(strong.name)} makes the model "
+                f"misclassify {words.rate(own[trailing[0]].value or 0.0)} of the images, and "
+                f"{verdict.attack_title(weak.name)}, {why}, {words.rate(other[trailing[0]].value or 0.0)}. The robust "
+                f"accuracy of {verdict.attack_title(strong.name)} is too high: the model may be random, or its "
+                "gradients may not lead to its errors."
+            )
     return said
+
+
+def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+    """Attacks under which the model is more accurate at a larger budget, which includes the smaller one."""
+    said = []
+    for trial in trials:
+        measured = verdict.measurements_of(document, trial)
+        robust = _by_epsilon(measured, f"{trial.name}.robust-accuracy@epsilon=")
+        drops = _by_epsilon(measured, f"{trial.name}.accuracy-drop@epsilon=")
+        after = {
+            epsilon: drop.model_copy(
+                update={"value": 1 - (drop.value or 0.0), "low": _rest(drop.high), "high": _rest(drop.low)}
+            )
+            for epsilon, drop in drops.items()
+        }
+        pairs = evasion.recoveries(robust) or evasion.recoveries(after)
+        if not pairs:
+            continue
+        smaller, larger = pairs[0]
+        title = verdict.attack_title(trial.name)
+        start = (
+            f"{title}: accuracy under attack is higher at ε = {larger:g} than at ε = {smaller:g}, although the larger "
+        )
+        if _method(trial) in ITERATED:
+            said.append(f"{evasion.WARNING}: {start}. The attack has not converged.")
+        else:
+            said.append(f"{start}: at {larger:g}, this attack understates what an adversary can do.")
+    return said
+
+
+def _rest(share: float | None) -> float | None:
+    return None if share is None else 1 - share
+
+
+def _by_epsilon(measurements: Sequence[Measurement], start: str) -> dict[float, Measurement]:
+    return {
+        float(m.name.removeprefix(start)): m for m in measurements if m.name.startswith(start) and m.value is not None
+    }
 
 
 def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
@@ -92,17 +226,13 @@ def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
 
 def _successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
     """Success by epsilon."""
-    start = f"{trial.name}.success@epsilon="
-    return {
-        float(m.name.removeprefix(start)): m
-        for m in verdict.measurements_of(document, trial)
-        if m.name.startswith(start) and m.value is not None
-    }
+    return _by_epsilon(verdict.measurements_of(document, trial), f"{trial.name}.success@epsilon=")
 
 
 def _method(trial: TrialSummary) -> str:
     return trial.name.partition(".")[2].partition("@")[0]
 
 
-def _norm(trial: TrialSummary) -> str:
-    return str(trial.configuration.get("norm", "linf"))
+def norm_of(trial: TrialSummary) -> str:
+    """Norm of the perturbations, and ``patch`` for patches, whose budget is not that of scattered pixels."""
+    return _NORMS.get(_method(trial), str(trial.configuration.get("norm", "linf")))

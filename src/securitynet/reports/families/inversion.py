@@ -12,6 +12,8 @@ from securitynet.results.document import ResultDocument, TrialSummary
 KINDS = {
     "accuracy": Kind("Recognised as the requested class", "share"),
     "top5-accuracy": Kind("Requested class among the first five", "share"),
+    "accuracy-ratio": Kind("Recognised, relative to real images"),
+    "judge-accuracy": Kind("Real images that the evaluation classifier recognises", "share"),
     "mse": Kind("MSE to the class mean"),
     "mse@class": Kind("MSE to the mean of class {value}"),
     "mse-blank": Kind("MSE of a blank image"),
@@ -39,7 +41,9 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
     said = []
     if recognised := of("accuracy"):
-        said.append(_recognised(document, *recognised[0]))
+        said.append(_recognised(document, *recognised[0], measured))
+    elif judges := of("judge-accuracy"):
+        said.append(_unjudged(*judges[0]))
     if gains := of("mse-gain"):
         said.append(_near(*gains[0], measured))
     if copies := of("closer-to-member"):
@@ -47,16 +51,37 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     return said
 
 
-def _recognised(document: ResultDocument, trial: TrialSummary, accuracy: Measurement) -> str:
+def _recognised(
+    document: ResultDocument, trial: TrialSummary, accuracy: Measurement, measured: dict[str, Measurement]
+) -> str:
     numbers = words.numbers(accuracy)
     assert numbers is not None and accuracy.low is not None  # only measurements with a value are passed
     chance = 1 / document.target.num_classes
     images = words.plural(accuracy.n, "reconstruction")
     verdict = "more than guessing would give" if accuracy.low > chance else "which guessing could give too"
+    judge, ratio = (measured.get(f"{trial.name}.{name}") for name in ("judge-accuracy", "accuracy-ratio"))
+    seen, relative = (None if m is None else words.numbers(m) for m in (judge, ratio))
+    beside = ""
+    if seen and relative:
+        beside = (
+            f" It recognises {seen.value} of real images, so that the reconstructions reach {relative.value} times "
+            f"({relative.interval}) what real images would."
+        )
     return (
         f"Model inversion by {_short(trial)}: a classifier trained on other data recognises the requested class in "
         f"{numbers.value} of {images} ({words.level(accuracy)} interval {numbers.interval}), {verdict} "
-        f"({words.rate(chance)})."
+        f"({words.rate(chance)}).{beside}"
+    )
+
+
+def _unjudged(trial: TrialSummary, judge: Measurement) -> str:
+    numbers = words.numbers(judge)
+    assert numbers is not None  # only measurements with a value are passed
+    return (
+        f"Whether the images of {_short(trial)} show the requested classes cannot be judged: the classifier trained on "
+        f"other data recognises {numbers.value} of {words.plural(judge.n, 'real image')} ({words.level(judge)} "
+        f"interval {numbers.interval}), which guessing could give too. Give it more data, or set "
+        "evaluator.architecture and evaluator.recipe."
     )
 
 
