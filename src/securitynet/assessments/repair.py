@@ -56,6 +56,9 @@ from securitynet.records import Access
 SCAN = "neural-cleanse"
 """Detector that reconstructs triggers."""
 
+MOST_IMAGES = 5000
+"""Most images that a repair uses by default."""
+
 FEWEST_JUDGED = 20
 """Smallest number of held-out images from which accuracy and attack success are measured."""
 
@@ -308,7 +311,9 @@ def choose_records(
     shadow = np.union1d(made.shadow_train, made.shadow_test)
     use_shadow = len(shadow) > 0 and config.known is None
     clean = shadow if use_shadow else made.known_non_members
-    clean = np.sort(clean[shuffled(len(clean), "repair", config.seed)[: config.images]])
+    # More images than the training had would say little about the repair: training anew would do as well.
+    most = config.images or (MOST_IMAGES if trained is None else min(MOST_IMAGES, len(made.members)))
+    clean = np.sort(clean[shuffled(len(clean), "repair", config.seed)[:most]])
     judged = np.setdiff1d(made.non_members, clean)
     if not use_shadow:
         judged = np.setdiff1d(judged, made.known_non_members)

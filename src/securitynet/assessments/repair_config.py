@@ -29,7 +29,12 @@ class RepairConfig(DataOptions):
         description="Settings of the defenses and of the search for triggers as NAME.FIELD=VALUE, separated by commas, "
         "such as fine-pruning.epochs=40,neural-cleanse.epochs=20.",
     )
-    images: int = Field(default=5000, ge=20, description="Largest number of clean images that the repair uses.")
+    images: int | None = Field(
+        default=None,
+        ge=20,
+        description="Largest number of clean images that the repair uses. Default: 5000, and no more than the model was "
+        "trained on if its record says how many.",
+    )
     known: float | None = Field(
         default=None,
         gt=0,

@@ -28,9 +28,9 @@ class Unlearning(RepairDefense):
 
     needs_triggers: ClassVar[bool] = True
 
-    epochs: int = Field(default=20, ge=1, description="Passes over the clean images.")
+    epochs: int = Field(default=40, ge=1, description="Passes over the clean images.")
     share: float = Field(default=0.5, gt=0, le=1, description="Share of the images that carry a trigger (paper: 0.2).")
-    learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False, description="First learning rate.")
+    learning_rate: float = Field(default=0.02, gt=0, allow_inf_nan=False, description="First learning rate.")
     batch_size: int = Field(default=64, ge=1, description="Images per step.")
 
     @override
