@@ -32,8 +32,8 @@ class RepairConfig(DataOptions):
     images: int | None = Field(
         default=None,
         ge=20,
-        description="Largest number of clean images that the repair uses. Default: 5000, and no more than the model was "
-        "trained on if its record says how many.",
+        description="Largest number of clean images that the repair uses. Default: 5000, and no more than the model "
+        "was trained on if its record says how many.",
     )
     known: float | None = Field(
         default=None,
