@@ -39,7 +39,7 @@ def test_finds_the_poisoned_class_and_records(patched):
 def test_with_a_known_trigger_detection_is_measured(patched):
     measured, output = run(*patched[:2], trigger=PATCH, rate=0.1)
     assert output.poisoned.sum() == 90
-    assert measured["detection-rate"].value > 0.6 and measured["false-rejection-rate"].value < 0.05
+    assert measured["detection-rate"].value > 0.6 and measured["false-rejection-rate"].value < 0.02
 
 
 def test_finds_nothing_where_nothing_is_hidden(unpatched):
