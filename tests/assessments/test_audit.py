@@ -247,6 +247,7 @@ def test_assessment_shows_the_audit(memorising, tmp_path):
     assert "Audit with canaries" in outcome.report.read_text()
 
 
+@pytest.mark.slow
 def test_command_line_trains_and_audits(run_cli, tmp_path):
     out = tmp_path / "m.safetensors"
     trained = run_cli("train", "simple-cnn", "--dataset", "digits", "--epochs", 1, "--canaries", 40, "--out", out)

@@ -134,6 +134,7 @@ def test_names_that_disagree_between_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_cifar10_as_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not REAL.is_dir():
         pytest.skip(f"{REAL} is absent")

@@ -135,6 +135,7 @@ def test_relaxloss_by_hand():
     torch.testing.assert_close(relaxed(logits, labels, 5.0, up=False, flatten="wrong"), (up + each[2]) / 3)
 
 
+@pytest.mark.slow
 def test_relaxloss_keeps_the_training_loss_up(digits):
     recipe = {"epochs": 30, "batch_size": 32, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "constant"}
 
@@ -308,6 +309,7 @@ def test_top_k_of_all_classes_hides_nothing_and_is_refused(k, overfitted):
     make_defense("top-k", {"k": 9}).interface(target, TrialData(dataset, splits), Context())
 
 
+@pytest.mark.slow
 def test_memguard_brings_its_classifier_to_doubt_within_the_budget(overfitted):
     target, splits, dataset = overfitted
     data = TrialData(dataset, splits)

@@ -110,6 +110,7 @@ def test_stopping_early_changes_no_verdict_and_saves_questions(patched):
 
 
 @pytest.mark.parametrize("threshold", ["quantile", "auto"])
+@pytest.mark.slow
 def test_screening_in_bf16_changes_no_verdict(patched, threshold):
     settings = {"trigger": PATCH, "overlays": 20, "threshold": threshold, "false_rejection_rate": 0.1}
     _, complete, _ = run(*patched[:2], **settings)
@@ -167,6 +168,7 @@ def test_both_verdicts_are_sure_as_soon_as_they_can_be():
 
 
 @pytest.mark.parametrize("screen", ["none", "bf16"])
+@pytest.mark.slow
 def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patched, screen, monkeypatch):
     monkeypatch.setattr("securitynet.detectors._queries.FEWEST_HERE", 16)  # so that none is asked much too often
     settings = {"trigger": PATCH, "overlays": 48, "threshold": "quantile", "images": 200, "screen": screen}

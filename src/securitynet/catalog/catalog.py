@@ -14,7 +14,7 @@ from securitynet.catalog import links, store
 from securitynet.catalog.codebook import code
 from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.database import Database
-from securitynet.catalog.history import State, history
+from securitynet.catalog.history import EntryState, history
 from securitynet.catalog.identify import find_row
 from securitynet.catalog.importers.base import ImportReport, TableError
 from securitynet.catalog.importers.read import read_table
@@ -146,7 +146,7 @@ class Catalog:
                 duplicates={twin["key"]: twin["duplicate_rule"] for twin in twins},
             )
 
-    def history(self, identifier: str) -> list[State]:
+    def history(self, identifier: str) -> list[EntryState]:
         """All states of an entry, the first one first."""
         with self.database.read() as connection:
             return history(connection, find_row(connection, identifier)["id"])

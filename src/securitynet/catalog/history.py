@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class State:
+class EntryState:
     """An entry as it was from one change to the next.
 
     Attributes:
@@ -47,7 +47,7 @@ class State:
     differences: dict[str, tuple[Any, Any]]
 
 
-def history(connection: Connection, entry_id: str) -> list[State]:
+def history(connection: Connection, entry_id: str) -> list[EntryState]:
     """All states of an entry, the first one first."""
     states = [
         {"version": row["version"], "change": row["change"], **row["state"]}
@@ -64,13 +64,13 @@ def history(connection: Connection, entry_id: str) -> list[State]:
     numbers = {state["change"] for state in states}
     for change in connection.execute(sa.select(changes).where(changes.c.number.in_(numbers))).mappings():
         made[change["number"]] = change
-    entry_states: list[State] = []
+    entry_states: list[EntryState] = []
     before: dict[str, Any] = {}
     for state in states:
         change = made[state["change"]]
         flat = _flat(state)
         entry_states.append(
-            State(
+            EntryState(
                 version=state["version"],
                 **{name: change[name] for name in ("time", "kind", "source", "actor", "note")},
                 entry=CatalogEntry(**state["entry"]),
@@ -88,7 +88,7 @@ def history(connection: Connection, entry_id: str) -> list[State]:
     return entry_states
 
 
-def state_at(states: list[State], when: str) -> State | None:
+def state_at(states: list[EntryState], when: str) -> EntryState | None:
     """The state at a time (ISO 8601; a date means its end, no zone means UTC), or None if it was not there yet.
 
     Raises:

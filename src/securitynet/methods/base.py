@@ -118,7 +118,7 @@ class SharedWork:
     run: Callable[[Progress | None], object]
 
 
-class InvalidSettings(ConfigurationError, ValueError):
+class InvalidSettings(ConfigurationError):
     """Settings of a method that do not exist or have values that are not allowed.
 
     Args:

@@ -44,7 +44,7 @@ WORDS: tuple[Word, ...] = ("nothing found", "undecided", "suspicious", "backdoor
 
 
 @dataclass(frozen=True)
-class Evidence:
+class BackdoorEvidence:
     """What was measured of one model; None stands for what could not be measured.
 
     Attributes:
@@ -106,7 +106,7 @@ class Verdict:
         return WORDS.index(self.word)
 
 
-def decide(evidence: Evidence) -> Verdict:
+def decide(evidence: BackdoorEvidence) -> Verdict:
     """Combine the evidence; the module's documentation states the rules."""
     block, reference = evidence.block_accuses, evidence.reference_accuses
     if not block and not reference:
@@ -122,7 +122,7 @@ def decide(evidence: Evidence) -> Verdict:
     return Verdict("suspicious", missing) if missing else Verdict("backdoor found")
 
 
-def _list_unusual(evidence: Evidence) -> tuple[str, ...]:
+def _list_unusual(evidence: BackdoorEvidence) -> tuple[str, ...]:
     """What no test confirms, and what is nevertheless unusual for a clean model."""
     unusual = []
     if evidence.anomaly_index is not None and evidence.anomaly_index > THRESHOLD:
@@ -136,7 +136,7 @@ def _list_unusual(evidence: Evidence) -> tuple[str, ...]:
     return tuple(unusual)
 
 
-def _list_missing(evidence: Evidence) -> tuple[str, ...]:
+def _list_missing(evidence: BackdoorEvidence) -> tuple[str, ...]:
     """Conditions for "backdoor found" that are not met."""
     missing = []
     if not evidence.stable:

@@ -1,4 +1,4 @@
-"""The blind baseline: how well members are told from non-members by what is known of a record without the model.
+"""The blind baseline: how well members are distinguished from non-members without the model.
 
 The classifier is a ridge regression of membership on features, cross-fitted: the records are dealt into folds, and each
 is scored by a fit to the other folds. Cross-fitted scores are not independent of one another, since the fits share

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.metrics import backdoor_verdict, low_outliers, outlier_blocks, rates
-from securitynet.metrics.backdoor_verdict import THRESHOLD, Evidence
+from securitynet.metrics.backdoor_verdict import THRESHOLD, BackdoorEvidence
 from securitynet.metrics.outlier_blocks import OutlierBlock, find_outlier_block
 from securitynet.records import Direction, Measurement
 
@@ -101,7 +101,7 @@ def measure_trigger_norms(searched: SearchedNorms, *, level: float = 0.95, seed:
     return [*measured, rate]
 
 
-def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -> Evidence:
+def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -> BackdoorEvidence:
     """What the verdict rests on.
 
     Args:
@@ -115,7 +115,7 @@ def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -
     converged = np.isfinite(searched.norms).any()
     lowest = {int(np.argmin(one)) for one in searched.repeats if np.isfinite(one).any()}
     test = searched.test()
-    return Evidence(
+    return BackdoorEvidence(
         p_value=p_value.value,
         p_low=p_value.low,
         p_high=p_value.high,
@@ -326,7 +326,9 @@ def _exact(name: str, value: float, n: int, direction: Direction, level: float) 
     )
 
 
-def measure_verdict(evidence: Evidence, sentence: str, label: int | None, *, level: float = 0.95) -> list[Measurement]:
+def measure_verdict(
+    evidence: BackdoorEvidence, sentence: str, label: int | None, *, level: float = 0.95
+) -> list[Measurement]:
     """The verdict as a number that a policy can bound, and the label it is about.
 
     Args:

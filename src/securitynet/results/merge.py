@@ -37,7 +37,7 @@ def merge(sources: Iterable[Root], into: Root) -> Merged:
 
     Args:
         sources: In order of preference, where the same trial has the same status in several.
-        into: Where results are copied to. What is there already is preferred to all sources.
+        into: Where results are copied to. Results that it holds already take precedence over all sources.
     """
     merged = Merged()
     for source in sources:

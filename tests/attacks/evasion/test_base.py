@@ -209,9 +209,9 @@ def test_clear_errors_before_any_work(target, data, context, digits):
     recorded = TrialData(replace(digits, images=None, content_digest="x"), data.splits)
     with pytest.raises(ConfigurationError, match="recorded outputs"):
         run("fgsm", target, recorded, context)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ConfigurationError, match="positive"):
         make("fgsm", epsilons=(0.1, -0.1))
-    with pytest.raises(ValueError):
+    with pytest.raises(ConfigurationError):
         make("fgsm", samples=0)
     three = white_box(small(1, 3).eval())
     with pytest.raises(TargetError, match="3 classes"):

@@ -13,6 +13,7 @@ from securitynet.attacks.evasion._corruptions import blur, digital, noise, weath
 from securitynet.attacks.evasion._corruptions.kinds import CIFAR, IMAGENET, KINDS, corrupt
 from securitynet.attacks.evasion.common_corruptions import CommonCorruptions, CorruptedPredictions
 from securitynet.attacks.evasion.randomized_smoothing import Certificates, RandomizedSmoothing, certify
+from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
@@ -142,7 +143,7 @@ def test_accuracy_under_corruptions(networks, data, tmp_path):
         assert measured(CorruptedPredictions.from_arrays(dict(arrays))) == found
     again, _ = run(attack, white_box(networks[0]), data)
     np.testing.assert_array_equal(again.corrupted, output.corrupted)
-    with pytest.raises(ValueError, match="unknown: rain"):
+    with pytest.raises(ConfigurationError, match="unknown: rain"):
         CommonCorruptions(kinds=("rain",))
 
 

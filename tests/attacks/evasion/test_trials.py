@@ -46,7 +46,7 @@ def test_assessment_with_a_surrogate_on_the_command_line(weights, tmp_path, run_
     transferred = found["evasion.fgsm-transfer@partial.accuracy-drop@epsilon=0.1"]
     assert transferred["value"] > 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "perturbation, amplified" in page and "of the correctly classified images" in page
+    assert "perturbation, amplified" in page and "of the images that it classifies correctly" in page
 
 
 def test_an_onnx_file_gives_no_gradients_and_can_be_attacked_without(weights, data, context, tmp_path):

@@ -16,7 +16,7 @@ from securitynet.attacks.membership._features import (
     ranked,
     ranked_gradients,
 )
-from securitynet.models.targets.gradients import LastLayer, compute_residuals
+from securitynet.models.targets.gradients import LastLayerGradients, compute_residuals
 
 
 def layer(count=6, classes=4, inputs=5, bias=True, seed=0):
@@ -24,7 +24,7 @@ def layer(count=6, classes=4, inputs=5, bias=True, seed=0):
     logits = torch.randn(count, classes, generator=made)
     labels = torch.randint(0, classes, (count,), generator=made)
     embeddings = torch.randn(count, inputs, generator=made)
-    return LastLayer(np.arange(count), embeddings, compute_residuals(logits, labels), bias), labels.numpy()
+    return LastLayerGradients(np.arange(count), embeddings, compute_residuals(logits, labels), bias), labels.numpy()
 
 
 def test_logit_scaled_by_definition_in_fifty_digits():
@@ -75,7 +75,7 @@ def test_ranked_gradients_are_the_gradients_in_another_order(bias):
 def test_ranked_gradients_do_not_depend_on_the_order_of_units_and_other_classes():
     found, labels = layer()
     units, classes = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([2, 3, 1, 0])
-    moved = LastLayer(found.indices, found.embeddings[:, units], found.residuals[:, classes], True)
+    moved = LastLayerGradients(found.indices, found.embeddings[:, units], found.residuals[:, classes], True)
     renamed = np.argsort(classes.numpy())[labels]
     np.testing.assert_array_equal(ranked_gradients(moved, renamed, 100), ranked_gradients(found, labels, 100))
 

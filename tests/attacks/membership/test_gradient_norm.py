@@ -6,7 +6,7 @@ import torch
 from securitynet.attacks.membership.gradient_norm import GradientNorm, log_norms
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.gradients import LastLayer
+from securitynet.models.targets.gradients import LastLayerGradients
 
 
 def test_is_the_norm_of_the_gradient_of_each_record(overfitted, tmp_path):
@@ -30,6 +30,6 @@ def test_is_the_norm_of_the_gradient_of_each_record(overfitted, tmp_path):
 
 def test_tiny_residuals_do_not_underflow():
     residuals = torch.tensor([[1e-25, -1e-25], [1e-30, -1e-30]])
-    layer = LastLayer(np.arange(2), torch.ones(2, 3), residuals, True)
+    layer = LastLayerGradients(np.arange(2), torch.ones(2, 3), residuals, True)
     expected = [np.log(np.sqrt(2) * 1e-25 * 2), np.log(np.sqrt(2) * 1e-30 * 2)]
     np.testing.assert_allclose(log_norms(layer), expected, rtol=1e-5)

@@ -327,7 +327,7 @@ def test_recipes_are_the_trainers(digit_target, all_data):
     assert recipe.seed != attack.training(digit_target, context(seed=6)).seed
 
 
-def test_a_dataset_without_square_images_is_refused(digit_target, all_data):
+def test_images_of_a_size_that_the_target_does_not_take_are_refused(digit_target, all_data):
     wide = ImageDataset("wide", all_data.dataset.images[..., :6], all_data.dataset.labels, tuple("0123456789"), {})
-    with pytest.raises(SecurityNetError, match="square"):
+    with pytest.raises(SecurityNetError, match="does not take inputs of shape 1×8×6"):
         steal(digit_target, dataclasses.replace(all_data, dataset=wide))

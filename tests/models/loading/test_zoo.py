@@ -69,6 +69,7 @@ def test_timm_for_another_class_count_and_grey_images(tmp_path):
         load_target("timm:resnet10t", weights=tmp_path / "w.safetensors", num_classes=10)
 
 
+@pytest.mark.slow
 def test_timm_transformer_whose_weights_depend_on_the_size(tmp_path):
     network = seeded(timm.create_model, "test_vit", num_classes=5, img_size=32)
     weights = save(network, tmp_path / "w.safetensors")
@@ -182,6 +183,7 @@ def test_torchvision_with_weights_from_a_file(tmp_path, name):
     check_outputs(target, network, 224)
 
 
+@pytest.mark.slow
 def test_torchvision_grey_images_and_other_classes(tmp_path):
     network = seeded(tv.resnet18, num_classes=3)
     network.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from securitynet.datasets import splits as make_splits
-from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
+from securitynet.errors import ConfigurationError, SplitError, UnknownName
 from securitynet.models.shadows import (
     Accuracies,
     ShadowPlan,
@@ -150,9 +150,6 @@ def test_what_has_no_images_is_refused(digits, four_parts, target):
     recorded = dataclasses.replace(digits, images=None)
     with pytest.raises(ConfigurationError, match="no images"):
         shadow_outputs(target, recorded, four_parts, four_parts.members, ShadowPlan(), device="cpu")
-    wide = dataclasses.replace(digits, images=digits.images[..., :6], content_digest=None)
-    with pytest.raises(ModelError, match="square"):
-        shadow_outputs(target, wide, four_parts, four_parts.members, ShadowPlan(), device="cpu")
 
 
 def weights_of(shadow):

@@ -21,7 +21,7 @@ from securitynet.randomness import derived_seed
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class AttackPart:
     """One part of an attack.
 
     Attributes:
@@ -67,7 +67,7 @@ class SequenceAttack(EvasionAttack):
 
     def run_parts(
         self,
-        parts: Callable[[Oracle], Sequence[Part]],
+        parts: Callable[[Oracle], Sequence[AttackPart]],
         batch: Batch,
         oracle: Oracle,
         seed: int,

@@ -7,7 +7,7 @@ import torch
 from securitynet.attacks.evasion._apgd import run_apgd, run_l1, start_apgd, targeted_ratio
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._random_targets import is_averaged
-from securitynet.attacks.evasion._sequence import Part
+from securitynet.attacks.evasion._sequence import AttackPart
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -19,7 +19,7 @@ FEWEST_FOR_RATIO = 4
 """Smallest number of classes for the targeted difference-of-logits ratio."""
 
 
-def make_untargeted(target: Target, norm: Norm, steps: int) -> Part:
+def make_untargeted(target: Target, norm: Norm, steps: int) -> AttackPart:
     """Make APGD on the cross-entropy, followed by the log-odds, which rise and fall with it and do not saturate.
 
     Args:
@@ -33,10 +33,10 @@ def make_untargeted(target: Target, norm: Norm, steps: int) -> Part:
         points, _ = _search(take, images, labels, labels, epsilon, norm, steps, seed, not is_averaged(target))
         return points, None
 
-    return Part("apgd-ce", search)
+    return AttackPart("apgd-ce", search)
 
 
-def make_targeted(target: Target, norm: Norm, steps: int, classes: int) -> Part:
+def make_targeted(target: Target, norm: Norm, steps: int, classes: int) -> AttackPart:
     """Make APGD on the targeted difference of logits ratio, for the most likely other classes one after another.
 
     Args:
@@ -71,7 +71,7 @@ def make_targeted(target: Target, norm: Norm, steps: int, classes: int) -> Part:
             rows = rows[~evaded]
         return best, None
 
-    return Part("apgd-t", search)
+    return AttackPart("apgd-t", search)
 
 
 def _search(

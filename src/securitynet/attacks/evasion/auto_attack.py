@@ -19,7 +19,7 @@ from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, vanished
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
-from securitynet.attacks.evasion._sequence import Part, SequenceAttack
+from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
 from securitynet.attacks.evasion._targeted_apgd import FEWEST_FOR_RATIO, MOST_TARGETS, make_targeted, make_untargeted
 from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
 from securitynet.attacks.evasion.base import Perturbed, Perturber
@@ -72,7 +72,7 @@ class AutoAttack(SequenceAttack, GradientAttack):
         notes = tuple(self._omissions(target, classes, shape))
         return Perturber(perturb, parts=tuple(part.name for part in parts), notes=notes)
 
-    def _parts(self, target: Target, classes: int, shape: tuple[int, int, int]) -> Iterator[Part]:
+    def _parts(self, target: Target, classes: int, shape: tuple[int, int, int]) -> Iterator[AttackPart]:
         yield make_untargeted(target, self.norm, self.steps)
         if classes >= FEWEST_FOR_RATIO:
             yield make_targeted(target, self.norm, self.steps, classes)
@@ -86,9 +86,9 @@ class AutoAttack(SequenceAttack, GradientAttack):
             return logits.float()
 
         model = CountedModel(compute_logits, device)
-        yield Part("fab-t", _searching(lambda epsilon, seed: self._fab(model, classes, epsilon, seed), device))
+        yield AttackPart("fab-t", _searching(lambda epsilon, seed: self._fab(model, classes, epsilon, seed), device))
         if self._takes_squares(shape):
-            yield Part(
+            yield AttackPart(
                 "square",
                 _searching(
                     lambda epsilon, seed: make_square(

@@ -24,6 +24,7 @@ from securitynet.attacks.evasion._norms import SmoothNorm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import Perturbed, Perturber
+from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients
@@ -122,4 +123,4 @@ class Pgd(GradientAttack):
             classes: Number of classes.
             seed: Seed of the run.
         """
-        raise NotImplementedError
+        raise ConfigurationError(f"{type(self).__name__} makes no targeted examples.")

@@ -18,7 +18,7 @@ from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import SmoothNorm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
-from securitynet.attacks.evasion._sequence import Part, SequenceAttack
+from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
 from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.errors import ConfigurationError
@@ -79,7 +79,7 @@ class Square(SequenceAttack):
 
         return Perturber(perturb)
 
-    def _part(self, oracle: Oracle) -> Part:
+    def _part(self, oracle: Oracle) -> AttackPart:
         def search(
             images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int
         ) -> tuple[torch.Tensor, NDArray[np.int64]]:
@@ -99,7 +99,7 @@ class Square(SequenceAttack):
                 best: torch.Tensor = attack(images, labels)
             return best.detach(), spent
 
-        return Part("square", search)
+        return AttackPart("square", search)
 
 
 def make_square(network: CountedModel, norm: SmoothNorm, epsilon: float, seed: int, **settings: Any) -> Any:

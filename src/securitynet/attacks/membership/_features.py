@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from securitynet.models.targets.gradients import LastLayer
+from securitynet.models.targets.gradients import LastLayerGradients
 
 _BOUND = 100.0
 _LARGEST_INPUT = 10.0
@@ -44,7 +44,7 @@ def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def ranked_gradients(layer: LastLayer, labels: NDArray[np.int64], limit: int) -> NDArray[np.float32]:
+def ranked_gradients(layer: LastLayerGradients, labels: NDArray[np.int64], limit: int) -> NDArray[np.float32]:
     """Return gradients of the last layer in an order that is comparable between models, N×F, F at most ``limit``.
 
     The gradient is the outer product of the residuals (K) and the layer's inputs (D, with a 1 for the bias). The role
@@ -72,7 +72,7 @@ def ranked_gradients(layer: LastLayer, labels: NDArray[np.int64], limit: int) ->
     return _outer(left[:, :height], right[:, :width])
 
 
-def projected_gradients(layer: LastLayer, limit: int, generator: torch.Generator) -> NDArray[np.float32]:
+def projected_gradients(layer: LastLayerGradients, limit: int, generator: torch.Generator) -> NDArray[np.float32]:
     """Return unsorted gradients of the last layer, N×F, randomly projected if they have more than ``limit`` values.
 
     The projection is (A·residual) ⊗ (B·input) with Gaussian A and B. It preserves inner products of gradients in

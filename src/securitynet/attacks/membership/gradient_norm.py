@@ -15,7 +15,7 @@ from typing_extensions import override
 from securitynet.attacks.membership.base import TunedThreshold
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.gradients import LastLayer, last_layer
+from securitynet.models.targets.gradients import LastLayerGradients, last_layer
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -40,7 +40,7 @@ class GradientNorm(TunedThreshold):
         return -log_norms(last_layer(target, data.dataset, signals.indices, progress=context.progress))
 
 
-def log_norms(layer: LastLayer) -> NDArray[np.float64]:
+def log_norms(layer: LastLayerGradients) -> NDArray[np.float64]:
     """Return the logarithms of the norms of the last layer's gradients (weights and bias), N, in double precision.
 
     Members of overfitted targets have residuals near 1e-20, whose squares underflow in single precision.

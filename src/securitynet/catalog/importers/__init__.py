@@ -5,7 +5,7 @@ A bad row is reported with its line and reason and does not stop the rest; with 
 
 from __future__ import annotations
 
-from securitynet.catalog.importers.base import ImportReport, Problem, Table
+from securitynet.catalog.importers.base import ImportProblem, ImportReport, Table
 from securitynet.catalog.importers.read import read_table
 
-__all__ = ["ImportReport", "Problem", "Table", "read_table"]
+__all__ = ["ImportProblem", "ImportReport", "Table", "read_table"]

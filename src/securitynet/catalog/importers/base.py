@@ -16,7 +16,7 @@ class TableError(SecurityNetError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class ImportProblem:
     """A row that could not be imported.
 
     Attributes:
@@ -47,8 +47,8 @@ class Table:
     source: str
     items: list[Item] = field(default_factory=list)
     papers: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
+    problems: list[ImportProblem] = field(default_factory=list)
+    warnings: list[ImportProblem] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
 
     def add(self, line: int, item: Item) -> None:
@@ -57,7 +57,7 @@ class Table:
         if first == line:
             self.items.append(item)
         else:
-            self.problems.append(Problem(line, f"same key as line {first}: {item.entry.key}"))
+            self.problems.append(ImportProblem(line, f"same key as line {first}: {item.entry.key}"))
 
 
 @dataclass
@@ -75,8 +75,8 @@ class ImportReport:
 
     entries: Tally
     papers: Tally
-    problems: list[Problem]
-    warnings: list[Problem]
+    problems: list[ImportProblem]
+    warnings: list[ImportProblem]
     linked: int = 0
     by_purpose: dict[str, int] = field(default_factory=dict)
 

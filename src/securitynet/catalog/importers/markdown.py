@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from securitynet.catalog.importers.base import Problem, Table, TableError, reason_of
+from securitynet.catalog.importers.base import ImportProblem, Table, TableError, reason_of
 from securitynet.catalog.known import completed, family_codes
 from securitynet.catalog.store import Item, Measured
 from securitynet.errors import SecurityNetError
@@ -60,7 +60,7 @@ def read_markdown(text: str, source: str) -> Table:
         columns = set(header)
         if not header:
             # Behind a gap, or below a heading row that is none: not to be lost in silence.
-            table.problems += [Problem(line, "a row outside of any table") for line, _ in rows]
+            table.problems += [ImportProblem(line, "a row outside of any table") for line, _ in rows]
         elif "Model Name" in columns:
             _require(columns, _MODEL_COLUMNS | {"Test Accuracy"}, heading)
             tables += 1
@@ -123,19 +123,19 @@ def _require(columns: set[str], wanted: frozenset[str] | set[str], heading: str)
 
 def _row(table: Table, line: int, header: list[str], cells: list[str], convert: Any) -> None:
     if len(cells) != len(header):
-        table.problems.append(Problem(line, f"{len(cells)} cells where the heading has {len(header)}"))
+        table.problems.append(ImportProblem(line, f"{len(cells)} cells where the heading has {len(header)}"))
         return
     values = dict(zip(header, cells, strict=True))
     for column in ("Paper Link", "Weights"):
         try:
             values[column] = link(values[column]) or ""
         except ValueError as error:
-            table.warnings.append(Problem(line, f"{column} left out: {error}"))
+            table.warnings.append(ImportProblem(line, f"{column} left out: {error}"))
             values[column] = ""
     try:
         converted = convert(values)
     except (ValidationError, SecurityNetError, ValueError) as error:
-        table.problems.append(Problem(line, reason_of(error)))
+        table.problems.append(ImportProblem(line, reason_of(error)))
         return
     if isinstance(converted, Item):
         table.add(line, converted)

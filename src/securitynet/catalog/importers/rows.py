@@ -13,14 +13,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from securitynet.catalog.codebook import code, codebook
-from securitynet.catalog.importers.base import Problem, Table, TableError, reason_of
+from securitynet.catalog.importers.base import ImportProblem, Table, TableError, reason_of
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.catalog.store import Item, Measured
 from securitynet.errors import ConfigurationError, SecurityNetError, UnknownName
 
 MEASURED_PREFIX = "measured:"
 _BOOKKEEPING = frozenset({"id", "version", "duplicate_of", "duplicate_rule", "withdrawn"})
-_Row = tuple[int, Mapping[str, Any] | Problem]
+_Row = tuple[int, Mapping[str, Any] | ImportProblem]
 
 
 def read_csv(text: str, source: str) -> Table:
@@ -56,7 +56,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, Problem(reader.line_num, f"no CSV: {error}")
+            yield reader.line_num, ImportProblem(reader.line_num, f"no CSV: {error}")
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
@@ -64,7 +64,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
         elif len(cells) != len(header):
             if any(cell.strip() for cell in cells):
                 reason = f"{len(cells)} cells where the heading has {len(header)}"
-                yield reader.line_num, Problem(reader.line_num, reason)
+                yield reader.line_num, ImportProblem(reader.line_num, reason)
         else:
             yield reader.line_num, dict(zip(header, cells, strict=True))
 
@@ -76,9 +76,9 @@ def _json_rows(text: str) -> Iterator[_Row]:
         try:
             value = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            yield number, Problem(number, f"no JSON: {error}")
+            yield number, ImportProblem(number, f"no JSON: {error}")
             continue
-        yield number, value if isinstance(value, dict) else Problem(number, "no JSON object")
+        yield number, value if isinstance(value, dict) else ImportProblem(number, "no JSON object")
 
 
 def _no_constant(name: str) -> Any:
@@ -91,13 +91,13 @@ def _table(rows: Iterable[_Row], source: str) -> Table:
     seen = 0
     for line, row in rows:
         seen += 1
-        if isinstance(row, Problem):
+        if isinstance(row, ImportProblem):
             table.problems.append(row)
             continue
         try:
             table.add(line, item_from(row, source, repeats))
         except (ValidationError, SecurityNetError, ValueError, TypeError) as error:
-            table.problems.append(Problem(line, reason_of(error)))
+            table.problems.append(ImportProblem(line, reason_of(error)))
     if seen and not table.items and len(table.problems) == seen:
         first = table.problems[0]
         raise TableError(

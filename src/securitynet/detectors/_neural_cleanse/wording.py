@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from securitynet.metrics.backdoor_verdict import Evidence, Verdict
+from securitynet.metrics.backdoor_verdict import BackdoorEvidence, Verdict
 
 MISSED = "triggers that cover the image, lead each class to another one, or work on images of one class only"
 
 
 def describe_verdict(
-    verdict: Verdict, evidence: Evidence, labels: Sequence[str], *, share: float | None, detectable: float | None
+    verdict: Verdict,
+    evidence: BackdoorEvidence,
+    labels: Sequence[str],
+    *,
+    share: float | None,
+    detectable: float | None,
 ) -> str:
     """The verdict with the numbers that it rests on.
 
@@ -53,12 +58,12 @@ def _describe_misses(detectable: float | None) -> str:
     )
 
 
-def _in_brackets(evidence: Evidence) -> str:
+def _in_brackets(evidence: BackdoorEvidence) -> str:
     p_values = _list_p_values(evidence)
     return f" ({'; '.join(p_values)})" if p_values else ""
 
 
-def _list_measures(evidence: Evidence, share: float | None) -> list[str]:
+def _list_measures(evidence: BackdoorEvidence, share: float | None) -> list[str]:
     measures = []
     if share is not None:
         measures.append(f"{100 * share:.2g}% of the image")
@@ -69,7 +74,7 @@ def _list_measures(evidence: Evidence, share: float | None) -> list[str]:
     return measures
 
 
-def _list_p_values(evidence: Evidence) -> list[str]:
+def _list_p_values(evidence: BackdoorEvidence) -> list[str]:
     p_values = []
     if evidence.p_value is not None:
         p_values.append(format_p_value(evidence.p_value))

@@ -339,10 +339,20 @@ def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record:
     # Separate copies, because safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     with atomic_write(weights) as stream:
-        stream.write(safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership}))
+        content = safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership})
+        stream.write(_sort_metadata(content))
     record = record.model_copy(update={"weights_checksum": file_checksum(weights)})
     write_json(beside or model_record_path(weights), record.document())
     return record
+
+
+def _sort_metadata(content: bytes) -> bytes:
+    """Sort the metadata in the header of a safetensors file: its library writes them in an order that varies."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+    return content[:8] + text + content[8 + size :] if len(text) == size else content
 
 
 def check_path(path: Path) -> None:

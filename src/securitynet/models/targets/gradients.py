@@ -25,7 +25,7 @@ from securitynet.records import Access
 
 
 @dataclass(frozen=True, eq=False)
-class LastLayer:
+class LastLayerGradients:
     """Inputs and residuals of the last linear layer of a target, for some records.
 
     Attributes:
@@ -96,7 +96,7 @@ def last_layer(
     indices: NDArray[np.int64],
     *,
     progress: Progress | None = None,
-) -> LastLayer:
+) -> LastLayerGradients:
     """Run the network once over records and capture the inputs of its last linear layer.
 
     Args:
@@ -139,7 +139,7 @@ def last_layer(
     finally:
         for hook in hooks:
             hook.remove()
-    return LastLayer(indices, torch.cat(embeddings), torch.cat(residuals).clone(), bias)
+    return LastLayerGradients(indices, torch.cat(embeddings), torch.cat(residuals).clone(), bias)
 
 
 def _check_last(target: Target, logits: torch.Tensor, emitted: torch.Tensor) -> None:

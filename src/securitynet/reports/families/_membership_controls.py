@@ -19,7 +19,7 @@ def find_blind_auc(document: ResultDocument, name: str = BLIND_AUC) -> Measureme
 
 
 def groups_differ(document: ResultDocument) -> bool:
-    """Whether members are told from non-members without the model."""
+    """Whether members can be distinguished from non-members without the model."""
     return document.controls is not None and document.controls.blind is not None and document.controls.blind.differ
 
 

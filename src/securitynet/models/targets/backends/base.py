@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from securitynet.errors import AccessDenied
+from securitynet.errors import AccessDenied, ModelError
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
@@ -133,7 +133,7 @@ class Backend(ABC):
         Raises:
             ModelError: If there is no such model, or it is damaged or of another kind.
         """
-        raise NotImplementedError(f"{cls.__name__} has no scheme of its own")
+        raise ModelError(f"{cls.__name__} opens no references: it wraps a backend that is open already.")
 
     @abstractmethod
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
