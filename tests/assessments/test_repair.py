@@ -16,7 +16,8 @@ from securitynet.cli.main import app
 from securitynet.cli.repair import describe_verdict
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import RepairOutcome, read_target_record
+from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.repair_record import RepairOutcome
 from securitynet.models.store.train_target import train_target
 
 TRAINING = {"epochs": 10, "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0}
@@ -87,7 +88,7 @@ def test_a_clean_model_keeps_its_accuracy_and_is_not_called_repaired(models):
     assert sentence.startswith("No trigger of this model is known")
 
 
-def test_weights_without_a_record_are_repaired_too(models, tmp_path):
+def test_weights_without_a_record_are_repaired_too(models, tmp_path, digits):
     copied = tmp_path / "public.safetensors"
     import safetensors.torch
 
@@ -96,7 +97,7 @@ def test_weights_without_a_record_are_repaired_too(models, tmp_path):
     assert result.weights == tmp_path / "public-repaired.safetensors"
     document = json.loads(result.weights.with_suffix(".json").read_text(encoding="utf-8"))
     assert document["format"] == "securitynet-repaired-model" and document["repair"]["defenses"] == ["fine-pruning"]
-    assert load_target("arch:simple-cnn", weights=result.weights).num_classes == 10
+    assert load_target("arch:simple-cnn", weights=result.weights, dataset=digits).num_classes == 10
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,13 @@ from securitynet.models.loading.open import load_network
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.weights import state_checksum
 from securitynet.models.store.model_record import (
-    RepairOutcome,
-    RepairRecord,
-    RepairScan,
     TargetRecord,
     check_path,
     model_record_path,
     read_target_record,
     trained_splits,
 )
+from securitynet.models.store.repair_record import RepairOutcome, RepairRecord, RepairScan
 from securitynet.models.targets.backends.base import LoadOptions
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target

@@ -12,7 +12,7 @@ from securitynet.cli.options import configured
 
 if TYPE_CHECKING:
     from securitynet.assessments.repair import RepairResult
-    from securitynet.models.store.model_record import RepairOutcome
+    from securitynet.models.store.repair_record import RepairOutcome
 
 LARGEST_SUCCESS = 0.1
 """Attack success rate from which on a repair is said to have failed."""

@@ -1,4 +1,4 @@
-"""The base of detectors that inspect the training data: records, poison to evaluate them on, and their embeddings."""
+"""The base of detectors that inspect the training data: records, poison to evaluate on, and embeddings."""
 
 from __future__ import annotations
 
@@ -35,30 +35,39 @@ PIECE = 512
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingEmbeddings:
-    """Embeddings of training records and of clean images.
+class TrainingRecords:
+    """Training records, and clean images to compare them with.
 
     Attributes:
         images: Images of the dataset; poisoned records carry the trigger.
         members: Training records, N int64.
         labels: Classes that they were trained with, N.
         poisoned: Whether each is poisoned, N; None if unknown.
-        training: Their embeddings, N×D.
         clean: Clean images, M int64.
-        beside: Their embeddings, M×D.
     """
 
     images: Images
     members: NDArray[np.int64]
     labels: NDArray[np.int64]
     poisoned: NDArray[np.bool_] | None
-    training: NDArray[np.float32]
     clean: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingEmbeddings(TrainingRecords):
+    """Training records and clean images with their embeddings.
+
+    Attributes:
+        training: Embeddings of the training records, N×D.
+        beside: Embeddings of the clean images, M×D.
+    """
+
+    training: NDArray[np.float32]
     beside: NDArray[np.float32]
 
 
 class TrainingDataDetector(Detector):
-    """A detector that compares the embeddings of training records with those of clean images, class by class.
+    """A detector that compares training records with clean images, class by class.
 
     Attributes:
         records: Largest number of training records to inspect.
@@ -91,23 +100,38 @@ class TrainingDataDetector(Detector):
             ConfigurationError: If there are no images.
             SplitError: If there are too few.
         """
-        dataset, splits = data.dataset, data.splits
-        if dataset.images is None:
-            raise ConfigurationError(f"{name} needs images; recorded outputs have none.")
-        members = _sample(splits.members, self.records, "records", context.seed)
-        clean = _sample(splits.known_non_members, self.held_out, "held out", context.seed)
-        check_enough(torch.from_numpy(members), FEWEST_RECORDS, name)
-        check_enough(torch.from_numpy(clean), FEWEST_CLEAN, name)
+        members, clean = self._sample(data, context.seed, name)
         client = QueryClient(target)
         folder = self._folder(target, data, context, members, clean)
         report_progress = _PassProgress(context, len(members) + len(clean))
         try:
-            images, labels, poisoned = self._training(client, data, members, context.seed)
-            activations = _activations(client, images, members, "training", folder, report_progress)
-            beside = _activations(client, dataset.images, clean, "clean", folder, report_progress)
+            records = self._training(client, data, members, clean, context.seed)
+            training = _activations(client, records.images, members, "training", folder, report_progress)
+            beside = _activations(client, records.images, clean, "clean", folder, report_progress)
         finally:  # the queries of a failed trial count too
             context.extra_queries.append(client.query_count())
-        return TrainingEmbeddings(images, members, labels, poisoned, activations, clean, beside)
+        return TrainingEmbeddings(**vars(records), training=training, beside=beside)
+
+    def _collect(self, target: Target, data: TrialData, context: Context, name: str) -> TrainingRecords:
+        """Collect the training records and clean images; see `_embed`."""
+        members, clean = self._sample(data, context.seed, name)
+        if self.trigger is None:
+            return self._training(None, data, members, clean, context.seed)
+        client = QueryClient(target)
+        try:
+            return self._training(client, data, members, clean, context.seed)
+        finally:
+            context.extra_queries.append(client.query_count())
+
+    def _sample(self, data: TrialData, seed: int, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw the training records and the clean images, both sorted."""
+        if data.dataset.images is None:
+            raise ConfigurationError(f"{name} needs images; recorded outputs have none.")
+        members = _sample(data.splits.members, self.records, "records", seed)
+        clean = _sample(data.splits.known_non_members, self.held_out, "held out", seed)
+        check_enough(torch.from_numpy(members), FEWEST_RECORDS, name)
+        check_enough(torch.from_numpy(clean), FEWEST_CLEAN, name)
+        return members, clean
 
     def _folder(
         self,
@@ -124,17 +148,31 @@ class TrainingDataDetector(Detector):
         return pieces_folder(target, data, context, "embeddings", settings, {"members": members, "clean": clean})
 
     def _training(
-        self, client: QueryClient, data: TrialData, members: NDArray[np.int64], seed: int
-    ) -> tuple[Images, NDArray[np.int64], NDArray[np.bool_] | None]:
-        """Return the images, the labels of ``members``, and which of them are poisoned, if known."""
+        self,
+        client: QueryClient | None,
+        data: TrialData,
+        members: NDArray[np.int64],
+        clean: NDArray[np.int64],
+        seed: int,
+    ) -> TrainingRecords:
+        """Return the records as the target was trained on them, and which are poisoned, if known.
+
+        Args:
+            client: Predicts the labels of records with a known trigger.
+            data: The training data.
+            members: The training records.
+            clean: The clean images.
+            seed: Seed of the choice of poisoned records.
+        """
         dataset = data.dataset
         assert dataset.images is not None  # checked by the caller
         labels = dataset.labels[members].copy()
-        if self.trigger is None:
+        if self.trigger is None or client is None:
             if data.backdoor is None:
-                return dataset.images, labels, None
+                return TrainingRecords(dataset.images, members, labels, None, clean)
             poisoned_set = data.backdoor.poison(dataset, data.splits.members)
-            return poisoned_set.images, poisoned_set.labels[members], np.isin(members, poisoned_set.indices)
+            marked = np.isin(members, poisoned_set.indices)
+            return TrainingRecords(poisoned_set.images, members, poisoned_set.labels[members], marked, clean)
         trigger = self.trigger
         trigger.blend(*dataset.image_shape)  # raises an error if the trigger does not fit
         count = max(1, round(self.rate * len(members)))
@@ -148,7 +186,7 @@ class TrainingDataDetector(Detector):
             poisoned[chosen[works]] = True
             labels[chosen[works]] = predicted[works]
         images = ChangedImages(dataset.images, members[poisoned], lambda shown, _: trigger.apply_trigger(shown))
-        return images, labels, poisoned
+        return TrainingRecords(images, members, labels, poisoned, clean)
 
 
 class _PassProgress:

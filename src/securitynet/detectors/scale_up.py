@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
+from securitynet.detectors._pieces import in_pieces
 from securitynet.detectors._queries import Arrays, QueryClient
 from securitynet.metrics import filtering
 from securitynet.models.targets.signals import Progress
@@ -64,7 +65,7 @@ class ScaleUp(InputFilter):
         progress: Progress | None = None,
     ) -> FittedScaleUp:
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of SCALE-UP")
-        return FittedScaleUp(self, client, clean.tuning)
+        return FittedScaleUp(self, client).calibrated(clean.tuning, folder, progress or (lambda done, total: None))
 
 
 class FittedScaleUp(FittedFilter):
@@ -73,24 +74,37 @@ class FittedScaleUp(FittedFilter):
     Args:
         settings: Configuration of the detector.
         client: Client that queries the target.
-        tuning: Clean images for the threshold, N×C×H×W uint8.
     """
 
     piece = 256
 
-    def __init__(self, settings: ScaleUp, client: QueryClient, tuning: torch.Tensor) -> None:
+    def __init__(self, settings: ScaleUp, client: QueryClient) -> None:
         self.settings, self.client = settings, client
         self.columns = ("image", *(f"times {factor}" for factor in settings.factors))
-        labels, consistency = self.measure_consistency(tuning)
-        self._overall = float(consistency.mean()), float(consistency.std()) or 1.0
-        self._of_class = {
-            label: (float(own.mean()), float(own.std()) or self._overall[1])
-            for label in np.unique(labels).tolist()
-            if len(own := consistency[labels == label]) >= FEWEST_OF_CLASS
-        }
-        self.calibration = self._standardise(labels, consistency)
-        bound = filtering.low_threshold(-self.calibration, settings.false_rejection_rate, "quantile")
-        self.threshold, self.nominal = -bound.value, settings.false_rejection_rate
+        self._labels, self._consistency = np.empty(0, np.int64), np.empty(0)
+
+    def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedScaleUp:
+        """Choose the threshold.
+
+        Args:
+            tuning: Clean images, N×C×H×W uint8.
+            folder: Folder of completed pieces; None stores nothing.
+            progress: Called with the number of images done and the total.
+        """
+
+        def examine(images: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
+            return dict(zip(("labels", "consistency"), self.measure_consistency(images), strict=True))
+
+        pieces = in_pieces(examine, tuning, "calibration", self.client, folder, progress, size=self.piece)
+        self._labels, self._consistency = pieces["labels"], pieces["consistency"]
+        # Each image is standardised by the others, as an incoming one is, or too many of those would be stopped.
+        everyone = np.arange(len(tuning))
+        self.calibration = np.concatenate(
+            [self._standardise(self._labels[[at]], self._consistency[[at]], everyone != at) for at in everyone]
+        )
+        bound = filtering.low_threshold(-self.calibration, self.settings.false_rejection_rate, "quantile")
+        self.threshold, self.nominal = -bound.value, self.settings.false_rejection_rate
+        return self
 
     def measure_consistency(self, images: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the predictions, N, and the share of factors that keep them, N.
@@ -115,9 +129,25 @@ class FittedScaleUp(FittedFilter):
         """Return the image and its amplified copies."""
         return torch.stack([image, *(_amplify(image, factor) for factor in self.settings.factors)])
 
-    def _standardise(self, labels: NDArray[np.int64], consistency: NDArray[np.float64]) -> NDArray[np.float64]:
-        means, deviations = np.array([self._of_class.get(label, self._overall) for label in labels.tolist()]).T
-        return np.asarray((consistency - means) / deviations)
+    def _standardise(
+        self, labels: NDArray[np.int64], consistency: NDArray[np.float64], used: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Standardise by the clean images of the predicted class, or by those of all classes if they are few.
+
+        Args:
+            labels: Predictions, N.
+            consistency: Their consistency, N.
+            used: Which of the clean images to standardise by; None for all.
+        """
+        used = np.ones(len(self._labels), dtype=bool) if used is None else used
+        scores = np.empty(len(labels))
+        for label in np.unique(labels).tolist():
+            own = self._consistency[used & (self._labels == label)]
+            if len(own) < FEWEST_OF_CLASS:
+                own = self._consistency[used]
+            deviation = float(own.std()) or float(self._consistency[used].std()) or 1.0
+            scores[labels == label] = (consistency[labels == label] - own.mean()) / deviation
+        return scores.round(9)  # equal values must stay equal
 
 
 def _amplify(images: torch.Tensor, factor: int) -> torch.Tensor:

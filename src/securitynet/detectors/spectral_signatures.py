@@ -1,4 +1,4 @@
-"""Spectral signatures: poisoned training records lie far out along the direction of the largest variance."""
+"""Spectral signatures: poisoned training records lie at one end of the direction of the largest variance."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from securitynet.detectors._training_data import FEWEST_CLEAN, FEWEST_RECORDS, T
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics.precedence import count_beyond, precedence_p_value
 from securitynet.models.targets.target import Target
 
 
 class SpectralSignatures(TrainingDataDetector):
-    """Scores the training records of each class along the first singular vector of their embeddings.
+    """Scores the training records of each class along the first singular vector of the embeddings.
 
     Tran et al., "Spectral signatures in backdoor attacks" (2018), algorithm 1. The paper removes a fixed share of every
     class, poisoned or not. Here clean images decide: a class is suspect if more of its training records lie beyond all
-    clean images than chance allows (`securitynet.metrics.precedence`), and these records are.
+    clean images, at one end, than chance allows (`securitynet.metrics.precedence`), and these records are.
     """
 
     output: ClassVar[type[Output]] = Signatures
@@ -39,7 +38,6 @@ class SpectralSignatures(TrainingDataDetector):
             other = np.flatnonzero(data.dataset.labels[embedded.clean] == label)
             if len(mine) < FEWEST_RECORDS or len(other) < FEWEST_CLEAN:
                 continue
-            own, clean = compute_scores(embedded.training[mine], embedded.beside[other])
+            own, clean, p_values[k] = compute_scores(embedded.training[mine], embedded.beside[other])
             scores[mine], beyond[mine] = own, own > clean.max()
-            p_values[k] = precedence_p_value(count_beyond(own, clean), len(own), len(clean))
         return Signatures(embedded.members, embedded.labels, scores, beyond, classes, p_values, embedded.poisoned)

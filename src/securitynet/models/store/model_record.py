@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from pydantic import (
     AliasChoices,
     Field,
@@ -28,17 +25,18 @@ from pydantic import (
     model_serializer,
 )
 
-from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
 from securitynet.files import atomic_write, check_writable, file_checksum, stable_hash, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.store.effective_splits import effective_splits
+from securitynet.models.store.repair_record import RepairRecord
 from securitynet.models.training.canaries import CanaryRecord
-from securitynet.models.training.fit import History, held_out
+from securitynet.models.training.fit import History
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import DefenseRecord, set_aside
+from securitynet.models.training.training_defense import DefenseRecord
 from securitynet.records import DatasetIdentity, Record
 
 
@@ -160,74 +158,6 @@ class TrainedSplit(Record):
     fingerprint: str
     held_out: int = Field(default=0, ge=0)
     aside: float = Field(default=0.0, ge=0, lt=1)
-
-
-class RepairScan(Record):
-    """What a search for triggers (Neural Cleanse) found in a model.
-
-    Attributes:
-        label: The class with the smallest trigger; None if no search found a trigger that works.
-        norm: Norm of that trigger's mask, in pixels.
-        median: Median of the norms of all classes.
-        flagged: Classes that the paper's rule flags.
-    """
-
-    label: int | None
-    norm: float | None
-    median: float | None
-    flagged: tuple[int, ...] = ()
-
-
-class RepairOutcome(Record):
-    """What was measured on held-out images before or after a repair.
-
-    Attributes:
-        accuracy: Accuracy on clean images, in [0, 1].
-        records: Their number.
-        success: Attack success rate of the known trigger, in [0, 1]; None if no trigger is known.
-        tried: Number of images with the known trigger.
-        reconstructed: Attack success rate of the smallest trigger that was reconstructed before the repair; None if
-            there is none.
-        scan: The search for triggers; None if it was left out.
-    """
-
-    accuracy: float
-    records: int
-    success: float | None = None
-    tried: int = 0
-    reconstructed: float | None = None
-    scan: RepairScan | None = None
-
-
-class RepairRecord(Record):
-    """The part of a model record that describes how a backdoor was removed from a trained model.
-
-    Attributes:
-        defenses: Names of the defenses that were applied, in their order.
-        settings: Their fields.
-        source: Digest of the weights before the repair.
-        images: Number of clean images that the repair used.
-        non_members: Number of non-members of the split among them; the repaired model was trained on these.
-        seed: Seed of the repair.
-        before: Measurements before the repair.
-        after: Measurements after it.
-        notes: Remarks for the reader.
-    """
-
-    defenses: tuple[str, ...]
-    settings: tuple[dict[str, Any], ...]
-    source: str
-    images: int
-    non_members: int = 0
-    seed: int
-    before: RepairOutcome
-    after: RepairOutcome
-    notes: tuple[str, ...] = ()
-
-    @property
-    def requested(self) -> dict[str, Any]:
-        """What determined the repaired weights, as JSON values."""
-        return self.model_dump(mode="json", include={"defenses", "settings", "source", "images", "seed"})
 
 
 class TargetRecord(ClassifierRecord):
@@ -462,38 +392,3 @@ def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
     if known is None or known == stated.known:
         return made
     return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside, canaries)
-
-
-def effective_splits(
-    protocol: str,
-    dataset: ImageDataset,
-    seed: int,
-    known: float | None,
-    recipe: Recipe,
-    aside: float = 0.0,
-    canaries: NDArray[np.int64] | None = None,
-) -> Splits:
-    """The splits of a protocol without members that a defense sets aside, early stopping holds out or canaries replace.
-
-    Args:
-        protocol: ``four-way`` or ``public``.
-        dataset: The dataset.
-        seed: Seed of the split.
-        known: Share of members that an adversary with partial data knows; None for the protocol's default.
-        recipe: The recipe, whose early stopping may hold records out.
-        aside: Share of the members that the defense sets aside, in [0, 1).
-        canaries: Members whose place canaries took, int64.
-
-    Raises:
-        SplitError: If the dataset cannot be split in this way.
-        ConfigurationError: If there is no such protocol, or no records can be held out.
-    """
-    made = splits.make(protocol, dataset, seed=seed, known=known)
-    if not recipe.patience and not aside and canaries is None:
-        return made
-    members = made.members[set_aside(len(made.members), aside, recipe.seed)[0]]
-    if recipe.patience:
-        members = members[held_out(len(members), recipe)[0]]
-    if canaries is not None:
-        members = np.setdiff1d(members, canaries, assume_unique=True)
-    return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))
