@@ -21,7 +21,11 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 SETTINGS = {
     "strip": {"images": 40, "calibration": 40, "overlays": 3, "mix": "add", "trigger": PATCH},
     "neo": {"images": 6, "held_out": 20, "regions": 12, "size": 0.25, "trigger": PATCH},
+    "scale-up": {"images": 40, "calibration": 40, "trigger": PATCH},
+    "teco": {"images": 40, "calibration": 40, "kinds": ("contrast", "shot-noise"), "trigger": PATCH},
     "activation-clustering": {"trigger": PATCH, "records": 600, "held_out": 300},
+    "spectral-signatures": {"trigger": PATCH, "records": 600, "held_out": 300},
+    "two-sample": {"trigger": PATCH, "records": 600, "held_out": 300},
 }
 FILTERS = ("strip", "neo")
 

@@ -42,6 +42,8 @@ class TwoSample(TrainingDataDetector):
         beyond = np.zeros(len(records.members), dtype=bool)
         p_values = np.full(len(classes), np.nan)
         for k, label in enumerate(classes.tolist()):
+            if context.progress:
+                context.progress(k, len(classes))
             mine = np.flatnonzero(records.labels == label)
             other = records.clean[data.dataset.labels[records.clean] == label]
             if len(mine) < FEWEST_RECORDS or len(other) < FEWEST_CLEAN:
@@ -52,6 +54,6 @@ class TwoSample(TrainingDataDetector):
             scores[mine], beyond[mine], p_values[k] = compare(
                 features[: len(mine)], features[len(mine) :], np.random.default_rng(seed)
             )
-            if context.progress:
-                context.progress(k + 1, len(classes))
+        if context.progress:
+            context.progress(len(classes), len(classes))
         return ClassifiedRecords(records.members, records.labels, scores, beyond, classes, p_values, records.poisoned)
