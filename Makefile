@@ -38,7 +38,6 @@ layers: $(VENV)/.installed  ## Who may import whom, and no circle of files.
 	$(BIN)/python tools/find_circles.py
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md, in under 40 minutes on two cores.
