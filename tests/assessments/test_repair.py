@@ -11,6 +11,7 @@ from securitynet.assessments.repair import repair_model
 from securitynet.assessments.repair_config import RepairConfig
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.blended import Blended
+from securitynet.backdoors.several_targets import SeveralTargets
 from securitynet.backdoors.warp import Warp
 from securitynet.cli.main import app
 from securitynet.cli.repair import describe_verdict
@@ -43,17 +44,20 @@ def config(models, name, **changes):
 STRONG = {
     "patch": Badnets(target=1, rate=0.2, margin=0),
     "blended": Blended(target=1, rate=0.2),
+    "several-targets": SeveralTargets(target=1, rate=0.3, margin=0),
     "warp": Warp(target=1, strength=1, rate=0.3),
 }
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("kind", STRONG)
-def test_the_default_repair_removes_strong_backdoors(kind, digits, tmp_path):
+def test_the_default_repair_removes_strong_backdoors(kind, seed, digits, tmp_path):
     weights, out = tmp_path / "backdoored.safetensors", tmp_path / "repaired.safetensors"
     settings = {**TRAINING, "epochs": 25}
-    train_target("simple-cnn", digits, out=weights, device="cpu", backdoor=STRONG[kind], seed=1, **settings)
+    train_target("simple-cnn", digits, out=weights, device="cpu", backdoor=STRONG[kind], seed=seed, **settings)
     options = ["--weights", weights, "--dataset", "digits", "--out", out, "--device", "cpu", "--json"]
+    options += ["--configure", "neural-cleanse.restarts=1"]
     outcome = CliRunner().invoke(app, ["repair", "arch:simple-cnn", *map(str, options)])
     assert outcome.exit_code == 0, outcome.output
     document = json.loads(outcome.stdout)

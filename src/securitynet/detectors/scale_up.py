@@ -113,10 +113,10 @@ class FittedScaleUp(FittedFilter):
             images: N×C×H×W uint8.
         """
         labels = self.client.outputs(images).argmax(dim=1)
-        kept = torch.zeros(len(images), dtype=torch.float64)
+        agreeing = torch.zeros(len(images), dtype=torch.float64)
         for factor in self.settings.factors:
-            kept += self.client.outputs(_amplify(images, factor)).argmax(dim=1) == labels
-        return labels.numpy(), (kept / len(self.settings.factors)).numpy()
+            agreeing += self.client.outputs(_amplify(images, factor)).argmax(dim=1) == labels
+        return labels.numpy(), (agreeing / len(self.settings.factors)).numpy()
 
     @override
     def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
