@@ -17,6 +17,7 @@ from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
+from securitynet.testing import check_detector
 
 SETTINGS = {
     "strip": {"images": 40, "calibration": 40, "overlays": 3, "mix": "add", "trigger": PATCH},
@@ -399,3 +400,9 @@ def test_keys_of_made_up_images_are_those_of_the_ledger(patched):
     assert context.queries().unique == fresh.query_counter.unique
     assert context.queries().total == fresh.query_counter.total
     assert len(set(image_keys(torch.zeros(3, 1, 8, 8)))) == 1
+
+
+@pytest.mark.parametrize("name", ["ibd-psc", "spectral-signatures", "two-sample"])
+def test_the_checks_of_plug_ins_are_passed(name):
+    settings = {"images": 20, "calibration": 20} if name == "ibd-psc" else {"records": 200, "held_out": 100}
+    check_detector(DETECTORS.get(name)(**settings))
