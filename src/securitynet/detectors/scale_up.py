@@ -93,7 +93,8 @@ class FittedScaleUp(FittedFilter):
         """
 
         def examine(images: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
-            return dict(zip(("labels", "consistency"), self.measure_consistency(images), strict=True))
+            labels, consistency = self.measure_consistency(images)
+            return {"labels": labels, "consistency": consistency}
 
         pieces = in_pieces(examine, tuning, "calibration", self.client, folder, progress, size=self.piece)
         self._labels, self._consistency = pieces["labels"], pieces["consistency"]
