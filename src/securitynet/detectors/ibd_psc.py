@@ -31,6 +31,8 @@ FEWEST_TUNING = 10
 MOST_STARTING = 256
 """Largest number of clean images by which the first amplified network is chosen."""
 
+_OTHERS = "Choose a filter of inputs that needs outputs only, such as strip or teco."
+
 
 class IbdPsc(InputFilter):
     """Stops an image if amplified versions of the network still give its class a high posterior.
@@ -94,7 +96,7 @@ class FittedIbdPsc(FittedFilter):
         tuning: Clean images by which the amplified versions are chosen, N×C×H×W uint8.
 
     Raises:
-        ModelError: If the network has no hidden layer that could be amplified, or cannot be copied.
+        ModelError: If the target is no single network, has no hidden layer that could be amplified, or cannot be copied.
     """
 
     piece = 256
@@ -102,12 +104,16 @@ class FittedIbdPsc(FittedFilter):
     def __init__(self, settings: IbdPsc, client: QueryClient, tuning: torch.Tensor) -> None:
         self.settings, self.client = settings, client
         self.columns = ("image",)
-        assert isinstance(client.target.backend, ModuleBackend)  # white-box access is to networks
-        self._layers = list_layers(client.target.backend.module)[::-1]
+        backend = client.target.backend
+        if not isinstance(backend, ModuleBackend):
+            raise ModelError(
+                f"IBD-PSC amplifies the layers of one network, which {backend.reference} is not.", hint=_OTHERS
+            )
+        self._backend = backend
+        self._layers = list_layers(backend.module)[::-1]
         if not self._layers:
             raise ModelError(
-                "IBD-PSC amplifies hidden layers; this network has none with a scale and a shift.",
-                hint="Choose a filter of inputs that needs outputs only, such as strip or teco.",
+                "IBD-PSC amplifies hidden layers; this network has none with a scale and a shift.", hint=_OTHERS
             )
         self.start, self._targets = self._choose_versions(tuning[:MOST_STARTING])
 
@@ -138,8 +144,9 @@ class FittedIbdPsc(FittedFilter):
         labels = self.client.outputs(images).argmax(dim=1, keepdim=True)
         total = torch.zeros(len(images), dtype=torch.float64)
         for version in self._targets:
-            posteriors = heads.to_posteriors(self.client.outputs_of(version, images), version.head)
-            total += posteriors.double().gather(1, labels)[:, 0]
+            logits = heads.to_logits(self.client.outputs_of(version, images), version.head)
+            # In double precision, because amplified logits are large, and posteriors of 1 could not be ranked.
+            total += logits.double().softmax(dim=1).gather(1, labels)[:, 0]
         return np.asarray((total / len(self._targets)).numpy())
 
     @override
@@ -170,10 +177,7 @@ class FittedIbdPsc(FittedFilter):
 
     def _amplify(self, number: int) -> Target:
         """Return the target with its last ``number`` layers amplified."""
-        target = self.client.target
-        backend = target.backend
-        assert isinstance(backend, ModuleBackend)
-        factor = self.settings.factor
+        target, backend, factor = self.client.target, self._backend, self.settings.factor
         changed = ModuleBackend(
             amplify(backend.module, self._layers[:number], factor),
             reference=backend.reference,
