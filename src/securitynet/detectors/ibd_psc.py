@@ -96,7 +96,7 @@ class FittedIbdPsc(FittedFilter):
         tuning: Clean images by which the amplified versions are chosen, N×C×H×W uint8.
 
     Raises:
-        ModelError: If the target is no single network, has no hidden layer that could be amplified, or cannot be copied.
+        ModelError: If the target is no single network, has no layer that could be amplified, or cannot be copied.
     """
 
     piece = 256
