@@ -25,6 +25,7 @@ class Commands(LazyGroup):
         "demo": "securitynet.cli.demo:demo",
         "assess": "securitynet.cli.assess:assess",
         "train": "securitynet.cli.train:train",
+        "repair": "securitynet.cli.repair:repair",
         "audit": "securitynet.cli.audit:audit",
         "exposure": "securitynet.cli.exposure:exposure",
         "ownership": "securitynet.cli.ownership:ownership",
