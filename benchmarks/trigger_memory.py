@@ -44,12 +44,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    shape, count = (3, arguments.side, arguments.side), 2 * arguments.images
+    shape, count = (3, arguments.side, arguments.side), max(arguments.classes, 2 * arguments.images)
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (count, *shape), dtype=np.uint8))
-    labels = random.integers(0, arguments.classes, count).astype(np.int64)
+    labels = np.arange(count, dtype=np.int64) % arguments.classes
     dataset = ImageDataset("random", pixels, labels, tuple(map(str, range(arguments.classes))), {})
-    none, rows = np.empty(0, np.int64), np.arange(count)
+    none, rows = np.empty(0, np.int64), np.arange(2 * arguments.images)
     network = import_torchvision("torchvision.models").resnet18(num_classes=arguments.classes).eval()
     backend = ModuleBackend(network, reference="random", checksum="random", example_shape=shape)
     target = Target(backend, access=Access.WHITE_BOX)
