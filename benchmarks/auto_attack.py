@@ -14,8 +14,9 @@ import argparse
 import importlib
 import json
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 import securitynet.datasets
+from public_networks import open_tutorial_networks
 from securitynet.attacks.evasion._norms import ROUNDING, sizes
 from securitynet.attacks.evasion.auto_attack import AutoAttack
 from securitynet.datasets import splits
@@ -43,38 +45,23 @@ EPSILONS = {
 }
 """Budgets at which some of the images withstand the attack: elsewhere all programs agree on 0 or on 1."""
 
-TUTORIAL = """
-import torch.nn as nn
-import torch.nn.functional as F
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
-    def forward(self, x):
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2).flatten(1)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
-def net(): return Net()
-"""
 
-
-def load_network(name: str, scratch: Path) -> tuple[Target, ImageDataset]:
+@contextmanager
+def open_network(name: str) -> Iterator[tuple[Target, ImageDataset]]:
     """A target under white-box access, and its dataset."""
     if name == "digits":
         digits = securitynet.datasets.load("digits")
         recipe = {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "weight_decay": 0}
-        return train_target("simple-cnn", digits, split="public", seed=0, device="cpu", **recipe), digits
+        yield train_target("simple-cnn", digits, split="public", seed=0, device="cpu", **recipe), digits
+        return
     cifar = securitynet.datasets.load(f"parquet:{SHARED / 'cifar10-jpeg'}")
     if name == "tutorial":
-        source = scratch / "net.py"
-        source.write_text(TUTORIAL)
-        weights = SHARED / "tutorial-nets" / "net-02.pth"
-        reference, normalize = f"python:{source}:net", "half"
+        with open_tutorial_networks(SHARED / "tutorial-nets", "net-02.pth") as networks:
+            yield networks["net-02"], cifar
     else:
         weights = SHARED / "cifar10-resnets" / "resnet20-12fca82f.th"
-        reference, normalize = "arch:cifar-resnet20", "imagenet"
-    return load_target(reference, weights=weights, normalize=normalize, input_size=32, access=Access.WHITE_BOX), cifar
+        reference = "arch:cifar-resnet20"
+        yield load_target(reference, weights=weights, normalize="imagenet", access=Access.WHITE_BOX), cifar
 
 
 def run_authors(
@@ -160,7 +147,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(row["network"], row["norm"], row["epsilon"], row["part"], row["images"]) for row in rows}
-    with tempfile.TemporaryDirectory() as scratch, options.out.open("a") as file:
+    with options.out.open("a") as file:
         for name in options.networks:
             keys = [
                 (name, norm, EPSILONS[name][norm], part, options.images)
@@ -169,26 +156,26 @@ def main() -> None:
             ]
             if set(keys) <= done:
                 continue
-            target, dataset = load_network(name, Path(scratch))
-            data = TrialData(dataset, splits.make("public", dataset, seed=0))
-            sample = AutoAttack(samples=options.images).sample(target, data, 0)
-            images, labels = dataset.batch(sample).float() / 255, torch.from_numpy(dataset.labels[sample])
-            for key in keys:
-                if key in done:
-                    continue
-                _, norm, epsilon, part, _ = key
-                start = time.process_time()
-                robust = compare_part(target, images, labels, norm, epsilon, part, part in options.again)
-                spent = time.process_time() - start
-                rows.append(
-                    {
-                        **dict(zip(("network", "norm", "epsilon", "part", "images"), key, strict=True)),
-                        **robust,
-                        "seconds": spent,
-                    }
-                )
-                file.write(json.dumps(rows[-1]) + "\n")
-                file.flush()
+            with open_network(name) as (target, dataset):
+                data = TrialData(dataset, splits.make("public", dataset, seed=0))
+                sample = AutoAttack(samples=options.images).sample(target, data, 0)
+                images, labels = dataset.batch(sample).float() / 255, torch.from_numpy(dataset.labels[sample])
+                for key in keys:
+                    if key in done:
+                        continue
+                    _, norm, epsilon, part, _ = key
+                    start = time.process_time()
+                    robust = compare_part(target, images, labels, norm, epsilon, part, part in options.again)
+                    spent = time.process_time() - start
+                    rows.append(
+                        {
+                            **dict(zip(("network", "norm", "epsilon", "part", "images"), key, strict=True)),
+                            **robust,
+                            "seconds": spent,
+                        }
+                    )
+                    file.write(json.dumps(rows[-1]) + "\n")
+                    file.flush()
     show(rows)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 from torch.nn import functional
 
 import securitynet
+from public_networks import open_tutorial_networks
 from securitynet.assessments.ownership import Fingerprint, make_fingerprint
 from securitynet.attacks import ATTACKS
 from securitynet.datasets.base import ImageDataset
@@ -36,20 +36,6 @@ from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
-NETWORK = """
-import torch.nn as nn
-import torch.nn.functional as F
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
-    def forward(self, x):
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2).flatten(1)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
-def net(): return Net()
-"""
 BUDGETS = (1000, 4000)
 PROVERS = 300
 RECORDS = 10_000
@@ -146,15 +132,18 @@ def main() -> None:
     dataset = securitynet.load_dataset(options.dataset)
     order = np.random.default_rng(0).permutation(len(dataset)).astype(np.int64)
     apart, rest = np.sort(order[:PROVERS]), np.sort(order[PROVERS:])
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "net.py"
-        source.write_text(NETWORK)
-        networks = {
-            path.stem: load_target(
-                f"python:{source}:net", weights=path, normalize="half", input_size=32, access=Access.WHITE_BOX
-            )
-            for path in sorted(options.networks.glob("net-*.pth"))
-        }
+    with open_tutorial_networks(options.networks) as networks:
+        compare_all(networks, dataset, apart, rest, options)
+
+
+def compare_all(
+    networks: dict[str, Target],
+    dataset: ImageDataset,
+    apart: np.ndarray,
+    rest: np.ndarray,
+    options: argparse.Namespace,
+) -> None:
+    """Compare each network with each other one, and some with their copies."""
     matches: dict[str, dict[str, tuple[int, int]]] = {}
     prints = {}
     for name, owned in networks.items():
