@@ -31,6 +31,7 @@ from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.reports.build import write_report
+from securitynet.reports.grades import add_grades
 from securitynet.reports.outcome import Outcome
 from securitynet.results.store import TrialStore
 
@@ -158,11 +159,12 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     """
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
+    table = policy.read_grade_bounds(config.policy) if config.policy else None
     folder = config.out or _default_folder(config, target)
     finished = assessment.run(config, target, TrialStore(folder), progress)
     finished.seconds["wall"] = time.perf_counter() - started
     judged = policy.judge(bounds, finished.all_measurements()) if bounds is not None else None
-    document = to_document(finished, judged)
+    document = add_grades(to_document(finished, judged), table)
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
@@ -173,6 +175,7 @@ def _check_early(config: AssessConfig) -> None:
     """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
     if config.policy:
         policy.read_policy(config.policy)
+        policy.read_grade_bounds(config.policy)
     list_requested(config)
     check_members(config)
     check_remedies(config)

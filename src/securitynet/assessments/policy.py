@@ -13,6 +13,10 @@ from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
 from securitynet.results.document import PolicyOutcome, Violation
+from securitynet.results.grades import DEFAULT_BOUNDS, GradeBounds
+
+GRADES_TABLE = "grades"
+"""The table of a policy file that says where grades begin, instead of bounds on measurements."""
 
 
 class Bound(Record):
@@ -59,6 +63,7 @@ def read_policy(path: Path) -> Policy:
         content = read_toml(path)
     except ConfigurationError as error:
         raise PolicyError(error.message, hint=error.hint) from error
+    graded = content.pop(GRADES_TABLE, None)
     bounds: dict[str, Bound] = {}
     hint = 'Write "name.of.measurement" = { max = 0.02 }, with min, max or both.'
     for name, value in _leaves(content):
@@ -74,11 +79,45 @@ def read_policy(path: Path) -> Policy:
                 for problem in error.errors()
             )
             raise PolicyError(f"{path}: the bound on {name!r} is not understood: {reason}.", hint=hint) from error
-    if not bounds:
+    if not bounds and not graded:
         raise PolicyError(
             f"{path} holds no bounds.", hint='Write lines such as "target.test_accuracy" = { min = 0.9 }.'
         )
     return bounds
+
+
+def read_grade_bounds(path: Path) -> dict[str, GradeBounds]:
+    """Read where grades begin from the table ``grades`` of a policy file; empty if it has none.
+
+    Raises:
+        PolicyError: If the file cannot be read, a number is not one that grades follow from, or its bounds are invalid.
+    """
+    try:
+        content = read_toml(path).get(GRADES_TABLE, {})
+    except ConfigurationError as error:
+        raise PolicyError(error.message, hint=error.hint) from error
+    hint = 'Write "membership.auc" = { moderate = 0.6, high = 0.75 } below [grades].'
+    if not isinstance(content, Mapping):
+        raise PolicyError(f"{path}: grades is not a table.", hint=hint)
+    table: dict[str, GradeBounds] = {}
+    for family, own in content.items():
+        nested = isinstance(own, Mapping) and not set(own) & {"moderate", "high"}
+        for name, value in (
+            {f"{family}.{scale}": bounds for scale, bounds in own.items()}.items() if nested else [(family, own)]
+        ):
+            if name not in DEFAULT_BOUNDS:
+                raise PolicyError(
+                    f"{path}: no grade follows from {name!r}.", hint=f"Known: {', '.join(DEFAULT_BOUNDS)}."
+                )
+            try:
+                table[name] = GradeBounds.model_validate(
+                    {key: float(number) if type(number) is int else number for key, number in value.items()}
+                )
+            except (ValidationError, AttributeError) as error:
+                raise PolicyError(
+                    f"{path}: the grades of {name!r} are not understood: {value!r}.", hint=hint
+                ) from error
+    return table
 
 
 def judge(policy: Policy, measurements: Iterable[Measurement]) -> PolicyOutcome:

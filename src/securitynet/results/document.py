@@ -14,6 +14,7 @@ from pydantic import Field
 
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 from securitynet.results.audit import PrivacyAudit
+from securitynet.results.grades import FamilyGrade
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -311,6 +312,7 @@ class ResultDocument(Record):
         environment: Package versions and device.
         settings: The configuration.
         exposed: The most exposed members, for each membership attack.
+        grades: How much of a weakness was shown, by family; empty in results of earlier versions.
         policy: Whether the policy is met; None without a policy.
         remedies: Effects of defenses; None unless they were requested.
         audit: Lower bounds on epsilon; None unless the target was trained with canaries.
@@ -329,6 +331,9 @@ class ResultDocument(Record):
     settings: dict[str, Any] = Field(description="The configuration, as in a TOML file for --config.")
     exposed: tuple[ExposedMembers, ...] = Field(
         default=(), description="The most exposed members, for each membership attack; exposed.csv has all records."
+    )
+    grades: tuple[FamilyGrade, ...] = Field(
+        default=(), description="One for each family of attacks and detectors: how much of a weakness was shown."
     )
     policy: PolicyOutcome | None = None
     remedies: DefenseEffects | None = Field(default=None, description="Effects of defenses; only with --try-defenses.")
