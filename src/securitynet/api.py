@@ -14,6 +14,7 @@ from torch import nn
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
 from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
+from securitynet.assessments.comparison import StoredResult, compare_results, read_result
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.given import GivenData, name_architecture, prepare_given
 from securitynet.assessments.options import check_options
@@ -25,7 +26,7 @@ from securitynet.assessments.what_helps import check_remedies
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.loading import load
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.files import check_writable, data_folder, stable_hash, write_json
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
@@ -160,11 +161,18 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
     table = policy.read_grade_bounds(config.policy) if config.policy else None
+    earlier = read_result(config.against) if config.against else None  # before the run overwrites it
     folder = config.out or _default_folder(config, target)
     finished = assessment.run(config, target, TrialStore(folder), progress)
     finished.seconds["wall"] = time.perf_counter() - started
-    judged = policy.judge(bounds, finished.all_measurements()) if bounds is not None else None
-    document = add_grades(to_document(finished, judged), table)
+    document = add_grades(to_document(finished), table)
+    if earlier is not None:
+        names = {int(record): target.dataset.get_record_name(int(record)) for record in finished.signals.indices}
+        comparison = compare_results(earlier, StoredResult(document, TrialStore(folder), names))
+        document = document.model_copy(update={"comparison": comparison})
+    if bounds is not None:
+        judged = policy.judge(bounds, document.measurements, document.comparison)
+        document = document.model_copy(update={"policy": judged})
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())
@@ -174,8 +182,15 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
 def _check_early(config: AssessConfig) -> None:
     """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
     if config.policy:
-        policy.read_policy(config.policy)
+        bounds = policy.read_policy(config.policy)
+        if config.against is None and any(bound.on_change for bound in bounds.values()):
+            raise PolicyError(
+                f"{config.policy} bounds a rise or a fall, and there is nothing to compare with.",
+                hint="Add --against and the folder of an earlier result.",
+            )
         policy.read_grade_bounds(config.policy)
+    if config.against:
+        read_result(config.against)
     list_requested(config)
     check_members(config)
     check_remedies(config)

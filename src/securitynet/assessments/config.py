@@ -171,6 +171,10 @@ class AssessConfig(DataOptions):
     policy: Path | None = Field(
         default=None, description="TOML file with bounds on measurements; exit code 3 if one is not met."
     )
+    against: Path | None = Field(
+        default=None,
+        description="Result of an earlier version of the model, a folder or its result.json, to compare with.",
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of the target.")
     batch_size: int | None = Field(default=None, ge=1, description="Images per forward pass or request.")
     max_queries: int | None = Field(

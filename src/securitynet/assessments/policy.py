@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
+from securitynet.results.comparison import ResultComparison
 from securitynet.results.document import PolicyOutcome, Violation
 from securitynet.results.grades import DEFAULT_BOUNDS, GradeBounds
 
@@ -25,25 +27,36 @@ class Bound(Record):
     Attributes:
         min: Smallest value allowed.
         max: Largest value allowed.
+        rise: Largest rise allowed, against an earlier result.
+        fall: Largest fall allowed, likewise.
         on: What is compared: the ``value``, or the whole ``interval``, so that the bound must be met with confidence.
     """
 
     # Finite, because every comparison with NaN is false, so that such a bound would always be met.
     min: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     max: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    rise: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    fall: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     on: Literal["value", "interval"] = Field(default="value")
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Bound:
-        if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
+        if self.min is None and self.max is None and not self.on_change:
+            raise ValueError("give min, max, rise or fall")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min is above max")
         return self
 
+    @property
+    def on_change(self) -> bool:
+        """Whether it bounds the change against an earlier result."""
+        return self.rise is not None or self.fall is not None
+
     def __str__(self) -> str:
         words = [f"at least {self.min:g}"] if self.min is not None else []
         words += [f"at most {self.max:g}"] if self.max is not None else []
+        words += [f"a rise of at most {self.rise:g}"] if self.rise is not None else []
+        words += [f"a fall of at most {self.fall:g}"] if self.fall is not None else []
         return " and ".join(words) + (" over the whole interval" if self.on == "interval" else "")
 
 
@@ -65,7 +78,7 @@ def read_policy(path: Path) -> Policy:
         raise PolicyError(error.message, hint=error.hint) from error
     graded = content.pop(GRADES_TABLE, None)
     bounds: dict[str, Bound] = {}
-    hint = 'Write "name.of.measurement" = { max = 0.02 }, with min, max or both.'
+    hint = 'Write "name.of.measurement" = { max = 0.02 }, with min, max, rise or fall.'
     for name, value in _leaves(content):
         if not isinstance(value, Mapping):
             raise PolicyError(
@@ -120,36 +133,74 @@ def read_grade_bounds(path: Path) -> dict[str, GradeBounds]:
     return table
 
 
-def judge(policy: Policy, measurements: Iterable[Measurement]) -> PolicyOutcome:
-    """Compare measurements with bounds; a bound on a measurement without a value is not met."""
+def judge(
+    policy: Policy, measurements: Iterable[Measurement], comparison: ResultComparison | None = None
+) -> PolicyOutcome:
+    """Compare measurements, and their changes, with bounds; a bound on what has no value is not met.
+
+    Args:
+        policy: The bounds. A ``*`` in a name stands for any part of it, so that one bound holds for many measurements.
+        measurements: What was measured.
+        comparison: The result against an earlier one, for bounds on a rise or a fall.
+    """
     by_name = {measurement.name: measurement for measurement in measurements}
-    violations = []
+    changes = {d.name: d.difference for d in comparison.differences} if comparison is not None else {}
+    violations: list[Violation] = []
     for name, bound in policy.items():
-        measurement = by_name.get(name)
-        if measurement is None:
-            close = difflib.get_close_matches(name, by_name, n=1, cutoff=0.8)
-            why = f"not measured; did you mean {close[0]}?" if close else "not measured"
-            violations.append(Violation(name=name, bound=str(bound), value=None, why=why))
-        elif measurement.value is None or measurement.low is None or measurement.high is None:
-            why = measurement.note or "has no value"
-            violations.append(Violation(name=name, bound=str(bound), value=None, why=why))
-        else:
-            low = measurement.low if bound.on == "interval" else measurement.value
-            high = measurement.high if bound.on == "interval" else measurement.value
-            if bound.min is not None and low < bound.min:
-                why = f"{low:.4g} is below {bound.min:g}"
-                violations.append(Violation(name=name, bound=str(bound), value=measurement.value, why=why))
-            if bound.max is not None and high > bound.max:
-                why = f"{high:.4g} is above {bound.max:g}"
-                violations.append(Violation(name=name, bound=str(bound), value=measurement.value, why=why))
+        matching = [known for known in by_name if fnmatch.fnmatchcase(known, name)] if "*" in name else [name]
+        if not matching:
+            violations.append(Violation(name=name, bound=str(bound), value=None, why="no measurement has such a name"))
+        for one in matching:
+            if bound.min is not None or bound.max is not None:
+                if one in by_name and by_name[one].value is None and "*" in name:
+                    continue  # a pattern bounds what has a value; a name that is written out must have one
+                violations += _judge_value(one, bound, by_name)
+            if bound.on_change and (one in changes or "*" not in name):
+                violations += _judge_change(one, bound, changes)
+        if bound.on_change and "*" in name and matching and not changes.keys() & set(matching):
+            violations.append(Violation(name=name, bound=str(bound), value=None, why="nothing to compare it with"))
     return PolicyOutcome(met=not violations, bounds=len(policy), violations=tuple(violations))
+
+
+def _judge_value(name: str, bound: Bound, by_name: Mapping[str, Measurement]) -> Iterator[Violation]:
+    measurement = by_name.get(name)
+    if measurement is None:
+        close = difflib.get_close_matches(name, by_name, n=1, cutoff=0.8)
+        why = f"not measured; did you mean {close[0]}?" if close else "not measured"
+        yield Violation(name=name, bound=str(bound), value=None, why=why)
+    elif measurement.value is None or measurement.low is None or measurement.high is None:
+        yield Violation(name=name, bound=str(bound), value=None, why=measurement.note or "has no value")
+    else:
+        low = measurement.low if bound.on == "interval" else measurement.value
+        high = measurement.high if bound.on == "interval" else measurement.value
+        if bound.min is not None and low < bound.min:
+            why = f"{low:.4g} is below {bound.min:g}"
+            yield Violation(name=name, bound=str(bound), value=measurement.value, why=why)
+        if bound.max is not None and high > bound.max:
+            why = f"{high:.4g} is above {bound.max:g}"
+            yield Violation(name=name, bound=str(bound), value=measurement.value, why=why)
+
+
+def _judge_change(name: str, bound: Bound, changes: Mapping[str, Measurement]) -> Iterator[Violation]:
+    change = changes.get(name)
+    if change is None or change.value is None or change.low is None or change.high is None:
+        yield Violation(name=name, bound=str(bound), value=None, why="nothing to compare it with")
+        return
+    least = change.low if bound.on == "interval" else change.value
+    most = change.high if bound.on == "interval" else change.value
+    if bound.rise is not None and most > bound.rise:
+        why = f"it {'may have' if bound.on == 'interval' else 'has'} risen by {most:.4g}"
+        yield Violation(name=name, bound=str(bound), value=change.value, why=why)
+    if bound.fall is not None and -least > bound.fall:
+        why = f"it {'may have' if bound.on == 'interval' else 'has'} fallen by {-least:.4g}"
+        yield Violation(name=name, bound=str(bound), value=change.value, why=why)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, bound) for each table that contains a bound, and for everything that is not a table."""
     for key, value in table.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value and not set(value) & {"min", "max", "on"}:
+        if isinstance(value, Mapping) and value and not set(value) & {"min", "max", "rise", "fall", "on"}:
             yield from _leaves(value, f"{name}.")
         else:
             yield name, value

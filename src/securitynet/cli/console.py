@@ -24,11 +24,27 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def set_up_logging(verbose: bool = False) -> None:
+_verbosity = 0
+
+
+def set_verbosity(level: int) -> None:
+    """Say how much is printed: -1 errors and results, 0 also what happens, 1 also details."""
+    global _verbosity
+    _verbosity = level
+    names = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
+    logging.getLogger("securitynet").setLevel(names[level])
+
+
+def is_verbose() -> bool:
+    """Whether details were asked for, with ``-v``."""
+    return _verbosity > 0
+
+
+def set_up_logging() -> None:
     """Send this package's log to stderr."""
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("securitynet").setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_verbosity(0)
 
 
 def escape(text: str) -> str:

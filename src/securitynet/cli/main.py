@@ -23,6 +23,7 @@ class Commands(LazyGroup):
     locations: ClassVar[dict[str, str]] = {
         "demo": "securitynet.cli.demo:demo",
         "assess": "securitynet.cli.assess:assess",
+        "compare": "securitynet.cli.compare:compare",
         "train": "securitynet.cli.train:train",
         "audit": "securitynet.cli.audit:audit",
         "ownership": "securitynet.cli.ownership:ownership",

@@ -154,4 +154,4 @@ def _explain_absence(document: ResultDocument, family: str) -> str:
         failed = sum(trial.status == "failed" for trial in own)
         how = "failed" if failed == len(own) else "could not run" if not failed else "failed or could not run"
         return f"All that was requested {how}; see below."
-    return "Nothing is known about this: it was not tried."
+    return "Not tried; nothing is known."

@@ -23,6 +23,7 @@ from securitynet.reports.first_screen import FirstScreen, make_first_screen
 from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
+from securitynet.reports.versions import Changes, describe_changes
 from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -125,6 +126,7 @@ class Section:
         lacks_weights: Whether the command lacks the weights of a model that was passed in from Python.
         defense: Sentences on the defense that the model was trained with.
         what_helps: The defenses that were tried; None if none were.
+        changes: The result against an earlier one; None unless there is one.
     """
 
     anchor: str
@@ -155,6 +157,7 @@ class Section:
     lacks_weights: bool
     defense: list[str]
     what_helps: WhatHelps | None
+    changes: Changes | None
 
 
 def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
@@ -208,6 +211,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         lacks_weights=settings.lacks_weights(document),
         defense=training_sentences(document),
         what_helps=describe_tried_defenses(document),
+        changes=describe_changes(document.comparison) if document.comparison else None,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 from securitynet.results.audit import PrivacyAudit
+from securitynet.results.comparison import ResultComparison
 from securitynet.results.grades import FamilyGrade
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
@@ -313,6 +314,7 @@ class ResultDocument(Record):
         settings: The configuration.
         exposed: The most exposed members, for each membership attack.
         grades: How much of a weakness was shown, by family; empty in results of earlier versions.
+        comparison: The result against an earlier one; None unless there is one.
         policy: Whether the policy is met; None without a policy.
         remedies: Effects of defenses; None unless they were requested.
         audit: Lower bounds on epsilon; None unless the target was trained with canaries.
@@ -334,6 +336,9 @@ class ResultDocument(Record):
     )
     grades: tuple[FamilyGrade, ...] = Field(
         default=(), description="One for each family of attacks and detectors: how much of a weakness was shown."
+    )
+    comparison: ResultComparison | None = Field(
+        default=None, description="This result against that of an earlier version; only with --against."
     )
     policy: PolicyOutcome | None = None
     remedies: DefenseEffects | None = Field(default=None, description="Effects of defenses; only with --try-defenses.")
