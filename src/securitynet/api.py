@@ -168,7 +168,7 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     document = add_grades(to_document(finished), table)
     if earlier is not None:
         names = {int(record): target.dataset.get_record_name(int(record)) for record in finished.signals.indices}
-        comparison = compare_results(earlier, StoredResult(document, TrialStore(folder), names))
+        comparison = compare_results(earlier, StoredResult(document, TrialStore(folder), names, folder))
         document = document.model_copy(update={"comparison": comparison})
     if bounds is not None:
         judged = policy.judge(bounds, document.measurements, document.comparison)

@@ -40,11 +40,13 @@ class StoredResult:
         document: Content of ``result.json``.
         store: The trial files beside it.
         names: Record -> its file, from ``exposed.csv``.
+        folder: The folder in which it lies.
     """
 
     document: ResultDocument
     store: TrialStore
     names: Mapping[int, str]
+    folder: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ def read_result(path: Path) -> StoredResult:
         raise ConfigurationError(
             f"{file} is not a result of an assessment.", hint="Name the folder of an assessment, or its result.json."
         ) from error
-    return StoredResult(document, TrialStore(file.parent), read_names(file.parent / "exposed.csv"))
+    return StoredResult(document, TrialStore(file.parent), read_names(file.parent / "exposed.csv"), file.parent)
 
 
 def read_names(path: Path) -> dict[int, str]:

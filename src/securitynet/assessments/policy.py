@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
 from securitynet.results.comparison import ResultComparison
-from securitynet.results.document import PolicyOutcome, Violation
+from securitynet.results.document import Comparator, PolicyCheck, PolicyOutcome, Violation
 from securitynet.results.grades import DEFAULT_BOUNDS, GradeBounds
 
 GRADES_TABLE = "grades"
@@ -146,6 +146,7 @@ def judge(
     by_name = {measurement.name: measurement for measurement in measurements}
     changes = {d.name: d.difference for d in comparison.differences} if comparison is not None else {}
     violations: list[Violation] = []
+    checks: list[PolicyCheck] = []
     for name, bound in policy.items():
         matching = [known for known in by_name if fnmatch.fnmatchcase(known, name)] if "*" in name else [name]
         if not matching:
@@ -154,12 +155,38 @@ def judge(
             if bound.min is not None or bound.max is not None:
                 if one in by_name and by_name[one].value is None and "*" in name:
                     continue  # a pattern bounds what has a value; a name that is written out must have one
-                violations += _judge_value(one, bound, by_name)
+                broken = list(_judge_value(one, bound, by_name))
+                checks += _list_checks(one, {">=": bound.min, "<=": bound.max}, bound, by_name.get(one), broken)
+                violations += broken
             if bound.on_change and (one in changes or "*" not in name):
-                violations += _judge_change(one, bound, changes)
+                broken = list(_judge_change(one, bound, changes))
+                limits = {"rise <=": bound.rise, "fall <=": bound.fall}
+                checks += _list_checks(one, limits, bound, changes.get(one), broken)
+                violations += broken
         if bound.on_change and "*" in name and matching and not changes.keys() & set(matching):
             violations.append(Violation(name=name, bound=str(bound), value=None, why="nothing to compare it with"))
-    return PolicyOutcome(met=not violations, bounds=len(policy), violations=tuple(violations))
+    return PolicyOutcome(met=not violations, bounds=len(policy), violations=tuple(violations), checks=tuple(checks))
+
+
+def _list_checks(
+    name: str,
+    limits: Mapping[Comparator, float | None],
+    bound: Bound,
+    measurement: Measurement | None,
+    broken: Sequence[Violation],
+) -> Iterator[PolicyCheck]:
+    """The comparisons that one bound states, with their outcome."""
+    for comparator, threshold in limits.items():
+        if threshold is not None:
+            yield PolicyCheck(
+                metric=name,
+                comparator=comparator,
+                threshold=threshold,
+                on=bound.on,
+                value=measurement.value if measurement is not None else None,
+                passed=not any(violation.comparator in (comparator, None) for violation in broken),
+                sample_size=measurement.n if measurement is not None else 0,
+            )
 
 
 def _judge_value(name: str, bound: Bound, by_name: Mapping[str, Measurement]) -> Iterator[Violation]:
@@ -175,10 +202,10 @@ def _judge_value(name: str, bound: Bound, by_name: Mapping[str, Measurement]) ->
         high = measurement.high if bound.on == "interval" else measurement.value
         if bound.min is not None and low < bound.min:
             why = f"{low:.4g} is below {bound.min:g}"
-            yield Violation(name=name, bound=str(bound), value=measurement.value, why=why)
+            yield Violation(name=name, bound=str(bound), value=measurement.value, why=why, comparator=">=")
         if bound.max is not None and high > bound.max:
             why = f"{high:.4g} is above {bound.max:g}"
-            yield Violation(name=name, bound=str(bound), value=measurement.value, why=why)
+            yield Violation(name=name, bound=str(bound), value=measurement.value, why=why, comparator="<=")
 
 
 def _judge_change(name: str, bound: Bound, changes: Mapping[str, Measurement]) -> Iterator[Violation]:
@@ -190,10 +217,10 @@ def _judge_change(name: str, bound: Bound, changes: Mapping[str, Measurement]) -
     most = change.high if bound.on == "interval" else change.value
     if bound.rise is not None and most > bound.rise:
         why = f"it {'may have' if bound.on == 'interval' else 'has'} risen by {most:.4g}"
-        yield Violation(name=name, bound=str(bound), value=change.value, why=why)
+        yield Violation(name=name, bound=str(bound), value=change.value, why=why, comparator="rise <=")
     if bound.fall is not None and -least > bound.fall:
         why = f"it {'may have' if bound.on == 'interval' else 'has'} fallen by {-least:.4g}"
-        yield Violation(name=name, bound=str(bound), value=change.value, why=why)
+        yield Violation(name=name, bound=str(bound), value=change.value, why=why, comparator="fall <=")
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
