@@ -31,6 +31,7 @@ from securitynet.files import check_writable, data_folder, stable_hash, write_js
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
+from securitynet.plugins import load_plugin
 from securitynet.reports.build import write_report
 from securitynet.reports.grades import add_grades
 from securitynet.reports.outcome import Outcome
@@ -181,6 +182,8 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
 
 def _check_early(config: AssessConfig) -> None:
     """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
+    for plugin in config.plugin:
+        load_plugin(plugin)
     if config.policy:
         bounds = policy.read_policy(config.policy)
         if config.against is None and any(bound.on_change for bound in bounds.values()):

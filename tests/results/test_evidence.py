@@ -175,9 +175,7 @@ def test_what_counts_as_reproduced(document):
     stated = next(m for m in document.measurements if m.name == f"{ATTACK}.auc")
     near = stated.model_copy(update={"value": 0.61})
     far = stated.model_copy(update={"value": 0.8, "low": 0.75, "high": 0.85})
-    wide = stated.model_copy(
-        update={"value": 0.7, "low": 0.5, "high": 0.9}
-    )  # holds 0.6, but not the other way
+    wide = stated.model_copy(update={"value": 0.7, "low": 0.5, "high": 0.9})  # holds 0.6, but not the other way
     outcomes = [verification.compare_measurements(stated, now) for now in (stated, near, far, wide, None)]
     assert outcomes == ["identical", "within the intervals", "different", "different", "not measured"]
     assert verification.draw_trials(document, 0.2, 0) == [ATTACK]

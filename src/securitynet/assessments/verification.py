@@ -134,6 +134,7 @@ def make_configuration(
         "against": None,
         "rerun": True,
         "trust": bool(changes.get("trust")),
+        "plugin": changes.get("plugin") or (),
         "out": folder,
         "cache": folder / "cache",
     }

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.config import OPTION_GROUPS, AssessConfig
 from securitynet.cli import console
 from securitynet.cli.options import configured
+from securitynet.cli.policy import POLICY_NOT_MET, show_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from securitynet.records import Measurement
-    from securitynet.results.document import PolicyOutcome, ResultDocument, TrialSummary
+    from securitynet.results.document import ResultDocument, TrialSummary
 
-POLICY_NOT_MET = 3
 SOME_TRIALS_FAILED = 4
+INTERRUPTED = 130
 
 
-@configured(AssessConfig, positional=("model",))
+@configured(AssessConfig, positional=("model",), groups=OPTION_GROUPS)
 def assess(
     config: AssessConfig,
     json: Annotated[bool, typer.Option("--json", help="Print result.json to stdout.")] = False,
@@ -38,8 +39,12 @@ def assess(
     from securitynet.memory import keep_freed_memory
 
     keep_freed_memory()
-    with console.progress_bar() as progress:
-        outcome = run(config, progress=progress)
+    try:
+        with console.progress_bar() as progress:
+            outcome = run(config, progress=progress)
+    except KeyboardInterrupt:
+        console.stderr.print(describe_interruption(config.out), soft_wrap=True, markup=False)
+        raise typer.Exit(INTERRUPTED) from None
     document = outcome.document
     if json:
         console.print_json(document.to_json())
@@ -47,6 +52,14 @@ def assess(
         show(document, config.out)
         console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True, markup=False)
     raise typer.Exit(compute_exit_code(document))
+
+
+def describe_interruption(out: Path | None) -> str:
+    """What is kept of an assessment that was interrupted."""
+    finished = len(list(out.glob("trials/*/*.json"))) if out is not None else 0
+    trials = f"{finished} finished {'trial is' if finished == 1 else 'trials are'} kept in {out}" if finished else ""
+    kept = trials or "finished trials are kept"
+    return f"interrupted; {kept}, and outputs of the model in the cache; the same command continues from there"
 
 
 def compute_exit_code(document: ResultDocument) -> int:
@@ -198,21 +211,3 @@ def show_tried_defenses(document: ResultDocument) -> None:
     console.stdout.print(table)
     for sentence in (*section.sentences, *section.notes):
         console.stdout.print(sentence, markup=False)
-
-
-def show_outcome(outcome: PolicyOutcome) -> None:
-    """Print whether a policy is met, and a table of the bounds that are not."""
-    from rich.table import Table
-
-    if outcome.met:
-        console.stdout.print(f"\n[green]The policy is met[/] ({outcome.bounds} bounds).")
-        return
-    console.stdout.print(
-        f"\n[bold red]The policy is not met:[/] {len(outcome.violations)} of {outcome.bounds} bounds do not hold."
-    )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("measurement", "must be", "because"):
-        table.add_column(heading)
-    for violation in outcome.violations:
-        table.add_row(*map(console.escape, (violation.name, violation.bound, violation.why)))
-    console.stdout.print(table)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from securitynet.cli import console
+from securitynet.cli.policy import POLICY_NOT_MET, show_outcome
 
 if TYPE_CHECKING:
     from securitynet.results.comparison import ResultComparison
 
-POLICY_NOT_MET = 3
 MOST_ROWS = 20
 
 
@@ -49,8 +49,6 @@ def compare(
     else:
         show_comparison(comparison)
         if outcome is not None:
-            from securitynet.cli.assess import show_outcome
-
             show_outcome(outcome)
     raise typer.Exit(POLICY_NOT_MET if outcome is not None and not outcome.met else 0)
 

@@ -43,8 +43,16 @@ def is_verbose() -> bool:
 def set_up_logging() -> None:
     """Send this package's log to stderr."""
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
+    handler.addFilter(remove_level)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     set_verbosity(0)
+
+
+def remove_level(record: logging.LogRecord) -> bool:
+    """Take a warning's own WARNING from a message that the handler begins with its level."""
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args = record.getMessage().removeprefix("WARNING: "), None
+    return True
 
 
 def escape(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -48,6 +49,14 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(value)
         command.name = cmd_name
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first argument; for a name that is none, those that it may have been meant for."""
+        if args and args[0] not in self.locations and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], self.locations, n=2, cutoff=0.6)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print help without importing the commands."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -26,7 +26,10 @@ _PLAIN = (str, int, float, bool, Path)
 
 
 def configured(
-    model: type[Config], *, positional: Collection[str] = ()
+    model: type[Config],
+    *,
+    positional: Collection[str] = (),
+    groups: Mapping[str, Collection[str]] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn ``f(config, **extra)`` into a function whose signature has one option per field of ``model``.
 
@@ -35,11 +38,15 @@ def configured(
     Args:
         model: The configuration.
         positional: Fields that are arguments rather than options.
+        groups: Title -> fields that stand together in the help text.
     """
+    panels = {name: title for title, names in (groups or {}).items() for name in names}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        parameters = [_parameter(name, info, name in positional) for name, info in model.model_fields.items()]
+        fields = model.model_fields
+        in_order = sorted(fields, key=lambda name: list(panels).index(name) if name in panels else len(panels))
+        parameters = [_parameter(name, fields[name], name in positional, panels.get(name)) for name in in_order]
         parameters += [_hidden(alias, info) for info in model.model_fields.values() for alias in _older_names(info)]
         config_file = inspect.Parameter(
             "config",
@@ -93,7 +100,7 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         raise ConfigurationError("; ".join(problems) + ".", hint="See --help for what is allowed.") from error
 
 
-def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Parameter:
+def _parameter(name: str, info: FieldInfo, positional: bool, panel: str | None = None) -> inspect.Parameter:
     kind = _command_line_type(info.annotation)
     help_text = info.description or ""
     if positional:
@@ -103,9 +110,13 @@ def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Paramete
     else:
         default = _shown_default(info)
         if kind is bool:
-            option = typer.Option(f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=help_text)
+            option = typer.Option(
+                f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=help_text, rich_help_panel=panel
+            )
         else:
-            option = typer.Option(f"--{name.replace('_', '-')}", help=help_text + default, show_default=False)
+            option = typer.Option(
+                f"--{name.replace('_', '-')}", help=help_text + default, show_default=False, rich_help_panel=panel
+            )
         annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @configured(TrainConfig, positional=("architecture",))
 def train(
     config: TrainConfig,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file with defenses, datasets or architectures of your own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the model record as JSON to stdout.")] = False,
 ) -> None:
     """Train a target on the members of a split; the default recipe is ML-Doctor's.
@@ -34,8 +37,11 @@ def train(
     from securitynet.assessments.prepare_training import prepared_training
     from securitynet.memory import keep_freed_memory
     from securitynet.models.store.train_target import train_model
+    from securitynet.plugins import load_plugin
 
     keep_freed_memory()
+    for file in plugin or ():
+        load_plugin(file)
     requested = config
     config, defense, backdoor = prepared_training(config)
     if advised := [
