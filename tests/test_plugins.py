@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+
 import pytest
 
 from securitynet.attacks import ATTACKS
@@ -46,17 +47,27 @@ def write(tmp_path, text, name="own.py"):
     return tmp_path / name
 
 
-def test_an_attack_and_a_dataset_are_registered_and_run(forget, tmp_path, overfitted):
+def test_an_attack_and_a_dataset_are_registered(forget, tmp_path):
     assert sorted(load_plugin(write(tmp_path, GOOD))) == ["attack membership.own-confidence", "dataset two-squares"]
     assert ATTACKS.entries["membership.own-confidence"].summary == "My own score: the posterior of the label."
-    target, splits, dataset = overfitted
-    from securitynet.attacks import Confidence
+    assert ATTACKS.get("own-confidence").__name__ == "OwnConfidence"
+    assert load_plugin(tmp_path / "own.py")  # twice is once
 
-    own = ATTACKS.get("own-confidence")()
-    data = dataset.subset(splits.members[:60]), dataset.subset(splits.non_members[:60])
-    scores = [attack(target, *data).scores for attack in (own, Confidence())] if hasattr(dataset, "subset") else []
-    assert not scores or np.array_equal(np.argsort(scores[0]), np.argsort(scores[1]))
-    load_plugin(tmp_path / "own.py")  # twice is once
+
+@pytest.mark.slow
+def test_its_attack_runs_as_ours_do(forget, tmp_path, run_cli):
+    """`assess --plugin` gives the numbers of the attack that it repeats."""
+    weights = tmp_path / "model.safetensors"
+    trained = run_cli("train", "simple-cnn", "--dataset", "digits", "--limit", 64, "--epochs", 2, "--out", weights)
+    assert trained.returncode == 0, trained.stderr
+    finished = run_cli(
+        "assess", "arch:simple-cnn", "--weights", weights, "--dataset", "digits", "--limit", "64", "--json",
+        "--plugin", write(tmp_path, GOOD), "--attacks", "own-confidence,loss", "--detectors", "none",
+        "--out", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    values = {m["name"]: m["value"] for m in json.loads(finished.stdout)["measurements"]}
+    assert values["membership.own-confidence.auc"] == pytest.approx(values["membership.loss.auc"], abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +80,8 @@ def test_an_attack_and_a_dataset_are_registered_and_run(forget, tmp_path, overfi
         ("def load_thing(a, b):\n    pass", "load_thing must take one argument"),
         ("def net(num_classes, width):\n    pass", "must take (num_classes, channels, image_size)"),
         (
-            "from securitynet.detectors.base import Detector\nclass Mine(Detector):\n    def run(self, model):\n        pass",
-            "Mine.run takes (self, model)",
+            "from securitynet.detectors.base import Detector\nclass Mine(Detector):\n    def run(self, it): pass",
+            "Mine.run takes (self, it)",
         ),
     ],
 )
