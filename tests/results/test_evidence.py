@@ -23,6 +23,7 @@ from securitynet.reports.grades import add_grades
 from securitynet.results import signing
 from securitynet.results.exports import FORMATS, render
 from securitynet.results.exports.atlas import TECHNIQUES
+from securitynet.results.exports.texts import split_name
 from securitynet.results.redaction import clean_text, redact_document
 from securitynet.results.statement import STATEMENT_TYPE, find_changes, make_statement
 from stored_results import ATTACK, N, write_result
@@ -265,3 +266,17 @@ def test_exports_load_no_torch():
         "assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("evasion.fgsm.success@epsilon=0.03", ("evasion.fgsm", "success@epsilon=0.03")),
+        ("membership.ml-doctor-black-box@shadow.auc", ("membership.ml-doctor-black-box@shadow", "auc")),
+        ("membership.loss.tpr@fpr=0.001", ("membership.loss", "tpr@fpr=0.001")),
+        ("attribute.embedding-mlp.slant.gain", ("attribute.embedding-mlp.slant", "gain")),
+        ("target.test_accuracy", ("target", "test_accuracy")),
+    ],
+)
+def test_names_are_split_at_the_measure(name, parts):
+    assert split_name(name) == parts

@@ -8,6 +8,7 @@ from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
 from securitynet.results.document import PolicyOutcome
+from securitynet.results.exports.texts import split_name
 
 MOST_FILES = 12
 """Newly exposed members that are listed; ``result.json`` has more."""
@@ -150,7 +151,7 @@ def _row(difference: MeasuredDifference) -> DifferenceRow:
     kind = words.kind(difference.name)
     factor, unit = (1.0, "") if kind.unit == "plain" else (100.0, "%" if kind.unit == "share" else " points")
     decimals = _decimals(measurement, factor)
-    trial = difference.name.rpartition(".")[0]
+    trial = split_name(difference.name)[0]
     label = kind.label if trial == "target" else f"{verdict.attack_title(trial)}: {kind.label}"
 
     def text(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from securitynet.records import FAMILIES, Measurement
 from securitynet.results.document import ResultDocument
-from securitynet.results.exports.texts import describe_grade, list_limits, write_json_bytes
+from securitynet.results.exports.texts import describe_grade, list_limits, split_name, write_json_bytes
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:securitynet:assessment:1")
 
@@ -66,8 +66,8 @@ def render(document: ResultDocument) -> bytes:
 
 def make_metric(measurement: Measurement) -> dict[str, Any]:
     """A performance metric; its slice is the trial, or the part of the data, that it is about."""
-    family, _, rest = measurement.name.partition(".")
-    trial, _, measure = rest.rpartition(".")
+    owner, measure = split_name(measurement.name)
+    family, _, trial = owner.partition(".")
     about = {"train_accuracy": "members", "test_accuracy": "non-members"}.get(measure) if family == "target" else None
     metric: dict[str, Any] = {
         "type": measurement.name,

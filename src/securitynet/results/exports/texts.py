@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from securitynet.records import FAMILIES, Measurement
 from securitynet.results.document import ResultDocument
 from securitynet.results.grades import FamilyGrade
+
+_MEASURE = re.compile(r"\.(?P<measure>[^.@]+(?:@[A-Za-z_-]+=.+)?)$")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The trial (or ``target``) and the measure of a measurement's name; a measure may hold a number with a dot."""
+    match = _MEASURE.search(name)
+    return (name[: match.start()], match["measure"]) if match else ("", name)
 
 
 def write_json_bytes(value: Any) -> bytes:
