@@ -8,7 +8,7 @@ import pytest
 
 from securitynet.errors import MissingExtra
 from securitynet.models.sources.pytorchcv import open_source
-from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.training import dp_sgd
 
 
@@ -19,4 +19,4 @@ def test_missing_packages_are_named_with_their_extras(monkeypatch):
     with pytest.raises(MissingExtra, match=r"securitynet\[privacy\]"):
         dp_sgd.check_opacus()
     with pytest.raises(MissingExtra, match=r"securitynet\[pytorchcv\]"):
-        open_source(ModelReference.parse("pytorchcv:resnet20_cifar10"))
+        open_source(parse_reference("pytorchcv:resnet20_cifar10"))
