@@ -35,6 +35,7 @@ from securitynet.plugins import load_plugin
 from securitynet.reports.build import write_report
 from securitynet.reports.grades import add_grades
 from securitynet.reports.outcome import Outcome
+from securitynet.results.redaction import redact_document
 from securitynet.results.store import TrialStore
 
 
@@ -174,6 +175,8 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     if bounds is not None:
         judged = policy.judge(bounds, document.measurements, document.comparison)
         document = document.model_copy(update={"policy": judged})
+    if config.redact:
+        document = redact_document(document)
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
     write_json(folder / "result.json", document.to_json())

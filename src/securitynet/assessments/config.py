@@ -186,6 +186,10 @@ class AssessConfig(DataOptions):
         default=(),
         description="Python files with attacks, defenses, datasets or architectures of your own, separated by commas.",
     )
+    redact: bool = Field(
+        default=False,
+        description="Leave folders, and the names of user and machine, out of report.html and result.json.",
+    )
     rerun: bool = Field(default=False, description="Run finished trials again.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")
 
@@ -206,7 +210,7 @@ OPTION_GROUPS = {
     "Attacks, detectors and defenses": (
         "attacks", "detectors", "configure", "reference_models", "defense", "try_defenses", "defenses", "plugin",
     ),
-    "Results": ("out", "policy", "against", "level", "fprs", "rerun"),
+    "Results": ("out", "policy", "against", "level", "fprs", "redact", "rerun"),
     "Computing": ("device", "seed", "precision", "batch_size", "cache", "timeout", "retries"),
 }  # fmt: skip
 """Title -> options that stand together in the help of the command line."""
