@@ -107,7 +107,7 @@ def _register(module: ModuleType, name: str, value: Any) -> Iterator[str]:
         if base is None or inspect.isabstract(value):
             return
         if base in ("Attack", "Detector"):
-            _check_parameters(f"{name}.run", value.run, RUN_PARAMETERS)
+            _check_parameters(f"{name}.run", inspect.getattr_static(value, "run"), RUN_PARAMETERS)
         short = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
         family = _find_family(value) if base == "Attack" else None
         if base == "Attack" and family is None:
@@ -130,7 +130,7 @@ def _register(module: ModuleType, name: str, value: Any) -> Iterator[str]:
 def _add(registry: str, name: str, location: str, text: str | None) -> str:
     module, _, attribute = registry.partition(":")
     registered: Registry = getattr(importlib.import_module(module), attribute)
-    registered.add(name, location, (text or "").strip().partition("\n")[0])
+    registered.register(name, location, (text or "").strip().partition("\n")[0])
     return f"{registered.kind} {name}"
 
 

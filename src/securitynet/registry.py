@@ -81,7 +81,7 @@ class Registry:
             entries.setdefault(point.name, Entry(point.name, point.value, _summarise_plugin(point)))
         return dict(sorted(entries.items()))
 
-    def add(self, name: str, location: str, summary: str) -> None:
+    def register(self, name: str, location: str, summary: str) -> None:
         """Add an entry to this process, for plug-ins that are a file.
 
         Args:

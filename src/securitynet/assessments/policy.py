@@ -156,12 +156,13 @@ def judge(
                 if one in by_name and by_name[one].value is None and "*" in name:
                     continue  # a pattern bounds what has a value; a name that is written out must have one
                 broken = list(_judge_value(one, bound, by_name))
-                checks += _list_checks(one, {">=": bound.min, "<=": bound.max}, bound, by_name.get(one), broken)
+                limits: dict[Comparator, float | None] = {">=": bound.min, "<=": bound.max}
+                checks += _list_checks(one, limits, bound, by_name.get(one), broken)
                 violations += broken
             if bound.on_change and (one in changes or "*" not in name):
                 broken = list(_judge_change(one, bound, changes))
-                limits = {"rise <=": bound.rise, "fall <=": bound.fall}
-                checks += _list_checks(one, limits, bound, changes.get(one), broken)
+                on_change: dict[Comparator, float | None] = {"rise <=": bound.rise, "fall <=": bound.fall}
+                checks += _list_checks(one, on_change, bound, changes.get(one), broken)
                 violations += broken
         if bound.on_change and "*" in name and matching and not changes.keys() & set(matching):
             violations.append(Violation(name=name, bound=str(bound), value=None, why="nothing to compare it with"))

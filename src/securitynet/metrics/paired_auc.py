@@ -69,7 +69,7 @@ def _limit(
     )
     mean, variance, fewest = _place(*augmented)
     quantile = float(stats.t.ppf((1 + level) / 2, fewest - 1))
-    return mean - quantile * variance**0.5
+    return float(mean - quantile * variance**0.5)
 
 
 def _place(
