@@ -267,7 +267,7 @@ def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
             low=rank,
             high=rank,
             chance=1.0,
-            meaning=f"{title}: {note[:1].lower()}{note[1:]}",
+            meaning=f"{note} ({title})",
             nothing="The detectors that ran see no sign of a backdoor of the kinds that they look for.",
             obstacle=note if rank == 1.0 else None,
         )
