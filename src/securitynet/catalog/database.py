@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
@@ -109,6 +105,11 @@ class Database:
         self.engine.dispose()
 
     def _migrate(self) -> None:
+        # Imported here, for it takes half a second that whoever only reads frames need not wait.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
         with as_file(files("securitynet.catalog") / "migrations") as folder:
             config = Config()
             config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -129,6 +130,8 @@ class Database:
                 ) from None
 
     def _revision(self, connection: Connection) -> str | None:
+        from alembic.migration import MigrationContext
+
         revision = MigrationContext.configure(connection).get_current_revision()
         tables = sa.inspect(connection).get_table_names()
         if revision is None and "entries" not in tables and tables and self.sqlite:

@@ -16,8 +16,8 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow
-from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images
+from securitynet.models.shadows.store import shadow_spec, train_shadow, train_shadows
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
@@ -111,19 +111,10 @@ def shadow_outputs(
     labels = dataset.labels[records]
     training = resolve_training(plan, target, trained, defense)
     specs = plan_specs(dataset, splits, plan, training, seed)
-    for spec in specs:
-        check_shadow(spec)
-    epochs = training.recipe.epochs
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs: list[NDArray[np.floating]] = []
     accuracies = []
-    for number in range(plan.count):
-        shadow = train_shadow(
-            specs[number],
-            cache=cache,
-            device=device,
-            progress=_after(progress, number * epochs, plan.count * epochs),
-        )
+    for number, shadow in enumerate(train_shadows(specs, cache=cache, device=device, progress=progress)):
         model = restrict_like(shadow.target, target)
         wanted = np.union1d(np.union1d(pool, records), shadow.members)
         signals = collect(model, dataset, wanted, cache=cache)
@@ -140,8 +131,6 @@ def shadow_outputs(
         for view in views:
             reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
         outputs.append(np.stack(reduced))
-    if progress:
-        progress(plan.count * epochs, plan.count * epochs)
     fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
     notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
@@ -234,7 +223,7 @@ def shadow_model(
         make_part_spec(dataset, splits, resolved, seed),
         cache=cache,
         device=device,
-        progress=_after(progress, 0, resolved.recipe.epochs),
+        progress=None if progress is None else lambda done: progress(done, resolved.recipe.epochs),
     )
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
@@ -282,10 +271,6 @@ def _check_scores(target: Target) -> None:
         raise AccessDenied(
             f"{target.reference}: shadow models would be compared with posteriors, and the target reveals labels only."
         )
-
-
-def _after(progress: Progress | None, before: int, total: int) -> Epochs | None:
-    return None if progress is None else lambda done: progress(before + done, total)
 
 
 def _logged(fidelity: tuple[str, ...]) -> tuple[str, ...]:
