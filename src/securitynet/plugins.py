@@ -2,7 +2,7 @@
 
 A class is registered under its name with dashes (``MyMargin`` becomes ``my-margin``, in its family), a function
 ``load_NAME(request)`` as the dataset NAME, and a function with the parameters of an architecture under its own name.
-The file is the user's own and runs in this process; nothing found in data names one.
+The file is the user's own and runs in this process; nothing in data names one.
 """
 
 from __future__ import annotations
@@ -144,8 +144,9 @@ def _find_family(cls: type) -> str | None:
 
 
 def _check_parameters(name: str, function: Any, expected: tuple[str, ...]) -> None:
-    found = tuple(inspect.signature(function).parameters)
-    if found[: len(expected)] != expected:
+    parameters = tuple(inspect.signature(function).parameters)
+    if parameters[: len(expected)] != expected:
         raise ConfigurationError(
-            f"{name} takes ({', '.join(found)}), and must take ({', '.join(expected)}).", hint="See docs/extend.md."
+            f"{name} takes ({', '.join(parameters)}), and must take ({', '.join(expected)}).",
+            hint="See docs/extend.md.",
         )

@@ -202,16 +202,16 @@ def _list_differences(
             ("membership.blind.", "membership.copies.")
         ):
             continue
-        difference = _pair_difference(measurement, scored, correct)
-        found = difference or _subtract(other, measurement)
+        of_pairs = _pair_difference(measurement, scored, correct)
+        difference = of_pairs or _subtract(other, measurement)
         rows.append(
             MeasuredDifference(
                 name=measurement.name,
                 old=other.value or 0.0,
                 new=measurement.value,
-                difference=found,
-                paired=difference is not None,
-                verdict=_judge(found),
+                difference=difference,
+                paired=of_pairs is not None,
+                verdict=_judge(difference),
             )
         )
     return rows

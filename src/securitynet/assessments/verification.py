@@ -200,10 +200,10 @@ def check_identity(document: ResultDocument, target: AssessedTarget) -> None:
         "dataset": (document.dataset.fingerprint, target.dataset.fingerprint),
         "split": (document.dataset.split_fingerprint, target.splits.fingerprint),
     }
-    for what, (stated, found) in pairs.items():
-        if stated != found:
+    for what, (stated, present) in pairs.items():
+        if stated != present:
             raise ConfigurationError(
-                f"The {what} at hand is not that of the result: {found[:12]} instead of {stated[:12]}.",
+                f"The {what} at hand is not that of the result: {present[:12]} instead of {stated[:12]}.",
                 hint="Give the right one with --weights, --dataset or --members.",
             )
 

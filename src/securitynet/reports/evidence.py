@@ -60,11 +60,11 @@ def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     among, best = len(ranked), ranked[0]
     if controls.groups_differ(document):
         return [_find_matched(document, best, among)]
-    found = [_describe_auc(best.auc, among)]
+    evidence = [_describe_auc(best.auc, among)]
     quietest = membership.lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None and quietest.fpr:
-        found.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
-    return found
+        evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
+    return evidence
 
 
 def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, blocks: bool = False) -> Evidence:
@@ -175,24 +175,24 @@ def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
 
 def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
     """The largest gain over predicting an attribute from the class, or over random weights where that is smaller."""
-    found = []
+    gains = []
     for trial in trials:
         measured = _by_name(document, trial)
         for full in measured:
             name, _, measure = full.rpartition(".")
             if measure == "gain" and {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():
                 pair = [measured[full], *([measured[over]] if (over := f"{name}.gain-over-random") in measured else [])]
-                found.append((min(pair, key=_ends), name, measured))
-    if not found:
+                gains.append((min(pair, key=_ends), name, measured))
+    if not gains:
         return []
-    gain, name, measured = max(found, key=lambda one: _ends(one[0]))
+    gain, name, measured = max(gains, key=lambda one: _ends(one[0]))
     high = _ends(gain)[2]
     accuracy, baseline = (_ends(measured[f"{name}.{what}"])[1] for what in ("accuracy", "baseline-accuracy"))
     return [
         Evidence(
             scale="attribute.gain",
             measurement=gain,
-            low=_correct_difference(gain, len(found)),
+            low=_correct_difference(gain, len(gains)),
             high=high,
             chance=0.0,
             meaning=(
@@ -209,17 +209,17 @@ def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
 
 def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
     """The highest share of images that evade at the budget of `STANDARD_BUDGETS`, over all norms."""
-    found = []
+    candidates = []
     for trial in trials:
         norm = evasion.norm_of(trial)
         successes = evasion.find_successes(document, trial)
         usual = [epsilon for epsilon in successes if epsilon <= STANDARD_BUDGETS.get(norm, 0.0) + ROUNDING]
         if successes and norm in evasion.CHANGES:
             epsilon = max(usual) if usual else min(successes)
-            found.append((successes[epsilon], norm, epsilon))
-    if not found:
+            candidates.append((successes[epsilon], norm, epsilon))
+    if not candidates:
         return []
-    success, norm, epsilon = max(found, key=lambda one: _ends(one[0]))
+    success, norm, epsilon = max(candidates, key=lambda one: _ends(one[0]))
     _, value, high = _ends(success)
     size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.percent(epsilon)
     single_steps = all(trial.name.partition("@")[0] in evasion.SINGLE_STEPS for trial in trials)
@@ -233,7 +233,7 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
         Evidence(
             scale="evasion.success",
             measurement=success,
-            low=membership.lower_end(success, len(found)),
+            low=membership.lower_end(success, len(candidates)),
             high=high,
             chance=0.0,
             meaning=(

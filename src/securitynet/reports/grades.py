@@ -14,7 +14,7 @@ from securitynet.results.grades import DEFAULT_BOUNDS, FamilyGrade, Grade, Grade
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one family.
+    """What is known about one family.
 
     Attributes:
         family: Key in `FAMILIES`.
