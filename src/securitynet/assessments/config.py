@@ -184,6 +184,10 @@ class AssessConfig(DataOptions):
     policy: Path | None = Field(
         default=None, description="TOML file with bounds on measurements; exit code 3 if one is not met."
     )
+    against: Path | None = Field(
+        default=None,
+        description="Result of an earlier version of the model, a folder or its result.json, to compare with.",
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of the target.")
     batch_size: int | None = Field(default=None, ge=1, description="Images per forward pass or request.")
     max_queries: int | None = Field(
@@ -191,8 +195,38 @@ class AssessConfig(DataOptions):
     )
     timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for a response of an endpoint.")
     retries: int = Field(default=5, ge=0, description="How often a failed request to an endpoint is repeated.")
+    plugin: Annotated[tuple[Path, ...], Commas] = Field(
+        default=(),
+        description="Python files with attacks, defenses, datasets or architectures of your own, separated by commas.",
+    )
+    redact: bool = Field(
+        default=False,
+        description="Leave folders, and the names of user and machine, out of report.html and result.json.",
+    )
     rerun: bool = Field(default=False, description="Run finished trials again.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")
     db: str | None = Field(
         default=None, description="The catalog's database for catalog:ENTRY: a URL or a SQLite file."
     )
+
+
+OPTION_GROUPS = {
+    "The model": (
+        "weights", "architecture", "normalize", "input_size", "output", "head", "num_classes", "weight_set", "trust",
+        "allow_random",
+    ),
+    "The images": (
+        "dataset", "data_root", "channels", "image_size", "resize", "crop", "interpolation", "image_column",
+        "label_column", "limit",
+    ),
+    "Who is a member, and what the adversary knows": (
+        "members", "non_members", "split", "split_seed", "known", "access", "auxiliary", "auxiliary_dataset",
+        "max_queries",
+    ),
+    "Attacks, detectors and defenses": (
+        "attacks", "detectors", "configure", "reference_models", "defense", "try_defenses", "defenses", "plugin",
+    ),
+    "Results": ("out", "policy", "against", "level", "fprs", "redact", "rerun"),
+    "Computing": ("device", "seed", "precision", "batch_size", "cache", "timeout", "retries"),
+}  # fmt: skip
+"""Title -> options that stand together in the help of the command line."""
