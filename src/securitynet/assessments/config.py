@@ -212,7 +212,7 @@ class AssessConfig(DataOptions):
 
 OPTION_GROUPS = {
     "The model": (
-        "weights", "architecture", "normalize", "input_size", "output", "head", "num_classes", "weight_set", "trust",
+        "weights", "db", "architecture", "normalize", "input_size", "output", "head", "num_classes", "weight_set", "trust",
         "allow_random",
     ),
     "The images": (
@@ -224,7 +224,8 @@ OPTION_GROUPS = {
         "max_queries",
     ),
     "Attacks, detectors and defenses": (
-        "attacks", "detectors", "configure", "reference_models", "defense", "try_defenses", "defenses", "plugin",
+        "attacks", "detectors", "configure", "reference_models", "defense", "try_defenses", "defenses",
+        "defense_trainings", "plugin",
     ),
     "Results": ("out", "policy", "against", "level", "fprs", "redact", "rerun"),
     "Computing": ("device", "seed", "precision", "batch_size", "cache", "timeout", "retries"),
