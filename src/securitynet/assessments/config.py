@@ -212,8 +212,8 @@ class AssessConfig(DataOptions):
 
 OPTION_GROUPS = {
     "The model": (
-        "weights", "db", "architecture", "normalize", "input_size", "output", "head", "num_classes", "weight_set", "trust",
-        "allow_random",
+        "weights", "db", "architecture", "normalize", "input_size", "output", "head", "num_classes", "weight_set",
+        "trust", "allow_random",
     ),
     "The images": (
         "dataset", "data_root", "channels", "image_size", "resize", "crop", "interpolation", "image_column",
