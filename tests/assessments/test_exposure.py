@@ -34,7 +34,7 @@ def make_config(weights, **changes):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, digits):
     out = tmp_path_factory.mktemp("exposure") / "model.safetensors"
-    settings = {"epochs": 6, "learning_rate": 0.05, "schedule": "constant", "device": "cpu"}
+    settings = {"epochs": 3, "learning_rate": 0.05, "schedule": "constant", "device": "cpu"}
     train_target("simple-cnn", digits, out=out, keep_losses=True, **settings)
     return out
 
