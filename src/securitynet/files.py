@@ -153,7 +153,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigurationError: If there is none or it can't be parsed; the line is named.
     """
     try:
-        text = read_bytes(path, MAX_SETTINGS).decode("utf-8")
+        text = read_bytes(expand_home(path), MAX_SETTINGS).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -105,6 +105,23 @@ def test_digest_covers_the_files_that_a_factory_imports(net):
     assert digest_source_files(net) != before
 
 
+def test_each_folder_has_its_own_modules_and_changed_ones_are_read_again(net, tmp_path):
+    def has_bias(path):
+        return build_architecture(f"python:{path}:make", 10, 1, 8)[-1].bias is not None
+
+    assert has_bias(net)
+    other = tmp_path / "other" / "net.py"
+    other.parent.mkdir()
+    other.write_text(NET)
+    without = (net.parent / "parts.py").read_text().replace("classes)\n", "classes, bias=False)\n")
+    assert "bias=False" in without
+    (other.parent / "parts.py").write_text(without)
+    assert not has_bias(other)
+    assert has_bias(net)
+    (net.parent / "parts.py").write_text(without)
+    assert not has_bias(net)
+
+
 def test_keys_cover_the_source_and_not_the_folder(net, tmp_path):
     key = spec(f"python:{net}:make").record.key
     elsewhere = tmp_path / "other"

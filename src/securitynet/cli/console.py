@@ -55,13 +55,37 @@ def print_traceback(kind: type[BaseException], error: BaseException, trace: Trac
     sys.stderr.write(escape_controls("".join(traceback.format_exception(kind, error, trace))))
 
 
-def set_up_logging(verbose: bool = False) -> None:
+_verbosity = 0
+
+
+def set_verbosity(level: int) -> None:
+    """Say how much is printed: -1 errors and results, 0 also what happens, 1 also details."""
+    global _verbosity
+    _verbosity = level
+    names = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
+    logging.getLogger("securitynet").setLevel(names[level])
+
+
+def is_verbose() -> bool:
+    """Whether details were asked for, with ``-v``."""
+    return _verbosity > 0
+
+
+def set_up_logging() -> None:
     """Send this package's log, and the warnings and unexpected errors of all, to stderr."""
     sys.excepthook = print_traceback
     logging.captureWarnings(True)
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
+    handler.addFilter(remove_level)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("securitynet").setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_verbosity(0)
+
+
+def remove_level(record: logging.LogRecord) -> bool:
+    """Take a warning's own WARNING from a message that the handler begins with its level."""
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args = record.getMessage().removeprefix("WARNING: "), None
+    return True
 
 
 def escape(text: str) -> str:

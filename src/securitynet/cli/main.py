@@ -24,9 +24,16 @@ class Commands(LazyGroup):
     locations: ClassVar[dict[str, str]] = {
         "demo": "securitynet.cli.demo:demo",
         "assess": "securitynet.cli.assess:assess",
+        "compare": "securitynet.cli.compare:compare",
+        "verify": "securitynet.cli.evidence:verify",
+        "sign": "securitynet.cli.evidence:sign",
+        "export": "securitynet.cli.evidence:export",
         "train": "securitynet.cli.train:train",
+        "repair": "securitynet.cli.repair:repair",
         "audit": "securitynet.cli.audit:audit",
+        "exposure": "securitynet.cli.exposure:exposure",
         "ownership": "securitynet.cli.ownership:ownership",
+        "removal": "securitynet.cli.removal:removal",
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",
@@ -58,7 +65,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     max_size: Annotated[
         float | None,

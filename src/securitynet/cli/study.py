@@ -244,3 +244,7 @@ def publish(
         f"{published.without:,} targets are not in the catalog",
         markup=False,
     )
+    for label, reason in published.refused.items():
+        console.stderr.print(f"not published: {label}: {reason}", markup=False, soft_wrap=True)
+    if published.refused:
+        raise typer.Exit(1)

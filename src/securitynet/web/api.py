@@ -115,6 +115,14 @@ class Correlation(BaseModel):
     method: str
 
 
+class GroupCorrelation(BaseModel):
+    """Pearson's correlation in one group."""
+
+    group: str
+    n: int
+    r: float
+
+
 class PlotPoint(BaseModel):
     """A model in a plot."""
 
@@ -138,6 +146,11 @@ class PlotData(BaseModel):
     ]
     lacking: int
     correlation: Correlation
+    within: Annotated[str, Field(description="Code within whose groups the correlation is taken; empty if none.")]
+    by_group: Annotated[
+        list[GroupCorrelation], Field(description="Pearson's r in each group of the colour or dataset.")
+    ]
+    mixed: Annotated[str | None, Field(description="A sentence, if groups contradict each other or the pooled value.")]
     points: list[PlotPoint]
 
 
@@ -289,6 +302,9 @@ def plot_data(
             n=estimate.n,
             method=estimate.method,
         ),
+        within=drawn.within,
+        by_group=[GroupCorrelation(group=g.group, n=g.n, r=g.r) for g in drawn.by_group],
+        mixed=drawn.mixed,
         points=[PlotPoint(id=p.id, name=p.name, x=p.x, y=p.y, group=p.group) for p in drawn.points],
     )
 

@@ -139,6 +139,17 @@ def test_a_model_file_that_is_swapped_makes_another_target(tmp_path, scheme):
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_a_factory_whose_imports_change_makes_another_target(tmp_path):
+    text = '[[models]]\nreference = "python:net.py:make"\n[[attacks]]\nname = "loss"'
+    keys = []
+    for folder, width in (("a", 8), ("b", 8), ("c", 9)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text("from parts import make\n")
+        (tmp_path / folder / "parts.py").write_text(f"def make():\n    return {width}\n")
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_a_model_file_without_its_scheme_is_looked_up_beside_the_study(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"1")
     subject = planned('[[models]]\nreference = "m.onnx"\n[[attacks]]\nname = "correctness"', tmp_path).targets[0]
