@@ -14,7 +14,7 @@ from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
 from securitynet.web.drawing import draw
-from securitynet.web.loading import describe_loading
+from securitynet.web.loading import describe_loading, name_database
 from securitynet.web.plot import list_colours, make_plot
 from securitynet.web.security import REPORT_POLICY
 from securitynet.web.similar import find_similar
@@ -81,7 +81,7 @@ def model(request: Request, identifier: str) -> Response:
             groups=_grouped(details),
             measured_rows=(grouped := group_by_name(details.measured)),
             blind=find_blind_baselines(grouped),
-            loading=describe_loading(entry, entry.dataset),
+            loading=describe_loading(entry, name_database(site.search.catalog.database)),
             history=site.search.catalog.history(entry.id),
             similar=site.search.read_rows(find_similar(columns, site.search.read_numbers([entry.id])[entry.id])),
         )

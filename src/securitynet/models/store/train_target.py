@@ -24,11 +24,11 @@ from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.sources.weights import read_state_dict, state_checksum
+from securitynet.models.store.effective_splits import effective_splits
 from securitynet.models.store.model_record import (
     TargetRecord,
     TrainedSplit,
     check_path,
-    effective_splits,
     model_record_path,
     read_target_record,
     save_trained_model,
@@ -292,6 +292,7 @@ def _obtain(
         "recipe": recipe,
         "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
         "backdoor": None if poisoned is None else poisoned.record,
+        "repair": None,
         "canaries": None if placed is None else placed.record,
     }
     checkpoint = None

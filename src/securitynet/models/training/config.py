@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from securitynet.datasets.options import ImageOptions
+from securitynet.datasets.options import DatasetName, ImageOptions
 from securitynet.files import data_folder, expand_home, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
@@ -27,7 +27,7 @@ class _TargetOptions(ImageOptions, Record):
         description="Architecture to train: a name from `securitynet list architectures`, timm:NAME, torchvision:NAME, "
         "pytorchcv:NAME or python:FILE:FACTORY."
     )
-    dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
+    dataset: DatasetName = Field(description="Dataset to train on; see `securitynet list datasets`.")
     out: Path | None = Field(
         default=None,
         description="Weights file to write, NAME.safetensors; the model record goes to NAME.json beside it. "

@@ -8,6 +8,7 @@ same records and the same noise, which spends no further privacy budget.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import secrets
 import warnings
@@ -19,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.models.training.step import Procedure, Run
 from securitynet.randomness import derived_seed, generator
 from securitynet.records import Record
@@ -140,6 +141,7 @@ def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, s
         log = math.log(1 / delta)
         rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
         return math.sqrt(sample_rate * steps / (2 * rho))
+    check_opacus()
     from opacus.accountants.utils import get_noise_multiplier
 
     try:
@@ -210,6 +212,7 @@ class PrivateSteps(Procedure):
     @override
     def begin(self, run: Run) -> None:
         """Attach Opacus' hooks to the layers."""
+        check_opacus()
         from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
         from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
@@ -369,8 +372,15 @@ class PrivateSteps(Procedure):
         self._optimizer.step()
 
 
+def check_opacus() -> None:
+    """Raise `MissingExtra` if Opacus is not installed."""
+    if importlib.util.find_spec("opacus") is None:
+        raise MissingExtra("opacus", "privacy", "Training with differential privacy")
+
+
 def unsupported_layers(module: nn.Module) -> list[str]:
     """Types of layers in a network that have no per-sample gradients, such as batch norms; sorted."""
+    check_opacus()
     from opacus.validators import ModuleValidator
 
     return sorted(
@@ -386,6 +396,7 @@ def with_group_norms(module: nn.Module) -> nn.Module:
     Raises:
         ConfigurationError: If the network has other layers that DP-SGD does not support.
     """
+    check_opacus()
     from opacus.validators import ModuleValidator
 
     fixed: nn.Module = ModuleValidator.fix(module)

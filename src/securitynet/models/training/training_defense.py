@@ -178,11 +178,11 @@ class Defense(Record, ABC):
     """A defense; its fields are its configuration.
 
     Class attributes:
-        stage: Whether it changes the training of a target, or its outputs.
+        stage: Whether it changes the training of a target, its outputs, or the weights of a trained model.
         sweep: Settings to try in "what would help", from weak to strong.
     """
 
-    stage: ClassVar[Literal["training", "output"]]
+    stage: ClassVar[Literal["training", "output", "repair"]]
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
 
@@ -194,7 +194,7 @@ class TrainingDefense(Defense):
         accountable: Whether the training accounts for a privacy budget, so that nothing else may use the records.
     """
 
-    stage: ClassVar[Literal["training", "output"]] = "training"
+    stage: ClassVar[Literal["training", "output", "repair"]] = "training"
     accountable: ClassVar[bool] = False
 
     @property
