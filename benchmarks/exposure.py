@@ -35,11 +35,9 @@ from securitynet.models.targets.signals import collect
 from securitynet.models.training.loss_traces import read_loss_traces
 
 RECIPES = {
-    "4 epochs": {"epochs": 4},
     "8 epochs": {"epochs": 8},
     "25 epochs": {"epochs": 25},
     "60 epochs": {"epochs": 60},
-    "8 epochs, weight decay": {"epochs": 8, "weight_decay": 0.02},
 }
 SHARES = (0.01, 0.03, 0.1)
 
