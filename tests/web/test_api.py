@@ -40,6 +40,7 @@ def try_operation(operation: Any, mode: GenerationMode, tried: list[str]) -> Non
         tried.append(case.operation.path)
         response = case.call_and_validate(
             headers={"host": "127.0.0.1"},
+            timeout=60,
             checks=[not_a_server_error, content_type_conformance, response_schema_conformance],
         )
         # Fields of a plot and ids depend on what there is.
