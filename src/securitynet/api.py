@@ -23,11 +23,12 @@ from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
+from securitynet.catalog.location import using
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.loading import load
 from securitynet.errors import ConfigurationError, PolicyError
-from securitynet.files import check_writable, data_folder, stable_hash, write_json
+from securitynet.files import add_digest, check_writable, data_folder, stable_hash, write_json
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
@@ -90,20 +91,21 @@ def assess(
     Raises:
         SecurityNetError: If the model, the data or an option is invalid, before long work starts.
     """
-    if isinstance(model, AssessConfig):
-        stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
-        if options or any(value is not None for value in stated):
-            raise ConfigurationError(
-                "With a whole configuration, no dataset, folder or options can be given beside it.",
-                hint="Put them into it.",
-            )
-        _check_early(model)
-        return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
-    given = GivenData(train, test, members, non_members, mean, std, class_names)
-    config, target = prepare_given(
-        model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
-    )
-    return assess_loaded(config, target, progress=progress)
+    with using(model.db if isinstance(model, AssessConfig) else options.get("db")):
+        if isinstance(model, AssessConfig):
+            stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
+            if options or any(value is not None for value in stated):
+                raise ConfigurationError(
+                    "With a whole configuration, no dataset, folder or options can be given beside it.",
+                    hint="Put them into it.",
+                )
+            _check_early(model)
+            return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
+        given = GivenData(train, test, members, non_members, mean, std, class_names)
+        config, target = prepare_given(
+            model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
+        )
+        return assess_loaded(config, target, progress=progress)
 
 
 def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
@@ -179,7 +181,7 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
         document = redact_document(document)
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
-    write_json(folder / "result.json", document.to_json())
+    write_json(folder / "result.json", add_digest(document.to_json()))
     return Outcome(document, finished, folder)
 
 

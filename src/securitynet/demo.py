@@ -12,7 +12,7 @@ from securitynet.assessments.assessed_target import prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress
-from securitynet.files import write_json
+from securitynet.files import add_digest, write_json
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import History
@@ -88,7 +88,7 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgr
         target = prepare(config, dataset=dataset)
         assessments.append(assessment.run(config, target, TrialStore(out / name), progress))
         documents.append(add_grades(to_document(assessments[-1])))
-        write_json(out / name / "result.json", documents[-1].to_json())
+        write_json(out / name / "result.json", add_digest(documents[-1].to_json()))
     report = write_report(
         documents, assessments, out / "report.html", title="An overfitted and a regularised model of digits"
     )

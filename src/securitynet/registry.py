@@ -159,9 +159,9 @@ class Registry:
                 names.setdefault(attribute, entry.name)
                 continue
             path = _path(self._package or "", module)
-            found = _CLASS.findall(path.read_text(encoding="utf-8")) if path else []
+            classes = _CLASS.findall(path.read_text(encoding="utf-8")) if path else []
             own = entry.name.rpartition(".")[2].replace("-", "")
-            for name in found:
+            for name in classes:
                 if name.lower().startswith(own):  # others are what it uses
                     names.setdefault(name, entry.name)
         return names

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from securitynet.catalog.location import default_url
 from securitynet.errors import ConfigurationError, MissingExtra, SecurityNetError
-from securitynet.files import data_folder
 
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
@@ -28,11 +28,6 @@ _POOL = 10
 
 class CatalogError(SecurityNetError):
     """A catalog that cannot be opened, read or written."""
-
-
-def default_url() -> str:
-    """A SQLite file in the user's data folder."""
-    return f"sqlite:///{data_folder() / 'catalog.sqlite'}"
 
 
 class Database:

@@ -146,13 +146,13 @@ def show_controls(document: ResultDocument) -> None:
     from securitynet.reports.controls import find_controls
     from securitynet.reports.families._membership_controls import describe_difference
 
-    found = find_controls(document)
-    if found is None:
+    controls = find_controls(document)
+    if controls is None:
         return
     loud = describe_difference(document)
     for sentence in loud:
         console.stdout.print(f"[bold yellow]{console.escape(sentence)}[/]")
-    for sentence in found.sentences[1:] if found.differ else found.sentences:
+    for sentence in controls.sentences[1:] if controls.differ else controls.sentences:
         if sentence not in loud:
             console.stdout.print(f"[dim]{console.escape(sentence)}[/]")
 
@@ -202,10 +202,12 @@ def show_tried_defenses(document: ResultDocument) -> None:
     section = describe_tried_defenses(document)
     assert section is not None  # the caller has checked that the document has some
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("defense", "AUC of the strongest attack", "accuracy", "result"):
+    rates = (f"TPR at {section.fpr} FPR on canaries", "on exposed members") if section.fpr else ()
+    for heading in ("defense", "AUC of the strongest attack", *rates, "accuracy", "result"):
         table.add_column(heading)
     for row in section.rows:
-        numbers = [f"{n.value} [dim]({n.interval})[/]" if n else "–" for n in (row.auc, row.accuracy)]
+        shown = (row.auc, *((row.canaries, row.exposed) if section.fpr else ()), row.accuracy)
+        numbers = [f"{n.value} [dim]({n.interval})[/]" if n else "–" for n in shown]
         table.add_row(console.escape(row.name), *numbers, console.escape(row.outcome))
     console.stdout.print()
     console.stdout.print(table)

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
+from securitynet.models.sources.references import list_code
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -80,9 +81,12 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         file: The TOML file.
 
     Raises:
-        ConfigurationError: If the file can't be read, or a value is not allowed; every wrong option is named.
+        ConfigurationError: If the file can't be read, names code or trusts it, or a value is not allowed; every wrong
+            option is named.
     """
-    values = {**(read_toml(file) if file else {}), **given}
+    stored = {name: value for name, value in (read_toml(file) if file else {}).items() if name not in given}
+    _refuse_code(stored, file)
+    values = {**stored, **given}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -98,6 +102,28 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
             else:
                 problems.append(f"--{option} {problem['input']!r}: {message[:1].lower()}{message[1:]}")
         raise ConfigurationError("; ".join(problems) + ".", hint="See --help for what is allowed.") from error
+
+
+def _refuse_code(stored: dict[str, Any], file: Path | None) -> None:
+    """Refuse options in a file, which others may have made, that would run code: those are typed."""
+    for name, value in stored.items():
+        option = f"--{name.replace('_', '-')}"
+        code = next(list_code(value), None)
+        if code is not None:
+            raise ConfigurationError(
+                f"{file} names Python code ({code}), which is run only where you name it yourself.",
+                hint=f"Look at it first; then give {'the model' if name == 'model' else option} on the command line.",
+            )
+        if name == "plugin" and value:
+            raise ConfigurationError(
+                f"{file} names a plug-in, whose code is run only where you name it yourself.",
+                hint="Look at it first; then give --plugin on the command line.",
+            )
+        if name == "trust" and value:
+            raise ConfigurationError(
+                f"{file} trusts the code of a model or an entry, which only you can decide.",
+                hint=f"Leave it out of the file, and give {option} on the command line.",
+            )
 
 
 def _parameter(name: str, info: FieldInfo, positional: bool, panel: str | None = None) -> inspect.Parameter:

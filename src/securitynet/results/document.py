@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from securitynet.files import DIGEST, DIGEST_SCHEMA, check_digest
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 from securitynet.results.audit import PrivacyAudit
 from securitynet.results.comparison import ResultComparison
 from securitynet.results.grades import FamilyGrade
+from securitynet.untrusted import parse_json, read_bytes
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -233,6 +235,30 @@ class PolicyOutcome(Record):
     checks: tuple[PolicyCheck, ...] = ()
 
 
+class WorstCase(Record):
+    """The risk of the worst records over several trainings with one defense, and the utility of these trainings.
+
+    Attributes:
+        trainings: Number of trainings.
+        records: Audited records, each in about half of the training sets.
+        fpr: The false-positive rate of both rates below.
+        canaries: True-positive rate of LiRA on mislabelled records.
+        exposed: The same on the members that the assessment found most exposed; None if no attack ranked them.
+        average_auc: Mean AUC of the loss over all other members and all non-members.
+        accuracy: Mean accuracy on non-members.
+    """
+
+    trainings: int
+    records: int = Field(description="Audited records, each in about half of the training sets.")
+    fpr: float = Field(gt=0, lt=1)
+    canaries: Measurement = Field(description="True-positive rate of LiRA on mislabelled records.")
+    exposed: Measurement | None = Field(
+        default=None, description="The same on the members that the assessment found most exposed."
+    )
+    average_auc: Measurement = Field(description="Mean AUC of the loss over the other members and all non-members.")
+    accuracy: Measurement = Field(description="Mean accuracy on non-members.")
+
+
 class DefenseEffect(Record):
     """The measured effect of one defense on this target.
 
@@ -248,6 +274,8 @@ class DefenseEffect(Record):
         worked: Number of attacks that still worked.
         denied: Attacks that the defense rules out.
         epsilon: Spent by DP-SGD.
+        worst: The risk of the worst records; None if it was not measured.
+        baseline: Whether this is DP-SGD tuned for utility, which the other defenses are compared with.
         reason: Why it was not tried; None if it was.
         seconds: How long it took.
     """
@@ -269,6 +297,8 @@ class DefenseEffect(Record):
     worked: int = Field(default=0, description="Attacks that still worked.")
     denied: tuple[str, ...] = Field(default=(), description="Attacks that the defense rules out.")
     epsilon: float | None = Field(default=None, description="Spent by DP-SGD.")
+    worst: WorstCase | None = Field(default=None, description="The risk of the worst records, if it was measured.")
+    baseline: bool = Field(default=False, description="Whether this is DP-SGD tuned for utility, to compare with.")
     reason: str | None = Field(default=None, description="Why it was not tried, if it was not.")
     seconds: float = 0.0
 
@@ -385,11 +415,20 @@ class ResultDocument(Record):
 
 
 def read_document(path: Path) -> ResultDocument:
-    """The document in a ``result.json``. Raises Pydantic's ``ValidationError`` if it does not follow the schema."""
-    return ResultDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    """The document in a ``result.json``.
+
+    Raises:
+        ValueError: If it does not follow the schema (Pydantic's ``ValidationError``), or its digest is not that of its
+            content.
+    """
+    value = parse_json(read_bytes(path))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return ResultDocument.model_validate_json(json.dumps(check_digest(value)))
 
 
 def schema_text() -> str:
     """The JSON schema of `ResultDocument`, as text."""
     schema = ResultDocument.model_json_schema(by_alias=True, mode="serialization")
+    schema["properties"][DIGEST] = DIGEST_SCHEMA
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
