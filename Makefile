@@ -3,8 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-# Whole files are dealt to two processes of one thread each: what a file prepares is prepared once.
-PARALLEL ?= -n 2 --dist loadfile
+# Whole files are dealt to three processes of one thread each, since some tests wait: what a file prepares is prepared once.
+PARALLEL ?= -n 3 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-all lint types layers docs bench clean
