@@ -82,14 +82,14 @@ def list_models(pattern: str = "*", *, source: str | None = None) -> list[str]:
 
     if source is not None and source not in (*_LIBRARIES, "catalog"):
         raise UnknownName("source of models", source, (*_LIBRARIES, "catalog"))
-    found: set[str] = set()
+    references: set[str] = set()
     for library in _LIBRARIES:
         if source in (None, library):
             for items, _ in COLLECTORS.get(library)().pages(None):
-                found |= {item.entry.reference for item in items if item.entry.reference}
+                references |= {item.entry.reference for item in items if item.entry.reference}
     if source in (None, "catalog"):
-        found |= _list_catalog()
-    return sorted(name for name in found if fnmatch.fnmatch(name.partition(":")[2], pattern))
+        references |= _list_catalog()
+    return sorted(name for name in references if fnmatch.fnmatch(name.partition(":")[2], pattern))
 
 
 def _list_catalog() -> set[str]:

@@ -13,15 +13,14 @@ from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
 from securitynet.results.document import (
     DatasetDescription,
-    PolicyOutcome,
     ResultDocument,
     TargetDescription,
     TrialSummary,
 )
 
 
-def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
-    """Convert an assessment to its machine-readable form."""
+def to_document(assessment: Assessment) -> ResultDocument:
+    """Convert an assessment to its machine-readable form, without grades, comparison and policy."""
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
     sent_by_attacks = target.query_counter.total - signals.sent
@@ -84,7 +83,6 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
         environment=environment.describe(target),
         settings=_settings(assessment.config),
         exposed=list_exposed(assessment),
-        policy=judged,
         remedies=assessment.remedies,
         audit=assessment.audit,
         controls=assessment.controls.facts,

@@ -61,6 +61,7 @@ class NeuralCleanse(Detector):
     output: ClassVar[type[Output]] = Triggers
     imitates: ClassVar[bool] = True
     costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
+    version: ClassVar[int] = 2  # three starting points for every label; one verdict, also on fresh images
 
     preset: Literal["paper", "original"] = Field(
         default="paper", description="paper: 50 epochs; original: 1,000 with early stopping, as for GTSRB."

@@ -30,7 +30,7 @@ def describe_loading(entry: CatalogEntry, db: str | None = None) -> tuple[str, s
     if not names_weights(entry.reference) and locate_weights(entry) is None:
         given["weights"] = WEIGHTS
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
-    python = f"import securitynet\n\ntarget = securitynet.load_target('catalog:{entry.id}'{arguments})\n"
+    python = f'import securitynet\n\ntarget = securitynet.load_target("catalog:{entry.id}"{arguments})\n'
     facts = dataset_facts(entry.dataset) if entry.dataset else None
     dataset = facts.reference if facts and facts.reference else DATASET
     options = [word for name, value in given.items() for word in (f"--{name}", value)]

@@ -89,6 +89,9 @@ FIGURES = [
     Figure("accuracy-under-attack", "Accuracy under attack", "new", {}, evasion.draw, check=evasion.lacking),
     Figure("utility-against-risk", "Utility against membership risk", "new",
            {"target": q.TARGET_ACCURACY, "risk": q.STRONGEST_MEMBERSHIP}, frontier.draw),
+    Figure("utility-against-worst-case", "Utility against the risk of the worst records", "new",
+           {"target": q.TARGET_ACCURACY, **q.WORST_RECORDS}, frontier.draw, optional=tuple(q.WORST_RECORDS),
+           check=frontier.lacking),
     Figure("risk-heat-map", "Risks of models", "new", {}, heat_map.draw, check=heat_map.lacking,
            options={"membership": True}),
 ]  # fmt: skip

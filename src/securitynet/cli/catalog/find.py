@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,12 +69,12 @@ def search(
     elif output == "csv":
         from securitynet.catalog.export import as_csv
 
-        typer.echo(as_csv([{**record, "measurements": []} for record in records]), nl=False)
+        console.print_text(as_csv([{**record, "measurements": []} for record in records]))
     else:
         columns = ("id", *overview_codes())
         print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
-        console.stderr.print(f"More: --after {page.after}", soft_wrap=True)
+        console.stderr.print(f"More: --after {shlex.quote(page.after)}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -180,7 +181,7 @@ def stats(
 @app.command("codebook")
 def codebook_(json: Json = False) -> None:
     """Print the codebook: every code with its type, allowed values and meaning."""
-    console.print_json(as_json()) if json else typer.echo(as_markdown())
+    console.print_json(as_json()) if json else console.print_text(as_markdown() + "\n")
 
 
 @app.command()

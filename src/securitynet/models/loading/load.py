@@ -107,7 +107,8 @@ def load_target(
         cache: Folder for outputs of endpoints; the user's cache folder by default.
         progress: Called with (bytes done, total bytes) while weights are downloaded.
         output: Name of the output that holds the class scores, for formats whose models have several.
-        trust: Allow formats that run code from the model's file; without it such a file is refused.
+        trust: Allow formats that run code from the model's file, and entries of the catalog that name code, a file or
+            an address; without it they are refused.
         transform: Preprocessing that the dataset's own transforms state (`dataset_from_objects` reads them); used if
             the model's source states none.
         checksum: Digest that the weights must have (``sha256:DIGITS`` of the file, or ``tensors:DIGITS``); by default
@@ -156,20 +157,21 @@ def load_target(
     stated = None
     if parsed.scheme == "catalog":
         with using(db):
-            entry = resolve(parsed)
+            entry = resolve(parsed, trust=trust)
         parsed = entry.reference
+        if not parsed.declaration.trust:  # it has served to trust the entry
+            options = dataclasses.replace(options, trust=False)
         stated = None if dataset is None else entry.accuracy_on(dataset.reference)
         if same_weights(checksum, entry.checksum) is False:
             raise WeightsMismatch(
                 f"The catalog's entry {entry.key} has the checksum {entry.checksum}, where {checksum} is expected.",
                 hint="Name the model by its own reference, or correct the entry.",
             )
-        file = entry.weights_file(options.weights, progress)
+        file = entry.weights_file(options.weights, progress, trust=trust)
         options = dataclasses.replace(options, weights=file, checksum=entry.checksum or checksum)
         if dataset is None and input_size is None and not entry.complete:
-            options = dataclasses.replace(
-                options, input_size=entry.image_size
-            )  # nothing else says what it was made for
+            # nothing else says what it was made for
+            options = dataclasses.replace(options, input_size=entry.image_size)
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.files import stable_hash
@@ -47,6 +49,29 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     Raises:
         ModelError: If the network cannot be built, or its weights cannot be read or do not fit.
     """
+    return _open_network(reference, options, dataset)[0]
+
+
+def load_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> nn.Module:
+    """Build a network with its weights as `open_network` does, but not frozen or optimised, so that it can be trained.
+
+    Args:
+        reference: Reference of a network.
+        options: What the user states about the model.
+        dataset: See `open_network`.
+
+    Raises:
+        ModelError: If the network cannot be built, or its weights cannot be read or do not fit.
+    """
+    network = _open_network(reference, options, dataset)[1]
+    for weight in network.parameters():
+        weight.requires_grad_(True)
+    return network.to(options.device or "cpu").eval()
+
+
+def _open_network(
+    reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None
+) -> tuple[OpenedModel, nn.Module]:
     source = open_source(reference)
     notes: list[str] = []
     record: ClassifierRecord | None = None
@@ -68,6 +93,8 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
+    if state is not None and reference.scheme == "hf":  # its architecture is described by a file, too
+        fitting.check_memory(source, shape, state, str(reference))
     network = fitting.build(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)
@@ -125,7 +152,7 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     if backend.channels is None and not reference.declaration.takes_weights:
         backend.channels = source.channels
     names = record.class_names if isinstance(record, TargetRecord) else source.class_names if is_own else ()
-    return OpenedModel(
+    opened = OpenedModel(
         backend,
         preprocessing,
         library=library,
@@ -135,6 +162,7 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
         notes=(*notes, *output_notes),
         checksum=options.checksum if verified else None,
     )
+    return opened, network
 
 
 def _stated_preprocessing(

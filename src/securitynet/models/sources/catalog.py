@@ -8,7 +8,7 @@ from pathlib import Path
 from securitynet.errors import ModelError
 from securitynet.files import expand_home
 from securitynet.models.sources.base import Progress
-from securitynet.models.sources.references import ModelReference, parse_reference, refuse_code
+from securitynet.models.sources.references import ModelReference, parse_reference, refuse_untyped
 from securitynet.models.sources.schemes import Scheme
 
 SCHEME = Scheme("catalog", "catalog:ENTRY-ID", network=True, takes_weights=True)
@@ -47,15 +47,17 @@ class EntryModel:
         same = self.dataset is not None and dataset_name(self.dataset) == dataset_name(dataset.partition("@")[0])
         return self.claimed_accuracy if same else None
 
-    def weights_file(self, given: Path | None, progress: Progress | None = None) -> Path | None:
+    def weights_file(self, given: Path | None, progress: Progress | None = None, *, trust: bool = False) -> Path | None:
         """The file of weights to load: the given one, else the entry's own; None if the reference names the weights.
 
         Args:
             given: The file that the user names.
             progress: Called with (bytes done, total bytes) while the file is downloaded.
+            trust: Whether the user trusts the entry, so that a file without a checksum may be opened.
 
         Raises:
-            ModelError: If there is none: a network must not be used under an entry's name with other weights.
+            ModelError: If there is none: a network must not be used under an entry's name with other weights. Also
+                if the entry is not trusted and states no checksum by which its file would be recognised.
         """
         if given is not None or self.complete:
             return given
@@ -66,6 +68,11 @@ class EntryModel:
                 f"weights{digest}.",
                 hint=f"Give the file: catalog:{self.id} --weights FILE, or state it in the entry: "
                 f"securitynet catalog edit {self.id} --weights-file FILE.",
+            )
+        if self.checksum is None and not trust:
+            raise ModelError(
+                f"The catalog's entry {self.key} names a file of weights, {self.weights}, and no checksum of it.",
+                hint=f"Give the file: catalog:{self.id} --weights FILE, or add --trust (trust=True in Python).",
             )
         return fetch_weights(self.weights, self.id, self.checksum, progress)
 
@@ -99,11 +106,16 @@ def fetch_weights(location: str, identifier: str, checksum: str | None, progress
     return path
 
 
-def resolve(reference: ModelReference) -> EntryModel:
+def resolve(reference: ModelReference, *, trust: bool = False) -> EntryModel:
     """Look up an entry of the user's catalog (`securitynet.catalog.using` chooses another).
+
+    Args:
+        reference: The reference of the entry.
+        trust: Whether the user trusts the entry, so that it may name code, files and addresses.
 
     Raises:
         SecurityNetError: If there is no such entry.
+        ConfigurationError: If it names code, a file or an address, and is not trusted.
         ModelError: If its model is not a classifier, or cannot be loaded by reference.
     """
     # Imported here, because other models need no database.
@@ -128,7 +140,9 @@ def resolve(reference: ModelReference) -> EntryModel:
             f"The catalog's entry {entry.key} does not say how to load its model.",
             hint="See its links with `securitynet catalog show`, and load the files by another reference.",
         )
-    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
+    if not trust:
+        remedy = f"give {entry.reference} in its place, or add --trust (trust=True in Python)"
+        refuse_untyped(entry.reference, f"The catalog's entry {entry.key}", remedy)
     stored = parse_reference(entry.reference)
     if stored.scheme == "catalog":
         raise ModelError(

@@ -5,13 +5,15 @@ This module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from securitynet.catalog.weights import locate_weights, names_weights
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
-from securitynet.models.sources.references import refuse_code
+from securitynet.models.sources.references import list_code, refuse_untyped
 from securitynet.studies.definition.file import ModelSource, StudyConfig
 from securitynet.studies.definition.paths import resolve_path
 
@@ -22,31 +24,64 @@ LOADABLE = {"reference": "any", "head": "classifier", "task_type": "classificati
 """Filters that a query of a study has besides its own: as in `catalog select`, classifiers that can be loaded."""
 
 
-def list_references(study: StudyConfig, source: ModelSource, base: Path) -> Iterator[tuple[str, CatalogEntry | None]]:
+def refuse_code(study: StudyConfig, trust: Collection[str]) -> None:
+    """Raise `ConfigurationError` if the study names Python code that the user does not trust.
+
+    A study is data, which may have been made by others. Code runs only if the user names it outside of the study.
+
+    Args:
+        study: The study.
+        trust: References that the user trusts, as written in the study.
+    """
+    settings = study.model_dump(exclude={"description"})
+    untrusted = [reference for reference in dict.fromkeys(list_code(settings)) if reference not in trust]
+    if untrusted:
+        raise ConfigurationError(
+            f"The study runs the Python code of {', '.join(untrusted)}, which you have not named yourself.",
+            hint=f"Look at it first; if you trust it, add: --trust {shlex.quote(','.join(untrusted))}.",
+        )
+
+
+def list_references(
+    study: StudyConfig, source: ModelSource, base: Path, trust: Collection[str] = ()
+) -> Iterator[tuple[str, CatalogEntry | None]]:
     """List (reference, entry of the catalog) of the models that a table names.
 
     Args:
         study: The study.
         source: The table.
         base: Folder of the study file.
+        trust: Entries (id or key) and references that the user trusts: they may name code, files and addresses.
     """
     if source.list is not None:
-        yield from _read_list(study, resolve_path(str(source.list), base))
+        yield from _read_list(study, resolve_path(str(source.list), base), trust)
     elif source.query is not None:
-        yield from _query_catalog(study, source)
+        yield from _query_catalog(study, source, trust)
     elif source.reference is None:
         assert source.catalog is not None  # the configuration has been checked
-        yield _reference_of_entry(study, source.catalog)
+        yield _reference_of_entry(study, source.catalog, trust)
     else:
         references = (source.reference,) if isinstance(source.reference, str) else source.reference
         for reference in references:
             if source.catalog is None and reference.startswith("catalog:"):
-                yield _reference_of_entry(study, reference.partition(":")[2])
+                yield _reference_of_entry(study, reference.partition(":")[2], trust)
             else:
                 yield reference, _find_entry(study, source.catalog)
 
 
-def _read_list(study: StudyConfig, path: Path) -> Iterator[tuple[str, CatalogEntry | None]]:
+def _refuse_untrusted(reference: str, origin: str, entry: CatalogEntry | None, trust: Collection[str]) -> None:
+    names = {reference, *((entry.id, entry.key, f"catalog:{entry.id}") if entry else ())}
+    if not names.intersection(trust):
+        remedy = f"add --trust {shlex.quote(entry.id if entry else reference)}"
+        refuse_untyped(reference, origin, remedy)
+        weights = None if entry is None or names_weights(reference) else locate_weights(entry)
+        if entry is not None and weights is not None and entry.checksum is None:
+            raise ConfigurationError(
+                f"{origin} names a file of weights, {weights}, and no checksum of it.", hint=f"To open it, {remedy}."
+            )
+
+
+def _read_list(study: StudyConfig, path: Path, trust: Collection[str]) -> Iterator[tuple[str, CatalogEntry | None]]:
     content = read_toml(path)
     rows = content.get("models")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "reference" in row for row in rows):
@@ -54,10 +89,17 @@ def _read_list(study: StudyConfig, path: Path) -> Iterator[tuple[str, CatalogEnt
             f"{path} is not a list of models.", hint="Write one with `securitynet catalog select N --out FILE`."
         )
     for row in rows:
-        yield str(row["reference"]), _find_entry(study, row.get("catalog"))
+        reference = str(row["reference"])
+        entry = _find_entry(study, row.get("catalog"))
+        # What the list says beside a trusted entry is not what the entry says.
+        own = entry if entry is not None and entry.reference == reference else None
+        _refuse_untrusted(reference, f"The list {path.name}", own, trust)
+        yield reference, entry
 
 
-def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[str, CatalogEntry | None]]:
+def _query_catalog(
+    study: StudyConfig, source: ModelSource, trust: Collection[str]
+) -> Iterator[tuple[str, CatalogEntry | None]]:
     filters = {**LOADABLE, **source.filters}
     with _open_catalog(study) as catalog:
         query = catalog.query(source.query or "", filters=filters)
@@ -72,7 +114,7 @@ def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[st
         raise _explain_no_match(study, source, filters)
     for entry in entries:
         assert entry.reference is not None  # filtered
-        refuse_code(entry.reference, f"The catalog's entry {entry.key}")
+        _refuse_untrusted(entry.reference, f"The catalog's entry {entry.key}", entry, trust)
         yield entry.reference, entry
 
 
@@ -98,12 +140,12 @@ def _filter_option(name: str, value: Any) -> tuple[str, str]:
     return f"--{name.replace('_', '-')}", text.lower() if isinstance(value, bool) else text
 
 
-def _reference_of_entry(study: StudyConfig, identifier: str) -> tuple[str, CatalogEntry]:
+def _reference_of_entry(study: StudyConfig, identifier: str, trust: Collection[str]) -> tuple[str, CatalogEntry]:
     entry = _find_entry(study, identifier)
     assert entry is not None  # an identifier was given
     if entry.reference is None:
         raise ConfigurationError(f"The entry {entry.key} of the catalog does not state how to load its model.")
-    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
+    _refuse_untrusted(entry.reference, f"The catalog's entry {entry.key}", entry, trust)
     return entry.reference, entry
 
 

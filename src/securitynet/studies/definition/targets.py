@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from securitynet.studies.definition.paths import (
     strip_folder,
     strip_folders,
 )
-from securitynet.studies.definition.references import choose_dataset, list_references
+from securitynet.studies.definition.references import choose_dataset, list_references, refuse_code
 
 if TYPE_CHECKING:
     from securitynet.catalog import CatalogEntry
@@ -96,22 +96,26 @@ class TargetPlan(Record):
         return named if self.train is None else {**named, "train": strip_folders(self.train, "data_root")}
 
 
-def expand_targets(study: StudyConfig, base: Path, digests: FileDigests) -> list[TargetPlan]:
+def expand_targets(
+    study: StudyConfig, base: Path, digests: FileDigests, trust: Collection[str] = ()
+) -> list[TargetPlan]:
     """List all targets of a study, each once, in the order of the file.
 
     Args:
         study: The study.
         base: Folder of the study file, which relative paths start from.
         digests: Digests of the files that the study names.
+        trust: Entries of the catalog and references that the user trusts.
 
     Raises:
-        ConfigurationError: If a table is invalid; the message names it.
+        ConfigurationError: If a table is invalid, which the message names, or names code that is not trusted.
         SecurityNetError: If the catalog is needed and cannot be read.
     """
+    refuse_code(study, trust)
     targets: dict[str, TargetPlan] = {}
     for number, source in enumerate(study.models, start=1):
         with _name_table(f"models[{number}]"):
-            for target in _expand_models(study, source, base, digests):
+            for target in _expand_models(study, source, base, digests, trust):
                 targets.setdefault(target.key, target)
     for number, recipe in enumerate(study.train, start=1):
         with _name_table(f"train[{number}]"):
@@ -129,8 +133,10 @@ def _name_table(table: str) -> Iterator[None]:
         raise ConfigurationError(f"{table}: {error.message}", hint=error.hint) from error
 
 
-def _expand_models(study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests) -> Iterator[TargetPlan]:
-    for reference, entry in list_references(study, source, base):
+def _expand_models(
+    study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests, trust: Collection[str]
+) -> Iterator[TargetPlan]:
+    for reference, entry in list_references(study, source, base, trust):
         reference = resolve_reference(reference, base)
         options = {**study.data, **source.options}
         options = {**_own_weights(reference, entry), **options}
