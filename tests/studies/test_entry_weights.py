@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,18 @@ from securitynet.models.architectures.factory import build
 from securitynet.records import Check
 from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.plan import StudyPlan, expand
+from securitynet.studies.definition.targets import expand_targets
 from securitynet.studies.execution.publish import find_obstacle
 
 ATTACK = '[[attacks]]\nname = "correctness"\n'
 
 
-def plan(catalog: str, models: str, base: Path) -> StudyPlan:
+def plan(catalog: str, models: str, base: Path, trust: Collection[str] = ()) -> StudyPlan:
     data = '[data]\ndataset = "digits"\nlimit = 60\nnormalize = "none"\nhead = "logits"\n'
-    return expand(parse_study(parse_toml(f'name = "x"\ncatalog = "{catalog}"\n{data}{models}{ATTACK}')), base)
+    study = parse_study(parse_toml(f'name = "x"\ncatalog = "{catalog}"\n{data}{models}{ATTACK}'))
+    return expand(study, base, targets=expand_targets(study, base, FileDigests(), trust))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +69,8 @@ def test_an_entry_without_its_weights_is_an_obstacle(url: str, tmp_path: Path) -
     entry = plan(url, '[[models]]\ncatalog = "0"\n', tmp_path).targets[0]
     assert "names a network and no file of weights" in str(entry.obstacle)
     (tmp_path / "net.py").write_text("")
-    named = plan(url, '[[models]]\nreference = "python:net.py:make"\ncatalog = "0"\n', tmp_path).targets[0]
-    assert "names a network and no file of weights" in str(named.obstacle)
+    named = plan(url, '[[models]]\nreference = "python:net.py:make"\ncatalog = "0"\n', tmp_path, ["python:net.py:make"])
+    assert "names a network and no file of weights" in str(named.targets[0].obstacle)
     other = '[[models]]\ncatalog = "1"\nchecksum = "00112233445566778899"\nweights = "/absent"\n'
     assert plan(url, other, tmp_path).targets[0].obstacle is not None
 
