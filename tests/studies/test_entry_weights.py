@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from securitynet.catalog.catalog import Catalog
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
 from securitynet.models.architectures.factory import build
+from securitynet.models.sources.references import list_code
 from securitynet.records import Check
 from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.file import parse_study
@@ -29,10 +29,11 @@ from securitynet.studies.execution.publish import find_obstacle
 ATTACK = '[[attacks]]\nname = "correctness"\n'
 
 
-def plan(catalog: str, models: str, base: Path, trust: Collection[str] = ()) -> StudyPlan:
+def plan(catalog: str, models: str, base: Path) -> StudyPlan:
     data = '[data]\ndataset = "digits"\nlimit = 60\nnormalize = "none"\nhead = "logits"\n'
-    study = parse_study(parse_toml(f'name = "x"\ncatalog = "{catalog}"\n{data}{models}{ATTACK}'))
-    return expand(study, base, targets=expand_targets(study, base, FileDigests(), trust))
+    content = parse_toml(f'name = "x"\ncatalog = "{catalog}"\n{data}{models}{ATTACK}')
+    study, digests = parse_study(content), FileDigests()
+    return expand(study, base, "", digests, expand_targets(study, base, digests, list(list_code(content))))
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,8 @@ def test_an_entry_without_its_weights_is_an_obstacle(url: str, tmp_path: Path) -
     entry = plan(url, '[[models]]\ncatalog = "0"\n', tmp_path).targets[0]
     assert "names a network and no file of weights" in str(entry.obstacle)
     (tmp_path / "net.py").write_text("")
-    named = plan(url, '[[models]]\nreference = "python:net.py:make"\ncatalog = "0"\n', tmp_path, ["python:net.py:make"])
-    assert "names a network and no file of weights" in str(named.targets[0].obstacle)
+    named = plan(url, '[[models]]\nreference = "python:net.py:make"\ncatalog = "0"\n', tmp_path).targets[0]
+    assert "names a network and no file of weights" in str(named.obstacle)
     other = '[[models]]\ncatalog = "1"\nchecksum = "00112233445566778899"\nweights = "/absent"\n'
     assert plan(url, other, tmp_path).targets[0].obstacle is not None
 
@@ -160,3 +161,16 @@ def test_changed_weights_are_refused_and_not_published(url: str, weights: list[P
     with Catalog(url) as catalog:
         values = [{m.source for m in catalog.details(name).measured} for name in ("0", "1", "2")]
     assert all(values) and not values[0] & values[1]
+
+
+def test_a_file_that_nothing_identifies_needs_trust(url: str, tmp_path: Path) -> None:
+    """The path in an entry may be that of any file; only a checksum, or the user, says that it is meant."""
+    with Catalog(url) as catalog:
+        catalog.edit("0", {"checksum": ""})
+        identifier = catalog.get("0").id
+    content = parse_toml(
+        f'name = "x"\ncatalog = "{url}"\n[data]\ndataset = "digits"\n[[models]]\ncatalog = "0"\n{ATTACK}'
+    )
+    with pytest.raises(ConfigurationError, match=f"no checksum of it.*--trust {identifier}"):
+        expand_targets(parse_study(content), tmp_path, FileDigests())
+    assert expand_targets(parse_study(content), tmp_path, FileDigests(), [identifier])[0].options["weights"]
