@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import html
 import re
 import shlex
@@ -19,7 +20,6 @@ from fastapi.testclient import TestClient
 import securitynet
 import securitynet.catalog
 from securitynet.cli.main import app, main
-from securitynet.files import file_checksum
 from securitynet.models.architectures.factory import build
 from securitynet.web.app import create_app
 
@@ -90,8 +90,8 @@ def page(tmp_path: Path) -> tuple[str, str]:
     url = f"sqlite:///{tmp_path}/a catalog.sqlite"
     with securitynet.catalog.open(url) as catalog:
         codes = {"name": "net", "reference": "arch:simple-cnn", "dataset": "digits", "classes": 10}
-        digest = f"sha256:{file_checksum(tmp_path / 'net.pth')}"
-        entry = catalog.add({**codes, "weights_file": str(tmp_path / "net.pth"), "checksum": digest})
+        checksum = f"sha256:{hashlib.sha256((tmp_path / 'net.pth').read_bytes()).hexdigest()}"
+        entry = catalog.add({**codes, "weights_file": str(tmp_path / "net.pth"), "checksum": checksum})
     with TestClient(create_app(url), base_url="http://127.0.0.1:8421") as client:
         text = client.get(f"/models/{entry.id}").text
     python, command = (

@@ -14,7 +14,7 @@ DATASET = "folder:PATH"
 """What stands for a dataset that cannot be loaded by name."""
 
 WEIGHTS = "FILE"
-"""What stands for a file of weights that the entry does not state."""
+"""What stands for a file of weights that the entry does not state, or does not identify by a checksum."""
 
 
 def describe_loading(entry: CatalogEntry, db: str | None = None) -> tuple[str, str] | None:
