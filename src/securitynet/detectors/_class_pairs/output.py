@@ -35,7 +35,7 @@ MOST_NAMED = 4
 
 BLIND_SPOT = (
     "A trigger that differs from image to image, such as a distortion, or one that covers much of the image, can go "
-    "unseen."
+    "unseen, and so can a backdoor that swaps two classes."
 )
 
 
@@ -50,7 +50,7 @@ class PairNorms(Output):
             S×K; NaN where there are none.
         pictures: Of some pairs: an image of the source, the mask, mask times pattern, and the image with the trigger,
             Q×4×C×H×W uint8.
-        pictured: Those pairs, Q×2 int64: those with the smallest norms for their classes, ascending.
+        pictured: Those pairs, Q×2 int64: those with the smallest shares, ascending.
         names: Names of the classes.
     """
 
@@ -125,7 +125,7 @@ class PairNorms(Output):
             return int(np.nanargmin(self.norms.min(axis=0)[:, goal])), goal
         if test.pairs or test.assignment:
             return (test.pairs or test.assignment)[0]
-        source, goal = np.unravel_index(np.nanargmin(test.ratios), test.ratios.shape)
+        source, goal = np.unravel_index(np.nanargmin(test.shares), test.shares.shape)
         return int(source), int(goal)
 
     def _list_accused(self, test: PairTest) -> list[tuple[int, int]]:
@@ -133,8 +133,8 @@ class PairNorms(Output):
         to_targets = [
             (source, goal)
             for goal in test.targets
-            for source in range(len(test.ratios))
-            if not np.isnan(test.ratios[source, goal])
+            for source in range(len(test.shares))
+            if not np.isnan(test.shares[source, goal])
         ]
         return to_targets or list(test.assignment) or list(test.pairs)
 
@@ -147,13 +147,13 @@ class PairNorms(Output):
             success = np.array([self.success[a, b] for a, b in accused])
             if np.isfinite(success).any() and np.nanmean(success) < FRESH_SUCCESS:
                 return UNDECIDED, (
-                    f"Undecided: the trigger {pair} is far smaller than their classes explain ({p_value}), but it "
+                    f"Undecided: the trigger {pair} is far smaller than the reverse pair suggests ({p_value}), but it "
                     "often fails on fresh images."
                 )
             return SUSPICIOUS, f"Suspicious: {self._accuse(test)} ({p_value})."
         if low <= ALPHA:
             return UNDECIDED, (
-                f"Undecided: the trigger {pair} is smaller than their classes explain, but not by far, or not from "
+                f"Undecided: the trigger {pair} is smaller than the reverse pair suggests, but not by far, or not from "
                 f"every starting point ({p_value}; {low:.3f} to {high:.3f})."
             )
         return (
@@ -171,7 +171,7 @@ class PairNorms(Output):
             return f"a trigger that is far smaller than usual leads from each class to another one, such as {shown}"
         shown = self._show_pairs(test.pairs)
         more = f" and {len(test.pairs) - MOST_NAMED} more" if len(test.pairs) > MOST_NAMED else ""
-        return f"a far smaller trigger than their classes explain leads from class {shown}{more}"
+        return f"a far smaller trigger than the reverse pair suggests leads from class {shown}{more}"
 
     def _show_pairs(self, pairs: Sequence[tuple[int, int]]) -> str:
         return ", ".join(f"{self.names[a]} to {self.names[b]}" for a, b in pairs[:MOST_NAMED])
@@ -193,16 +193,16 @@ class PairNorms(Output):
     def galleries(self) -> list[Gallery]:
         if not len(self.pictured):
             return []
-        ratios = find_easy_pairs(self.norms.min(axis=0))
+        test = find_easy_pairs(self.norms.min(axis=0))
         rows = []
         for source, goal in self.pictured:
             norm = float(np.nanmin(self.norms[:, source, goal]))
-            share = "" if ratios is None else f", {ratios.ratios[source, goal]:.0%} of what its classes explain"
+            share = "" if test is None else f", {test.shares[source, goal]:.0%} of what the reverse pair suggests"
             rows.append(f"{self.names[source]} to {self.names[goal]}: norm {norm:.1f}{share}")
         return [
             Gallery(
                 title="Smallest triggers between classes",
-                caption="Those with the smallest norms for their two classes. The trigger of a backdoor looks like "
+                caption="Those that are smallest compared with the reverse pair. The trigger of a backdoor looks like "
                 "neither of them.",
                 images=self.pictures,
                 rows=tuple(rows),
