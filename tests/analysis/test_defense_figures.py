@@ -131,6 +131,30 @@ def test_utility_against_risk():
     assert json.dumps(drawn.chart.to_dict())
 
 
+def worst(rows, tpr, fpr):
+    """A target with its true-positive rate on the worst records."""
+    how = {"attack": "membership", "method": "lira-most-exposed", "access": "black-box", "measure": "tpr"}
+    return [*rows, {**rows[0], **how, "at": f"fpr={fpr:g}", "value": tpr, "low": tpr - 0.05, "high": tpr + 0.05}]
+
+
+def test_utility_against_the_worst_case_ignores_the_average():
+    black = "black-box"
+    cases = [
+        worst(case("plain", accuracy=0.9, aucs=[("loss", black, 0.7)]), 0.8, 0.1),
+        worst(case("hidden", defense="label-only", accuracy=0.9, aucs=[("loss", black, 0.5)]), 0.8, 0.1),
+        worst(case("dp", defense="dp-sgd", epsilon=8.0, accuracy=0.8, aucs=[("loss", black, 0.6)]), 0.2, 0.1),
+    ]
+    drawn = made("utility-against-worst-case", *cases)
+    rows = table(drawn)
+    assert rows["label-only"]["risk"] == rows["no defense"]["risk"] == 0.8 and rows["dp-sgd, epsilon 8"]["risk"] == 0.2
+    assert set(drawn.data["adversary"]) == {black} and json.dumps(drawn.chart.to_dict())
+    cells = made("ml-doctor-table-3", *cases)
+    assert table(cells)["LiRA on the most exposed records: TPR at 10% FPR"].iloc[2].startswith("0.200")
+    assert len(made("ml-doctor-table-5", *cases).data) == 6  # utility and risk of each
+    with pytest.raises(MissingData, match="lira-most-exposed"):
+        made("utility-against-worst-case", *frontier_cases())
+
+
 def test_without_defenses_each_model_is_a_point():
     models = [case(str(n), "resnet", accuracy=0.5 + n / 10, aucs=[("loss", None, 0.6 + n / 20)]) for n in range(4)]
     drawn = made("utility-against-risk", *models)

@@ -14,10 +14,10 @@ from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Access, Direction, Measurement
-from securitynet.reports.what_helps import describe_outcome
-from securitynet.results.document import DefenseEffect, read_document
+from securitynet.reports.what_helps import describe_outcome, describe_tried_defenses, helps
+from securitynet.results.document import DefenseEffect, DefenseEffects, ResultDocument, WorstCase, read_document
 
-QUICK = {"attacks": ("loss", "entropy", "correctness"), "detectors": ("none",)}
+QUICK = {"attacks": ("loss", "entropy", "correctness"), "detectors": ("none",), "defense_trainings": 0}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,7 @@ def test_what_labels_only_denies_is_skipped_with_the_reason(trained, tmp_path):
         ({"defense": "top-k", "access": Access.WHITE_BOX}, ConfigurationError, "has the model itself"),
         ({"defense": "top-k", "try_defenses": True}, ConfigurationError, "undefended model"),
         ({"try_defenses": True, "defenses": ("tops",)}, UnknownName, "top-k"),
+        ({"try_defenses": True, "defense_trainings": 3}, ConfigurationError, "too few"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_the_model_is_loaded(tmp_path, options, error, message):
@@ -103,6 +104,9 @@ def test_what_would_help_is_measured_here(trained, tmp_path):
     assert decayed.stage == "training" and decayed.reason is None and decayed.auc.n == undefended.auc.n
     assert tried["early-stopping", '{"patience": 5}'].auc.n < undefended.auc.n  # records held out are no members
     assert any("trainings" in note for note in remedies.notes)
+    rows = describe_tried_defenses(found.document).rows
+    assert rows[-1].name.startswith("blind baseline")
+    assert float(rows[-1].auc.value) == pytest.approx(found["membership.blind.auc"], abs=1e-3)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "anyone who has the weights"):
         assert words in page
@@ -130,7 +134,7 @@ def test_what_helps_is_told_apart_for_who_asks_and_who_has_the_weights(trained, 
         assert describe_outcome(tried, whole) == "no difference shown"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "no defense, outputs only" in page and "attacks that need the model itself do not count" in page
-    assert "None of them is shown to weaken" in page
+    assert "the records that are most at risk are better off was not measured" in page
 
 
 def test_an_attack_that_breaks_costs_its_defense_alone(trained, tmp_path, monkeypatch):
@@ -170,33 +174,92 @@ def test_epsilon_is_in_every_report(tmp_path):
     assert found.document.target.training["defense"]["privacy"]["epsilon"] == trained.defense.privacy.epsilon
 
 
+def measured(label, low, value, high):
+    return Measurement(name=label, value=value, low=low, high=high, n=100, direction=Direction.LOWER, method="-")
+
+
+def effect(name, low, value, high, accuracy=0.9, canaries=None, exposed=None, **more):
+    """An effect with these ends of intervals; canaries and exposed are (low, value, high)."""
+    right = measured("test_accuracy", accuracy - 0.02, accuracy, accuracy + 0.02)
+    worst = None
+    if canaries is not None:
+        worst = WorstCase(
+            trainings=8, records=40, fpr=0.05, canaries=measured("canaries.tpr@fpr=0.05", *canaries),
+            exposed=exposed and measured("exposed.tpr@fpr=0.05", *exposed),
+            average_auc=measured("auc", low, value, high), accuracy=right,
+        )  # fmt: skip
+    auc = measured("auc", low, value, high)
+    return DefenseEffect(name=name, stage="output", attack="a", auc=auc, accuracy=right, worst=worst, **more)
+
+
 def test_outcomes_claim_no_more_than_the_intervals():
-    def tried(name, low, value, high, accuracy=0.9, **more):
-        def measured(label, ends):
-            return Measurement(
-                name=label, value=ends[1], low=ends[0], high=ends[2], n=100, direction=Direction.LOWER, method="-"
-            )
-
-        auc = measured("auc", (low, value, high))
-        right = measured("test_accuracy", (accuracy - 0.02, accuracy, accuracy + 0.02))
-        return DefenseEffect(name=name, stage="output", attack="a", auc=auc, accuracy=right, **more)
-
+    tried = effect
     plain = tried("none", 0.65, 0.7, 0.75)
+    lower = "lowers the average; the worst records were not measured"
     assert describe_outcome(plain, plain) == "the model without a defense"
     assert describe_outcome(tried("x", 0.6, 0.64, 0.68), plain) == "no difference shown"
-    assert describe_outcome(tried("x", 0.52, 0.56, 0.6), plain) == "helps"
-    assert describe_outcome(tried("x", 0.48, 0.52, 0.56), plain) == "helps, to no better than guessing"
-    assert describe_outcome(tried("x", 0.48, 0.52, 0.56, accuracy=0.8), plain).endswith("costs accuracy")
+    assert describe_outcome(tried("x", 0.52, 0.56, 0.6), plain) == lower
+    assert describe_outcome(tried("x", 0.48, 0.52, 0.56, accuracy=0.8), plain) == f"{lower}; costs accuracy"
     assert describe_outcome(tried("x", 0.3, 0.34, 0.4), plain).startswith("no difference shown (scores are reversed")
-    assert describe_outcome(tried("x", 0.42, 0.45, 0.48), plain).startswith("helps (scores are reversed")
-    assert describe_outcome(tried("x", 0.52, 0.56, 0.6, denied=("a", "b")), plain) == "helps; rules out 2 attacks"
-    assert describe_outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse"
+    assert describe_outcome(tried("x", 0.42, 0.45, 0.48), plain).startswith(f"{lower} (scores are reversed")
+    assert describe_outcome(tried("x", 0.52, 0.56, 0.6, denied=("a", "b")), plain) == f"{lower}; rules out 2 attacks"
+    assert describe_outcome(tried("x", 0.8, 0.84, 0.88), plain) == "makes it worse on average"
     assert describe_outcome(DefenseEffect(name="x", stage="output", reason="no"), plain) == "not tried: no"
     assert "no attack" in describe_outcome(DefenseEffect(name="x", stage="output", denied=("a",)), plain)
     assert describe_outcome(DefenseEffect(name="x", stage="output"), plain).startswith("not measured")
     # An output defense is compared with the strongest attack that needs only outputs, not with one on weights.
     output_only = tried("none", 0.53, 0.57, 0.61).auc
     assert describe_outcome(tried("x", 0.52, 0.56, 0.6, against=output_only), plain) == "no difference shown"
-    assert describe_outcome(tried("x", 0.5, 0.51, 0.52, against=output_only), plain).startswith("helps")
+    assert describe_outcome(tried("x", 0.5, 0.51, 0.52, against=output_only), plain) == lower
     turned_round = tried("none", 0.25, 0.3, 0.35).auc
     assert describe_outcome(tried("x", 0.65, 0.7, 0.75, against=turned_round), plain) == "no difference shown"
+
+
+def test_a_defense_helps_only_if_the_worst_records_are_better_off():
+    high, low = (0.6, 0.8, 0.9), (0.02, 0.06, 0.2)
+    plain = effect("none", 0.65, 0.7, 0.75, canaries=high, exposed=high)
+    halved = effect("x", 0.5, 0.52, 0.54, canaries=(0.55, 0.75, 0.88), exposed=(0.5, 0.7, 0.85))
+    assert not helps(halved, plain)
+    said = describe_outcome(halved, plain)
+    assert said == "not shown to help the worst records, though the average is lower"
+    same_average = effect("x", 0.64, 0.69, 0.74, canaries=low, exposed=low)
+    assert helps(same_average, plain) and describe_outcome(same_average, plain) == "helps"
+    half = effect("x", 0.5, 0.52, 0.54, canaries=low, exposed=high)
+    assert not helps(half, plain) and describe_outcome(half, plain) == "helps canaries, not exposed members"
+    worse = effect("x", 0.5, 0.52, 0.54, canaries=(0.92, 0.95, 0.99), exposed=low)
+    assert not helps(worse, plain) and describe_outcome(worse, plain).startswith("makes it worse for canaries")
+    harmless = effect("none", 0.48, 0.5, 0.52, canaries=low, exposed=low)
+    assert not helps(same_average, harmless) and "no leak that it could reduce" in describe_outcome(
+        same_average, harmless
+    )
+
+
+def test_a_defense_that_does_no_more_than_dp_sgd_is_said_to():
+    high, low = (0.6, 0.8, 0.9), (0.02, 0.06, 0.2)
+    plain = effect("none", 0.65, 0.7, 0.75, canaries=high, exposed=high)
+    baseline = effect("dp-sgd", 0.5, 0.52, 0.54, canaries=low, exposed=low, baseline=True)
+    equal = effect("x", 0.5, 0.52, 0.54, canaries=low, exposed=low)
+    assert describe_outcome(equal, plain, baseline) == "helps; not shown to beat DP-SGD tuned for utility"
+    useful = effect("x", 0.5, 0.52, 0.54, canaries=low, exposed=low, accuracy=0.97)
+    assert describe_outcome(useful, plain, baseline) == "helps"
+    dearer = effect("x", 0.5, 0.52, 0.54, canaries=(0, 0, 0.01), exposed=(0, 0, 0.01), accuracy=0.7)
+    assert "not shown to beat" in describe_outcome(dearer, plain, baseline)
+
+
+def test_the_section_names_what_helps_the_worst_records_and_what_beats_dp_sgd():
+    high, low = (0.6, 0.8, 0.9), (0.02, 0.06, 0.2)
+    plain = effect("none", 0.65, 0.7, 0.75, canaries=high, exposed=high)
+    halved = effect("label-only", 0.5, 0.52, 0.54, canaries=high, exposed=high)
+    baseline = effect("dp-sgd", 0.5, 0.52, 0.54, canaries=low, exposed=low, accuracy=0.8, baseline=True)
+    better = effect("x", 0.6, 0.65, 0.7, canaries=low, exposed=low)
+    effects = DefenseEffects(undefended=plain, tried=(baseline, halved, better), attacks=("membership.loss",))
+    section = describe_tried_defenses(ResultDocument.model_construct(remedies=effects))
+    rows = {row.name: row for row in section.rows}
+    assert section.fpr == "5%" and rows["no defense"].canaries.value.startswith("80")
+    assert rows["dp-sgd, tuned for utility"].outcome == "helps; costs accuracy"
+    assert rows["label-only"].outcome == "not shown to help the worst records, though the average is lower"
+    words = " ".join(section.sentences)
+    assert "2 of them help all" in words and "Shown to beat DP-SGD tuned for utility: x." in words
+    alone = effects.model_copy(update={"tried": (halved,)})
+    words = " ".join(describe_tried_defenses(ResultDocument.model_construct(remedies=alone)).sentences)
+    assert "None of the defenses is shown to help them" in words

@@ -58,6 +58,18 @@ STRONGEST_MEMBERSHIP = Quantity(
     "Largest AUC of any membership attack", ("auc",), {"attack": ("membership",)}, "plain", 0.5, largest=True
 )
 
+WORST_RECORDS = {
+    f"worst_{percent}": Quantity(
+        f"LiRA on the most exposed records: TPR at {percent}% FPR",
+        ("tpr",),
+        {"attack": ("membership",), "method": ("lira-most-exposed",), "at": (f"fpr={percent / 100:g}",)},
+        "share",
+        percent / 100,
+    )
+    for percent in (1, 10)
+}
+"""The rates by which a defense is judged: what an average hides."""
+
 BALANCED = ("balanced-accuracy",)
 """Accuracy on as many members as non-members: ML-Doctor's measure."""
 

@@ -96,7 +96,7 @@ def plan_trials(
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
     served, obstacle = [], f"it does not support {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
-        obstacle = find_obstacle(threat_model, held, capabilities)
+        obstacle = find_obstacle(threat_model, held, capabilities, needs_shadow_parts=method.needs_shadow_parts)
         if obstacle is None:
             served.append(threat_model)
     return [
@@ -160,6 +160,7 @@ def make_specification(
         kind=method.kind,
         method=name,
         configuration=method.model_dump(mode="json"),
+        method_version=method.version,
         threat_model=threat_model,
         auxiliary=capabilities.auxiliary if elsewhere else None,
         training=_digest_models(method, capabilities),
@@ -269,7 +270,11 @@ def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
 
 
 def find_obstacle(
-    threat_model: ThreatModel, held: Sequence[Auxiliary] | None, capabilities: Capabilities
+    threat_model: ThreatModel,
+    held: Sequence[Auxiliary] | None,
+    capabilities: Capabilities,
+    *,
+    needs_shadow_parts: bool = True,
 ) -> str | None:
     """Return why a threat model does not apply to a target, or None if it does.
 
@@ -277,10 +282,11 @@ def find_obstacle(
         threat_model: The threat model.
         held: Kinds of auxiliary data that the adversary may hold; None for all.
         capabilities: Capabilities of the target.
+        needs_shadow_parts: Whether shadow data must be shadow parts of the split.
     """
     if not capabilities.access.covers(threat_model.access):
         return f"it needs {threat_model.access.value} access"
-    if threat_model.auxiliary is Auxiliary.SHADOW and not capabilities.shadow_data:
+    if threat_model.auxiliary is Auxiliary.SHADOW and needs_shadow_parts and not capabilities.shadow_data:
         return f"the {capabilities.split.name} split has no shadow data"
     if threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and capabilities.auxiliary is None:
         return "it needs out-of-distribution data; name a dataset with --auxiliary-dataset"

@@ -1,7 +1,8 @@
 """Measures what would help: each defense on the owner's model and data, against the assessment's membership attacks.
 
 All numbers are measured, not taken from the literature. Output defenses are tried on the signals that were collected
-already. Training defenses are tried by retraining the model according to its model record.
+already. Training defenses are tried by retraining the model according to its model record. A defense is judged on the
+records that are most at risk (`securitynet.assessments.worst_records`), not on the average over all of them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 from securitynet.assessments.assessed_target import make_trial_data
 from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.defense_trainings import DefenseTrainings
 from securitynet.assessments.method_settings import make_method
+from securitynet.assessments.private_baseline import CANDIDATES, Candidate
 from securitynet.assessments.run_trial import ReportProgress, is_full_disk
+from securitynet.assessments.worst_records import FEWEST_TRAININGS
 from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import OutputDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
@@ -30,6 +34,7 @@ from securitynet.models.store.model_record import read_target_record, trained_sp
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
+from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Access, Direction, Measurement, ThreatModel
 from securitynet.results.document import DefenseEffect, DefenseEffects
@@ -53,6 +58,11 @@ def check_remedies(config: AssessConfig) -> None:
     if not config.try_defenses:
         return
     choose_defenses(config)
+    if 0 < config.defense_trainings < FEWEST_TRAININGS:
+        raise ConfigurationError(
+            f"{config.defense_trainings} trainings with each defense are too few to attack one with the others.",
+            hint=f"Set --defense-trainings to {FEWEST_TRAININGS} or more, or to 0 to measure averages only.",
+        )
     if config.defense is not None:
         raise ConfigurationError(
             f"--try-defenses starts from the undefended model, but --defense {config.defense} changes it.",
@@ -65,6 +75,7 @@ def choose_defenses(config: AssessConfig) -> list[str]:
 
     Raises:
         UnknownName: If one does not exist.
+        ConfigurationError: If one repairs trained models, which is not tried here.
     """
     names: list[str] = []
     for name in config.defenses:
@@ -72,6 +83,11 @@ def choose_defenses(config: AssessConfig) -> list[str]:
             names += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
         else:
             names.append(DEFENSES.resolve(name).name)
+            if DEFENSES.get(name).stage == "repair":
+                raise ConfigurationError(
+                    f"{names[-1]} removes a backdoor from a trained model; --try-defenses measures other attacks.",
+                    hint=f"securitynet repair MODEL --dataset D --defense {names[-1]}",
+                )
     return list(dict.fromkeys(names))
 
 
@@ -85,26 +101,21 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
     if not rivals:
         notes.append("No membership attack was run that defenses could be tried against.")
     names = choose_defenses(assessment.config)
-    tasks = [(name, settings) for name in names for settings in DEFENSES.get(name).sweep]
+    tasks = [(name, settings) for name in names for settings in DEFENSES.get(name).sweep] if rivals else []
     training = [task for task in tasks if DEFENSES.get(task[0]).stage == "training"]
     obstacle = _find_obstacle_to_training(assessment)
     if training and obstacle:
         notes.append(f"Training defenses were not tried: {obstacle}.")
         tasks = [task for task in tasks if task not in training]
-    elif training:
-        trained = assessment.assessed_target.trained
-        assert trained is not None  # `_find_obstacle_to_training` has said so
-        words = (
-            f"{len(training)} trainings of {trained.recipe.epochs} epochs, each about {trained.history.seconds:.0f} "
-            "seconds as the model itself took"
-        )
-        if longer := sorted({name for name, _ in training} & {"dp-sgd", "distillation", "adversarial-regularisation"}):
-            words += f"; {' and '.join(longer)} several times as long"
-        logger.warning("Trying defenses takes %s.", words)
-        notes.append(f"Training defenses took {words}.")
+        training = []
+    worst = _plan_worst_case(assessment, rivals, obstacle, notes, report_progress) if tasks else None
+    _state_cost(assessment, training, worst, notes)
     if any(task not in training for task in tasks):
         notes.append("Output defenses do not stop anyone who has the weights.")
     undefended = _attack_target("none", "none", {}, *_get_target(assessment), rivals, assessment)
+    if worst is not None:
+        undefended = _add_worst_case(undefended, worst, None, notes)
+        worst = worst if undefended.worst is not None else None
     asking = [rival for rival in rivals if rival[2].access is not Access.WHITE_BOX]
     if any(task not in training for task in tasks) and len(asking) < len(rivals):
         notes.append(
@@ -115,16 +126,102 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
     else:
         answering = undefended.auc
     tried = []
-    for number, (name, settings) in enumerate(tasks if rivals else []):
+    total = len(tasks) + (worst is not None)
+    if worst is not None:
+        tried.append(_try_private_baseline(worst, rivals, undefended, assessment, notes))
+    for number, (name, settings) in enumerate(tasks, start=len(tried)):
         if report_progress:
-            report_progress("trying defenses", number, len(tasks))
-        outcome = _try_defense(name, settings, rivals, undefended, assessment)
+            report_progress("trying defenses", number, total)
+        outcome = _try_defense(name, settings, rivals, undefended, assessment, worst, notes)
         tried.append(outcome.model_copy(update={"against": answering if outcome.stage == "output" else undefended.auc}))
     if report_progress and tasks:
-        report_progress("trying defenses", len(tasks), len(tasks))
+        report_progress("trying defenses", total, total)
     return DefenseEffects(
         undefended=undefended, tried=tuple(tried), attacks=tuple(name for name, _, _ in rivals), notes=tuple(notes)
     )
+
+
+def _plan_worst_case(
+    assessment: Assessment,
+    rivals: list[Rival],
+    obstacle: str | None,
+    notes: list[str],
+    report_progress: ReportProgress | None,
+) -> DefenseTrainings | None:
+    """Prepare the trainings for the worst records; None, with a note, if they are impossible or not wanted."""
+    wanted = assessment.config.defense_trainings
+    reason = f"{obstacle}, so the model cannot be trained again" if obstacle else None
+    if wanted == 0:
+        reason = "--defense-trainings is 0"
+    if reason is None:
+        try:
+            return DefenseTrainings.plan(assessment, rivals[0][0], report_progress)
+        except SecurityNetError as error:
+            reason = error.message.rstrip(".")
+    notes.append(
+        f"The records that are most at risk were not measured: {reason}. An average over all records does not show "
+        "whether a defense helps them."
+    )
+    return None
+
+
+def _state_cost(assessment: Assessment, training: list[Any], worst: DefenseTrainings | None, notes: list[str]) -> None:
+    """State before any training how many there are and how long they take."""
+    trained = assessment.assessed_target.trained
+    repeats = assessment.config.defense_trainings if worst is not None else 0
+    plain = repeats + len(training) * (1 + repeats)
+    private = CANDIDATES + 1 + repeats if worst is not None else 0
+    if plain + private == 0 or trained is None:
+        return
+    words = (
+        f"{plain + private} trainings of up to {trained.recipe.epochs} epochs, each about "
+        f"{trained.history.seconds:.0f} seconds as the model itself took"
+    )
+    slow = {name for name, _ in training} & {"dp-sgd", "distillation", "adversarial-regularisation"}
+    if longer := sorted(slow | ({"dp-sgd"} if private else set())):
+        words += f"; {' and '.join(longer)} several times as long"
+    logger.warning(
+        "Trying defenses takes %s. Finished trainings are kept if it is interrupted; --defense-trainings and "
+        "--defenses reduce their number.",
+        words,
+    )
+    notes.append(f"Trying defenses took {words}.")
+
+
+def _add_worst_case(
+    effect: DefenseEffect,
+    worst: DefenseTrainings,
+    defense: OutputDefense | TrainingDefense | None,
+    notes: list[str],
+    recipe: Recipe | None = None,
+) -> DefenseEffect:
+    """Add the risk of the worst records to an effect; a failure is noted and affects nothing else."""
+    try:
+        return effect.model_copy(update={"worst": worst.measure(defense, recipe)})
+    except Exception as error:  # what the average shows must not be lost
+        if is_full_disk(error):
+            raise
+        what = "the model without a defense" if defense is None else effect.name
+        notes.append(f"The records that are most at risk were not measured for {what}: {_explain(error)}")
+        return effect
+
+
+def _try_private_baseline(
+    worst: DefenseTrainings, rivals: list[Rival], undefended: DefenseEffect, assessment: Assessment, notes: list[str]
+) -> DefenseEffect:
+    """Try DP-SGD tuned for utility, which every other defense is compared with."""
+    try:
+        chosen = worst.tune_private_baseline()
+    except SecurityNetError as error:
+        notes.append("There is no comparison with DP-SGD tuned for utility, which a defense has to beat.")
+        return DefenseEffect(name="dp-sgd", stage="training", baseline=True, reason=error.message)
+    settings = {"noise_multiplier": chosen.defense.noise_multiplier}
+    notes.append(
+        f"DP-SGD was tuned for utility on members that it was not trained on: of {CANDIDATES} settings, noise "
+        f"multiplier {chosen.defense.noise_multiplier:g} with learning rate {chosen.recipe.learning_rate:g} was chosen."
+    )
+    outcome = _try_defense("dp-sgd", settings, rivals, undefended, assessment, worst, notes, chosen)
+    return outcome.model_copy(update={"baseline": True, "against": undefended.auc})
 
 
 def _get_target(assessment: Assessment) -> tuple[Target, TrialData]:
@@ -160,7 +257,14 @@ def _find_obstacle_to_training(assessment: Assessment) -> str | None:
 
 
 def _try_defense(
-    name: str, settings: dict[str, Any], rivals: list[Rival], undefended: DefenseEffect, assessment: Assessment
+    name: str,
+    settings: dict[str, Any],
+    rivals: list[Rival],
+    undefended: DefenseEffect,
+    assessment: Assessment,
+    worst: DefenseTrainings | None,
+    notes: list[str],
+    tuned: Candidate | None = None,
 ) -> DefenseEffect:
     started = time.perf_counter()
     defense = make_defense(name, settings)
@@ -171,22 +275,32 @@ def _try_defense(
             target = target.through(defense.interface(target, data, _make_context(assessment)))
             outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
         else:
-            target, data = _train_again(defense, assessment)
+            assert isinstance(defense, TrainingDefense)  # `choose_defenses` refuses repairs
+            target, data = _train_again(defense, assessment, tuned.recipe if tuned else None)
             outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
             spent = data.trained.defense if data.trained else None
             if spent is not None and spent.privacy is not None:
                 outcome = outcome.model_copy(update={"epsilon": spent.privacy.epsilon})
+        if worst is not None:
+            outcome = _add_worst_case(outcome, worst, defense, notes, tuned.recipe if tuned else None)
     except Exception as error:  # a defense that fails must not affect the others
         if is_full_disk(error):
             raise
-        if not isinstance(error, SecurityNetError):
-            logger.error("%s could not be tried.", name, exc_info=error)
-        reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
-        return DefenseEffect(name=name, stage=stage, settings=settings, reason=reason)
+        return DefenseEffect(name=name, stage=stage, settings=settings, reason=_explain(error))
     return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
-def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Target, TrialData]:
+def _explain(error: Exception) -> str:
+    """Why something could not be tried, for the reader; a fault of this package is logged as well."""
+    if isinstance(error, SecurityNetError):
+        return error.message
+    logger.error("A defense could not be tried.", exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _train_again(
+    defense: TrainingDefense, assessment: Assessment, recipe: Recipe | None = None
+) -> tuple[Target, TrialData]:
     """Train the model with a defense, or load it from the cache; return it with the data that names its members."""
     assessed, config = assessment.assessed_target, assessment.config
     trained = assessed.trained
@@ -194,7 +308,8 @@ def _train_again(defense: TrainingDefense, assessment: Assessment) -> tuple[Targ
     architecture = find_own_architecture(assessed.target, trained)
     assert architecture is not None  # the record names one
     stated = trained.split
-    recipe = trained.recipe.model_copy(update=defense.advised({}))  # a poor recipe would understate the defense
+    # A poor recipe would understate the defense.
+    recipe = recipe or trained.recipe.model_copy(update=defense.advised({}))
     identity = {
         "version": 1,
         "defense": defense.make_record().model_dump(mode="json"),

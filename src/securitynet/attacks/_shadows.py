@@ -24,6 +24,7 @@ def shadow_outputs(
     *,
     reduce: Reduction | None = None,
     views: Sequence[ImageDataset] = (),
+    labels_only: bool = False,
 ) -> ShadowOutputs:
     """Return the outputs of shadow models for records; see `securitynet.models.shadows.shadow_outputs`.
 
@@ -38,6 +39,7 @@ def shadow_outputs(
         context: Seed, cache and device.
         reduce: Applied to the outputs of each model as they come.
         views: Copies of the dataset with changed images, for which outputs are computed too.
+        labels_only: Whether ``reduce`` uses the predicted class alone.
     """
     return shadows.shadow_outputs(
         target,
@@ -47,6 +49,7 @@ def shadow_outputs(
         plan,
         reduce=reduce,
         views=views,
+        labels_only=labels_only,
         trained=data.trained,
         defense=data.defense,
         cache=context.cache,

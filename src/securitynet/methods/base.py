@@ -151,6 +151,8 @@ class Method(Record, ABC):
         costs: Cost beyond one cached pass over the records, as a verb phrase such as "trains shadow models"; None if
             there is none worth mentioning. Methods with a cost are not in ``standard``, the default of `assess`.
         imitates: Whether it trains models like the target, so that its result depends on the target's training.
+        version: Raised when equal settings give other results than before, so that trials of an earlier version are not
+            taken for its own.
     """
 
     kind: ClassVar[Literal["attack", "detector"]]
@@ -158,6 +160,12 @@ class Method(Record, ABC):
     output: ClassVar[type[Output]]
     costs: ClassVar[str | None] = None
     imitates: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+
+    @property
+    def needs_shadow_parts(self) -> bool:
+        """Whether threat models with shadow data need a split that has shadow parts."""
+        return True
 
     @abstractmethod
     def run(self, target: Target, data: TrialData, context: Context) -> Output:
@@ -236,7 +244,9 @@ class Method(Record, ABC):
             target, data, context = model, train, test
         else:
             target, data, context = prepare_trial(model, train, test, **_checked(options))
-            threat_model = threat_model or choose_threat_model(self.threat_models, target, data)
+            threat_model = threat_model or choose_threat_model(
+                self.threat_models, target, data, needs_shadow_parts=self.needs_shadow_parts
+            )
         view, context = self.admitted(target, context, threat_model)
         return self.run(view, data, context)
 

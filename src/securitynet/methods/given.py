@@ -116,8 +116,16 @@ def prepare_trial(
     return target, TrialData(dataset, made, trained, other), Context(seed, cache, device, progress)
 
 
-def choose_threat_model(candidates: Sequence[ThreatModel], target: Target, data: TrialData) -> ThreatModel:
+def choose_threat_model(
+    candidates: Sequence[ThreatModel], target: Target, data: TrialData, *, needs_shadow_parts: bool = True
+) -> ThreatModel:
     """The first threat model for which the target and its data suffice.
+
+    Args:
+        candidates: Threat models, the preferred one first.
+        target: The target.
+        data: Its data.
+        needs_shadow_parts: Whether shadow data must be shadow parts of the split; see `Method.needs_shadow_parts`.
 
     Raises:
         ConfigurationError: If none can; the message names what each one lacks.
@@ -126,7 +134,7 @@ def choose_threat_model(candidates: Sequence[ThreatModel], target: Target, data:
     for threat_model in candidates:
         if not target.access.covers(threat_model.access):
             obstacles.append(f"{threat_model} needs {threat_model.access.value} access to the model")
-        elif threat_model.auxiliary is Auxiliary.SHADOW and not len(data.splits.shadow_train):
+        elif threat_model.auxiliary is Auxiliary.SHADOW and needs_shadow_parts and not len(data.splits.shadow_train):
             obstacles.append(f'{threat_model} needs shadow data (split="four-way")')
         elif threat_model.auxiliary is Auxiliary.OUT_OF_DISTRIBUTION and data.auxiliary is None:
             obstacles.append(f"{threat_model} needs a dataset of another kind (auxiliary=...)")

@@ -55,7 +55,7 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
         f"{estimate(result.baseline.value, result.baseline.low, result.baseline.high)}; the difference, above zero "
         f"where annotations help: "
         f"{estimate(result.gain.value, result.gain.low, result.gain.high)}{p_value(result.gain.p)}. "
-        f"Correlation of predicted with actual values "
+        f"Correlation of predicted with actual values, within datasets: "
         f"{estimate(result.correlation.value, result.correlation.low, result.correlation.high)}. Used: "
         f"{', '.join(name.replace('_', ' ') for name in result.used)}. Intervals: 95%, jackknife over families. "
         f"Farthest off (ringed): {deviating}."
@@ -89,6 +89,9 @@ FIGURES = [
     Figure("accuracy-under-attack", "Accuracy under attack", "new", {}, evasion.draw, check=evasion.lacking),
     Figure("utility-against-risk", "Utility against membership risk", "new",
            {"target": q.TARGET_ACCURACY, "risk": q.STRONGEST_MEMBERSHIP}, frontier.draw),
+    Figure("utility-against-worst-case", "Utility against the risk of the worst records", "new",
+           {"target": q.TARGET_ACCURACY, **q.WORST_RECORDS}, frontier.draw, optional=tuple(q.WORST_RECORDS),
+           check=frontier.lacking),
     Figure("risk-heat-map", "Risks of models", "new", {}, heat_map.draw, check=heat_map.lacking,
            options={"membership": True}),
 ]  # fmt: skip

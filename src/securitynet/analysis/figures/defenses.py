@@ -80,6 +80,8 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
 def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """Test accuracy by defense with its settings, and architecture; a column for each dataset.
 
+    Where the risk of the worst records was measured, utility and risk have a row each.
+
     Epsilons differ between datasets; DP-SGD settings are distinguished by the requested epsilon, not the one spent.
 
     Args:
@@ -90,8 +92,9 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     spent = wide["epsilon"].notna() & wide["setting"].notna()
     cases = wide.assign(epsilon=wide["epsilon"].mask(spent))
     cases["_defense"] = named(cases)
-    long = melted(cases, dict(figure.quantities)).rename(columns={"_defense": "defense in use"})
-    rows = ["defense in use", "architecture"]
+    quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
+    long = melted(cases, quantities).rename(columns={"_defense": "defense in use"})
+    rows = ["defense in use", "architecture", *(["condition"] if len(quantities) > 1 else [])]
     table = tables.cells(long, rows, ["dataset"])
     return Drawn(None, tables.caption(figure, long), _crossed(table, rows, ["dataset"], {}), table)
 

@@ -17,6 +17,8 @@ from securitynet.analysis.figures.base import Chart, Drawn, Figure
 from securitynet.analysis.figures.defenses import named
 from securitynet.analysis.figures.points import axis
 from securitynet.analysis.figures.texts import estimate
+from securitynet.analysis.frames import Quantity
+from securitynet.analysis.quantities import STRONGEST_MEMBERSHIP
 
 WIDTH, HEIGHT = 460, 330
 MOST_NAMED = 8
@@ -30,51 +32,62 @@ KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN:
 """Kind -> colour and shape: the shape identifies it where a page is printed in grey."""
 
 
+def lacking(tidy: pandas.DataFrame) -> list[str]:
+    """Says that the risk of the worst records was not measured."""
+    return [] if (tidy["method"] == "lira-most-exposed").any() else ["the attack lira-most-exposed"]
+
+
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """A panel for each dataset and adversary; without any defense, a panel for each dataset with its models.
 
-    Risk is the largest AUC of any membership attack of that adversary. Scores that point the wrong way are
-    reversed, as an adversary who knows of the defense would reverse them. Output defenses do not stop an adversary who
-    has the weights, so they are not drawn for white-box access.
+    Risk is the largest AUC of any membership attack of that adversary, or the true-positive rate on the worst records
+    at the lowest false-positive rate that was resolved: the first of the figure's quantities that has values. Scores
+    that point the wrong way are reversed, as an adversary who knows of the defense would reverse them. Output defenses
+    do not stop an adversary who has the weights, so they are not drawn for white-box access.
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
         tidy: The tidy frame that ``wide`` was made from.
         figure: The declaration of the figure.
     """
-    utility = next(iter(figure.quantities))
+    utility, *risk_names = figure.quantities
+    risk = figure.quantities[next((name for name in risk_names if wide[name].notna().any()), risk_names[-1])]
     with_defense = wide["defense"].notna()
     cases = wide[wide["dataset"].isin(wide.loc[with_defense, "dataset"])] if with_defense.any() else wide
     panels, tables = [], []
     for dataset, part in cases[cases[utility].notna()].groupby("dataset", sort=True):
         for box, words in BOXES.items():
-            data = points(part, risks(tidy, box), utility, by_defense=bool(with_defense.any()))
+            data = points(part, risks(tidy, box, risk), utility, by_defense=bool(with_defense.any()))
             if data.empty or (box == "white-box" and not with_defense.any()):
                 continue
             data = data.assign(dataset=dataset, adversary=box)
             tables.append(data)
             panels.append((f"{dataset}, {words}", data))
     there = {kind for data in tables for kind in data["kind"]}
-    charts = [_panel(data, title, figure, [kind for kind in KINDS if kind in there]) for title, data in panels]
+    axes, kinds = (figure.quantities[utility], risk), [kind for kind in KINDS if kind in there]
+    charts = [_panel(data, title, axes, kinds) for title, data in panels]
     columns = 1 if len(charts) == 1 else 2
     rows = [alt.hconcat(*charts[start : start + columns], spacing=28) for start in range(0, len(charts), columns)]
     table = pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
     return Drawn(style.styled(alt.vconcat(*rows, spacing=24)), _caption(figure, panels), table)
 
 
-def risks(tidy: pandas.DataFrame, box: str) -> pandas.DataFrame:
-    """The largest AUC of any membership attack on each case, reversed if below one half: value, low, high, method.
+def risks(tidy: pandas.DataFrame, box: str, risk: Quantity = STRONGEST_MEMBERSHIP) -> pandas.DataFrame:
+    """The largest risk of any attack on each case: value, low, high, method. An AUC below one half is reversed.
 
     Args:
         tidy: Tidy frame, as `securitynet.analysis.frames` defines it.
         box: ``black-box``: attacks with black-box access. ``white-box``: all attacks, on cases with white-box attacks.
+        risk: The measure of risk.
     """
-    rows = tidy[(tidy["attack"] == "membership") & (tidy["measure"] == "auc") & tidy["value"].notna()]
+    rows = tidy[tidy["measure"].isin(risk.measure) & tidy["value"].notna()]
+    for column, values in risk.where.items():
+        rows = rows[rows[column].isin(values)]
     if box == "white-box":
         rows = rows[rows["case"].isin(rows.loc[rows["access"] == "white-box", "case"])]
     else:
         rows = rows[rows["access"].isna() | (rows["access"] == "black-box")]
-    wrong = rows["value"] < 0.5
+    wrong = (rows["measure"] == "auc") & (rows["value"] < 0.5)
     value = rows["value"].where(~wrong, 1 - rows["value"])
     low, high = rows["low"].where(~wrong, 1 - rows["high"]), rows["high"].where(~wrong, 1 - rows["low"])
     rows = rows.assign(value=value, low=low, high=high).sort_values("value", ascending=False, kind="stable")
@@ -137,16 +150,17 @@ def frontier(utility: NDArray[np.float64], risk: NDArray[np.float64]) -> NDArray
     return np.asarray(~(better & strictly).any(axis=1))
 
 
-def _panel(table: pandas.DataFrame, title: str, figure: Figure, kinds: Sequence[str]) -> Chart:
-    utility, risk = figure.quantities.values()
+def _panel(table: pandas.DataFrame, title: str, axes: tuple[Quantity, Quantity], kinds: Sequence[str]) -> Chart:
+    utility, risk = axes
+    chance = risk.chance or 0.0
     x_domain = _domain(table, "accuracy", (), 1.0)
-    y_domain = _domain(table, "risk", (0.5,), 1.0)
+    y_domain = _domain(table, "risk", (chance,), 1.0)
     # Every layer names the scales: one that does not would stretch them to zero.
     x_scale = alt.Scale(domain=x_domain, nice=False, zero=False)
     y_scale = alt.Scale(domain=y_domain, nice=False, zero=False)
     x = alt.X("accuracy:Q", title=utility.label, scale=x_scale, axis=axis(utility))
     y = alt.Y("risk:Q", title=risk.label, scale=y_scale, axis=axis(risk))
-    level = alt.Chart(pandas.DataFrame({"risk": [0.5]})).mark_rule(strokeDash=[3, 3], color=style.CHANCE.light)
+    level = alt.Chart(pandas.DataFrame({"risk": [chance]})).mark_rule(strokeDash=[3, 3], color=style.CHANCE.light)
     spans = alt.Chart(table).mark_rule(opacity=0.3, color=style.TEXT.light)
     line = alt.Chart(table[table["best"]].sort_values("accuracy")).mark_line(
         interpolate="step-before", color=style.ink(1).light, strokeWidth=1.2

@@ -73,7 +73,7 @@ class ReferenceAttack(Attack):
 
     @model_validator(mode="after")
     def _plan_fits(self) -> ReferenceAttack:
-        if self.shadows.pool != self.pool:
+        if self.shadows.pool != self.pool and not (self.pool == "offline" and self.shadows.pool == "known"):
             raise ConfigurationError(
                 f"{type(self).__name__} is an {self.pool} attack; its shadow models can't be {self.shadows.pool}.",
                 hint=f'Set the pool of its shadow models to "{self.pool}".',
@@ -113,6 +113,11 @@ class ReferenceAttack(Attack):
         """Return this attack with its settings, if any, tuned on shadow models in the role of the target."""
         del stand_ins
         return self
+
+    @property
+    @override
+    def needs_shadow_parts(self) -> bool:
+        return self.shadows.pool == "offline"
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the shadow models; attacks with the same plan share them."""
@@ -169,13 +174,15 @@ class ReferenceAttack(Attack):
         return MembershipScores.of(signals, data, scores, threshold, ~known, (*outputs.fidelity, *self.notes()))
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        pool, judged = self.shadows.records(data.splits), len(data.judged)
+        pool = self.shadows.records(data.splits)
+        records = np.setdiff1d(data.judged, pool, assume_unique=True)  # known non-members that serve as data
+        judged = len(records)
         views = self._views(target, data)
-        queried = context.signals(target, data, union(data.judged, pool) if self.queries_population else None)
-        signals = queried.select(data.judged)
+        queried = context.signals(target, data, union(records, pool) if self.queries_population else records)
+        signals = queried.select(records)
         together = np.concatenate([signals.indices, pool])
-        asked = queried.select(together) if self.queries_population else signals
-        observed = self._observed(target, data, asked, views, context)
+        evaluated = queried.select(together) if self.queries_population else signals
+        observed = self._observed(target, data, evaluated, views, context)
         outputs = self._outputs(target, data, together, views, context)
         stand_ins = make_stand_ins(
             outputs.outputs[:, :, judged:].swapaxes(0, 1).astype(np.float64, copy=False),

@@ -103,6 +103,23 @@ def make_views(dataset: ImageDataset, augment: AugmentName, count: int) -> tuple
     return (dataset, *(_viewed(dataset, dataset.images, view) for view in views[1:count]))
 
 
+def make_view(dataset: ImageDataset, view: View) -> ImageDataset:
+    """Return a copy of the dataset with changed images; the dataset itself if the view changes nothing.
+
+    Args:
+        dataset: With images.
+        view: How the copies differ from the records.
+
+    Raises:
+        ConfigurationError: If there are no images.
+    """
+    if view == View():
+        return dataset
+    if dataset.images is None:
+        raise ConfigurationError("Recorded outputs hold no images, so no changed copies of them can be queried.")
+    return _viewed(dataset, dataset.images, view)
+
+
 class _ViewedImages:
     """Images that are changed when they are fetched."""
 

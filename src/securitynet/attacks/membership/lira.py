@@ -39,6 +39,23 @@ class LiRA(ReferenceAttack):
         variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
         return _lira.online(records.observed, records.shadows, records.included, variance=variance)
 
+    def score_leave_one_out(self, signals: NDArray[np.float64], included: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the score of each record under each of M models, with all others as its shadow models, M×N.
+
+        Whether a record is in one training set must not depend on the other training sets. Where each record is in
+        equally many of them, a model that remembers nothing would seem to have forgotten.
+
+        Args:
+            signals: Signal of each record under each model, M×N.
+            included: Whether the model was trained on the record, M×N.
+        """
+        variance, _ = _lira.settle_variance(self.variance, len(signals) - 1)
+        scores = np.empty(signals.shape)
+        for number, observed in enumerate(signals):
+            others = np.arange(len(signals)) != number
+            scores[number] = _lira.online(observed, signals[others], included[others], variance=variance)
+        return scores
+
     @override
     def notes(self) -> tuple[str, ...]:
         return _lira.settle_variance(self.variance, self.shadows.count)[1]

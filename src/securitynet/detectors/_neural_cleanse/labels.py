@@ -145,7 +145,7 @@ def search(
     if screened is not None:
         held = _screen(blocks, labels, plan, screened, length)
         first, labels = screened, held["labels"].tolist()
-    found = []
+    results = []
     for number, start in enumerate(range(0, len(labels), length)):
         part = f"full-{number}"
         result = blocks.stored(part)
@@ -157,10 +157,10 @@ def search(
             blocks.store(part, result)
         else:
             blocks.done += len(result["labels"]) * (plan.epochs - first)
-        found.append(result)
-    finished = join_rows(found)
+        results.append(result)
+    finished = join_rows(results)
     blocks.store("all", finished)
-    for part in ("screen", *(f"full-{number}" for number in range(len(found)))):
+    for part in ("screen", *(f"full-{number}" for number in range(len(results)))):
         blocks.drop(part)
     report_progress(1.0)
     return _gather(finished, target.precision)

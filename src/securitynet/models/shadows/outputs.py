@@ -16,8 +16,8 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow
-from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images
+from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow, train_shadows
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
@@ -74,6 +74,7 @@ def shadow_outputs(
     *,
     reduce: Reduction | None = None,
     views: Sequence[ImageDataset] = (),
+    labels_only: bool = False,
     trained: TargetRecord | None = None,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
@@ -83,7 +84,8 @@ def shadow_outputs(
 ) -> ShadowOutputs:
     """Train the shadow models of a plan, or load them from the store, and compute their outputs for records.
 
-    The target is queried for members and non-members, to compare its accuracy with theirs.
+    Before any training, the target is queried for members and non-members, to compare its accuracy with theirs: images
+    that it does not take are refused at once.
 
     Args:
         target: The target; black-box access is enough.
@@ -94,6 +96,8 @@ def shadow_outputs(
         reduce: Applied to the outputs of each model as they come, so that those of all models are never in memory
             together; None returns the logits.
         views: With ``reduce``: copies of the dataset with changed images, V − 1, for which outputs are computed too.
+        labels_only: With ``reduce``: it uses the predicted class alone, which no interface changes. The shadow models
+            are then not put behind that of the target.
         trained: Record of the target's training, if known.
         defense: The defense that ``trained`` names.
         cache: Folder of the store and of signals; None stores nothing.
@@ -102,29 +106,25 @@ def shadow_outputs(
         progress: Called with (epochs done, epochs in all) over all shadow models.
 
     Raises:
-        AccessDenied: If the target reveals labels only.
+        AccessDenied: If the target reveals labels only, unless ``labels_only`` is set.
+        TargetError: If the target does not take the images.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
-    _check_scores(target)
+    if not labels_only:
+        _check_scores(target)
     pool = plan.records(splits)
     labels = dataset.labels[records]
     training = resolve_training(plan, target, trained, defense)
     specs = plan_specs(dataset, splits, plan, training, seed)
     for spec in specs:
         check_shadow(spec)
-    epochs = training.recipe.epochs
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs: list[NDArray[np.floating]] = []
     accuracies = []
-    for number in range(plan.count):
-        shadow = train_shadow(
-            specs[number],
-            cache=cache,
-            device=device,
-            progress=_after(progress, number * epochs, plan.count * epochs),
-        )
-        model = restrict_like(shadow.target, target)
+    for number, shadow in enumerate(train_shadows(specs, cache=cache, device=device, progress=progress)):
+        model = shadow.target if labels_only else restrict_like(shadow.target, target)
         wanted = np.union1d(np.union1d(pool, records), shadow.members)
         signals = collect(model, dataset, wanted, cache=cache)
         left_out = np.setdiff1d(pool, specs[number].indices, assume_unique=True)
@@ -140,9 +140,7 @@ def shadow_outputs(
         for view in views:
             reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
         outputs.append(np.stack(reduced))
-    if progress:
-        progress(plan.count * epochs, plan.count * epochs)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
+    fidelity = compare(expected, accuracies, training.assumptions)
     notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
 
@@ -221,6 +219,7 @@ def shadow_model(
     Raises:
         AccessDenied: If the target reveals labels only.
         SplitError: If the split has no shadow parts.
+        TargetError: If the target does not take the images.
         SecurityNetError: If the shadow model cannot be trained on this dataset, or diverges.
     """
     check_images(dataset)
@@ -230,16 +229,19 @@ def shadow_model(
             f"The {splits.name} split has no shadow data to train a shadow model on.", hint="Use --split four-way."
         )
     resolved = resolve_training(training, target, trained, defense)
+    spec = make_part_spec(dataset, splits, resolved, seed)
+    check_shadow(spec)
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     shadow = train_shadow(
-        make_part_spec(dataset, splits, resolved, seed),
+        spec,
         cache=cache,
         device=device,
-        progress=_after(progress, 0, resolved.recipe.epochs),
+        progress=None if progress is None else lambda done: progress(done, resolved.recipe.epochs),
     )
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
+    fidelity = compare(expected, [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
@@ -282,10 +284,6 @@ def _check_scores(target: Target) -> None:
         raise AccessDenied(
             f"{target.reference}: shadow models would be compared with posteriors, and the target reveals labels only."
         )
-
-
-def _after(progress: Progress | None, before: int, total: int) -> Epochs | None:
-    return None if progress is None else lambda done: progress(before + done, total)
 
 
 def _logged(fidelity: tuple[str, ...]) -> tuple[str, ...]:

@@ -62,6 +62,8 @@ class ShadowPlan(ShadowTraining):
         pool: ``online``: members and non-members of the target, so that each judged record is in the training sets of
             ``count × share`` shadow models (the auditor's setting: it needs the judged records in advance).
             ``offline``: the shadow parts of the split, which contain none of the judged records.
+            ``known``: the non-members that the adversary knows, for splits without shadow parts; they are then not
+            judged.
         design: ``balanced``: each record of the pool is in equally many training sets, as in LiRA's experiments; such
             halves of one fixed pool overlap more than training sets drawn from the population do, which biases the
             vulnerability of single records upwards (Jälkö et al., 2026). ``independent``: each training set is drawn
@@ -71,7 +73,7 @@ class ShadowPlan(ShadowTraining):
 
     count: int = Field(default=16, ge=1)
     share: float = Field(default=0.5, gt=0, lt=1)
-    pool: Literal["online", "offline"] = "online"
+    pool: Literal["online", "offline", "known"] = "online"
     # Left out of the trial id at its default: trials that knew no other design keep their ids.
     design: Literal["balanced", "independent"] = Field(default="balanced", exclude_if=lambda value: value == "balanced")
 
@@ -79,15 +81,23 @@ class ShadowPlan(ShadowTraining):
         """The pool from which training sets are drawn, sorted.
 
         Raises:
-            SplitError: If the pool is ``offline`` and the split has no shadow parts.
+            SplitError: If the pool is ``offline`` and the split has no shadow parts, or ``known`` and none are known.
         """
         if self.pool == "online":
             return np.union1d(splits.members, splits.non_members)
+        if self.pool == "known":
+            if len(splits.known_non_members) == 0:
+                raise SplitError(
+                    "The adversary knows no non-members to train shadow models on.",
+                    hint="Let the adversary know a share of the records with --known.",
+                )
+            return np.sort(splits.known_non_members)
         pool = np.union1d(splits.shadow_train, splits.shadow_test)
         if len(pool) == 0:
             raise SplitError(
                 f"The {splits.name} split has no shadow data to train shadow models on.",
-                hint="Use --split four-way, or an attack whose shadow models are trained on the judged records.",
+                hint="Use --split four-way, an attack whose shadow models are trained on the judged records, or, for "
+                'membership attacks, known non-members: pool = "known" of the shadow models.',
             )
         return pool
 

@@ -1,7 +1,7 @@
 """Noise: Gaussian, shot and impulse noise (Hendrycks and Dietterich, 2019, section 3.1).
 
 Each function takes images in [0, 1], N×C×H×W, one parameter and a generator, and returns images of the same shape that
-may leave [0, 1]; `securitynet.attacks.evasion._corruptions.kinds` clips them.
+may leave [0, 1]; `securitynet.datasets.corruptions.kinds` clips them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from securitynet.attacks.evasion._corruptions.blur import sample_at, smooth
+from securitynet.datasets.corruptions.blur import sample_at, smooth
 
 
 def reduce_contrast(images: torch.Tensor, factor: float) -> torch.Tensor:

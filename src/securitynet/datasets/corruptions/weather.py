@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from securitynet.attacks.evasion._corruptions.blur import blur_motion, zoom
+from securitynet.datasets.corruptions.blur import blur_motion, zoom
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness (ITU-R BT.601)."""

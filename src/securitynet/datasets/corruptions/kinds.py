@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from securitynet.attacks.evasion._corruptions import blur, digital, noise, weather
+from securitynet.datasets.corruptions import blur, digital, noise, weather
 
 SMALL = 96
 """Largest shorter side, in pixels, of images that are treated like those of CIFAR-10."""

@@ -1,0 +1,172 @@
+"""Dataset usage: what share of a dataset was the model trained on?
+
+Tong, Ye, Zarifzadeh and Shokri, "How much of my dataset did you use? Quantitative data usage inference in machine
+learning" (ICLR 2025), section 4: the share of records that a membership attack calls members is biased by its errors,
+p̂ = (mean guess - FPR) / (TPR - FPR) is not, and both rates are measured on shadow models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy import stats
+from typing_extensions import override
+
+from securitynet.attacks._shadows import shadow_outputs
+from securitynet.attacks.base import Attack
+from securitynet.attacks.membership import _lira
+from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._reference import ONLINE
+from securitynet.errors import ConfigurationError
+from securitynet.methods.base import Output, SharedWork
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.methods.shared_models import shared_shadows
+from securitynet.models.shadows import ShadowPlan
+from securitynet.models.targets.target import Target
+from securitynet.records import Direction, Measurement, ThreatModel
+
+FEWEST_SHADOWS = 6
+METHOD = "Student's t over shadow models in the role of the target"
+
+
+@dataclass(frozen=True, eq=False)
+class UsageEstimate(Output):
+    """Guesses about the records of the dataset, under the target and under shadow models.
+
+    Attributes:
+        indices: Records of the dataset, N int64.
+        guesses: Whether each record is called a member of the target's training set, N.
+        is_member: Whether it is one, N.
+        shadow_guesses: The same under each shadow model, with the others as its shadow models, M×N.
+        included: Whether shadow model m was trained on record n, M×N.
+        notes: Notes for the reader.
+    """
+
+    headline: ClassVar[tuple[str, ...]] = ("usage",)
+
+    indices: NDArray[np.int64]
+    guesses: NDArray[np.bool_]
+    is_member: NDArray[np.bool_]
+    shadow_guesses: NDArray[np.bool_]
+    included: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
+
+    @override
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "indices": self.indices,
+            "guesses": self.guesses,
+            "is_member": self.is_member,
+            "shadow_guesses": self.shadow_guesses,
+            "included": self.included,
+            **({"notes": np.asarray(self.notes, dtype=np.str_)} if self.notes else {}),
+        }
+
+    @classmethod
+    @override
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> UsageEstimate:
+        notes = tuple(str(note) for note in arrays.get("notes", ()))
+        names = ("indices", "guesses", "is_member", "shadow_guesses", "included")
+        return cls(*(arrays[name] for name in names), notes)
+
+    @override
+    def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
+        """Estimate the share of the records that the target was trained on; the interval is a prediction interval.
+
+        Each shadow model in turn has the role of the target. The errors of their estimates, whose truths are known, are
+        exchangeable with the error of the target's, if it was trained like them.
+        """
+        del fprs, seed
+        truth, count = float(self.is_member.mean()), len(self.included)
+        about: dict[str, Any] = {"level": level, "n": len(self.indices), "direction": Direction.LOWER}
+        rest = ~np.eye(count, dtype=bool)
+        rates = [_rates(self.shadow_guesses, self.included)]
+        rates += [_rates(self.shadow_guesses[others], self.included[others]) for others in rest]
+        if any(tpr <= fpr for tpr, fpr in rates):
+            note = "not resolvable: the attack calls members no more often than non-members"
+            return [Measurement(name="usage", value=None, method="none", note=note, **about)]
+        value = debias(float(self.guesses.mean()), *rates[0])
+        estimates = [
+            debias(float(guesses.mean()), *own) for guesses, own in zip(self.shadow_guesses, rates[1:], strict=True)
+        ]
+        errors = np.array(estimates) - self.included.mean(axis=1)
+        reach = float(stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
+        note = f"The target was trained on {truth:.1%} of these records."
+        return [
+            Measurement(
+                name="usage", value=value, low=value - reach, high=value + reach, method=METHOD, note=note, **about
+            ).with_notes(*self.notes)
+        ]
+
+
+class DatasetUsage(Attack):
+    """Guesses the membership of each record by LiRA, and removes the bias of the mean guess.
+
+    Attributes:
+        shadows: How many shadow models there are, and how they are trained. Their training sets are drawn independently
+            of each other, so that each can have the role of the target.
+    """
+
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
+    output: ClassVar[type[Output]] = UsageEstimate
+    costs: ClassVar[str | None] = "trains many shadow models"
+    imitates: ClassVar[bool] = True
+
+    shadows: ShadowPlan = Field(
+        default_factory=lambda: ShadowPlan(design="independent"),
+        description="Number and training of the shadow models.",
+    )
+
+    @model_validator(mode="after")
+    def _plan_fits(self) -> DatasetUsage:
+        if self.shadows.count < FEWEST_SHADOWS or self.shadows.pool != "online":
+            raise ConfigurationError(
+                f"Dataset usage needs at least {FEWEST_SHADOWS} shadow models that are trained on the judged records."
+            )
+        return self
+
+    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
+        """List the shadow models; attacks with the same plan share them."""
+        return shared_shadows(target, data, self.shadows, context)
+
+    @override
+    def run(self, target: Target, data: TrialData, context: Context) -> UsageEstimate:
+        signals = context.signals(target, data)
+        observed = scaled_confidence(signals.logits, signals.labels)
+        outputs = shadow_outputs(target, data, signals.indices, self.shadows, context, reduce=scaled_confidence)
+        shadows = np.asarray(outputs.outputs[:, 0], dtype=np.float64)
+        guesses = []
+        for number in range(len(shadows)):
+            rest = np.arange(len(shadows)) != number
+            guesses.append(_lira.online(shadows[number], shadows[rest], outputs.included[rest]) > 0)
+        return UsageEstimate(
+            signals.indices,
+            _lira.online(observed, shadows, outputs.included) > 0,
+            np.isin(signals.indices, data.splits.members),
+            np.stack(guesses),
+            outputs.included,
+            outputs.fidelity,
+        )
+
+
+def debias(guessed: float, tpr: float, fpr: float) -> float:
+    """Return the share of members that makes a share of guesses expected; 0 and 1 are not enforced.
+
+    Args:
+        guessed: Share of records that are called members, in [0, 1].
+        tpr: Share of members that are called members.
+        fpr: Share of non-members that are called members, less than ``tpr``.
+    """
+    return (guessed - fpr) / (tpr - fpr)
+
+
+def _rates(guesses: NDArray[np.bool_], included: NDArray[np.bool_]) -> tuple[float, float]:
+    """(TPR, FPR) over all shadow models and records."""
+    return float(guesses[included].mean()), float(guesses[~included].mean())
