@@ -100,7 +100,8 @@ class ClassPairs(Detector):
                 "This search needs clean images that the model was not trained on; none are known.",
                 hint="Use a split with known non-members (--known).",
             )
-        chosen, fresh = [], []
+        chosen: list[torch.Tensor] = []
+        fresh: list[torch.Tensor | None] = []
         for label in range(data.dataset.num_classes):
             own = known[data.dataset.labels[known] == label]
             own = own[shuffled(len(own), "class-pairs", seed, label)[: 2 * (self.images + MOST_FRESH)]]
@@ -144,7 +145,8 @@ def _collect(
     best = np.stack([result.norms.numpy() for result in results]).argmin(axis=0)
     success = np.full(norms.shape[1:], np.nan)
     shares = compute_shares(norms.min(axis=0))[pairs[:, 0], pairs[:, 1]]
-    pictures, shown = [], []
+    pictures: list[NDArray[np.uint8]] = []
+    shown: list[tuple[int, int]] = []
     order = np.argsort(np.where(np.isnan(shares), np.inf, shares), kind="stable")
     for position in order:
         source, goal = (int(label) for label in pairs[position])

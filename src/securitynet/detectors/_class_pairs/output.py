@@ -30,6 +30,9 @@ RESAMPLINGS = 100
 FRESH_SUCCESS = 0.5
 """Least success on fresh images of its source class with which a pair's trigger can accuse."""
 
+LEAST_REACHED = 0.5
+"""Least share of the pairs with a working trigger for a verdict: else norms are compared that hardly exist."""
+
 MOST_NAMED = 4
 """Most pairs or classes that the verdict names."""
 
@@ -81,9 +84,9 @@ class PairNorms(Output):
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         searched = int((~np.isnan(self.norms[0])).sum())
-        test = find_easy_pairs(self.norms.min(axis=0))
-        if test is None:
-            note = f"Undecided: {searched} pairs of classes are too few for a test, or too few have a working trigger."
+        test, reached = find_easy_pairs(self.norms.min(axis=0)), int(np.isfinite(self.norms.min(axis=0)).sum())
+        if test is None or reached < LEAST_REACHED * searched or np.isnan(test.shares).all():
+            note = f"Undecided: {reached} of {searched} pairs of classes have a working trigger, too few for a test."
             none = Measurement(
                 name="p-value",
                 value=None,
@@ -125,8 +128,8 @@ class PairNorms(Output):
             return int(np.nanargmin(self.norms.min(axis=0)[:, goal])), goal
         if test.pairs or test.assignment:
             return (test.pairs or test.assignment)[0]
-        source, goal = np.unravel_index(np.nanargmin(test.shares), test.shares.shape)
-        return int(source), int(goal)
+        row, column = np.unravel_index(np.nanargmin(test.shares), test.shares.shape)
+        return int(row), int(column)
 
     def _list_accused(self, test: PairTest) -> list[tuple[int, int]]:
         """All pairs that the tests name."""

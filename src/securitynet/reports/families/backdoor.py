@@ -38,7 +38,6 @@ SCANS = {
     "backdoor.mm-bd": "Largest margins (MM-BD)",
     "backdoor.last-layer": "Weights of the last layer",
     "backdoor.class-pairs": "Triggers between two classes",
-    "backdoor.generated-triggers": "Triggers made by a network",
 }
 
 
