@@ -38,7 +38,6 @@ RECIPES = {
     "8 epochs": {"epochs": 8},
     "25 epochs": {"epochs": 25},
     "60 epochs": {"epochs": 60},
-    "25 epochs, weight decay": {"epochs": 25, "weight_decay": 0.02},
 }
 SHARES = (0.01, 0.03, 0.1)
 
