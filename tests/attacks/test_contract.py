@@ -32,7 +32,7 @@ CONFIGURATIONS = {
     "membership.lira": ONLINE_SHADOWS,
     "membership.lira-most-exposed": {"exposed": 0.5, **ONLINE_SHADOWS},
     "membership.label-only-lira": ONLINE_SHADOWS,
-    "membership.dataset-usage": {"shadows": {"design": "independent", "count": 6, **QUICK_SHADOWS}},
+    "membership.dataset-usage": {"count": 6, "training": QUICK_SHADOWS},
     "membership.property-inference": {
         "pairs": 6,
         "training": {"architecture": "simple-cnn", "recipe": {"epochs": 1, "batch_size": 32}},

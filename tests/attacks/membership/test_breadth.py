@@ -125,7 +125,7 @@ def test_known_non_members_serve_as_shadow_data(overfitted, tmp_path):
 @pytest.mark.slow
 def test_the_share_that_a_target_used_is_estimated(overfitted, unseen, tmp_path):
     target, splits, dataset = overfitted
-    attack = DatasetUsage(shadows={"design": "independent", "count": 8, **TRAINING})
+    attack = DatasetUsage(count=8, training=TRAINING)
     half = run(attack, target, splits, dataset, tmp_path).measure()["usage"]
     assert half.low < 0.5 < half.high and half.low > 0
     nothing = run(attack, target, unseen(0), dataset, tmp_path).measure()["usage"]
